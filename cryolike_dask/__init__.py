@@ -1,0 +1,72 @@
+"""Image-to-structure likelihoods for cryo-EM, on Dask. Names are loaded when they are first used."""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cryolike_dask.cluster import local_cluster as local_cluster
+    from cryolike_dask.geometry.displacements import DisplacementGrid as DisplacementGrid
+    from cryolike_dask.geometry.optics import optics_table as optics_table
+    from cryolike_dask.geometry.parameters import ImageParameters as ImageParameters
+    from cryolike_dask.geometry.viewing_angles import ViewingAngles as ViewingAngles
+    from cryolike_dask.io.results import open_optimal_pose as open_optimal_pose
+    from cryolike_dask.likelihoods.interface import (
+        compute_cross_correlation_complete as compute_cross_correlation_complete,
+    )
+    from cryolike_dask.likelihoods.interface import (
+        compute_integrated_log_likelihood as compute_integrated_log_likelihood,
+    )
+    from cryolike_dask.likelihoods.interface import compute_optimal_displacement as compute_optimal_displacement
+    from cryolike_dask.likelihoods.interface import (
+        compute_optimal_displacement_and_rotation as compute_optimal_displacement_and_rotation,
+    )
+    from cryolike_dask.likelihoods.interface import compute_optimal_pose as compute_optimal_pose
+    from cryolike_dask.likelihoods.interface import compute_optimal_rotation as compute_optimal_rotation
+    from cryolike_dask.run_likelihood import configure_displacement as configure_displacement
+    from cryolike_dask.run_likelihood import configure_likelihood_files as configure_likelihood_files
+    from cryolike_dask.run_likelihood import run_likelihood_full_cross_correlation as run_likelihood_full_cross_correlation
+    from cryolike_dask.run_likelihood import run_likelihood_optimal_pose as run_likelihood_optimal_pose
+    from cryolike_dask.stacks import ImageStack as ImageStack
+    from cryolike_dask.stacks import TemplateStack as TemplateStack
+    from cryolike_dask.stacks import open_images as open_images
+    from cryolike_dask.stacks import open_templates as open_templates
+
+__version__ = version("cryolike_dask")
+
+_HOMES = {
+    "cluster": ["local_cluster"],
+    "geometry.displacements": ["DisplacementGrid"],
+    "geometry.optics": ["optics_table"],
+    "geometry.parameters": ["ImageParameters"],
+    "geometry.viewing_angles": ["ViewingAngles"],
+    "io.results": ["open_optimal_pose"],
+    "likelihoods.interface": [
+        "compute_cross_correlation_complete",
+        "compute_integrated_log_likelihood",
+        "compute_optimal_displacement",
+        "compute_optimal_displacement_and_rotation",
+        "compute_optimal_pose",
+        "compute_optimal_rotation",
+    ],
+    "run_likelihood": [
+        "configure_displacement",
+        "configure_likelihood_files",
+        "run_likelihood_full_cross_correlation",
+        "run_likelihood_optimal_pose",
+    ],
+    "stacks": ["ImageStack", "TemplateStack", "open_images", "open_templates"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

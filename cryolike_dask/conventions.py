@@ -1,0 +1,106 @@
+"""The two conventions, and the explicit values that each word stands for.
+
+`standard` is the default and is right; `cryolike` reproduces the numbers of the published program CryoLike, its errors
+included. Only this file knows the words: everything below is given the values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cryolike_dask.errors import InputError
+
+ConventionsName = Literal["standard", "cryolike"]
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What the comparison of images with templates depends on, as values.
+
+    Attributes
+    ----------
+    name : str
+        The word that a user writes and that every result records.
+    signed_astigmatism : bool
+        Defocus is (U+V)/2 + (U-V)/2 cos 2(theta - angle); otherwise with the absolute value of U-V.
+    corrects_transposed_stacks : bool
+        In a stack whose x axis is the MRC row (one that CryoLike made) the defocus angle a is read as 90 degrees - a.
+    applies_envelope : bool
+        The contrast transfer is multiplied by scale exp(-B f^2 / 4).
+    optics_per_image : bool
+        Voltage, spherical aberration and amplitude contrast may differ within a stack.
+    zero_normalised : bool
+        A constant offset of the image is projected out of the cross-correlation.
+    exact_mask : bool
+        The box has the exact transform of its pixels; otherwise that of a continuous square.
+    degrees_of_freedom_in_band : bool
+        Counts the degrees of freedom inside the band, 4 pi K^2; otherwise all pixels.
+    weight_is_log_prior : bool
+        Adds the viewing weight itself to the log-likelihood; otherwise log(weight / sum of weights).
+    rounds_to_single : bool
+        Viewing angles and displacements are rounded to single precision.
+    recomputes_offset_above : float
+        The offset of the template is recomputed exactly for poses whose squared correlation exceeds this
+        (and wherever the residual would not be positive).
+    elementary_charge : float
+        Coulomb.
+    """
+
+    name: ConventionsName
+    signed_astigmatism: bool
+    corrects_transposed_stacks: bool
+    applies_envelope: bool
+    optics_per_image: bool
+    zero_normalised: bool
+    exact_mask: bool
+    degrees_of_freedom_in_band: bool
+    weight_is_log_prior: bool
+    rounds_to_single: bool
+    recomputes_offset_above: float
+    elementary_charge: float
+
+
+STANDARD = Conventions(
+    name="standard",
+    signed_astigmatism=True,
+    corrects_transposed_stacks=True,
+    applies_envelope=True,
+    optics_per_image=True,
+    zero_normalised=True,
+    exact_mask=True,
+    degrees_of_freedom_in_band=True,
+    weight_is_log_prior=False,
+    rounds_to_single=False,
+    recomputes_offset_above=0.95,
+    elementary_charge=1.602176634e-19,
+)
+
+CRYOLIKE = Conventions(
+    name="cryolike",
+    signed_astigmatism=False,
+    corrects_transposed_stacks=False,
+    applies_envelope=False,
+    optics_per_image=False,
+    zero_normalised=False,
+    exact_mask=False,
+    degrees_of_freedom_in_band=False,
+    weight_is_log_prior=True,
+    rounds_to_single=True,
+    recomputes_offset_above=1.0,
+    elementary_charge=1.60217663e-19,
+)
+
+
+def conventions_named(name: str) -> Conventions:
+    """Give the values that a word stands for.
+
+    Raises
+    ------
+    InputError
+        If the word is neither "standard" nor "cryolike".
+    """
+    for conventions in (STANDARD, CRYOLIKE):
+        if conventions.name == name:
+            return conventions
+    raise InputError(f"conventions={name!r} is not known", remedy=f"Use one of {', '.join(get_args(ConventionsName))}.")

@@ -1,0 +1,74 @@
+"""Every error a user can meet. A message says where, what, which value, and what to do; it is put together here.
+
+The one positional argument of each error is its whole message, so that errors raised on a worker arrive unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class CryolikeError(Exception):
+    """Base of all errors of this package.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, with the value.
+    source : path, optional
+        The file or folder that it is about.
+    remedy : str, optional
+        What the user can do.
+    """
+
+    def __init__(self, what: str, *, source: str | Path | None = None, remedy: str | None = None) -> None:
+        message = what if source is None else f"{source}: {what}"
+        if remedy is not None:
+            message = f"{message.rstrip('.')}. {remedy}"
+        super().__init__(message)
+
+
+class InputError(CryolikeError, ValueError):
+    """A parameter or an input has a value that cannot be used."""
+
+
+class InputFileError(InputError):
+    """An input file is missing, damaged, or holds something other than it should."""
+
+
+class GridMismatchError(InputError):
+    """Two inputs that must lie on one grid do not."""
+
+
+class NotFiniteError(InputError):
+    """Images or templates hold NaN or infinite values."""
+
+
+class ZeroPowerError(InputError):
+    """Images or templates have no power, so that no correlation is defined."""
+
+
+class DeviceError(CryolikeError, RuntimeError):
+    """The device that was asked for is not there, or is used in a way that it cannot be."""
+
+
+class CannotFitError(CryolikeError, MemoryError):
+    """A result or a block is larger than the memory or the disk."""
+
+
+class OutputError(CryolikeError):
+    """The output folder holds something that must not be mixed with, or lost to, this run."""
+
+
+def listed(indices: Iterable[int], limit: int = 10) -> str:
+    """Write indices for a message: the first few, and how many more there are."""
+    values = [int(i) for i in indices]
+    shown = ", ".join(str(v) for v in values[:limit])
+    return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
+
+
+def missing_files(paths: Iterable[str | Path], remedy: str) -> InputFileError:
+    """Name every missing file at once."""
+    names = [str(p) for p in paths]
+    return InputFileError(f"{len(names)} missing input file(s):\n  " + "\n  ".join(names) + "\n", remedy=remedy)

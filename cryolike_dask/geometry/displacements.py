@@ -1,0 +1,97 @@
+"""In-plane displacements of the templates: the search that a user asks for and the grid that it becomes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.polar_grid import PolarGrid
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementGrid:
+    """The displacements that are tried, angstrom.
+
+    Attributes
+    ----------
+    x_angstrom, y_angstrom : (displacement,) float64
+    """
+
+    x_angstrom: FloatArray
+    y_angstrom: FloatArray
+
+    def __post_init__(self) -> None:
+        x, y = np.shape(self.x_angstrom), np.shape(self.y_angstrom)
+        if x != y or len(x) != 1 or x[0] == 0:
+            raise InputError(f"a displacement grid needs as many x as y, and at least one; got shapes {x} and {y}")
+        if not (np.isfinite(self.x_angstrom).all() and np.isfinite(self.y_angstrom).all()):
+            raise InputError("a displacement is not finite")
+
+    def __len__(self) -> int:
+        return len(self.x_angstrom)
+
+    def table(self) -> FloatArray:
+        """Rows x and y, angstrom, (2, displacement)."""
+        return np.stack([self.x_angstrom, self.y_angstrom])
+
+
+class _Displaceable(Protocol):
+    """A template stack, as far as a displacer needs to know it."""
+
+    @property
+    def grid(self) -> PolarGrid: ...
+
+    @property
+    def displacements(self) -> DisplacementGrid: ...
+
+
+Templates = TypeVar("Templates", bound=_Displaceable)
+
+
+@dataclass(frozen=True)
+class DisplacementSearch:
+    """A square search, and the callback that applies it: `search(templates)` gives templates that carry its grid.
+
+    Attributes
+    ----------
+    max_displacement_pixels : float
+        Largest displacement along each axis, pixels.
+    n_displacements_x, n_displacements_y : int
+        Displacements along each axis; below 1 counts as 1 (no displacement along that axis).
+    """
+
+    max_displacement_pixels: float
+    n_displacements_x: int
+    n_displacements_y: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.max_displacement_pixels) and self.max_displacement_pixels >= 0):
+            raise InputError(
+                f"max_displacement_pixels={self.max_displacement_pixels} is not a distance",
+                remedy="Give a number of pixels, 0 or more.",
+            )
+        for name in ("n_displacements_x", "n_displacements_y"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise InputError(f"{name}={getattr(self, name)} is not a whole number")
+
+    def grid(self, pixel_size_angstrom: float) -> DisplacementGrid:
+        """Realise the search; (0, 0) is appended where an even count would leave it out. x runs fastest."""
+        limit = self.max_displacement_pixels * pixel_size_angstrom
+        n_x, n_y = max(1, int(self.n_displacements_x)), max(1, int(self.n_displacements_y))
+        x = np.linspace(-limit, limit, n_x) if n_x > 1 else np.zeros(1)
+        y = np.linspace(-limit, limit, n_y) if n_y > 1 else np.zeros(1)
+        pairs = np.stack([np.tile(x, n_y), np.repeat(y, n_x)])
+        if n_x % 2 == 0 or n_y % 2 == 0:
+            pairs = np.concatenate([pairs, np.zeros((2, 1))], axis=1)
+        return DisplacementGrid(pairs[0], pairs[1])
+
+    def __call__(self, templates: Templates) -> Templates:
+        """Give the same templates with this search's grid; nothing is changed in place."""
+        return replace(templates, displacements=self.grid(templates.grid.pixel_size_angstrom))  # type: ignore[type-var]

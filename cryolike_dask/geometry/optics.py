@@ -1,0 +1,75 @@
+"""The optics of each image, as one table: what the contrast transfer of the microscope depends on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import InputError, listed
+
+OPTICS = np.dtype(
+    [
+        ("defocus_u_angstrom", "f8"),
+        ("defocus_v_angstrom", "f8"),
+        ("defocus_angle_radian", "f8"),
+        ("phase_shift_radian", "f8"),
+        ("voltage_kilovolt", "f8"),
+        ("spherical_aberration_mm", "f8"),
+        ("amplitude_contrast", "f8"),
+        ("b_factor_angstrom2", "f8"),
+        ("scale", "f8"),
+    ]
+)
+"""One row per image. The defocus angle runs from the x axis of the image to the axis of defocus u."""
+
+PLANCK = 6.62607015e-34
+ELECTRON_MASS = 9.1093837015e-31
+LIGHT_SPEED = 299792458.0
+
+
+def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
+    """Build the optics of `n_images` images; every column is one value or one per image.
+
+    `b_factor_angstrom2` and `scale` default to 0 and 1, `phase_shift_radian` to 0; the rest must be given.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, unknown, of another length, not finite, or not physical.
+    """
+    defaults = {"phase_shift_radian": 0.0, "b_factor_angstrom2": 0.0, "scale": 1.0}
+    names = set(OPTICS.names or ())
+    given = {**defaults, **columns}
+    if set(given) != names:
+        raise InputError(f"optics: missing {sorted(names - set(given))}, unknown {sorted(set(given) - names)}")
+    table = np.empty(n_images, OPTICS)
+    for name, value in given.items():
+        column = np.asarray(value, dtype=np.float64)
+        if column.shape not in ((), (1,), (n_images,)):
+            raise InputError(f"{name} has shape {column.shape}, but there are {n_images} images")
+        table[name] = column
+        if not np.isfinite(table[name]).all():
+            bad = np.flatnonzero(~np.isfinite(table[name]))
+            raise InputError(f"{name} is not finite for image(s) {listed(bad)}")
+    contrast = table["amplitude_contrast"]
+    if n_images and not (contrast.min() >= 0 and contrast.max() <= 1):
+        raise InputError(f"amplitude_contrast {contrast.min()} to {contrast.max()} is not between 0 and 1")
+    if n_images and table["voltage_kilovolt"].min() <= 0:
+        raise InputError(f"voltage_kilovolt={table['voltage_kilovolt'].min()} is not positive")
+    return table
+
+
+def electron_wavelength_angstrom(voltage_kilovolt: Any, elementary_charge: float = 1.602176634e-19) -> Any:
+    """Relativistic wavelength of the electron, angstrom, elementwise."""
+    energy = elementary_charge * 1e3 * voltage_kilovolt
+    momentum = (2 * ELECTRON_MASS * energy) ** 0.5
+    relativistic = (1 + energy / (2 * ELECTRON_MASS * LIGHT_SPEED**2)) ** 0.5
+    return PLANCK / momentum / relativistic * 1e10
+
+
+def transposed_defocus_angle(angle_radian: Any) -> Any:
+    """The defocus angle after x and y change places."""
+    return math.pi / 2 - angle_radian

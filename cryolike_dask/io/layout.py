@@ -1,0 +1,146 @@
+"""The names of all input and output files, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cryolike_dask import labels
+from cryolike_dask.errors import InputError, InputFileError, missing_files
+from cryolike_dask.io.archives import read_list
+
+Templates = int | Sequence[int] | Literal["all"]
+
+OPTIMAL_POSE_FILES = {
+    labels.CROSS_CORRELATION: "cross_correlation",
+    labels.OPTIMAL_TEMPLATE: "optimal_pose",
+    labels.OPTIMAL_DISPLACEMENT_X: "optimal_pose",
+    labels.OPTIMAL_DISPLACEMENT_Y: "optimal_pose",
+    labels.OPTIMAL_INPLANE_ROTATION: "optimal_pose",
+    labels.LOG_LIKELIHOOD_INTEGRATED: "log_likelihood",
+    labels.LOG_LIKELIHOOD_OPTIMAL: "log_likelihood",
+}
+"""The folder of each variable of an optimal pose below templateN."""
+
+FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
+"""The folder of the full cross-correlation below templateN."""
+
+STEM_SUFFIX = {labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier", labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier"}
+
+
+@dataclass(frozen=True)
+class LikelihoodFiles:
+    """Where a run reads and writes. Nothing is created or read when this is made.
+
+    Attributes
+    ----------
+    folder_templates, folder_particles, folder_output : Path
+    n_stacks : int or None
+        How many image stacks, from number 0 on; None: all that are there.
+    i_template : int, sequence of int, or "all"
+        Which entries of `template_file_list.npy`.
+    """
+
+    folder_templates: Path
+    folder_particles: Path
+    folder_output: Path
+    n_stacks: int | None = None
+    i_template: Templates = 0
+
+    @property
+    def template_list(self) -> Path:
+        """The list of template files."""
+        return self.folder_templates / "template_file_list.npy"
+
+    @property
+    def displacements(self) -> Path:
+        """The realised search grid."""
+        return self.folder_output / "displacements_set.pt"
+
+    def image_stack(self, i_stack: int) -> tuple[Path, Path]:
+        """The tensor and the metadata of an image stack."""
+        tensor = self.folder_particles / "fft" / f"particles_fourier_stack_{i_stack:06d}.pt"
+        return tensor, tensor.with_suffix(".npz")
+
+    def output(self, i_template: int, variable: str, folder: str, i_stack: int) -> Path:
+        """The file of one variable of one stack under one structure."""
+        stem = variable + STEM_SUFFIX.get(variable, "")
+        return self.folder_output / f"template{i_template}" / folder / f"{stem}_stack_{i_stack:06d}.pt"
+
+    def record(self, i_template: int, i_stack: int, kind: str) -> Path:
+        """The completion record of one stack under one structure."""
+        name = f"stack_{i_stack:06d}.json" if kind == "optimal_pose" else f"{kind}_stack_{i_stack:06d}.json"
+        return self.folder_output / f"template{i_template}" / "done" / name
+
+    def stack_numbers(self) -> list[int]:
+        """Which stacks the run covers.
+
+        Raises
+        ------
+        InputFileError
+            If any tensor or metadata file is missing; names all of them.
+        """
+        n = self.n_stacks
+        if n is None:
+            found = sorted((self.folder_particles / "fft").glob("particles_fourier_stack_??????.pt"))
+            numbers = [int(p.stem[-6:]) for p in found if p.stem[-6:].isdigit()]
+            n = max(numbers, default=0) + 1
+        elif isinstance(n, bool) or n != int(n) or n < 1:
+            raise InputError(f"n_stacks={n} is not a positive number", remedy="Give 1 or more, or None for all.")
+        missing = [path for i in range(int(n)) for path in self.image_stack(i) if not path.is_file()]
+        if missing:
+            raise missing_files(missing, "Convert the particles, or give the folder that holds fft/.")
+        return list(range(int(n)))
+
+    def template_files(self) -> list[Path]:
+        """The template file of each structure in the list.
+
+        A name is looked for as it is, then beside the list.
+
+        Raises
+        ------
+        InputFileError
+            If the list or a file is missing, or a name fits two different files.
+        """
+        found, missing = [], []
+        for name in read_list(self.template_list):
+            candidates = [p for p in (Path(name), self.folder_templates / name) if p.is_file()]
+            if len(candidates) == 2 and not candidates[0].samefile(candidates[1]):
+                raise InputFileError(
+                    f"{name} is both {candidates[0].absolute()} and {candidates[1].absolute()}",
+                    source=self.template_list,
+                    remedy="Remove one of them, or start from another folder.",
+                )
+            if candidates:
+                found.append(candidates[0])
+            else:
+                missing.append(self.folder_templates / name)
+        if missing:
+            raise missing_files(missing, f"Make the templates again, or correct {self.template_list}.")
+        return found
+
+    def structures(self) -> list[int]:
+        """The template numbers that `i_template` names.
+
+        Raises
+        ------
+        InputError
+            If a number is beyond the list of templates.
+        """
+        n = len(self.template_files())
+        if isinstance(self.i_template, str):
+            if self.i_template != "all":
+                raise InputError(f"i_template={self.i_template!r}", remedy='Give a number, a list, or "all".')
+            return list(range(n))
+        wanted = [self.i_template] if not isinstance(self.i_template, Sequence) else list(self.i_template)
+        if not wanted:
+            raise InputError("i_template names no structure")
+        for i in wanted:
+            if isinstance(i, bool) or int(i) != i or not 0 <= i < n:
+                raise InputError(
+                    f"i_template={i} is not in {self.template_list}, which lists {n} template file(s)",
+                    remedy=f"Give 0 to {n - 1}.",
+                )
+        return [int(i) for i in wanted]

@@ -1,0 +1,103 @@
+"""`parameters.npz`, as CryoLike and this project both read and write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.archives import read_archive, write_archive
+
+OPTIONAL = ("atom_radii", "atom_selection")
+REQUIRED = (
+    "n_pixels",
+    "pixel_size",
+    "radius_max",
+    "dist_radii",
+    "n_inplanes",
+    "precision",
+    "viewing_distance",
+    "use_protein_residue_model",
+    "atom_shape",
+)
+
+
+def read_parameters(params_input: str | Path | ImageParameters) -> ImageParameters:
+    """Give the parameters, from a `parameters.npz` file or as they are.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged, lacks a key, or describes a box or pixel that is not square.
+    """
+    if isinstance(params_input, ImageParameters):
+        return params_input
+    if not isinstance(params_input, (str, Path)):
+        raise InputError(
+            f"params_input is a {type(params_input).__name__}",
+            remedy="Give the path of parameters.npz, or an ImageParameters.",
+        )
+    return parameters_from(read_archive(params_input, optional=OPTIONAL), str(params_input))
+
+
+def write_parameters(path: str | Path, parameters: ImageParameters) -> None:
+    """Write `parameters.npz`, atomically."""
+    write_archive(path, parameters_entries(parameters))
+
+
+def parameters_entries(parameters: ImageParameters) -> dict[str, Any]:
+    """The entries of `parameters.npz`, which every stack's `.npz` repeats."""
+    return {
+        "n_pixels": np.array([parameters.n_pixels] * 2),
+        "pixel_size": np.array([parameters.pixel_size_angstrom] * 2),
+        "radius_max": parameters.radius_max,
+        "dist_radii": parameters.dist_radii,
+        "n_inplanes": parameters.n_inplanes,
+        "precision": parameters.precision,
+        "viewing_distance": parameters.viewing_distance,
+        "atom_radii": parameters.atom_radii,
+        "atom_selection": parameters.atom_selection,
+        "use_protein_residue_model": parameters.use_protein_residue_model,
+        "atom_shape": parameters.atom_shape,
+    }
+
+
+def parameters_from(entries: Mapping[str, Any], source: str) -> ImageParameters:
+    """Build the parameters from the entries of a `.npz` file named `source`."""
+    missing = [key for key in REQUIRED if entries.get(key) is None]
+    if missing:
+        raise InputFileError(f"lacks {', '.join(missing)}", source=source, remedy="Make the parameters again.")
+    try:
+        radii, selection = entries.get("atom_radii"), entries.get("atom_selection")
+        return ImageParameters(
+            n_pixels=int(_square(entries["n_pixels"], "n_pixels", source)),
+            pixel_size_angstrom=float(_square(entries["pixel_size"], "pixel_size", source)),
+            radius_max=float(entries["radius_max"]),
+            n_inplanes=int(entries["n_inplanes"]),
+            dist_radii=float(entries["dist_radii"]),
+            precision=str(entries["precision"]),  # type: ignore[arg-type]
+            viewing_distance=float(entries["viewing_distance"]),
+            atom_radii=None if radii is None else float(radii),
+            atom_selection=None if selection is None else str(selection),
+            use_protein_residue_model=bool(entries["use_protein_residue_model"]),
+            atom_shape=str(entries["atom_shape"]),
+        )
+    except InputFileError:
+        raise
+    except (InputError, TypeError, ValueError) as error:
+        raise InputFileError(str(error), source=source) from error
+
+
+def _square(value: Any, name: str, source: str) -> Any:
+    values = np.atleast_1d(value)
+    if values.size not in (1, 2) or values.ndim > 1 or (values != values[0]).any():
+        raise InputFileError(
+            f"{name}={values.tolist()} is not square",
+            source=source,
+            remedy="Crop or resample the images to square pixels and a square box.",
+        )
+    return values[0]

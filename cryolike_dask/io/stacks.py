@@ -1,0 +1,176 @@
+"""Image stacks and template stacks on disk: `particles_fourier_stack_NNNNNN.pt` with its `.npz`, `templates_fourier_NAME.pt`.
+
+A stack of this project says `frame = "xy"` (x is the MRC column); one without that key is CryoLike's, transposed (x is
+the MRC row). Templates of this project have a sidecar `templates_fourier_NAME.npz` with their viewing angles and
+conventions; templates without one are CryoLike's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import GridMismatchError, InputError, InputFileError
+from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io import parameters as io_parameters
+from cryolike_dask.io.archives import read_archive, write_archive
+from cryolike_dask.io.tensors import TensorFile, open_tensor, save_tensor
+
+COMPLEX = ("complex64", "complex128")
+STACK_OPTIONAL = (
+    *io_parameters.OPTIONAL,
+    *("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"),
+    *("ctfBfactor", "ctfScalefactor", "stack_start", "stack_end"),
+)
+OPTICS_KEYS = {
+    "defocusU": "defocus_u_angstrom",
+    "defocusV": "defocus_v_angstrom",
+    "defocusAngle": "defocus_angle_radian",
+    "phaseShift": "phase_shift_radian",
+    "voltage": "voltage_kilovolt",
+    "sphericalAberration": "spherical_aberration_mm",
+    "amplitudeContrast": "amplitude_contrast",
+}
+ENVELOPE_KEYS = {"ctfBfactor": "b_factor_angstrom2", "ctfScalefactor": "scale"}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStackFile:
+    """One image stack as its headers describe it."""
+
+    tensor: TensorFile
+    metadata: Path
+    optics: NDArray[np.void]
+    frame: str
+
+
+def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImageParameters) -> ImageStackFile:
+    """Read the headers of one image stack and hold them against the parameters.
+
+    Raises
+    ------
+    InputFileError, GridMismatchError
+        If a file is damaged or incomplete, or the stack lies on another grid than the parameters describe.
+    """
+    tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
+    check_shape(tensor, parameters, "Convert the stack again with these parameters.")
+    entries = read_archive(metadata_path, optional=STACK_OPTIONAL)
+    own = io_parameters.parameters_from(entries, str(metadata_path))
+    for name in ("n_pixels", "pixel_size_angstrom", "radius_max", "dist_radii", "n_inplanes"):
+        ours, theirs = getattr(own, name), getattr(parameters, name)
+        if not np.isclose(ours, theirs, rtol=1e-6, atol=0):
+            raise GridMismatchError(
+                f"{name}={ours}, but the parameters say {theirs}",
+                source=metadata_path,
+                remedy="Convert the stack again with these parameters, or give the parameters that it was made with.",
+            )
+    missing = [key for key in (*OPTICS_KEYS, "n_images") if entries.get(key) is None]
+    if missing:
+        raise InputFileError(f"lacks {', '.join(missing)}", source=metadata_path, remedy="Convert the stack again.")
+    n_images = int(np.asarray(entries["n_images"]))
+    if n_images != tensor.shape[0]:
+        raise GridMismatchError(
+            f"n_images={n_images}, but {tensor_path} holds {tensor.shape[0]} images",
+            source=metadata_path,
+            remedy="The two files do not belong together; convert the stack again.",
+        )
+    columns: dict[str, Any] = {name: entries[key] for key, name in OPTICS_KEYS.items()}
+    columns |= {name: entries[key] for key, name in ENVELOPE_KEYS.items() if entries.get(key) is not None}
+    try:
+        optics = optics_table(n_images, **columns)
+    except (InputError, ValueError) as error:
+        raise InputFileError(str(error), source=metadata_path) from error
+    frame = str(entries["frame"]) if entries.get("frame") is not None else "transposed"
+    if frame not in ("xy", "transposed"):
+        raise InputFileError(f'frame={frame!r} is not known; "xy" is', source=metadata_path)
+    return ImageStackFile(tensor, metadata_path, optics, frame)
+
+
+def write_image_stack(
+    tensor_path: Path, images: NDArray[Any], optics: NDArray[np.void], parameters: ImageParameters
+) -> None:
+    """Write an image stack in the `xy` frame; the metadata first, so that a tensor that is there has its metadata."""
+    entries: dict[str, Any] = io_parameters.parameters_entries(parameters)
+    entries |= {key: optics[name] for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()}
+    for key in ("voltage", "sphericalAberration"):
+        if np.ptp(entries[key]) == 0:
+            entries[key] = entries[key][0]
+    entries |= dict.fromkeys(("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"))
+    entries |= {"n_images": len(images), "frame": "xy"}
+    write_archive(tensor_path.with_suffix(".npz"), entries)
+    save_tensor(tensor_path, images)
+
+
+@dataclass(frozen=True, eq=False)
+class TemplateStackFile:
+    """One template stack as its headers describe it; `conventions` is None for CryoLike's, which do not say."""
+
+    tensor: TensorFile
+    viewing: ViewingAngles
+    conventions: str | None
+
+
+def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> TemplateStackFile:
+    """Read the headers of one template file and hold them against the parameters.
+
+    Raises
+    ------
+    InputFileError, GridMismatchError
+        If a file is damaged, on another grid, or has another number of templates than the viewing grid has directions.
+    """
+    tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
+    check_shape(tensor, parameters, "Make the templates again with these parameters.")
+    sidecar = tensor_path.with_suffix(".npz")
+    conventions = None
+    if sidecar.is_file():
+        entries = read_archive(sidecar, optional=())
+        missing = [k for k in ("azimuth", "polar", "viewing_weight", "conventions") if k not in entries]
+        if missing:
+            raise InputFileError(f"lacks {', '.join(missing)}", source=sidecar, remedy="Make the templates again.")
+        try:
+            angles = [np.atleast_1d(np.asarray(entries[k], np.float64)) for k in ("azimuth", "polar", "viewing_weight")]
+            viewing = ViewingAngles(*angles)
+        except (InputError, ValueError) as error:
+            raise InputFileError(str(error), source=sidecar) from error
+        conventions = str(entries["conventions"])
+        described = f"{sidecar} lists {len(viewing)} viewing directions"
+    else:
+        viewing = parameters.viewing_angles()
+        described = f"viewing_distance={parameters.viewing_distance} gives {len(viewing)} viewing directions"
+    if tensor.shape[0] != len(viewing):
+        raise GridMismatchError(
+            f"{tensor.shape[0]} templates, but {described}",
+            source=tensor_path,
+            remedy="Give the parameters that the templates were made with, or make the templates again.",
+        )
+    return TemplateStackFile(tensor, viewing, conventions)
+
+
+def write_template_stack(tensor_path: Path, templates: NDArray[Any], viewing: ViewingAngles, conventions: str) -> None:
+    """Write a template file and its sidecar; the sidecar first, so that templates that are there have one."""
+    entries = {
+        "azimuth": viewing.azimuth,
+        "polar": viewing.polar,
+        "viewing_weight": viewing.weight,
+        "conventions": conventions,
+    }
+    write_archive(tensor_path.with_suffix(".npz"), entries)
+    save_tensor(tensor_path, templates)
+
+
+def check_shape(tensor: TensorFile, parameters: ImageParameters, remedy: str) -> None:
+    """Refuse a tensor that is not (item, shell, angle) on the grid of the parameters, or that is empty."""
+    found, expected = tensor.shape[1:], parameters.grid.shape
+    for value, wanted, name in zip(found, expected, ("shells", "in-plane angles"), strict=True):
+        if value != wanted:
+            raise GridMismatchError(
+                f"{value} {name}, but the parameters describe {wanted}", source=tensor.path, remedy=remedy
+            )
+    if tensor.shape[0] == 0:
+        raise InputFileError("is empty", source=tensor.path, remedy=remedy)

@@ -1,0 +1,45 @@
+"""Every dimension, coordinate, variable and unit name, once. Variables are named as the stems of their files."""
+
+from __future__ import annotations
+
+IMAGE = "image"
+TEMPLATE = "template"
+DISPLACEMENT = "displacement"
+ROTATION = "rotation"
+STRUCTURE = "structure"
+
+STACK = "stack"
+IMAGE_IN_STACK = "image_in_stack"
+DISPLACEMENT_X = "displacement_x"
+DISPLACEMENT_Y = "displacement_y"
+AZIMUTH = "azimuth"
+POLAR = "polar"
+VIEWING_WEIGHT = "viewing_weight"
+
+CROSS_CORRELATION = "cross_correlation"
+OPTIMAL_TEMPLATE = "optimal_template"
+OPTIMAL_DISPLACEMENT_X = "optimal_displacement_x"
+OPTIMAL_DISPLACEMENT_Y = "optimal_displacement_y"
+OPTIMAL_INPLANE_ROTATION = "optimal_inplane_rotation"
+LOG_LIKELIHOOD = "log_likelihood"
+LOG_LIKELIHOOD_INTEGRATED = "log_likelihood_integrated"
+LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
+
+ATTRIBUTES: dict[str, dict[str, str]] = {
+    STACK: {"long_name": "number of the image stack file"},
+    IMAGE_IN_STACK: {"long_name": "position in the image stack file"},
+    DISPLACEMENT_X: {"long_name": "displacement of the template along x", "units": "angstrom"},
+    DISPLACEMENT_Y: {"long_name": "displacement of the template along y", "units": "angstrom"},
+    ROTATION: {"long_name": "in-plane rotation of the template", "units": "radian"},
+    AZIMUTH: {"long_name": "azimuth of the viewing direction", "units": "radian"},
+    POLAR: {"long_name": "polar angle of the viewing direction", "units": "radian"},
+    VIEWING_WEIGHT: {"long_name": "quadrature weight of the viewing direction", "units": "steradian"},
+    CROSS_CORRELATION: {"long_name": "cross-correlation", "units": "1"},
+    OPTIMAL_TEMPLATE: {"long_name": "index of the best template", "units": "1"},
+    OPTIMAL_DISPLACEMENT_X: {"long_name": "best displacement along x", "units": "angstrom"},
+    OPTIMAL_DISPLACEMENT_Y: {"long_name": "best displacement along y", "units": "angstrom"},
+    OPTIMAL_INPLANE_ROTATION: {"long_name": "best in-plane rotation", "units": "radian"},
+    LOG_LIKELIHOOD: {"long_name": "log-likelihood summed over displacements and rotations, no prior", "units": "nat"},
+    LOG_LIKELIHOOD_INTEGRATED: {"long_name": "log-likelihood integrated over all poses", "units": "nat"},
+    LOG_LIKELIHOOD_OPTIMAL: {"long_name": "log-likelihood of the best pose", "units": "nat"},
+}

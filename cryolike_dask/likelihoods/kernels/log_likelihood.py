@@ -1,0 +1,98 @@
+"""The log-likelihood of a pose, and its integral over poses. In double precision: it is a difference of large numbers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def residual_fraction(
+    cross: Tensor,
+    template_power: Tensor,
+    image_power: Tensor,
+    template_mask: Tensor,
+    image_mask: Tensor,
+    mask_power: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare image and template after fitting offset and scale.
+
+    Parameters
+    ----------
+    cross, template_power, image_power, template_mask, image_mask : Tensor, real, broadcastable
+        Ixy, Ixx, Iyy, Isx, Isy.
+    mask_power : float
+        Iss.
+
+    Returns
+    -------
+    template_variance, image_variance : Tensor, float64
+        A = Ixx Iss - Isx^2 and -C = Iyy Iss - Isy^2.
+    fraction : Tensor, float64
+        D / -C with D = -(B^2 / A + C), B = Ixy Iss - Isx Isy: the part of the image's variance that is left, 1 minus
+        the square of the zero-normalised correlation. Not positive, or NaN, only if Isx is not that of the pose.
+    """
+    template_mask, image_mask = template_mask.double(), image_mask.double()
+    template_variance = template_power.double() * mask_power - template_mask**2
+    image_variance = image_power.double() * mask_power - image_mask**2
+    covariance = cross.double() * mask_power - template_mask * image_mask
+    fraction = 1 - covariance.square_() / (template_variance * image_variance)
+    return template_variance, image_variance, fraction
+
+
+def log_likelihood_of_poses(
+    template_variance: Tensor,
+    image_variance: Tensor,
+    fraction: Tensor,
+    mask_power: float,
+    n_degrees_of_freedom: float,
+    rounding: float,
+) -> Tensor:
+    """Log-likelihood of an image at a pose, with offset, scale and noise variance integrated out.
+
+    Parameters
+    ----------
+    template_variance, image_variance, fraction : Tensor, float64
+        As `residual_fraction` gives them.
+    mask_power : float
+        Iss.
+    n_degrees_of_freedom : float
+        Independent values in the image.
+    rounding : float
+        Relative rounding error of the correlations. The residual is not let below it, so that a noise-free image at
+        its exact pose has a large but finite value.
+
+    Returns
+    -------
+    Tensor, float64
+        Natural logarithm.
+
+    Notes
+    -----
+    Flat priors on offset and scale, flat in the variance: -p log D - (1/2) log A + const with p = n/2 - 2.
+    """
+    p = n_degrees_of_freedom / 2 - 2
+    constant = (
+        (3 - n_degrees_of_freedom) / 2 * math.log(2 * math.pi)
+        - math.log(2)
+        - 0.5 * math.log(mask_power)
+        + math.lgamma(p)
+        + p * math.log(2 * mask_power)
+    )
+    of_pair = constant - 0.5 * template_variance.log() - p * image_variance.log()
+    return of_pair - p * fraction.clamp(min=rounding).log()
+
+
+def integrate_log_likelihood(log_likelihood: Tensor) -> Tensor:
+    """Sum the likelihood over displacements and rotations.
+
+    Parameters
+    ----------
+    log_likelihood : Tensor, float64, (image, template, displacement, rotation)
+
+    Returns
+    -------
+    Tensor, float64, (image, template)
+    """
+    return torch.logsumexp(log_likelihood.flatten(2), dim=2)

@@ -1,0 +1,1 @@
+"""Particle images into image stacks on the Fourier polar grid."""

@@ -1,0 +1,377 @@
+"""Image stacks and template stacks: a lazy array with its grid, and its optics or viewing angles and displacements.
+
+A stack holds a descriptor of its data (a file, several files, or an array in memory), never the data of a file. Tasks
+carry the descriptor and read the rows that they need; `.data` gives the same as a Dask array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import GridMismatchError, InputError
+from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.optics import OPTICS
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.stacks import open_image_stack, open_template_stack
+from cryolike_dask.io.tensors import TensorFile
+
+
+class ArraySource(Protocol):
+    """Where rows of a three-dimensional complex array come from; small enough to travel with every task."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows into memory."""
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its position there."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The rows of several tensor files, one after the other."""
+
+    parts: tuple[TensorFile, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, shell, angle)."""
+        return (sum(p.shape[0] for p in self.parts), *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        """The widest type of the files."""
+        return str(np.result_type(*(p.dtype for p in self.parts)))
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows into memory, reading each file once."""
+        ends = np.cumsum([p.shape[0] for p in self.parts])
+        part_of_row = np.searchsorted(ends, rows, side="right")
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for i in np.unique(part_of_row):
+            here = part_of_row == i
+            values[here] = self.parts[i].take(rows[here] - (ends[i] - self.parts[i].shape[0]))
+        return values
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its position there."""
+        for part in self.parts:
+            if row < part.shape[0]:
+                return part.path, row
+            row -= part.shape[0]
+        raise IndexError(row)
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """The rows of an array in memory. It travels with the tasks: meant for small data, tests and notebooks."""
+
+    values: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, shell, angle)."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name."""
+        return str(self.values.dtype)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows."""
+        return self.values[rows]
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """There is no file."""
+        return "array in memory", row
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStack:
+    """Particle images on the Fourier polar grid, lazily.
+
+    Attributes
+    ----------
+    source : ArraySource
+        Complex, (image, shell, angle).
+    grid : PolarGrid
+    optics : structured array, `OPTICS`, (image,)
+    frame : "xy" | "transposed"
+        "xy": x is the MRC column. "transposed": x is the MRC row, as in stacks that CryoLike made.
+    stack, image_in_stack : int array, (image,)
+        The file number of each image, and its position there.
+    chunks : tuple of int
+        Images per task.
+    n_per_batch : int or None
+        Images per tile inside a task; None lets the kernel choose. Never changes a result.
+    """
+
+    source: ArraySource
+    grid: PolarGrid
+    optics: NDArray[np.void]
+    frame: str
+    stack: NDArray[np.int64]
+    image_in_stack: NDArray[np.int64]
+    chunks: tuple[int, ...]
+    n_per_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_source(self.source, self.grid, "images")
+        n = len(self)
+        if self.optics.dtype != OPTICS or self.optics.shape != (n,):
+            raise InputError(
+                f"optics has type {self.optics.dtype} and shape {self.optics.shape}, but there are {n} images",
+                remedy="Make it with optics_table(n_images, ...).",
+            )
+        if self.frame not in ("xy", "transposed"):
+            raise InputError(f"frame={self.frame!r} is neither 'xy' nor 'transposed'")
+        _check_batch(self.n_per_batch, "n_images_per_batch")
+
+    @classmethod
+    def from_array(
+        cls, values: NDArray[Any], parameters: ImageParameters, optics: NDArray[np.void], frame: str = "xy"
+    ) -> ImageStack:
+        """Wrap an array in memory, complex (image, shell, angle)."""
+        source = InMemory(np.asarray(values))
+        n = source.shape[0]
+        return cls(source, parameters.grid, optics, frame, np.zeros(n, np.int64), np.arange(n), (n,))
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    @property
+    def data(self) -> da.Array:
+        """The images as a Dask array, complex, (image, shell, angle)."""
+        return _dask_array(self.source, self.chunks, "images")
+
+    def chunk(self, n_images: int | Sequence[int]) -> ImageStack:
+        """Give the same images with other chunks: one size, or the size of every chunk."""
+        return replace(self, chunks=_chunks(n_images, len(self), "image"))
+
+
+@dataclass(frozen=True, eq=False)
+class TemplateStack:
+    """Projections of one structure on the Fourier polar grid, lazily.
+
+    Attributes
+    ----------
+    source : ArraySource
+        Complex, (template, shell, angle).
+    grid : PolarGrid
+    viewing : ViewingAngles
+    displacements : DisplacementGrid
+        What is tried; only (0, 0) until a displacer is applied.
+    structure : str
+        Name of the structure.
+    conventions : str or None
+        Those that the templates were made under; None for CryoLike's files, which do not say.
+    chunks : tuple of int or None
+        Templates per task; None: as many as make a block worth its overhead.
+    n_per_batch : int or None
+        Templates per tile inside a task; None lets the kernel choose. Never changes a result.
+    """
+
+    source: ArraySource
+    grid: PolarGrid
+    viewing: ViewingAngles
+    displacements: DisplacementGrid = field(default_factory=lambda: DisplacementGrid(np.zeros(1), np.zeros(1)))
+    structure: str = "structure"
+    conventions: str | None = None
+    chunks: tuple[int, ...] | None = None
+    n_per_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_source(self.source, self.grid, "templates")
+        if len(self.viewing) != len(self):
+            raise GridMismatchError(f"{len(self)} templates, but {len(self.viewing)} viewing directions")
+        _check_batch(self.n_per_batch, "n_templates_per_batch")
+
+    @classmethod
+    def from_array(
+        cls,
+        values: NDArray[Any],
+        parameters: ImageParameters,
+        viewing: ViewingAngles | None = None,
+        structure: str = "structure",
+        conventions: str | None = "standard",
+    ) -> TemplateStack:
+        """Wrap an array in memory, complex (template, shell, angle)."""
+        viewing = parameters.viewing_angles() if viewing is None else viewing
+        source = InMemory(np.asarray(values))
+        return cls(source, parameters.grid, viewing, structure=structure, conventions=conventions)
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    @property
+    def data(self) -> da.Array:
+        """The templates as a Dask array, complex, (template, shell, angle), not displaced."""
+        return _dask_array(self.source, self.chunks or (len(self),), "templates")
+
+    def chunk(self, n_templates: int | Sequence[int]) -> TemplateStack:
+        """Give the same templates with other chunks: one size, or the size of every chunk."""
+        return replace(self, chunks=_chunks(n_templates, len(self), "template"))
+
+
+def open_images(
+    file_config: LikelihoodFiles,
+    params_input: str | Path | ImageParameters,
+    i_stack: int | None = None,
+    n_images_per_batch: int | None = None,
+) -> ImageStack:
+    """Open image stacks; only headers are read.
+
+    Parameters
+    ----------
+    file_config : LikelihoodFiles
+    params_input : path or ImageParameters
+        `parameters.npz`, or its content.
+    i_stack : int, optional
+        One stack; None: all of the configured stacks, one after the other, one chunk each.
+    n_images_per_batch : int, optional
+        Images per tile inside a task. Never changes a result.
+
+    Raises
+    ------
+    InputFileError, GridMismatchError
+        Missing files (all of them), damaged files, files on another grid.
+    """
+    parameters = read_parameters(params_input)
+    available = file_config.stack_numbers()
+    if i_stack is not None and i_stack not in available:
+        raise InputError(
+            f"i_stack={i_stack}, but {file_config.folder_particles} is configured with stacks 0 to {available[-1]}"
+        )
+    numbers = available if i_stack is None else [i_stack]
+    stacks = [open_image_stack(*file_config.image_stack(i), parameters) for i in numbers]
+    frames = {s.frame for s in stacks}
+    if len(frames) > 1:
+        first = [next(s for s in stacks if s.frame == f).metadata for f in sorted(frames)]
+        raise InputError(
+            f"stacks in different frames: {first[0]} and {first[1]}", remedy="Open them one by one, or convert them alike."
+        )
+    sizes = [s.tensor.shape[0] for s in stacks]
+    return ImageStack(
+        source=Files(tuple(s.tensor for s in stacks)),
+        grid=parameters.grid,
+        optics=np.concatenate([s.optics for s in stacks]),
+        frame=frames.pop(),
+        stack=np.repeat(numbers, sizes),
+        image_in_stack=np.concatenate([np.arange(n) for n in sizes]),
+        chunks=tuple(sizes),
+        n_per_batch=n_images_per_batch,
+    )
+
+
+def open_templates(
+    file_config: LikelihoodFiles,
+    params_input: str | Path | ImageParameters,
+    i_template: int | None = None,
+    n_templates_per_batch: int | None = None,
+) -> TemplateStack:
+    """Open the templates of one structure; only headers are read.
+
+    Parameters
+    ----------
+    file_config : LikelihoodFiles
+    params_input : path or ImageParameters
+        `parameters.npz`, or its content.
+    i_template : int, optional
+        Position in `template_file_list.npy`; default: the configured one.
+    n_templates_per_batch : int, optional
+        Templates per tile inside a task. Never changes a result.
+
+    Raises
+    ------
+    InputFileError, GridMismatchError, InputError
+        Missing or damaged files, another grid, another number of templates than viewing directions, or a position
+        beyond the list.
+    """
+    parameters = read_parameters(params_input)
+    files = file_config if i_template is None else replace(file_config, i_template=i_template)
+    numbers = files.structures()
+    if len(numbers) != 1:
+        raise InputError(f"{len(numbers)} structures are configured", remedy="Choose one with i_template.")
+    path = files.template_files()[numbers[0]]
+    opened = open_template_stack(path, parameters)
+    return TemplateStack(
+        source=Files((opened.tensor,)),
+        grid=parameters.grid,
+        viewing=opened.viewing,
+        structure=path.stem.removeprefix("templates_fourier_"),
+        conventions=opened.conventions,
+        n_per_batch=n_templates_per_batch,
+    )
+
+
+@dataclass(frozen=True)
+class _Sliceable:
+    """What `dask.array.from_array` needs of a source."""
+
+    source: ArraySource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.source.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.source.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        rows = np.arange(self.shape[0])[first]
+        return self.source.take(np.atleast_1d(rows))[(slice(None), *rest)]
+
+
+def _dask_array(source: ArraySource, chunks: tuple[int, ...], name: str) -> da.Array:
+    array = _Sliceable(source)
+    token = f"{name}-{da.core.tokenize(source, chunks)}"
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    return da.from_array(array, chunks=(chunks, *source.shape[1:]), name=token, meta=meta, asarray=False)
+
+
+def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:
+    if isinstance(size, int):
+        if size < 1:
+            raise InputError(f"{size} {what}s per chunk is not positive")
+        return tuple(min(size, n - start) for start in range(0, n, size))
+    chunks = tuple(int(c) for c in size)
+    if sum(chunks) != n or min(chunks, default=0) < 1:
+        raise InputError(f"chunks {chunks} do not add up to {n} {what}s")
+    return chunks
+
+
+def _check_source(source: ArraySource, grid: PolarGrid, what: str) -> None:
+    if len(source.shape) != 3 or source.shape[1:] != grid.shape or source.shape[0] < 1:
+        raise GridMismatchError(
+            f"{what} have shape {source.shape}, but the parameters describe (n, {grid.shape[0]}, {grid.shape[1]})"
+        )
+    if source.dtype not in ("complex64", "complex128"):
+        raise InputError(f"{what} are {source.dtype}", remedy="They must be complex64 or complex128.")
+
+
+def _check_batch(n: int | None, name: str) -> None:
+    if n is not None and (isinstance(n, bool) or n != int(n) or n < 1):
+        raise InputError(f"{name}={n} is not a positive number", remedy="Give 1 or more, or None.")

@@ -1,0 +1,1 @@
+"""Structures into templates: projections on the Fourier polar grid."""
