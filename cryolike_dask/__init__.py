@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from cryolike_dask.likelihoods.interface import compute_optimal_rotation as compute_optimal_rotation
     from cryolike_dask.run_likelihood import configure_displacement as configure_displacement
     from cryolike_dask.run_likelihood import configure_likelihood_files as configure_likelihood_files
-    from cryolike_dask.run_likelihood import run_likelihood_full_cross_correlation as run_likelihood_full_cross_correlation
+    from cryolike_dask.run_likelihood import (
+        run_likelihood_full_cross_correlation as run_likelihood_full_cross_correlation,
+    )
     from cryolike_dask.run_likelihood import run_likelihood_optimal_pose as run_likelihood_optimal_pose
     from cryolike_dask.stacks import ImageStack as ImageStack
     from cryolike_dask.stacks import TemplateStack as TemplateStack

@@ -145,11 +145,14 @@ def _contrast_on_pixels(optics: np.void, n: int, pixel_size_angstrom: float) -> 
     u, v = optics["defocus_u_angstrom"], optics["defocus_v_angstrom"]
     defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (angle - optics["defocus_angle_radian"]))
     wavelength = electron_wavelength_angstrom(optics["voltage_kilovolt"])
-    chi = np.pi / 2 * optics["spherical_aberration_mm"] * 1e7 * wavelength**3 * f2**2 - np.pi * wavelength * f2 * defocus
+    chi = (
+        np.pi / 2 * optics["spherical_aberration_mm"] * 1e7 * wavelength**3 * f2**2 - np.pi * wavelength * f2 * defocus
+    )
     chi = chi - optics["phase_shift_radian"]
     amplitude = optics["amplitude_contrast"]
     contrast = -np.sqrt(1 - amplitude**2) * np.sin(chi) + amplitude * np.cos(chi)
-    return contrast * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] * f2 / 4)
+    filtered: FloatArray = contrast * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] * f2 / 4)
+    return filtered
 
 
 def _lobe(n: int, rng: np.random.Generator) -> FloatArray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -23,84 +23,8 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
 from cryolike_dask.io.stacks import open_image_stack, open_template_stack
-from cryolike_dask.io.tensors import TensorFile
-
-
-class ArraySource(Protocol):
-    """Where rows of a three-dimensional complex array come from; small enough to travel with every task."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy rows into memory."""
-
-    def locate(self, row: int) -> tuple[str, int]:
-        """The file of a row, and its position there."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """The rows of several tensor files, one after the other."""
-
-    parts: tuple[TensorFile, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, shell, angle)."""
-        return (sum(p.shape[0] for p in self.parts), *self.parts[0].shape[1:])
-
-    @property
-    def dtype(self) -> str:
-        """The widest type of the files."""
-        return str(np.result_type(*(p.dtype for p in self.parts)))
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy rows into memory, reading each file once."""
-        ends = np.cumsum([p.shape[0] for p in self.parts])
-        part_of_row = np.searchsorted(ends, rows, side="right")
-        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for i in np.unique(part_of_row):
-            here = part_of_row == i
-            values[here] = self.parts[i].take(rows[here] - (ends[i] - self.parts[i].shape[0]))
-        return values
-
-    def locate(self, row: int) -> tuple[str, int]:
-        """The file of a row, and its position there."""
-        for part in self.parts:
-            if row < part.shape[0]:
-                return part.path, row
-            row -= part.shape[0]
-        raise IndexError(row)
-
-
-@dataclass(frozen=True, eq=False)
-class InMemory:
-    """The rows of an array in memory. It travels with the tasks: meant for small data, tests and notebooks."""
-
-    values: NDArray[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, shell, angle)."""
-        return self.values.shape
-
-    @property
-    def dtype(self) -> str:
-        """numpy's name."""
-        return str(self.values.dtype)
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy rows."""
-        return self.values[rows]
-
-    def locate(self, row: int) -> tuple[str, int]:
-        """There is no file."""
-        return "array in memory", row
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +83,7 @@ class ImageStack:
     @property
     def data(self) -> da.Array:
         """The images as a Dask array, complex, (image, shell, angle)."""
-        return _dask_array(self.source, self.chunks, "images")
+        return lazy_array(self.source, self.chunks, "images")
 
     def chunk(self, n_images: int | Sequence[int]) -> ImageStack:
         """Give the same images with other chunks: one size, or the size of every chunk."""
@@ -223,7 +147,7 @@ class TemplateStack:
     @property
     def data(self) -> da.Array:
         """The templates as a Dask array, complex, (template, shell, angle), not displaced."""
-        return _dask_array(self.source, self.chunks or (len(self),), "templates")
+        return lazy_array(self.source, self.chunks or (len(self),), "templates")
 
     def chunk(self, n_templates: int | Sequence[int]) -> TemplateStack:
         """Give the same templates with other chunks: one size, or the size of every chunk."""
@@ -265,7 +189,8 @@ def open_images(
     if len(frames) > 1:
         first = [next(s for s in stacks if s.frame == f).metadata for f in sorted(frames)]
         raise InputError(
-            f"stacks in different frames: {first[0]} and {first[1]}", remedy="Open them one by one, or convert them alike."
+            f"stacks in different frames: {first[0]} and {first[1]}",
+            remedy="Open them one by one, or convert them alike.",
         )
     sizes = [s.tensor.shape[0] for s in stacks]
     return ImageStack(
@@ -319,37 +244,6 @@ def open_templates(
         conventions=opened.conventions,
         n_per_batch=n_templates_per_batch,
     )
-
-
-@dataclass(frozen=True)
-class _Sliceable:
-    """What `dask.array.from_array` needs of a source."""
-
-    source: ArraySource
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.source.dtype)
-
-    @property
-    def ndim(self) -> int:
-        return len(self.source.shape)
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        rows = np.arange(self.shape[0])[first]
-        return self.source.take(np.atleast_1d(rows))[(slice(None), *rest)]
-
-
-def _dask_array(source: ArraySource, chunks: tuple[int, ...], name: str) -> da.Array:
-    array = _Sliceable(source)
-    token = f"{name}-{da.core.tokenize(source, chunks)}"
-    meta = np.empty((0,) * array.ndim, array.dtype)
-    return da.from_array(array, chunks=(chunks, *source.shape[1:]), name=token, meta=meta, asarray=False)
 
 
 def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ class ImageParameters:
     precision : "default" | "single" | "double"
         "default" is the precision of the data found.
     viewing_distance : float
-        Distance of viewing directions, radian. Default 1 / (4 pi resolution factor): 2370 directions at full resolution.
+        Distance of viewing directions, radian. Default 1 / (4 pi resolution factor): 2370 at full resolution.
     atom_radii, atom_selection, use_protein_residue_model, atom_shape
         How templates were made from atoms.
     """

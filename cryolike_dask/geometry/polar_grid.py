@@ -110,14 +110,14 @@ class PolarGrid:
         kx, ky = self.points()
         if not exact:
             return (4 * np.sinc(2 * kx) * np.sinc(2 * ky)).astype(np.complex128)
-        transform = (4 / self.n_pixels**2) * _dirichlet(kx, self.n_pixels) * _dirichlet(ky, self.n_pixels) + 0j
-        if self.n_pixels % 2 == 0:
-            transform = transform * np.exp(2j * np.pi * (kx + ky) / self.n_pixels)
-        return transform
+        off_centre = (self.n_pixels + 1) % 2 / self.n_pixels
+        phase: NDArray[np.complex128] = np.exp(2j * np.pi * (kx + ky) * off_centre)
+        return (4 / self.n_pixels**2) * _dirichlet(kx, self.n_pixels) * _dirichlet(ky, self.n_pixels) * phase
 
-    def integrate(self, values: NDArray[np.generic]) -> FloatArray:
+    def integrate(self, values: FloatArray) -> FloatArray:
         """Sum over the last two axes, (shell, angle), with the quadrature weights."""
-        return (values * self.weights[:, None]).sum(axis=(-2, -1))
+        total: FloatArray = (values * self.weights[:, None]).sum(axis=(-2, -1))
+        return total
 
 
 def _gauss_jacobi(n: int) -> tuple[FloatArray, FloatArray]:

@@ -134,7 +134,7 @@ class LikelihoodFiles:
             if self.i_template != "all":
                 raise InputError(f"i_template={self.i_template!r}", remedy='Give a number, a list, or "all".')
             return list(range(n))
-        wanted = [self.i_template] if not isinstance(self.i_template, Sequence) else list(self.i_template)
+        wanted = [self.i_template] if isinstance(self.i_template, int) else list(self.i_template)
         if not wanted:
             raise InputError("i_template names no structure")
         for i in wanted:

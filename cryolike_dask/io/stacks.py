@@ -1,4 +1,4 @@
-"""Image stacks and template stacks on disk: `particles_fourier_stack_NNNNNN.pt` with its `.npz`, `templates_fourier_NAME.pt`.
+"""Image stacks (`particles_fourier_stack_NNNNNN.pt`, `.npz`) and template stacks (`templates_fourier_NAME.pt`) on disk.
 
 A stack of this project says `frame = "xy"` (x is the MRC column); one without that key is CryoLike's, transposed (x is
 the MRC row). Templates of this project have a sidecar `templates_fourier_NAME.npz` with their viewing angles and

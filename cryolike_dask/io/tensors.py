@@ -99,8 +99,9 @@ def save_tensor(path: str | Path, values: NDArray[Any]) -> None:
     """Write an array as a plain tensor, atomically; it loads with `torch.load(weights_only=True)`."""
     import torch
 
+    contiguous = np.require(values, requirements=["C", "W", "O"])  # a view would store all that it is a view of
     with replacing(path) as file:
-        torch.save(torch.from_numpy(np.array(values, order="C", copy=True)), file)
+        torch.save(torch.from_numpy(contiguous), file)
 
 
 def load_displacements(path: str | Path) -> NDArray[np.float64]:
@@ -135,7 +136,9 @@ def _load(path: str | Path) -> torch.Tensor:
     stored = tensor.untyped_storage().nbytes() // tensor.element_size()
     if tensor.numel() > stored:
         raise InputFileError(
-            f"claims {tensor.numel()} values of shape {tuple(tensor.shape)}, but stores {stored}", source=path, remedy=REMEDY
+            f"claims {tensor.numel()} values of shape {tuple(tensor.shape)}, but stores {stored}",
+            source=path,
+            remedy=REMEDY,
         )
     return tensor
 

@@ -39,7 +39,8 @@ def pixels_to_fourier(images: NDArray[Any], grid: PolarGrid, precision: str = "s
     kx, ky = (np.ascontiguousarray((4 * np.pi / n * k).ravel(), real_type) for k in grid.points())
     modes = np.ascontiguousarray(images, complex_type)
     values = finufft.nufft2d2(ky, kx, modes, eps=eps, isign=-1, nthreads=1)
-    return (4 * np.pi / n * values).reshape(-1, *grid.shape).astype(complex_type)
+    transformed: NDArray[Any] = (4 * np.pi / n * values).reshape(-1, *grid.shape).astype(complex_type)
+    return transformed
 
 
 def normalised_stack(images: NDArray[Any], grid: PolarGrid, precision: str = "single") -> NDArray[Any]:

@@ -42,7 +42,8 @@ class Atoms:
     @property
     def centred(self) -> FloatArray:
         """Positions about their unweighted mean, which is the origin of all poses, angstrom."""
-        return self.positions_angstrom - self.positions_angstrom.mean(axis=0)
+        mean: FloatArray = self.positions_angstrom.mean(axis=0)
+        return self.positions_angstrom - mean
 
 
 def viewing_rotation(azimuth: float, polar: float, gamma: float = 0.0) -> FloatArray:

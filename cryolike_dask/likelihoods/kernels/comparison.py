@@ -90,7 +90,7 @@ def prepare_images(images: Tensor, contrast: Tensor, frame: Frame) -> ImageTerms
 
 
 def prepare_templates(templates: Tensor, frame: Frame, first: int = 0) -> TemplateTerms:
-    """Displace and expand templates, complex (template, shell, angle); `first` is the index of the first, for messages."""
+    """Displace and expand templates, complex (template, shell, angle); messages count from `first`."""
     return TemplateTerms(
         spectra=template_spectra(templates[:, None] * frame.translation, frame.weights),
         power=template_power_spectra(templates, frame.weights),
@@ -115,15 +115,14 @@ def compare(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> tuple
     """
     n_displacements, n_inplanes = len(frame.translation), frame.weights.shape[-1]
     n_templates = templates.power.shape[-1]
-    cross = cross_terms(images.spectra, templates.spectra, n_inplanes).unflatten(1, (n_templates, n_displacements))
+    cross = cross_terms(images.spectra, templates.spectra, n_inplanes)
+    cross = cross.view(-1, n_templates, n_displacements, n_inplanes)
     template_power = cross_terms(images.contrast_power, templates.power, n_inplanes)[:, :, None, :]
     refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", templates.first)
     template_mask = (images.contrast.flatten(1) @ templates.mask_products.flatten(1).T)[:, :, None, None]
     image_power, image_mask = images.power[:, None, None, None], images.mask[:, None, None, None]
 
-    correlation, log_likelihood, fraction = _judge(
-        cross, template_power, image_power, template_mask, image_mask, frame
-    )
+    correlation, log_likelihood, fraction = _judge(cross, template_power, image_power, template_mask, image_mask, frame)
     doubtful = ~(fraction > 1 - frame.recomputes_offset_above)
     if doubtful.any():
         for s in torch.nonzero(doubtful.any(3).any(2).any(0)).flatten().tolist():

@@ -1,4 +1,4 @@
-"""Correlations of images with displaced, rotated and filtered templates, and their norms (FORMULAS: Ixy, Ixx, Iyy, Isx, Isy).
+"""Correlations of images with displaced, rotated and filtered templates, and their norms: Ixy, Ixx, Iyy, Isx, Isy.
 
 The image is modelled as contrast x rotated(displaced template): rotation w reads the template at theta + 2 pi w / W, so
 its content turns by -2 pi w / W.
@@ -103,7 +103,7 @@ def compute_cross_correlation(
 
     def at_poses(values: Tensor) -> Tensor:
         cross = cross_terms(image_spectra(values, contrast, weights), templates_q, n_inplanes)
-        return cross.unflatten(1, (n_templates, n_displacements))
+        return cross.view(-1, n_templates, n_displacements, n_inplanes)
 
     cross = at_poses(images)
     image_power = (images.abs() ** 2 * weights).sum((-2, -1))[:, None, None, None]
@@ -117,9 +117,9 @@ def compute_cross_correlation(
     mask_power = float(mask_terms(mask, mask, weights))
     template_mask = at_poses(mask.expand(images.shape))
     image_mask = mask_terms(mask, images, weights)[:, None, None, None]
-    return zero_normalised_correlation(
-        cross, template_power, image_power, template_mask, image_mask, mask_power
-    ).clamp(-1, 1)
+    return zero_normalised_correlation(cross, template_power, image_power, template_mask, image_mask, mask_power).clamp(
+        -1, 1
+    )
 
 
 def refuse_without_power(power: Tensor, what: str, first: int = 0) -> None:

@@ -1,7 +1,7 @@
 """Fourier series over the angle of each ring, of which a real image needs one half.
 
-The transform F of a real image obeys F(k, theta + pi) = conj F(k, theta), so its series obeys a_{-q} = (-1)^q conj(a_q):
-q = 0 .. W/2 is all there is.
+The transform F of a real image obeys F(k, theta + pi) = conj F(k, theta), so its series obeys
+a_{-q} = (-1)^q conj(a_q): q = 0 .. W/2 is all there is.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def half_spectrum(rings: Tensor) -> Tensor:
     Tensor, complex, (..., W/2 + 1)
         Orthonormal coefficients of q = 0 .. W/2.
     """
-    if rings.is_complex():
-        return torch.fft.fft(rings, norm="ortho")[..., : rings.shape[-1] // 2 + 1]
-    return torch.fft.rfft(rings, norm="ortho")
+    transform = torch.fft.fft if rings.is_complex() else torch.fft.rfft
+    spectrum: Tensor = transform(rings, norm="ortho")
+    return spectrum[..., : rings.shape[-1] // 2 + 1]
 
 
 def rotations_from_half_spectrum(products: Tensor, n_inplanes: int) -> Tensor:
@@ -42,4 +42,5 @@ def rotations_from_half_spectrum(products: Tensor, n_inplanes: int) -> Tensor:
     Tensor, real, (..., rotation)
         sum_j conj(a)(theta_j) b(theta_j + theta_w).
     """
-    return torch.fft.irfft(products, n=n_inplanes, norm="forward")
+    rotations: Tensor = torch.fft.irfft(products, n=n_inplanes, norm="forward")
+    return rotations

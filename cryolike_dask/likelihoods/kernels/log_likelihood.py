@@ -1,4 +1,4 @@
-"""The log-likelihood of a pose, and its integral over poses. In double precision: it is a difference of large numbers."""
+"""The log-likelihood of a pose, and its integral over poses. In float64: it is a difference of large numbers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""Where it runs: a cluster on this machine, with one worker per GPU, or else one per core."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from distributed import Client, LocalCluster
+
+from cryolike_dask.errors import DeviceError, InputError
+
+LOOPBACK = "127.0.0.1"
+
+QUIET_AND_SINGLE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import torch; torch.set_num_threads(1)"
+"""Run in every worker process: Ctrl-C is the client's business, and one core runs one thread."""
+
+
+class LocalClient(Client):  # type: ignore[misc]
+    """A client that takes its own cluster down with it."""
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close the client, then its cluster."""
+        cluster = self.cluster
+        result = super().close(*args, **kwargs)
+        if cluster is not None and not self.asynchronous:
+            cluster.close()
+        return result
+
+
+def local_cluster(n_workers: int | None = None, **kwargs: Any) -> LocalClient:
+    """Start workers on this machine, reachable from this machine only.
+
+    With GPUs and dask-cuda: a LocalCUDACluster, one process and one thread per GPU. Otherwise a LocalCluster: one
+    process per core with one thread of Dask and one of torch. With a GPU but without dask-cuda: one process, so that
+    the GPU runs one block at a time.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        Workers; default one per GPU, or else one per core.
+    **kwargs
+        Passed on to the cluster.
+
+    Returns
+    -------
+    distributed.Client
+        Use it in a `with` block, or close it: its cluster closes with it. `client.dashboard_link` is the dashboard.
+
+    Raises
+    ------
+    DeviceError
+        If several GPUs are asked for and dask-cuda cannot be used.
+    """
+    if n_workers is not None and (isinstance(n_workers, bool) or n_workers != int(n_workers) or n_workers < 1):
+        raise InputError(f"n_workers={n_workers} is not a positive number")
+    n_gpus = count_gpus()
+    settings = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0", "threads_per_worker": 1, **kwargs}
+    with _environment_kept():
+        if n_gpus and find_spec("dask_cuda") is not None:
+            cluster = _cuda_cluster(n_workers, settings)
+        elif n_gpus and n_workers is not None and n_workers > 1:
+            raise DeviceError(
+                f"{n_workers} workers on {n_gpus} GPU(s) need dask-cuda, which is not installed",
+                remedy="Install cryolike_dask[cuda12] or cryolike_dask[cuda13] for your CUDA version.",
+            )
+        else:
+            n = n_workers or (1 if n_gpus else os.cpu_count() or 1)
+            cluster = LocalCluster(n_workers=n, processes=True, preload=[QUIET_AND_SINGLE], **settings)
+        return LocalClient(cluster)
+
+
+def count_gpus() -> int:
+    """GPUs that this process may use; no CUDA context is made."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _cuda_cluster(n_workers: int | None, settings: dict[str, Any]) -> Any:
+    try:
+        from dask_cuda import LocalCUDACluster
+
+        return LocalCUDACluster(n_workers=n_workers, device_memory_limit=None, preload=[QUIET_AND_SINGLE], **settings)
+    except Exception as error:  # ImportError without the CUDA bindings; pynvml's errors without a driver
+        raise DeviceError(
+            f"dask-cuda cannot start ({type(error).__name__}: {error})",
+            remedy="Install cryolike_dask[cuda12] or cryolike_dask[cuda13] for your CUDA version.",
+        ) from error
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo what starting workers leaves in this process's environment (one thread for every library)."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,169 @@
+"""Completion records: a small file per stack and structure, written last, that says what its results came from.
+
+`skip_exist` believes records, shapes and checksums, never mere names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.tensors import open_tensor
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image stack under one structure: what is to be written, where, and from what.
+
+    Attributes
+    ----------
+    kind : str
+        "optimal_pose" or "full_cross_correlation".
+    i_template, i_stack : int
+    outputs : dict of variable name to Path
+    shape : tuple of int
+        Of every output.
+    record : Path
+    settings : dict
+        Search, parameters and conventions: what must be the same throughout an output folder.
+    precision : "single" | "double"
+    inputs : list of dict
+        Name, size and time of every input file; contents are never hashed on the way.
+    """
+
+    kind: str
+    i_template: int
+    i_stack: int
+    outputs: dict[str, Path]
+    shape: tuple[int, ...]
+    record: Path
+    settings: dict[str, Any]
+    precision: str
+    inputs: list[dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """How the job is called on the dashboard and in messages."""
+        return f"template{self.i_template}-stack_{self.i_stack:06d}"
+
+
+def describe_inputs(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Name, size and time of input files."""
+    described = []
+    for path in paths:
+        status = path.stat()
+        described.append({"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns})
+    return described
+
+
+def write_record(job: Job, details: Mapping[str, Any]) -> None:
+    """Write the record of a job whose outputs are all in place; `details` says by what they were made."""
+    outputs = {name: {"file": path.name, "sha256": _checksum(path)} for name, path in job.outputs.items()}
+    record = {
+        "format": FORMAT,
+        "kind": job.kind,
+        "i_template": job.i_template,
+        "i_stack": job.i_stack,
+        "shape": list(job.shape),
+        "settings": job.settings,
+        "precision": job.precision,
+        "inputs": job.inputs,
+        "outputs": outputs,
+        **details,
+    }
+    with replacing(job.record) as file:
+        file.write(json.dumps(record, indent=1).encode())
+
+
+def why_not_done(job: Job) -> str | None:
+    """Say why a job must be computed; None if its results are complete, undamaged, and came from these inputs."""
+    missing = [path.name for path in job.outputs.values() if not path.is_file()]
+    if missing:
+        return f"{missing[0]} is missing" if len(missing) < len(job.outputs) else "there are no results"
+    record = read_record(job.record)
+    if record is None:
+        return f"there is no readable completion record {job.record.name}"
+    expected = {"format": FORMAT, "kind": job.kind, "settings": job.settings, "precision": job.precision}
+    for name, value in {**expected, "inputs": job.inputs, "shape": list(job.shape)}.items():
+        if record.get(name) != value:
+            return f"the {name} of the results are others than those of this run"
+    for name, path in job.outputs.items():
+        try:
+            shape = open_tensor(path).shape
+        except InputFileError:
+            return f"{path.name} is damaged"
+        if shape != job.shape:
+            return f"{path.name} has shape {shape} instead of {job.shape}"
+        listed = record.get("outputs", {})
+        if not isinstance(listed, dict) or listed.get(name, {}).get("sha256") != _checksum(path):
+            return f"{path.name} is not the file that the record describes"
+    return None
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read a completion record; None if it is not there or not readable."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """See that the output folder holds no results of another search, parameters, conventions or precision.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Remove results of another run, instead of refusing.
+
+    Raises
+    ------
+    OutputError
+        If there are such results, naming what differs.
+    """
+    foreign = []
+    for path in sorted(files.folder_output.glob("template*/done/*.json")):
+        record = read_record(path)
+        if record is not None and record.get("settings") != settings:
+            foreign.append((path, record))
+    if not foreign:
+        return
+    if not overwrite:
+        path, record = foreign[0]
+        theirs = record.get("settings")
+        theirs = theirs if isinstance(theirs, dict) else {}
+        differing = [f"{k}: {theirs.get(k)} there, {v} here" for k, v in settings.items() if theirs.get(k) != v]
+        raise OutputError(
+            f"holds results of another run ({path.relative_to(files.folder_output)}): {'; '.join(differing)}",
+            source=files.folder_output,
+            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
+        )
+    for path, record in foreign:
+        _remove_results(path, record)
+
+
+def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
+    """Remove a record, then the outputs that it lists, looking only inside its own template folder."""
+    path.unlink(missing_ok=True)
+    outputs = record.get("outputs")
+    names = (
+        {str(o.get("file")) for o in outputs.values() if isinstance(o, dict)} if isinstance(outputs, dict) else set()
+    )
+    for file in path.parent.parent.glob("*/*.pt"):
+        if file.name in names:
+            file.unlink(missing_ok=True)
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

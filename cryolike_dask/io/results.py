@@ -1,0 +1,106 @@
+"""Results on disk: written by the task that has them, read back lazily as labelled Datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cryolike_dask import labels
+from cryolike_dask.errors import missing_files
+from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.records import Job, write_record
+from cryolike_dask.io.sources import Files, lazy_array
+from cryolike_dask.io.tensors import open_tensor, save_tensor
+
+
+def write_results(values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any]) -> int:
+    """Write all outputs of a job, each atomically, and its record last; give the number of images.
+
+    The former record is removed first, so that there is never a record beside results that it does not describe.
+    Files hold float32 for single precision, float64 for double, and int64 for indices.
+    """
+    real = np.float64 if job.precision == "double" else np.float32
+    job.record.unlink(missing_ok=True)
+    for name, path in job.outputs.items():
+        value = values[name]
+        save_tensor(path, value.astype(real) if value.dtype.kind == "f" else value)
+    write_record(job, details)
+    return job.shape[0]
+
+
+def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
+    """Open the optimal poses that a run wrote, lazily.
+
+    Parameters
+    ----------
+    files : LikelihoodFiles
+        As `configure_likelihood_files` gives it.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (image) with a scalar coordinate `structure` for one structure; (structure, image) for several. Every
+        variable is one that `compute_optimal_pose` gives.
+
+    Raises
+    ------
+    InputFileError
+        If results are missing; names all of them.
+    """
+    return _open(files, OPTIMAL_POSE_FILES, {name: (name, (labels.IMAGE,)) for name in OPTIMAL_POSE_FILES})
+
+
+def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
+    """Open the full cross-correlations that a run wrote, lazily: (image, template, displacement, rotation).
+
+    Parameters, structures and errors are those of `open_optimal_pose`.
+    """
+    dims = (labels.IMAGE, labels.TEMPLATE, labels.DISPLACEMENT, labels.ROTATION)
+    (name,) = FULL_CORRELATION_FILES
+    return _open(files, FULL_CORRELATION_FILES, {name: (labels.CROSS_CORRELATION, dims)})
+
+
+def _open(
+    files: LikelihoodFiles, folders: dict[str, str], variables: dict[str, tuple[str, Sequence[str]]]
+) -> xr.Dataset:
+    numbers, structures = files.stack_numbers(), files.structures()
+    paths = {
+        (i, name): [files.output(i, name, folder, k) for k in numbers]
+        for i in structures
+        for name, folder in folders.items()
+    }
+    missing = [path for group in paths.values() for path in group if not path.is_file()]
+    if missing:
+        raise missing_files(missing, "Run the likelihood for these stacks first.")
+    names = [p.stem.removeprefix("templates_fourier_") for p in files.template_files()]
+    datasets = []
+    for i in structures:
+        data = {}
+        for stored, (name, dims) in variables.items():
+            source = Files(tuple(open_tensor(path) for path in paths[i, stored]))
+            chunks = tuple(part.shape[0] for part in source.parts)
+            data[name] = (dims, lazy_array(source, chunks, f"read-{name}"), labels.ATTRIBUTES[name])
+        datasets.append(xr.Dataset(data, coords={**_image_coordinates(numbers, chunks), labels.STRUCTURE: names[i]}))
+    if len(datasets) == 1 and not _is_many(files):
+        return datasets[0]
+    return xr.concat(datasets, dim=labels.STRUCTURE)
+
+
+def _is_many(files: LikelihoodFiles) -> bool:
+    return not isinstance(files.i_template, int)
+
+
+def _image_coordinates(numbers: Sequence[int], sizes: Sequence[int]) -> dict[str, Any]:
+    return {
+        labels.IMAGE: np.arange(sum(sizes)),
+        labels.STACK: (labels.IMAGE, np.repeat(numbers, sizes), labels.ATTRIBUTES[labels.STACK]),
+        labels.IMAGE_IN_STACK: (
+            labels.IMAGE,
+            np.concatenate([np.arange(n) for n in sizes]),
+            labels.ATTRIBUTES[labels.IMAGE_IN_STACK],
+        ),
+    }

@@ -1,0 +1,120 @@
+"""Where the rows of a stack come from: descriptors small enough to travel with every task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.io.tensors import TensorFile
+
+
+class ArraySource(Protocol):
+    """Where rows of a three-dimensional complex array come from; small enough to travel with every task."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows into memory."""
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its position there."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The rows of several tensor files, one after the other."""
+
+    parts: tuple[TensorFile, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, shell, angle)."""
+        return (sum(p.shape[0] for p in self.parts), *self.parts[0].shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        """The widest type of the files."""
+        return str(np.result_type(*(p.dtype for p in self.parts)))
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows into memory, reading each file once."""
+        ends = np.cumsum([p.shape[0] for p in self.parts])
+        part_of_row = np.searchsorted(ends, rows, side="right")
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for i in np.unique(part_of_row):
+            here = part_of_row == i
+            values[here] = self.parts[i].take(rows[here] - (ends[i] - self.parts[i].shape[0]))
+        return values
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its position there."""
+        for part in self.parts:
+            if row < part.shape[0]:
+                return part.path, row
+            row -= part.shape[0]
+        raise IndexError(row)
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """The rows of an array in memory. It travels with the tasks: meant for small data, tests and notebooks."""
+
+    values: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, shell, angle)."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name."""
+        return str(self.values.dtype)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows."""
+        return self.values[rows]
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """There is no file."""
+        return "array in memory", row
+
+
+@dataclass(frozen=True)
+class _Sliceable:
+    """What `dask.array.from_array` needs of a source."""
+
+    source: ArraySource
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.source.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.source.shape)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        rows = np.arange(self.shape[0])[first]
+        return self.source.take(np.atleast_1d(rows))[(slice(None), *rest)]
+
+
+def lazy_array(source: ArraySource, chunks: tuple[int, ...], name: str) -> da.Array:
+    """Give a source as a Dask array, chunked along its first axis."""
+    array = _Sliceable(source)
+    token = f"{name}-{da.core.tokenize(source, chunks)}"
+    meta = np.empty((0,) * array.ndim, array.dtype)
+    return da.from_array(array, chunks=(chunks, *source.shape[1:]), name=token, meta=meta, asarray=False)

@@ -1,0 +1,261 @@
+"""Images and templates that are to be compared: the checks before, what tasks need to know, pieces of graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cryolike_dask import labels
+from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
+from cryolike_dask.errors import GridMismatchError, InputError
+from cryolike_dask.geometry.optics import OPTICS, transposed_defocus_angle
+from cryolike_dask.io.sources import Files
+from cryolike_dask.likelihoods.tiles import IMAGE_ROW, TEMPLATE_ROW, Comparison, real_dtype
+from cryolike_dask.stacks import ImageStack, TemplateStack
+
+POSES_PER_BLOCK = 2**21
+"""(image, template, displacement) triples of a block where the caller does not chunk templates: seconds of kernel."""
+CORRELATION_CHUNK_BYTES = 2**27
+"""Largest chunk of a complete cross-correlation where no batch sizes are given."""
+
+
+class Pair:
+    """Images and templates that are to be compared, checked, and the pieces of a graph over both."""
+
+    def __init__(
+        self,
+        images: ImageStack,
+        templates: TemplateStack,
+        conventions: str,
+        device: str,
+        precision: str,
+        discover_batch_size: bool,
+    ) -> None:
+        values = conventions_named(conventions)
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device={device!r} is not known", remedy="Use auto, cpu or cuda.")
+        self.images, self.templates = images, templates
+        self.precision = resolved_precision(templates, precision)
+        self.real = real_dtype(self.precision)
+        check_comparable(images, templates, values)
+        self.comparison = Comparison(
+            images=images.source,
+            templates=templates.source,
+            grid=templates.grid,
+            displacements=templates.displacements,
+            conventions=values,
+            precision=self.precision,
+            device=device,
+            n_images_per_tile=images.n_per_batch,
+            n_templates_per_tile=templates.n_per_batch,
+            discover_tiles=discover_batch_size,
+        )
+        self.image_chunks = images.chunks
+        self.template_chunks = templates.chunks or spread_templates(images, templates, 1).chunks or ()
+
+    def chunked_by_batch(self) -> Pair:
+        """Chunk both by their batches: for results that keep every pose."""
+        per_pair = len(self.templates.displacements) * self.templates.grid.n_inplanes * self.real.itemsize
+        n_templates = self.templates.n_per_batch or max(1, CORRELATION_CHUNK_BYTES // (16 * per_pair))
+        n_images = self.images.n_per_batch or max(
+            1, CORRELATION_CHUNK_BYTES // (min(n_templates, len(self.templates)) * per_pair)
+        )
+        self.image_chunks = tuple(c for chunk in self.image_chunks for c in _even_chunks(chunk, n_images))
+        self.template_chunks = _even_chunks(len(self.templates), n_templates)
+        return self
+
+    def blockwise(
+        self,
+        function: Callable[..., NDArray[Any]],
+        name: str,
+        dtype: np.dtype[Any],
+        new_axes: dict[str, int] | None = None,
+        *,
+        one_per_chunk: bool = False,
+    ) -> da.Array:
+        """Call a block function on every (image chunk, template chunk)."""
+        indices = "ms" + "".join(new_axes or {})
+        return da.blockwise(
+            function,
+            indices,
+            da.from_array(image_rows(self.images, self.comparison.conventions), chunks=(self.image_chunks,)),
+            "m",
+            da.from_array(template_rows(self.templates, self.comparison.conventions), chunks=(self.template_chunks,)),
+            "s",
+            comparison=self.comparison,
+            new_axes=new_axes,
+            adjust_chunks={"s": 1} if one_per_chunk else None,
+            dtype=dtype,
+            meta=np.empty((0,) * len(indices), dtype),
+            token=name,
+            align_arrays=False,
+            concatenate=True,
+        )
+
+    def field(self, records: da.Array, name: str, dtype: np.dtype[Any] | None = None) -> da.Array:
+        """Take one field out of the records, in the precision of the computation."""
+        return records.map_blocks(_take_field, name, dtype or self.real, dtype=dtype or self.real, token=name)
+
+    def displacement_fields(self, records: da.Array) -> dict[str, da.Array]:
+        """Turn displacement indices into angstrom."""
+        x, y = realised_displacements(self.templates, self.comparison.conventions).astype(self.real)
+        return {
+            labels.OPTIMAL_DISPLACEMENT_X: records.map_blocks(_look_up, "displacement", x, dtype=self.real, token="x"),
+            labels.OPTIMAL_DISPLACEMENT_Y: records.map_blocks(_look_up, "displacement", y, dtype=self.real, token="y"),
+        }
+
+    def rotation_field(self, records: da.Array) -> da.Array:
+        """Turn rotation indices into radian."""
+        angles = self.templates.grid.angles.astype(self.real)
+        return records.map_blocks(_look_up, "rotation", angles, dtype=self.real, token="rotation")
+
+    def dataset(self, variables: dict[str, da.Array], dims: tuple[str, ...]) -> xr.Dataset:
+        """Label the variables."""
+        data = {name: (dims, values, labels.ATTRIBUTES[name]) for name, values in variables.items()}
+        coords = self._coordinates()
+        used = {name: value for name, value in coords.items() if value[0] in dims}
+        return xr.Dataset(data, coords=used, attrs=self._attributes())
+
+    def _coordinates(self) -> dict[Hashable, Any]:
+        displacements = realised_displacements(self.templates, self.comparison.conventions)
+        viewing = self.templates.viewing
+        values = {
+            labels.IMAGE: (labels.IMAGE, np.arange(len(self.images))),
+            labels.STACK: (labels.IMAGE, self.images.stack),
+            labels.IMAGE_IN_STACK: (labels.IMAGE, self.images.image_in_stack),
+            labels.TEMPLATE: (labels.TEMPLATE, np.arange(len(self.templates))),
+            labels.AZIMUTH: (labels.TEMPLATE, viewing.azimuth),
+            labels.POLAR: (labels.TEMPLATE, viewing.polar),
+            labels.VIEWING_WEIGHT: (labels.TEMPLATE, viewing.weight),
+            labels.DISPLACEMENT: (labels.DISPLACEMENT, np.arange(len(self.templates.displacements))),
+            labels.DISPLACEMENT_X: (labels.DISPLACEMENT, displacements[0]),
+            labels.DISPLACEMENT_Y: (labels.DISPLACEMENT, displacements[1]),
+            labels.ROTATION: (labels.ROTATION, self.templates.grid.angles),
+        }
+        return {name: (*value, labels.ATTRIBUTES.get(name, {})) for name, value in values.items()}
+
+    def _attributes(self) -> dict[str, Any]:
+        from cryolike_dask import __version__
+
+        grid, search = self.templates.grid, self.templates.displacements
+        return {
+            "structure": self.templates.structure,
+            "conventions": self.comparison.conventions.name,
+            "precision": self.precision,
+            "device": self.comparison.device,
+            "frame": self.images.frame,
+            "template_conventions": self.templates.conventions or "cryolike",
+            "n_pixels": grid.n_pixels,
+            "pixel_size_angstrom": grid.pixel_size_angstrom,
+            "radius_max": grid.radius_max,
+            "n_inplanes": grid.n_inplanes,
+            "n_templates": len(self.templates),
+            "n_displacements": len(search),
+            "max_displacement_angstrom": float(np.abs(search.table()).max()),
+            "image_files": _file_names(self.images),
+            "template_files": _file_names(self.templates),
+            "version": __version__,
+        }
+
+
+def spread_templates(images: ImageStack, templates: TemplateStack, n_parts: int) -> TemplateStack:
+    """Chunk templates into at least `n_parts`, and into blocks of no more poses than are worth one task."""
+    n_poses = max(images.chunks) * len(templates.displacements)
+    largest = max(1, POSES_PER_BLOCK // n_poses)
+    return templates.chunk(_even_chunks(len(templates), min(largest, math.ceil(len(templates) / n_parts))))
+
+
+def resolved_precision(templates: TemplateStack, precision: str) -> str:
+    """The precision of a computation: the one asked for, or else that of the templates."""
+    if precision not in ("default", "single", "double"):
+        raise InputError(f"precision={precision!r} is not known", remedy="Use default, single or double.")
+    if precision != "default":
+        return precision
+    return "double" if templates.source.dtype == "complex128" else "single"
+
+
+def realised_displacements(templates: TemplateStack, conventions: Conventions) -> NDArray[np.float64]:
+    """The displacements that are reported, angstrom, (2, displacement)."""
+    table = templates.displacements.table()
+    return table.astype(np.float32).astype(np.float64) if conventions.rounds_to_single else table
+
+
+def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]:
+    """What a task needs to know of each image; the defocus angle is corrected for the frame here."""
+    rows = np.empty(len(images), IMAGE_ROW)
+    rows["index"] = np.arange(len(images))
+    for name in OPTICS.names or ():
+        rows[name] = images.optics[name]
+    if conventions.corrects_transposed_stacks and images.frame == "transposed":
+        rows["defocus_angle_radian"] = transposed_defocus_angle(rows["defocus_angle_radian"])
+    return rows
+
+
+def template_rows(templates: TemplateStack, conventions: Conventions) -> NDArray[np.void]:
+    """What a task needs to know of each template: its index and the logarithm of the prior of each of its poses."""
+    weight = templates.viewing.weight
+    rows = np.empty(len(templates), TEMPLATE_ROW)
+    rows["index"] = np.arange(len(templates))
+    rows["log_prior"] = weight if conventions.weight_is_log_prior else np.log(weight / weight.sum())
+    rows["log_prior"] -= np.log(len(templates.displacements) * templates.grid.n_inplanes)
+    return rows
+
+
+def check_comparable(images: ImageStack, templates: TemplateStack, conventions: Conventions) -> None:
+    """Refuse stacks that cannot be compared, and log what the user should know of those that can."""
+    if images.grid != templates.grid:
+        raise GridMismatchError(f"images lie on {images.grid}, but templates on {templates.grid}")
+    if not conventions.optics_per_image:
+        for name in ("voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast"):
+            values = np.unique(images.optics[name])
+            if len(values) > 1:
+                raise InputError(
+                    f'{name} takes {len(values)} values, {values[0]} to {values[-1]}, but conventions="cryolike" '
+                    "knows one per stack",
+                    remedy='Use conventions="standard", or one optics group at a time.',
+                )
+
+
+def notes_on(images: ImageStack, templates: TemplateStack, conventions: ConventionsName, precision: str) -> list[str]:
+    """What a user should know about these inputs before believing the numbers, one sentence each."""
+    notes = []
+    values = conventions_named(conventions)
+    if values.corrects_transposed_stacks and images.frame == "transposed":
+        notes.append(
+            "these stacks were made by CryoLike (x is the MRC row): the defocus angle a is read as 90 degrees - a; "
+            'conventions="cryolike" takes it as it is'
+        )
+    if values.zero_normalised and templates.conventions != "standard":
+        notes.append(
+            "these templates were made by CryoLike, or under its conventions: their offset box moves with the "
+            "template, and correlations come out up to 14% low; make the templates again"
+        )
+    used = resolved_precision(templates, precision)
+    wide = {"single": "complex64", "double": "complex128"}[used]
+    if images.source.dtype != wide:
+        notes.append(f"images are {images.source.dtype} and are converted to {used} precision")
+    return notes
+
+
+def _file_names(stack: ImageStack | TemplateStack) -> list[str]:
+    return [p.path for p in stack.source.parts] if isinstance(stack.source, Files) else ["array in memory"]
+
+
+def _even_chunks(n: int, size: int) -> tuple[int, ...]:
+    n_chunks = -(-n // max(1, size))
+    return tuple(int(c) for c in np.diff(np.linspace(0, n, n_chunks + 1).round().astype(int)))
+
+
+def _take_field(records: NDArray[np.void], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return records[name].astype(dtype)
+
+
+def _look_up(records: NDArray[np.void], name: str, table: NDArray[Any]) -> NDArray[Any]:
+    values: NDArray[Any] = table[records[name]]
+    return values

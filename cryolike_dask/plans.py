@@ -1,0 +1,161 @@
+"""What a run will do, before it does anything: its inputs, all open and checked; its jobs; and whether they fit."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from distributed import Client
+from numpy.typing import NDArray
+
+from cryolike_dask.conventions import ConventionsName, conventions_named
+from cryolike_dask.errors import CannotFitError, InputError
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.layout import LikelihoodFiles, Templates
+from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.records import Job, describe_inputs
+from cryolike_dask.likelihoods.interface import Device, Precision
+from cryolike_dask.likelihoods.pairs import check_comparable, notes_on, realised_displacements, resolved_precision
+from cryolike_dask.likelihoods.tiles import real_dtype, resolve_device
+from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_templates
+
+logger = logging.getLogger("cryolike_dask")
+
+Displacer = Callable[[TemplateStack], TemplateStack]
+
+FULL_CORRELATION_COPIES = 2.5
+"""Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the whole of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run whose inputs are all open and checked. Nothing is written or computed yet.
+
+    `images` and `templates` are keyed by stack and structure number; `settings` is what must be the same throughout
+    an output folder.
+    """
+
+    files: LikelihoodFiles
+    images: dict[int, ImageStack]
+    templates: dict[int, TemplateStack]
+    options: dict[str, Any]
+    settings: dict[str, Any]
+    displacements: NDArray[np.float64]
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """(structure, stack) in the order of work: structures are the outer loop."""
+        return [(i, k) for i in self.templates for k in self.images]
+
+    def in_batches(self, n_templates: int | None, n_images: int | None) -> Run:
+        """Give the same run with these tiles inside its tasks."""
+        images = {k: replace(stack, n_per_batch=n_images) for k, stack in self.images.items()}
+        templates = {i: replace(stack, n_per_batch=n_templates) for i, stack in self.templates.items()}
+        return replace(self, images=images, templates=templates)
+
+    def job(self, kind: str, folders: dict[str, str], shape: tuple[int, ...], i_template: int, i_stack: int) -> Job:
+        """Say what one stack under one structure reads and writes."""
+        template_file = self.files.template_files()[i_template]
+        sidecar = template_file.with_suffix(".npz")
+        inputs = [template_file, *([sidecar] if sidecar.is_file() else []), *self.files.image_stack(i_stack)]
+        return Job(
+            kind=kind,
+            i_template=i_template,
+            i_stack=i_stack,
+            outputs={v: self.files.output(i_template, v, folder, i_stack) for v, folder in folders.items()},
+            shape=shape,
+            record=self.files.record(i_template, i_stack, kind),
+            settings=self.settings,
+            precision=resolved_precision(self.templates[i_template], self.options["precision"]),
+            inputs=describe_inputs(inputs),
+        )
+
+
+def open_run(
+    file_config: LikelihoodFiles,
+    params_input: str | Path | ImageParameters,
+    displacer: Displacer,
+    i_template: Templates | None,
+    n_stacks: int | None,
+    conventions: ConventionsName,
+    device: Device,
+    precision: Precision,
+) -> Run:
+    """Open every input and hold them against each other, so that no run fails late for what headers can tell."""
+    files = file_config
+    if i_template is not None:
+        files = replace(files, i_template=i_template)
+    if n_stacks is not None:
+        files = replace(files, n_stacks=n_stacks)
+    parameters, values = read_parameters(params_input), conventions_named(conventions)
+    if device == "cuda":
+        resolve_device(device)
+    images = {k: open_images(files, parameters, k) for k in files.stack_numbers()}
+    templates = {i: displacer(open_templates(files, parameters, i)) for i in files.structures()}
+    for stack in images.values():
+        check_comparable(stack, next(iter(templates.values())), values)
+    notes = {n for t in templates.values() for s in images.values() for n in notes_on(s, t, conventions, precision)}
+    for note in sorted(notes):
+        logger.warning(note)
+    tables = [realised_displacements(t, values) for t in templates.values()]
+    if any(t.shape != tables[0].shape or (t != tables[0]).any() for t in tables):
+        raise InputError("the displacer gives different displacements for different structures")
+    return Run(
+        files=files,
+        images=images,
+        templates=templates,
+        options={"conventions": conventions, "device": device, "precision": precision},
+        settings=_settings(tables[0], parameters, conventions),
+        displacements=tables[0],
+    )
+
+
+def _settings(displacements: NDArray[np.float64], parameters: ImageParameters, conventions: str) -> dict[str, Any]:
+    """What must be the same for all results of a folder, in a form that JSON keeps exactly."""
+    rounded = np.round(displacements, 4) + 0.0  # no negative zero
+    return {
+        "search": {
+            "n_displacements": displacements.shape[1],
+            "max_displacement_angstrom": float(np.abs(rounded).max()),
+            "sha256": hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest(),
+        },
+        "parameters": asdict(parameters.grid),
+        "conventions": conventions,
+    }
+
+
+def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: Client | None) -> None:
+    """Refuse a full cross-correlation that is too large for the memory of a worker or for the disk, with its size."""
+    sizes = [math.prod(job.shape) * real_dtype(job.precision).itemsize for job in jobs.values()]
+    memory, largest = _memory_of_a_worker(client), max(sizes)
+    if largest * FULL_CORRELATION_COPIES > memory:
+        shape = " x ".join(map(str, max((job.shape for job in jobs.values()), key=math.prod)))
+        raise CannotFitError(
+            f"a full cross-correlation of {shape} (images x templates x displacements x "
+            f"rotations) takes {largest / 1e9:.3g} GB, and {FULL_CORRELATION_COPIES:g} times that while it is written, "
+            f"but {memory / 1e9:.3g} GB of memory are free",
+            remedy="Reduce it lazily with compute_cross_correlation_complete, or make smaller image stacks.",
+        )
+    folder = run.files.folder_output.absolute()
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if sum(sizes) > free:
+        raise CannotFitError(
+            f"the full cross-correlations take {sum(sizes) / 1e9:.3g} GB, but {there} has {free / 1e9:.3g} GB free",
+            remedy="Use fewer stacks, or another disk.",
+        )
+
+
+def _memory_of_a_worker(client: Client | None) -> int:
+    if client is None:
+        return int(psutil.virtual_memory().available)
+    limits = [w["memory_limit"] for w in client.scheduler_info(n_workers=-1)["workers"].values() if w["memory_limit"]]
+    return min(limits, default=int(psutil.virtual_memory().available))

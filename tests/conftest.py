@@ -1,0 +1,102 @@
+"""What the tests share: a seed that is printed, the golden files, and small random inputs."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.stacks import ImageStack, TemplateStack
+
+GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
+
+
+def pytest_addoption(parser):
+    """Let a failure be repeated."""
+    parser.addoption("--seed", type=int, default=None, help="seed of the randomised tests; default: a new one per test")
+
+
+@pytest.fixture
+def rng(request):
+    """A generator whose seed is printed, so that a failure shows it."""
+    given = request.config.getoption("--seed")
+    seed = secrets.randbits(32) if given is None else given
+    print(f"repeat with --seed {seed}")
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The folder of golden files: inputs, and what CryoLike computed from them."""
+    if not GOLDEN.is_dir():
+        pytest.skip(f"the golden files are not at {GOLDEN}")
+    return GOLDEN.resolve()
+
+
+@pytest.fixture
+def build(rng):
+    """Small random inputs."""
+    return Builder(rng)
+
+
+class Builder:
+    """Makes small random inputs from one generator."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def rings(self, n, grid):
+        """White noise with the symmetry of a real image's transform: complex (n, shell, angle)."""
+        half = self.rng.standard_normal((2, n, grid.n_shells, grid.n_inplanes // 2))
+        half = half[0] + 1j * half[1]
+        return np.concatenate([half, half.conj()], axis=2)
+
+    def particles(self, n, grid, n_atoms=8, radius=0.15, spread=0.3):
+        """Transforms of a few Gaussians each, coordinates in half boxes: complex (n, shell, angle)."""
+        kx, ky = grid.points()
+        x, y = self.rng.uniform(-spread, spread, (2, n, n_atoms, 1, 1))
+        mass = self.rng.uniform(0.5, 1.5, (n, n_atoms, 1, 1))
+        waves = mass * np.exp(-2j * np.pi * (kx * x + ky * y))
+        return waves.sum(1) * np.exp(-2 * (np.pi * radius * grid.radii[:, None]) ** 2)
+
+    def optics(self, n, **columns):
+        """Astigmatic optics of one 300 kV microscope."""
+        u, v = self.rng.uniform(5000, 15000, (2, n))
+        drawn = {
+            "defocus_u_angstrom": u,
+            "defocus_v_angstrom": v,
+            "defocus_angle_radian": self.rng.uniform(-np.pi / 2, np.pi / 2, n),
+            "phase_shift_radian": self.rng.uniform(0, np.pi / 2, n),
+            "voltage_kilovolt": 300.0,
+            "spherical_aberration_mm": 2.7,
+            "amplitude_contrast": 0.1,
+        }
+        return optics_table(n, **{**drawn, **columns})
+
+    def viewing(self, n):
+        """Directions with uneven weights."""
+        return ViewingAngles(*self.rng.uniform(0.1, 3.0, (3, n)))
+
+    def stacks(self, n_images=5, n_templates=7, n_pixels=12, n_inplanes=20, search=(1.5, 3, 2), noise=1.0, **optics):
+        """Noisy images of moved, turned, filtered templates, and the templates with the displacements to try.
+
+        The filter of the simulation need not be that of the comparison, so it is a plain fall-off.
+        """
+        parameters = ImageParameters(n_pixels, 1.5, n_inplanes=n_inplanes)
+        grid = parameters.grid
+        values = self.particles(n_templates, grid)
+        templates = TemplateStack.from_array(values, parameters, self.viewing(n_templates))
+        chosen, turns = self.rng.integers(n_templates, size=n_images), self.rng.integers(n_inplanes, size=n_images)
+        images = np.stack([np.roll(values[s], -w, axis=-1) for s, w in zip(chosen, turns, strict=True)])
+        images = images * np.exp(-grid.radii[:, None] / grid.radius_max)
+        images = images + noise * self.rings(n_images, grid)
+        return (
+            ImageStack.from_array(images, parameters, self.optics(n_images, **optics)),
+            DisplacementSearch(*search)(templates),
+        )

@@ -1,0 +1,120 @@
+"""A witness from the physics alone: atoms to pixels by RELION's conventions, and the likelihood of pixels.
+
+Nothing of the package is used here. An image is [row, column] = [y, x], and the centre of pixel p lies at
+(p - n // 2) times the pixel size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+PADDING = 2
+"""Side of the grid on which particles are rendered and filtered, over that of the image."""
+
+
+@dataclass(frozen=True, eq=False)
+class StarPoses:
+    """Columns of a RELION star file: rlnAngleRot, Tilt, Psi (degrees) and rlnOriginXAngst, YAngst, each (pose,)."""
+
+    rot: FloatArray
+    tilt: FloatArray
+    psi: FloatArray
+    origin_x: FloatArray
+    origin_y: FloatArray
+
+    @classmethod
+    def of_template(cls, azimuth: Any, polar: Any, gamma: Any, dx: Any, dy: Any) -> StarPoses:
+        """Poses of templates (radian) that are displaced by d (angstrom), then turned by -gamma."""
+        azimuth, polar, gamma, dx, dy = np.broadcast_arrays(azimuth, polar, gamma, dx, dy)
+        x = np.cos(gamma) * dx + np.sin(gamma) * dy
+        y = -np.sin(gamma) * dx + np.cos(gamma) * dy
+        return cls(np.degrees(azimuth), np.degrees(polar), np.degrees(gamma), -x, -y)
+
+    def matrices(self) -> FloatArray:
+        """A = Rz(-psi) Ry(-tilt) Rz(-rot), which acts on atom positions, (pose, 3, 3)."""
+        return about_z(-self.psi) @ about_y(-self.tilt) @ about_z(-self.rot)
+
+
+def about_z(degrees: FloatArray) -> FloatArray:
+    """Counter-clockwise from x to y, (pose, 3, 3)."""
+    c, s, o = np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), np.zeros_like(degrees)
+    return np.stack([c, -s, o, s, c, o, o, o, o + 1], axis=-1).reshape(*np.shape(degrees), 3, 3)
+
+
+def about_y(degrees: FloatArray) -> FloatArray:
+    """Counter-clockwise from z to x, (pose, 3, 3)."""
+    c, s, o = np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), np.zeros_like(degrees)
+    return np.stack([c, o, s, o, o + 1, o, -s, o, c], axis=-1).reshape(*np.shape(degrees), 3, 3)
+
+
+def project(atoms: Any, poses: StarPoses, n: int, pixel_size: float) -> FloatArray:
+    """Turn Gaussian atoms, project them along z, shift by -origin, sample at pixel centres: (pose, row, column)."""
+    centred = atoms.positions_angstrom - atoms.positions_angstrom.mean(axis=0)
+    turned = np.einsum("pij,aj->pai", poses.matrices(), centred)
+    x = turned[..., 0] - poses.origin_x[:, None]
+    y = turned[..., 1] - poses.origin_y[:, None]
+    axis = (np.arange(n) - n // 2) * pixel_size
+    spread = 2 * atoms.radii_angstrom[:, None] ** 2
+    along_x = np.exp(-((axis - x[..., None]) ** 2) / spread)
+    along_y = np.exp(-((axis - y[..., None]) ** 2) / spread) * (atoms.electrons[:, None] / (np.pi * spread))
+    return along_y.swapaxes(1, 2) @ along_x
+
+
+def relion_ctf(optics: Any, n: int, pixel_size: float) -> FloatArray:
+    """RELION's CTF of one image (a record of optics) on the grid of a discrete Fourier transform, (row, column)."""
+    frequency = np.fft.fftfreq(n, pixel_size)
+    fx, fy = np.meshgrid(frequency, frequency)
+    u2 = fx**2 + fy**2
+    volt = 1e3 * optics["voltage_kilovolt"]
+    wavelength = 12.2643247 / np.sqrt(volt * (1 + volt * 0.978466e-6))
+    mean = -(optics["defocus_u_angstrom"] + optics["defocus_v_angstrom"]) / 2
+    deviation = -(optics["defocus_u_angstrom"] - optics["defocus_v_angstrom"]) / 2
+    defocus = mean + deviation * np.cos(2 * (np.arctan2(fy, fx) - optics["defocus_angle_radian"]))
+    k1, k2 = np.pi * wavelength, np.pi / 2 * optics["spherical_aberration_mm"] * 1e7 * wavelength**3
+    k3 = np.arcsin(optics["amplitude_contrast"])
+    phase = k1 * defocus * u2 + k2 * u2**2 - optics["phase_shift_radian"] - k3
+    return -np.sin(phase) * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] / 4 * u2)
+
+
+def apply_filter(projections: FloatArray, transfer: FloatArray) -> FloatArray:
+    """Multiply by a real, even function of frequency in Fourier space; over the last two axes."""
+    n = projections.shape[-1]
+    return np.fft.irfft2(np.fft.rfft2(projections) * transfer[:, : n // 2 + 1], s=(n, n))
+
+
+def crop(images: FloatArray, n: int) -> FloatArray:
+    """Keep the n x n pixels about the centre."""
+    start = images.shape[-1] // 2 - n // 2
+    return images[..., start : start + n, start : start + n]
+
+
+def render(atoms: Any, poses: StarPoses, optics: Any, n: int, pixel_size: float) -> FloatArray:
+    """Noise-free particles, one record of optics for each pose: (pose, row, column)."""
+    wide = PADDING * n
+    projections = project(atoms, poses, wide, pixel_size)
+    transfers = (relion_ctf(row, wide, pixel_size) for row in optics)
+    return np.stack([crop(apply_filter(p, t), n) for p, t in zip(projections, transfers, strict=True)])
+
+
+def band(n: int, radius_max: float) -> NDArray[np.bool_]:
+    """Where a discrete Fourier transform of n pixels lies within `radius_max` cycles per half box, (row, column)."""
+    frequency = np.fft.fftfreq(n, 2 / n)
+    return np.hypot(*np.meshgrid(frequency, frequency)) <= radius_max
+
+
+def log_likelihood_on_pixels(images: FloatArray, models: FloatArray, n_degrees_of_freedom: float) -> FloatArray:
+    """Fit offset and scale of each model to each image and integrate them and the noise variance out, flat priors.
+
+    Returns (image, model), natural logarithm, up to a constant that depends on the image alone.
+    """
+    y = images.reshape(len(images), -1) - images.mean(axis=(1, 2))[:, None]
+    x = models.reshape(len(models), -1) - models.mean(axis=(1, 2))[:, None]
+    power = (x**2).sum(axis=1)
+    residual = (y**2).sum(axis=1)[:, None] - (y @ x.T) ** 2 / power
+    return -(n_degrees_of_freedom / 2 - 2) * np.log(residual) - 0.5 * np.log(power)
