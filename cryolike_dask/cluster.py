@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+import dask
 from distributed import Client, LocalCluster
 
 from cryolike_dask.errors import DeviceError, InputError
@@ -16,6 +17,15 @@ LOOPBACK = "127.0.0.1"
 
 QUIET_AND_SINGLE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import torch; torch.set_num_threads(1)"
 """Run in every worker process: Ctrl-C is the client's business, and one core runs one thread."""
+
+
+WORKER_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
+    "MALLOC_TRIM_THRESHOLD_": 2**28,
+    "MALLOC_MMAP_THRESHOLD_": 2**25,
+}
+"""Set before a worker starts. Dask's own trim threshold, 64 kB, hands the memory of every tile back to the system:
+blocks took twice as long (9.5 against 4.6 microseconds per image, template and displacement at 48 pixels)."""
 
 
 class LocalClient(Client):  # type: ignore[misc]
@@ -58,7 +68,7 @@ def local_cluster(n_workers: int | None = None, **kwargs: Any) -> LocalClient:
         raise InputError(f"n_workers={n_workers} is not a positive number")
     n_gpus = count_gpus()
     settings = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0", "threads_per_worker": 1, **kwargs}
-    with _environment_kept():
+    with _environment_kept(), dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):
         if n_gpus and find_spec("dask_cuda") is not None:
             cluster = _cuda_cluster(n_workers, settings)
         elif n_gpus and n_workers is not None and n_workers > 1:
@@ -93,9 +103,8 @@ def _cuda_cluster(n_workers: int | None, settings: dict[str, Any]) -> Any:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Undo what starting workers leaves in this process's environment (one thread for every library)."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+    """Undo what starting workers leaves in this process's environment."""
+    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
     try:
         yield
     finally:

@@ -36,8 +36,12 @@ class Poses:
     def __len__(self) -> int:
         return len(self.azimuth)
 
+    def take(self, rows: NDArray[np.int64]) -> Poses:
+        """Some of the poses."""
+        return Poses(**{name: values[rows] for name, values in vars(self).items()})
 
-def hinge(opening_radian: float, n_residues: int = 96, seed: int = 0) -> Atoms:
+
+def hinge(opening_radian: float, n_residues: int = 140, seed: int = 0) -> Atoms:
     """Make a small protein-like structure: two compact lobes of C-alpha atoms, joined by a hinge.
 
     Parameters
@@ -55,14 +59,11 @@ def hinge(opening_radian: float, n_residues: int = 96, seed: int = 0) -> Atoms:
         One Gaussian per residue.
     """
     rng = np.random.default_rng(seed)
-    first, second = (_lobe(n_residues // 2, rng) for _ in range(2))
-    first = first - first[0] + [3.8, 0.0, 0.0]  # both lobes grow from the hinge at the origin
-    first[:, 0] = np.abs(first[:, 0])
-    second = second - second[0] - [3.8, 0.0, 0.0]
-    second[:, 0] = -np.abs(second[:, 0])
+    first = _lobe(n_residues // 2, np.array([19.0, 0.0, 0.0]), np.array([17.0, 10.0, 7.0]), rng)
+    second = _lobe(n_residues - n_residues // 2, np.array([-15.0, 3.0, 0.0]), np.array([13.0, 11.0, 9.0]), rng)
     c, s = np.cos(opening_radian), np.sin(opening_radian)
     second = second @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]).T
-    positions = np.concatenate([first[::-1], second])
+    positions = np.concatenate([first[::-1], second[1:]])  # they share the residue of the hinge
     n = len(positions)
     return Atoms(positions, np.full(n, RESIDUE_ELECTRONS), np.full(n, RESIDUE_RADIUS_ANGSTROM))
 
@@ -155,14 +156,14 @@ def _contrast_on_pixels(optics: np.void, n: int, pixel_size_angstrom: float) -> 
     return filtered
 
 
-def _lobe(n: int, rng: np.random.Generator) -> FloatArray:
-    """A compact chain: steps of 3.8 angstrom, each the candidate that best keeps apart from, and near to, the rest."""
+def _lobe(n: int, centre: FloatArray, radii: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """A chain of steps of 3.8 angstrom from the origin that fills an ellipsoid, keeping apart from itself."""
     chain = np.zeros((n, 3))
     for i in range(1, n):
         steps = rng.standard_normal((64, 3))
         candidates = chain[i - 1] + 3.8 * steps / np.linalg.norm(steps, axis=1, keepdims=True)
-        distances = np.linalg.norm(candidates[:, None] - chain[:i], axis=2)
-        clash = np.clip(4.5 - distances[:, :-1], 0, None).sum(axis=1) if i > 1 else 0
-        spread = np.linalg.norm(candidates - chain[:i].mean(axis=0), axis=1)
-        chain[i] = candidates[np.argmin(10 * clash + spread)]
+        outside = np.clip(np.linalg.norm((candidates - centre) / radii, axis=1) - 1, 0, None)
+        distances = np.linalg.norm(candidates[:, None] - chain[: max(i - 1, 1)], axis=2)
+        crowding = np.exp(-((distances / 5.0) ** 2)).sum(axis=1)
+        chain[i] = candidates[np.argmin(crowding + 20 * outside)]
     return chain
