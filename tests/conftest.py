@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cryolike_dask.cluster import local_cluster
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -37,6 +38,13 @@ def golden():
     if not GOLDEN.is_dir():
         pytest.skip(f"the golden files are not at {GOLDEN}")
     return GOLDEN.resolve()
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two worker processes, shared by all tests that need some."""
+    with local_cluster(2) as client:
+        yield client
 
 
 @pytest.fixture

@@ -11,11 +11,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import constants
 
 FloatArray = NDArray[np.float64]
 
 PADDING = 2
 """Side of the grid on which particles are rendered and filtered, over that of the image."""
+
+
+def two_lobes(opening_degrees: float, n_residues: int = 48) -> FloatArray:
+    """Positions of residues in two lobes, the second turned about z: no symmetry, within 15 angstrom of the middle."""
+    centres = np.array([[[7, 0, 0]], [[-7, 0, 0]]])
+    first, second = centres + np.random.default_rng(0).uniform(-5, 5, (2, n_residues // 2, 3))
+    return np.concatenate([first, second @ about_z(np.float64(-opening_degrees))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +43,12 @@ class StarPoses:
         x = np.cos(gamma) * dx + np.sin(gamma) * dy
         y = -np.sin(gamma) * dx + np.cos(gamma) * dy
         return cls(np.degrees(azimuth), np.degrees(polar), np.degrees(gamma), -x, -y)
+
+    def __len__(self) -> int:
+        return len(self.rot)
+
+    def __getitem__(self, part: Any) -> StarPoses:
+        return StarPoses(self.rot[part], self.tilt[part], self.psi[part], self.origin_x[part], self.origin_y[part])
 
     def matrices(self) -> FloatArray:
         """A = Rz(-psi) Ry(-tilt) Rz(-rot), which acts on atom positions, (pose, 3, 3)."""
@@ -66,13 +80,10 @@ def project(atoms: Any, poses: StarPoses, n: int, pixel_size: float) -> FloatArr
     return along_y.swapaxes(1, 2) @ along_x
 
 
-def relion_ctf(optics: Any, n: int, pixel_size: float) -> FloatArray:
-    """RELION's CTF of one image (a record of optics) on the grid of a discrete Fourier transform, (row, column)."""
-    frequency = np.fft.fftfreq(n, pixel_size)
-    fx, fy = np.meshgrid(frequency, frequency)
+def relion_ctf(optics: Any, fx: FloatArray, fy: FloatArray) -> FloatArray:
+    """RELION's CTF of one image (a record of optics) at spatial frequencies in 1/angstrom."""
     u2 = fx**2 + fy**2
-    volt = 1e3 * optics["voltage_kilovolt"]
-    wavelength = 12.2643247 / np.sqrt(volt * (1 + volt * 0.978466e-6))
+    wavelength = electron_wavelength(1e3 * optics["voltage_kilovolt"])
     mean = -(optics["defocus_u_angstrom"] + optics["defocus_v_angstrom"]) / 2
     deviation = -(optics["defocus_u_angstrom"] - optics["defocus_v_angstrom"]) / 2
     defocus = mean + deviation * np.cos(2 * (np.arctan2(fy, fx) - optics["defocus_angle_radian"]))
@@ -82,10 +93,28 @@ def relion_ctf(optics: Any, n: int, pixel_size: float) -> FloatArray:
     return -np.sin(phase) * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] / 4 * u2)
 
 
-def apply_filter(projections: FloatArray, transfer: FloatArray) -> FloatArray:
+def electron_wavelength(volt: float) -> float:
+    """De Broglie's, relativistic, angstrom. RELION writes 12.2643247 / sqrt(V (1 + 0.978466e-6 V)): 5e-6 larger."""
+    energy = volt * constants.e
+    return 1e10 * constants.h * constants.c / np.sqrt(energy * (energy + 2 * constants.m_e * constants.c**2))
+
+
+def frequencies(n: int, pixel_size: float) -> tuple[FloatArray, FloatArray]:
+    """Where the discrete Fourier transform of n x n pixels lies, fx and fy in 1/angstrom, (row, column)."""
+    frequency = np.fft.fftfreq(n, pixel_size)
+    fx, fy = np.meshgrid(frequency, frequency)
+    return fx, fy
+
+
+def band(n: int, pixel_size: float, highest: float) -> NDArray[np.bool_]:
+    """The part of the discrete Fourier transform of n x n pixels up to a spatial frequency, (row, column)."""
+    return np.hypot(*frequencies(n, pixel_size)) <= highest
+
+
+def apply_filter(images: FloatArray, transfer: NDArray[Any]) -> FloatArray:
     """Multiply by a real, even function of frequency in Fourier space; over the last two axes."""
-    n = projections.shape[-1]
-    return np.fft.irfft2(np.fft.rfft2(projections) * transfer[:, : n // 2 + 1], s=(n, n))
+    n = images.shape[-1]
+    return np.fft.irfft2(np.fft.rfft2(images) * transfer[:, : n // 2 + 1], s=(n, n))
 
 
 def crop(images: FloatArray, n: int) -> FloatArray:
@@ -98,14 +127,8 @@ def render(atoms: Any, poses: StarPoses, optics: Any, n: int, pixel_size: float)
     """Noise-free particles, one record of optics for each pose: (pose, row, column)."""
     wide = PADDING * n
     projections = project(atoms, poses, wide, pixel_size)
-    transfers = (relion_ctf(row, wide, pixel_size) for row in optics)
+    transfers = (relion_ctf(record, *frequencies(wide, pixel_size)) for record in optics)
     return np.stack([crop(apply_filter(p, t), n) for p, t in zip(projections, transfers, strict=True)])
-
-
-def band(n: int, radius_max: float) -> NDArray[np.bool_]:
-    """Where a discrete Fourier transform of n pixels lies within `radius_max` cycles per half box, (row, column)."""
-    frequency = np.fft.fftfreq(n, 2 / n)
-    return np.hypot(*np.meshgrid(frequency, frequency)) <= radius_max
 
 
 def log_likelihood_on_pixels(images: FloatArray, models: FloatArray, n_degrees_of_freedom: float) -> FloatArray:

@@ -31,9 +31,18 @@ LIGHT_SPEED = 299792458.0
 
 
 def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
-    """Build the optics of `n_images` images; every column is one value or one per image.
+    """Build the optics of `n_images` images.
 
-    `b_factor_angstrom2` and `scale` default to 0 and 1, `phase_shift_radian` to 0; the rest must be given.
+    Parameters
+    ----------
+    n_images : int
+    **columns : float or array, (image,)
+        The names of `OPTICS`, each one value or one per image. `phase_shift_radian`, `b_factor_angstrom2` and `scale`
+        default to 0, 0 and 1; the rest must be given.
+
+    Returns
+    -------
+    structured array, `OPTICS`, (image,)
 
     Raises
     ------

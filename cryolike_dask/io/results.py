@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import missing_files
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles
-from cryolike_dask.io.records import Job, write_record
+from cryolike_dask.io.records import Job, read_record, write_record
 from cryolike_dask.io.sources import Files, lazy_array
-from cryolike_dask.io.tensors import open_tensor, save_tensor
+from cryolike_dask.io.tensors import load_displacements, open_tensor, save_tensor
 
 
 def write_results(values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any]) -> int:
@@ -51,7 +51,8 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
     InputFileError
         If results are missing; names all of them.
     """
-    return _open(files, OPTIMAL_POSE_FILES, {name: (name, (labels.IMAGE,)) for name in OPTIMAL_POSE_FILES})
+    variables = {name: (name, (labels.IMAGE,)) for name in OPTIMAL_POSE_FILES}
+    return _open(files, "optimal_pose", OPTIMAL_POSE_FILES, variables)
 
 
 def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
@@ -61,11 +62,21 @@ def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
     """
     dims = (labels.IMAGE, labels.TEMPLATE, labels.DISPLACEMENT, labels.ROTATION)
     (name,) = FULL_CORRELATION_FILES
-    return _open(files, FULL_CORRELATION_FILES, {name: (labels.CROSS_CORRELATION, dims)})
+    variables = {name: (labels.CROSS_CORRELATION, dims)}
+    full = _open(files, "full_cross_correlation", FULL_CORRELATION_FILES, variables)
+    x, y = load_displacements(files.displacements)
+    n_rotations = full.sizes[labels.ROTATION]
+    coords = {
+        labels.DISPLACEMENT_X: (labels.DISPLACEMENT, x),
+        labels.DISPLACEMENT_Y: (labels.DISPLACEMENT, y),
+        labels.ROTATION: (labels.ROTATION, 2 * np.pi * np.arange(n_rotations) / n_rotations),
+        labels.TEMPLATE: (labels.TEMPLATE, np.arange(full.sizes[labels.TEMPLATE])),
+    }
+    return full.assign_coords({k: (*v, labels.ATTRIBUTES.get(k, {})) for k, v in coords.items()})
 
 
 def _open(
-    files: LikelihoodFiles, folders: dict[str, str], variables: dict[str, tuple[str, Sequence[str]]]
+    files: LikelihoodFiles, kind: str, folders: dict[str, str], variables: Mapping[str, tuple[str, Sequence[str]]]
 ) -> xr.Dataset:
     numbers, structures = files.stack_numbers(), files.structures()
     paths = {
@@ -82,16 +93,23 @@ def _open(
         data = {}
         for stored, (name, dims) in variables.items():
             source = Files(tuple(open_tensor(path) for path in paths[i, stored]))
-            chunks = tuple(part.shape[0] for part in source.parts)
-            data[name] = (dims, lazy_array(source, chunks, f"read-{name}"), labels.ATTRIBUTES[name])
-        datasets.append(xr.Dataset(data, coords={**_image_coordinates(numbers, chunks), labels.STRUCTURE: names[i]}))
-    if len(datasets) == 1 and not _is_many(files):
+            sizes = tuple(part.shape[0] for part in source.parts)
+            data[name] = (dims, lazy_array(source, sizes, f"read-{name}"), labels.ATTRIBUTES[name])
+        coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: names[i]}
+        record = read_record(files.record(i, numbers[0], kind)) or {}
+        datasets.append(xr.Dataset(data, coords=coords, attrs=_attributes(record)))
+    if isinstance(files.i_template, int):
         return datasets[0]
-    return xr.concat(datasets, dim=labels.STRUCTURE)
+    return xr.concat(datasets, dim=labels.STRUCTURE, combine_attrs="drop_conflicts")
 
 
-def _is_many(files: LikelihoodFiles) -> bool:
-    return not isinstance(files.i_template, int)
+def _attributes(record: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of its results, as plain attributes."""
+    settings = record.get("settings", {})
+    flat = {**settings.get("search", {}), **settings.get("parameters", {})}
+    flat |= {name: record.get(name) for name in ("precision", "version", "device")}
+    flat["conventions"] = settings.get("conventions")
+    return {name: value for name, value in flat.items() if value is not None and name != "sha256"}
 
 
 def _image_coordinates(numbers: Sequence[int], sizes: Sequence[int]) -> dict[str, Any]:

@@ -41,17 +41,19 @@ Fill = Callable[[NDArray[Any], slice, slice, Rows, "torch.Tensor", "torch.Tensor
 def optimal_poses(image_rows: Rows, template_rows: Rows, comparison: Comparison) -> NDArray[np.void]:
     """The best pose of each image among these templates, and its likelihood over all of them: (image, 1), POSE."""
 
-    def fill(poses: Rows, m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
-        import torch
+    import torch
 
+    from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
+
+    def fill(poses: Rows, m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
         best, at = correlation.flatten(1).max(1)
         template, displacement, rotation = np.unravel_index(at.cpu().numpy(), correlation.shape[1:])
-        prior = torch.from_numpy(rows["log_prior"].copy()).to(ll.device)
+        of_templates = integrate_log_likelihood(ll) + torch.from_numpy(rows["log_prior"].copy()).to(ll.device)
         tile = no_poses((len(best),))
         tile["cross_correlation"] = best.cpu().numpy()
         tile["template"] = rows["index"][template]
         tile["displacement"], tile["rotation"] = displacement, rotation
-        tile["log_likelihood_integrated"] = torch.logsumexp((ll + prior[:, None, None]).flatten(1), 1).cpu().numpy()
+        tile["log_likelihood_integrated"] = torch.logsumexp(of_templates, 1).cpu().numpy()
         poses[m, 0] = combine(poses[m, 0], tile)
 
     poses = _block(image_rows, template_rows, comparison, no_poses((len(image_rows), 1)), fill)
@@ -63,14 +65,14 @@ def optimal_poses(image_rows: Rows, template_rows: Rows, comparison: Comparison)
 def best_of_pairs(image_rows: Rows, template_rows: Rows, comparison: Comparison) -> NDArray[np.void]:
     """The best displacement and rotation, and the log-likelihood summed over both: (image, template), PAIR."""
 
-    def fill(pairs: Rows, m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
-        import torch
+    from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
 
+    def fill(pairs: Rows, m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
         best, at = correlation.flatten(2).max(2)
         pairs["cross_correlation"][m, s] = best.cpu().numpy()
         found = np.unravel_index(at.cpu().numpy(), correlation.shape[2:])
         pairs["displacement"][m, s], pairs["rotation"][m, s] = found
-        pairs["log_likelihood"][m, s] = torch.logsumexp(ll.flatten(2), 2).cpu().numpy()
+        pairs["log_likelihood"][m, s] = integrate_log_likelihood(ll).cpu().numpy()
 
     return _block(image_rows, template_rows, comparison, np.zeros((len(image_rows), len(template_rows)), PAIR), fill)
 

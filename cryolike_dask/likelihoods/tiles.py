@@ -250,10 +250,15 @@ def _typed(values: torch.Tensor, precision: str) -> torch.Tensor:
 
 
 def _refuse_bad(values: torch.Tensor, frame: Frame, source: ArraySource, rows: NDArray[np.int64], what: str) -> None:
-    """Refuse values that are not finite, have no power, or are not the transform of a real image."""
+    """Refuse values that are not finite, have no power beside a constant offset, or do not transform a real image."""
+    from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms
+
     power = (values.abs() ** 2 * frame.weights).sum((1, 2))
     _refuse(~power.isfinite(), source, rows, what, "hold NaN or infinite values", NotFiniteError)
     _refuse(power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError)
+    offset = mask_terms(frame.mask, values, frame.weights) ** 2 / frame.mask_power
+    constant = power - offset <= 100 * frame.rounding * power
+    _refuse(constant, source, rows, what, "are constant: nothing is left beside their offset", ZeroPowerError)
     opposite = values.roll(values.shape[-1] // 2, -1).conj()
     asymmetry = ((values - opposite).abs() ** 2 * frame.weights).sum((1, 2))
     _refuse(asymmetry > 1e-4 * power, source, rows, what, "are not transforms of real images", InputError)

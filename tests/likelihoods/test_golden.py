@@ -74,7 +74,7 @@ class Case:
     def gap(self, *dims: str) -> np.ndarray:
         """The best correlation less the second best, over these dims."""
         full = self.compute("compute_cross_correlation_complete").cross_correlation
-        ordered = full.stack(pose=dims).transpose(..., "pose").values  # noqa: PD013
+        ordered = full.stack(pose=dims).transpose(..., "pose").values
         return np.diff(np.partition(ordered, -2)[..., -2:])[..., 0]
 
 

@@ -119,11 +119,14 @@ def compare(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> tuple
     cross = cross.view(-1, n_templates, n_displacements, n_inplanes)
     template_power = cross_terms(images.contrast_power, templates.power, n_inplanes)[:, :, None, :]
     refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", templates.first)
-    template_mask = (images.contrast.flatten(1) @ templates.mask_products.flatten(1).T)[:, :, None, None]
+    contrast = images.contrast.flatten(1)  # one product per template, so that equal templates tie exactly
+    template_mask = torch.stack([contrast @ product.flatten() for product in templates.mask_products], 1)[
+        :, :, None, None
+    ]
     image_power, image_mask = images.power[:, None, None, None], images.mask[:, None, None, None]
 
     correlation, log_likelihood, fraction = _judge(cross, template_power, image_power, template_mask, image_mask, frame)
-    doubtful = ~(fraction > 1 - frame.recomputes_offset_above)
+    doubtful = ~((fraction > 1 - frame.recomputes_offset_above) & (fraction <= 1))
     if doubtful.any():
         for s in torch.nonzero(doubtful.any(3).any(2).any(0)).flatten().tolist():
             m = torch.nonzero(doubtful[:, s].any(2).any(1)).flatten()
@@ -137,7 +140,7 @@ def compare(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> tuple
             )
             correlation[m, s] = torch.where(doubtful[m, s], exact[0], correlation[m, s])
             log_likelihood[m, s] = torch.where(doubtful[m, s], exact[1], log_likelihood[m, s])
-        _refuse_constant(log_likelihood, templates.first)
+        _refuse_undefined(log_likelihood, templates.first)
     return correlation, log_likelihood
 
 
@@ -188,7 +191,7 @@ def _mask_at_poses(contrast: Tensor, templates: TemplateTerms, s: int, frame: Fr
     return cross_terms(mask_q, template_q, frame.weights.shape[-1])
 
 
-def _refuse_constant(log_likelihood: Tensor, first: int) -> None:
+def _refuse_undefined(log_likelihood: Tensor, first: int) -> None:
     bad = torch.nonzero(~torch.isfinite(log_likelihood.sum((0, 2, 3)))).flatten()
     if len(bad):
         raise ZeroPowerError(

@@ -31,7 +31,7 @@ def residual_fraction(
         A = Ixx Iss - Isx^2 and -C = Iyy Iss - Isy^2.
     fraction : Tensor, float64
         D / -C with D = -(B^2 / A + C), B = Ixy Iss - Isx Isy: the part of the image's variance that is left, 1 minus
-        the square of the zero-normalised correlation. Not positive, or NaN, only if Isx is not that of the pose.
+        the square of the zero-normalised correlation. Outside (0, 1], or NaN, only if Isx is not that of the pose.
     """
     template_mask, image_mask = template_mask.double(), image_mask.double()
     template_variance = template_power.double() * mask_power - template_mask**2

@@ -1,0 +1,127 @@
+"""`parameters.npz`: what it holds comes back, defaults follow from the box, and what cannot be used is refused."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.parameters import parameters_entries, read_parameters, write_parameters
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where parameters go."""
+    return tmp_path / "parameters.npz"
+
+
+def save(path, parameters=None, **changes):
+    """Write parameters with some entries changed."""
+    entries = parameters_entries(ImageParameters(12, 1.5) if parameters is None else parameters)
+    np.savez(path, **{k: np.empty(0) if v is None else v for k, v in {**entries, **changes}.items()})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        ImageParameters(12, 1.5),
+        ImageParameters(
+            *(33, 1.346, 4.125, 48, 0.2, "double", 0.5),
+            atom_radii=2.5,
+            atom_selection="name CA and chain Ä",
+            use_protein_residue_model=False,
+            atom_shape="gaussian",
+        ),
+    ],
+    ids=["defaults", "all given"],
+)
+def test_round_trip(path, parameters):
+    write_parameters(path, parameters)
+    assert read_parameters(path) == parameters
+    assert read_parameters(str(path)) == parameters
+    assert read_parameters(parameters) is parameters
+
+
+def test_defaults():
+    parameters = ImageParameters(32, 1.1)
+    assert (parameters.radius_max, parameters.n_inplanes, parameters.dist_radii) == (8.0, 64, 0.25)
+    assert parameters.viewing_distance == pytest.approx(1 / (4 * math.pi), rel=1e-15)
+    assert parameters.grid.n_shells == 33
+    assert len(parameters.viewing_angles()) == 2370
+    assert parameters.precision == "default"
+
+
+def test_viewing_distance_follows_the_resolution_factor():
+    parameters = ImageParameters(32, 1.1, radius_max=4.0)
+    assert parameters.viewing_distance == pytest.approx(1 / (2 * math.pi), rel=1e-15)
+
+
+def test_scalars_stand_for_squares(path):
+    save(path, n_pixels=12, pixel_size=1.5)
+    assert read_parameters(path) == ImageParameters(12, 1.5)
+    save(path, n_pixels=np.array([12]), pixel_size=np.array([1.5]))
+    assert read_parameters(path) == ImageParameters(12, 1.5)
+
+
+@pytest.mark.parametrize("none", [np.empty(0), np.array(None)], ids=["empty", "pickled"])
+def test_none_of_both_programs(path, none):
+    save(path, atom_radii=none, atom_selection=none)
+    assert (read_parameters(path).atom_radii, read_parameters(path).atom_selection) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"n_pixels": np.array([12, 14])}, r"n_pixels=\[12, 14\] is not square"),
+        ({"pixel_size": np.array([1.5, 1.6])}, r"pixel_size=\[1\.5, 1\.6\] is not square"),
+        ({"n_pixels": np.array([12, 12, 12])}, r"n_pixels=\[12, 12, 12\] is not square"),
+        ({"n_pixels": np.zeros(0, int)}, r"n_pixels=\[\]"),
+        ({"n_inplanes": 23}, r"n_inplanes=23 is not a positive even number"),
+        ({"n_inplanes": -2}, r"n_inplanes=-2 is not a positive even number"),
+        ({"n_inplanes": 24.5}, r"n_inplanes"),
+        ({"n_pixels": 12.5}, r"n_pixels"),
+        ({"n_pixels": 0}, r"n_pixels=0"),
+        ({"pixel_size": np.nan}, r"pixel_size(_angstrom)?=\[?nan"),
+        ({"pixel_size": -1.5}, r"pixel_size(_angstrom)?=-1\.5 is not positive"),
+        ({"radius_max": np.inf}, r"radius_max=inf is not positive"),
+        ({"radius_max": np.array([3.0, 4.0])}, r"radius_max"),
+        ({"dist_radii": 0.0}, r"dist_radii=0\.0 is not positive"),
+        ({"viewing_distance": -0.1}, r"viewing_distance=-0\.1 is not positive"),
+        ({"viewing_distance": np.nan}, r"viewing_distance=nan is not positive"),
+        ({"precision": "half"}, r"precision='half' is not default, single or double"),
+        ({"atom_shape": "cube"}, r"atom_shape='cube'"),
+        ({"pixel_size": "1.5 A"}, r"pixel_size"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items()),
+)
+def test_what_cannot_be_used(path, changes, complaint):
+    save(path, **changes)
+    with pytest.raises(InputFileError, match=r"parameters\.npz: .*" + complaint):
+        read_parameters(path)
+
+
+@pytest.mark.parametrize("value", [None, 3, {"n_pixels": 12}, ["parameters.npz"]])
+def test_neither_path_nor_parameters(value):
+    with pytest.raises(InputError, match=f"params_input is a {type(value).__name__}.* Give the path"):
+        read_parameters(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"n_inplanes": 21}, "n_inplanes=21"),
+        ({"precision": "float32"}, "precision='float32'"),
+        ({"n_pixels": 12.5}, "n_pixels=12.5"),
+        ({"n_pixels": "12"}, "n_pixels='12'"),
+        ({"n_inplanes": 24.0}, "n_inplanes=24.0"),
+        ({"pixel_size_angstrom": None}, "pixel_size_angstrom=None"),
+        ({"viewing_distance": -1.0}, "viewing_distance=-1.0"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items()),
+)
+def test_parameters_by_hand(changes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        ImageParameters(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **changes})

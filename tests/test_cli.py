@@ -1,0 +1,95 @@
+"""The command line, in real processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cryolike_dask import __version__
+from cryolike_dask.demo import make_demo_inputs
+from cryolike_dask.io.layout import LikelihoodFiles
+
+
+def cryolike(*arguments, **options):
+    """Run the command and give what it did."""
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "cryolike_dask", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Inputs as the demo writes them."""
+    folder = tmp_path_factory.mktemp("with space") / "démo"
+    make_demo_inputs(folder)
+    return folder
+
+
+def options(demo, output):
+    return ["--templates", demo / "templates", "--particles", demo / "particles", "--output", output]
+
+
+def test_version_and_help():
+    assert cryolike("--version").stdout.strip() == __version__
+    shown = cryolike("optimal-pose", "--help").stdout
+    expected = (
+        "--templates --particles --output --parameters --n-stacks --i-template --max-displacement-pixels "
+        "--n-displacements-x --n-displacements-y --n-templates-per-batch --n-images-per-batch --discover-batch-size "
+        "--skip-exist --overwrite --device --conventions --workers --scheduler"
+    )
+    assert [o for o in expected.split() if o not in shown] == []
+    assert [o for o in expected.split() if o not in cryolike("full-cross-correlation", "--help").stdout] == []
+
+
+def test_a_run_on_worker_processes(demo, tmp_path):
+    search = ["--max-displacement-pixels", 2, "--n-displacements-x", 2, "--n-displacements-y", 1]
+    command = ["optimal-pose", *options(demo, tmp_path), *search, "--n-stacks", 1, "--i-template", 1]
+    done = cryolike(*command, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"dashboard: http://127.0.0.1:\d+/status", done.stderr)
+    assert f"64 images: results are in {tmp_path}" in done.stdout
+    files = LikelihoodFiles(demo / "templates", demo / "particles", tmp_path, n_stacks=1)
+    path = files.output(1, "cross_correlation", "cross_correlation", 0)
+    assert torch.load(path, weights_only=True).shape == (64,)
+    again = cryolike(*command, "--workers", 0, "--skip-exist")
+    assert again.returncode == 0
+    assert "is computed" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--i-template", "7"], "i_template=7 is not in"),
+        (["--i-template", "x"], "--i-template 'x'"),
+        (["--n-stacks", "9"], "particles_fourier_stack_000008.npz"),
+        (["--parameters", "nowhere.npz"], "nowhere.npz: there is no such file"),
+        (["--max-displacement-pixels", "-1"], "max_displacement_pixels=-1.0"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "127.0.0.1:1"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_failure(demo, tmp_path, extra, message):
+    workers = [] if "--scheduler" in extra else ["--workers", 0]
+    failed = cryolike("optimal-pose", *options(demo, tmp_path / "out"), *workers, *extra)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: ")
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_demo_finds_poses_and_conformations(tmp_path):
+    done = cryolike("demo", "--output", tmp_path / "demo", "--seed", 3, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    fractions = {
+        name: float(re.search(rf"{name}\s+([\d.]+)%", done.stdout)[1])
+        for name in ("poses within one grid step", "assigned to the right conformation")
+    }
+    assert min(fractions.values()) > 70, done.stdout
+    assert "images per second" in done.stdout
+    assert re.search(r"http://127.0.0.1:\d+/status", done.stdout)
+    assert (tmp_path / "demo/likelihood/template1/done/stack_000003.json").is_file()

@@ -1,0 +1,44 @@
+"""What the README says is what happens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cryolike_dask.demo import make_demo_inputs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def block(name: str) -> str:
+    """The code block behind a marker."""
+    return re.search(rf"<!-- {name} -->\n```\w+\n(.*?)\n```", README, re.DOTALL)[1]
+
+
+@pytest.mark.parametrize("name", ["demo", "test"])
+def test_commands_install_tested_versions_into_a_new_environment(name):
+    command = block(name)
+    assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -c constraints.txt ")
+    assert "\n" not in command
+
+
+def test_continuous_integration_runs_the_test_command():
+    script = (ROOT / ".ci/run").read_text()
+    extract = re.search(r"^command=\$\((.*)\)$", script, re.MULTILINE)[1]
+    found = subprocess.run(["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == block("test")
+
+
+def test_python_example_runs(tmp_path):
+    make_demo_inputs(tmp_path)
+    example = f"if __name__ == '__main__':\n{re.sub('^', '    ', block('python'), flags=re.MULTILINE)}\n"
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "http://127.0.0.1" in done.stdout
+    assert len(list((tmp_path / "likelihood/template0/done").glob("*.json"))) == 2
