@@ -23,7 +23,7 @@ from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_op
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.particles.transform import normalised_stack
-from cryolike_dask.simulate import Poses, simulate_particles
+from cryolike_dask.simulate import Poses, render_particles
 from cryolike_dask.structures.atoms import Atoms, project_atoms
 
 FloatArray = NDArray[np.float64]
@@ -105,7 +105,7 @@ def log_likelihood_ratios(
     poses = Poses(viewing.azimuth[s], viewing.polar[s], gamma, x, y)
     optics = _isotropic_optics(n_images, rng)
     truth = rng.random(n_images) < 0.5
-    noise_free = [simulate_particles(a, grid, poses, optics, np.inf, rng) for a in STRUCTURES]
+    noise_free = [render_particles(a, grid, poses, optics) for a in STRUCTURES]
     clean = np.where(truth[:, None, None], *noise_free)
     # one level of noise for all: scaled to each particle it would tell which structure and pose it is
     noise = np.sqrt(clean.var() / SIGNAL_TO_NOISE) * rng.standard_normal(clean.shape)

@@ -22,7 +22,7 @@ from cryolike_dask.run_likelihood import (
     configure_likelihood_files,
     run_likelihood_optimal_pose,
 )
-from cryolike_dask.simulate import Poses, draw_optics, draw_poses, hinge, simulate_particles
+from cryolike_dask.simulate import Poses, draw_optics, draw_poses, hinge, render_particles, with_noise
 from cryolike_dask.structures.atoms import project_atoms, viewing_rotation
 
 PARAMETERS = ImageParameters(
@@ -96,16 +96,13 @@ def make_demo_inputs(folder: Path, seed: int = 0) -> tuple[LikelihoodFiles, Trut
     n = N_STACKS * N_IMAGES_PER_STACK
     truth = Truth(rng.integers(len(atoms), size=n), draw_poses(n, 3.0 * grid.pixel_size_angstrom, rng))
     optics = draw_optics(n, rng)
-    for k in range(N_STACKS):
-        rows = np.arange(k * N_IMAGES_PER_STACK, (k + 1) * N_IMAGES_PER_STACK)
-        pixels = np.empty((len(rows), grid.n_pixels, grid.n_pixels))
-        for i, structure in enumerate(atoms):
-            mine = np.flatnonzero(truth.structure[rows] == i)
-            part = rows[mine]
-            pixels[mine] = simulate_particles(
-                structure, grid, truth.poses.take(part), optics[part], SIGNAL_TO_NOISE, rng
-            )
-        write_image_stack(files.image_stack(k)[0], normalised_stack(pixels, grid), optics[rows], PARAMETERS)
+    pixels = np.empty((n, grid.n_pixels, grid.n_pixels))
+    for i, structure in enumerate(atoms):
+        mine = np.flatnonzero(truth.structure == i)
+        pixels[mine] = render_particles(structure, grid, truth.poses.take(mine), optics[mine])
+    values = normalised_stack(with_noise(pixels, SIGNAL_TO_NOISE, rng), grid)
+    for k, rows in enumerate(np.split(np.arange(n), N_STACKS)):
+        write_image_stack(files.image_stack(k)[0], values[rows], optics[rows], PARAMETERS)
     write_archive(files.folder_particles / "truth.npz", {"structure": truth.structure, **vars(truth.poses)})
     return files, truth
 

@@ -94,20 +94,8 @@ def draw_optics(n: int, rng: np.random.Generator) -> NDArray[np.void]:
     )
 
 
-def simulate_particles(
-    atoms: Atoms,
-    grid: PolarGrid,
-    poses: Poses,
-    optics: NDArray[np.void],
-    signal_to_noise: float,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Render particles on pixels, filter them on a box twice as wide, crop, and add white noise.
-
-    Parameters
-    ----------
-    signal_to_noise : float
-        Variance of the filtered particle over the variance of the noise; infinite: no noise.
+def render_particles(atoms: Atoms, grid: PolarGrid, poses: Poses, optics: NDArray[np.void]) -> FloatArray:
+    """Render particles without noise: on pixels, filtered on a box twice as wide, cropped.
 
     Returns
     -------
@@ -125,10 +113,22 @@ def simulate_particles(
         mass = atoms.electrons / (2 * np.pi * atoms.radii_angstrom**2)
         density = (along_y * mass[:, None]).T @ along_x
         contrast = _contrast_on_pixels(optics[i], 2 * n, grid.pixel_size_angstrom)
-        filtered = np.fft.ifft2(np.fft.fft2(density) * contrast).real[inner, inner]
-        noise = rng.standard_normal((n, n)) * np.sqrt(filtered.var() / signal_to_noise)
-        images[i] = filtered + noise
+        images[i] = np.fft.ifft2(np.fft.fft2(density) * contrast).real[inner, inner]
     return images
+
+
+def with_noise(images: FloatArray, signal_to_noise: float, rng: np.random.Generator) -> FloatArray:
+    """Add white noise of one level to all images, so that the level tells nothing of what an image shows.
+
+    Parameters
+    ----------
+    images : (image, row, column)
+    signal_to_noise : float
+        Mean variance of the images over the variance of the noise.
+    """
+    level = np.sqrt(images.var(axis=(1, 2)).mean() / signal_to_noise)
+    noisy: FloatArray = images + level * rng.standard_normal(images.shape)
+    return noisy
 
 
 def _projected(atoms: Atoms, poses: Poses, i: int) -> tuple[FloatArray, FloatArray]:

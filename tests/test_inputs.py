@@ -299,8 +299,30 @@ def test_bad_data(project, spoil, error, complaint):
     assert left <= stack_0  # a stack that was done before stays; of the bad one there is nothing
 
 
+@pytest.mark.parametrize("factor", [1e-15, 1e6, 1e18])
+@pytest.mark.parametrize("kind", ["images", "template"])
+def test_brightness_does_not_matter(project, kind, factor):
+    expected = correlation(project)
+    path = project.images(1) if kind == "images" else project.template()
+    project.edit(path, lambda t: t * factor)
+    np.testing.assert_allclose(correlation(project), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"defocusU": 1e308, "defocusV": 1e308}, {"ctfBfactor": -1e6}, {"ctfScalefactor": 1e25}, {"voltage": 1e-300}],
+)
+def test_contrast_that_overflows_is_said_of_the_images(project, entries):
+    project.change(project.metadata(1), **{key: np.full(5, value) for key, value in entries.items()})
+    with pytest.raises(CryolikeError, match=rf"{STACK}\.(pt|npz): .*image\(s\) 0, 1, 2, 3, 4 .*contrast transfer"):
+        project.run()
+
+
 SETTINGS = {
-    "template beyond the list": ({"i_template": 2}, r"i_template=2 is not in .*list\.npy, which lists 2 .* Give 0 to 1"),
+    "template beyond the list": (
+        {"i_template": 2},
+        r"i_template=2 is not in .*list\.npy, which lists 2 .* Give 0 to 1",
+    ),
     "negative template": ({"i_template": -1}, r"i_template=-1 is not in"),
     "boolean template": ({"i_template": True}, r"i_template=True"),
     "one template beyond the list": ({"i_template": [0, 5]}, r"i_template=5"),
@@ -328,7 +350,10 @@ SETTINGS = {
     ),
     "no parameters": ({"params_input": None}, r"params_input is a NoneType"),
     "no files": ({"file_config": None}, r"file_config"),
-    "swapped files and parameters": ({"file_config": "parameters.npz", "params_input": SEARCH}, r"file_config|params_input"),
+    "swapped files and parameters": (
+        {"file_config": "parameters.npz", "params_input": SEARCH},
+        r"file_config|params_input",
+    ),
 }
 
 
@@ -341,7 +366,7 @@ def test_bad_settings(project, settings, complaint):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_not_there(project):
-    with pytest.raises(DeviceError, match='device="cuda", but this process sees no CUDA GPU.* Use device="auto"'):
+    with pytest.raises(DeviceError, match=r'device="cuda", but this process sees no CUDA GPU.* Use device="auto"'):
         project.run(device="cuda")
     assert not project.files.folder_output.exists()
 
@@ -364,7 +389,7 @@ def test_stack_beyond_those_configured(project):
 
 
 def test_several_structures_cannot_be_opened_as_one(project):
-    with pytest.raises(InputError, match="2 structures are configured.* Choose one"):
+    with pytest.raises(InputError, match=r"2 structures are configured.* Choose one"):
         open_templates(replace(project.files, i_template="all"), project.parameters)
 
 

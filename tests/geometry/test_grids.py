@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.special import sph_harm_y
@@ -74,7 +76,7 @@ def test_continuous_mask(golden_grids):
 
 def grid_named(key: str) -> PolarGrid:
     """The grid of a golden array, from its name."""
-    n, rf, w = (part[i:] for part, i in zip(key.split("__")[0].split("_")[1:], (1, 2, 1), strict=True))
+    n, rf, w = re.match(r"polar_n(\d+)_rf([\d.]+)_w(\d+)__", key).groups()
     return PolarGrid(int(n), 1.0, float(rf) * int(n) / 4, int(w))
 
 
@@ -147,7 +149,7 @@ def test_golden_displacements(golden_grids):
     keys = [k for k in golden_grids if k.startswith("disp_")]
     assert len(keys) == 8
     for key in keys:
-        limit, n_x, n_y, pixel = (part.lstrip("maxnypx") for part in key.split("_")[1:])
+        limit, n_x, n_y, pixel = re.fullmatch(r"disp_max(.+)_nx(.+)_ny(.+)_px(.+)", key).groups()
         table = DisplacementSearch(float(limit), int(n_x), int(n_y)).grid(float(pixel)).table()
         np.testing.assert_allclose(table, golden_grids[key], rtol=0, atol=1e-6)
 

@@ -10,6 +10,7 @@ import sys
 import time
 import types
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -308,6 +309,23 @@ def test_other_names_of_cryolike_are_refused(path, cryolike_module):
     patch.undo()
     with pytest.raises(InputFileError, match="is not unpickled"):
         load_full_correlation(path)
+
+
+def test_threads_do_not_disturb_each_other(tmp_path, rng):
+    values = rng.standard_normal((2, 5))
+    torch.save(values, tmp_path / "displacements.pt")
+    save_tensor(tmp_path / "tensor.pt", values)
+    allowed = torch.serialization.get_safe_globals()
+
+    def read(i: int) -> np.ndarray:
+        return (
+            load_displacements(tmp_path / "displacements.pt") if i % 2 else open_tensor(tmp_path / "tensor.pt").take()
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(read, range(400)):
+            np.testing.assert_array_equal(found, values)
+    assert torch.serialization.get_safe_globals() == allowed
 
 
 def test_failure_in_the_body_leaves_nothing_behind(tmp_path):

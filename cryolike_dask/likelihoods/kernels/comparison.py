@@ -120,9 +120,8 @@ def compare(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> tuple
     template_power = cross_terms(images.contrast_power, templates.power, n_inplanes)[:, :, None, :]
     refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", templates.first)
     contrast = images.contrast.flatten(1)  # one product per template, so that equal templates tie exactly
-    template_mask = torch.stack([contrast @ product.flatten() for product in templates.mask_products], 1)[
-        :, :, None, None
-    ]
+    template_mask = torch.stack([contrast @ product.flatten() for product in templates.mask_products], 1)
+    template_mask = template_mask[:, :, None, None]
     image_power, image_mask = images.power[:, None, None, None], images.mask[:, None, None, None]
 
     correlation, log_likelihood, fraction = _judge(cross, template_power, image_power, template_mask, image_mask, frame)
