@@ -11,7 +11,7 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
-from cryolike_dask.errors import DeviceError, InputError
+from cryolike_dask.errors import DeviceError, number
 
 LOOPBACK = "127.0.0.1"
 
@@ -64,8 +64,8 @@ def local_cluster(n_workers: int | None = None, **kwargs: Any) -> LocalClient:
     DeviceError
         If several GPUs are asked for and dask-cuda cannot be used.
     """
-    if n_workers is not None and (isinstance(n_workers, bool) or n_workers != int(n_workers) or n_workers < 1):
-        raise InputError(f"n_workers={n_workers} is not a positive number")
+    if n_workers is not None:
+        n_workers = number("n_workers", n_workers, whole=True, at_least=1)
     n_gpus = count_gpus()
     settings = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0", "threads_per_worker": 1, **kwargs}
     with _environment_kept(), dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}):

@@ -5,8 +5,11 @@ The one positional argument of each error is its whole message, so that errors r
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class CryolikeError(Exception):
@@ -59,6 +62,37 @@ class CannotFitError(CryolikeError, MemoryError):
 
 class OutputError(CryolikeError):
     """The output folder holds something that must not be mixed with, or lost to, this run."""
+
+
+def number(name: str, value: Any, *, whole: bool = False, above: float = -math.inf, at_least: float = -math.inf) -> Any:
+    """Give a value as a plain int or float; refuse what is not a finite number, naming it.
+
+    Parameters
+    ----------
+    name : str
+    value : object
+        A number of Python or numpy; text and booleans are none.
+    whole : bool
+        Only integers will do.
+    above, at_least : float
+        Bounds.
+
+    Raises
+    ------
+    InputError
+    """
+    scalar = value.item() if getattr(value, "shape", None) == () else value
+    right_type = isinstance(scalar, numbers.Integral if whole else numbers.Real) and not isinstance(scalar, bool)
+    if right_type and math.isfinite(scalar) and scalar > above and scalar >= at_least:
+        return int(scalar) if whole else float(scalar)
+    kind = f"a {'whole ' if whole else ''}number"
+    if above == 0:
+        kind = "positive"
+    elif at_least == 1:
+        kind = "a positive number"
+    elif at_least == 0:
+        kind = f"{kind}, 0 or more"
+    raise InputError(f"{name}={scalar!r} is not {kind}")
 
 
 def listed(indices: Iterable[int], limit: int = 10) -> str:

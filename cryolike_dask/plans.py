@@ -23,7 +23,13 @@ from cryolike_dask.io.layout import LikelihoodFiles, Templates
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job, describe_inputs
 from cryolike_dask.likelihoods.interface import Device, Precision
-from cryolike_dask.likelihoods.pairs import check_comparable, notes_on, realised_displacements, resolved_precision
+from cryolike_dask.likelihoods.pairs import (
+    check_comparable,
+    check_device,
+    notes_on,
+    realised_displacements,
+    resolved_precision,
+)
 from cryolike_dask.likelihoods.tiles import real_dtype, resolve_device
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_templates
 
@@ -90,16 +96,23 @@ def open_run(
     precision: Precision,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what headers can tell."""
+    if not isinstance(file_config, LikelihoodFiles):
+        raise InputError(
+            f"file_config is a {type(file_config).__name__}", remedy="Make it with configure_likelihood_files."
+        )
+    if not callable(displacer):
+        raise InputError(f"displacer={displacer!r} cannot be called", remedy="Make it with configure_displacement.")
+    parameters, values = read_parameters(params_input), conventions_named(conventions)
+    check_device(device)
+    if device == "cuda":
+        resolve_device(device)
     files = file_config
     if i_template is not None:
         files = replace(files, i_template=i_template)
     if n_stacks is not None:
         files = replace(files, n_stacks=n_stacks)
-    parameters, values = read_parameters(params_input), conventions_named(conventions)
-    if device == "cuda":
-        resolve_device(device)
     images = {k: open_images(files, parameters, k) for k in files.stack_numbers()}
-    templates = {i: displacer(open_templates(files, parameters, i)) for i in files.structures()}
+    templates = {i: _displaced(displacer, open_templates(files, parameters, i)) for i in files.structures()}
     for stack in images.values():
         check_comparable(stack, next(iter(templates.values())), values)
     notes = {n for t in templates.values() for s in images.values() for n in notes_on(s, t, conventions, precision)}
@@ -116,6 +129,16 @@ def open_run(
         settings=_settings(tables[0], parameters, conventions),
         displacements=tables[0],
     )
+
+
+def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:
+    displaced = displacer(templates)
+    if not isinstance(displaced, TemplateStack):
+        raise InputError(
+            f"the displacer gives a {type(displaced).__name__} for a TemplateStack",
+            remedy="Let it give the templates with other displacements, as configure_displacement's does.",
+        )
+    return displaced
 
 
 def _settings(displacements: NDArray[np.float64], parameters: ImageParameters, conventions: str) -> dict[str, Any]:

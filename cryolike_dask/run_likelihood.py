@@ -224,6 +224,8 @@ def _execute(
     progress: bool,
 ) -> None:
     """Claim the output folder, leave out what is done, and stream the rest."""
+    if run.files.folder_output.exists() and not run.files.folder_output.is_dir():
+        raise OutputError("is not a folder", source=run.files.folder_output, remedy="Choose another output folder.")
     _claim_displacements(run, overwrite)
     claim_folder(run.files, run.settings, overwrite=overwrite)
     if not run.files.displacements.is_file():

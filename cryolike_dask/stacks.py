@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import GridMismatchError, InputError
+from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -247,11 +247,10 @@ def open_templates(
 
 
 def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:
-    if isinstance(size, int):
-        if size < 1:
-            raise InputError(f"{size} {what}s per chunk is not positive")
-        return tuple(min(size, n - start) for start in range(0, n, size))
-    chunks = tuple(int(c) for c in size)
+    if not hasattr(size, "__len__"):
+        step: int = number(f"{what}s per chunk", size, whole=True, at_least=1)
+        return tuple(min(step, n - start) for start in range(0, n, step))
+    chunks = tuple(number(f"{what}s per chunk", c, whole=True) for c in cast(Sequence[int], size))
     if sum(chunks) != n or min(chunks, default=0) < 1:
         raise InputError(f"chunks {chunks} do not add up to {n} {what}s")
     return chunks
@@ -267,5 +266,5 @@ def _check_source(source: ArraySource, grid: PolarGrid, what: str) -> None:
 
 
 def _check_batch(n: int | None, name: str) -> None:
-    if n is not None and (isinstance(n, bool) or n != int(n) or n < 1):
-        raise InputError(f"{name}={n} is not a positive number", remedy="Give 1 or more, or None.")
+    if n is not None:
+        number(name, n, whole=True, at_least=1)

@@ -364,6 +364,15 @@ def test_bad_settings(project, settings, complaint):
     assert not project.files.folder_output.exists()
 
 
+def test_integers_of_numpy_are_numbers(project):
+    one = np.int64(1)
+    poses = project.run(i_template=one, n_stacks=one, n_images_per_batch=one, n_templates_per_batch=one)
+    assert dict(poses.sizes) == {"image": 3}
+    assert poses.structure == "b"
+    assert project.run(i_template=np.arange(2)).structure.values.tolist() == ["a", "b"]
+    assert open_images(project.files, project.parameters).chunk(np.int64(4)).chunks == (4, 4)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_not_there(project):
     with pytest.raises(DeviceError, match=r'device="cuda", but this process sees no CUDA GPU.* Use device="auto"'):

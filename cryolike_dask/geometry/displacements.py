@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
 
 FloatArray = NDArray[np.float64]
@@ -72,14 +71,9 @@ class DisplacementSearch:
     n_displacements_y: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.max_displacement_pixels) and self.max_displacement_pixels >= 0):
-            raise InputError(
-                f"max_displacement_pixels={self.max_displacement_pixels} is not a distance",
-                remedy="Give a number of pixels, 0 or more.",
-            )
-        for name in ("n_displacements_x", "n_displacements_y"):
-            if getattr(self, name) != int(getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)} is not a whole number")
+        number("max_displacement_pixels", self.max_displacement_pixels, at_least=0)
+        number("n_displacements_x", self.n_displacements_x, whole=True)
+        number("n_displacements_y", self.n_displacements_y, whole=True)
 
     def grid(self, pixel_size_angstrom: float) -> DisplacementGrid:
         """Realise the search; (0, 0) is appended where an even count would leave it out. x runs fastest."""

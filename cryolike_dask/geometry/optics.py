@@ -56,7 +56,10 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
         raise InputError(f"optics: missing {sorted(names - set(given))}, unknown {sorted(set(given) - names)}")
     table = np.empty(n_images, OPTICS)
     for name, value in given.items():
-        column = np.asarray(value, dtype=np.float64)
+        try:
+            column = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"{name}={value!r} is not a number") from None
         if column.shape not in ((), (1,), (n_images,)):
             raise InputError(f"{name} has shape {column.shape}, but there are {n_images} images")
         table[name] = column

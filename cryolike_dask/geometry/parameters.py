@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_grid
 
@@ -51,14 +51,18 @@ class ImageParameters:
     def __post_init__(self) -> None:
         if self.precision not in ("default", "single", "double"):
             raise InputError(f"precision={self.precision!r} is not default, single or double")
+        if self.atom_shape not in ("gaussian", "hard-sphere", "default"):
+            raise InputError(f"atom_shape={self.atom_shape!r} is not gaussian, hard-sphere or default")
+        n_pixels = number("n_pixels", self.n_pixels, whole=True, at_least=1)
         if not self.radius_max:
-            object.__setattr__(self, "radius_max", self.n_pixels / 4)
+            object.__setattr__(self, "radius_max", n_pixels / 4)
         if not self.n_inplanes:
-            object.__setattr__(self, "n_inplanes", 2 * self.n_pixels)
-        if not self.viewing_distance:
-            resolution_factor = self.radius_max * 4 / self.n_pixels
-            object.__setattr__(self, "viewing_distance", 1 / (4 * math.pi * resolution_factor))
+            object.__setattr__(self, "n_inplanes", 2 * n_pixels)
         self.grid  # noqa: B018 - a grid that cannot be is refused here
+        if not self.viewing_distance:
+            resolution_factor = self.radius_max * 4 / n_pixels
+            object.__setattr__(self, "viewing_distance", 1 / (4 * math.pi * resolution_factor))
+        number("viewing_distance", self.viewing_distance, above=0)
 
     @property
     def grid(self) -> PolarGrid:

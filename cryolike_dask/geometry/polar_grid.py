@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import roots_jacobi
 
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, number
 
 FloatArray = NDArray[np.float64]
 
@@ -45,15 +45,14 @@ class PolarGrid:
     dist_radii: float = 0.25
 
     def __post_init__(self) -> None:
-        if self.n_inplanes < 2 or self.n_inplanes % 2:
+        number("n_pixels", self.n_pixels, whole=True, at_least=1)
+        if number("n_inplanes", self.n_inplanes, whole=True) < 2 or self.n_inplanes % 2:
             raise InputError(
                 f"n_inplanes={self.n_inplanes} is not a positive even number",
                 remedy="Take an even number of in-plane angles: the half spectrum of a real image needs it.",
             )
-        for name in ("n_pixels", "pixel_size_angstrom", "radius_max", "dist_radii"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(f"{name}={value} is not positive")
+        for name in ("pixel_size_angstrom", "radius_max", "dist_radii"):
+            number(name, getattr(self, name), above=0)
 
     @property
     def box_size_angstrom(self) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, number
 
 FloatArray = NDArray[np.float64]
 
@@ -55,8 +55,7 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
     ViewingAngles
         Circle by circle, from the south pole up (the nodes of Gauss and Legendre in cos(polar) ascend).
     """
-    if not (math.isfinite(viewing_distance) and viewing_distance > 0):
-        raise InputError(f"viewing_distance={viewing_distance} is not positive")
+    number("viewing_distance", viewing_distance, above=0)
     density = 2 * np.pi / viewing_distance
     n_polar = 3 + math.ceil((3 + round(density)) / 2)
     cosines, polar_weights = np.polynomial.legendre.leggauss(n_polar)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputFileError
+from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 
 
@@ -43,9 +42,9 @@ def read_archive(path: str | Path, *, optional: Collection[str]) -> dict[str, ND
                 key = entry.filename.removesuffix(".npy")
                 with archive.open(entry) as file:
                     entries[key] = _read_array(file, entry.file_size, f"{path}, entry {key!r}", key in optional)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        if isinstance(error, InputFileError):
-            raise
+    except InputFileError:
+        raise
+    except Exception as error:  # zipfile raises many types for damaged files
         raise InputFileError(f"is not a readable .npz file ({error})", source=path) from error
     return entries
 
@@ -76,6 +75,9 @@ def read_list(path: str | Path) -> list[str]:
 def write_archive(path: str | Path, entries: Mapping[str, Any]) -> None:
     """Write an `.npz` file atomically; None becomes an empty float array."""
     arrays = {key: np.empty(0) if value is None else np.asarray(value) for key, value in entries.items()}
+    objects = [key for key, value in arrays.items() if value.dtype.hasobject]
+    if objects:
+        raise InputError(f"{', '.join(objects)}: objects are not written to {path}, for they would have to be pickled")
     with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from cryolike_dask import labels
-from cryolike_dask.errors import InputError, InputFileError, missing_files
+from cryolike_dask.errors import InputError, InputFileError, missing_files, number
 from cryolike_dask.io.archives import read_list
 
 Templates = int | Sequence[int] | Literal["all"]
@@ -84,15 +86,14 @@ class LikelihoodFiles:
         """
         n = self.n_stacks
         if n is None:
-            found = sorted((self.folder_particles / "fft").glob("particles_fourier_stack_??????.pt"))
-            numbers = [int(p.stem[-6:]) for p in found if p.stem[-6:].isdigit()]
+            found = (self.folder_particles / "fft").glob("particles_fourier_stack_??????.*")
+            numbers = [int(p.stem[-6:]) for p in found if p.stem[-6:].isdigit() and p.suffix in (".pt", ".npz")]
             n = max(numbers, default=0) + 1
-        elif isinstance(n, bool) or n != int(n) or n < 1:
-            raise InputError(f"n_stacks={n} is not a positive number", remedy="Give 1 or more, or None for all.")
-        missing = [path for i in range(int(n)) for path in self.image_stack(i) if not path.is_file()]
+        n = number("n_stacks", n, whole=True, at_least=1)
+        missing = [path for i in range(n) for path in self.image_stack(i) if not path.is_file()]
         if missing:
             raise missing_files(missing, "Convert the particles, or give the folder that holds fft/.")
-        return list(range(int(n)))
+        return list(range(n))
 
     def template_files(self) -> list[Path]:
         """The template file of each structure in the list.
@@ -134,11 +135,11 @@ class LikelihoodFiles:
             if self.i_template != "all":
                 raise InputError(f"i_template={self.i_template!r}", remedy='Give a number, a list, or "all".')
             return list(range(n))
-        wanted = [self.i_template] if isinstance(self.i_template, int) else list(self.i_template)
+        wanted: list[int] = np.atleast_1d(np.asarray(self.i_template, object)).tolist()
         if not wanted:
             raise InputError("i_template names no structure")
         for i in wanted:
-            if isinstance(i, bool) or int(i) != i or not 0 <= i < n:
+            if not 0 <= number("i_template", i, whole=True) < n:
                 raise InputError(
                     f"i_template={i} is not in {self.template_list}, which lists {n} template file(s)",
                     remedy=f"Give 0 to {n - 1}.",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive, write_archive
 
@@ -74,14 +74,14 @@ def parameters_from(entries: Mapping[str, Any], source: str) -> ImageParameters:
     try:
         radii, selection = entries.get("atom_radii"), entries.get("atom_selection")
         return ImageParameters(
-            n_pixels=int(_square(entries["n_pixels"], "n_pixels", source)),
-            pixel_size_angstrom=float(_square(entries["pixel_size"], "pixel_size", source)),
-            radius_max=float(entries["radius_max"]),
-            n_inplanes=int(entries["n_inplanes"]),
-            dist_radii=float(entries["dist_radii"]),
+            n_pixels=number("n_pixels", _square(entries["n_pixels"], "n_pixels", source), whole=True, at_least=1),
+            pixel_size_angstrom=number("pixel_size", _square(entries["pixel_size"], "pixel_size", source), above=0),
+            radius_max=number("radius_max", entries["radius_max"], above=0),
+            n_inplanes=number("n_inplanes", entries["n_inplanes"], whole=True),
+            dist_radii=number("dist_radii", entries["dist_radii"], above=0),
             precision=str(entries["precision"]),  # type: ignore[arg-type]
-            viewing_distance=float(entries["viewing_distance"]),
-            atom_radii=None if radii is None else float(radii),
+            viewing_distance=number("viewing_distance", entries["viewing_distance"], above=0),
+            atom_radii=None if radii is None else number("atom_radii", radii, above=0),
             atom_selection=None if selection is None else str(selection),
             use_protein_residue_model=bool(entries["use_protein_residue_model"]),
             atom_shape=str(entries["atom_shape"]),
@@ -94,7 +94,7 @@ def parameters_from(entries: Mapping[str, Any], source: str) -> ImageParameters:
 
 def _square(value: Any, name: str, source: str) -> Any:
     values = np.atleast_1d(value)
-    if values.size not in (1, 2) or values.ndim > 1 or (values != values[0]).any():
+    if values.size not in (1, 2) or values.ndim > 1 or len(set(map(str, values.tolist()))) > 1:
         raise InputFileError(
             f"{name}={values.tolist()} is not square",
             source=source,

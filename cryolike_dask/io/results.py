@@ -98,7 +98,7 @@ def _open(
         coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: names[i]}
         record = read_record(files.record(i, numbers[0], kind)) or {}
         datasets.append(xr.Dataset(data, coords=coords, attrs=_attributes(record)))
-    if isinstance(files.i_template, int):
+    if np.ndim(files.i_template) == 0 and files.i_template != "all":
         return datasets[0]
     return xr.concat(datasets, dim=labels.STRUCTURE, combine_attrs="drop_conflicts")
 

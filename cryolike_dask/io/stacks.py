@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import GridMismatchError, InputError, InputFileError
+from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, number
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
@@ -73,7 +74,7 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
     missing = [key for key in (*OPTICS_KEYS, "n_images") if entries.get(key) is None]
     if missing:
         raise InputFileError(f"lacks {', '.join(missing)}", source=metadata_path, remedy="Convert the stack again.")
-    n_images = int(np.asarray(entries["n_images"]))
+    n_images = _number(entries["n_images"], "n_images", metadata_path)
     if n_images != tensor.shape[0]:
         raise GridMismatchError(
             f"n_images={n_images}, but {tensor_path} holds {tensor.shape[0]} images",
@@ -84,8 +85,11 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
     columns |= {name: entries[key] for key, name in ENVELOPE_KEYS.items() if entries.get(key) is not None}
     try:
         optics = optics_table(n_images, **columns)
-    except (InputError, ValueError) as error:
-        raise InputFileError(str(error), source=metadata_path) from error
+    except InputError as error:
+        message = str(error)
+        for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items():
+            message = message.replace(name, key)
+        raise InputFileError(message, source=metadata_path) from error
     frame = str(entries["frame"]) if entries.get("frame") is not None else "transposed"
     if frame not in ("xy", "transposed"):
         raise InputFileError(f'frame={frame!r} is not known; "xy" is', source=metadata_path)
@@ -139,6 +143,8 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
         except (InputError, ValueError) as error:
             raise InputFileError(str(error), source=sidecar) from error
         conventions = str(entries["conventions"])
+        if conventions not in get_args(ConventionsName):
+            raise InputFileError(f"conventions={conventions!r} is not known", source=sidecar)
         described = f"{sidecar} lists {len(viewing)} viewing directions"
     else:
         viewing = parameters.viewing_angles()
@@ -162,6 +168,13 @@ def write_template_stack(tensor_path: Path, templates: NDArray[Any], viewing: Vi
     }
     write_archive(tensor_path.with_suffix(".npz"), entries)
     save_tensor(tensor_path, templates)
+
+
+def _number(value: Any, name: str, source: Path) -> int:
+    try:
+        return int(number(name, value, whole=True, at_least=1))
+    except InputError as error:
+        raise InputFileError(str(error), source=source) from error
 
 
 def check_shape(tensor: TensorFile, parameters: ImageParameters, remedy: str) -> None:

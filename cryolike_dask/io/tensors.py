@@ -6,6 +6,8 @@ torch is imported inside the functions: the scheduler imports this module too, a
 from __future__ import annotations
 
 import os
+import threading
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     import torch
 
 REMEDY = "Make the file again, or check that it is the right one."
+
+_ALLOWING = threading.Lock()
+"""torch keeps the names that may be unpickled in one place for all threads."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,7 @@ def open_tensor(path: str | Path, *, n_dims: int | None = None, dtypes: tuple[st
         raise InputFileError("there is no such file", source=path)
     status = path.stat()
     tensor = _load(path)
-    try:
-        dtype = str(np.dtype(str(tensor.dtype).removeprefix("torch.")))
-    except TypeError:
-        raise InputFileError(f"holds {tensor.dtype} values, which have no numpy type", source=path) from None
+    dtype = str(tensor.dtype).removeprefix("torch.")
     if n_dims is not None and tensor.ndim != n_dims:
         raise InputFileError(f"has shape {tuple(tensor.shape)}, but {n_dims} dimensions are needed", source=path)
     if dtypes is not None and dtype not in dtypes:
@@ -106,48 +108,62 @@ def save_tensor(path: str | Path, values: NDArray[Any]) -> None:
 
 def load_displacements(path: str | Path) -> NDArray[np.float64]:
     """Read `displacements_set.pt`, ours or CryoLike's: angstrom, (2, displacement), rows x and y."""
-    import torch
-
-    loaded = _load_object(path, _cryolike_names())
-    values = loaded.numpy() if isinstance(loaded, torch.Tensor) else loaded
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[0] != 2 or values.dtype.kind != "f":
+    loaded = _load_object(path, cryolike=True)
+    values = loaded if isinstance(loaded, np.ndarray) else _plain(loaded, path).numpy()
+    if values.ndim != 2 or values.shape[0] != 2 or values.dtype.kind != "f":
         raise InputFileError("does not hold displacements of shape (2, D)", source=path, remedy=REMEDY)
     return values.astype(np.float64)
 
 
 def load_full_correlation(path: str | Path) -> NDArray[Any]:
     """Read a full cross-correlation, ours or CryoLike's: (image, template, displacement, rotation)."""
-    import torch
-
-    loaded = _load_object(path, _cryolike_names())
-    values = loaded[0] if isinstance(loaded, tuple) and len(loaded) == 1 else loaded
-    if not isinstance(values, torch.Tensor) or values.ndim != 4:
+    loaded = _load_object(path, cryolike=True)
+    values = _plain(loaded[0] if isinstance(loaded, tuple) and len(loaded) == 1 else loaded, path).numpy()
+    if values.ndim != 4 or values.dtype.kind != "f":
         raise InputFileError("does not hold a correlation of four dimensions", source=path, remedy=REMEDY)
-    return values.numpy()
+    return values
 
 
 def _load(path: str | Path) -> torch.Tensor:
+    return _plain(_load_object(path, cryolike=False), path)
+
+
+def _plain(loaded: Any, path: str | Path) -> torch.Tensor:
+    """Refuse what is not one dense tensor of a type that numpy has, all of whose values are in the file."""
     import torch
 
-    tensor = _load_object(path, [])
-    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-        raise InputFileError(f"holds a {type(tensor).__name__}, not one plain tensor", source=path, remedy=REMEDY)
-    tensor = tensor.detach()
-    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if not isinstance(loaded, torch.Tensor) or loaded.layout != torch.strided or loaded.is_quantized:
+        raise InputFileError(f"holds a {type(loaded).__name__}, not one plain tensor", source=path, remedy=REMEDY)
+    tensor = loaded.detach()
+    try:
+        np.dtype(str(tensor.dtype).removeprefix("torch."))
+    except TypeError:
+        raise InputFileError(f"holds {tensor.dtype} values, which have no numpy type", source=path) from None
+    stored = min(tensor.untyped_storage().nbytes(), _bytes_in_archive(path)) // tensor.element_size()
     if tensor.numel() > stored:
         raise InputFileError(
             f"claims {tensor.numel()} values of shape {tuple(tensor.shape)}, but stores {stored}",
             source=path,
             remedy=REMEDY,
         )
+    if tensor.untyped_storage().nbytes() > _bytes_in_archive(path):
+        raise InputFileError("claims a storage larger than the one it holds", source=path, remedy=REMEDY)
     return tensor
 
 
-def _load_object(path: str | Path, allowed: list[Any]) -> Any:
+def _bytes_in_archive(path: str | Path) -> int:
+    """Size of the largest storage of a `.pt` file: torch trusts the header, and would read on into what follows."""
+    with zipfile.ZipFile(path) as archive:
+        return max((entry.file_size for entry in archive.infolist() if "/data/" in entry.filename), default=0)
+
+
+def _load_object(path: str | Path, *, cryolike: bool) -> Any:
     import torch
 
     try:
-        with torch.serialization.safe_globals(allowed):
+        if not cryolike:
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with _ALLOWING, torch.serialization.safe_globals(_cryolike_names()):
             return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError:
         raise InputFileError("there is no such file", source=path) from None

@@ -38,8 +38,7 @@ class Pair:
         discover_batch_size: bool,
     ) -> None:
         values = conventions_named(conventions)
-        if device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device={device!r} is not known", remedy="Use auto, cpu or cuda.")
+        check_device(device)
         self.images, self.templates = images, templates
         self.precision = resolved_precision(templates, precision)
         self.real = real_dtype(self.precision)
@@ -220,6 +219,12 @@ def check_comparable(images: ImageStack, templates: TemplateStack, conventions: 
                     "knows one per stack",
                     remedy='Use conventions="standard", or one optics group at a time.',
                 )
+
+
+def check_device(device: str) -> None:
+    """Refuse the name of a device that is none."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device={device!r} is not known", remedy="Use auto, cpu or cuda.")
 
 
 def notes_on(images: ImageStack, templates: TemplateStack, conventions: ConventionsName, precision: str) -> list[str]:

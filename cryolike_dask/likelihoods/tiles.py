@@ -211,8 +211,9 @@ def _prepared_images(rows: Rows, comparison: Comparison, frame: Frame) -> ImageT
     values = _tensor(comparison.images.take(rows["index"]), comparison.precision, frame.weights.device)
     _refuse_bad(values, frame, comparison.images, rows["index"], "image")
     contrast = _typed(_contrast(rows, comparison, frame.weights.device), comparison.precision)
-    dark = (contrast**2).sum((1, 2)) == 0
-    _refuse(dark, comparison.images, rows["index"], "image", "have a contrast transfer of 0 everywhere", ZeroPowerError)
+    light, source, indices = (contrast**2).sum((1, 2)), comparison.images, rows["index"]
+    _refuse(light == 0, source, indices, "image", "have a contrast transfer of 0 everywhere", ZeroPowerError)
+    _refuse(~light.isfinite(), source, indices, "image", "have a contrast transfer that overflows", NotFiniteError)
     return prepare_images(values, contrast, frame)
 
 
@@ -238,7 +239,8 @@ def _contrast(rows: Rows, comparison: Comparison, device: torch.device) -> torch
 def _tensor(values: NDArray[Any], precision: str, device: torch.device) -> torch.Tensor:
     import torch
 
-    return _typed(torch.from_numpy(np.ascontiguousarray(values)).to(device), precision)
+    # copied into memory of torch's own alignment: sums over the same values then round the same way every time
+    return _typed(torch.from_numpy(np.ascontiguousarray(values)).to(device, copy=True), precision)
 
 
 def _typed(values: torch.Tensor, precision: str) -> torch.Tensor:

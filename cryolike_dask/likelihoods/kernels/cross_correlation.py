@@ -46,7 +46,7 @@ def mask_terms(mask: Tensor, values: Tensor, weights: Tensor) -> Tensor:
 
 def plain_correlation(cross: Tensor, template_power: Tensor, image_power: Tensor) -> Tensor:
     """Ixy / sqrt(Ixx Iyy); operands broadcast."""
-    return cross * torch.rsqrt(template_power * image_power)
+    return cross * torch.rsqrt(template_power) * torch.rsqrt(image_power)
 
 
 def zero_normalised_correlation(
@@ -60,7 +60,8 @@ def zero_normalised_correlation(
     """Correlate after projecting a constant offset out of both sides; operands broadcast."""
     template_variance = template_power - template_mask**2 / mask_power
     image_variance = image_power - image_mask**2 / mask_power
-    return (cross - template_mask * image_mask / mask_power) * torch.rsqrt(template_variance * image_variance)
+    covariance = cross - template_mask * image_mask / mask_power
+    return covariance * torch.rsqrt(template_variance) * torch.rsqrt(image_variance)
 
 
 def compute_cross_correlation(
