@@ -90,7 +90,7 @@ def make_demo_inputs(folder: Path, seed: int = 0) -> tuple[LikelihoodFiles, Trut
     viewing = PARAMETERS.viewing_angles()
     for name, structure in zip(names, atoms, strict=True):
         templates = project_atoms(structure, grid, viewing).astype(np.complex64)
-        write_template_stack(files.folder_templates / name, templates, viewing, "standard")
+        write_template_stack(files.folder_templates / name, templates, viewing, PARAMETERS, "standard")
     write_list(files.template_list, names)
 
     n = N_STACKS * N_IMAGES_PER_STACK

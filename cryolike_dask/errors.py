@@ -64,6 +64,9 @@ class OutputError(CryolikeError):
     """The output folder holds something that must not be mixed with, or lost to, this run."""
 
 
+LARGEST = 1e300
+
+
 def number(name: str, value: Any, *, whole: bool = False, above: float = -math.inf, at_least: float = -math.inf) -> Any:
     """Give a value as a plain int or float; refuse what is not a finite number, naming it.
 
@@ -83,7 +86,7 @@ def number(name: str, value: Any, *, whole: bool = False, above: float = -math.i
     """
     scalar = value.item() if getattr(value, "shape", None) == () else value
     right_type = isinstance(scalar, numbers.Integral if whole else numbers.Real) and not isinstance(scalar, bool)
-    if right_type and math.isfinite(scalar) and scalar > above and scalar >= at_least:
+    if right_type and abs(scalar) < LARGEST and scalar > above and scalar >= at_least:
         return int(scalar) if whole else float(scalar)
     kind = f"a {'whole ' if whole else ''}number"
     if above == 0:

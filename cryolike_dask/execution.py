@@ -13,6 +13,8 @@ from distributed import Client, as_completed, default_client
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cryolike_dask.errors import InputError
+
 IN_FLIGHT_PER_WORKER = 2
 
 Build = Callable[[], Delayed]
@@ -21,6 +23,8 @@ Build = Callable[[], Delayed]
 def active_client(client: Client | None) -> Client | None:
     """The client to use: the one given, or the current one, or none (the threaded scheduler)."""
     if client is not None:
+        if not isinstance(client, Client):
+            raise InputError(f"client={client!r} is not a Client", remedy="Connect with distributed.Client(address).")
         return client
     try:
         return default_client()

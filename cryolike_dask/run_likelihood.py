@@ -65,7 +65,7 @@ def configure_likelihood_files(
     i_template : int, sequence of int, or "all"
         Entries of the list of templates, one structure each.
     """
-    return LikelihoodFiles(Path(folder_templates), Path(folder_particles), Path(folder_output), n_stacks, i_template)
+    return LikelihoodFiles(folder_templates, folder_particles, folder_output, n_stacks, i_template)  # type: ignore[arg-type]
 
 
 def configure_displacement(
@@ -148,6 +148,7 @@ def run_likelihood_optimal_pose(
     OutputError
         If the output folder holds results of another run.
     """
+    client = active_client(client)
     run = open_run(file_config, params_input, displacer, i_template, n_stacks, conventions, device, precision)
     run = run.in_batches(n_templates_per_batch, n_images_per_batch)
 
@@ -155,7 +156,7 @@ def run_likelihood_optimal_pose(
         return compute_optimal_pose(images, templates, discover_batch_size=discover_batch_size, **run.options)
 
     jobs = {key: run.job("optimal_pose", OPTIMAL_POSE_FILES, (len(run.images[key[1]]),), *key) for key in run.keys}
-    _execute(run, jobs, build, active_client(client), skip_exist, overwrite, progress)
+    _execute(run, jobs, build, client, skip_exist, overwrite, progress)
     return open_optimal_pose(run.files)
 
 
@@ -194,6 +195,7 @@ def run_likelihood_full_cross_correlation(
     InputError, InputFileError, GridMismatchError, OutputError
         As for `run_likelihood_optimal_pose`.
     """
+    client = active_client(client)
     run = open_run(file_config, params_input, displacer, i_template, n_stacks, conventions, device, precision)
     run = run.in_batches(n_templates_per_batch, n_images_per_batch)
     (variable,) = FULL_CORRELATION_FILES
@@ -209,8 +211,8 @@ def run_likelihood_full_cross_correlation(
         images, templates = run.images[k], run.templates[i]
         shape = (len(images), len(templates), len(templates.displacements), templates.grid.n_inplanes)
         jobs[i, k] = run.job("full_cross_correlation", FULL_CORRELATION_FILES, shape, i, k)
-    refuse_what_cannot_fit(run, jobs, active_client(client))
-    _execute(run, jobs, build, active_client(client), skip_exist, overwrite, progress)
+    refuse_what_cannot_fit(run, jobs, client)
+    _execute(run, jobs, build, client, skip_exist, overwrite, progress)
     return open_full_cross_correlation(run.files)
 
 

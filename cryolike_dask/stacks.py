@@ -67,6 +67,7 @@ class ImageStack:
         if self.frame not in ("xy", "transposed"):
             raise InputError(f"frame={self.frame!r} is neither 'xy' nor 'transposed'")
         _check_batch(self.n_per_batch, "n_images_per_batch")
+        _chunks(self.chunks, n, "image")
 
     @classmethod
     def from_array(
@@ -126,6 +127,8 @@ class TemplateStack:
         if len(self.viewing) != len(self):
             raise GridMismatchError(f"{len(self)} templates, but {len(self.viewing)} viewing directions")
         _check_batch(self.n_per_batch, "n_templates_per_batch")
+        if self.chunks is not None:
+            _chunks(self.chunks, len(self), "template")
 
     @classmethod
     def from_array(
@@ -179,7 +182,7 @@ def open_images(
     """
     parameters = read_parameters(params_input)
     available = file_config.stack_numbers()
-    if i_stack is not None and i_stack not in available:
+    if i_stack is not None and number("i_stack", i_stack, whole=True) not in available:
         raise InputError(
             f"i_stack={i_stack}, but {file_config.folder_particles} is configured with stacks 0 to {available[-1]}"
         )

@@ -67,7 +67,7 @@ class Project:
         write_parameters(self.parameters, PARAMETERS)
         for name in "ab":
             values = self.build.particles(N_TEMPLATES, grid).astype(dtype)
-            write_template_stack(self.template(name), values, PARAMETERS.viewing_angles(), "standard")
+            write_template_stack(self.template(name), values, PARAMETERS.viewing_angles(), PARAMETERS, "standard")
         write_list(self.files.template_list, [self.template(name).name for name in "ab"])
         for i, n in enumerate((3, 5)):
             values = (self.build.particles(n, grid) + self.build.rings(n, grid)).astype(dtype)
@@ -149,6 +149,10 @@ HEADERS = {
         lambda p: p.change(p.template().with_suffix(".npz"), viewing_weight=np.zeros(N_TEMPLATES)),
         r"templates_fourier_a\.npz: .*weight",
     ),
+    "templates of another pixel size": (
+        lambda p: p.change(p.template().with_suffix(".npz"), pixel_size=np.array([1.6, 1.6])),
+        r"templates_fourier_a\.npz: pixel_size=1\.6, but the parameters say 1\.5\. Make the templates again",
+    ),
     "sidecar of unknown conventions": (
         lambda p: p.change(p.template().with_suffix(".npz"), conventions="mine"),
         r"templates_fourier_a\.npz: .*mine",
@@ -167,7 +171,7 @@ HEADERS = {
     ),
     "another pixel size": (
         lambda p: p.change(p.metadata(1), pixel_size=np.array([1.6, 1.6])),
-        rf"{STACK}\.npz: pixel_size_angstrom=1\.6, but the parameters say 1\.5\. Convert",
+        rf"{STACK}\.npz: pixel_size=1\.6, but the parameters say 1\.5\. Convert",
     ),
     "another box": (
         lambda p: p.change(p.metadata(1), n_pixels=np.array([14, 14])),
@@ -310,7 +314,7 @@ def test_brightness_does_not_matter(project, kind, factor):
 
 @pytest.mark.parametrize(
     "entries",
-    [{"defocusU": 1e308, "defocusV": 1e308}, {"ctfBfactor": -1e6}, {"ctfScalefactor": 1e25}, {"voltage": 1e-300}],
+    [{"defocusU": 1e308, "defocusV": 1e308}, {"ctfBfactor": -1e6}, {"ctfScalefactor": 1e25}],
 )
 def test_contrast_that_overflows_is_said_of_the_images(project, entries):
     project.change(project.metadata(1), **{key: np.full(5, value) for key, value in entries.items()})
@@ -327,6 +331,16 @@ SETTINGS = {
     "boolean template": ({"i_template": True}, r"i_template=True"),
     "one template beyond the list": ({"i_template": [0, 5]}, r"i_template=5"),
     "fraction of a template": ({"i_template": 0.5}, r"i_template=0\.5"),
+    "a template twice": ({"i_template": [1, 1]}, r"i_template=\[1, 1\] names a structure twice"),
+    "displacements beyond the box": (
+        {"displacer": DisplacementSearch(6.1, 3, 3)},
+        r"displacements of up to 9\.15 angstrom leave the box, whose half is 9 angstrom",
+    ),
+    "too many displacements": ({"displacer": DisplacementSearch(1, 10**6, 10**6)}, r"1000000 x 1000000 displacements"),
+    "an address for a client": (
+        {"client": "tcp://127.0.0.1:8786"},
+        r"client='tcp://127\.0\.0\.1:8786' is not a Client",
+    ),
     "no template": ({"i_template": []}, r"i_template names no structure"),
     "template by another word": ({"i_template": "every"}, r"i_template='every'.*all"),
     "number of a template as text": ({"i_template": ["0"]}, r"i_template='?0"),

@@ -45,7 +45,7 @@ def files(tmp_path, build):
     names = ["templates_fourier_a.pt", "templates_fourier_b.pt"]
     for name in names:
         values = build.particles(len(viewing), PARAMETERS.grid).astype(np.complex64)
-        write_template_stack(files.folder_templates / name, values, viewing, "standard")
+        write_template_stack(files.folder_templates / name, values, viewing, PARAMETERS, "standard")
     write_list(files.template_list, names)
     write_parameters(files.folder_templates / "parameters.npz", PARAMETERS)
     for k, n in enumerate(SIZES):
@@ -249,6 +249,39 @@ def test_results_of_another_run_are_refused_or_replaced(files, other, named):
     assert not any(name.startswith("template1/") for name in tree(files)), "results of the old search are gone"
     records = [json.loads(p.read_text()) for p in files.folder_output.glob("template*/done/*.json")]
     assert {r["settings"]["conventions"] for r in records} == {options["conventions"]}
+
+
+@pytest.mark.parametrize("nonsense", ['{"outputs": {"cross_correlation": null}}', "[" * 100000, "[]", ""])
+def test_a_record_of_nonsense_is_no_record(files, nonsense):
+    first = run(files).load()
+    (files.folder_output / "template0/done/stack_000000.json").write_text(nonsense)
+    same(first, run(files, skip_exist=True, overwrite=True).load())
+    assert json.loads((files.folder_output / "template0/done/stack_000000.json").read_text())["i_stack"] == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: folder.symlink_to(folder), "out"),
+        (lambda folder: folder.write_text(""), "is not a folder"),
+        (
+            lambda folder: (folder / "displacements_set.pt").mkdir(parents=True),
+            "displacements_set.pt: cannot be written",
+        ),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_computed(files, spoil, message):
+    spoil(files.folder_output)
+    with pytest.raises(OutputError, match=message):
+        run(files)
+
+
+def test_results_of_another_length_are_named_on_reading(files):
+    run(files)
+    path = files.folder_output / "template0/cross_correlation/cross_correlation_stack_000001.pt"
+    torch.save(torch.zeros(2), path)
+    with pytest.raises(cld.errors.InputFileError, match=f"{path.name}: holds 2 images, but their stack holds 3"):
+        cld.open_optimal_pose(files)
 
 
 def test_the_record_says_what_it_is_of(files):

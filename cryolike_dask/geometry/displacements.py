@@ -13,6 +13,8 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 
 FloatArray = NDArray[np.float64]
 
+MOST_DISPLACEMENTS = 10**8
+
 
 @dataclass(frozen=True, eq=False)
 class DisplacementGrid:
@@ -79,6 +81,10 @@ class DisplacementSearch:
         """Realise the search; (0, 0) is appended where an even count would leave it out. x runs fastest."""
         limit = self.max_displacement_pixels * pixel_size_angstrom
         n_x, n_y = max(1, int(self.n_displacements_x)), max(1, int(self.n_displacements_y))
+        if n_x * n_y > MOST_DISPLACEMENTS:
+            raise InputError(
+                f"{n_x} x {n_y} displacements are more than {MOST_DISPLACEMENTS}", remedy="Try a coarser search first."
+            )
         x = np.linspace(-limit, limit, n_x) if n_x > 1 else np.zeros(1)
         y = np.linspace(-limit, limit, n_y) if n_y > 1 else np.zeros(1)
         pairs = np.stack([np.tile(x, n_y), np.repeat(y, n_x)])

@@ -25,6 +25,15 @@ OPTICS = np.dtype(
 )
 """One row per image. The defocus angle runs from the x axis of the image to the axis of defocus u."""
 
+PLAUSIBLE = {
+    "defocus_angle_radian": (-2 * math.pi, 2 * math.pi, "radian"),
+    "phase_shift_radian": (-2 * math.pi, 2 * math.pi, "radian"),
+    "voltage_kilovolt": (10, 2000, "kilovolt"),
+    "spherical_aberration_mm": (-100, 100, "mm"),
+    "amplitude_contrast": (0, 1, "fractions of 1"),
+}
+"""Least, most, unit: beyond, a value has been given in another unit (degrees, volts, angstrom, percent)."""
+
 PLANCK = 6.62607015e-34
 ELECTRON_MASS = 9.1093837015e-31
 LIGHT_SPEED = 299792458.0
@@ -66,11 +75,11 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
         if not np.isfinite(table[name]).all():
             bad = np.flatnonzero(~np.isfinite(table[name]))
             raise InputError(f"{name} is not finite for image(s) {listed(bad)}")
-    contrast = table["amplitude_contrast"]
-    if n_images and not (contrast.min() >= 0 and contrast.max() <= 1):
-        raise InputError(f"amplitude_contrast {contrast.min()} to {contrast.max()} is not between 0 and 1")
-    if n_images and table["voltage_kilovolt"].min() <= 0:
-        raise InputError(f"voltage_kilovolt={table['voltage_kilovolt'].min()} is not positive")
+    for name, (least, most, unit) in PLAUSIBLE.items():
+        beyond = np.flatnonzero((table[name] < least) | (table[name] > most))
+        if len(beyond):
+            value = table[name][beyond[0]]
+            raise InputError(f"{name}={value:g} of image(s) {listed(beyond)} is not a value in {unit}")
     return table
 
 

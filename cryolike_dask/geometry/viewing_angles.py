@@ -34,8 +34,8 @@ class ViewingAngles:
             raise InputError(f"azimuth, polar and weight have different lengths: {sorted(sizes)}")
         if not (np.isfinite(self.azimuth).all() and np.isfinite(self.polar).all()):
             raise InputError("a viewing angle is not finite")
-        if not (np.isfinite(self.weight).all() and (self.weight > 0).all()):
-            raise InputError("a viewing weight is not positive")
+        if not (np.isfinite(np.sum(self.weight)) and (self.weight > 0).all()):
+            raise InputError("a viewing weight is not positive, or their sum is not finite")
 
     def __len__(self) -> int:
         return len(self.weight)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from cryolike_dask.errors import OutputError
 
 
 @contextmanager
@@ -16,16 +18,27 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     The folder is created. If the body fails, or the process is killed, no half file is left under `path`, and what
     was there stays.
+
+    Raises
+    ------
+    OutputError
+        If the folder or the disk does not take it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            source=path,
+            remedy="Choose another output folder, or make room.",
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ OPTIMAL_POSE_FILES = {
 FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 """The folder of the full cross-correlation below templateN."""
 
+STACK_NAME = re.compile(r"particles_fourier_stack_[0-9]{6}\.(pt|npz)")
+
 STEM_SUFFIX = {labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier", labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier"}
 
 
@@ -50,6 +53,13 @@ class LikelihoodFiles:
     folder_output: Path
     n_stacks: int | None = None
     i_template: Templates = 0
+
+    def __post_init__(self) -> None:
+        for name in ("folder_templates", "folder_particles", "folder_output"):
+            value = getattr(self, name)
+            if not isinstance(value, (str, Path)):
+                raise InputError(f"{name}={value!r} is not a path")
+            object.__setattr__(self, name, Path(value))
 
     @property
     def template_list(self) -> Path:
@@ -87,7 +97,7 @@ class LikelihoodFiles:
         n = self.n_stacks
         if n is None:
             found = (self.folder_particles / "fft").glob("particles_fourier_stack_??????.*")
-            numbers = [int(p.stem[-6:]) for p in found if p.stem[-6:].isdigit() and p.suffix in (".pt", ".npz")]
+            numbers = [int(p.stem[-6:]) for p in found if STACK_NAME.fullmatch(p.name)]
             n = max(numbers, default=0) + 1
         n = number("n_stacks", n, whole=True, at_least=1)
         missing = [path for i in range(n) for path in self.image_stack(i) if not path.is_file()]
@@ -107,7 +117,7 @@ class LikelihoodFiles:
         """
         found, missing = [], []
         for name in read_list(self.template_list):
-            candidates = [p for p in (Path(name), self.folder_templates / name) if p.is_file()]
+            candidates = [p for p in (Path(name), self.folder_templates / name) if _is_file(p)]
             if len(candidates) == 2 and not candidates[0].samefile(candidates[1]):
                 raise InputFileError(
                     f"{name} is both {candidates[0].absolute()} and {candidates[1].absolute()}",
@@ -138,6 +148,8 @@ class LikelihoodFiles:
         wanted: list[int] = np.atleast_1d(np.asarray(self.i_template, object)).tolist()
         if not wanted:
             raise InputError("i_template names no structure")
+        if len(set(wanted)) < len(wanted):
+            raise InputError(f"i_template={wanted} names a structure twice")
         for i in wanted:
             if not 0 <= number("i_template", i, whole=True) < n:
                 raise InputError(
@@ -145,3 +157,10 @@ class LikelihoodFiles:
                     remedy=f"Give 0 to {n - 1}.",
                 )
         return [int(i) for i in wanted]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False

@@ -103,8 +103,7 @@ def why_not_done(job: Job) -> str | None:
             return f"{path.name} is damaged"
         if shape != job.shape:
             return f"{path.name} has shape {shape} instead of {job.shape}"
-        listed = record.get("outputs", {})
-        if not isinstance(listed, dict) or listed.get(name, {}).get("sha256") != _checksum(path):
+        if _listed_outputs(record).get(name, {}).get("sha256") != _checksum(path):
             return f"{path.name} is not the file that the record describes"
     return None
 
@@ -113,7 +112,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """Read a completion record; None if it is not there or not readable."""
     try:
         record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
@@ -155,13 +154,15 @@ def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwri
 def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
     """Remove a record, then the outputs that it lists, looking only inside its own template folder."""
     path.unlink(missing_ok=True)
-    outputs = record.get("outputs")
-    names = (
-        {str(o.get("file")) for o in outputs.values() if isinstance(o, dict)} if isinstance(outputs, dict) else set()
-    )
+    names = {str(output.get("file")) for output in _listed_outputs(record).values()}
     for file in path.parent.parent.glob("*/*.pt"):
         if file.name in names:
             file.unlink(missing_ok=True)
+
+
+def _listed_outputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    outputs = record.get("outputs")
+    return {k: v for k, v in outputs.items() if isinstance(v, dict)} if isinstance(outputs, dict) else {}
 
 
 def _checksum(path: Path) -> str:

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.errors import missing_files
+from cryolike_dask.errors import InputFileError, missing_files
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles
 from cryolike_dask.io.records import Job, read_record, write_record
 from cryolike_dask.io.sources import Files, lazy_array
@@ -88,12 +88,20 @@ def _open(
     if missing:
         raise missing_files(missing, "Run the likelihood for these stacks first.")
     names = [p.stem.removeprefix("templates_fourier_") for p in files.template_files()]
+    n_images = [open_tensor(files.image_stack(k)[0]).shape[0] for k in numbers]
     datasets = []
     for i in structures:
         data = {}
         for stored, (name, dims) in variables.items():
-            source = Files(tuple(open_tensor(path) for path in paths[i, stored]))
+            source = Files(tuple(open_tensor(path, n_dims=len(dims)) for path in paths[i, stored]))
             sizes = tuple(part.shape[0] for part in source.parts)
+            for part, size in zip(source.parts, n_images, strict=True):
+                if part.shape[0] != size:
+                    raise InputFileError(
+                        f"holds {part.shape[0]} images, but their stack holds {size}",
+                        source=part.path,
+                        remedy="Run the likelihood for this stack again.",
+                    )
             data[name] = (dims, lazy_array(source, sizes, f"read-{name}"), labels.ATTRIBUTES[name])
         coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: names[i]}
         record = read_record(files.record(i, numbers[0], kind)) or {}

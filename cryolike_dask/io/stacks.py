@@ -7,6 +7,7 @@ conventions; templates without one are CryoLike's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -38,6 +39,8 @@ OPTICS_KEYS = {
     "sphericalAberration": "spherical_aberration_mm",
     "amplitudeContrast": "amplitude_contrast",
 }
+GRID_KEYS = ("n_pixels", "pixel_size", "radius_max", "dist_radii", "n_inplanes")
+SIDECAR_KEYS = ("azimuth", "polar", "viewing_weight", "conventions", *GRID_KEYS)
 ENVELOPE_KEYS = {"ctfBfactor": "b_factor_angstrom2", "ctfScalefactor": "scale"}
 
 
@@ -62,15 +65,8 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
     tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
     check_shape(tensor, parameters, "Convert the stack again with these parameters.")
     entries = read_archive(metadata_path, optional=STACK_OPTIONAL)
-    own = io_parameters.parameters_from(entries, str(metadata_path))
-    for name in ("n_pixels", "pixel_size_angstrom", "radius_max", "dist_radii", "n_inplanes"):
-        ours, theirs = getattr(own, name), getattr(parameters, name)
-        if not np.isclose(ours, theirs, rtol=1e-6, atol=0):
-            raise GridMismatchError(
-                f"{name}={ours}, but the parameters say {theirs}",
-                source=metadata_path,
-                remedy="Convert the stack again with these parameters, or give the parameters that it was made with.",
-            )
+    io_parameters.parameters_from(entries, str(metadata_path))  # refuses what describes no grid
+    _check_grid(entries, parameters, metadata_path, "Convert the stack again with these parameters.")
     missing = [key for key in (*OPTICS_KEYS, "n_images") if entries.get(key) is None]
     if missing:
         raise InputFileError(f"lacks {', '.join(missing)}", source=metadata_path, remedy="Convert the stack again.")
@@ -134,7 +130,7 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     conventions = None
     if sidecar.is_file():
         entries = read_archive(sidecar, optional=())
-        missing = [k for k in ("azimuth", "polar", "viewing_weight", "conventions") if k not in entries]
+        missing = [k for k in SIDECAR_KEYS if k not in entries]
         if missing:
             raise InputFileError(f"lacks {', '.join(missing)}", source=sidecar, remedy="Make the templates again.")
         try:
@@ -146,6 +142,7 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
         if conventions not in get_args(ConventionsName):
             raise InputFileError(f"conventions={conventions!r} is not known", source=sidecar)
         described = f"{sidecar} lists {len(viewing)} viewing directions"
+        _check_grid(entries, parameters, sidecar, "Make the templates again with these parameters.")
     else:
         viewing = parameters.viewing_angles()
         described = f"viewing_distance={parameters.viewing_distance} gives {len(viewing)} viewing directions"
@@ -158,9 +155,12 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     return TemplateStackFile(tensor, viewing, conventions)
 
 
-def write_template_stack(tensor_path: Path, templates: NDArray[Any], viewing: ViewingAngles, conventions: str) -> None:
+def write_template_stack(
+    tensor_path: Path, templates: NDArray[Any], viewing: ViewingAngles, parameters: ImageParameters, conventions: str
+) -> None:
     """Write a template file and its sidecar; the sidecar first, so that templates that are there have one."""
     entries = {
+        **{key: value for key, value in io_parameters.parameters_entries(parameters).items() if key in GRID_KEYS},
         "azimuth": viewing.azimuth,
         "polar": viewing.polar,
         "viewing_weight": viewing.weight,
@@ -168,6 +168,17 @@ def write_template_stack(tensor_path: Path, templates: NDArray[Any], viewing: Vi
     }
     write_archive(tensor_path.with_suffix(".npz"), entries)
     save_tensor(tensor_path, templates)
+
+
+def _check_grid(entries: Mapping[str, Any], parameters: ImageParameters, source: Path, remedy: str) -> None:
+    """Refuse a file whose grid is not that of the parameters."""
+    expected = io_parameters.parameters_entries(parameters)
+    for key in GRID_KEYS:
+        ours, theirs = np.atleast_1d(entries[key]), np.atleast_1d(expected[key])
+        if ours.dtype.kind not in "iuf" or not np.isclose(ours, theirs[0], rtol=1e-6, atol=0).all():
+            raise GridMismatchError(
+                f"{key}={ours[0]}, but the parameters say {theirs[0]}", source=source, remedy=remedy
+            )
 
 
 def _number(value: Any, name: str, source: Path) -> int:

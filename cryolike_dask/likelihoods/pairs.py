@@ -39,10 +39,10 @@ class Pair:
     ) -> None:
         values = conventions_named(conventions)
         check_device(device)
+        check_comparable(images, templates, values)
         self.images, self.templates = images, templates
         self.precision = resolved_precision(templates, precision)
         self.real = real_dtype(self.precision)
-        check_comparable(images, templates, values)
         self.comparison = Comparison(
             images=images.source,
             templates=templates.source,
@@ -208,8 +208,19 @@ def template_rows(templates: TemplateStack, conventions: Conventions) -> NDArray
 
 def check_comparable(images: ImageStack, templates: TemplateStack, conventions: Conventions) -> None:
     """Refuse stacks that cannot be compared, and log what the user should know of those that can."""
+    if not isinstance(images, ImageStack) or not isinstance(templates, TemplateStack):
+        raise InputError(
+            f"images are a {type(images).__name__} and templates a {type(templates).__name__}",
+            remedy="Give an ImageStack, then a TemplateStack: open_images, open_templates.",
+        )
     if images.grid != templates.grid:
         raise GridMismatchError(f"images lie on {images.grid}, but templates on {templates.grid}")
+    farthest, half_box = np.abs(templates.displacements.table()).max(), templates.grid.box_size_angstrom / 2
+    if farthest > half_box:
+        raise InputError(
+            f"displacements of up to {farthest:g} angstrom leave the box, whose half is {half_box:g} angstrom",
+            remedy="max_displacement_pixels counts pixels; give less than half of the box.",
+        )
     if not conventions.optics_per_image:
         for name in ("voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast"):
             values = np.unique(images.optics[name])

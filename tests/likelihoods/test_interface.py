@@ -153,7 +153,7 @@ def files(build, tmp_path):
     for stack, part in enumerate((slice(0, 2), slice(2, 5))):
         write_image_stack(files.image_stack(stack)[0], images.source.values[part], images.optics[part], parameters)
     path = files.folder_templates / "templates_fourier_blob.pt"
-    write_template_stack(path, templates.source.values, templates.viewing, "standard")
+    write_template_stack(path, templates.source.values, templates.viewing, parameters, "standard")
     write_list(files.template_list, [path.name])
     return files, parameters, images, templates
 
@@ -373,7 +373,7 @@ def test_no_gpu_is_an_error_when_computing(build):
 
 def test_a_chunk_or_batch_that_is_none(build):
     images, templates = build.stacks()
-    with pytest.raises(InputError, match="0 images per chunk"):
+    with pytest.raises(InputError, match="images per chunk=0"):
         images.chunk(0)
     with pytest.raises(InputError, match=r"chunks \(3, 3\) do not add up to 7 templates"):
         templates.chunk((3, 3))
