@@ -203,7 +203,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     elif scheduler is not None:
         from distributed import Client
 
-        with Client(scheduler, timeout=10) as client:
+        with Client(scheduler, timeout=5) as client:
             yield client
     else:
         from cryolike_dask.cluster import local_cluster

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cryolike_dask.cluster import local_cluster
+from cryolike_dask.demo import make_demo_inputs
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -45,6 +46,14 @@ def cluster():
     """Two worker processes, shared by all tests that need some."""
     with local_cluster(2) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """Inputs as the demo writes them."""
+    folder = tmp_path_factory.mktemp("with space") / "démo"
+    make_demo_inputs(folder)
+    return folder
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from cryolike_dask import __version__
-from cryolike_dask.demo import make_demo_inputs
 from cryolike_dask.io.layout import LikelihoodFiles
 
 
@@ -22,28 +21,20 @@ def cryolike(*arguments, **options):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """Inputs as the demo writes them."""
-    folder = tmp_path_factory.mktemp("with space") / "démo"
-    make_demo_inputs(folder)
-    return folder
-
-
 def options(demo, output):
     return ["--templates", demo / "templates", "--particles", demo / "particles", "--output", output]
 
 
 def test_version_and_help():
     assert cryolike("--version").stdout.strip() == __version__
-    shown = cryolike("optimal-pose", "--help").stdout
     expected = (
         "--templates --particles --output --parameters --n-stacks --i-template --max-displacement-pixels "
         "--n-displacements-x --n-displacements-y --n-templates-per-batch --n-images-per-batch --discover-batch-size "
         "--skip-exist --overwrite --device --conventions --workers --scheduler"
     )
-    assert [o for o in expected.split() if o not in shown] == []
-    assert [o for o in expected.split() if o not in cryolike("full-cross-correlation", "--help").stdout] == []
+    for command in ("optimal-pose", "full-cross-correlation"):
+        shown = cryolike(command, "--help").stdout
+        assert [o for o in expected.split() if o not in shown] == []
 
 
 def test_a_run_on_worker_processes(demo, tmp_path):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from cryolike_dask.demo import make_demo_inputs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,8 +33,9 @@ def test_continuous_integration_runs_the_test_command():
     assert found.strip() == block("test")
 
 
-def test_python_example_runs(tmp_path):
-    make_demo_inputs(tmp_path)
+def test_python_example_runs(tmp_path, demo):
+    for name in ("templates", "particles"):
+        shutil.copytree(demo / name, tmp_path / name)
     example = f"if __name__ == '__main__':\n{re.sub('^', '    ', block('python'), flags=re.MULTILINE)}\n"
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
