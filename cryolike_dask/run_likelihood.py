@@ -258,8 +258,10 @@ def _graph(
 ) -> Delayed:
     """The graph of one stack under one structure, its last task writing the files."""
     dataset = build(images, spread_templates(images, templates, n_parts))
-    values = {name: variable.data for name, variable in dataset.data_vars.items()}
-    return dask.delayed(write_results)(values, job, details, dask_key_name=f"write-{job.kind}-{uuid.uuid4().hex}")
+    whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
+    values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
+    key = f"write-{job.kind.replace('_', '-')}-{job.name}-{uuid.uuid4().hex}"
+    return dask.delayed(write_results)(values, job, details, dask_key_name=key)
 
 
 def _claim_displacements(run: Run, overwrite: bool) -> None:

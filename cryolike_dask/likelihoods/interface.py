@@ -67,7 +67,7 @@ def compute_optimal_pose(
         When it is computed: images or templates with NaN or no power (files and indices named), no GPU.
     """
     pair = Pair(images, templates, conventions, device, precision, discover_batch_size)
-    records = pair.blockwise(blocks.optimal_poses, "optimal-pose", POSE, one_per_chunk=True)
+    records = pair.blockwise(blocks.optimal_poses, "optimal-pose-block", POSE, one_per_chunk=True)
     poses = da.reduction(
         records,
         chunk=_unchanged,
@@ -78,11 +78,11 @@ def compute_optimal_pose(
         split_every=16,
         concatenate=True,
         meta=np.empty((0,), POSE),
-        name="merge-optimal-pose",
+        name="optimal-pose",
     )
     variables = {
         labels.CROSS_CORRELATION: pair.field(poses, "cross_correlation"),
-        labels.OPTIMAL_TEMPLATE: pair.field(poses, "template", dtype=INT64),
+        labels.OPTIMAL_TEMPLATE: pair.field(poses, "template", dtype=INT64, token=labels.OPTIMAL_TEMPLATE),
         **pair.displacement_fields(poses),
         labels.OPTIMAL_INPLANE_ROTATION: pair.rotation_field(poses),
         labels.LOG_LIKELIHOOD_INTEGRATED: pair.field(poses, "log_likelihood_integrated", dtype=FLOAT64),
@@ -196,7 +196,7 @@ def compute_cross_correlation_complete(
     xarray.Dataset
         Lazy, dims (image, template, displacement, rotation): cross_correlation.
     """
-    pair = Pair(images, templates, conventions, device, precision, discover_batch_size).chunked_by_batch()
+    pair = Pair(images, templates, conventions, device, precision, discover_batch_size, by_batch=True)
     sizes = {"d": len(templates.displacements), "w": templates.grid.n_inplanes}
     correlation = pair.blockwise(blocks.all_correlations, "cross-correlation", pair.real, sizes)
     dims = (labels.IMAGE, labels.TEMPLATE, labels.DISPLACEMENT, labels.ROTATION)

@@ -26,7 +26,10 @@ CORRELATION_CHUNK_BYTES = 2**27
 
 
 class Pair:
-    """Images and templates that are to be compared, checked, and the pieces of a graph over both."""
+    """Images and templates that are to be compared, checked, and the pieces of a graph over both.
+
+    `by_batch` chunks both by their batches instead of their own chunks.
+    """
 
     def __init__(
         self,
@@ -36,6 +39,8 @@ class Pair:
         device: str,
         precision: str,
         discover_batch_size: bool,
+        *,
+        by_batch: bool = False,
     ) -> None:
         values = conventions_named(conventions)
         check_device(device)
@@ -55,19 +60,20 @@ class Pair:
             n_templates_per_tile=templates.n_per_batch,
             discover_tiles=discover_batch_size,
         )
-        self.image_chunks = images.chunks
-        self.template_chunks = templates.chunks or spread_templates(images, templates, 1).chunks or ()
+        if by_batch:
+            self.image_chunks, self.template_chunks = self._chunks_of_batches()
+        else:
+            self.image_chunks = images.chunks
+            self.template_chunks = templates.chunks or spread_templates(images, templates, 1).chunks or ()
 
-    def chunked_by_batch(self) -> Pair:
-        """Chunk both by their batches: for results that keep every pose."""
-        per_pair = len(self.templates.displacements) * self.templates.grid.n_inplanes * self.real.itemsize
-        n_templates = self.templates.n_per_batch or max(1, CORRELATION_CHUNK_BYTES // (16 * per_pair))
-        n_images = self.images.n_per_batch or max(
-            1, CORRELATION_CHUNK_BYTES // (min(n_templates, len(self.templates)) * per_pair)
-        )
-        self.image_chunks = tuple(c for chunk in self.image_chunks for c in _even_chunks(chunk, n_images))
-        self.template_chunks = _even_chunks(len(self.templates), n_templates)
-        return self
+    def _chunks_of_batches(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Chunks of both for results that keep every pose: their batches, or else chunks of a fixed size."""
+        images, templates = self.images, self.templates
+        per_pair = len(templates.displacements) * templates.grid.n_inplanes * self.real.itemsize
+        n_templates = templates.n_per_batch or max(1, CORRELATION_CHUNK_BYTES // (16 * per_pair))
+        n_images = images.n_per_batch or CORRELATION_CHUNK_BYTES // (min(n_templates, len(templates)) * per_pair)
+        image_chunks = tuple(c for chunk in images.chunks for c in _even_chunks(chunk, n_images))
+        return image_chunks, _even_chunks(len(templates), n_templates)
 
     def blockwise(
         self,
@@ -97,22 +103,27 @@ class Pair:
             concatenate=True,
         )
 
-    def field(self, records: da.Array, name: str, dtype: np.dtype[Any] | None = None) -> da.Array:
+    def field(
+        self, records: da.Array, name: str, dtype: np.dtype[Any] | None = None, token: str | None = None
+    ) -> da.Array:
         """Take one field out of the records, in the precision of the computation."""
-        return records.map_blocks(_take_field, name, dtype or self.real, dtype=dtype or self.real, token=name)
+        dtype = dtype or self.real
+        return records.map_blocks(_take_field, name, dtype, dtype=dtype, token=token or name)
 
     def displacement_fields(self, records: da.Array) -> dict[str, da.Array]:
         """Turn displacement indices into angstrom."""
-        x, y = realised_displacements(self.templates, self.comparison.conventions).astype(self.real)
+        tables = realised_displacements(self.templates, self.comparison.conventions).astype(self.real)
+        names = (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
         return {
-            labels.OPTIMAL_DISPLACEMENT_X: records.map_blocks(_look_up, "displacement", x, dtype=self.real, token="x"),
-            labels.OPTIMAL_DISPLACEMENT_Y: records.map_blocks(_look_up, "displacement", y, dtype=self.real, token="y"),
+            name: records.map_blocks(_look_up, "displacement", table, dtype=self.real, token=name)
+            for name, table in zip(names, tables, strict=True)
         }
 
     def rotation_field(self, records: da.Array) -> da.Array:
         """Turn rotation indices into radian."""
         angles = self.templates.grid.angles.astype(self.real)
-        return records.map_blocks(_look_up, "rotation", angles, dtype=self.real, token="rotation")
+        name = labels.OPTIMAL_INPLANE_ROTATION
+        return records.map_blocks(_look_up, "rotation", angles, dtype=self.real, token=name)
 
     def dataset(self, variables: dict[str, da.Array], dims: tuple[str, ...]) -> xr.Dataset:
         """Label the variables."""

@@ -223,7 +223,7 @@ def test_blocks_run_once(build):
     images, templates = build.stacks()
     with dask.config.set(scheduler=counting):
         lazy("compute_optimal_pose", images.chunk((2, 3)), templates.chunk((1, 4, 2))).compute(optimize_graph=False)
-    blocks = {key: n for key, n in ran.items() if key.startswith("('optimal-pose-")}
+    blocks = {key: n for key, n in ran.items() if key.startswith("('optimal-pose-block-")}
     assert len(blocks) == 6
     assert set(blocks.values()) == {1}
 
