@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cryolike_dask.cluster import local_cluster
 from cryolike_dask.demo import make_demo_inputs
@@ -15,6 +16,8 @@ from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.stacks import ImageStack, TemplateStack
+
+torch.set_num_threads(1)  # the arrays are small: threads of torch would only wait for each other
 
 GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
 

@@ -261,7 +261,7 @@ def notes_on(images: ImageStack, templates: TemplateStack, conventions: Conventi
     if values.zero_normalised and templates.conventions != "standard":
         notes.append(
             "these templates were made by CryoLike, or under its conventions: their offset box moves with the "
-            "template, and correlations come out up to 14% low; make the templates again"
+            "template, and correlations come out too low; make the templates again"
         )
     used = resolved_precision(templates, precision)
     wide = {"single": "complex64", "double": "complex128"}[used]

@@ -2,7 +2,9 @@
 
 What depends on the image alone, or on the template alone, is made once (`prepare_images`, `prepare_templates`);
 `compare` joins the two. The offset Isx of the filtered template is taken at zero pose, which is exact as long as the
-filtered particle stays inside the box, and recomputed at its pose wherever that could matter.
+filtered particle stays inside the box, and recomputed at its pose wherever that could matter. Measured at a signal to
+noise ratio of 0.1: at most 0.0004 nat without contrast transfer, 0.0007 at 1 micrometre of defocus, and 0.06 in a box
+that cuts the fringes off (tests/likelihoods/test_real_space.py).
 """
 
 from __future__ import annotations
