@@ -15,9 +15,15 @@ from cryolike_dask.errors import DeviceError, number
 
 LOOPBACK = "127.0.0.1"
 
-QUIET_AND_SINGLE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import torch; torch.set_num_threads(1)"
-"""Run in every worker process: Ctrl-C is the client's business, and one core runs one thread."""
-
+QUIET_AND_SINGLE = """
+import logging, signal, torch
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+torch.set_num_threads(1)
+logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+logging.getLogger("distributed.worker.memory").setLevel(logging.WARNING)
+"""
+"""Run in every worker process: Ctrl-C is the client's business, one core runs one thread, and an error is told once, by
+the client that it reaches; warnings of memory remain."""
 
 WORKER_ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
