@@ -22,6 +22,7 @@ from cryolike_dask.errors import CryolikeError, InputError
 app = typer.Typer(
     help="Image-to-structure likelihoods for cryo-EM.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # the panels cut the names of options
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -163,13 +164,16 @@ def demo(
         }.items():
             table.add_row(f"[bold]{name}[/]", escape(value))
         out.print(table)
+        folders = ", ".join(repr(str(f)) for f in (files.folder_templates, files.folder_particles, files.folder_output))
+        out.print(f"\nIn Python: cld.open_optimal_pose(cld.configure_likelihood_files({folders}, i_template='all'))")
 
 
 def _run(run: Callable[..., Any], **options: Any) -> None:
     """Run one of the run_likelihood_* functions with the options of its command."""
     from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
 
-    with _errors_for_people(), _client(options["workers"], options["scheduler"]) as client:
+    resume = "What was written is complete; run the same command with --skip-exist to go on."
+    with _errors_for_people(resume), _client(options["workers"], options["scheduler"]) as client:
         files = configure_likelihood_files(
             options["templates"],
             options["particles"],
@@ -203,7 +207,11 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     elif scheduler is not None:
         from distributed import Client
 
-        with Client(scheduler, timeout=5) as client:
+        try:
+            client = Client(scheduler, timeout=5)
+        except (OSError, TypeError, ValueError) as error:
+            raise InputError(f"--scheduler {scheduler}: {error}", remedy="Give tcp://host:port.") from error
+        with client:
             yield client
     else:
         from cryolike_dask.cluster import local_cluster
@@ -215,7 +223,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
 
 
 @contextmanager
-def _errors_for_people() -> Iterator[None]:
+def _errors_for_people(when_stopped: str = "") -> Iterator[None]:
     """Print what went wrong in one piece instead of a traceback."""
     try:
         yield
@@ -226,7 +234,7 @@ def _errors_for_people() -> Iterator[None]:
         err.print(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        err.print("Stopped. What was written is complete; run the same command with --skip-exist to go on.")
+        err.print(f"Stopped. {when_stopped}")
         raise typer.Exit(130) from None
 
 

@@ -108,4 +108,4 @@ def listed(indices: Iterable[int], limit: int = 10) -> str:
 def missing_files(paths: Iterable[str | Path], remedy: str) -> InputFileError:
     """Name every missing file at once."""
     names = [str(p) for p in paths]
-    return InputFileError(f"{len(names)} missing input file(s):\n  " + "\n  ".join(names) + "\n", remedy=remedy)
+    return InputFileError("\n  ".join([f"{len(names)} missing input file(s):", *names]) + f"\n{remedy}")

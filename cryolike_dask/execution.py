@@ -11,7 +11,7 @@ import dask
 from dask.delayed import Delayed
 from distributed import Client, as_completed, default_client
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cryolike_dask.errors import InputError
 
@@ -90,10 +90,11 @@ def _stream_on(client: Client, jobs: Sequence[tuple[int, Build]], advance: Calla
 @contextmanager
 def _bar(n_images: int, title: str, wanted: bool) -> Iterator[Callable[[int], None]]:
     console = Console(file=sys.stderr)
-    if not (wanted and (console.is_terminal or console.is_jupyter)):
+    if not (wanted and n_images and (console.is_terminal or console.is_jupyter)):
         yield lambda n: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=n_images)
         yield lambda n: bar.advance(task, n)
+        bar.refresh()  # in a notebook the last state is not drawn otherwise

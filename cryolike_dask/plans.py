@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import CannotFitError, InputError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.layout import LikelihoodFiles, Templates
+from cryolike_dask.io.layout import LikelihoodFiles, Templates, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job, describe_inputs
 from cryolike_dask.likelihoods.interface import Device, Precision
@@ -96,10 +96,7 @@ def open_run(
     precision: Precision,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what headers can tell."""
-    if not isinstance(file_config, LikelihoodFiles):
-        raise InputError(
-            f"file_config is a {type(file_config).__name__}", remedy="Make it with configure_likelihood_files."
-        )
+    need_files(file_config)
     if not callable(displacer):
         raise InputError(f"displacer={displacer!r} cannot be called", remedy="Make it with configure_displacement.")
     parameters, values = read_parameters(params_input), conventions_named(conventions)

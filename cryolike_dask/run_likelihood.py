@@ -245,7 +245,9 @@ def _execute(
         graphs.append(
             (len(run.images[k]), partial(_graph, build, run.images[k], run.templates[i], n_parts, job, details))
         )
-    stream(graphs, client, progress=progress, title="likelihood")
+    if skip_exist:
+        logger.info("%d of %d stacks are done already", len(jobs) - len(graphs), len(jobs))
+    stream(graphs, client, progress=progress, title="images" if len(run.templates) == 1 else "images x structures")
 
 
 def _graph(

@@ -21,13 +21,13 @@ from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.layout import LikelihoodFiles, need_files
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
+from cryolike_dask.io.sources import ArraySource, Files, InMemory, Subset, lazy_array
 from cryolike_dask.io.stacks import open_image_stack, open_template_stack
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageStack:
     """Particle images on the Fourier polar grid, lazily.
 
@@ -86,12 +86,35 @@ class ImageStack:
         """The images as a Dask array, complex, (image, shell, angle)."""
         return lazy_array(self.source, self.chunks, "images")
 
+    def __repr__(self) -> str:
+        return (
+            f"<ImageStack: {len(self)} images of {self.grid.n_shells} shells x {self.grid.n_inplanes} angles, "
+            f"{self.source.dtype}, chunks {self.chunks}, from {self.source.locate(0)[0]}>"
+        )
+
+    def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> ImageStack:
+        """Give some of the images, by a slice, positions, or one boolean each; in one chunk, still lazily."""
+        if not isinstance(rows, (slice, Sequence, np.ndarray)) or isinstance(rows, str):
+            raise InputError(f"images[{rows!r}]", remedy="Give a slice, or a list of positions.")
+        try:
+            chosen = np.atleast_1d(np.arange(len(self))[rows])
+        except IndexError as error:
+            raise InputError(f"images[...]: {error}") from error
+        return replace(
+            self,
+            source=Subset(self.source, chosen),
+            optics=self.optics[chosen],
+            stack=self.stack[chosen],
+            image_in_stack=self.image_in_stack[chosen],
+            chunks=(len(chosen),),
+        )
+
     def chunk(self, n_images: int | Sequence[int]) -> ImageStack:
         """Give the same images with other chunks: one size, or the size of every chunk."""
         return replace(self, chunks=_chunks(n_images, len(self), "image"))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TemplateStack:
     """Projections of one structure on the Fourier polar grid, lazily.
 
@@ -152,6 +175,13 @@ class TemplateStack:
         """The templates as a Dask array, complex, (template, shell, angle), not displaced."""
         return lazy_array(self.source, self.chunks or (len(self),), "templates")
 
+    def __repr__(self) -> str:
+        return (
+            f"<TemplateStack {self.structure!r}: {len(self)} templates of {self.grid.n_shells} shells x "
+            f"{self.grid.n_inplanes} angles, {self.source.dtype}, {len(self.displacements)} displacement(s), "
+            f"from {self.source.locate(0)[0]}>"
+        )
+
     def chunk(self, n_templates: int | Sequence[int]) -> TemplateStack:
         """Give the same templates with other chunks: one size, or the size of every chunk."""
         return replace(self, chunks=_chunks(n_templates, len(self), "template"))
@@ -180,6 +210,7 @@ def open_images(
     InputFileError, GridMismatchError
         Missing files (all of them), damaged files, files on another grid.
     """
+    need_files(file_config)
     parameters = read_parameters(params_input)
     available = file_config.stack_numbers()
     if i_stack is not None and number("i_stack", i_stack, whole=True) not in available:
@@ -232,6 +263,7 @@ def open_templates(
         Missing or damaged files, another grid, another number of templates than viewing directions, or a position
         beyond the list.
     """
+    need_files(file_config)
     parameters = read_parameters(params_input)
     files = file_config if i_template is None else replace(file_config, i_template=i_template)
     numbers = files.structures()
@@ -250,7 +282,7 @@ def open_templates(
 
 
 def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:
-    if not hasattr(size, "__len__"):
+    if isinstance(size, (str, dict)) or not hasattr(size, "__len__"):
         step: int = number(f"{what}s per chunk", size, whole=True, at_least=1)
         return tuple(min(step, n - start) for start in range(0, n, step))
     chunks = tuple(number(f"{what}s per chunk", c, whole=True) for c in cast(Sequence[int], size))

@@ -36,8 +36,7 @@ def test_continuous_integration_runs_the_test_command():
 def test_python_example_runs(tmp_path, demo):
     for name in ("templates", "particles"):
         shutil.copytree(demo / name, tmp_path / name)
-    example = f"if __name__ == '__main__':\n{re.sub('^', '    ', block('python'), flags=re.MULTILINE)}\n"
-    (tmp_path / "example.py").write_text(example)
+    (tmp_path / "example.py").write_text(block("python"))
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "http://127.0.0.1" in done.stdout

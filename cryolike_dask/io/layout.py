@@ -159,6 +159,12 @@ class LikelihoodFiles:
         return [int(i) for i in wanted]
 
 
+def need_files(value: object) -> None:
+    """Refuse what is not a `LikelihoodFiles`."""
+    if not isinstance(value, LikelihoodFiles):
+        raise InputError(f"file_config is a {type(value).__name__}", remedy="Make it with configure_likelihood_files.")
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, missing_files
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles, need_files
 from cryolike_dask.io.records import Job, read_record, write_record
 from cryolike_dask.io.sources import Files, lazy_array
 from cryolike_dask.io.tensors import load_displacements, open_tensor, save_tensor
@@ -78,6 +78,7 @@ def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
 def _open(
     files: LikelihoodFiles, kind: str, folders: dict[str, str], variables: Mapping[str, tuple[str, Sequence[str]]]
 ) -> xr.Dataset:
+    need_files(files)
     numbers, structures = files.stack_numbers(), files.structures()
     paths = {
         (i, name): [files.output(i, name, folder, k) for k in numbers]

@@ -88,6 +88,32 @@ class InMemory:
         return "array in memory", row
 
 
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Some rows of another source."""
+
+    source: ArraySource
+    rows: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, shell, angle)."""
+        return (len(self.rows), *self.source.shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        """That of the other source."""
+        return self.source.dtype
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy rows into memory."""
+        return self.source.take(self.rows[rows])
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its position there."""
+        return self.source.locate(int(self.rows[row]))
+
+
 @dataclass(frozen=True)
 class _Sliceable:
     """What `dask.array.from_array` needs of a source."""

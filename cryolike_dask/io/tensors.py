@@ -168,7 +168,7 @@ def _load_object(path: str | Path, *, cryolike: bool) -> Any:
     except FileNotFoundError:
         raise InputFileError("there is no such file", source=path) from None
     except Exception as error:  # torch raises many types for damaged files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise InputFileError(
             f"cannot be read as a plain tensor and is not unpickled ({reason})", source=path, remedy=REMEDY
         ) from error

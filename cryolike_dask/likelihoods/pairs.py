@@ -130,6 +130,7 @@ class Pair:
         data = {name: (dims, values, labels.ATTRIBUTES[name]) for name, values in variables.items()}
         coords = self._coordinates()
         used = {name: value for name, value in coords.items() if value[0] in dims}
+        used[labels.STRUCTURE] = ((), self.templates.structure, {})
         return xr.Dataset(data, coords=used, attrs=self._attributes())
 
     def _coordinates(self) -> dict[Hashable, Any]:
@@ -155,7 +156,6 @@ class Pair:
 
         grid, search = self.templates.grid, self.templates.displacements
         return {
-            "structure": self.templates.structure,
             "conventions": self.comparison.conventions.name,
             "precision": self.precision,
             "device": self.comparison.device,
@@ -261,7 +261,8 @@ def notes_on(images: ImageStack, templates: TemplateStack, conventions: Conventi
     if values.zero_normalised and templates.conventions != "standard":
         notes.append(
             "these templates were made by CryoLike, or under its conventions: their offset box moves with the "
-            "template, and correlations come out too low; make the templates again"
+            "template, and correlations come out too low; "
+            'conventions="cryolike" gives the numbers of CryoLike from them'
         )
     used = resolved_precision(templates, precision)
     wide = {"single": "complex64", "double": "complex128"}[used]

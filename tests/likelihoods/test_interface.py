@@ -166,7 +166,7 @@ def test_opening_computes_nothing_and_files_are_as_arrays(files):
     np.testing.assert_array_equal(result["stack"], [0, 0, 1, 1, 1])
     np.testing.assert_array_equal(result.image_in_stack, [0, 1, 0, 1, 2])
     assert result.chunksizes["image"] == (2, 3)
-    assert result.attrs["structure"] == "blob"
+    assert result.structure.item() == "blob"
     assert len(result.attrs["image_files"]) == 2
     for stack, other in zip(opened, (images, templates), strict=True):
         np.testing.assert_array_equal(stack.data.compute(scheduler="sync"), other.source.values)
@@ -243,6 +243,8 @@ def test_labels(build, name):
         assert variable.attrs["long_name"]
         assert variable.shape == tuple(sizes[dim] for dim in dims)
     expected = {coordinate: unit for dim in dims for coordinate, unit in COORDINATES[dim].items()}
+    expected["structure"] = None
+    assert result.structure.dims == ()
     assert {name: coordinate.attrs.get("units") for name, coordinate in result.coords.items()} == expected
     for dim in dims:
         for coordinate in COORDINATES[dim]:
@@ -267,7 +269,6 @@ def test_values_of_coordinates_and_attributes(build):
         "device": "cpu",
         "frame": "xy",
         "template_conventions": "standard",
-        "structure": "structure",
         "n_pixels": 12,
         "pixel_size_angstrom": 1.5,
         "radius_max": 3.0,
@@ -443,3 +444,39 @@ def test_nothing_but_a_constant_offset(build, which, i, conventions, precision):
     for name in RESULTS:
         with pytest.raises(ZeroPowerError, match=rf"{which}\(s\) {i} "):
             computed(name, images, templates, **settings)
+
+
+# Some of the images
+
+
+@pytest.mark.parametrize(
+    ("rows", "positions"),
+    [(slice(1, 4), [1, 2, 3]), ([4, 0], [4, 0]), (np.array([True, False, False, True, False]), [0, 3])],
+)
+def test_some_of_the_images(files, rows, positions):
+    files, parameters, _, templates = files
+    opened = open_images(files, parameters)
+    some = opened[rows]
+    assert len(some) == len(positions)
+    assert [some.source.locate(i) for i in range(len(some))] == [opened.source.locate(i) for i in positions]
+    everything = lazy("compute_optimal_pose", opened, templates).compute()
+    chosen = lazy("compute_optimal_pose", some.chunk(2), templates).compute()
+    np.testing.assert_array_equal(chosen["stack"], everything["stack"][positions])
+    np.testing.assert_array_equal(chosen.optimal_template, everything.optimal_template[positions])
+    np.testing.assert_allclose(
+        chosen.log_likelihood_integrated, everything.log_likelihood_integrated[positions], rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("rows", [3, 9.5, "abc", [99], None])
+def test_images_that_are_not_there(build, rows):
+    images, _ = build.stacks()
+    with pytest.raises(InputError, match="images"):
+        images[rows]
+
+
+def test_a_stack_shows_itself_in_a_line(build):
+    images, templates = build.stacks()
+    assert repr(images).startswith("<ImageStack: 5 images of 13 shells x 20 angles, complex128")
+    assert repr(templates).startswith("<TemplateStack 'structure': 7 templates of 13 shells x 20 angles")
+    assert "\n" not in repr(images) + repr(templates)
