@@ -27,10 +27,9 @@ from cryolike_dask.likelihoods.pairs import (
     check_comparable,
     check_device,
     notes_on,
-    realised_displacements,
     resolved_precision,
 )
-from cryolike_dask.likelihoods.tiles import real_dtype, resolve_device
+from cryolike_dask.likelihoods.tiles import real_dtype, realised_table, resolve_device
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_templates
 
 logger = logging.getLogger("cryolike_dask")
@@ -45,11 +44,12 @@ FULL_CORRELATION_COPIES = 2.5
 class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
-    `images` and `templates` are keyed by stack and structure number; `settings` is what must be the same throughout
-    an output folder.
+    `images` and `templates` are keyed by stack and structure number; `template_files` is the whole list of them;
+    `settings` is what must be the same throughout an output folder.
     """
 
     files: LikelihoodFiles
+    template_files: list[Path]
     images: dict[int, ImageStack]
     templates: dict[int, TemplateStack]
     options: dict[str, Any]
@@ -69,7 +69,7 @@ class Run:
 
     def job(self, kind: str, folders: dict[str, str], shape: tuple[int, ...], i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""
-        template_file = self.files.template_files()[i_template]
+        template_file = self.template_files[i_template]
         sidecar = template_file.with_suffix(".npz")
         inputs = [template_file, *([sidecar] if sidecar.is_file() else []), *self.files.image_stack(i_stack)]
         return Job(
@@ -115,11 +115,12 @@ def open_run(
     notes = {n for t in templates.values() for s in images.values() for n in notes_on(s, t, conventions, precision)}
     for note in sorted(notes):
         logger.warning(note)
-    tables = [realised_displacements(t, values) for t in templates.values()]
+    tables = [realised_table(t.displacements, values) for t in templates.values()]
     if any(t.shape != tables[0].shape or (t != tables[0]).any() for t in tables):
         raise InputError("the displacer gives different displacements for different structures")
     return Run(
         files=files,
+        template_files=files.template_files(),
         images=images,
         templates=templates,
         options={"conventions": conventions, "device": device, "precision": precision},

@@ -125,7 +125,7 @@ def run_likelihood_optimal_pose(
     discover_batch_size : bool
         Find the largest tiles that fit: by trying on a GPU, by free memory on a CPU.
     overwrite : bool
-        Replace results of another search, parameters, conventions or precision in the output folder.
+        Replace results of another search, parameters or conventions in the output folder.
     client : distributed.Client, optional
         Where to run; default: the current client, or else the threaded scheduler of this process.
     device : "auto" | "cpu" | "cuda"

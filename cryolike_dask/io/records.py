@@ -118,7 +118,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-    """See that the output folder holds no results of another search, parameters, conventions or precision.
+    """See that the output folder holds no results of another search, parameters or conventions.
 
     Parameters
     ----------

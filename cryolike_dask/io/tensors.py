@@ -139,14 +139,15 @@ def _plain(loaded: Any, path: str | Path) -> torch.Tensor:
         np.dtype(str(tensor.dtype).removeprefix("torch."))
     except TypeError:
         raise InputFileError(f"holds {tensor.dtype} values, which have no numpy type", source=path) from None
-    stored = min(tensor.untyped_storage().nbytes(), _bytes_in_archive(path)) // tensor.element_size()
+    claimed, held = tensor.untyped_storage().nbytes(), _bytes_in_archive(path)
+    stored = min(claimed, held) // tensor.element_size()
     if tensor.numel() > stored:
         raise InputFileError(
             f"claims {tensor.numel()} values of shape {tuple(tensor.shape)}, but stores {stored}",
             source=path,
             remedy=REMEDY,
         )
-    if tensor.untyped_storage().nbytes() > _bytes_in_archive(path):
+    if claimed > held:
         raise InputFileError("claims a storage larger than the one it holds", source=path, remedy=REMEDY)
     return tensor
 

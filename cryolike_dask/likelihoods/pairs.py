@@ -16,7 +16,7 @@ from cryolike_dask.conventions import Conventions, ConventionsName, conventions_
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.optics import OPTICS, transposed_defocus_angle
 from cryolike_dask.io.sources import Files
-from cryolike_dask.likelihoods.tiles import IMAGE_ROW, TEMPLATE_ROW, Comparison, real_dtype
+from cryolike_dask.likelihoods.tiles import IMAGE_ROW, TEMPLATE_ROW, Comparison, real_dtype, realised_table
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 POSES_PER_BLOCK = 2**21
@@ -112,7 +112,7 @@ class Pair:
 
     def displacement_fields(self, records: da.Array) -> dict[str, da.Array]:
         """Turn displacement indices into angstrom."""
-        tables = realised_displacements(self.templates, self.comparison.conventions).astype(self.real)
+        tables = realised_table(self.templates.displacements, self.comparison.conventions).astype(self.real)
         names = (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
         return {
             name: records.map_blocks(_look_up, "displacement", table, dtype=self.real, token=name)
@@ -134,7 +134,7 @@ class Pair:
         return xr.Dataset(data, coords=used, attrs=self._attributes())
 
     def _coordinates(self) -> dict[Hashable, Any]:
-        displacements = realised_displacements(self.templates, self.comparison.conventions)
+        displacements = realised_table(self.templates.displacements, self.comparison.conventions)
         viewing = self.templates.viewing
         values = {
             labels.IMAGE: (labels.IMAGE, np.arange(len(self.images))),
@@ -188,12 +188,6 @@ def resolved_precision(templates: TemplateStack, precision: str) -> str:
     if precision != "default":
         return precision
     return "double" if templates.source.dtype == "complex128" else "single"
-
-
-def realised_displacements(templates: TemplateStack, conventions: Conventions) -> NDArray[np.float64]:
-    """The displacements that are reported, angstrom, (2, displacement)."""
-    table = templates.displacements.table()
-    return table.astype(np.float32).astype(np.float64) if conventions.rounds_to_single else table
 
 
 def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]:

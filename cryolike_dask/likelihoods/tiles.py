@@ -195,14 +195,20 @@ def _frame(comparison: Comparison, device: torch.device) -> Frame:
     )
 
 
+def realised_table(displacements: DisplacementGrid, conventions: Conventions) -> NDArray[np.float64]:
+    """Displacements as they are reported, angstrom, rounded where the conventions round: (2, displacement)."""
+    table = displacements.table()
+    return table.astype(np.float32).astype(np.float64) if conventions.rounds_to_single else table
+
+
 def shifts_in_half_boxes(
     displacements: DisplacementGrid, grid: PolarGrid, conventions: Conventions
 ) -> NDArray[np.float64]:
     """Displacements as the phase factors take them, 2 d / L, rounded where the conventions round: (2, displacement)."""
+    table = realised_table(displacements, conventions)
     if conventions.rounds_to_single:
-        single = displacements.table().astype(np.float32)
-        return (single * np.float32(2) / np.float32(grid.box_size_angstrom)).astype(np.float64)
-    return 2 * displacements.table() / grid.box_size_angstrom
+        return (table.astype(np.float32) * np.float32(2) / np.float32(grid.box_size_angstrom)).astype(np.float64)
+    return 2 * table / grid.box_size_angstrom
 
 
 def _prepared_images(rows: Rows, comparison: Comparison, frame: Frame) -> ImageTerms:
@@ -290,9 +296,7 @@ def log_likelihood_at(image_rows: Rows, poses: Rows, comparison: Comparison, n_a
     grid, exact = comparison.grid, replace(comparison, precision="double")
     frame = _frame(replace(exact, displacements=DisplacementGrid(np.zeros(1), np.zeros(1))), device)
     kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
-    table = comparison.displacements.table()
-    if comparison.conventions.rounds_to_single:
-        table = table.astype(np.float32).astype(np.float64)
+    table = realised_table(comparison.displacements, comparison.conventions)
     shifts = torch.from_numpy(2 * table / grid.box_size_angstrom).to(device)
     angles = torch.arange(grid.n_inplanes, device=device)
     values = np.empty(len(image_rows))

@@ -13,16 +13,7 @@ from cryolike_dask.errors import InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive, read_list, write_archive, write_list
 from cryolike_dask.io.parameters import read_parameters, write_parameters
-
-
-class Trap:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
+from tests.traps import Trap
 
 
 @pytest.fixture

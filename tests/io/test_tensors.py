@@ -21,18 +21,9 @@ import torch
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.tensors import load_displacements, load_full_correlation, open_tensor, save_tensor
+from tests.traps import Trap
 
 READERS = [open_tensor, load_displacements, load_full_correlation]
-
-
-class Trap:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
 
 
 @pytest.fixture
