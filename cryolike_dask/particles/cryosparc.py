@@ -1,0 +1,296 @@
+"""Particles described by cryoSPARC: `.cs` files, the passthrough files that complete them, and job folders."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.cryosparc import read_cs, read_cs_columns, text
+from cryolike_dask.io.mrc import open_mrc_stack
+from cryolike_dask.particles.locate import ImagePlaces, locate_images
+from cryolike_dask.particles.recorded import recorded_optics, warn_of_ignored
+from cryolike_dask.particles.table import ParticleTable
+
+FloatArray = NDArray[np.float64]
+Columns = dict[str, NDArray[Any]]
+
+LABELS = {
+    "defocus_u_angstrom": "ctf/df1_A",
+    "defocus_v_angstrom": "ctf/df2_A",
+    "defocus_angle_radian": "ctf/df_angle_rad",
+    "phase_shift_radian": "ctf/phase_shift_rad",
+    "voltage_kilovolt": "ctf/accel_kv",
+    "spherical_aberration_mm": "ctf/cs_mm",
+    "amplitude_contrast": "ctf/amp_contrast",
+    "b_factor_angstrom2": "ctf/bfactor",
+    "scale": "ctf/scale",
+}
+CTF = ("ctf/accel_kv", "ctf/cs_mm", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
+BLOB = ("blob/path", "blob/idx")
+NOT_APPLIED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
+"""Zero where there is nothing to apply."""
+
+MADE_IMAGES = ("restack/batch_*_restacked.mrc", "downsample/*.mrc")
+"""What jobs write whose `.cs` files do not name the images."""
+
+logger = logging.getLogger("cryolike_dask")
+
+
+def read_cryosparc(
+    path: str | Path, folder: str | Path | None = None, passthrough: str | Path | None = None
+) -> ParticleTable:
+    """Read what a `.cs` file, or a job of cryoSPARC, says of its particles.
+
+    Parameters
+    ----------
+    path : path
+        A `.cs` file, or the folder of a job.
+    folder : path, optional
+        The project folder, where the names of image files start; None: looked for upwards from the `.cs` file.
+    passthrough : path, optional
+        The `.cs` file that has what the first one lacks, joined by `uid`. None: looked for beside it if it is needed.
+
+    Returns
+    -------
+    ParticleTable
+        In the order of the `.cs` file that was given, or that was found to name the images.
+
+    Raises
+    ------
+    InputFileError
+        If a file is damaged, columns are nowhere to be found, the two files do not describe the same particles, or
+        image files are not there.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        columns = _completed(path, passthrough)
+        names = [name.removeprefix(">") for name in _text(path, columns["blob/path"]).tolist()]
+        position = columns["blob/idx"].astype(np.int64)
+        return _table(path, columns, locate_images(names, position, path, folder))
+    named = [file for file in _cs_files(path) if "passthrough" not in file.name and _has(file, BLOB)]
+    if len(named) == 1:
+        return read_cryosparc(named[0], folder, passthrough)
+    if named:
+        raise InputFileError(
+            f"has {len(named)} .cs files that name images: {_names(named)}", source=path, remedy="Give one of them."
+        )
+    return _job_that_names_no_images(path, passthrough)
+
+
+def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
+    """Give the rot, tilt and psi of RELION for cryoSPARC's poses.
+
+    Parameters
+    ----------
+    rotation_vectors : (image, 3)
+        Axis times angle, radian. The rotation turns the axes of the image into the frame of the structure.
+
+    Returns
+    -------
+    (image, 3) float64
+        Radian; tilt in [0, pi]. Where tilt is 0 or pi, rot is 0 and psi the whole turn.
+    """
+    from scipy.spatial.transform import Rotation
+
+    axes = Rotation.from_rotvec(np.asarray(rotation_vectors, np.float64)).as_matrix()  # Rz(rot) Ry(tilt) Rz(psi)
+    sine = np.hypot(axes[:, 0, 2], axes[:, 1, 2])
+    tilt = np.arctan2(sine, axes[:, 2, 2])
+    rot = np.arctan2(axes[:, 1, 2], axes[:, 0, 2])
+    psi = np.arctan2(axes[:, 2, 1], -axes[:, 2, 0])
+    along = sine < 1e-7  # rot and psi turn about one axis
+    turn = np.arctan2(axes[:, 1, 0], axes[:, 1, 1])
+    return np.stack([np.where(along, 0.0, rot), tilt, np.where(along, turn, psi)], axis=1)
+
+
+def _read(path: Path) -> Columns:
+    rows = read_cs(path)
+    return {name: rows[name] for name in rows.dtype.names or ()}
+
+
+def _completed(path: Path, passthrough: str | Path | None) -> Columns:
+    """The columns of a `.cs` file, with those that it lacks taken from its passthrough file."""
+    columns = _read(path)
+    missing = [name for name in (*BLOB, *CTF) if name not in columns]
+    if not missing and passthrough is None:
+        return columns
+    other = Path(passthrough) if passthrough is not None else _beside(path, missing)
+    joined = {**_joined(path, columns, other), **columns}
+    still_missing = [name for name in missing if name not in joined]
+    if still_missing:
+        raise InputFileError(
+            f"does not have {', '.join(still_missing)}, and neither has {other}",
+            source=path,
+            remedy="Give the passthrough file that has them.",
+        )
+    return joined
+
+
+def _beside(path: Path, missing: list[str]) -> Path:
+    seen = [file for file in _cs_files(path.parent) if "passthrough" in file.name and file.name != path.name]
+    complete = [file for file in seen if _has(file, missing)]
+    if len(complete) != 1:
+        raise InputFileError(
+            f"does not have {', '.join(missing)}, and of the passthrough files beside it ({_names(seen)}) "
+            f"{len(complete)} have",
+            source=path,
+            remedy="Give the passthrough file of these particles.",
+        )
+    return complete[0]
+
+
+def _joined(path: Path, columns: Columns, passthrough: Path) -> Columns:
+    """The columns of a passthrough file, in the order of the particles."""
+    other = _read(passthrough)
+    wanted, known = _uids(path, columns), _uids(passthrough, other)
+    order = np.argsort(known)
+    rows = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)] if len(known) else order
+    n_missing = np.count_nonzero(known[rows] != wanted) if len(known) else len(wanted)
+    if n_missing:
+        raise InputFileError(
+            f"{n_missing} of {len(wanted)} particles are not in {passthrough}, which has {len(known)}",
+            source=path,
+            remedy="Give the passthrough file of the same job.",
+        )
+    return {name: values[rows] for name, values in other.items()}
+
+
+def _uids(path: Path, columns: Columns) -> NDArray[Any]:
+    if "uid" not in columns:
+        raise InputFileError("has no uid, by which two .cs files are joined", source=path)
+    n_twice = len(columns["uid"]) - len(np.unique(columns["uid"]))
+    if n_twice:
+        raise InputFileError(f"has {n_twice} of {len(columns['uid'])} uid values more than once", source=path)
+    return columns["uid"]
+
+
+def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> ParticleTable:
+    """A restack or downsample job: image k of its stacks, taken in the order of their numbers, is particle k."""
+    seen = _cs_files(job) if passthrough is None else [Path(passthrough)]
+    described = [file for file in seen if _has(file, CTF)]
+    images = next((found for found in (_by_number(job.glob(pattern)) for pattern in MADE_IMAGES) if found), [])
+    if len(described) != 1 or not images:
+        raise InputFileError(
+            f"no .cs file names the images; {len(described)} of {_names(seen)} describe the contrast transfer, and "
+            f"{len(images)} stacks are in restack/ or downsample/",
+            source=job,
+            remedy="Give the .cs file of the particles.",
+        )
+    columns = _read(described[0])
+    n = len(columns[CTF[0]])
+    counts = [open_mrc_stack(image).shape[0] for image in images]
+    if sum(counts) != n:
+        raise InputFileError(
+            f"describes {n} particles, but the {len(images)} stacks of {images[0].parent} hold {sum(counts)}",
+            source=described[0],
+            remedy="Give the .cs file of the particles.",
+        )
+    logger.info("%s: no file names the images; taken in order: %s to %s", job, images[0].name, images[-1].name)
+    places = ImagePlaces(
+        files=tuple(str(image.absolute()) for image in images),
+        number=np.repeat(np.arange(len(images)), counts),
+        position=np.concatenate([np.arange(count) for count in counts]),
+    )
+    return _table(described[0], columns, places)
+
+
+def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
+    n = len(places.number)
+    if n == 0:
+        raise InputFileError("has no particles", source=path)
+    recorded = {name: _numbers(path, columns, label) for name, label in LABELS.items()}
+    if recorded["scale"] is not None:
+        recorded["scale"] = np.where(recorded["scale"] == 0, 1.0, recorded["scale"])  # cryoSPARC's "not fitted"
+    warn_of_ignored(path, [name for name in NOT_APPLIED if name in columns and columns[name].any()])
+    pixel_size = _positive(_numbers(path, columns, "blob/psize_A"))
+    shape = _positive(columns.get("blob/shape"))
+    pose, split = _numbers(path, columns, "alignments3D/pose"), columns.get("alignments3D/split")
+    group, micrograph = columns.get("ctf/exp_group_id"), columns.get("location/micrograph_path")
+    return ParticleTable(
+        optics=recorded_optics(path, recorded, LABELS),
+        image_files=places.files,
+        file_number=places.number,
+        image_index=places.position,
+        sign=_sign(path, columns, n),
+        metadata_files=(str(path.absolute()),),
+        metadata_number=np.zeros(n, np.int64),
+        metadata_row=np.arange(n),
+        pixel_size_angstrom=pixel_size,
+        box_size_pixels=None if shape is None else shape[:, 0].astype(np.int64),
+        angles_radian=None if pose is None else relion_angles(pose),
+        origin_angstrom=_origin(path, columns, pixel_size),
+        random_subset=None if split is None else split.astype(np.int64) + 1,
+        micrograph=None if micrograph is None else np.char.lstrip(_text(path, micrograph), ">"),
+        optics_group=None if group is None else group.astype(np.int64),
+    )
+
+
+def _sign(path: Path, columns: Columns, n: int) -> FloatArray:
+    sign = _numbers(path, columns, "blob/sign")
+    if sign is None:
+        return np.ones(n)
+    wrong = np.flatnonzero(~np.isin(sign, (-1, 0, 1)))
+    if len(wrong):
+        raise InputFileError(f"blob/sign is {sign[wrong[0]]:g} in row {wrong[0]} (from 0), not 1 or -1", source=path)
+    return np.where(sign == 0, 1.0, sign)
+
+
+def _origin(path: Path, columns: Columns, pixel_size: FloatArray | None) -> FloatArray | None:
+    shift = _numbers(path, columns, "alignments3D/shift")
+    own_pixel_size = _positive(_numbers(path, columns, "alignments3D/psize_A"))
+    unit = pixel_size if own_pixel_size is None else own_pixel_size
+    if shift is None or unit is None:
+        if shift is not None:
+            logger.info("%s: alignments3D/shift is left out, because no pixel size is recorded", path)
+        return None
+    origin: FloatArray = shift * unit[:, None]
+    return origin
+
+
+def _numbers(path: Path, columns: Columns, name: str) -> FloatArray | None:
+    if name not in columns:
+        return None
+    try:
+        values = columns[name].astype(np.float64)
+    except ValueError:
+        raise InputFileError(f"{name} holds {columns[name].dtype}, not numbers", source=path) from None
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        value = values[tuple(bad[0])]
+        raise InputFileError(f"{name} is {value} in row {bad[0][0]} (from 0), which is no number", source=path)
+    return values
+
+
+def _positive(values: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Values that cryoSPARC leaves 0 where it does not know them."""
+    return values if values is not None and (values > 0).all() else None
+
+
+def _text(path: Path, column: NDArray[Any]) -> NDArray[np.str_]:
+    try:
+        return text(column)
+    except InputFileError as error:
+        raise InputFileError(str(error), source=path) from None
+
+
+def _cs_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.cs"))
+
+
+def _has(path: Path, names: Sequence[str]) -> bool:
+    return set(names) <= set(read_cs_columns(path))
+
+
+def _names(paths: list[Path]) -> str:
+    return ", ".join(path.name for path in paths) or "none"
+
+
+def _by_number(paths: Any) -> list[Path]:
+    """Batch 10 comes after batch 9."""
+    return sorted(paths, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
