@@ -23,8 +23,9 @@ from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_op
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.particles.transform import normalised_stack
-from cryolike_dask.simulate import Poses, render_particles
-from cryolike_dask.structures.atoms import Atoms, project_atoms
+from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.projection import project as project_structure
+from cryolike_dask.structures.rendering import Poses, render_particles
 
 FloatArray = NDArray[np.float64]
 
@@ -112,7 +113,7 @@ def log_likelihood_ratios(
     images = ImageStack.from_array(normalised_stack(clean + noise, grid), parameters, optics).chunk(250)
 
     stacks = [
-        SEARCH(TemplateStack.from_array(project_atoms(a, grid, viewing).astype(np.complex64), parameters, viewing))
+        SEARCH(TemplateStack.from_array(project_structure(a, grid, viewing).astype(np.complex64), parameters, viewing))
         for a in STRUCTURES
     ]
     ratios = {}

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from cryolike_dask.geometry.optics import optics_table as optics_table
     from cryolike_dask.geometry.parameters import ImageParameters as ImageParameters
     from cryolike_dask.geometry.viewing_angles import ViewingAngles as ViewingAngles
+    from cryolike_dask.geometry.viewing_angles import healpix_grid as healpix_grid
+    from cryolike_dask.io.parameters import make_parameters as make_parameters
     from cryolike_dask.io.results import open_optimal_pose as open_optimal_pose
+    from cryolike_dask.io.viewing import read_viewing_angles as read_viewing_angles
     from cryolike_dask.likelihoods.interface import (
         compute_cross_correlation_complete as compute_cross_correlation_complete,
     )
@@ -23,16 +26,28 @@ if TYPE_CHECKING:
     )
     from cryolike_dask.likelihoods.interface import compute_optimal_pose as compute_optimal_pose
     from cryolike_dask.likelihoods.interface import compute_optimal_rotation as compute_optimal_rotation
+    from cryolike_dask.particles.converting import convert_particles as convert_particles
+    from cryolike_dask.particles.opening import open_particles as open_particles
+    from cryolike_dask.plots import plot_images as plot_images
+    from cryolike_dask.plots import plot_templates as plot_templates
+    from cryolike_dask.plots import save_figure as save_figure
     from cryolike_dask.run_likelihood import configure_displacement as configure_displacement
     from cryolike_dask.run_likelihood import configure_likelihood_files as configure_likelihood_files
     from cryolike_dask.run_likelihood import (
         run_likelihood_full_cross_correlation as run_likelihood_full_cross_correlation,
     )
     from cryolike_dask.run_likelihood import run_likelihood_optimal_pose as run_likelihood_optimal_pose
+    from cryolike_dask.simulate import simulate_particles as simulate_particles
     from cryolike_dask.stacks import ImageStack as ImageStack
     from cryolike_dask.stacks import TemplateStack as TemplateStack
     from cryolike_dask.stacks import open_images as open_images
     from cryolike_dask.stacks import open_templates as open_templates
+    from cryolike_dask.structures.atoms import Atoms as Atoms
+    from cryolike_dask.structures.making import make_templates as make_templates
+    from cryolike_dask.structures.opening import open_structure as open_structure
+    from cryolike_dask.structures.opening import open_structures as open_structures
+    from cryolike_dask.structures.rendering import Poses as Poses
+    from cryolike_dask.structures.volumes import Volume as Volume
 
 __version__ = version("cryolike_dask")
 
@@ -41,8 +56,10 @@ _HOMES = {
     "geometry.displacements": ["DisplacementGrid"],
     "geometry.optics": ["optics_table"],
     "geometry.parameters": ["ImageParameters"],
-    "geometry.viewing_angles": ["ViewingAngles"],
+    "geometry.viewing_angles": ["ViewingAngles", "healpix_grid"],
+    "io.parameters": ["make_parameters"],
     "io.results": ["open_optimal_pose"],
+    "io.viewing": ["read_viewing_angles"],
     "likelihoods.interface": [
         "compute_cross_correlation_complete",
         "compute_integrated_log_likelihood",
@@ -51,13 +68,22 @@ _HOMES = {
         "compute_optimal_pose",
         "compute_optimal_rotation",
     ],
+    "particles.converting": ["convert_particles"],
+    "particles.opening": ["open_particles"],
+    "plots": ["plot_images", "plot_templates", "save_figure"],
     "run_likelihood": [
         "configure_displacement",
         "configure_likelihood_files",
         "run_likelihood_full_cross_correlation",
         "run_likelihood_optimal_pose",
     ],
+    "simulate": ["simulate_particles"],
     "stacks": ["ImageStack", "TemplateStack", "open_images", "open_templates"],
+    "structures.atoms": ["Atoms"],
+    "structures.making": ["make_templates"],
+    "structures.rendering": ["Poses"],
+    "structures.opening": ["open_structure", "open_structures"],
+    "structures.volumes": ["Volume"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

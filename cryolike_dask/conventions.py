@@ -16,7 +16,7 @@ ConventionsName = Literal["standard", "cryolike"]
 
 @dataclass(frozen=True)
 class Conventions:
-    """What the comparison of images with templates depends on, as values.
+    """What templates, and their comparison with images, depend on, as values.
 
     Attributes
     ----------
@@ -40,6 +40,12 @@ class Conventions:
         Adds the viewing weight itself to the log-likelihood; otherwise log(weight / sum of weights).
     rounds_to_single : bool
         Viewing angles and displacements are rounded to single precision.
+    atoms_weigh_electrons : bool
+        An atom or residue weighs as many as its electrons; otherwise radius^-3 (Gaussians) or 1 (hard spheres).
+    removes_box_from_templates : bool
+        A constant box is subtracted from Gaussian and map templates before they are moved and filtered.
+    reads_map_header : bool
+        A map has the voxel size and the axes of its header; otherwise it fills the box, its sections along x.
     recomputes_offset_above : float
         The offset of the template is recomputed exactly for poses whose squared correlation exceeds this
         (and wherever the residual would not be positive).
@@ -57,6 +63,9 @@ class Conventions:
     degrees_of_freedom_in_band: bool
     weight_is_log_prior: bool
     rounds_to_single: bool
+    atoms_weigh_electrons: bool
+    removes_box_from_templates: bool
+    reads_map_header: bool
     recomputes_offset_above: float
     elementary_charge: float
 
@@ -72,6 +81,9 @@ STANDARD = Conventions(
     degrees_of_freedom_in_band=True,
     weight_is_log_prior=False,
     rounds_to_single=False,
+    atoms_weigh_electrons=True,
+    removes_box_from_templates=False,
+    reads_map_header=True,
     recomputes_offset_above=0.95,
     elementary_charge=1.602176634e-19,
 )
@@ -87,6 +99,9 @@ CRYOLIKE = Conventions(
     degrees_of_freedom_in_band=False,
     weight_is_log_prior=True,
     rounds_to_single=True,
+    atoms_weigh_electrons=False,
+    removes_box_from_templates=True,
+    reads_map_header=False,
     recomputes_offset_above=1.0,
     elementary_charge=1.60217663e-19,
 )

@@ -6,24 +6,27 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import gemmi
 import numpy as np
 import xarray as xr
 from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.archives import write_archive, write_list
+from cryolike_dask.geometry.viewing_angles import viewing_rotation
+from cryolike_dask.io.layout import PARAMETERS as PARAMETERS_FILE
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.io.parameters import write_parameters
-from cryolike_dask.io.stacks import write_image_stack, write_template_stack
-from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.io.star import read_star
+from cryolike_dask.particles.converting import convert_particles
 from cryolike_dask.run_likelihood import (
     configure_displacement,
     configure_likelihood_files,
     run_likelihood_optimal_pose,
 )
-from cryolike_dask.simulate import Poses, draw_optics, draw_poses, hinge, render_particles, with_noise
-from cryolike_dask.structures.atoms import project_atoms, viewing_rotation
+from cryolike_dask.simulate import simulate_particles
+from cryolike_dask.structures.making import make_templates
+
+FloatArray = NDArray[np.float64]
 
 PARAMETERS = ImageParameters(
     n_pixels=48, pixel_size_angstrom=2.5, viewing_distance=0.3, precision="single", atom_shape="gaussian"
@@ -37,10 +40,20 @@ N_STACKS, N_IMAGES_PER_STACK = 4, 64
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What the particles of the demo are: their structure (position in `STRUCTURES`) and pose."""
+    """What the particles of the demo are, as their STAR file says: structure (position in `STRUCTURES`) and pose.
+
+    Attributes
+    ----------
+    structure : (image,) int
+    rotation : (image, 3, 3) float64
+        Columns: the axes of the image in the frame of the structure.
+    displacement_angstrom : (2, image) float64
+        Of the projection before it is turned.
+    """
 
     structure: NDArray[np.int64]
-    poses: Poses
+    rotation: FloatArray
+    displacement_angstrom: FloatArray
 
 
 @dataclass(frozen=True)
@@ -71,47 +84,100 @@ class Outcome:
     results: xr.Dataset
 
 
-def make_demo_inputs(folder: Path, seed: int = 0) -> tuple[LikelihoodFiles, Truth]:
-    """Write templates of both structures and stacks of particles of both, in CryoLike's formats.
+def make_demo_inputs(
+    folder: Path, seed: int = 0, client: Client | None = None, *, progress: bool = True
+) -> tuple[LikelihoodFiles, Truth]:
+    """Write two structures, particles of both as RELION writes them, and templates and image stacks made of these.
 
     Parameters
     ----------
     folder : Path
-        Gets `templates/` and `particles/`; results will go to `likelihood/`.
+        Gets `structures/`, `relion/`, `templates/` and `particles/`; results will go to `likelihood/`.
     seed : int
+    client : distributed.Client, optional
+    progress : bool
     """
+    structures = [folder / "structures" / f"{name}.pdb" for name in STRUCTURES]
+    for path, opening in zip(structures, STRUCTURES.values(), strict=True):
+        write_hinge(path, opening, seed)
+    star = simulate_particles(
+        structures,
+        PARAMETERS,
+        folder / "relion",
+        n_images=N_STACKS * N_IMAGES_PER_STACK,
+        signal_to_noise=SIGNAL_TO_NOISE,
+        max_displacement_pixels=SEARCH.max_displacement_pixels,
+        seed=seed,
+        overwrite=True,
+        client=client,
+        progress=progress,
+    )
     files = configure_likelihood_files(
         folder / "templates", folder / "particles", folder / "likelihood", n_stacks=N_STACKS, i_template="all"
     )
-    rng, grid = np.random.default_rng(seed), PARAMETERS.grid
-    atoms = [hinge(opening, seed=seed) for opening in STRUCTURES.values()]
-    write_parameters(files.folder_templates / "parameters.npz", PARAMETERS)
-    names = [f"templates_fourier_{name}.pt" for name in STRUCTURES]
-    viewing = PARAMETERS.viewing_angles()
-    for name, structure in zip(names, atoms, strict=True):
-        templates = project_atoms(structure, grid, viewing).astype(np.complex64)
-        write_template_stack(files.folder_templates / name, templates, viewing, PARAMETERS, "standard")
-    write_list(files.template_list, names)
+    make_templates(structures, PARAMETERS, folder / "templates", overwrite=True, client=client, progress=progress)
+    convert_particles(
+        star,
+        folder / "templates" / PARAMETERS_FILE,
+        folder / "particles",
+        batch_size=N_IMAGES_PER_STACK,
+        overwrite=True,
+        client=client,
+        progress=progress,
+    )
+    return files, read_truth(star)
 
-    n = N_STACKS * N_IMAGES_PER_STACK
-    truth = Truth(rng.integers(len(atoms), size=n), draw_poses(n, 3.0 * grid.pixel_size_angstrom, rng))
-    optics = draw_optics(n, rng)
-    pixels = np.empty((n, grid.n_pixels, grid.n_pixels))
-    for i, structure in enumerate(atoms):
-        mine = np.flatnonzero(truth.structure == i)
-        pixels[mine] = render_particles(structure, grid, truth.poses.take(mine), optics[mine])
-    values = normalised_stack(with_noise(pixels, SIGNAL_TO_NOISE, rng), grid)
-    for k, rows in enumerate(np.split(np.arange(n), N_STACKS)):
-        write_image_stack(files.image_stack(k)[0], values[rows], optics[rows], PARAMETERS)
-    write_archive(files.folder_particles / "truth.npz", {"structure": truth.structure, **vars(truth.poses)})
-    return files, truth
+
+def write_hinge(path: Path, opening_radian: float, seed: int = 0, n_residues: int = 140) -> None:
+    """Write a small protein-like structure as PDB: two compact lobes of C-alpha atoms, joined by a hinge.
+
+    Parameters
+    ----------
+    path : Path
+    opening_radian : float
+        Angle by which the second lobe is turned about the hinge.
+    seed : int
+        Same seed, same lobes: structures that differ in `opening_radian` alone are conformations of one molecule.
+    n_residues : int
+        Residues in both lobes together.
+    """
+    rng = np.random.default_rng(seed)
+    first = _lobe(n_residues // 2, np.array([19.0, 0.0, 0.0]), np.array([17.0, 10.0, 7.0]), rng)
+    second = _lobe(n_residues - n_residues // 2, np.array([-15.0, 3.0, 0.0]), np.array([13.0, 11.0, 9.0]), rng)
+    second = second @ viewing_rotation(opening_radian, 0.0).T
+    chain = gemmi.Chain("A")
+    for i, position in enumerate([*first[::-1], *second[1:]], start=1):  # they share the residue of the hinge
+        residue, atom = gemmi.Residue(), gemmi.Atom()
+        residue.name, residue.seqid = "LEU", gemmi.SeqId(i, " ")
+        atom.name, atom.element, atom.pos = "CA", gemmi.Element("C"), gemmi.Position(*position.tolist())
+        residue.add_atom(atom)
+        chain.add_residue(residue)
+    model, structure = gemmi.Model(1), gemmi.Structure()
+    model.add_chain(chain)
+    structure.add_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    structure.write_pdb(str(path))
+
+
+def read_truth(star: Path) -> Truth:
+    """Read the true structures and poses from the STAR file of simulated particles."""
+    particles = next(block.columns for block in read_star(star) if block.name == "particles")
+    number = {name: particles[name].astype(np.float64) for name in particles if name != "rlnImageName"}
+    rot, tilt, psi = (np.radians(number[f"rlnAngle{name}"]) for name in ("Rot", "Tilt", "Psi"))
+    x, y = -number["rlnOriginXAngst"], -number["rlnOriginYAngst"]
+    c, s = np.cos(psi), np.sin(psi)
+    return Truth(
+        structure=number["rlnClassNumber"].astype(np.int64) - 1,
+        rotation=viewing_rotation(rot, tilt, psi),
+        displacement_angstrom=np.stack([c * x - s * y, s * x + c * y]),
+    )
 
 
 def run_demo(files: LikelihoodFiles, truth: Truth, client: Client | None = None, *, progress: bool = True) -> Outcome:
     """Run the likelihood of every image under both structures, and hold the results against the truth."""
     start = time.perf_counter()
     results = run_likelihood_optimal_pose(
-        files, files.folder_templates / "parameters.npz", SEARCH, overwrite=True, client=client, progress=progress
+        files, PARAMETERS, SEARCH, overwrite=True, client=client, progress=progress
     ).load()
     seconds = time.perf_counter() - start
     viewing = PARAMETERS.viewing_angles()
@@ -123,23 +189,33 @@ def run_demo(files: LikelihoodFiles, truth: Truth, client: Client | None = None,
         n_displacements=len(SEARCH.grid(PARAMETERS.pixel_size_angstrom)),
         n_rotations=PARAMETERS.n_inplanes,
         seconds=seconds,
-        pose_recovered=float(_pose_recovered(own, truth.poses).mean()),
+        pose_recovered=float(_pose_recovered(own, truth).mean()),
         structure_recovered=float((best.values == truth.structure).mean()),
         results=results,
     )
 
 
-def _pose_recovered(found: xr.Dataset, poses: Poses) -> NDArray[np.bool_]:
+def _pose_recovered(found: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
     """Whether each pose is within one step of the search: in orientation, and along both axes."""
     viewing = PARAMETERS.viewing_angles()
     template = found.optimal_template.values
-    step = PARAMETERS.pixel_size_angstrom * 2 * 3.0 / (SEARCH.n_displacements_x - 1)
-    near = np.abs(found.optimal_displacement_x.values - poses.displacement_x_angstrom) <= step
-    near &= np.abs(found.optimal_displacement_y.values - poses.displacement_y_angstrom) <= step
-    for i in range(len(near)):
-        true = viewing_rotation(poses.azimuth[i], poses.polar[i], poses.gamma[i])
-        gamma = float(found.optimal_inplane_rotation[i])
-        ours = viewing_rotation(viewing.azimuth[template[i]], viewing.polar[template[i]], gamma)
-        angle = np.arccos(np.clip((np.trace(true.T @ ours) - 1) / 2, -1, 1))
-        near[i] &= angle <= PARAMETERS.viewing_distance
+    step = PARAMETERS.pixel_size_angstrom * 2 * SEARCH.max_displacement_pixels / (SEARCH.n_displacements_x - 1)
+    displacement = np.stack([found.optimal_displacement_x.values, found.optimal_displacement_y.values])
+    ours = viewing_rotation(viewing.azimuth[template], viewing.polar[template], found.optimal_inplane_rotation.values)
+    trace = np.einsum("mij,mij->m", truth.rotation, ours)
+    near = np.arccos(np.clip((trace - 1) / 2, -1, 1)) <= PARAMETERS.viewing_distance
+    near &= (np.abs(displacement - truth.displacement_angstrom) <= step).all(axis=0)
     return np.asarray(near, np.bool_)
+
+
+def _lobe(n: int, centre: FloatArray, radii: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """A chain of steps of 3.8 angstrom from the origin that fills an ellipsoid, keeping apart from itself."""
+    chain = np.zeros((n, 3))
+    for i in range(1, n):
+        steps = rng.standard_normal((64, 3))
+        candidates = chain[i - 1] + 3.8 * steps / np.linalg.norm(steps, axis=1, keepdims=True)
+        outside = np.clip(np.linalg.norm((candidates - centre) / radii, axis=1) - 1, 0, None)
+        distances = np.linalg.norm(candidates[:, None] - chain[: max(i - 1, 1)], axis=2)
+        crowding = np.exp(-((distances / 5.0) ** 2)).sum(axis=1)
+        chain[i] = candidates[np.argmin(crowding + 20 * outside)]
+    return chain

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.conventions import ConventionsName, conventions_named
-from cryolike_dask.errors import CannotFitError, InputError
+from cryolike_dask.errors import CannotFitError, GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, need_files
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import Job, describe_inputs
+from cryolike_dask.io.records import Job
 from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.pairs import (
     check_comparable,
@@ -44,12 +44,11 @@ FULL_CORRELATION_COPIES = 2.5
 class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
-    `images` and `templates` are keyed by stack and structure number; `template_files` is the whole list of them;
-    `settings` is what must be the same throughout an output folder.
+    `images` and `templates` are keyed by stack and structure number; `settings` is what must be the same throughout an
+    output folder.
     """
 
     files: LikelihoodFiles
-    template_files: list[Path]
     images: dict[int, ImageStack]
     templates: dict[int, TemplateStack]
     options: dict[str, Any]
@@ -69,19 +68,18 @@ class Run:
 
     def job(self, kind: str, folders: dict[str, str], shape: tuple[int, ...], i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""
-        template_file = self.template_files[i_template]
-        sidecar = template_file.with_suffix(".npz")
-        inputs = [template_file, *([sidecar] if sidecar.is_file() else []), *self.files.image_stack(i_stack)]
+        images, templates = self.images[i_stack], self.templates[i_template]
+        inputs = [s.source.describe(np.arange(len(s))) for s in (templates, images)]
         return Job(
             kind=kind,
-            i_template=i_template,
-            i_stack=i_stack,
+            name=f"template{i_template}-stack_{i_stack:06d}",
+            about={"i_template": i_template, "i_stack": i_stack, "structure": templates.structure},
             outputs={v: self.files.output(i_template, v, folder, i_stack) for v, folder in folders.items()},
             shape=shape,
             record=self.files.record(i_template, i_stack, kind),
             settings=self.settings,
-            precision=resolved_precision(self.templates[i_template], self.options["precision"]),
-            inputs=describe_inputs(inputs),
+            precision=resolved_precision(templates, self.options["precision"]),
+            inputs=[one for stack in inputs for one in stack],
         )
 
 
@@ -94,6 +92,8 @@ def open_run(
     conventions: ConventionsName,
     device: Device,
     precision: Precision,
+    given_images: ImageStack | None,
+    given_templates: TemplateStack | Sequence[TemplateStack] | None,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what headers can tell."""
     need_files(file_config)
@@ -108,10 +108,13 @@ def open_run(
         files = replace(files, i_template=i_template)
     if n_stacks is not None:
         files = replace(files, n_stacks=n_stacks)
-    images = {k: open_images(files, parameters, k) for k in files.stack_numbers()}
-    templates = {i: _displaced(displacer, open_templates(files, parameters, i)) for i in files.structures()}
-    for stack in images.values():
-        check_comparable(stack, next(iter(templates.values())), values)
+    images = _images(files, parameters, given_images)
+    templates = {i: _displaced(displacer, t) for i, t in _templates(files, parameters, given_templates).items()}
+    for stack in templates.values():
+        if stack.grid != parameters.grid:
+            raise GridMismatchError(f"templates lie on {stack.grid}, but the parameters describe {parameters.grid}")
+    for images_of_one in images.values():
+        check_comparable(images_of_one, next(iter(templates.values())), values)
     notes = {n for t in templates.values() for s in images.values() for n in notes_on(s, t, conventions, precision)}
     for note in sorted(notes):
         logger.warning(note)
@@ -120,13 +123,47 @@ def open_run(
         raise InputError("the displacer gives different displacements for different structures")
     return Run(
         files=files,
-        template_files=files.template_files(),
         images=images,
         templates=templates,
         options={"conventions": conventions, "device": device, "precision": precision},
         settings=_settings(tables[0], parameters, conventions),
         displacements=tables[0],
     )
+
+
+def _images(files: LikelihoodFiles, parameters: ImageParameters, given: ImageStack | None) -> dict[int, ImageStack]:
+    """The image stacks of the files, or each chunk of the images given as a stack."""
+    if given is None:
+        return {k: open_images(files, parameters, k) for k in files.stack_numbers()}
+    if not isinstance(given, ImageStack):
+        raise InputError(f"images are a {type(given).__name__}", remedy="Give an ImageStack: open_particles.")
+    if files.folder_particles is not None:
+        raise InputError(
+            f"images are given, and folder_particles={files.folder_particles} too",
+            remedy="Configure the files with folder_particles=None, or leave images out.",
+        )
+    ends = np.cumsum(given.chunks)
+    n = len(ends) if files.n_stacks is None else number("n_stacks", files.n_stacks, whole=True, at_least=1)
+    if n > len(ends):
+        raise InputError(f"n_stacks={n}, but the images have {len(ends)} chunk(s)")
+    return {k: given[ends[k] - given.chunks[k] : ends[k]] for k in range(n)}
+
+
+def _templates(
+    files: LikelihoodFiles, parameters: ImageParameters, given: TemplateStack | Sequence[TemplateStack] | None
+) -> dict[int, TemplateStack]:
+    """The templates of the files, or those given, as far as `i_template` chooses them."""
+    if given is None:
+        return {i: open_templates(files, parameters, i) for i in files.structures()}
+    listed = [given] if isinstance(given, TemplateStack) else list(given)
+    if not listed or not all(isinstance(t, TemplateStack) for t in listed):
+        raise InputError("templates are not TemplateStacks", remedy="Give what open_structures or open_templates give.")
+    if files.folder_templates is not None:
+        raise InputError(
+            f"templates are given, and folder_templates={files.folder_templates} too",
+            remedy="Configure the files with folder_templates=None, or leave templates out.",
+        )
+    return {i: listed[i] for i in files.chosen(len(listed), f"the {len(listed)} structure(s) given")}
 
 
 def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:

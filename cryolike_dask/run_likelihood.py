@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ TASKS_PER_WORKER = 4
 
 
 def configure_likelihood_files(
-    folder_templates: str | Path,
-    folder_particles: str | Path,
+    folder_templates: str | Path | None,
+    folder_particles: str | Path | None,
     folder_output: str | Path,
     *,
     n_stacks: int | None = None,
@@ -55,15 +55,16 @@ def configure_likelihood_files(
 
     Parameters
     ----------
-    folder_templates : path
-        Holds `template_file_list.npy`.
-    folder_particles : path
-        Holds `fft/particles_fourier_stack_NNNNNN.pt` and `.npz`.
+    folder_templates : path or None
+        Holds `template_file_list.npy`. None for a run that is given its templates, as `open_structures` gives them.
+    folder_particles : path or None
+        Holds `fft/particles_fourier_stack_NNNNNN.pt` and `.npz`. None for a run that is given its images, as
+        `open_particles` gives them.
     folder_output : path
     n_stacks : int, optional
         Image stacks 0 to n_stacks - 1; None: all that are there.
     i_template : int, sequence of int, or "all"
-        Entries of the list of templates, one structure each.
+        Entries of the list of templates, or of the templates given, one structure each.
     """
     return LikelihoodFiles(folder_templates, folder_particles, folder_output, n_stacks, i_template)  # type: ignore[arg-type]
 
@@ -99,6 +100,8 @@ def run_likelihood_optimal_pose(
     n_images_per_batch: int | None = None,
     discover_batch_size: bool = False,
     *,
+    images: ImageStack | None = None,
+    templates: TemplateStack | Sequence[TemplateStack] | None = None,
     overwrite: bool = False,
     client: Client | None = None,
     device: Device = "auto",
@@ -124,6 +127,10 @@ def run_likelihood_optimal_pose(
         Tiles inside a task. Never change a result; None lets the kernel choose.
     discover_batch_size : bool
         Find the largest tiles that fit: by trying on a GPU, by free memory on a CPU.
+    images : ImageStack, optional
+        Images instead of those of the files, as `open_particles` gives them; each chunk is a stack.
+    templates : TemplateStack or several, optional
+        Structures instead of those of the files, as `open_structures` gives them; `i_template` counts them.
     overwrite : bool
         Replace results of another search, parameters or conventions in the output folder.
     client : distributed.Client, optional
@@ -149,7 +156,18 @@ def run_likelihood_optimal_pose(
         If the output folder holds results of another run.
     """
     client = active_client(client)
-    run = open_run(file_config, params_input, displacer, i_template, n_stacks, conventions, device, precision)
+    run = open_run(
+        file_config,
+        params_input,
+        displacer,
+        i_template,
+        n_stacks,
+        conventions,
+        device,
+        precision,
+        images,
+        templates,
+    )
     run = run.in_batches(n_templates_per_batch, n_images_per_batch)
 
     def build(images: ImageStack, templates: TemplateStack) -> xr.Dataset:
@@ -171,6 +189,8 @@ def run_likelihood_full_cross_correlation(
     n_images_per_batch: int | None = None,
     discover_batch_size: bool = False,
     *,
+    images: ImageStack | None = None,
+    templates: TemplateStack | Sequence[TemplateStack] | None = None,
     overwrite: bool = False,
     client: Client | None = None,
     device: Device = "auto",
@@ -196,7 +216,18 @@ def run_likelihood_full_cross_correlation(
         As for `run_likelihood_optimal_pose`.
     """
     client = active_client(client)
-    run = open_run(file_config, params_input, displacer, i_template, n_stacks, conventions, device, precision)
+    run = open_run(
+        file_config,
+        params_input,
+        displacer,
+        i_template,
+        n_stacks,
+        conventions,
+        device,
+        precision,
+        images,
+        templates,
+    )
     run = run.in_batches(n_templates_per_batch, n_images_per_batch)
     (variable,) = FULL_CORRELATION_FILES
 
@@ -208,8 +239,8 @@ def run_likelihood_full_cross_correlation(
 
     jobs = {}
     for i, k in run.keys:
-        images, templates = run.images[k], run.templates[i]
-        shape = (len(images), len(templates), len(templates.displacements), templates.grid.n_inplanes)
+        tried = run.templates[i]
+        shape = (len(run.images[k]), len(tried), len(tried.displacements), tried.grid.n_inplanes)
         jobs[i, k] = run.job("full_cross_correlation", FULL_CORRELATION_FILES, shape, i, k)
     refuse_what_cannot_fit(run, jobs, client)
     _execute(run, jobs, build, client, skip_exist, overwrite, progress)

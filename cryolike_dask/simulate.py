@@ -2,70 +2,156 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+import dask
 import numpy as np
+from dask.delayed import Delayed
+from distributed import Client
 from numpy.typing import NDArray
 
-from cryolike_dask.geometry.optics import electron_wavelength_angstrom, optics_table
+from cryolike_dask.errors import InputError, OutputError, number
+from cryolike_dask.execution import active_client, stream
+from cryolike_dask.geometry.optics import OPTICS, optics_table
+from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.structures.atoms import Atoms, viewing_rotation
+from cryolike_dask.io.mrc import write_mrc_stack
+from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.star import write_star
+from cryolike_dask.particles.opening import read_optics
+from cryolike_dask.structures.opening import Models, StructureInput, open_structures
+from cryolike_dask.structures.rendering import Poses, render_particles
+from cryolike_dask.structures.sources import Projections, StructureSource
 
 FloatArray = NDArray[np.float64]
+Noise = Literal["white", "coloured"]
 
-RESIDUE_ELECTRONS = 62.0
-RESIDUE_RADIUS_ANGSTROM = 3.0
+HALF_POWER_ANGSTROM = 20.0
+"""Coloured noise has half of its low-resolution power here."""
+N_FOR_LEVEL = 64
+"""Images that the level of the noise is taken from."""
 
 
 @dataclass(frozen=True, eq=False)
-class Poses:
-    """Where each particle is: the structure is projected, moved by the displacement, then turned by -gamma.
+class Particles:
+    """What particles are: their structures (positions in a list), poses and optics."""
 
-    Attributes
-    ----------
-    azimuth, polar, gamma : (image,) float64, radian
-    displacement_x_angstrom, displacement_y_angstrom : (image,) float64
-    """
-
-    azimuth: FloatArray
-    polar: FloatArray
-    gamma: FloatArray
-    displacement_x_angstrom: FloatArray
-    displacement_y_angstrom: FloatArray
+    which: NDArray[np.int64]
+    poses: Poses
+    optics: NDArray[np.void]
 
     def __len__(self) -> int:
-        return len(self.azimuth)
+        return len(self.which)
 
-    def take(self, rows: NDArray[np.int64]) -> Poses:
-        """Some of the poses."""
-        return Poses(**{name: values[rows] for name, values in vars(self).items()})
+    def take(self, rows: NDArray[np.int64]) -> Particles:
+        """Some of them."""
+        return Particles(self.which[rows], self.poses.take(rows), self.optics[rows])
 
 
-def hinge(opening_radian: float, n_residues: int = 140, seed: int = 0) -> Atoms:
-    """Make a small protein-like structure: two compact lobes of C-alpha atoms, joined by a hinge.
+def simulate_particles(
+    structures: StructureInput | Sequence[StructureInput],
+    params_input: str | Path | ImageParameters,
+    folder_output: str | Path,
+    *,
+    n_images: int = 1000,
+    signal_to_noise: float = 0.1,
+    noise: Noise = "white",
+    populations: Sequence[float] | None = None,
+    max_displacement_pixels: float = 4.0,
+    poses: Poses | None = None,
+    optics: str | Path | NDArray[np.void] | None = None,
+    models: Models = "first",
+    batch_size: int = 1024,
+    seed: int = 0,
+    overwrite: bool = False,
+    client: Client | None = None,
+    progress: bool = True,
+) -> Path:
+    """Simulate a particle set and write it as RELION 3.1 does, the true poses in the STAR file.
+
+    Writes `particles_NNNNNN.mrcs`, and `particles.star` last. The class number of a particle is the position of its
+    structure, from 1 on; angles and origins are the true ones, in RELION's convention.
 
     Parameters
     ----------
-    opening_radian : float
-        Angle by which the second lobe is turned about the hinge.
-    n_residues : int
-        Residues in both lobes together.
+    structures : path, array, Atoms, Volume, folder, or several of these
+        As for `open_structures`.
+    params_input : path or ImageParameters
+        `parameters.npz`, or its content: the box, the pixels, how atoms are made.
+    folder_output : path
+    n_images : int
+    signal_to_noise : float
+        Mean variance of the pixels without noise over the variance of the noise, which is the same for all images.
+    noise : "white" | "coloured"
+        Coloured noise falls off with resolution: half of its power is gone at 20 angstrom.
+    populations : sequence of float, optional
+        Share of each structure; default: all alike.
+    max_displacement_pixels : float
+        Displacements are drawn up to this along each axis.
+    poses : Poses, optional
+        One pose per image instead of drawn ones.
+    optics : path or structured array, optional
+        A STAR or `.cs` file to draw the optics from, or one row of `optics_table` per image. Default: drawn.
+    models : "first" | "all"
+        Of PDB and mmCIF files.
+    batch_size : int
+        Images per `.mrcs` file.
     seed : int
-        Same seed, same lobes: structures that differ in `opening_radian` alone are conformations of one molecule.
+        Same seed, same particles.
+    overwrite : bool
+        Replace the particles in the output folder.
+    client : distributed.Client, optional
+        Where to run; default: the current client, or else the threaded scheduler of this process.
+    progress : bool
+        Show a bar on a terminal or in a notebook.
 
     Returns
     -------
-    Atoms
-        One Gaussian per residue.
+    Path
+        The STAR file.
+
+    Raises
+    ------
+    InputError, InputFileError
+        If a structure or a parameter cannot be used; before anything is written.
+    OutputError
+        If the output folder holds particles.
     """
-    rng = np.random.default_rng(seed)
-    first = _lobe(n_residues // 2, np.array([19.0, 0.0, 0.0]), np.array([17.0, 10.0, 7.0]), rng)
-    second = _lobe(n_residues - n_residues // 2, np.array([-15.0, 3.0, 0.0]), np.array([13.0, 11.0, 9.0]), rng)
-    c, s = np.cos(opening_radian), np.sin(opening_radian)
-    second = second @ np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]]).T
-    positions = np.concatenate([first[::-1], second[1:]])  # they share the residue of the hinge
-    n = len(positions)
-    return Atoms(positions, np.full(n, RESIDUE_ELECTRONS), np.full(n, RESIDUE_RADIUS_ANGSTROM))
+    client = active_client(client)
+    parameters, folder = read_parameters(params_input), Path(folder_output)
+    n = number("n_images", n_images, whole=True, at_least=1)
+    step = number("batch_size", batch_size, whole=True, at_least=1)
+    number("signal_to_noise", signal_to_noise, above=0)
+    number("max_displacement_pixels", max_displacement_pixels, at_least=0)
+    if noise not in get_args(Noise):
+        raise InputError(f"noise={noise!r} is neither white nor coloured")
+    sources = _sources(structures, parameters, models)
+    poses_rng, noise_seed = np.random.default_rng(number("seed", seed, whole=True, at_least=0)), (seed, 1)
+    which = poses_rng.choice(len(sources), size=n, p=_shares(populations, len(sources)))
+    if poses is None:
+        poses = draw_poses(n, max_displacement_pixels * parameters.pixel_size_angstrom, poses_rng)
+    if len(poses) != n:
+        raise InputError(f"{len(poses)} poses, but n_images={n}")
+    particles = Particles(which, poses, _optics(optics, n, poses_rng))
+    star = _claimed(folder, overwrite)
+
+    sample = np.unique(np.linspace(0, n - 1, min(n, N_FOR_LEVEL)).round().astype(np.int64))
+    clean = _rendered(particles.take(sample), sources, parameters.grid)
+    level = float(np.sqrt(clean.var(axis=(1, 2)).mean() / signal_to_noise))
+    graphs = []
+    for k, rows in enumerate(np.split(np.arange(n), np.arange(step, n, step))):
+        batch, path = particles.take(rows), folder / _file_name(k)
+        noise_of_batch = (level, noise, (*noise_seed, k))
+        graphs.append((len(rows), partial(_graph, batch, sources, parameters.grid, noise_of_batch, path)))
+    stream(graphs, client, progress=progress, title="particles")
+    names = [f"{i % step + 1:06d}@{_file_name(i // step)}" for i in range(n)]
+    write_star(star, star_tables(particles, names, parameters))
+    return star
 
 
 def draw_poses(n: int, max_displacement_angstrom: float, rng: np.random.Generator) -> Poses:
@@ -94,76 +180,151 @@ def draw_optics(n: int, rng: np.random.Generator) -> NDArray[np.void]:
     )
 
 
-def render_particles(atoms: Atoms, grid: PolarGrid, poses: Poses, optics: NDArray[np.void]) -> FloatArray:
-    """Render particles without noise: on pixels, filtered on a box twice as wide, cropped.
-
-    Returns
-    -------
-    float64, (image, row, column)
-        x is the column, y the row; bright on dark.
-    """
-    n = grid.n_pixels
-    axis = (np.arange(2 * n) - n) * grid.pixel_size_angstrom
-    inner = slice(n - n // 2, n - n // 2 + n)
-    images = np.empty((len(poses), n, n))
-    for i in range(len(poses)):
-        x, y = _projected(atoms, poses, i)
-        along_x = np.exp(-((axis - x[:, None]) ** 2) / (2 * atoms.radii_angstrom[:, None] ** 2))
-        along_y = np.exp(-((axis - y[:, None]) ** 2) / (2 * atoms.radii_angstrom[:, None] ** 2))
-        mass = atoms.electrons / (2 * np.pi * atoms.radii_angstrom**2)
-        density = (along_y * mass[:, None]).T @ along_x
-        contrast = _contrast_on_pixels(optics[i], 2 * n, grid.pixel_size_angstrom)
-        images[i] = np.fft.ifft2(np.fft.fft2(density) * contrast).real[inner, inner]
-    return images
-
-
-def with_noise(images: FloatArray, signal_to_noise: float, rng: np.random.Generator) -> FloatArray:
-    """Add white noise of one level to all images, so that the level tells nothing of what an image shows.
+def add_noise(
+    images: FloatArray, level: float, kind: str, pixel_size_angstrom: float, rng: np.random.Generator
+) -> FloatArray:
+    """Add noise of one level to all images, so that the level tells nothing of what an image shows.
 
     Parameters
     ----------
     images : (image, row, column)
-    signal_to_noise : float
-        Mean variance of the images over the variance of the noise.
+    level : float
+        Standard deviation of a pixel.
+    kind : "white" | "coloured"
+    pixel_size_angstrom : float
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    float64, (image, row, column)
     """
-    level = np.sqrt(images.var(axis=(1, 2)).mean() / signal_to_noise)
-    noisy: FloatArray = images + level * rng.standard_normal(images.shape)
+    drawn = rng.standard_normal(images.shape)
+    if kind == "coloured":
+        n = images.shape[-1]
+        fy, fx = np.meshgrid(
+            np.fft.fftfreq(n, pixel_size_angstrom), np.fft.rfftfreq(n, pixel_size_angstrom), indexing="ij"
+        )
+        amplitude = 1 / np.sqrt(1 + (fx**2 + fy**2) * HALF_POWER_ANGSTROM**2)
+        drawn = np.fft.irfft2(np.fft.rfft2(drawn) * amplitude, s=(n, n))
+        drawn /= np.sqrt((drawn**2).mean())
+    noisy: FloatArray = images + level * drawn
     return noisy
 
 
-def _projected(atoms: Atoms, poses: Poses, i: int) -> tuple[FloatArray, FloatArray]:
-    projected = atoms.centred @ viewing_rotation(poses.azimuth[i], poses.polar[i])
-    x = projected[:, 0] + poses.displacement_x_angstrom[i]
-    y = projected[:, 1] + poses.displacement_y_angstrom[i]
-    c, s = np.cos(poses.gamma[i]), np.sin(poses.gamma[i])
-    return c * x + s * y, -s * x + c * y
+def star_tables(particles: Particles, names: Sequence[str], parameters: ImageParameters) -> dict[str, dict[str, Any]]:
+    """What a RELION 3.1 STAR file says of particles: its `optics` and `particles` tables."""
+    optics, poses = particles.optics, particles.poses
+    columns = ["voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast"]
+    groups, group = np.unique(optics[columns], return_inverse=True)
+    x, y = poses.shifts_angstrom()
+    degrees = {name: np.degrees(values) for name, values in vars(poses).items() if "angstrom" not in name}
+    return {
+        "optics": {
+            "rlnOpticsGroup": np.arange(len(groups)) + 1,
+            "rlnOpticsGroupName": np.array([f"opticsGroup{i + 1}" for i in range(len(groups))]),
+            "rlnVoltage": groups["voltage_kilovolt"],
+            "rlnSphericalAberration": groups["spherical_aberration_mm"],
+            "rlnAmplitudeContrast": groups["amplitude_contrast"],
+            "rlnImagePixelSize": np.full(len(groups), parameters.pixel_size_angstrom),
+            "rlnImageSize": np.full(len(groups), parameters.n_pixels),
+            "rlnImageDimensionality": np.full(len(groups), 2),
+        },
+        "particles": {
+            "rlnImageName": np.array(names),
+            "rlnOpticsGroup": group.ravel() + 1,
+            "rlnDefocusU": optics["defocus_u_angstrom"],
+            "rlnDefocusV": optics["defocus_v_angstrom"],
+            "rlnDefocusAngle": np.degrees(optics["defocus_angle_radian"]),
+            "rlnPhaseShift": np.degrees(optics["phase_shift_radian"]),
+            "rlnCtfBfactor": optics["b_factor_angstrom2"],
+            "rlnCtfScalefactor": optics["scale"],
+            "rlnAngleRot": degrees["azimuth"],
+            "rlnAngleTilt": degrees["polar"],
+            "rlnAnglePsi": degrees["gamma"],
+            "rlnOriginXAngst": -x,
+            "rlnOriginYAngst": -y,
+            "rlnClassNumber": particles.which + 1,
+            "rlnRandomSubset": np.arange(len(names)) % 2 + 1,
+        },
+    }
 
 
-def _contrast_on_pixels(optics: np.void, n: int, pixel_size_angstrom: float) -> FloatArray:
-    frequency = np.fft.fftfreq(n, pixel_size_angstrom)
-    fx, fy = np.meshgrid(frequency, frequency)
-    f2, angle = fx**2 + fy**2, np.arctan2(fy, fx)
-    u, v = optics["defocus_u_angstrom"], optics["defocus_v_angstrom"]
-    defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (angle - optics["defocus_angle_radian"]))
-    wavelength = electron_wavelength_angstrom(optics["voltage_kilovolt"])
-    chi = (
-        np.pi / 2 * optics["spherical_aberration_mm"] * 1e7 * wavelength**3 * f2**2 - np.pi * wavelength * f2 * defocus
-    )
-    chi = chi - optics["phase_shift_radian"]
-    amplitude = optics["amplitude_contrast"]
-    contrast = -np.sqrt(1 - amplitude**2) * np.sin(chi) + amplitude * np.cos(chi)
-    filtered: FloatArray = contrast * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] * f2 / 4)
-    return filtered
+def _sources(structures: Any, parameters: ImageParameters, models: Models) -> list[StructureSource]:
+    """Where the structures come from, without their templates."""
+    opened = [stack.source for stack in open_structures(structures, parameters, models=models)]
+    return [source.structure for source in opened if isinstance(source, Projections)]
 
 
-def _lobe(n: int, centre: FloatArray, radii: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A chain of steps of 3.8 angstrom from the origin that fills an ellipsoid, keeping apart from itself."""
-    chain = np.zeros((n, 3))
-    for i in range(1, n):
-        steps = rng.standard_normal((64, 3))
-        candidates = chain[i - 1] + 3.8 * steps / np.linalg.norm(steps, axis=1, keepdims=True)
-        outside = np.clip(np.linalg.norm((candidates - centre) / radii, axis=1) - 1, 0, None)
-        distances = np.linalg.norm(candidates[:, None] - chain[: max(i - 1, 1)], axis=2)
-        crowding = np.exp(-((distances / 5.0) ** 2)).sum(axis=1)
-        chain[i] = candidates[np.argmin(crowding + 20 * outside)]
-    return chain
+def _shares(populations: Sequence[float] | None, n: int) -> FloatArray | None:
+    if populations is None:
+        return None
+    shares = np.array([number("populations", share, at_least=0) for share in populations])
+    if len(shares) != n or shares.sum() <= 0:
+        raise InputError(f"populations={list(populations)} for {n} structure(s)", remedy="Give one share for each.")
+    normalised: FloatArray = shares / shares.sum()
+    return normalised
+
+
+def _optics(given: Any, n: int, rng: np.random.Generator) -> NDArray[np.void]:
+    """Optics of each image: drawn, as given, or drawn from those of a particle set."""
+    if given is None:
+        return draw_optics(n, rng)
+    if isinstance(given, (str, Path)):
+        recorded = read_optics(given)
+        return recorded[rng.integers(len(recorded), size=n)]
+    if not isinstance(given, np.ndarray) or given.dtype != OPTICS or given.shape != (n,):
+        raise InputError(f"optics for {n} images are needed", remedy="Make them with optics_table, or name a file.")
+    return given
+
+
+def _claimed(folder: Path, overwrite: bool) -> Path:
+    """The STAR file to write; what describes former particles goes first, so that it never describes new ones."""
+    star = folder / "particles.star"
+    there = [path for path in (star, *sorted(folder.glob("particles_??????.mrcs"))) if path.exists()]
+    if there and not overwrite:
+        raise OutputError(
+            "holds particles already",
+            source=folder,
+            remedy="Choose another folder, or pass overwrite=True (--overwrite) to replace them.",
+        )
+    for path in there:
+        path.unlink()
+    return star
+
+
+def _file_name(k: int) -> str:
+    return f"particles_{k:06d}.mrcs"
+
+
+def _rendered(particles: Particles, sources: Sequence[StructureSource], grid: PolarGrid) -> FloatArray:
+    """Particles without noise, each of its own structure."""
+    images = np.empty((len(particles), grid.n_pixels, grid.n_pixels))
+    for i in np.unique(particles.which):
+        rows = np.flatnonzero(particles.which == i)
+        images[rows] = render_particles(sources[i].load(), grid, particles.poses.take(rows), particles.optics[rows])
+    return images
+
+
+def _graph(
+    particles: Particles,
+    sources: Sequence[StructureSource],
+    grid: PolarGrid,
+    noise: tuple[float, str, tuple[int, ...]],
+    path: Path,
+) -> Delayed:
+    key = f"simulate-{path.stem}-{uuid.uuid4().hex}"
+    return dask.delayed(_write_batch)(particles, sources, grid, noise, path, dask_key_name=key)
+
+
+def _write_batch(
+    particles: Particles,
+    sources: Sequence[StructureSource],
+    grid: PolarGrid,
+    noise: tuple[float, str, tuple[int, ...]],
+    path: Path,
+) -> int:
+    level, kind, seed = noise
+    clean = _rendered(particles, sources, grid)
+    noisy = add_noise(clean, level, kind, grid.pixel_size_angstrom, np.random.default_rng(seed))
+    write_mrc_stack(path, noisy.astype(np.float32), grid.pixel_size_angstrom)
+    return len(particles)

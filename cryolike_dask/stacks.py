@@ -23,7 +23,7 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.layout import LikelihoodFiles, need_files
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.sources import ArraySource, Files, InMemory, Subset, lazy_array
+from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
 from cryolike_dask.io.stacks import open_image_stack, open_template_stack
 
 
@@ -102,7 +102,7 @@ class ImageStack:
             raise InputError(f"images[...]: {error}") from error
         return replace(
             self,
-            source=Subset(self.source, chosen),
+            source=self.source.subset(chosen),
             optics=self.optics[chosen],
             stack=self.stack[chosen],
             image_in_stack=self.image_in_stack[chosen],

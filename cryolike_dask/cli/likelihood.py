@@ -1,32 +1,27 @@
-"""The command line. The only file that prints."""
+"""Commands that compute likelihoods."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask import __version__
-from cryolike_dask.errors import CryolikeError, InputError
-
-app = typer.Typer(
-    help="Image-to-structure likelihoods for cryo-EM.",
-    no_args_is_help=True,
-    rich_markup_mode=None,  # the panels cut the names of options
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from cryolike_dask.cli.app import (
+    Conventions,
+    ConventionsOption,
+    Scheduler,
+    Workers,
+    app,
+    client_for,
+    errors_for_people,
+    out,
 )
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+from cryolike_dask.errors import InputError
 
 
 class Device(StrEnum):
@@ -37,15 +32,20 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-class Conventions(StrEnum):
-    """Whose numbers."""
-
-    standard = "standard"
-    cryolike = "cryolike"
-
-
-TemplatesFolder = Annotated[Path, typer.Option("--templates", help="Folder with template_file_list.npy.")]
-ParticlesFolder = Annotated[Path, typer.Option("--particles", help="Folder with fft/particles_fourier_stack_*.")]
+TemplatesFolder = Annotated[
+    Path,
+    typer.Option(
+        "--templates",
+        help="Folder with template_file_list.npy; or a structure file, or a folder of them, projected while it runs.",
+    ),
+]
+ParticlesFolder = Annotated[
+    Path,
+    typer.Option(
+        "--particles",
+        help="Folder with fft/particles_fourier_stack_*; or a .star or .cs file, read while it runs.",
+    ),
+]
 OutputFolder = Annotated[Path, typer.Option("--output", help="Folder for the results; it is created.")]
 ParametersFile = Annotated[
     Path | None, typer.Option("--parameters", help="parameters.npz; default: the one in the templates folder.")
@@ -59,23 +59,6 @@ Discover = Annotated[bool, typer.Option(help="Find the largest tiles that fit in
 SkipExist = Annotated[bool, typer.Option(help="Leave complete results of these very inputs and settings alone.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace results of another search or conventions in the output folder.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto: the GPU of each worker, if it has one.")]
-ConventionsOption = Annotated[Conventions, typer.Option(help="cryolike: CryoLike's numbers, its errors included.")]
-Workers = Annotated[
-    int | None, typer.Option(help="Worker processes. Default: one per GPU, or per core; 0: none, this process alone.")
-]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://host:port.")]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        out.print(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()], force=True)
-    logging.getLogger("cryolike_dask").setLevel(logging.INFO)
 
 
 @app.command("optimal-pose")
@@ -140,11 +123,11 @@ def demo(
     scheduler: Scheduler = None,
 ) -> None:
     """Two conformations, noisy particles of both: which particle is which? Made from a seed, run for real."""
-    with _errors_for_people(), _client(workers, scheduler) as client:
+    with errors_for_people(), client_for(workers, scheduler) as client:
         from cryolike_dask.demo import SIGNAL_TO_NOISE, STRUCTURES, make_demo_inputs, run_demo
 
-        out.print(f"Making structures, templates and particles in {escape(str(output))} (seed {seed}) ...")
-        files, truth = make_demo_inputs(output, seed)
+        out.print(f"Making structures, particles and templates in {escape(str(output))} (seed {seed}) ...")
+        files, truth = make_demo_inputs(output, seed, client)
         out.print(
             f"{len(truth.structure)} particles of {len(STRUCTURES)} conformations ({', '.join(STRUCTURES)}), "
             f"signal to noise {SIGNAL_TO_NOISE}, astigmatic optics. Comparing each with both ..."
@@ -170,13 +153,20 @@ def demo(
 
 def _run(run: Callable[..., Any], **options: Any) -> None:
     """Run one of the run_likelihood_* functions with the options of its command."""
+    from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST
+    from cryolike_dask.particles.opening import open_particles
     from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
+    from cryolike_dask.structures.opening import open_structures
 
     resume = "What was written is complete; run the same command with --skip-exist to go on."
-    with _errors_for_people(resume), _client(options["workers"], options["scheduler"]) as client:
+    with errors_for_people(resume), client_for(options["workers"], options["scheduler"]) as client:
+        templates, particles = options["templates"], options["particles"]
+        parameters = options["parameters"] or templates / PARAMETERS
+        in_files = (templates / TEMPLATE_LIST).is_file() or not templates.exists()
+        converted = particles.is_dir() and not list(particles.glob("*.cs"))
         files = configure_likelihood_files(
-            options["templates"],
-            options["particles"],
+            templates if in_files else None,
+            particles if converted else None,
             options["output"],
             n_stacks=options["n_stacks"],
             i_template=_structures(options["i_template"]),
@@ -187,55 +177,16 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
         passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "skip_exist", "overwrite")
         results = run(
             files,
-            options["parameters"] or files.folder_templates / "parameters.npz",
+            parameters,
             search,
+            templates=None if in_files else open_structures(templates, parameters),
+            images=None if converted else open_particles(particles, parameters),
             client=client,
             device=str(options["device"]),
             conventions=str(options["conventions"]),
             **{name: options[name] for name in passed},
         )
         out.print(f"{results.sizes['image']} images: results are in {escape(str(files.folder_output))}")
-
-
-@contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
-    """The client to run on: of a running scheduler, of a cluster on this machine, or none."""
-    if scheduler is not None and workers is not None:
-        raise InputError("--workers and --scheduler exclude each other")
-    if workers == 0:
-        yield None
-    elif scheduler is not None:
-        from distributed import Client
-
-        try:
-            client = Client(scheduler, timeout=5)
-        except (OSError, TypeError, ValueError) as error:
-            raise InputError(f"--scheduler {scheduler}: {error}", remedy="Give tcp://host:port.") from error
-        with client:
-            yield client
-    else:
-        from cryolike_dask.cluster import local_cluster
-
-        logging.getLogger("distributed").setLevel(logging.WARNING)
-        with local_cluster(workers) as client:
-            err.print(f"dashboard: {client.dashboard_link}", style="dim")
-            yield client
-
-
-@contextmanager
-def _errors_for_people(when_stopped: str = "") -> Iterator[None]:
-    """Print what went wrong in one piece instead of a traceback."""
-    try:
-        yield
-    except CryolikeError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
-    except OSError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        err.print(f"Stopped. {when_stopped}")
-        raise typer.Exit(130) from None
 
 
 def _structures(text: str) -> int | list[int] | Literal["all"]:
@@ -246,13 +197,3 @@ def _structures(text: str) -> int | list[int] | Literal["all"]:
     except ValueError:
         raise InputError(f"--i-template {text!r}", remedy='Give a number, several as "0,2", or "all".') from None
     return numbers[0] if len(numbers) == 1 else numbers
-
-
-def _handler() -> logging.Handler:
-    if sys.stderr.isatty():
-        return RichHandler(console=err, show_path=False, show_time=False)
-    return logging.StreamHandler(sys.stderr)
-
-
-if __name__ == "__main__":
-    app()

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.errors import InputError, number
 
@@ -40,6 +40,33 @@ class ViewingAngles:
     def __len__(self) -> int:
         return len(self.weight)
 
+    def take(self, rows: NDArray[np.int64]) -> ViewingAngles:
+        """Some of the directions."""
+        return ViewingAngles(self.azimuth[rows], self.polar[rows], self.weight[rows])
+
+    def in_single_precision(self) -> ViewingAngles:
+        """The same directions with their angles rounded to float32, held in float64."""
+        azimuth, polar = (v.astype(np.float32).astype(np.float64) for v in (self.azimuth, self.polar))
+        return ViewingAngles(azimuth, polar, self.weight)
+
+    def rotations(self) -> FloatArray:
+        """Rz(azimuth) Ry(polar) of each direction, (template, 3, 3)."""
+        return viewing_rotation(self.azimuth, self.polar)
+
+
+def viewing_rotation(azimuth: ArrayLike, polar: ArrayLike, gamma: ArrayLike = 0.0) -> FloatArray:
+    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the frame of the structure.
+
+    Parameters
+    ----------
+    azimuth, polar, gamma : float or array, radian
+
+    Returns
+    -------
+    float64, (..., 3, 3)
+    """
+    return _about_z(azimuth) @ _about_y(polar) @ _about_z(gamma)
+
 
 def viewing_grid(viewing_distance: float) -> ViewingAngles:
     """Lay circles of equal polar angle over the sphere, about `viewing_distance` apart.
@@ -67,3 +94,52 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
         polar.append(np.full(n, angle))
         weight.append(np.full(n, polar_weight * 2 * np.pi / n))
     return ViewingAngles(np.concatenate(azimuth), np.concatenate(polar), np.concatenate(weight))
+
+
+def healpix_grid(order: int) -> ViewingAngles:
+    """Give the pixel centres of a HEALPix sphere, ring by ring from the north pole, all of equal weight.
+
+    Parameters
+    ----------
+    order : int
+        12 * 4**order directions: 0 gives 12 of them 58.6 degrees apart, 3 (RELION's 7.5 degrees) 768, 4 3072.
+
+    Returns
+    -------
+    ViewingAngles
+
+    Notes
+    -----
+    K. M. Gorski et al., Astrophys. J. 622, 759 (2005), equations 2 to 9.
+    """
+    order = number("order", order, whole=True, at_least=0)
+    if order > 8:
+        raise InputError(f"order={order} gives {12 * 4**order} viewing directions", remedy="Give 0 to 8.")
+    n = 2**order
+    cosines, azimuths = [], []
+    for ring in range(1, 4 * n):
+        to_pole = min(ring, 4 * n - ring)
+        if to_pole < n:  # polar caps: rings of 4, 8, ... pixels
+            cosine, n_on_ring, offset = 1 - to_pole**2 / (3 * n**2), 4 * to_pole, 0.5
+        else:
+            cosine, n_on_ring, offset = abs(4 / 3 - 2 * ring / (3 * n)), 4 * n, (ring - n + 1) % 2 / 2
+        cosines.append(np.full(n_on_ring, math.copysign(cosine, 2 * n - ring)))
+        azimuths.append(2 * np.pi * (np.arange(n_on_ring) + offset) / n_on_ring)
+    azimuth = np.concatenate(azimuths)
+    weight = np.full(len(azimuth), 4 * np.pi / len(azimuth))
+    return ViewingAngles(azimuth, np.arccos(np.concatenate(cosines)), weight)
+
+
+def _about_z(angle: ArrayLike) -> FloatArray:
+    c, s, o = _cos_sin_zero(angle)
+    return np.stack([c, -s, o, s, c, o, o, o, o + 1], axis=-1).reshape(*c.shape, 3, 3)
+
+
+def _about_y(angle: ArrayLike) -> FloatArray:
+    c, s, o = _cos_sin_zero(angle)
+    return np.stack([c, o, s, o, o + 1, o, -s, o, c], axis=-1).reshape(*c.shape, 3, 3)
+
+
+def _cos_sin_zero(angle: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    values = np.asarray(angle, np.float64)
+    return np.cos(values), np.sin(values), np.zeros_like(values)

@@ -32,6 +32,8 @@ FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 
 STACK_NAME = re.compile(r"particles_fourier_stack_[0-9]{6}\.(pt|npz)")
 
+TEMPLATE_LIST, PARAMETERS = "template_file_list.npy", "parameters.npz"
+
 STEM_SUFFIX = {labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier", labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier"}
 
 
@@ -41,15 +43,17 @@ class LikelihoodFiles:
 
     Attributes
     ----------
-    folder_templates, folder_particles, folder_output : Path
+    folder_templates, folder_particles : Path or None
+        None: the run is given templates or images that are not in files; results are found by what is in the output.
+    folder_output : Path
     n_stacks : int or None
         How many image stacks, from number 0 on; None: all that are there.
     i_template : int, sequence of int, or "all"
-        Which entries of `template_file_list.npy`.
+        Which entries of `template_file_list.npy`, or of the structures given.
     """
 
-    folder_templates: Path
-    folder_particles: Path
+    folder_templates: Path | None
+    folder_particles: Path | None
     folder_output: Path
     n_stacks: int | None = None
     i_template: Templates = 0
@@ -57,6 +61,8 @@ class LikelihoodFiles:
     def __post_init__(self) -> None:
         for name in ("folder_templates", "folder_particles", "folder_output"):
             value = getattr(self, name)
+            if value is None and name != "folder_output":
+                continue
             if not isinstance(value, (str, Path)):
                 raise InputError(f"{name}={value!r} is not a path")
             object.__setattr__(self, name, Path(value))
@@ -64,7 +70,7 @@ class LikelihoodFiles:
     @property
     def template_list(self) -> Path:
         """The list of template files."""
-        return self.folder_templates / "template_file_list.npy"
+        return _needed(self.folder_templates, "folder_templates") / TEMPLATE_LIST
 
     @property
     def displacements(self) -> Path:
@@ -73,7 +79,7 @@ class LikelihoodFiles:
 
     def image_stack(self, i_stack: int) -> tuple[Path, Path]:
         """The tensor and the metadata of an image stack."""
-        tensor = self.folder_particles / "fft" / f"particles_fourier_stack_{i_stack:06d}.pt"
+        tensor = image_stack_file(_needed(self.folder_particles, "folder_particles"), i_stack)
         return tensor, tensor.with_suffix(".npz")
 
     def output(self, i_template: int, variable: str, folder: str, i_stack: int) -> Path:
@@ -94,11 +100,12 @@ class LikelihoodFiles:
         InputFileError
             If any tensor or metadata file is missing; names all of them.
         """
+        if self.folder_particles is None:
+            done = [int(p.stem[-6:]) for p in self.folder_output.glob("template*/done/*stack_??????.json")]
+            return list(range(max(done, default=0) + 1 if self.n_stacks is None else self.n_stacks))
         n = self.n_stacks
         if n is None:
-            found = (self.folder_particles / "fft").glob("particles_fourier_stack_??????.*")
-            numbers = [int(p.stem[-6:]) for p in found if STACK_NAME.fullmatch(p.name)]
-            n = max(numbers, default=0) + 1
+            n = max(image_stack_numbers(self.folder_particles), default=0) + 1
         n = number("n_stacks", n, whole=True, at_least=1)
         missing = [path for i in range(n) for path in self.image_stack(i) if not path.is_file()]
         if missing:
@@ -116,8 +123,9 @@ class LikelihoodFiles:
             If the list or a file is missing, or a name fits two different files.
         """
         found, missing = [], []
+        folder = self.template_list.parent
         for name in read_list(self.template_list):
-            candidates = [p for p in (Path(name), self.folder_templates / name) if _is_file(p)]
+            candidates = [p for p in (Path(name), folder / name) if _is_file(p)]
             if len(candidates) == 2 and not candidates[0].samefile(candidates[1]):
                 raise InputFileError(
                     f"{name} is both {candidates[0].absolute()} and {candidates[1].absolute()}",
@@ -127,7 +135,7 @@ class LikelihoodFiles:
             if candidates:
                 found.append(candidates[0])
             else:
-                missing.append(self.folder_templates / name)
+                missing.append(folder / name)
         if missing:
             raise missing_files(missing, f"Make the templates again, or correct {self.template_list}.")
         return found
@@ -140,7 +148,15 @@ class LikelihoodFiles:
         InputError
             If a number is beyond the list of templates.
         """
+        if self.folder_templates is None:
+            numbers = [int(p.name.removeprefix("template")) for p in self.folder_output.glob("template*[0-9]")]
+            n = max(numbers, default=0) + 1
+            return self.chosen(n, f"{self.folder_output}, which has results of {n} structure(s)")
         n = len(self.template_files())
+        return self.chosen(n, f"{self.template_list}, which lists {n} template file(s)")
+
+    def chosen(self, n: int, where: str) -> list[int]:
+        """The numbers that `i_template` names among `n` structures, which stand in `where`."""
         if isinstance(self.i_template, str):
             if self.i_template != "all":
                 raise InputError(f"i_template={self.i_template!r}", remedy='Give a number, a list, or "all".')
@@ -153,16 +169,43 @@ class LikelihoodFiles:
         for i in wanted:
             if not 0 <= number("i_template", i, whole=True) < n:
                 raise InputError(
-                    f"i_template={i} is not in {self.template_list}, which lists {n} template file(s)",
+                    f"i_template={i} is not in {where}",
                     remedy=f"Give 0 to {n - 1}.",
                 )
         return [int(i) for i in wanted]
+
+
+def image_stack_file(folder: Path, i_stack: int) -> Path:
+    """The images of a stack on the Fourier polar grid; their metadata lie beside it, as `.npz`."""
+    return folder / "fft" / f"particles_fourier_stack_{i_stack:06d}.pt"
+
+
+def pixel_stack_file(folder: Path, i_stack: int) -> Path:
+    """The pixels of a stack."""
+    return folder / "phys" / f"particles_phys_stack_{i_stack:06d}.pt"
+
+
+def image_stack_numbers(folder: Path) -> list[int]:
+    """The numbers of the stacks in a folder, those included of which only one file is there."""
+    found = (folder / "fft").glob("particles_fourier_stack_??????.*")
+    return sorted({int(p.stem[-6:]) for p in found if STACK_NAME.fullmatch(p.name)})
+
+
+def template_file(folder: Path, name: str) -> Path:
+    """The templates of a structure; what is known of them lies beside, as `.npz`."""
+    return folder / f"templates_fourier_{name}.pt"
 
 
 def need_files(value: object) -> None:
     """Refuse what is not a `LikelihoodFiles`."""
     if not isinstance(value, LikelihoodFiles):
         raise InputError(f"file_config is a {type(value).__name__}", remedy="Make it with configure_likelihood_files.")
+
+
+def _needed(folder: Path | None, name: str) -> Path:
+    if folder is None:
+        raise InputError(f"{name} is None", remedy="Configure it with configure_likelihood_files.")
+    return folder
 
 
 def _is_file(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cryolike_dask.errors import InputError, InputFileError, number
-from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.parameters import ImageParameters, Precision
 from cryolike_dask.io.archives import read_archive, write_archive
 
 OPTIONAL = ("atom_radii", "atom_selection")
@@ -24,6 +24,80 @@ REQUIRED = (
     "use_protein_residue_model",
     "atom_shape",
 )
+
+
+def make_parameters(
+    n_pixels: int,
+    pixel_size_angstrom: float,
+    precision: Precision = "default",
+    resolution_factor: float = 1.0,
+    viewing_distance: float | None = None,
+    n_inplanes: int | None = None,
+    atom_radii: float | None = None,
+    atom_selection: str | None = None,
+    use_protein_residue_model: bool = True,
+    atom_shape: str = "default",
+    *,
+    path: str | Path | None = None,
+) -> ImageParameters:
+    """Describe the grid that images and templates share, and how templates are made from atoms.
+
+    Parameters
+    ----------
+    n_pixels : int
+        Pixels along a side of the images.
+    pixel_size_angstrom : float
+    precision : "default" | "single" | "double"
+        "default" is the precision of the data found, single where there is none.
+    resolution_factor : float
+        Band limit as a fraction of the Nyquist frequency: 1 uses all of it, 0.5 half.
+    viewing_distance : float, optional
+        Distance of viewing directions, radian; default 1 / (4 pi resolution_factor), which is 2370 directions at
+        full resolution.
+    n_inplanes : int, optional
+        In-plane angles, an even number; default 2 n_pixels.
+    atom_radii : float, optional
+        One radius for all atoms or residues, angstrom; default: that of each residue, or else of each element.
+    atom_selection : str, optional
+        Such as "name CA", "resname GLY ALA and not chain B", "resid 10-50"; default: everything.
+    use_protein_residue_model : bool
+        One sphere per residue, on its C-alpha; otherwise all atoms.
+    atom_shape : "gaussian" | "hard-sphere" | "default"
+        "default" is hard-sphere. A Gaussian's standard deviation is the radius.
+    path : path, optional
+        Where to write `parameters.npz`.
+
+    Returns
+    -------
+    ImageParameters
+
+    Raises
+    ------
+    InputError
+        If a value cannot be used.
+    """
+    n_pixels = number("n_pixels", n_pixels, whole=True, at_least=1)
+    factor = number("resolution_factor", resolution_factor, above=0)
+    if factor > 1:
+        raise InputError(f"resolution_factor={factor:g} is beyond the Nyquist frequency", remedy="Give 1 or less.")
+    for name, value in (("viewing_distance", viewing_distance), ("atom_radii", atom_radii)):
+        if value is not None:
+            number(name, value, above=0)
+    parameters = ImageParameters(
+        n_pixels=n_pixels,
+        pixel_size_angstrom=number("pixel_size_angstrom", pixel_size_angstrom, above=0),
+        radius_max=factor * n_pixels / 4,
+        n_inplanes=0 if n_inplanes is None else number("n_inplanes", n_inplanes, whole=True, at_least=1),
+        precision=precision,
+        viewing_distance=viewing_distance or 0.0,
+        atom_radii=atom_radii,
+        atom_selection=atom_selection,
+        use_protein_residue_model=bool(use_protein_residue_model),
+        atom_shape=atom_shape,
+    )
+    if path is not None:
+        write_parameters(path, parameters)
+    return parameters
 
 
 def read_parameters(params_input: str | Path | ImageParameters) -> ImageParameters:

@@ -7,62 +7,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.io.tensors import open_tensor
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image stack under one structure: what is to be written, where, and from what.
+    """What is to be written, where, and from what: an image stack under a structure, or an input file of a run.
 
     Attributes
     ----------
     kind : str
-        "optimal_pose" or "full_cross_correlation".
-    i_template, i_stack : int
+        "optimal_pose", "full_cross_correlation", "templates" or "particles".
+    name : str
+        How the job is called on the dashboard and in messages.
+    about : dict
+        What the record says of it besides: the numbers of its stack and structure, and their names.
     outputs : dict of variable name to Path
     shape : tuple of int
-        Of every output.
+        Of the outputs that are results; an input file of a run has the shape of its tensor.
     record : Path
     settings : dict
-        Search, parameters and conventions: what must be the same throughout an output folder.
+        Search, parameters, conventions and the like: what must be the same throughout an output folder.
     precision : "single" | "double"
     inputs : list of dict
-        Name, size and time of every input file; contents are never hashed on the way.
+        Name, size and time of every input file; contents of files are never hashed on the way.
     """
 
     kind: str
-    i_template: int
-    i_stack: int
+    name: str
+    about: dict[str, Any]
     outputs: dict[str, Path]
     shape: tuple[int, ...]
     record: Path
     settings: dict[str, Any]
     precision: str
     inputs: list[dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """How the job is called on the dashboard and in messages."""
-        return f"template{self.i_template}-stack_{self.i_stack:06d}"
-
-
-def describe_inputs(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Name, size and time of input files."""
-    described = []
-    for path in paths:
-        status = path.stat()
-        described.append({"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns})
-    return described
 
 
 def write_record(job: Job, details: Mapping[str, Any]) -> None:
@@ -71,8 +59,7 @@ def write_record(job: Job, details: Mapping[str, Any]) -> None:
     record = {
         "format": FORMAT,
         "kind": job.kind,
-        "i_template": job.i_template,
-        "i_stack": job.i_stack,
+        **job.about,
         "shape": list(job.shape),
         "settings": job.settings,
         "precision": job.precision,
@@ -97,12 +84,6 @@ def why_not_done(job: Job) -> str | None:
         if record.get(name) != value:
             return f"the {name} of the results are others than those of this run"
     for name, path in job.outputs.items():
-        try:
-            shape = open_tensor(path).shape
-        except InputFileError:
-            return f"{path.name} is damaged"
-        if shape != job.shape:
-            return f"{path.name} has shape {shape} instead of {job.shape}"
         if _listed_outputs(record).get(name, {}).get("sha256") != _checksum(path):
             return f"{path.name} is not the file that the record describes"
     return None

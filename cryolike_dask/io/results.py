@@ -88,15 +88,14 @@ def _open(
     missing = [path for group in paths.values() for path in group if not path.is_file()]
     if missing:
         raise missing_files(missing, "Run the likelihood for these stacks first.")
-    names = [p.stem.removeprefix("templates_fourier_") for p in files.template_files()]
-    n_images = [open_tensor(files.image_stack(k)[0]).shape[0] for k in numbers]
+    n_images = [open_tensor(files.image_stack(k)[0]).shape[0] for k in numbers] if files.folder_particles else None
     datasets = []
     for i in structures:
         data = {}
         for stored, (name, dims) in variables.items():
             source = Files(tuple(open_tensor(path, n_dims=len(dims)) for path in paths[i, stored]))
             sizes = tuple(part.shape[0] for part in source.parts)
-            for part, size in zip(source.parts, n_images, strict=True):
+            for part, size in zip(source.parts, n_images or sizes, strict=True):
                 if part.shape[0] != size:
                     raise InputFileError(
                         f"holds {part.shape[0]} images, but their stack holds {size}",
@@ -104,12 +103,19 @@ def _open(
                         remedy="Run the likelihood for this stack again.",
                     )
             data[name] = (dims, lazy_array(source, sizes, f"read-{name}"), labels.ATTRIBUTES[name])
-        coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: names[i]}
         record = read_record(files.record(i, numbers[0], kind)) or {}
+        coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: _structure(files, i, record)}
         datasets.append(xr.Dataset(data, coords=coords, attrs=_attributes(record)))
     if np.ndim(files.i_template) == 0 and files.i_template != "all":
         return datasets[0]
     return xr.concat(datasets, dim=labels.STRUCTURE, combine_attrs="drop_conflicts")
+
+
+def _structure(files: LikelihoodFiles, i_template: int, record: dict[str, Any]) -> str:
+    """The name of a structure: that of its template file, or else that of its record."""
+    if files.folder_templates is None:
+        return str(record.get("structure", f"template{i_template}"))
+    return files.template_files()[i_template].stem.removeprefix("templates_fourier_")
 
 
 def _attributes(record: dict[str, Any]) -> dict[str, Any]:

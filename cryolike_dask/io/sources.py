@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import dask.array as da
@@ -26,6 +28,12 @@ class ArraySource(Protocol):
 
     def locate(self, row: int) -> tuple[str, int]:
         """The file of a row, and its position there."""
+
+    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """What rows are made from, for completion records: files by name, size and time, arrays by checksum."""
+
+    def subset(self, rows: NDArray[np.int64]) -> ArraySource:
+        """These rows as a source, which carries what these rows need and no more."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,23 @@ class Files:
             row -= part.shape[0]
         raise IndexError(row)
 
+    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The files of rows, and the `.npz` files beside them."""
+        ends = np.cumsum([p.shape[0] for p in self.parts])
+        paths = [Path(self.parts[i].path) for i in np.unique(np.searchsorted(ends, rows, side="right"))]
+        both = (p for path in paths for p in (path, path.with_suffix(".npz")))
+        return [describe_file(path) for path in both if path.is_file()]
+
+    def subset(self, rows: NDArray[np.int64]) -> ArraySource:
+        """These rows, of the files that hold them."""
+        sizes = np.array([p.shape[0] for p in self.parts])
+        ends = np.cumsum(sizes)
+        part_of_row = np.searchsorted(ends, rows, side="right")
+        used, number = np.unique(part_of_row, return_inverse=True)
+        starts = np.cumsum(sizes[used]) - sizes[used]
+        parts = tuple(self.parts[i] for i in used)
+        return Subset(Files(parts), starts[number] + rows - (ends - sizes)[part_of_row])
+
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
@@ -86,6 +111,14 @@ class InMemory:
     def locate(self, row: int) -> tuple[str, int]:
         """There is no file."""
         return "array in memory", row
+
+    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The checksum of the rows."""
+        return [{"name": "array in memory", **describe_array(self.values[rows])}]
+
+    def subset(self, rows: NDArray[np.int64]) -> ArraySource:
+        """A copy of these rows."""
+        return InMemory(self.values[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +145,28 @@ class Subset:
     def locate(self, row: int) -> tuple[str, int]:
         """The file of a row, and its position there."""
         return self.source.locate(int(self.rows[row]))
+
+    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """What the other source says of these rows, and which they are."""
+        chosen = self.rows[rows]
+        if np.array_equal(chosen, np.arange(self.source.shape[0])):
+            return self.source.describe(chosen)
+        return [*self.source.describe(chosen), {"name": "rows", **describe_array(chosen)}]
+
+    def subset(self, rows: NDArray[np.int64]) -> ArraySource:
+        """These rows of the other source."""
+        return self.source.subset(self.rows[rows])
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Name, size and time of a file; contents are never hashed on the way."""
+    status = path.stat()
+    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def describe_array(values: NDArray[Any]) -> dict[str, Any]:
+    """Shape and checksum of an array."""
+    return {"shape": list(values.shape), "sha256": hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ STACK_OPTIONAL = (
     *io_parameters.OPTIONAL,
     *("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"),
     *("ctfBfactor", "ctfScalefactor", "stack_start", "stack_end"),
+    *("frame", "originX", "originY", "randomSubset", "micrograph", "opticsGroup"),
 )
 OPTICS_KEYS = {
     "defocusU": "defocus_u_angstrom",
@@ -93,16 +94,25 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
 
 
 def write_image_stack(
-    tensor_path: Path, images: NDArray[Any], optics: NDArray[np.void], parameters: ImageParameters
+    tensor_path: Path,
+    images: NDArray[Any],
+    optics: NDArray[np.void],
+    parameters: ImageParameters,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an image stack in the `xy` frame; the metadata first, so that a tensor that is there has its metadata."""
+    """Write an image stack; the metadata first, so that a tensor that is there has its metadata.
+
+    `more` are further entries of the `.npz`; a `frame` of None there leaves the key out, as CryoLike does.
+    """
     entries: dict[str, Any] = io_parameters.parameters_entries(parameters)
     entries |= {key: optics[name] for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()}
     for key in ("voltage", "sphericalAberration"):
         if np.ptp(entries[key]) == 0:
             entries[key] = entries[key][0]
     entries |= dict.fromkeys(("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"))
-    entries |= {"n_images": len(images), "frame": "xy"}
+    entries |= {"n_images": len(images), "frame": "xy"} | dict(more or {})
+    if entries["frame"] is None:
+        del entries["frame"]
     write_archive(tensor_path.with_suffix(".npz"), entries)
     save_tensor(tensor_path, images)
 
@@ -156,15 +166,24 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
 
 
 def write_template_stack(
-    tensor_path: Path, templates: NDArray[Any], viewing: ViewingAngles, parameters: ImageParameters, conventions: str
+    tensor_path: Path,
+    templates: NDArray[Any],
+    viewing: ViewingAngles,
+    parameters: ImageParameters,
+    conventions: str,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a template file and its sidecar; the sidecar first, so that templates that are there have one."""
+    """Write a template file and its sidecar; the sidecar first, so that templates that are there have one.
+
+    `more` are further entries of the sidecar.
+    """
     entries = {
         **{key: value for key, value in io_parameters.parameters_entries(parameters).items() if key in GRID_KEYS},
         "azimuth": viewing.azimuth,
         "polar": viewing.polar,
         "viewing_weight": viewing.weight,
         "conventions": conventions,
+        **(more or {}),
     }
     write_archive(tensor_path.with_suffix(".npz"), entries)
     save_tensor(tensor_path, templates)

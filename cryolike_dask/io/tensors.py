@@ -101,7 +101,7 @@ def save_tensor(path: str | Path, values: NDArray[Any]) -> None:
     """Write an array as a plain tensor, atomically; it loads with `torch.load(weights_only=True)`."""
     import torch
 
-    contiguous = np.require(values, requirements=["C", "W", "O"])  # a view would store all that it is a view of
+    contiguous = np.require(values, requirements=["C", "W"])
     with replacing(path) as file:
         torch.save(torch.from_numpy(contiguous), file)
 

@@ -1,35 +1,40 @@
-"""Atoms into templates: the transform of a sum of Gaussians is known in closed form."""
+"""Atoms, or one sphere per residue, and the transform of their projections."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import finufft
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import spherical_jn
 
+from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.geometry.viewing_angles import ViewingAngles
 
 FloatArray = NDArray[np.float64]
+Shape = Literal["gaussian", "hard-sphere"]
 
 
 @dataclass(frozen=True, eq=False)
 class Atoms:
-    """Gaussian atoms, or one per residue.
+    """Atoms, or one sphere per residue.
 
     Attributes
     ----------
     positions_angstrom : (atom, 3) float64
     electrons : (atom,) float64
-        Integral of each Gaussian.
+        Integral of each.
     radii_angstrom : (atom,) float64
-        Standard deviation of each Gaussian.
+        Standard deviation of a Gaussian, radius of a hard sphere.
+    shape : "gaussian" | "hard-sphere"
     """
 
     positions_angstrom: FloatArray
     electrons: FloatArray
     radii_angstrom: FloatArray
+    shape: Shape = "gaussian"
 
     def __post_init__(self) -> None:
         n = len(self.electrons)
@@ -38,6 +43,15 @@ class Atoms:
                 f"atoms: positions {self.positions_angstrom.shape}, electrons {self.electrons.shape}, "
                 f"radii {self.radii_angstrom.shape} do not belong together"
             )
+        if self.shape not in ("gaussian", "hard-sphere"):
+            raise InputError(f"shape={self.shape!r} is neither gaussian nor hard-sphere")
+        if not np.isfinite(self.positions_angstrom).all():
+            raise InputError("an atom has a position that is not finite")
+        if not (np.isfinite(self.radii_angstrom).all() and (self.radii_angstrom > 0).all()):
+            raise InputError("an atom has a radius that is not positive")
+
+    def __len__(self) -> int:
+        return len(self.electrons)
 
     @property
     def centred(self) -> FloatArray:
@@ -45,51 +59,80 @@ class Atoms:
         mean: FloatArray = self.positions_angstrom.mean(axis=0)
         return self.positions_angstrom - mean
 
+    @property
+    def reach_angstrom(self) -> float:
+        """Distance of the farthest atom from the origin."""
+        return float(np.linalg.norm(self.centred, axis=1).max())
 
-def viewing_rotation(azimuth: float, polar: float, gamma: float = 0.0) -> FloatArray:
-    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the frame of the structure, (3, 3)."""
-    return _about_z(azimuth) @ _about_y(polar) @ _about_z(gamma)
+    def slices(
+        self,
+        rotations: FloatArray,
+        kx: FloatArray,
+        ky: FloatArray,
+        box_size_angstrom: float,
+        conventions: Conventions,
+        eps: float,
+    ) -> NDArray[np.complex128]:
+        """Transform of the projection along each direction.
 
+        Parameters
+        ----------
+        rotations : (template, 3, 3)
+            Columns: the axes of the image in the frame of the structure.
+        kx, ky : (point,)
+            Frequencies in the plane of the image, cycles per half box.
+        box_size_angstrom : float
+        conventions : Conventions
+        eps : float
+            Error of the non-uniform FFT and of the compressed profiles, relative to the largest value.
 
-def project_atoms(atoms: Atoms, grid: PolarGrid, viewing: ViewingAngles) -> NDArray[np.complex128]:
-    """Project atoms along every viewing direction.
+        Returns
+        -------
+        complex128, (template, point)
 
-    Parameters
-    ----------
-    atoms : Atoms
-    grid : PolarGrid
-    viewing : ViewingAngles
+        Notes
+        -----
+        sum_a A_a(k) exp(-2 pi i k . u_a), u_a the projected position. The profiles A_a(k) are sums of few products of a
+        factor per atom and one per frequency, so that one two-dimensional non-uniform FFT of type 3 per direction,
+        whose work is that of one atom plus one point, stands for the sum over atoms and points.
+        """
+        positions = 2 * self.centred / box_size_angstrom
+        per_atom, per_point = self._factors(np.hypot(kx, ky), box_size_angstrom, conventions, eps)
+        s, t = (2 * np.pi * np.ascontiguousarray(k) for k in (kx, ky))
+        values = np.empty((len(rotations), len(kx)), np.complex128)
+        for i, rotation in enumerate(rotations):
+            x, y = np.ascontiguousarray((positions @ rotation[:, :2]).T)
+            waves = finufft.nufft2d3(x, y, per_atom, s, t, eps=eps, isign=-1, nthreads=1)
+            values[i] = (np.atleast_2d(waves) * per_point).sum(axis=0)
+        if conventions.removes_box_from_templates and self.shape == "gaussian":
+            values -= self._masses(box_size_angstrom, conventions).sum() * np.sinc(2 * kx) * np.sinc(2 * ky)
+        return values
 
-    Returns
-    -------
-    complex128, (template, shell, angle)
-        Normalised to power 1 over the grid.
+    def _factors(
+        self, k: FloatArray, box_size_angstrom: float, conventions: Conventions, eps: float
+    ) -> tuple[NDArray[np.complex128], FloatArray]:
+        """Factors (rank, atom) and (rank, point) whose products add up to the profile of every atom."""
+        radii, which = np.unique(self.radii_angstrom, return_inverse=True)
+        sigma = 2 * radii[:, None] / box_size_angstrom
+        if self.shape == "gaussian":
+            profiles = np.exp(-2 * np.pi**2 * sigma**2 * k**2)
+        else:  # (sin u - u cos u) / k^3 without its cancellation at small u
+            u = 2 * np.pi * sigma * k
+            profiles = spherical_jn(1, u) / u * (2 * np.pi * sigma) ** 3
+        left, strength, right = np.linalg.svd(profiles, full_matrices=False)
+        rank = int((strength > eps * strength[0]).sum())
+        per_atom = (left[:, :rank] * strength[:rank])[which].T * self._masses(box_size_angstrom, conventions)
+        return np.ascontiguousarray(per_atom, np.complex128), right[:rank]
 
-    Notes
-    -----
-    T = sum_a Z_a exp(-2 pi^2 sigma_a^2 k^2) exp(-2 pi i k . u_a), u_a the projected position and sigma_a the radius,
-    both in half boxes. Direct sums over half of each ring; the other half is its conjugate.
-    """
-    half = grid.n_inplanes // 2
-    kx, ky = (k[:, :half].ravel() for k in grid.points())
-    sigma = 2 * atoms.radii_angstrom / grid.box_size_angstrom
-    envelope = atoms.electrons * np.exp(-2 * np.pi**2 * sigma**2 * grid.radii[:, None] ** 2)
-    envelope = np.repeat(envelope, half, axis=0)
-    positions = 2 * atoms.centred / grid.box_size_angstrom
-    templates = np.empty((len(viewing), *grid.shape), np.complex128)
-    for i, (azimuth, polar) in enumerate(zip(viewing.azimuth, viewing.polar, strict=True)):
-        x, y, _ = (positions @ viewing_rotation(azimuth, polar)).T
-        phase = -2 * np.pi * (np.outer(kx, x) + np.outer(ky, y))
-        rings = (envelope * np.exp(1j * phase)).sum(axis=1).reshape(-1, half)
-        templates[i] = np.concatenate([rings, rings.conj()], axis=1)
-    return templates / np.sqrt(grid.integrate(np.abs(templates) ** 2))[:, None, None]
-
-
-def _about_z(angle: float) -> FloatArray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
-def _about_y(angle: float) -> FloatArray:
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
+    def _masses(self, box_size_angstrom: float, conventions: Conventions) -> FloatArray:
+        """What the profile of each atom is multiplied by, (atom,)."""
+        sigma = 2 * self.radii_angstrom / box_size_angstrom
+        if self.shape == "gaussian":
+            if conventions.atoms_weigh_electrons:
+                return self.electrons
+            masses: FloatArray = (2 * np.pi) ** -1.5 * sigma**-3 / len(self)
+            return masses
+        if conventions.atoms_weigh_electrons:
+            masses = 3 * self.electrons / (8 * np.pi**3 * sigma**3)
+            return masses
+        return np.full(len(self), 3 / (8 * np.pi**2 * len(self)))

@@ -15,7 +15,8 @@ from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementS
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.particles.transform import normalised_stack
-from cryolike_dask.structures.atoms import Atoms, project_atoms
+from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.projection import project as project_structure
 from tests.real_space import (
     PADDING,
     StarPoses,
@@ -63,7 +64,7 @@ class Search:
         )
 
     def templates(self, atoms: Atoms) -> NDArray[np.complex128]:
-        return project_atoms(atoms, self.parameters.grid, self.viewing)
+        return project_structure(atoms, self.parameters.grid, self.viewing)
 
     def compute(self, pixels: NDArray[Any], optics: Any, atoms: Atoms, frame: str = "xy") -> Any:
         precision = "single" if self.parameters.precision == "single" else "double"

@@ -1,0 +1,187 @@
+"""Particle images, read and transformed where and when they are taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import InputError, NotFiniteError, ZeroPowerError
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.mrc import MrcStack
+from cryolike_dask.io.sources import describe_file
+from cryolike_dask.particles.resample import block_offset_pixels, downsample
+from cryolike_dask.particles.table import ParticleTable
+from cryolike_dask.particles.transform import normalised_stack
+
+AT_ONCE = 64
+"""Images that are read and transformed together: what is needed besides the result stays small."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to pixels before the transform.
+
+    Attributes
+    ----------
+    downsample : "fourier" | "mean" | "max"
+    invert_contrast : bool
+    background_radius_pixels : float or None
+        Subtract the mean of the pixels beyond this radius, and divide by their standard deviation.
+    recenter : bool
+        Move each image by its recorded origin.
+    transposed : bool
+        x is the MRC row, as in CryoLike's stacks.
+    """
+
+    downsample: str = "fourier"
+    invert_contrast: bool = False
+    background_radius_pixels: float | None = None
+    recenter: bool = False
+    transposed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleImages:
+    """The images of a particle set on the Fourier polar grid: an `ArraySource`.
+
+    Attributes
+    ----------
+    table : ParticleTable
+    files : tuple of MrcStack
+        One for each of the table's image files.
+    grid : PolarGrid
+    preparation : Preparation
+    precision : "single" | "double"
+    """
+
+    table: ParticleTable
+    files: tuple[MrcStack, ...]
+    grid: PolarGrid
+    preparation: Preparation
+    precision: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(image, shell, angle)."""
+        return (len(self.table), *self.grid.shape)
+
+    @property
+    def dtype(self) -> str:
+        """complex64 or complex128."""
+        return "complex64" if self.precision == "single" else "complex128"
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read images and transform them, few at a time."""
+        values = np.empty((len(rows), *self.grid.shape), self.dtype)
+        for start in range(0, len(rows), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            values[part] = self.transform(self.pixels(rows[part]), rows[part])
+        return values
+
+    def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Read images, bright on dark, on the pixels of the grid: float32, (image, row, column)."""
+        n = self.grid.n_pixels
+        number, index = self.table.file_number[rows], self.table.image_index[rows]
+        pixels = np.empty((len(rows), n, n), np.float32)
+        for i in np.unique(number):
+            here = np.flatnonzero(number == i)
+            pixels[here] = downsample(self.files[i].take(index[here]), n, self.preparation.downsample)
+        sign = self.table.sign[rows] * (-1 if self.preparation.invert_contrast else 1)
+        pixels *= sign[:, None, None].astype(np.float32)
+        self._refuse_bad(pixels, rows)
+        radius = self.preparation.background_radius_pixels
+        return pixels if radius is None else against_background(pixels, radius)
+
+    def transform(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Give what an image stack holds of the pixels of rows: mean 0, power 1, moved by their origins."""
+        oriented = pixels.swapaxes(1, 2) if self.preparation.transposed else pixels
+        values = normalised_stack(oriented, self.grid, self.precision)
+        shift = self._shift_angstrom(rows)
+        if not shift.any():
+            return values
+        x, y = 2 * shift[:, :: -1 if self.preparation.transposed else 1].T / self.grid.box_size_angstrom
+        for i in range(len(values)):  # one by one: the factors of all images would be as large as the images
+            kx, ky = self.grid.points()
+            values[i] *= np.exp(-2j * np.pi * (kx * x[i] + ky * y[i]))
+        return values
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of an image, and its position there."""
+        return self.files[self.table.file_number[row]].path, int(self.table.image_index[row])
+
+    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """The metadata and image files of rows, and what is done to the pixels."""
+        table = self.table
+        used = [table.metadata_files[i] for i in np.unique(table.metadata_number[rows])]
+        used += [self.files[i].path for i in np.unique(table.file_number[rows])]
+        span = {"name": "rows", "first": int(table.metadata_row[rows[0]]), "last": int(table.metadata_row[rows[-1]])}
+        return [*(describe_file(Path(path)) for path in used), {**span, "n": len(rows)}, vars(self.preparation)]
+
+    def subset(self, rows: NDArray[np.int64]) -> ParticleImages:
+        """Some of the images, with the files that hold them."""
+        table = self.table.take(rows)
+        by_path = {file.path: file for file in self.files}
+        return replace(self, table=table, files=tuple(by_path[path] for path in table.image_files))
+
+    def _shift_angstrom(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """How the content is to be moved along x and y, (image, 2)."""
+        n, shift = self.files[0].shape[-1], np.zeros((len(rows), 2))
+        if not self.preparation.transposed:  # CryoLike leaves images where blocks put them
+            offset = block_offset_pixels(n, self.grid.n_pixels, self.preparation.downsample)
+            shift += offset * self.grid.box_size_angstrom / n
+        if self.preparation.recenter and self.table.origin_angstrom is not None:
+            shift += self.table.origin_angstrom[rows]
+        return shift
+
+    def _refuse_bad(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
+        finite = np.isfinite(pixels).all(axis=(1, 2))
+        constant = np.ptp(pixels, axis=(1, 2)) == 0
+        for bad, what, error in (
+            (~finite, "has NaN or infinite pixels", NotFiniteError),
+            (constant, "is constant", ZeroPowerError),
+        ):
+            if bad.any():
+                path, index = self.locate(int(rows[np.flatnonzero(bad)[0]]))
+                raise error(
+                    f"image {index + 1} {what} ({int(bad.sum())} such image(s) among {len(rows)})",
+                    source=path,
+                    remedy="Take it out of the metadata.",
+                )
+
+
+def against_background(pixels: NDArray[np.float32], radius_pixels: float) -> NDArray[np.float32]:
+    """Subtract the mean of the pixels beyond a radius from the centre, and divide by their standard deviation.
+
+    Raises
+    ------
+    InputError, ZeroPowerError
+        If there is no pixel beyond the radius, or the background of an image is constant.
+    """
+    n = pixels.shape[-1]
+    axis = np.arange(n) - n // 2
+    beyond = np.hypot(axis, axis[:, None]) > radius_pixels
+    if not beyond.any():
+        raise InputError(f"background_radius_pixels={radius_pixels:g} leaves no background in {n} pixels")
+    background = pixels[:, beyond].astype(np.float64)
+    spread = background.std(axis=1)
+    if not (spread > 0).all():
+        raise ZeroPowerError("the background of an image is constant", remedy="Leave background_radius_pixels out.")
+    normalised: NDArray[np.float32] = (
+        (pixels - background.mean(axis=1)[:, None, None]) / spread[:, None, None]
+    ).astype(np.float32)
+    return normalised
+
+
+def contrast_with_rim(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How much brighter than its rim the middle of each image is, in standard deviations of its pixels."""
+    n = pixels.shape[-1]
+    axis = np.arange(n) - n // 2
+    distance = np.hypot(axis, axis[:, None])
+    wide = pixels.astype(np.float64)
+    middle, rim = wide[:, distance < n / 4].mean(axis=1), wide[:, distance > 0.45 * n].mean(axis=1)
+    contrast: NDArray[np.float64] = (middle - rim) / wide.std(axis=(1, 2))
+    return contrast

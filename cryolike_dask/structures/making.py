@@ -1,0 +1,210 @@
+"""Templates in files: projected piece by piece, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+from dask.delayed import Delayed
+from distributed import Client
+
+from cryolike_dask import __version__
+from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.execution import active_client, stream
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.archives import read_list, write_list
+from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, template_file
+from cryolike_dask.io.parameters import read_parameters, write_parameters
+from cryolike_dask.io.records import Job, why_not_done, write_record
+from cryolike_dask.io.stacks import write_template_stack
+from cryolike_dask.stacks import TemplateStack
+from cryolike_dask.structures.opening import Models, StructureInput, open_structures
+
+logger = logging.getLogger("cryolike_dask")
+
+BYTES_PER_TASK = 2**25
+
+
+def make_templates(
+    structures: StructureInput | Sequence[StructureInput],
+    params_input: str | Path | ImageParameters,
+    folder_output: str | Path,
+    *,
+    models: Models = "first",
+    viewing: ViewingAngles | None = None,
+    conventions: ConventionsName = "standard",
+    skip_exist: bool = False,
+    overwrite: bool = False,
+    client: Client | None = None,
+    progress: bool = True,
+) -> list[Path]:
+    """Make template files from structures.
+
+    Writes `templates_fourier_NAME.pt` for each structure, a small `.npz` beside each that says what it was made from,
+    `template_file_list.npy` and `parameters.npz`.
+
+    Parameters
+    ----------
+    structures : path, array, Atoms, Volume, folder, or several of these
+        As for `open_structures`.
+    params_input : path or ImageParameters
+        `parameters.npz`, or its content.
+    folder_output : path
+    models : "first" | "all"
+        The first model of each PDB or mmCIF file, or each model as a structure of its own.
+    viewing : ViewingAngles, optional
+        Directions and weights; default: the grid of the parameters.
+    conventions : "standard" | "cryolike"
+        "cryolike" makes the templates that CryoLike makes from the same files.
+    skip_exist : bool
+        Leave templates alone that are complete and came from these very inputs and parameters.
+    overwrite : bool
+        Replace the templates in the output folder.
+    client : distributed.Client, optional
+        Where to run; default: the current client, or else the threaded scheduler of this process.
+    progress : bool
+        Show a bar on a terminal or in a notebook.
+
+    Returns
+    -------
+    list of Path
+        The template files in the order of the structures, which is that of `i_template`.
+
+    Raises
+    ------
+    InputError, InputFileError
+        If a structure is missing, damaged or empty, or nothing in it is selected; before anything is written.
+    OutputError
+        If the output folder holds other templates.
+    """
+    client = active_client(client)
+    parameters, folder = read_parameters(params_input), Path(folder_output)
+    stacks = open_structures(structures, parameters, models=models, viewing=viewing, conventions=conventions)
+    names = _distinct([stack.structure for stack in stacks])
+    stacks = [replace(stack, structure=name) for stack, name in zip(stacks, names, strict=True)]
+    files = [template_file(folder, stack.structure) for stack in stacks]
+    jobs = [_job(stack, parameters, folder) for stack in stacks]
+    _claim(folder, files, parameters, keep=skip_exist, overwrite=overwrite)
+    todo = []
+    for stack, job in zip(stacks, jobs, strict=True):
+        reason = why_not_done(job) if skip_exist else "all are made"
+        if reason is not None:
+            todo.append((stack, job))
+            if skip_exist:
+                logger.info("%s is made: %s", job.name, reason)
+    write_parameters(folder / PARAMETERS, parameters)
+    scratch = {job.name: folder / f".{job.name}.{uuid.uuid4().hex}.part" for _, job in todo}
+    graphs = [(len(s), partial(_graph, s, parameters, job, scratch[job.name])) for s, job in todo]
+    try:
+        stream(graphs, client, progress=progress, title="templates")
+    finally:
+        for path in scratch.values():
+            with suppress(OSError):
+                path.unlink()
+    write_list(folder / TEMPLATE_LIST, [file.name for file in files])
+    return files
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names made distinct by a counter: x, x_1, x_2."""
+    distinct: dict[str, None] = {}
+    for name in names:
+        candidates = (name if i == 0 else f"{name}_{i}" for i in itertools.count())
+        distinct[next(c for c in candidates if c not in distinct)] = None
+    return list(distinct)
+
+
+def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job:
+    file = template_file(folder, stack.structure)
+    return Job(
+        kind="templates",
+        name=f"templates-{stack.structure}",
+        about={"structure": stack.structure},
+        outputs={"templates": file, "description": file.with_suffix(".npz")},
+        shape=stack.source.shape,
+        record=folder / "done" / f"{file.stem}.json",
+        settings={"parameters": asdict(parameters.grid), "conventions": stack.conventions},
+        precision="single" if stack.source.dtype == "complex64" else "double",
+        inputs=stack.source.describe(np.arange(len(stack))),
+    )
+
+
+def _claim(folder: Path, files: list[Path], parameters: ImageParameters, *, keep: bool, overwrite: bool) -> None:
+    """Refuse to mix with, or to replace, the templates of another call."""
+    if overwrite:
+        return
+    remedy = "Choose another output folder, or pass overwrite=True (--overwrite) to replace them."
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
+    if (folder / PARAMETERS).is_file() and read_parameters(folder / PARAMETERS) != parameters:
+        raise OutputError("holds other parameters", source=folder / PARAMETERS, remedy=remedy)
+    if not (folder / TEMPLATE_LIST).is_file():
+        return
+    try:
+        listed = [Path(name).name for name in read_list(folder / TEMPLATE_LIST)]
+    except InputFileError:
+        listed = ["an unreadable list"]
+    if not keep or not set(listed) <= {file.name for file in files}:
+        raise OutputError(f"holds templates already: {', '.join(listed[:5])}", source=folder, remedy=remedy)
+
+
+def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: Path) -> Delayed:
+    """Tasks that write pieces into one scratch file, and one that makes the template file of it."""
+    per_template = math.prod(stack.source.shape[1:]) * np.dtype(stack.source.dtype).itemsize
+    step = max(1, BYTES_PER_TASK // per_template)
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    with open(scratch, "xb") as file:
+        file.truncate(len(stack) * per_template)
+    token = uuid.uuid4().hex
+    pieces = []
+    for k, start in enumerate(range(0, len(stack), step)):
+        rows = np.arange(start, min(start + step, len(stack)))
+        key = f"project-{job.name}-{k:06d}-{token}"
+        pieces.append(dask.delayed(_project_piece)(stack.source, rows, str(scratch), dask_key_name=key))
+    key = f"write-{job.name}-{token}"
+    return dask.delayed(_finish)(pieces, stack, parameters, job, str(scratch), dask_key_name=key)
+
+
+def _project_piece(source: Any, rows: np.ndarray[Any, Any], scratch: str) -> int:
+    """Project some templates into their place in the scratch file."""
+    values = source.take(rows)
+    try:
+        with open(scratch, "r+b") as file:
+            file.seek(int(rows[0]) * values[0].nbytes)
+            values.tofile(file)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", source=scratch, remedy="Make room.") from error
+    return len(rows)
+
+
+def _finish(pieces: list[int], stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: str) -> int:
+    """Make the template file of the scratch file, mapped and never all in memory; the record last."""
+    shape = stack.source.shape
+    job.record.unlink(missing_ok=True)
+    values = np.memmap(scratch, stack.source.dtype, mode="c", shape=shape)
+    write_template_stack(
+        job.outputs["templates"],
+        values,
+        stack.viewing,
+        parameters,
+        stack.conventions or "standard",
+        {"structure": stack.structure, "source": json.dumps(job.inputs)},
+    )
+    write_record(job, {"version": __version__})
+    with suppress(OSError):
+        os.unlink(scratch)
+    return sum(pieces)

@@ -1,0 +1,80 @@
+"""Structures into templates: projections along viewing directions, on the Fourier polar grid."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.conventions import STANDARD, Conventions
+from cryolike_dask.errors import InputError, ZeroPowerError, listed
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
+
+FloatArray = NDArray[np.float64]
+
+EPS = {"single": 1e-7, "double": 1e-12}
+"""Error of the non-uniform FFT, relative to the largest value: below the rounding of the result."""
+
+
+class Structure(Protocol):
+    """What can be projected: `Atoms` or a `Volume`."""
+
+    @property
+    def reach_angstrom(self) -> float:
+        """How far it extends from the origin of poses."""
+
+    def slices(
+        self,
+        rotations: FloatArray,
+        kx: FloatArray,
+        ky: FloatArray,
+        box_size_angstrom: float,
+        conventions: Conventions,
+        eps: float,
+    ) -> NDArray[np.complex128]:
+        """Transform of the projection along each direction, (template, point)."""
+
+
+def project(
+    structure: Structure,
+    grid: PolarGrid,
+    viewing: ViewingAngles,
+    conventions: Conventions = STANDARD,
+    precision: str = "double",
+) -> NDArray[Any]:
+    """Project a structure along every viewing direction.
+
+    Parameters
+    ----------
+    structure : Atoms or Volume
+    grid : PolarGrid
+    viewing : ViewingAngles
+    conventions : Conventions
+    precision : "single" | "double"
+
+    Returns
+    -------
+    complex64 or complex128, (template, shell, angle)
+        Normalised to power 1 over the grid. Half of each ring is computed; the other half is its conjugate.
+
+    Raises
+    ------
+    ZeroPowerError
+        If a projection has no power; names the indices.
+    """
+    if precision not in EPS:
+        raise InputError(f"precision={precision!r} is neither single nor double")
+    viewing = viewing.in_single_precision() if conventions.rounds_to_single else viewing
+    half = grid.n_inplanes // 2
+    kx, ky = (k[:, :half].ravel() for k in grid.points())
+    values = structure.slices(viewing.rotations(), kx, ky, grid.box_size_angstrom, conventions, EPS[precision])
+    values = values.reshape(len(viewing), grid.n_shells, half)
+    power = 2 * grid.integrate(np.abs(values) ** 2)
+    empty = np.flatnonzero(~(power > 0))
+    if len(empty):
+        raise ZeroPowerError(f"projection(s) {listed(empty)} have no power", remedy="Is the structure empty?")
+    values /= np.sqrt(power)[:, None, None]
+    dtype = np.complex64 if precision == "single" else np.complex128
+    return np.concatenate([values, values.conj()], axis=2).astype(dtype)

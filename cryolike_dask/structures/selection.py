@@ -1,0 +1,60 @@
+"""Which atoms: a small language of names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import InputError
+
+FIELDS = {"name": "name", "resname": "residue_name", "chain": "chain", "resid": "residue_number"}
+REMEDY = 'Write for example "name CA", "resname GLY ALA and not chain B" or "resid 10-50 and chain A".'
+RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
+
+
+class Columns(Protocol):
+    """What is selected from: the columns that `FIELDS` names."""
+
+    def __len__(self) -> int: ...
+
+
+def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
+    """Say of every atom whether it is selected.
+
+    Parameters
+    ----------
+    model : Model
+    selection : str or None
+        Clauses joined by `and`, each of them a field and its values, `not` before it for all others. Fields: `name`,
+        `resname`, `chain`, `resid` (numbers and ranges such as 10-50). None selects everything.
+
+    Raises
+    ------
+    InputError
+        If the text is not of this form.
+    """
+    chosen = np.ones(len(model), np.bool_)
+    for clause in re.split(r"\s+and\s+", selection.strip()) if selection is not None else []:
+        words = clause.split()
+        negated = words[:1] == ["not"]
+        field, *values = words[negated:] or [""]
+        if field not in FIELDS or not values:
+            raise InputError(f"atom_selection={selection!r}: {clause!r} is not understood", remedy=REMEDY)
+        column = getattr(model, FIELDS[field])
+        found = _in_ranges(column, values, selection) if field == "resid" else np.isin(column, values)
+        chosen &= ~found if negated else found
+    return chosen
+
+
+def _in_ranges(numbers: NDArray[Any], ranges: list[str], selection: str | None) -> NDArray[np.bool_]:
+    found = np.zeros(len(numbers), np.bool_)
+    for text in ranges:
+        match = RANGE.fullmatch(text)
+        if match is None:
+            raise InputError(f"atom_selection={selection!r}: {text!r} is no residue number or range", remedy=REMEDY)
+        first, last = int(match[1]), int(match[2] if match[2] is not None else match[1])
+        found |= (numbers >= first) & (numbers <= last)
+    return found

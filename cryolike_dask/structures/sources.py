@@ -1,0 +1,204 @@
+"""Where a structure comes from, small enough to travel with every task, and its templates, projected when needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.conventions import Conventions
+from cryolike_dask.errors import InputFileError
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.mrc import open_mrc_map
+from cryolike_dask.io.sources import describe_array, describe_file
+from cryolike_dask.io.tensors import open_tensor
+from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.models import atoms_of, read_models
+from cryolike_dask.structures.projection import Structure, project
+from cryolike_dask.structures.volumes import Volume
+
+PAGE = 64
+"""Projections of a map made at once: each non-uniform FFT repeats the FFT of the whole map (a second at 132 voxels)."""
+
+
+class StructureSource(Protocol):
+    """Where a structure comes from."""
+
+    def __hash__(self) -> int: ...
+
+    def load(self) -> Structure:
+        """Read it."""
+
+    def describe(self) -> list[dict[str, Any]]:
+        """What it is read from, for completion records."""
+
+
+@dataclass(frozen=True)
+class ModelInFile:
+    """One model of a PDB or mmCIF file.
+
+    Attributes
+    ----------
+    path : str
+        Absolute.
+    position : int
+        Of the model in the file, from 0 on.
+    parameters : ImageParameters
+        How atoms are made of it.
+    size, mtime_ns : int
+        Of the file when it was opened; a file that has changed since is refused.
+    """
+
+    path: str
+    position: int
+    parameters: ImageParameters
+    size: int
+    mtime_ns: int
+
+    def load(self) -> Structure:
+        """Read the model."""
+        _refuse_changed(self)
+        return atoms_of(read_models(self.path)[self.position], self.parameters)[0]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The file, the model and how atoms are made of it."""
+        names = ("atom_radii", "atom_selection", "use_protein_residue_model", "atom_shape")
+        how = {name: getattr(self.parameters, name) for name in names}
+        return [{**describe_file(Path(self.path)), "model": self.position, **how}]
+
+
+@dataclass(frozen=True)
+class MapInFile:
+    """A density map in an MRC, `.npy` or `.pt` file.
+
+    Attributes
+    ----------
+    path : str
+        Absolute.
+    voxel_size_angstrom : (x, y, z)
+    size, mtime_ns : int
+        Of the file when it was opened; a file that has changed since is refused.
+    """
+
+    path: str
+    voxel_size_angstrom: tuple[float, float, float]
+    size: int
+    mtime_ns: int
+
+    def load(self) -> Structure:
+        """Read the map."""
+        _refuse_changed(self)
+        return Volume(read_map_values(self.path), self.voxel_size_angstrom)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The file, and the voxel size."""
+        return [{**describe_file(Path(self.path)), "voxel_size_angstrom": list(self.voxel_size_angstrom)}]
+
+
+@dataclass(frozen=True, eq=False)
+class StructureInMemory:
+    """A structure in memory. It travels with the tasks: meant for small structures, tests and notebooks."""
+
+    structure: Atoms | Volume
+
+    def load(self) -> Structure:
+        """Give it."""
+        return self.structure
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The checksums of its arrays."""
+        return [
+            {"name": name, **describe_array(np.asarray(value))}
+            for name, value in vars(self.structure).items()
+            if not isinstance(value, str)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Projections:
+    """The templates of a structure, projected where and when they are taken: an `ArraySource`."""
+
+    structure: StructureSource
+    name: str
+    grid: PolarGrid
+    viewing: ViewingAngles
+    conventions: Conventions
+    precision: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(template, shell, angle)."""
+        return (len(self.viewing), *self.grid.shape)
+
+    @property
+    def dtype(self) -> str:
+        """complex64 or complex128."""
+        return "complex64" if self.precision == "single" else "complex128"
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Project along the directions of rows."""
+        structure = _loaded(self.structure)
+        pages = np.unique(np.asarray(rows) // PAGE)
+        if isinstance(structure, Atoms) or len(pages) * PAGE > 2 * len(rows) + PAGE:
+            return self._project(rows)
+        values = np.empty((len(rows), *self.grid.shape), self.dtype)
+        for page in pages:
+            here = rows // PAGE == page
+            values[here] = _page(self, int(page))[rows[here] % PAGE]
+        return values
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of the structure, and the position among its projections."""
+        return getattr(self.structure, "path", f"structure {self.name}"), row
+
+    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+        """What the structure is read from, and along which directions it is projected."""
+        angles = np.stack([self.viewing.azimuth, self.viewing.polar, self.viewing.weight])
+        viewing = {"name": "viewing directions", **describe_array(angles)}
+        return [*self.structure.describe(), viewing, {"name": "template conventions", "value": self.conventions.name}]
+
+    def subset(self, rows: NDArray[np.int64]) -> Projections:
+        """The projections along some of the directions."""
+        return replace(self, viewing=self.viewing.take(rows))
+
+    def _project(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        viewing = self.viewing.take(rows)
+        return project(_loaded(self.structure), self.grid, viewing, self.conventions, self.precision)
+
+
+def read_map_values(path: str) -> NDArray[Any]:
+    """Read the voxels of a map, (z, y, x)."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return np.ascontiguousarray(np.load(path, allow_pickle=False))
+    if suffix == ".pt":
+        return open_tensor(path, n_dims=3).take()
+    return open_mrc_map(path).read()
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: StructureSource) -> Structure:
+    """The structure of the latest task of this process: the next task is likely to need it too."""
+    return source.load()
+
+
+@lru_cache(maxsize=1)
+def _page(projections: Projections, page: int) -> NDArray[Any]:
+    """The latest page of projections of a map: tiles are smaller than pages, and come in order."""
+    rows = np.arange(page * PAGE, min((page + 1) * PAGE, len(projections.viewing)))
+    return projections._project(rows)
+
+
+def _refuse_changed(file: ModelInFile | MapInFile) -> None:
+    try:
+        status = Path(file.path).stat()
+    except OSError as error:
+        raise InputFileError(f"cannot be read: {error.strerror}", source=file.path) from error
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+        raise InputFileError("has changed since it was opened", source=file.path, remedy="Open it again.")
