@@ -30,7 +30,7 @@ from cryolike_dask.likelihoods.pairs import (
     resolved_precision,
 )
 from cryolike_dask.likelihoods.tiles import real_dtype, realised_table, resolve_device
-from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_templates
+from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_template_file
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -154,7 +154,8 @@ def _templates(
 ) -> dict[int, TemplateStack]:
     """The templates of the files, or those given, as far as `i_template` chooses them."""
     if given is None:
-        return {i: open_templates(files, parameters, i) for i in files.structures()}
+        paths = files.template_files()
+        return {i: open_template_file(paths[i], parameters) for i in files.structures()}
     listed = [given] if isinstance(given, TemplateStack) else list(given)
     if not listed or not all(isinstance(t, TemplateStack) for t in listed):
         raise InputError("templates are not TemplateStacks", remedy="Give what open_structures or open_templates give.")

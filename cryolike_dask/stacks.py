@@ -269,7 +269,13 @@ def open_templates(
     numbers = files.structures()
     if len(numbers) != 1:
         raise InputError(f"{len(numbers)} structures are configured", remedy="Choose one with i_template.")
-    path = files.template_files()[numbers[0]]
+    return open_template_file(files.template_files()[numbers[0]], parameters, n_templates_per_batch)
+
+
+def open_template_file(
+    path: Path, parameters: ImageParameters, n_templates_per_batch: int | None = None
+) -> TemplateStack:
+    """Open one template file; `open_templates` finds it by its position in the list."""
     opened = open_template_stack(path, parameters)
     return TemplateStack(
         source=Files((opened.tensor,)),

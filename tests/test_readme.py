@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -33,11 +34,30 @@ def test_continuous_integration_runs_the_test_command():
     assert found.strip() == block("test")
 
 
+def test_commands_run(tmp_path, demo):
+    for name in ("structures", "relion"):
+        shutil.copytree(demo / name, tmp_path / "cryolike-dask-demo" / name)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euc", block("commands")], cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "cryolike-dask-demo"
+    assert "256 images" in done.stdout
+    assert len(list(folder.glob("my-likelihood/template?/done/stack_*.json"))) == 8
+    pictures = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+    assert pictures == {
+        "my-particles/particles.png",
+        "my-templates/templates_fourier_closed.png",
+        "my-templates/templates_fourier_open.png",
+    }
+
+
 def test_python_example_runs(tmp_path, demo):
-    for name in ("templates", "particles"):
+    for name in ("structures", "relion"):
         shutil.copytree(demo / name, tmp_path / name)
     (tmp_path / "example.py").write_text(block("python"))
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "http://127.0.0.1" in done.stdout
-    assert len(list((tmp_path / "likelihood/template0/done").glob("*.json"))) == 2
+    assert len(list((tmp_path / "likelihood-from-python").glob("template?/done/*.json"))) == 4

@@ -89,6 +89,9 @@ def _open(
     if missing:
         raise missing_files(missing, "Run the likelihood for these stacks first.")
     n_images = [open_tensor(files.image_stack(k)[0]).shape[0] for k in numbers] if files.folder_particles else None
+    names = (
+        [p.stem.removeprefix("templates_fourier_") for p in files.template_files()] if files.folder_templates else []
+    )
     datasets = []
     for i in structures:
         data = {}
@@ -104,18 +107,12 @@ def _open(
                     )
             data[name] = (dims, lazy_array(source, sizes, f"read-{name}"), labels.ATTRIBUTES[name])
         record = read_record(files.record(i, numbers[0], kind)) or {}
-        coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: _structure(files, i, record)}
+        structure = names[i] if names else str(record.get("structure", f"template{i}"))
+        coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: structure}
         datasets.append(xr.Dataset(data, coords=coords, attrs=_attributes(record)))
     if np.ndim(files.i_template) == 0 and files.i_template != "all":
         return datasets[0]
     return xr.concat(datasets, dim=labels.STRUCTURE, combine_attrs="drop_conflicts")
-
-
-def _structure(files: LikelihoodFiles, i_template: int, record: dict[str, Any]) -> str:
-    """The name of a structure: that of its template file, or else that of its record."""
-    if files.folder_templates is None:
-        return str(record.get("structure", f"template{i_template}"))
-    return files.template_files()[i_template].stem.removeprefix("templates_fourier_")
 
 
 def _attributes(record: dict[str, Any]) -> dict[str, Any]:

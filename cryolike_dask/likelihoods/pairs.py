@@ -255,7 +255,7 @@ def notes_on(images: ImageStack, templates: TemplateStack, conventions: Conventi
     if values.zero_normalised and templates.conventions != "standard":
         notes.append(
             "these templates were made by CryoLike, or under its conventions: their offset box moves with the "
-            "template, and correlations come out too low; "
+            "template, and correlations come out too low; make them again (make_templates, cryolike-dask templates); "
             'conventions="cryolike" gives the numbers of CryoLike from them'
         )
     used = resolved_precision(templates, precision)

@@ -124,6 +124,8 @@ def convert_particles(
         if skip_exist:
             logger.info("%s is converted: %s", job.name, reason)
         graphs.append((len(stack), partial(_graph, stack, parameters, job)))
+    if skip_exist:
+        logger.info("%d of %d stacks are complete already", n - len(graphs), n)
     stream(graphs, client, progress=progress, title="images")
     return [job.outputs["images"] for job in jobs[:n]]
 

@@ -106,6 +106,8 @@ def make_templates(
             todo.append((stack, job))
             if skip_exist:
                 logger.info("%s is made: %s", job.name, reason)
+    if skip_exist:
+        logger.info("%d of %d template files are complete already", len(jobs) - len(todo), len(jobs))
     write_parameters(folder / PARAMETERS, parameters)
     scratch = {job.name: folder / f".{job.name}.{uuid.uuid4().hex}.part" for _, job in todo}
     graphs = [(len(s), partial(_graph, s, parameters, job, scratch[job.name])) for s, job in todo]

@@ -21,10 +21,6 @@ EPS = {"single": 1e-7, "double": 1e-12}
 class Structure(Protocol):
     """What can be projected: `Atoms` or a `Volume`."""
 
-    @property
-    def reach_angstrom(self) -> float:
-        """How far it extends from the origin of poses."""
-
     def slices(
         self,
         rotations: FloatArray,

@@ -145,7 +145,7 @@ class Projections:
         """Project along the directions of rows."""
         structure = _loaded(self.structure)
         pages = np.unique(np.asarray(rows) // PAGE)
-        if isinstance(structure, Atoms) or len(pages) * PAGE > 2 * len(rows) + PAGE:
+        if isinstance(structure, Atoms) or len(rows) >= PAGE or len(pages) > 2:
             return self._project(rows)
         values = np.empty((len(rows), *self.grid.shape), self.dtype)
         for page in pages:

@@ -38,17 +38,6 @@ class Volume:
         if not np.isfinite(self.values).all():
             raise NotFiniteError("a map has NaN or infinite voxels", remedy="Make it again, or set them to 0.")
 
-    @property
-    def reach_angstrom(self) -> float:
-        """Distance of the farthest voxel above a thousandth of the largest from the origin, along an axis."""
-        bright = np.abs(self.values) > 1e-3 * np.abs(self.values).max()
-        reach = 0.0
-        for axis, voxel in zip((2, 1, 0), self.voxel_size_angstrom, strict=True):
-            rest = tuple(a for a in range(3) if a != axis)
-            where = np.flatnonzero(bright.any(axis=rest)) - self.values.shape[axis] // 2
-            reach = max(reach, float(np.abs(where).max(initial=0)) * voxel)
-        return reach
-
     def slices(
         self,
         rotations: FloatArray,
@@ -69,16 +58,15 @@ class Volume:
         else:
             per_voxel = 4 * np.pi / np.array(values.shape)[:, None]
             axes = (0, 1, 2)
-        double = eps < 1e-6
-        modes = np.ascontiguousarray(values, np.complex128 if double else np.complex64)
+        modes = np.ascontiguousarray(values, np.complex128)
+        finer = 1.25 if eps > 1e-9 else 2.0  # the grid of the FFT itself: a quarter of the memory, 2 to 5 times faster
         at_once = max(1, POINTS_AT_ONCE // len(kx))
         slices = np.empty((len(rotations), len(kx)), np.complex128)
         for start in range(0, len(rotations), at_once):
             part = slice(start, start + at_once)
             points = rotations[part, :, :2] @ np.stack([kx, ky])  # (template, x y z, point)
             points = per_voxel * points.transpose(1, 0, 2).reshape(3, -1)[list(axes)]
-            along = np.ascontiguousarray(points, np.float64 if double else np.float32)
-            waves = finufft.nufft3d2(*along, modes, eps=eps, isign=-1, nthreads=1)
+            waves = finufft.nufft3d2(*points, modes, eps=eps, isign=-1, nthreads=1, upsampfac=finer)
             slices[part] = np.where(np.abs(points).max(axis=0) <= np.pi, waves, 0).reshape(-1, len(kx))
         if conventions.removes_box_from_templates:
             slices -= values.sum(dtype=np.float64) * np.sinc(2 * kx) * np.sinc(2 * ky)
