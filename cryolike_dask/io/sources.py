@@ -23,6 +23,10 @@ class ArraySource(Protocol):
     @property
     def dtype(self) -> str: ...
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files that say what it is, for attributes of results."""
+
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory."""
 
@@ -51,6 +55,11 @@ class Files:
     def dtype(self) -> str:
         """The widest type of the files."""
         return str(np.result_type(*(p.dtype for p in self.parts)))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Each file."""
+        return tuple(part.path for part in self.parts)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory, reading each file once."""
@@ -104,6 +113,11 @@ class InMemory:
         """numpy's name."""
         return str(self.values.dtype)
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """There is no file."""
+        return ("array in memory",)
+
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows."""
         return self.values[rows]
@@ -137,6 +151,11 @@ class Subset:
     def dtype(self) -> str:
         """That of the other source."""
         return self.source.dtype
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Those of the other source."""
+        return self.source.paths
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory."""

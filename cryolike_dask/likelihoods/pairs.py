@@ -15,7 +15,6 @@ from cryolike_dask import labels
 from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.optics import OPTICS, transposed_defocus_angle
-from cryolike_dask.io.sources import Files
 from cryolike_dask.likelihoods.tiles import IMAGE_ROW, TEMPLATE_ROW, Comparison, real_dtype, realised_table
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -168,8 +167,8 @@ class Pair:
             "n_templates": len(self.templates),
             "n_displacements": len(search),
             "max_displacement_angstrom": float(np.abs(search.table()).max()),
-            "image_files": _file_names(self.images),
-            "template_files": _file_names(self.templates),
+            "image_files": list(self.images.source.paths),
+            "template_files": list(self.templates.source.paths),
             "version": __version__,
         }
 
@@ -263,10 +262,6 @@ def notes_on(images: ImageStack, templates: TemplateStack, conventions: Conventi
     if images.source.dtype != wide:
         notes.append(f"images are {images.source.dtype} and are converted to {used} precision")
     return notes
-
-
-def _file_names(stack: ImageStack | TemplateStack) -> list[str]:
-    return [p.path for p in stack.source.parts] if isinstance(stack.source, Files) else ["array in memory"]
 
 
 def _even_chunks(n: int, size: int) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,14 @@ from cryolike_dask.particles.transform import normalised_stack
 
 AT_ONCE = 64
 """Images that are read and transformed together: what is needed besides the result stays small."""
+
+
+REMEMBERED_BYTES = 2**29
+"""Transformed images that a process keeps: the tasks of a stack, one for each chunk of templates, need them again, and
+the transform (4 ms per image of 128 pixels) would take as long as the comparison with a small chunk."""
+
+_LATEST: dict[Hashable, NDArray[Any]] = {}
+_REMEMBERING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -74,12 +84,25 @@ class ParticleImages:
         """complex64 or complex128."""
         return "complex64" if self.precision == "single" else "complex128"
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The metadata files."""
+        return self.table.metadata_files
+
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read images and transform them, few at a time."""
+        """Read images and transform them, few at a time; those of late are remembered."""
         values = np.empty((len(rows), *self.grid.shape), self.dtype)
-        for start in range(0, len(rows), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        keys = self._keys(rows)
+        with _REMEMBERING:
+            remembered = [_LATEST.get(key) for key in keys]
+        for i, image in enumerate(remembered):
+            if image is not None:
+                values[i] = image
+        unknown = np.flatnonzero([image is None for image in remembered])
+        for start in range(0, len(unknown), AT_ONCE):
+            part = unknown[start : start + AT_ONCE]
             values[part] = self.transform(self.pixels(rows[part]), rows[part])
+        _remember([keys[i] for i in unknown], values[unknown])
         return values
 
     def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -127,6 +150,16 @@ class ParticleImages:
         by_path = {file.path: file for file in self.files}
         return replace(self, table=table, files=tuple(by_path[path] for path in table.image_files))
 
+    def _keys(self, rows: NDArray[np.int64]) -> list[Hashable]:
+        """What the transform of each image depends on."""
+        settings = (self.grid, self.preparation, self.precision)
+        number, index, sign = self.table.file_number[rows], self.table.image_index[rows], self.table.sign[rows]
+        shift = self._shift_angstrom(rows)
+        return [
+            (self.files[f], i, s, x, y, settings)
+            for f, i, s, (x, y) in zip(number.tolist(), index.tolist(), sign.tolist(), shift.tolist(), strict=True)
+        ]
+
     def _shift_angstrom(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """How the content is to be moved along x and y, (image, 2)."""
         n, shift = self.files[0].shape[-1], np.zeros((len(rows), 2))
@@ -151,6 +184,15 @@ class ParticleImages:
                     source=path,
                     remedy="Take it out of the metadata.",
                 )
+
+
+def _remember(keys: list[Hashable], images: NDArray[Any]) -> None:
+    """Keep copies of images, and forget the oldest beyond `REMEMBERED_BYTES`."""
+    with _REMEMBERING:
+        for key, image in zip(keys, images, strict=True):
+            _LATEST[key] = image.copy()
+        while _LATEST and len(_LATEST) * next(iter(_LATEST.values())).nbytes > REMEMBERED_BYTES:
+            del _LATEST[next(iter(_LATEST))]
 
 
 def against_background(pixels: NDArray[np.float32], radius_pixels: float) -> NDArray[np.float32]:

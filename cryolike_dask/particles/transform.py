@@ -36,10 +36,12 @@ def pixels_to_fourier(images: NDArray[Any], grid: PolarGrid, precision: str = "s
     complex_type, real_type, eps = (
         (np.complex64, np.float32, 1e-6) if precision == "single" else (np.complex128, np.float64, 1e-12)
     )
-    kx, ky = (np.ascontiguousarray((4 * np.pi / n * k).ravel(), real_type) for k in grid.points())
+    half = grid.n_inplanes // 2  # the other half of each ring is the conjugate
+    kx, ky = (np.ascontiguousarray((4 * np.pi / n * k[:, :half]).ravel(), real_type) for k in grid.points())
     modes = np.ascontiguousarray(images, complex_type)
-    values = finufft.nufft2d2(ky, kx, modes, eps=eps, isign=-1, nthreads=1)
-    transformed: NDArray[Any] = (4 * np.pi / n * values).reshape(-1, *grid.shape).astype(complex_type)
+    values = finufft.nufft2d2(ky, kx, modes, eps=eps, isign=-1, nthreads=1).reshape(-1, grid.n_shells, half)
+    values *= real_type(4 * np.pi / n)
+    transformed: NDArray[Any] = np.concatenate([values, values.conj()], axis=2)
     return transformed
 
 

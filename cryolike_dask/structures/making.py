@@ -176,13 +176,15 @@ def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch:
     for k, start in enumerate(range(0, len(stack), step)):
         rows = np.arange(start, min(start + step, len(stack)))
         key = f"project-{job.name}-{k:06d}-{token}"
-        pieces.append(dask.delayed(_project_piece)(stack.source, rows, str(scratch), dask_key_name=key))
+        pieces.append(dask.delayed(_project_piece)(stack.source, rows, job, str(scratch), dask_key_name=key))
     key = f"write-{job.name}-{token}"
     return dask.delayed(_finish)(pieces, stack, parameters, job, str(scratch), dask_key_name=key)
 
 
-def _project_piece(source: Any, rows: np.ndarray[Any, Any], scratch: str) -> int:
+def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: str) -> int:
     """Project some templates into their place in the scratch file."""
+    if _made_already(job, scratch):
+        return len(rows)
     values = source.take(rows)
     try:
         with open(scratch, "r+b") as file:
@@ -195,6 +197,8 @@ def _project_piece(source: Any, rows: np.ndarray[Any, Any], scratch: str) -> int
 
 def _finish(pieces: list[int], stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: str) -> int:
     """Make the template file of the scratch file, mapped and never all in memory; the record last."""
+    if _made_already(job, scratch):
+        return sum(pieces)
     shape = stack.source.shape
     job.record.unlink(missing_ok=True)
     values = np.memmap(scratch, stack.source.dtype, mode="c", shape=shape)
@@ -210,3 +214,8 @@ def _finish(pieces: list[int], stack: TemplateStack, parameters: ImageParameters
     with suppress(OSError):
         os.unlink(scratch)
     return sum(pieces)
+
+
+def _made_already(job: Job, scratch: str) -> bool:
+    """Whether a worker finished the job, removed the scratch file, and was lost before it could say so."""
+    return not os.path.exists(scratch) and why_not_done(job) is None

@@ -30,6 +30,9 @@ PAGE = 64
 class StructureSource(Protocol):
     """Where a structure comes from."""
 
+    @property
+    def path(self) -> str: ...
+
     def __hash__(self) -> int: ...
 
     def load(self) -> Structure:
@@ -107,6 +110,11 @@ class StructureInMemory:
 
     structure: Atoms | Volume
 
+    @property
+    def path(self) -> str:
+        """There is no file."""
+        return "structure in memory"
+
     def load(self) -> Structure:
         """Give it."""
         return self.structure
@@ -141,6 +149,11 @@ class Projections:
         """complex64 or complex128."""
         return "complex64" if self.precision == "single" else "complex128"
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file of the structure."""
+        return (self.structure.path,)
+
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Project along the directions of rows."""
         structure = _loaded(self.structure)
@@ -155,7 +168,7 @@ class Projections:
 
     def locate(self, row: int) -> tuple[str, int]:
         """The file of the structure, and the position among its projections."""
-        return getattr(self.structure, "path", f"structure {self.name}"), row
+        return self.structure.path, row
 
     def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
         """What the structure is read from, and along which directions it is projected."""
