@@ -172,7 +172,7 @@ class ParticleImages:
 
     def _refuse_bad(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
         finite = np.isfinite(pixels).all(axis=(1, 2))
-        constant = np.ptp(pixels, axis=(1, 2)) == 0
+        constant = pixels.max(axis=(1, 2)) == pixels.min(axis=(1, 2))
         for bad, what, error in (
             (~finite, "has NaN or infinite pixels", NotFiniteError),
             (constant, "is constant", ZeroPowerError),
