@@ -44,8 +44,8 @@ FULL_CORRELATION_COPIES = 2.5
 class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
-    `images` and `templates` are keyed by stack and structure number; `settings` is what must be the same throughout an
-    output folder.
+    `images` and `templates` are keyed by stack and structure number, and so is what each was made from (`inputs`);
+    `settings` is what must be the same throughout an output folder.
     """
 
     files: LikelihoodFiles
@@ -53,6 +53,7 @@ class Run:
     templates: dict[int, TemplateStack]
     options: dict[str, Any]
     settings: dict[str, Any]
+    inputs: dict[str, dict[int, list[dict[str, Any]]]]
     displacements: NDArray[np.float64]
 
     @property
@@ -68,8 +69,7 @@ class Run:
 
     def job(self, kind: str, folders: dict[str, str], shape: tuple[int, ...], i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""
-        images, templates = self.images[i_stack], self.templates[i_template]
-        inputs = [s.source.describe(np.arange(len(s))) for s in (templates, images)]
+        templates = self.templates[i_template]
         return Job(
             kind=kind,
             name=f"template{i_template}-stack_{i_stack:06d}",
@@ -79,7 +79,7 @@ class Run:
             record=self.files.record(i_template, i_stack, kind),
             settings=self.settings,
             precision=resolved_precision(templates, self.options["precision"]),
-            inputs=[one for stack in inputs for one in stack],
+            inputs=[*self.inputs["templates"][i_template], *self.inputs["images"][i_stack]],
         )
 
 
@@ -127,6 +127,10 @@ def open_run(
         templates=templates,
         options={"conventions": conventions, "device": device, "precision": precision},
         settings=_settings(tables[0], parameters, conventions),
+        inputs={
+            "templates": {i: t.source.describe(np.arange(len(t))) for i, t in templates.items()},
+            "images": {k: s.source.describe(np.arange(len(s))) for k, s in images.items()},
+        },
         displacements=tables[0],
     )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ RESIDUES = {
 """Electrons and radius (angstrom) of the sphere that stands for each residue, on its C-alpha."""
 
 OTHER_RESIDUE_RADIUS = 3.0
+
+Span = tuple[int, int]
+"""First byte of a model in its file, and the byte after its last."""
 
 BLANK_ALTLOC = (0, ord(" "))
 
@@ -73,8 +79,40 @@ def read_models(path: str | Path) -> list[Model]:
     path = Path(path)
     if not path.is_file():
         raise InputFileError("there is no such file", source=path)
+    return _parsed(path, lambda: gemmi.read_structure(str(path)))
+
+
+def find_models(path: str | Path) -> list[Span] | None:
+    """Find the models of an uncompressed PDB file without reading them; None for other files.
+
+    A file of a thousand frames is then read one frame at a time: by the tasks that need them, and never as a whole.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".pdb", ".ent") or not path.is_file() or path.stat().st_size == 0:
+        return None
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        starts = [match.start() for match in re.finditer(rb"^MODEL\b", content, re.MULTILINE)]
+        if not starts or re.search(rb"^(ATOM|HETATM)", content[: starts[0]], re.MULTILINE):
+            return None
+        return list(zip(starts, [*starts[1:], len(content)], strict=True))
+
+
+def read_model(path: str | Path, position: int, span: Span | None = None) -> Model:
+    """Read one model, by its span where `find_models` knows it; errors are those of `read_models`."""
+    if span is None:
+        return read_models(path)[position]
     try:
-        flat = gemmi.FlatStructure(gemmi.read_structure(str(path)))
+        with open(path, "rb") as file:
+            file.seek(span[0])
+            text = file.read(span[1] - span[0])
+    except OSError as error:
+        raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
+    return _parsed(Path(path), lambda: gemmi.read_pdb_string(text))[0]
+
+
+def _parsed(path: Path, parse: Callable[[], Any]) -> list[Model]:
+    try:
+        flat = gemmi.FlatStructure(parse())
     except (OSError, RuntimeError, ValueError) as error:
         raise InputFileError(f"is not a readable PDB or mmCIF file ({error})", source=path) from error
     number = np.asarray(flat.model_num)

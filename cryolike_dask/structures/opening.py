@@ -18,7 +18,7 @@ from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.atoms import Atoms
-from cryolike_dask.structures.models import atoms_of, read_models
+from cryolike_dask.structures.models import atoms_of, find_models, read_model, read_models
 from cryolike_dask.structures.sources import MapInFile, ModelInFile, Projections, StructureInMemory, StructureSource
 from cryolike_dask.structures.volumes import Volume
 
@@ -182,20 +182,26 @@ def _models(
     path: Path, parameters: ImageParameters, models: Models
 ) -> Iterator[tuple[str, StructureSource, list[str]]]:
     """Every model is read here once, so that a selection that finds nothing is told before anything runs."""
-    found = read_models(path)
     status = path.stat()
-    for position, model in enumerate(found if models == "all" else found[:1]):
+    spans = find_models(path)
+    whole = read_models(path) if spans is None else []
+    n = len(whole) if spans is None else len(spans)
+    for position in range(n if models == "all" else 1):
+        span = None if spans is None else spans[position]
         try:
+            model = whole[position] if spans is None else read_model(path, position, span)
             atoms, notes = atoms_of(model, parameters)
+        except InputFileError:
+            raise
         except InputError as error:
             raise InputFileError(str(error), source=path) from error
         half = parameters.grid.box_size_angstrom / 2
         if atoms.reach_angstrom > half:
             notes = [*notes, f"reaches {atoms.reach_angstrom:.0f} angstrom from its centre, but half a box is {half:g}"]
-        if models == "first" and len(found) > 1:
-            notes = [*notes, f'the first of {len(found)} models is used; models="all" takes each as a structure']
+        if models == "first" and n > 1:
+            notes = [*notes, f'the first of {n} models is used; models="all" takes each as a structure']
         name = _stem(path) if models == "first" else f"{_stem(path)}_model_{position + 1:04d}"
-        source = ModelInFile(str(path.absolute()), position, parameters, status.st_size, status.st_mtime_ns)
+        source = ModelInFile(str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns)
         yield name, source, notes
 
 

@@ -19,7 +19,7 @@ from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.io.sources import describe_array, describe_file
 from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.structures.atoms import Atoms
-from cryolike_dask.structures.models import atoms_of, read_models
+from cryolike_dask.structures.models import Span, atoms_of, read_model
 from cryolike_dask.structures.projection import Structure, project
 from cryolike_dask.structures.volumes import Volume
 
@@ -52,6 +52,8 @@ class ModelInFile:
         Absolute.
     position : int
         Of the model in the file, from 0 on.
+    span : (int, int) or None
+        Where it is in the file, if that is known.
     parameters : ImageParameters
         How atoms are made of it.
     size, mtime_ns : int
@@ -60,6 +62,7 @@ class ModelInFile:
 
     path: str
     position: int
+    span: Span | None
     parameters: ImageParameters
     size: int
     mtime_ns: int
@@ -67,7 +70,7 @@ class ModelInFile:
     def load(self) -> Structure:
         """Read the model."""
         _refuse_changed(self)
-        return atoms_of(read_models(self.path)[self.position], self.parameters)[0]
+        return atoms_of(read_model(self.path, self.position, self.span), self.parameters)[0]
 
     def describe(self) -> list[dict[str, Any]]:
         """The file, the model and how atoms are made of it."""
