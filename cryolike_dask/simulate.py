@@ -131,7 +131,7 @@ def simulate_particles(
     if noise not in get_args(Noise):
         raise InputError(f"noise={noise!r} is neither white nor coloured")
     sources = _sources(structures, parameters, models)
-    poses_rng, noise_seed = np.random.default_rng(number("seed", seed, whole=True, at_least=0)), (seed, 1)
+    poses_rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     which = poses_rng.choice(len(sources), size=n, p=_shares(populations, len(sources)))
     if poses is None:
         poses = draw_poses(n, max_displacement_pixels * parameters.pixel_size_angstrom, poses_rng)
@@ -143,11 +143,10 @@ def simulate_particles(
     sample = np.unique(np.linspace(0, n - 1, min(n, N_FOR_LEVEL)).round().astype(np.int64))
     clean = _rendered(particles.take(sample), sources, parameters.grid)
     level = float(np.sqrt(clean.var(axis=(1, 2)).mean() / signal_to_noise))
-    graphs = []
+    model, graphs = NoiseModel(level, noise, seed), []
     for k, rows in enumerate(np.split(np.arange(n), np.arange(step, n, step))):
         batch, path = particles.take(rows), folder / _file_name(k)
-        noise_of_batch = (level, noise, (*noise_seed, k))
-        graphs.append((len(rows), partial(_graph, batch, sources, parameters.grid, noise_of_batch, path)))
+        graphs.append((len(rows), partial(_graph, batch, rows, sources, parameters.grid, model, path)))
     stream(graphs, client, progress=progress, title="particles")
     names = [f"{i % step + 1:06d}@{_file_name(i // step)}" for i in range(n)]
     write_star(star, star_tables(particles, names, parameters))
@@ -180,35 +179,34 @@ def draw_optics(n: int, rng: np.random.Generator) -> NDArray[np.void]:
     )
 
 
-def add_noise(
-    images: FloatArray, level: float, kind: str, pixel_size_angstrom: float, rng: np.random.Generator
-) -> FloatArray:
-    """Add noise of one level to all images, so that the level tells nothing of what an image shows.
+@dataclass(frozen=True)
+class NoiseModel:
+    """Noise of one level in all images, so that the level tells nothing of what an image shows.
 
-    Parameters
+    Attributes
     ----------
-    images : (image, row, column)
     level : float
         Standard deviation of a pixel.
     kind : "white" | "coloured"
-    pixel_size_angstrom : float
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    float64, (image, row, column)
+    seed : int
+        With the number of an image it gives the noise of that image, in whatever file it is written.
     """
-    drawn = rng.standard_normal(images.shape)
-    if kind == "coloured":
-        n = images.shape[-1]
-        fy, fx = np.meshgrid(
-            np.fft.fftfreq(n, pixel_size_angstrom), np.fft.rfftfreq(n, pixel_size_angstrom), indexing="ij"
-        )
-        amplitude = 1 / np.sqrt(1 + (fx**2 + fy**2) * HALF_POWER_ANGSTROM**2)
-        drawn = np.fft.irfft2(np.fft.rfft2(drawn) * amplitude, s=(n, n))
-        drawn /= np.sqrt((drawn**2).mean())
-    noisy: FloatArray = images + level * drawn
-    return noisy
+
+    level: float
+    kind: Noise
+    seed: int
+
+    def draw(self, numbers: NDArray[np.int64], grid: PolarGrid) -> FloatArray:
+        """Draw the noise of images by their numbers, (image, row, column)."""
+        n = grid.n_pixels
+        shape = (n, n)
+        drawn = np.stack([np.random.default_rng((self.seed, 1, int(i))).standard_normal(shape) for i in numbers])
+        if self.kind == "coloured":
+            fx = np.fft.fftfreq(n, grid.pixel_size_angstrom)
+            amplitude = 1 / np.sqrt(1 + (fx**2 + fx[:, None] ** 2) * HALF_POWER_ANGSTROM**2)
+            amplitude /= np.sqrt((amplitude**2).mean())
+            drawn = np.fft.ifft2(np.fft.fft2(drawn) * amplitude).real
+        return self.level * drawn
 
 
 def star_tables(particles: Particles, names: Sequence[str], parameters: ImageParameters) -> dict[str, dict[str, Any]]:
@@ -307,24 +305,24 @@ def _rendered(particles: Particles, sources: Sequence[StructureSource], grid: Po
 
 def _graph(
     particles: Particles,
+    numbers: NDArray[np.int64],
     sources: Sequence[StructureSource],
     grid: PolarGrid,
-    noise: tuple[float, str, tuple[int, ...]],
+    noise: NoiseModel,
     path: Path,
 ) -> Delayed:
     key = f"simulate-{path.stem}-{uuid.uuid4().hex}"
-    return dask.delayed(_write_batch)(particles, sources, grid, noise, path, dask_key_name=key)
+    return dask.delayed(_write_batch)(particles, numbers, sources, grid, noise, path, dask_key_name=key)
 
 
 def _write_batch(
     particles: Particles,
+    numbers: NDArray[np.int64],
     sources: Sequence[StructureSource],
     grid: PolarGrid,
-    noise: tuple[float, str, tuple[int, ...]],
+    noise: NoiseModel,
     path: Path,
 ) -> int:
-    level, kind, seed = noise
-    clean = _rendered(particles, sources, grid)
-    noisy = add_noise(clean, level, kind, grid.pixel_size_angstrom, np.random.default_rng(seed))
+    noisy = _rendered(particles, sources, grid) + noise.draw(numbers, grid)
     write_mrc_stack(path, noisy.astype(np.float32), grid.pixel_size_angstrom)
     return len(particles)

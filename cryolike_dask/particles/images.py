@@ -120,12 +120,16 @@ class ParticleImages:
         return pixels if radius is None else against_background(pixels, radius)
 
     def transform(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Give what an image stack holds of the pixels of rows: mean 0, power 1, moved by their origins."""
+        """Give what an image stack holds of the pixels of rows: power 1, moved by their origins.
+
+        The offset of an image that is moved is the mean of its rim: that of the whole image would take part of the
+        particle, which would then be missing from the box where the image was, not from where it is.
+        """
         oriented = pixels.swapaxes(1, 2) if self.preparation.transposed else pixels
-        values = normalised_stack(oriented, self.grid, self.precision)
         shift = self._shift_angstrom(rows)
         if not shift.any():
-            return values
+            return normalised_stack(oriented, self.grid, self.precision)
+        values = normalised_stack(oriented, self.grid, self.precision, mean_of_rim(pixels))
         x, y = 2 * shift[:, :: -1 if self.preparation.transposed else 1].T / self.grid.box_size_angstrom
         for i in range(len(values)):  # one by one: the factors of all images would be as large as the images
             kx, ky = self.grid.points()
@@ -204,8 +208,7 @@ def against_background(pixels: NDArray[np.float32], radius_pixels: float) -> NDA
         If there is no pixel beyond the radius, or the background of an image is constant.
     """
     n = pixels.shape[-1]
-    axis = np.arange(n) - n // 2
-    beyond = np.hypot(axis, axis[:, None]) > radius_pixels
+    beyond = _distance(n) > radius_pixels
     if not beyond.any():
         raise InputError(f"background_radius_pixels={radius_pixels:g} leaves no background in {n} pixels")
     background = pixels[:, beyond].astype(np.float64)
@@ -221,9 +224,19 @@ def against_background(pixels: NDArray[np.float32], radius_pixels: float) -> NDA
 def contrast_with_rim(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
     """How much brighter than its rim the middle of each image is, in standard deviations of its pixels."""
     n = pixels.shape[-1]
-    axis = np.arange(n) - n // 2
-    distance = np.hypot(axis, axis[:, None])
-    wide = pixels.astype(np.float64)
-    middle, rim = wide[:, distance < n / 4].mean(axis=1), wide[:, distance > 0.45 * n].mean(axis=1)
-    contrast: NDArray[np.float64] = (middle - rim) / wide.std(axis=(1, 2))
+    middle = pixels[:, _distance(n) < n / 4].mean(axis=1, dtype=np.float64)
+    contrast: NDArray[np.float64] = (middle - mean_of_rim(pixels)) / pixels.std(axis=(1, 2), dtype=np.float64)
     return contrast
+
+
+def mean_of_rim(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean of the pixels farther from the centre than 0.45 of the side, (image,)."""
+    n = pixels.shape[-1]
+    mean: NDArray[np.float64] = pixels[:, _distance(n) > 0.45 * n].mean(axis=1, dtype=np.float64)
+    return mean
+
+
+def _distance(n: int) -> NDArray[np.float64]:
+    """Of each pixel from the centre, pixels, (n, n)."""
+    axis = np.arange(n) - n // 2
+    return np.hypot(axis, axis[:, None])

@@ -103,21 +103,25 @@ def radial_power(values: NDArray[Any], grid: PolarGrid) -> NDArray[np.float64]:
     return power
 
 
-def normalised_stack(images: NDArray[Any], grid: PolarGrid, precision: str = "single") -> NDArray[Any]:
-    """Turn images into what an image stack holds: mean 0, power 1 over the polar grid.
+def normalised_stack(
+    images: NDArray[Any], grid: PolarGrid, precision: str = "single", offset: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Turn images into what an image stack holds: power 1 over the polar grid, without their offset.
+
+    Parameters are those of `pixels_to_fourier`, and `offset` as in `scaled`.
 
     Raises
     ------
     NotFiniteError, ZeroPowerError
         If an image has NaN or infinite pixels, or is constant; names their indices.
     """
-    values = pixels_to_fourier(scaled(images), grid, precision)
+    values = pixels_to_fourier(scaled(images, offset), grid, precision)
     norm = np.sqrt(grid.integrate(np.abs(values) ** 2))
     return (values / norm[:, None, None]).astype(values.dtype)
 
 
-def scaled(images: NDArray[Any]) -> NDArray[np.float64]:
-    """Bring images to mean 0 and a largest absolute value of 1.
+def scaled(images: NDArray[Any], offset: NDArray[Any] | None = None) -> NDArray[np.float64]:
+    """Subtract an offset, (image,), or else the mean of each image, and bring the largest absolute value to 1.
 
     Raises
     ------
@@ -127,7 +131,8 @@ def scaled(images: NDArray[Any]) -> NDArray[np.float64]:
     bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2)))
     if len(bad):
         raise NotFiniteError(f"image(s) {listed(bad)} have NaN or infinite pixels", remedy="Leave them out.")
-    centred = images - images.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
+    offset = images.mean(axis=(1, 2), dtype=np.float64) if offset is None else offset
+    centred = images - offset[:, None, None]
     largest = np.abs(centred).max(axis=(1, 2), keepdims=True)
     flat = np.flatnonzero(largest == 0)
     if len(flat):

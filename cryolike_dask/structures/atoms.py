@@ -116,16 +116,16 @@ class Atoms:
         sigma = 2 * radii[:, None] / box_size_angstrom
         if self.shape == "gaussian":
             profiles = np.exp(-2 * np.pi**2 * sigma**2 * k**2)
-        else:  # (sin u - u cos u) / k^3 without its cancellation at small u
+        else:  # 3 (sin u - u cos u) / u^3, without its cancellation at small u
             u = 2 * np.pi * sigma * k
-            profiles = spherical_jn(1, u) / u * (2 * np.pi * sigma) ** 3
+            profiles = np.where(u > 0, 3 * spherical_jn(1, u) / np.where(u > 0, u, 1), 1)
         left, strength, right = np.linalg.svd(profiles, full_matrices=False)
         rank = int((strength > eps * strength[0]).sum())
         per_atom = (left[:, :rank] * strength[:rank])[which].T * self._masses(box_size_angstrom, conventions)
         return np.ascontiguousarray(per_atom, np.complex128), right[:rank]
 
     def _masses(self, box_size_angstrom: float, conventions: Conventions) -> FloatArray:
-        """What the profile of each atom is multiplied by, (atom,)."""
+        """What the profile of each atom, 1 at frequency 0, is multiplied by, (atom,)."""
         sigma = 2 * self.radii_angstrom / box_size_angstrom
         if self.shape == "gaussian":
             if conventions.atoms_weigh_electrons:
@@ -133,6 +133,6 @@ class Atoms:
             masses: FloatArray = (2 * np.pi) ** -1.5 * sigma**-3 / len(self)
             return masses
         if conventions.atoms_weigh_electrons:
-            masses = 3 * self.electrons / (8 * np.pi**3 * sigma**3)
-            return masses
-        return np.full(len(self), 3 / (8 * np.pi**2 * len(self)))
+            return self.electrons
+        volumes: FloatArray = np.pi * sigma**3 / len(self)
+        return volumes
