@@ -145,7 +145,7 @@ def simulate_particles(
     level = float(np.sqrt(clean.var(axis=(1, 2)).mean() / signal_to_noise))
     model, graphs = NoiseModel(level, noise, seed), []
     for k, rows in enumerate(np.split(np.arange(n), np.arange(step, n, step))):
-        batch, path = particles.take(rows), folder / _file_name(k)
+        batch, path = particles.take(rows), folder.absolute() / _file_name(k)
         graphs.append((len(rows), partial(_graph, batch, rows, sources, parameters.grid, model, path)))
     stream(graphs, client, progress=progress, title="particles")
     names = [f"{i % step + 1:06d}@{_file_name(i // step)}" for i in range(n)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit
 
+import numpy as np
 import psutil
 import pytest
 
@@ -63,3 +64,21 @@ def test_cuda_without_a_gpu_is_an_error_before_anything_starts(tmp_path):
     search = cld.configure_displacement(1, 3, 3)
     with pytest.raises(DeviceError, match="no CUDA GPU"):
         cld.run_likelihood_optimal_pose(files, parameters, search, device="cuda")
+
+
+def test_relative_folders_are_those_of_the_client(cluster, tmp_path, monkeypatch):
+    """The workers were started elsewhere: everything, from a structure to likelihoods, lands below this folder."""
+    monkeypatch.chdir(tmp_path)
+    parameters = cld.make_parameters(12, 4.0, viewing_distance=1.0, path="parameters.npz")
+    structure = cld.Volume(np.ones((6, 6, 6), np.float32), (4.0, 4.0, 4.0))
+    options = {"client": cluster, "progress": False}
+    star = cld.simulate_particles(structure, "parameters.npz", "relion", n_images=5, **options)
+    cld.make_templates(structure, "parameters.npz", "templates", **options)
+    cld.convert_particles(star, "parameters.npz", "particles", **options)
+    files = cld.configure_likelihood_files("templates", "particles", "likelihood")
+    search = cld.configure_displacement(1.0, 2, 1)
+    results = cld.run_likelihood_optimal_pose(files, parameters, search, **options)
+    assert np.isfinite(results.log_likelihood_integrated.values).all()
+    expected = ["likelihood", "parameters.npz", "particles", "relion", "templates"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == expected
+    assert not list(tmp_path.rglob("*.part"))

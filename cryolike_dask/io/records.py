@@ -52,6 +52,11 @@ class Job:
     precision: str
     inputs: list[dict[str, Any]]
 
+    def __post_init__(self) -> None:
+        """Workers may run in another folder: paths are absolute."""
+        object.__setattr__(self, "outputs", {name: path.absolute() for name, path in self.outputs.items()})
+        object.__setattr__(self, "record", self.record.absolute())
+
 
 def write_record(job: Job, details: Mapping[str, Any]) -> None:
     """Write the record of a job whose outputs are all in place; `details` says by what they were made."""

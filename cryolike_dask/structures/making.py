@@ -109,7 +109,7 @@ def make_templates(
     if skip_exist:
         logger.info("%d of %d template files are complete already", len(jobs) - len(todo), len(jobs))
     write_parameters(folder / PARAMETERS, parameters)
-    scratch = {job.name: folder / f".{job.name}.{uuid.uuid4().hex}.part" for _, job in todo}
+    scratch = {job.name: folder.absolute() / f".{job.name}.{uuid.uuid4().hex}.part" for _, job in todo}
     graphs = [(len(s), partial(_graph, s, parameters, job, scratch[job.name])) for s, job in todo]
     try:
         stream(graphs, client, progress=progress, title="templates")
