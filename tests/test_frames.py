@@ -66,7 +66,8 @@ def draw_optics(rng, n):
     """Two microscopes, astigmatism of either sign, phase plates, envelopes; six decimals, as in a file."""
     group = rng.permutation(np.arange(n) % 2 + 1)
     optics = np.zeros(n, OPTICS)
-    mean, difference = rng.uniform(5000, 10000, n), rng.uniform(500, 1500, n) * rng.choice([-1, -1, 1], n)
+    mean, sign = rng.uniform(5000, 10000, n), rng.permutation(np.resize([-1, -1, 1], n))
+    difference = rng.uniform(500, 1500, n) * sign
     optics["defocus_u_angstrom"] = np.round(mean + difference / 2, 6)
     optics["defocus_v_angstrom"] = np.round(mean - difference / 2, 6)
     optics["defocus_angle_radian"] = np.radians(np.round(rng.uniform(-90, 90, n), 6))

@@ -193,6 +193,10 @@ class CountedSource:
         self.taken.update(rows.tolist())
         return self.values[rows]
 
+    @property
+    def paths(self):
+        return ("counted",)
+
     def locate(self, row):
         return "counted", row
 
