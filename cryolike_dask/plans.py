@@ -121,6 +121,10 @@ def open_run(
     tables = [realised_table(t.displacements, values) for t in templates.values()]
     if any(t.shape != tables[0].shape or (t != tables[0]).any() for t in tables):
         raise InputError("the displacer gives different displacements for different structures")
+    if given_images is not None:
+        files = replace(files, n_stacks=len(images))
+    if given_templates is not None and files.i_template == "all":
+        files = replace(files, i_template=list(templates))
     return Run(
         files=files,
         images=images,

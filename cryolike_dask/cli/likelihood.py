@@ -161,8 +161,11 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
     resume = "What was written is complete; run the same command with --skip-exist to go on."
     with errors_for_people(resume), client_for(options["workers"], options["scheduler"]) as client:
         templates, particles = options["templates"], options["particles"]
-        parameters = options["parameters"] or templates / PARAMETERS
+        conventions: Any = str(options["conventions"])
         in_files = (templates / TEMPLATE_LIST).is_file() or not templates.exists()
+        if not in_files and options["parameters"] is None:
+            raise InputError(f"{templates} holds structures: --parameters is needed", remedy="See `parameters --help`.")
+        parameters = options["parameters"] or templates / PARAMETERS
         converted = particles.is_dir() and not list(particles.glob("*.cs"))
         files = configure_likelihood_files(
             templates if in_files else None,
@@ -179,11 +182,11 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
             files,
             parameters,
             search,
-            templates=None if in_files else open_structures(templates, parameters),
-            images=None if converted else open_particles(particles, parameters),
+            templates=None if in_files else open_structures(templates, parameters, conventions=conventions),
+            images=None if converted else open_particles(particles, parameters, conventions=conventions),
             client=client,
             device=str(options["device"]),
-            conventions=str(options["conventions"]),
+            conventions=conventions,
             **{name: options[name] for name in passed},
         )
         out.print(f"{results.sizes['image']} images: results are in {escape(str(files.folder_output))}")

@@ -8,8 +8,9 @@ from typing import Literal
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_grid
+from cryolike_dask.geometry.viewing_angles import ViewingAngles, check_viewing_distance, viewing_grid
 
+REAL = ("pixel_size_angstrom", "radius_max", "dist_radii", "viewing_distance")
 Precision = Literal["default", "single", "double"]
 
 
@@ -54,6 +55,11 @@ class ImageParameters:
         if self.atom_shape not in ("gaussian", "hard-sphere", "default"):
             raise InputError(f"atom_shape={self.atom_shape!r} is not gaussian, hard-sphere or default")
         n_pixels = number("n_pixels", self.n_pixels, whole=True, at_least=1)
+        whole = {"n_pixels": n_pixels, "n_inplanes": number("n_inplanes", self.n_inplanes, whole=True)}
+        real = {name: number(name, getattr(self, name)) for name in REAL}
+        radii = None if self.atom_radii is None else number("atom_radii", self.atom_radii, above=0)
+        for name, value in {**whole, **real, "atom_radii": radii}.items():  # plain numbers, which go into records
+            object.__setattr__(self, name, value)
         if not self.radius_max:
             object.__setattr__(self, "radius_max", n_pixels / 4)
         if not self.n_inplanes:
@@ -62,7 +68,7 @@ class ImageParameters:
         if not self.viewing_distance:
             resolution_factor = self.radius_max * 4 / n_pixels
             object.__setattr__(self, "viewing_distance", 1 / (4 * math.pi * resolution_factor))
-        number("viewing_distance", self.viewing_distance, above=0)
+        check_viewing_distance(self.viewing_distance)
 
     @property
     def grid(self) -> PolarGrid:

@@ -12,6 +12,8 @@ from cryolike_dask.errors import InputError, number
 
 FloatArray = NDArray[np.float64]
 
+SMALLEST_DISTANCE = 0.0035
+
 
 @dataclass(frozen=True, eq=False)
 class ViewingAngles:
@@ -82,7 +84,7 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
     ViewingAngles
         Circle by circle, from the south pole up (the nodes of Gauss and Legendre in cos(polar) ascend).
     """
-    number("viewing_distance", viewing_distance, above=0)
+    check_viewing_distance(viewing_distance)
     density = 2 * np.pi / viewing_distance
     n_polar = 3 + math.ceil((3 + round(density)) / 2)
     cosines, polar_weights = np.polynomial.legendre.leggauss(n_polar)
@@ -94,6 +96,15 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
         polar.append(np.full(n, angle))
         weight.append(np.full(n, polar_weight * 2 * np.pi / n))
     return ViewingAngles(np.concatenate(azimuth), np.concatenate(polar), np.concatenate(weight))
+
+
+def check_viewing_distance(viewing_distance: float) -> None:
+    """Refuse a distance that is not positive, or gives more directions than any computer could use."""
+    if number("viewing_distance", viewing_distance, above=0) < SMALLEST_DISTANCE:
+        raise InputError(
+            f"viewing_distance={viewing_distance:g} gives more than a million directions",
+            remedy="It is in radian: 0.08 gives 2370 directions, 0.01 gives 126,000.",
+        )
 
 
 def healpix_grid(order: int) -> ViewingAngles:

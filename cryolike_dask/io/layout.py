@@ -149,7 +149,8 @@ class LikelihoodFiles:
             If a number is beyond the list of templates.
         """
         if self.folder_templates is None:
-            numbers = [int(p.name.removeprefix("template")) for p in self.folder_output.glob("template*[0-9]")]
+            found = (re.fullmatch(r"template(\d+)", p.name) for p in self.folder_output.glob("template*"))
+            numbers = [int(match[1]) for match in found if match]
             n = max(numbers, default=0) + 1
             return self.chosen(n, f"{self.folder_output}, which has results of {n} structure(s)")
         n = len(self.template_files())

@@ -11,6 +11,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.tensors import TensorFile
 
 
@@ -179,7 +180,10 @@ class Subset:
 
 def describe_file(path: Path) -> dict[str, Any]:
     """Name, size and time of a file; contents are never hashed on the way."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
     return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 

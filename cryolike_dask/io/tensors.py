@@ -103,7 +103,10 @@ def save_tensor(path: str | Path, values: NDArray[Any]) -> None:
 
     contiguous = np.require(values, requirements=["C", "W"])
     with replacing(path) as file:
-        torch.save(torch.from_numpy(contiguous), file)
+        try:
+            torch.save(torch.from_numpy(contiguous), file)
+        except RuntimeError as error:  # torch's word for a disk that is full
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def load_displacements(path: str | Path) -> NDArray[np.float64]:

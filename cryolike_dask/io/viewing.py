@@ -32,7 +32,8 @@ def read_viewing_angles(path: str | Path) -> ViewingAngles:
     if not path.is_file():
         raise InputFileError("there is no such file", source=path)
     try:
-        table = np.loadtxt(path, ndmin=2)
+        lines = [line for line in path.read_text().splitlines() if line.partition("#")[0].strip()]
+        table = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, 0))
     except ValueError as error:
         raise InputFileError(f"is not a table of numbers ({error})", source=path) from error
     if table.shape[0] == 0 or table.shape[1] not in (2, 3):
@@ -42,6 +43,8 @@ def read_viewing_angles(path: str | Path) -> ViewingAngles:
             remedy="Write azimuth, polar angle (degrees) and, if wanted, a weight on each line.",
         )
     weight = table[:, 2] if table.shape[1] == 3 else np.ones(len(table))
+    if not (weight > 0).all():
+        raise InputFileError(f"has a weight of {weight.min():g}", source=path, remedy="Weights are positive.")
     try:
         azimuth, polar = np.radians(table[:, 0]), np.radians(table[:, 1])
         return ViewingAngles(azimuth, polar, 4 * np.pi * weight / weight.sum())

@@ -20,10 +20,11 @@ from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, OutputError, number
 from cryolike_dask.execution import active_client, stream
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.archives import read_archive
 from cryolike_dask.io.layout import image_stack_file, image_stack_numbers, pixel_stack_file
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job, read_record, why_not_done, write_record
-from cryolike_dask.io.stacks import write_image_stack
+from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.particles.opening import PathOrPaths, open_particles
@@ -153,31 +154,38 @@ def _record(folder: Path, k: int) -> Path:
 
 
 def _claim(folder: Path, jobs: list[Job], n: int, *, keep: bool, overwrite: bool) -> None:
-    """Refuse to mix with, or to replace, the stacks of another call; with `overwrite`, remove those beyond this one."""
+    """Refuse to mix with, or to replace, the stacks of another call; with `overwrite`, remove what it leaves behind."""
     if folder.exists() and not folder.is_dir():
         raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
     there = image_stack_numbers(folder)
     beyond = [k for k in there if k >= n and (not keep or k >= len(jobs) or why_not_done(jobs[k]) is not None)]
     if overwrite:
-        for k in beyond:
+        for k in there:
             tensor = image_stack_file(folder, k)
-            for path in (
-                folder / "done" / f"{tensor.stem}.json",
-                tensor,
-                tensor.with_suffix(".npz"),
-                pixel_stack_file(folder, k),
-            ):
+            stale = [_record(folder, k), pixel_stack_file(folder, k)]
+            for path in [*stale, tensor, tensor.with_suffix(".npz")] if k in beyond else stale:
                 path.unlink(missing_ok=True)
-        return
-    records = [read_record(job.record) for job in jobs if job.record.is_file()]
-    ours = not there or any(r is not None and r.get("settings") == jobs[0].settings for r in records)
-    if beyond or (there and not keep) or not ours:
+    elif there and (not keep or beyond or not _are_ours(folder, there, jobs[0])):
         raise OutputError(
             f"holds image stacks already ({len(there)}, the last is number {there[-1]})",
             source=folder,
             remedy="Choose another output folder, pass skip_exist=True (--skip-exist) to go on with the same particles "
             "and settings, or overwrite=True (--overwrite) to replace them.",
         )
+
+
+def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
+    """Whether the stacks in a folder are of these particles and settings, or of a call that was stopped early."""
+    records = [record for k in there if (record := read_record(_record(folder, k))) is not None]
+    if records:
+        names = [one.get("name") for one in job.inputs if "mtime_ns" in one][:1]  # the metadata come first
+        return any(
+            record.get("settings") == job.settings
+            and [one.get("name") for one in record.get("inputs", [])][:1] == names
+            for record in records
+        )
+    metadata = [image_stack_file(folder, k).with_suffix(".npz") for k in there]
+    return all("metadataFile" in read_archive(path, optional=STACK_OPTIONAL) for path in metadata if path.is_file())
 
 
 def _graph(stack: ImageStack, parameters: ImageParameters, job: Job) -> Delayed:

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputError, NotFiniteError, ZeroPowerError
+from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.mrc import MrcStack
-from cryolike_dask.io.sources import describe_file
+from cryolike_dask.io.sources import describe_array, describe_file
 from cryolike_dask.particles.resample import block_offset_pixels, downsample
 from cryolike_dask.particles.table import ParticleTable
 from cryolike_dask.particles.transform import normalised_stack
@@ -117,7 +117,11 @@ class ParticleImages:
         pixels *= sign[:, None, None].astype(np.float32)
         self._refuse_bad(pixels, rows)
         radius = self.preparation.background_radius_pixels
-        return pixels if radius is None else against_background(pixels, radius)
+        if radius is None:
+            return pixels
+        normalised, constant = against_background(pixels, radius)
+        self._refuse(constant, "has a constant background", ZeroPowerError, rows)
+        return normalised
 
     def transform(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[Any]:
         """Give what an image stack holds of the pixels of rows: power 1, moved by their origins.
@@ -145,8 +149,11 @@ class ParticleImages:
         table = self.table
         used = [table.metadata_files[i] for i in np.unique(table.metadata_number[rows])]
         used += [self.files[i].path for i in np.unique(table.file_number[rows])]
-        span = {"name": "rows", "first": int(table.metadata_row[rows[0]]), "last": int(table.metadata_row[rows[-1]])}
-        return [*(describe_file(Path(path)) for path in used), {**span, "n": len(rows)}, vars(self.preparation)]
+        origins = table.origin_angstrom if self.preparation.recenter else None
+        where = np.stack([table.metadata_number, table.metadata_row, table.file_number, table.image_index], axis=1)
+        columns = {"rows": where, "optics": table.optics, "sign": table.sign, "origins": origins}
+        arrays = [{"name": n, **describe_array(c[rows])} for n, c in columns.items() if c is not None]
+        return [*(describe_file(Path(path)) for path in used), *arrays, vars(self.preparation)]
 
     def subset(self, rows: NDArray[np.int64]) -> ParticleImages:
         """Some of the images, with the files that hold them."""
@@ -175,19 +182,19 @@ class ParticleImages:
         return shift
 
     def _refuse_bad(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        finite = np.isfinite(pixels).all(axis=(1, 2))
-        constant = pixels.max(axis=(1, 2)) == pixels.min(axis=(1, 2))
-        for bad, what, error in (
-            (~finite, "has NaN or infinite pixels", NotFiniteError),
-            (constant, "is constant", ZeroPowerError),
-        ):
-            if bad.any():
-                path, index = self.locate(int(rows[np.flatnonzero(bad)[0]]))
-                raise error(
-                    f"image {index + 1} {what} ({int(bad.sum())} such image(s) among {len(rows)})",
-                    source=path,
-                    remedy="Take it out of the metadata.",
-                )
+        finite: NDArray[np.bool_] = np.isfinite(pixels).all(axis=(1, 2))
+        self._refuse(~finite, "has NaN or infinite pixels", NotFiniteError, rows)
+        spread: NDArray[np.float32] = np.ptp(pixels, axis=(1, 2))
+        self._refuse(spread == 0, "is constant", ZeroPowerError, rows)
+
+    def _refuse(self, bad: NDArray[np.bool_], what: str, error: type[CryolikeError], rows: NDArray[np.int64]) -> None:
+        if bad.any():
+            path, index = self.locate(int(rows[np.flatnonzero(bad)[0]]))
+            raise error(
+                f"image {index + 1} {what} ({int(bad.sum())} such image(s) among {len(rows)})",
+                source=path,
+                remedy="Take it out of the metadata.",
+            )
 
 
 def _remember(keys: list[Hashable], images: NDArray[Any]) -> None:
@@ -199,13 +206,17 @@ def _remember(keys: list[Hashable], images: NDArray[Any]) -> None:
             del _LATEST[next(iter(_LATEST))]
 
 
-def against_background(pixels: NDArray[np.float32], radius_pixels: float) -> NDArray[np.float32]:
+def against_background(
+    pixels: NDArray[np.float32], radius_pixels: float
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Subtract the mean of the pixels beyond a radius from the centre, and divide by their standard deviation.
+
+    Also says which images have a constant background, and cannot be divided.
 
     Raises
     ------
-    InputError, ZeroPowerError
-        If there is no pixel beyond the radius, or the background of an image is constant.
+    InputError
+        If there is no pixel beyond the radius.
     """
     n = pixels.shape[-1]
     beyond = _distance(n) > radius_pixels
@@ -213,12 +224,8 @@ def against_background(pixels: NDArray[np.float32], radius_pixels: float) -> NDA
         raise InputError(f"background_radius_pixels={radius_pixels:g} leaves no background in {n} pixels")
     background = pixels[:, beyond].astype(np.float64)
     spread = background.std(axis=1)
-    if not (spread > 0).all():
-        raise ZeroPowerError("the background of an image is constant", remedy="Leave background_radius_pixels out.")
-    normalised: NDArray[np.float32] = (
-        (pixels - background.mean(axis=1)[:, None, None]) / spread[:, None, None]
-    ).astype(np.float32)
-    return normalised
+    centred = pixels - background.mean(axis=1)[:, None, None]
+    return (centred / np.where(spread > 0, spread, 1)[:, None, None]).astype(np.float32), spread == 0
 
 
 def contrast_with_rim(pixels: NDArray[np.float32]) -> NDArray[np.float64]:

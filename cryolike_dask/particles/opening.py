@@ -103,7 +103,7 @@ def open_particles(
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     batch_size = number("batch_size", batch_size, whole=True, at_least=1)
     if background_radius_pixels is not None:
-        number("background_radius_pixels", background_radius_pixels, above=0)
+        background_radius_pixels = number("background_radius_pixels", background_radius_pixels, above=0)
     table = read_particles(metadata, images=images, folder=folder, passthrough=passthrough)
     files = tuple(open_mrc_stack(path) for path in table.image_files)
     _say_what_is_odd(files)
@@ -112,7 +112,11 @@ def open_particles(
     if recenter and table.origin_angstrom is None:
         raise InputError("recenter=True, but the metadata have no origins", remedy="Leave it out.")
     preparation = Preparation(
-        downsample, invert_contrast, background_radius_pixels, recenter, not values.corrects_transposed_stacks
+        downsample=downsample,
+        invert_contrast=bool(invert_contrast),
+        background_radius_pixels=background_radius_pixels,
+        recenter=bool(recenter),
+        transposed=not values.corrects_transposed_stacks,
     )
     precision = "double" if parameters.precision == "double" else "single"
     source = ParticleImages(table, files, parameters.grid, preparation, precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 import json
 import logging
@@ -99,6 +100,9 @@ def make_templates(
     files = [template_file(folder, stack.structure) for stack in stacks]
     jobs = [_job(stack, parameters, folder) for stack in stacks]
     _claim(folder, files, parameters, keep=skip_exist, overwrite=overwrite)
+    for job in jobs:  # what a killed process left
+        for path in folder.glob(f".{glob.escape(job.name)}.*.part"):
+            path.unlink(missing_ok=True)
     todo = []
     for stack, job in zip(stacks, jobs, strict=True):
         reason = why_not_done(job) if skip_exist else "all are made"
@@ -146,12 +150,13 @@ def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job
 
 
 def _claim(folder: Path, files: list[Path], parameters: ImageParameters, *, keep: bool, overwrite: bool) -> None:
-    """Refuse to mix with, or to replace, the templates of another call."""
-    if overwrite:
-        return
-    remedy = "Choose another output folder, or pass overwrite=True (--overwrite) to replace them."
+    """Refuse to mix with, or to replace, the templates of another call; with `overwrite`, remove what would be left."""
     if folder.exists() and not folder.is_dir():
         raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
+    if overwrite:
+        _remove_others(folder, files)
+        return
+    remedy = "Choose another output folder, or pass overwrite=True (--overwrite) to replace them."
     if (folder / PARAMETERS).is_file() and read_parameters(folder / PARAMETERS) != parameters:
         raise OutputError("holds other parameters", source=folder / PARAMETERS, remedy=remedy)
     if not (folder / TEMPLATE_LIST).is_file():
@@ -162,6 +167,20 @@ def _claim(folder: Path, files: list[Path], parameters: ImageParameters, *, keep
         listed = ["an unreadable list"]
     if not keep or not set(listed) <= {file.name for file in files}:
         raise OutputError(f"holds templates already: {', '.join(listed[:5])}", source=folder, remedy=remedy)
+
+
+def _remove_others(folder: Path, files: list[Path]) -> None:
+    """Remove the list of templates, and of those that it names in this folder, those that are not made again."""
+    try:
+        listed = [Path(name).name for name in read_list(folder / TEMPLATE_LIST)]
+    except InputFileError:
+        listed = []
+    (folder / TEMPLATE_LIST).unlink(missing_ok=True)
+    for name in set(listed) - {file.name for file in files}:
+        if name.startswith("templates_fourier_"):
+            old = folder / name
+            for path in (folder / "done" / f"{old.stem}.json", old, old.with_suffix(".npz")):
+                path.unlink(missing_ok=True)
 
 
 def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: Path) -> Delayed:
@@ -191,7 +210,9 @@ def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: s
             file.seek(int(rows[0]) * values[0].nbytes)
             values.tofile(file)
     except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror}", source=scratch, remedy="Make room.") from error
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}", source=scratch, remedy="Make room on the disk."
+        ) from error
     return len(rows)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import mmap
 import re
-from collections.abc import Callable
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ OTHER_RESIDUE_RADIUS = 3.0
 
 Span = tuple[int, int]
 """First byte of a model in its file, and the byte after its last."""
+
+PDB_SUFFIXES = (".pdb", ".ent")
+ATOM = re.compile(rb"^(?:ATOM  |HETATM)", re.MULTILINE)
+WITHOUT_POSITION = re.compile(rb"^(?:ATOM  |HETATM)(?!.{24}(?:(?= {0,7}[-+]?[.0-9])[-+. 0-9]{8}){3})", re.MULTILINE)
 
 BLANK_ALTLOC = (0, ord(" "))
 
@@ -74,57 +79,84 @@ def read_models(path: str | Path) -> list[Model]:
     Raises
     ------
     InputFileError
-        If the file is missing, is neither PDB nor mmCIF, or has no atoms.
+        If the file is missing, is neither PDB nor mmCIF, has no atoms, or an atom without a position.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputFileError("there is no such file", source=path)
-    return _parsed(path, lambda: gemmi.read_structure(str(path)))
+    return _parsed(Path(path), _bytes_of(Path(path)))
 
 
 def find_models(path: str | Path) -> list[Span] | None:
-    """Find the models of an uncompressed PDB file without reading them; None for other files.
+    """Find the models of an uncompressed PDB file without reading them; None if there is one, and for other files.
 
-    A file of a thousand frames is then read one frame at a time: by the tasks that need them, and never as a whole.
+    Models begin with MODEL, or end with END where there is no MODEL. A file of a thousand frames is then read one
+    frame at a time: by the tasks that need them, and never as a whole.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".pdb", ".ent") or not path.is_file() or path.stat().st_size == 0:
+    if path.suffix.lower() not in PDB_SUFFIXES or not path.is_file() or path.stat().st_size == 0:
         return None
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         starts = [match.start() for match in re.finditer(rb"^MODEL\b", content, re.MULTILINE)]
-        if not starts or re.search(rb"^(ATOM|HETATM)", content[: starts[0]], re.MULTILINE):
+        if not starts:
+            starts = [0, *(match.end() for match in re.finditer(rb"^END[ \r]*$", content, re.MULTILINE))]
+        elif ATOM.search(content[: starts[0]]):
             return None
-        return list(zip(starts, [*starts[1:], len(content)], strict=True))
+        spans = list(zip(starts, [*starts[1:], len(content)], strict=True))
+        with_atoms = [span for span in spans if ATOM.search(content, *span)]
+        return with_atoms if len(with_atoms) > 1 else None
 
 
 def read_model(path: str | Path, position: int, span: Span | None = None) -> Model:
     """Read one model, by its span where `find_models` knows it; errors are those of `read_models`."""
-    if span is None:
-        return read_models(path)[position]
+    path = Path(path)
+    return read_models(path)[position] if span is None else _parsed(path, _bytes_of(path, span), position)[0]
+
+
+def _bytes_of(path: Path, span: Span | None = None) -> bytes:
+    if not path.is_file():
+        raise InputFileError("there is no such file", source=path)
     try:
-        with open(path, "rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            if span is None:
+                return bytes(file.read())
             file.seek(span[0])
-            text = file.read(span[1] - span[0])
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
-    return _parsed(Path(path), lambda: gemmi.read_pdb_string(text))[0]
-
-
-def _parsed(path: Path, parse: Callable[[], Any]) -> list[Model]:
-    try:
-        flat = gemmi.FlatStructure(parse())
-    except (OSError, RuntimeError, ValueError) as error:
+            return bytes(file.read(span[1] - span[0]))
+    except (OSError, EOFError, zlib.error) as error:
         raise InputFileError(f"is not a readable PDB or mmCIF file ({error})", source=path) from error
+
+
+def _parsed(path: Path, content: bytes, position: int | None = None) -> list[Model]:
+    where = str(path) if position is None else f"{path}, model {position + 1}"
+    is_pdb = Path(path.name.lower().removesuffix(".gz")).suffix in PDB_SUFFIXES
+    try:
+        if is_pdb:
+            _refuse_missing_positions(content, where)
+            structure = gemmi.read_pdb_string(content.decode("latin-1"))
+        else:
+            structure = gemmi.make_structure_from_block(gemmi.cif.read_string(content.decode("latin-1"))[0])
+        flat = gemmi.FlatStructure(structure)
+    except InputFileError:
+        raise
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        raise InputFileError(f"is not a readable PDB or mmCIF file ({error})", source=where) from error
     number = np.asarray(flat.model_num)
     if not len(number):
-        raise InputFileError("has no atoms", source=path, remedy="Give a PDB or mmCIF file with coordinates.")
-    position = np.asarray(flat.pos, np.float64)
-    if not np.isfinite(position).all():
-        raise InputFileError("has coordinates that are not finite", source=path)
+        raise InputFileError("has no atoms", source=where, remedy="Give a PDB or mmCIF file with coordinates.")
+    positions = np.asarray(flat.pos, np.float64)
+    if not np.isfinite(positions).all():
+        raise InputFileError("has coordinates that are not finite", source=where)
     starts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
-    everything = _columns(flat, position)
+    everything = _columns(flat, positions)
     kept = [_without_alternates(flat, atoms) for atoms in np.split(np.arange(len(number)), starts[1:])]
     return [everything.take(atoms) for atoms in kept]
+
+
+def _refuse_missing_positions(content: bytes, where: str) -> None:
+    """Refuse coordinates that are blank or overflowed (********): gemmi would take them as 0."""
+    bad = WITHOUT_POSITION.search(content)
+    if bad is not None:
+        line = content[bad.start() : bad.start() + 54].decode("latin-1").rstrip()
+        raise InputFileError(
+            f"an atom has no position: {line!r}", source=where, remedy="Write the file again, the structure about 0."
+        )
 
 
 def atoms_of(model: Model, parameters: ImageParameters) -> tuple[Atoms, list[str]]:
@@ -159,7 +191,7 @@ def _columns(flat: Any, position: NDArray[np.float64]) -> Model:
     chain, number, insertion = _text(flat.chain_ids), np.asarray(flat.resnums), np.asarray(flat.icodes)
     new = np.ones(len(number), np.bool_)
     new[1:] = (chain[1:] != chain[:-1]) | (number[1:] != number[:-1]) | (insertion[1:] != insertion[:-1])
-    atomic_number = np.array([gemmi.Element(int(z)).atomic_number for z in range(120)])
+    atomic_number = np.array([gemmi.Element(int(z)).atomic_number for z in range(119)] + [1])  # the last is deuterium
     return Model(
         name=_text(flat.atom_names),
         residue_name=_text(flat.residue_names),
@@ -178,13 +210,17 @@ def _without_alternates(flat: Any, atoms: NDArray[np.int64]) -> NDArray[np.int64
     alternate = ~np.isin(altloc, BLANK_ALTLOC)
     if not alternate.any():
         return atoms
-    columns = [np.asarray(c) for c in (flat.resnums, flat.icodes)]
-    name, chain = np.asarray(flat.atom_names), np.asarray(flat.chain_ids)
-    occupancy = np.asarray(flat.occ)
+    place = list(zip(_text(flat.chain_ids).tolist(), flat.resnums.tolist(), flat.icodes.tolist(), strict=True))
+    residue, name = _text(flat.residue_names).tolist(), _text(flat.atom_names).tolist()
+    occupancy = flat.occ.tolist()
+    kind: dict[Any, tuple[float, str]] = {}  # the residue of highest occupancy, where alternates are two residues
     best: dict[Any, int] = {}
     for i in atoms[alternate].tolist():
-        key = (chain[i].tobytes(), *(int(c[i]) for c in columns), name[i].tobytes())
-        if key not in best or occupancy[i] > occupancy[best[key]]:
+        if place[i] not in kind or occupancy[i] > kind[place[i]][0]:
+            kind[place[i]] = occupancy[i], residue[i]
+    for i in atoms[alternate].tolist():
+        key = (place[i], name[i])
+        if residue[i] == kind[place[i]][1] and (key not in best or occupancy[i] > occupancy[best[key]]):
             best[key] = i
     return np.sort(np.concatenate([atoms[~alternate], np.array(list(best.values()), np.int64)]))
 
@@ -225,5 +261,4 @@ def _residues(
 def _text(characters: Any) -> NDArray[np.str_]:
     """Fixed-width characters, (atom, width), as strings."""
     values = np.ascontiguousarray(np.asarray(characters)).view(np.uint8)
-    text: NDArray[np.str_] = values.view(f"S{values.shape[1]}")[:, 0].astype(np.str_)
-    return text
+    return np.char.decode(values.view(f"S{values.shape[1]}")[:, 0], "latin-1")

@@ -13,6 +13,7 @@ from cryolike_dask.conventions import Conventions, ConventionsName, conventions_
 from cryolike_dask.errors import InputError, InputFileError, missing_files
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.layout import TEMPLATE_LIST
 from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.tensors import open_tensor
@@ -142,13 +143,15 @@ def open_structures(
 def _listed(structures: Any) -> list[Any]:
     """The structures one by one, folders opened; every missing file is named at once."""
     single = isinstance(structures, (str, Path, Atoms, Volume)) or hasattr(structures, "shape")
+    if not single and not isinstance(structures, Iterable):
+        raise InputError(f"structures={structures!r} are none", remedy=REMEDY)
     listed: list[Any] = []
     for one in [structures] if single else structures:
         path = Path(one) if isinstance(one, (str, Path)) else None
         if path is None or not path.is_dir():
             listed.append(one if path is None else path)
             continue
-        files = sorted(p for p in path.iterdir() if _suffix(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES))
+        files = sorted(p for p in path.iterdir() if _suffix(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not _is_output(p))
         if not files:
             raise InputFileError("holds no structures", source=path, remedy=REMEDY)
         listed += files
@@ -172,7 +175,8 @@ def _sources(
         else:
             raise InputFileError("is not a structure by its name", source=one, remedy=REMEDY)
     elif hasattr(one, "shape") and hasattr(one, "__array__"):
-        volume = Volume(np.asarray(one), (parameters.pixel_size_angstrom,) * 3)
+        values = np.asarray(one.detach().cpu() if hasattr(one, "detach") else one)
+        volume = Volume(values, (parameters.pixel_size_angstrom,) * 3)
         yield "structure", StructureInMemory(volume), []
     else:
         raise InputError(f"a structure is a {type(one).__name__}", remedy=REMEDY)
@@ -238,14 +242,22 @@ def _map(path: Path, parameters: ImageParameters, conventions: Conventions) -> t
 
 def _array_shape(path: Path) -> tuple[int, ...]:
     if _suffix(path) == ".pt":
-        return open_tensor(path, n_dims=3).shape
+        return open_tensor(path, n_dims=3, dtypes=("float32", "float64", "float16")).shape
     try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise InputFileError(f"is not a readable .npy file ({error})", source=path) from error
-    if len(shape) != 3:
-        raise InputFileError(f"has shape {shape}; a map has three axes (z, y, x)", source=path)
-    return tuple(shape)
+    if values.ndim != 3 or values.dtype.kind not in "fiu":
+        raise InputFileError(
+            f"has shape {values.shape} and type {values.dtype}; a map has three axes (z, y, x) and real values",
+            source=path,
+        )
+    return tuple(values.shape)
+
+
+def _is_output(path: Path) -> bool:
+    """Whether a file is what `make_templates` writes, not a structure."""
+    return path.name == TEMPLATE_LIST or path.name.startswith("templates_fourier_")
 
 
 def _suffix(path: Path) -> str:
@@ -253,4 +265,4 @@ def _suffix(path: Path) -> str:
 
 
 def _stem(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).stem
+    return path.name[: path.name.lower().rindex(_suffix(path))]

@@ -67,10 +67,13 @@ def project(
     kx, ky = (k[:, :half].ravel() for k in grid.points())
     values = structure.slices(viewing.rotations(), kx, ky, grid.box_size_angstrom, conventions, EPS[precision])
     values = values.reshape(len(viewing), grid.n_shells, half)
-    power = 2 * grid.integrate(np.abs(values) ** 2)
-    empty = np.flatnonzero(~(power > 0))
-    if len(empty):
-        raise ZeroPowerError(f"projection(s) {listed(empty)} have no power", remedy="Is the structure empty?")
+    with np.errstate(over="ignore", invalid="ignore"):
+        power = 2 * grid.integrate(np.abs(values) ** 2)
+    bad = np.flatnonzero(~((power > 0) & (power < np.inf)))
+    if len(bad):
+        raise ZeroPowerError(
+            f"projection(s) {listed(bad)} have a power of {power[bad[0]]:g}", remedy="Is the structure empty, or huge?"
+        )
     values /= np.sqrt(power)[:, None, None]
     dtype = np.complex64 if precision == "single" else np.complex128
     return np.concatenate([values, values.conj()], axis=2).astype(dtype)

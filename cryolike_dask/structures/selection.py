@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import InputError
 
 FIELDS = {"name": "name", "resname": "residue_name", "chain": "chain", "resid": "residue_number"}
+WORDS = ("and", "or", "not", *FIELDS)
+"""What no value can be: the text was meant for another program."""
 REMEDY = 'Write for example "name CA", "resname GLY ALA and not chain B" or "resid 10-50 and chain A".'
 RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
 
@@ -41,7 +43,8 @@ def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
         words = clause.split()
         negated = words[:1] == ["not"]
         field, *values = words[negated:] or [""]
-        if field not in FIELDS or not values:
+        foreign = [word for word in values if word.lower() in WORDS or "," in word]
+        if field not in FIELDS or not values or foreign:
             raise InputError(f"atom_selection={selection!r}: {clause!r} is not understood", remedy=REMEDY)
         column = getattr(model, FIELDS[field])
         found = _in_ranges(column, values, selection) if field == "resid" else np.isin(column, values)
@@ -56,5 +59,7 @@ def _in_ranges(numbers: NDArray[Any], ranges: list[str], selection: str | None) 
         if match is None:
             raise InputError(f"atom_selection={selection!r}: {text!r} is no residue number or range", remedy=REMEDY)
         first, last = int(match[1]), int(match[2] if match[2] is not None else match[1])
+        if last < first:
+            raise InputError(f"atom_selection={selection!r}: {text!r} runs backwards", remedy=REMEDY)
         found |= (numbers >= first) & (numbers <= last)
     return found

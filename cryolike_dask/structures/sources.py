@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.conventions import Conventions
-from cryolike_dask.errors import InputFileError
+from cryolike_dask.errors import InputError, InputFileError, ZeroPowerError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
@@ -100,7 +100,12 @@ class MapInFile:
     def load(self) -> Structure:
         """Read the map."""
         _refuse_changed(self)
-        return Volume(read_map_values(self.path), self.voxel_size_angstrom)
+        try:
+            return Volume(read_map_values(self.path), self.voxel_size_angstrom)
+        except InputFileError:
+            raise
+        except InputError as error:
+            raise type(error)(str(error), source=self.path) from error
 
     def describe(self) -> list[dict[str, Any]]:
         """The file, and the voxel size."""
@@ -125,9 +130,8 @@ class StructureInMemory:
     def describe(self) -> list[dict[str, Any]]:
         """The checksums of its arrays."""
         return [
-            {"name": name, **describe_array(np.asarray(value))}
+            {"name": name, **({"value": value} if isinstance(value, str) else describe_array(np.asarray(value)))}
             for name, value in vars(self.structure).items()
-            if not isinstance(value, str)
         ]
 
 
@@ -184,8 +188,11 @@ class Projections:
         return replace(self, viewing=self.viewing.take(rows))
 
     def _project(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        viewing = self.viewing.take(rows)
-        return project(_loaded(self.structure), self.grid, viewing, self.conventions, self.precision)
+        viewing, structure = self.viewing.take(rows), _loaded(self.structure)
+        try:
+            return project(structure, self.grid, viewing, self.conventions, self.precision)
+        except ZeroPowerError as error:
+            raise ZeroPowerError(str(error), source=self.structure.path) from error
 
 
 def read_map_values(path: str) -> NDArray[Any]:

@@ -79,7 +79,8 @@ def test_what_is_remembered_is_bounded(particles, monkeypatch):
 
 def test_the_background_has_mean_0_and_standard_deviation_1(rng):
     pixels = (5 + 3 * rng.standard_normal((4, 24, 24))).astype(np.float32)
-    normalised = against_background(pixels, 9.0)
+    normalised, constant = against_background(pixels, 9.0)
+    assert not constant.any()
     axis = np.arange(24) - 12
     beyond = np.hypot(axis, axis[:, None]) > 9
     np.testing.assert_allclose(normalised[:, beyond].mean(axis=1), 0, atol=1e-5)

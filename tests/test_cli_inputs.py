@@ -1,0 +1,286 @@
+"""The commands that make inputs, and likelihoods straight from structures and metadata, in real processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cryolike_dask.cli import app
+from cryolike_dask.demo import write_hinge
+from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.star import read_star
+
+OPTIONS = {
+    "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-factor --viewing-distance "
+    "--n-inplanes --atom-radii --atom-selection --residues --atoms --atom-shape --overwrite",
+    "templates": "--parameters --output --models --healpix-order --viewing-angles --conventions --skip-exist "
+    "--overwrite --plots --workers --scheduler",
+    "particles": "--parameters --output --images --folder --passthrough --pixel-size-angstrom --downsample "
+    "--invert-contrast --background-radius-pixels --recenter --batch-size --n-stacks-max --write-pixels "
+    "--no-write-pixels --conventions --skip-exist --overwrite --plots --workers --scheduler",
+    "simulate": "--parameters --output --n-images --signal-to-noise --noise --population --max-displacement-pixels "
+    "--optics --models --batch-size --seed --overwrite --workers --scheduler",
+}
+SEARCH = ["--max-displacement-pixels", 2, "--n-displacements-x", 3, "--n-displacements-y", 3]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "cryolike_dask", *map(str, arguments)]
+
+
+def environment():
+    return {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def cryolike(*arguments, **options):
+    """Run the command and give what it did."""
+    given = {"capture_output": True, "text": True, "env": environment(), "timeout": 240, **options}
+    return subprocess.run(command(*arguments), **given)
+
+
+def several(*commands, **options):
+    """Run independent commands side by side: most of their time is imports."""
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(), **options}
+    started = [subprocess.Popen(command(*arguments), **given) for arguments in commands]
+    done = []
+    for process, arguments in zip(started, commands, strict=True):
+        out, err = process.communicate(timeout=240)
+        done.append(subprocess.CompletedProcess(arguments, process.returncode, out, err))
+    return done
+
+
+def worked(done):
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    """Run the command in this process, in the folder: imports are most of the time of a process of its own."""
+    monkeypatch.chdir(folder)
+    root, ours = logging.getLogger(), logging.getLogger("cryolike_dask")
+    before = root.handlers[:], root.level, ours.level
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
+        unexpected = result.exception is not None and not isinstance(result.exception, SystemExit)
+        told = "".join(traceback.format_exception(result.exception)) if unexpected else ""
+        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr + told)
+
+    yield run
+    root.handlers[:], level, ours.level = before
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two small structures, parameters, and particles of both, all made by commands."""
+    folder = tmp_path_factory.mktemp("cli") / "my data ä #1"
+    for name, opening in (("closed", 0.0), ("open", 0.9)):
+        write_hinge(folder / "structures" / f"{name}.pdb", opening, n_residues=30)
+    grid = ["--n-pixels", 16, "--pixel-size-angstrom", 5, "--viewing-distance", 1.5, "--atom-shape", "gaussian"]
+    said = worked(cryolike("parameters", *grid, "--output", folder / "parameters.npz"))
+    assert re.search(
+        r"parameters\.npz: box of 80 angstrom, band limit 10 angstrom, 17 shells x 32 angles, \d+ viewing", said
+    )
+    said = worked(cryolike("simulate", "structures", *SHARED, "--output", "relion", "--n-images", 12, cwd=folder))
+    assert re.search(r"12 particles \(seed 0\): relion/particles\.star", said)
+    return folder
+
+
+SHARED = ["--parameters", "parameters.npz", "--workers", 0]
+
+
+def test_help_lists_all_options():
+    for name, done in zip(OPTIONS, several(*[(name, "--help") for name in OPTIONS]), strict=True):
+        listed = worked(done)
+        assert [option for option in OPTIONS[name].split() if option not in listed] == []
+
+
+def test_the_whole_chain_and_the_same_lazily(folder):
+    made, converted = several(
+        ["templates", "structures", *SHARED, "--output", "templates", "--plots"],
+        ["particles", "relion/particles.star", *SHARED, "--output", "particles", "--batch-size", 5, "--plots"],
+        cwd=folder,
+    )
+    assert "2 structure(s): templates are in templates" in worked(made)
+    assert "3 image stack(s) are in particles" in worked(converted)
+    for picture in ("templates/templates_fourier_closed.png", "templates/templates_fourier_open.png"):
+        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "particles/particles.png").read_bytes().startswith(b"\x89PNG")
+    compare = ["optimal-pose", "--i-template", "all", *SHARED, *SEARCH]
+    from_files, lazily = several(
+        [*compare, "--templates", "templates", "--particles", "particles", "--output", "r1"],
+        [*compare, "--templates", "structures", "--particles", "relion/particles.star", "--output", "r2"],
+        cwd=folder,
+    )
+    assert "12 images: results are in r1" in worked(from_files)
+    assert "12 images: results are in r2" in worked(lazily)
+    names = ("log_likelihood/log_likelihood_integrated_fourier", "cross_correlation/cross_correlation")
+    for i in range(2):
+        for name in names:
+            parts = [load(folder / "r1" / f"template{i}" / f"{name}_stack_{k:06d}.pt") for k in range(3)]
+            whole = load(folder / "r2" / f"template{i}" / f"{name}_stack_000000.pt")
+            np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-3)
+
+
+def load(path):
+    return torch.load(path, weights_only=True).numpy()
+
+
+def test_one_structure_on_worker_processes_and_gone_on(folder, here, tmp_path):
+    lazily = ["optimal-pose", "--templates", "structures/open.pdb", "--particles", "relion/particles.star"]
+    lazily += ["--parameters", "parameters.npz", "--output", tmp_path / "r", *SEARCH]
+    done = cryolike(*lazily, "--workers", 2, cwd=folder)
+    assert "12 images: results are in" in worked(done)
+    assert re.search(r"dashboard: http://127.0.0.1:\d+/status", done.stderr)
+    again = here(*lazily, "--workers", 0, "--skip-exist")
+    worked(again)
+    assert "1 of 1 stacks are done already" in again.stderr
+    assert "is computed" not in again.stderr
+
+
+def test_skip_exist_and_overwrite(here, tmp_path):
+    make = ["templates", "structures", *SHARED, "--output", tmp_path / "t"]
+    convert = ["particles", "relion/particles.star", *SHARED, "--output", tmp_path / "p"]
+    for arguments, complaint in ((make, "holds templates already"), (convert, "holds image stacks already")):
+        worked(here(*arguments))
+        times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
+        refused = here(*arguments)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: ")
+        assert complaint in refused.stderr
+        assert "--overwrite" in refused.stderr
+        worked(here(*arguments, "--skip-exist"))
+        assert {p: p.stat().st_mtime_ns for p in times} == times
+        worked(here(*arguments, "--overwrite"))
+        folder = arguments[-1]
+        assert all(p.stat().st_mtime_ns > times[p] for p in folder.rglob("*.pt"))
+
+
+def test_what_parameters_say_is_what_is_written(tmp_path):
+    options = ["--n-pixels", 10, "--pixel-size-angstrom", 1.25, "--precision", "double", "--resolution-factor", 0.5]
+    options += ["--viewing-distance", 0.7, "--n-inplanes", 24, "--atom-radii", 2, "--atom-selection", "name CA"]
+    worked(cryolike("parameters", *options, "--atoms", "--atom-shape", "gaussian", cwd=tmp_path))
+    made = read_parameters(tmp_path / "parameters.npz")
+    assert (made.n_pixels, made.pixel_size_angstrom, made.radius_max, made.n_inplanes) == (10, 1.25, 1.25, 24)
+    assert (made.precision, made.viewing_distance, made.atom_radii) == ("double", 0.7, 2)
+    assert (made.atom_selection, made.use_protein_residue_model, made.atom_shape) == ("name CA", False, "gaussian")
+
+
+def test_simulated_particles_are_the_same_for_the_same_seed(here, tmp_path):
+    options = [
+        "simulate",
+        "structures",
+        *SHARED,
+        "--n-images",
+        6,
+        "--batch-size",
+        4,
+        "--population",
+        1,
+        "--population",
+        0,
+    ]
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        worked(here(*options, "--seed", seed, "--output", tmp_path / name))
+    files = ["particles.star", "particles_000000.mrcs", "particles_000001.mrcs"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == files
+    a, b, c = ([(tmp_path / n / name).read_bytes()[1024:] for name in files[1:]] for n in "abc")
+    assert a == b != c
+    (particles,) = [
+        block.columns for block in read_star(tmp_path / "a" / "particles.star") if block.name == "particles"
+    ]
+    assert set(particles["rlnClassNumber"].tolist()) == {"1"}
+
+
+GRID = ["--n-pixels", 16, "--pixel-size-angstrom", 5]
+TEMPLATES = ["templates", "structures", *SHARED]
+PARTICLES = ["particles", "relion/particles.star", *SHARED]
+SIMULATE = ["simulate", "structures", *SHARED]
+MISTAKES = {
+    "odd in-plane angles": (["parameters", *GRID, "--n-inplanes", 33], "n_inplanes=33 is not a positive even number"),
+    "beyond Nyquist": (["parameters", *GRID, "--resolution-factor", 2], "resolution_factor=2 is beyond the Nyquist"),
+    "no resolution": (["parameters", *GRID, "--resolution-factor", "nan"], "resolution_factor=nan is not positive"),
+    "no pixels": (["parameters", "--n-pixels", 0, "--pixel-size-angstrom", 1], "n_pixels=0 is not a positive number"),
+    "no size": (["parameters", "--n-pixels", 16, "--pixel-size-angstrom", -1], "pixel_size_angstrom=-1.0 is not"),
+    "no such structure": (["templates", "nowhere.pdb", *SHARED], "1 missing input file(s):\n  nowhere.pdb"),
+    "no such parameters": (["templates", "structures", "--workers", 0, "--parameters", "x.npz"], "x.npz: there is no"),
+    "healpix": ([*TEMPLATES, "--healpix-order", 9], "order=9 gives 3145728 viewing directions. Give 0 to 8"),
+    "two kinds of views": (
+        [*TEMPLATES, "--healpix-order", 1, "--viewing-angles", "x.txt"],
+        "--healpix-order and --viewing-angles exclude each other",
+    ),
+    "views": ([*TEMPLATES, "--viewing-angles", "nowhere.txt"], "nowhere.txt: there is no such file"),
+    "no batch": ([*PARTICLES, "--batch-size", 0], "batch_size=0 is not a positive number"),
+    "no stacks": ([*PARTICLES, "--n-stacks-max", 0], "n_stacks_max=0 is not a positive number"),
+    "nanometres": ([*PARTICLES, "--pixel-size-angstrom", 0.5], "pixels of 5 angstrom, but pixel_size_angstrom=0.5"),
+    "no background": ([*PARTICLES, "--background-radius-pixels", 0], "background_radius_pixels=0.0 is not positive"),
+    "no such metadata": (["particles", "nowhere.star", *SHARED], "nowhere.star"),
+    "no origin": (["particles", "structures/open.pdb", *SHARED], "open.pdb"),
+    "no particles": ([*SIMULATE, "--n-images", 0], "n_images=0 is not a positive number"),
+    "no signal": ([*SIMULATE, "--signal-to-noise", 0], "signal_to_noise=0.0 is not positive"),
+    "half a population": ([*SIMULATE, "--population", 1], "populations=[1.0] for 2 structure(s)"),
+    "negative seed": ([*SIMULATE, "--seed", -1], "seed=-1"),
+    "no optics": ([*SIMULATE, "--optics", "nowhere.star"], "nowhere.star"),
+    "two places to run": ([*SIMULATE, "--scheduler", "tcp://127.0.0.1:1"], "exclude each other"),
+}
+
+
+def told_in_one_piece(done, name, output):
+    assert done.returncode == 1
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert MISTAKES[name][1] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_in_one_piece_and_nothing_is_written(here, tmp_path, name):
+    told_in_one_piece(here(*MISTAKES[name][0], "--output", tmp_path / "out"), name, tmp_path / "out")
+
+
+def test_mistakes_in_processes_of_their_own(folder, tmp_path):
+    names = ["odd in-plane angles", "no such structure", "nanometres", "half a population"]
+    commands = [[*MISTAKES[name][0], "--output", tmp_path / "out"] for name in names]
+    for name, done in zip(names, several(*commands, cwd=folder), strict=True):
+        told_in_one_piece(done, name, tmp_path / "out")
+
+
+def test_stopped_by_ctrl_c(folder, tmp_path):
+    """Ctrl-C between the stacks of a conversion."""
+    options = [
+        "simulate",
+        "structures",
+        *SHARED,
+        "--n-images",
+        20000,
+        "--batch-size",
+        200,
+        "--output",
+        tmp_path / "big",
+    ]
+    process = subprocess.Popen(command(*options), stderr=subprocess.PIPE, text=True, env=environment(), cwd=folder)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("big/*.mrcs")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.startswith("Stopped.")
+    assert "Traceback" not in said
+    left = [p.name for p in (tmp_path / "big").iterdir()]
+    assert "particles.star" not in left
+    assert all(re.fullmatch(r"particles_\d{6}\.mrcs", name) for name in left)
