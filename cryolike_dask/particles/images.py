@@ -182,8 +182,8 @@ class ParticleImages:
         return shift
 
     def _refuse_bad(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
-        finite: NDArray[np.bool_] = np.isfinite(pixels).all(axis=(1, 2))
-        self._refuse(~finite, "has NaN or infinite pixels", NotFiniteError, rows)
+        bad = np.asarray(~np.isfinite(pixels).all(axis=(1, 2)))
+        self._refuse(bad, "has NaN or infinite pixels", NotFiniteError, rows)
         spread: NDArray[np.float32] = np.ptp(pixels, axis=(1, 2))
         self._refuse(spread == 0, "is constant", ZeroPowerError, rows)
 
