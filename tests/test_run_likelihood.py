@@ -284,6 +284,16 @@ def test_results_of_another_length_are_named_on_reading(files):
         cld.open_optimal_pose(files)
 
 
+def test_other_folders_in_the_output_are_no_results(files):
+    results = run(files).load()
+    (files.folder_output / "template_old2").mkdir()
+    output = cld.configure_likelihood_files(None, None, files.folder_output, i_template="all")
+    same(cld.open_optimal_pose(output).isel(structure=0, drop=True).load(), results.drop_vars("structure"))
+    shutil.rmtree(files.folder_output / "template0")
+    with pytest.raises(cld.errors.InputFileError, match=r"template0|holds no results"):
+        cld.open_optimal_pose(output)
+
+
 def test_the_record_says_what_it_is_of(files):
     run(files)
     record = json.loads((files.folder_output / "template0/done/stack_000001.json").read_text())

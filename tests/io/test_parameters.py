@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.parameters import parameters_entries, read_parameters, write_parameters
+from cryolike_dask.io.parameters import make_parameters, parameters_entries, read_parameters, write_parameters
 
 
 @pytest.fixture
@@ -66,6 +68,24 @@ def test_scalars_stand_for_squares(path):
     assert read_parameters(path) == ImageParameters(12, 1.5)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"n_pixels": np.int64(12)},
+        {"n_inplanes": np.int64(20)},
+        {"pixel_size_angstrom": np.float32(1.5)},
+        {"atom_radii": np.float32(2)},
+        {"atom_radii": np.int64(2)},
+    ],
+    ids=str,
+)
+def test_numbers_of_numpy_become_plain(given):
+    plain = {name: value.item() for name, value in given.items()}
+    parameters, expected = (ImageParameters(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **g}) for g in (given, plain))
+    assert parameters == expected
+    assert json.dumps(asdict(parameters)) == json.dumps(asdict(expected))  # as records hold them
+
+
 @pytest.mark.parametrize("none", [np.empty(0), np.array(None)], ids=["empty", "pickled"])
 def test_none_of_both_programs(path, none):
     save(path, atom_radii=none, atom_selection=none)
@@ -119,9 +139,14 @@ def test_neither_path_nor_parameters(value):
         ({"n_inplanes": 24.0}, "n_inplanes=24.0"),
         ({"pixel_size_angstrom": None}, "pixel_size_angstrom=None"),
         ({"viewing_distance": -1.0}, "viewing_distance=-1.0"),
+        ({"viewing_distance": 1e-300}, "viewing_distance=1e-300 gives more than a million directions"),
+        ({"atom_radii": "2"}, "atom_radii='2' is not positive"),
+        ({"atom_radii": -2.0}, "atom_radii=-2.0 is not positive"),
+        ({"atom_radii": np.nan}, "atom_radii=nan is not positive"),
     ],
     ids=lambda value: None if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items()),
 )
 def test_parameters_by_hand(changes, complaint):
-    with pytest.raises(InputError, match=complaint):
-        ImageParameters(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **changes})
+    for made_by in (ImageParameters, make_parameters):
+        with pytest.raises(InputError, match=complaint):
+            made_by(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **changes})

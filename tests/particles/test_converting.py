@@ -336,6 +336,12 @@ def test_without_pixels(project):
     assert len(project.tree()) == 9
 
 
+def test_pixels_of_replaced_stacks_do_not_stay(project):
+    project.convert()
+    project.convert(write_pixels=False, overwrite=True)
+    assert not list((project.output / "phys").iterdir())
+
+
 def test_cryolike_stacks_are_transposed(project):
     files = project.convert(conventions="cryolike")
     assert "frame" not in entries(files[0])
@@ -391,6 +397,21 @@ def test_backgrounds_that_cannot_be(project, radius, complaint):
     with pytest.raises(InputError, match=complaint):
         project.convert(background_radius_pixels=radius)
     assert project.output.exists() is False
+
+
+@pytest.mark.parametrize(
+    ("option", "plain"),
+    [
+        ({"background_radius_pixels": np.int64(4)}, {"background_radius_pixels": 4.0}),
+        ({"background_radius_pixels": np.float32(4)}, {"background_radius_pixels": 4}),
+        ({"invert_contrast": np.bool_(True)}, {"invert_contrast": True}),
+    ],
+)
+def test_options_of_numpy_are_recorded_as_plain_ones(project, option, plain):
+    project.convert(**option)
+    before = project.times()
+    project.convert(**plain, skip_exist=True)
+    assert project.times() == before
 
 
 def test_recentring_moves_by_the_origin(project, rng):
@@ -754,6 +775,23 @@ def test_stacks_of_another_program_are_not_replaced(project, skip_exist):
     assert project.times() == before
 
 
+def test_stacks_of_other_metadata_are_not_replaced(project):
+    project.convert()
+    before = project.times()
+    other = describe(project.folder / "other.star", [f"{k + 1}@stacks/a.mrcs" for k in (0, 1, 2, 3, 4) * 2])
+    with pytest.raises(OutputError, match=r"out: holds image stacks already \(3,"):
+        project.convert(other, skip_exist=True)
+    assert project.times() == before
+
+
+def test_a_first_stack_without_a_record_can_be_gone_on_with(project):
+    project.convert()
+    for path in [*(project.output / "done").iterdir(), *project.output.rglob("*_00000[12].*")]:
+        path.unlink(missing_ok=True)
+    assert len(project.convert(skip_exist=True)) == 3
+    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+
+
 @pytest.mark.parametrize("change", [{"n_inplanes": 22}, {"radius_max": 2.0}])
 def test_stacks_on_another_grid_are_not_replaced(project, change):
     project.convert()
@@ -769,7 +807,7 @@ def test_fewer_stacks_than_there_are_refused_and_removed_by_overwrite(project):
     with pytest.raises(OutputError, match=r"holds image stacks already \(5, the last is number 4\)"):
         project.convert(batch_size=4, skip_exist=True)
     project.convert(batch_size=4, overwrite=True)
-    for pattern in ("fft/*.pt", "fft/*.npz", "phys/*.pt"):
+    for pattern in ("fft/*.pt", "fft/*.npz", "phys/*.pt", "done/*.json"):
         assert len(list(project.output.glob(pattern))) == 3
     opened = open_images(LikelihoodFiles(None, project.output, project.output), PARAMETERS)
     assert opened.chunks == (4, 4, 2)
@@ -983,6 +1021,30 @@ def test_a_lazy_run_can_be_gone_on_with(project, structures, caplog):
             skip_exist=True,
             progress=False,
         )
+
+
+def test_rows_between_the_first_and_the_last_count(project, structures):
+    images, templates = open_particles(project.star, PARAMETERS), open_structures(structures[0], PARAMETERS)
+    files = LikelihoodFiles(None, None, project.folder / "r")
+    run(files, images=images[[0, 1, 3]], templates=templates).load()
+    results = run(files, images=images[[0, 2, 3]], templates=templates, skip_exist=True).load()
+    fresh = LikelihoodFiles(None, None, project.folder / "fresh")
+    expected = run(fresh, images=images[[0, 2, 3]], templates=templates).load()
+    np.testing.assert_allclose(results.cross_correlation, expected.cross_correlation, atol=1e-6)
+
+
+def test_results_returned_are_those_of_the_run(project, structures):
+    images, templates = open_particles(project.star, PARAMETERS, batch_size=4), open_structures(structures, PARAMETERS)
+    files = LikelihoodFiles(None, None, project.folder / "r", i_template="all")
+    assert dict(run(files, images=images, templates=templates).sizes) == {"structure": 2, "image": 10}
+    assert dict(run(files, images=images[:4], templates=templates[:1]).sizes) == {"structure": 1, "image": 4}
+
+
+def test_a_file_that_is_gone_before_a_run_is_named(project, structures):
+    images, templates = open_particles(project.star, PARAMETERS), open_structures(structures[0], PARAMETERS)
+    (project.folder / "stacks" / "a.mrcs").unlink()
+    with pytest.raises(InputFileError, match=r"a\.mrcs"):
+        run(LikelihoodFiles(None, None, project.folder / "r"), images=images, templates=templates)
 
 
 def test_a_folder_and_a_stack_are_one_too_many(project, structures):

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.mrc import write_mrc_map
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.stacks import write_image_stack
+from cryolike_dask.io.viewing import read_viewing_angles
 from cryolike_dask.run_likelihood import run_likelihood_optimal_pose
 from cryolike_dask.stacks import open_templates
 from cryolike_dask.structures import making, sources
@@ -217,12 +219,23 @@ def test_models_as_structures(folder, places, tmp_path, caplog):
     np.testing.assert_allclose(values[2], values[0].conj(), atol=1e-5 * np.abs(values[0]).max())
 
 
+def test_frames_that_are_ended_and_not_numbered(folder, places, tmp_path):
+    frames = [write_pdb(folder / f"{k}.pdb", places * (k + 1)) for k in range(3)]
+    path = tmp_path / "md.pdb"
+    path.write_text("".join(frame.read_text() for frame in frames))
+    stacks = open_structures(path, PARAMETERS, models="all")
+    assert [stack.structure for stack in stacks] == [f"md_model_{k:04d}" for k in (1, 2, 3)]
+    rows = np.arange(2)
+    for stack, frame in zip(stacks, frames, strict=True):
+        np.testing.assert_array_equal(stack.source.take(rows), open_structure(frame, PARAMETERS).source.take(rows))
+
+
 def test_arrays_tensors_and_objects_in_memory(density, tmp_path, folder):
     volume = Volume(density, (1.5, 1.5, 1.5))
     np.save(folder / "map.npy", density)
     torch.save(torch.from_numpy(density), folder / "map.pt")
     write_mrc_map(folder / "map.mrc", density, 1.5)
-    given = [density, torch.from_numpy(density), volume, *(folder / f"map.{suffix}" for suffix in ("npy", "pt", "mrc"))]
+    given = [density, torch.tensor(density, requires_grad=True), volume, *(folder / f"map.{suffix}" for suffix in ("npy", "pt", "mrc"))]
     files = make(given, tmp_path / "out")
     assert [f.stem.removeprefix("templates_fourier_") for f in files] == [
         *("structure", "structure_1", "structure_2", "map", "map_1", "map_2"),
@@ -247,6 +260,14 @@ def test_skip_exist_compares_arrays_by_their_content(density, tmp_path):
     )
     make(density[::-1], output, skip_exist=True)
     assert times(output) != before
+
+
+def test_skip_exist_compares_the_shape_of_atoms(places, tmp_path):
+    atoms = Atoms(places, np.ones(9), np.full(9, 2.0))
+    for shape in ("gaussian", "hard-sphere"):
+        (file,) = make(replace(atoms, shape=shape), tmp_path / "out", skip_exist=True)
+        (fresh,) = make(replace(atoms, shape=shape), tmp_path / shape)
+        np.testing.assert_array_equal(load(file), load(fresh))
 
 
 # --- viewing directions, through to likelihoods ---
@@ -296,6 +317,24 @@ def test_viewing_must_be_directions(two, tmp_path):
     with pytest.raises(InputError, match=r"viewing is a list. Make it with ViewingAngles or healpix_grid"):
         make(two, tmp_path / "out", viewing=[1.0])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "has 0 lines of 0 columns"),
+        ("# rot tilt\n\n", "has 0 lines of 0 columns"),
+        ("10 20 1\n30 40 0\n", "has a weight of 0"),
+        ("10 20 0\n", "has a weight of 0"),
+        ("10\n", "has 1 lines of 1 columns"),
+    ],
+)
+def test_lists_of_directions_that_cannot_be(tmp_path, text, complaint):
+    path = tmp_path / "views.txt"
+    path.write_text(text)
+    with warnings.catch_warnings(), pytest.raises(InputFileError, match=rf"views\.txt: {complaint}"):
+        warnings.simplefilter("error")
+        read_viewing_angles(path)
 
 
 # --- going on where a run stopped ---
@@ -421,6 +460,31 @@ def test_overwrite_replaces_templates_and_list(two, tmp_path):
     assert read_list(output / "template_file_list.npy") == ["templates_fourier_b.pt"]
     assert read_parameters(output / "parameters.npz") == changed
     assert load(file).shape[-1] == 22
+    assert not [name for name in tree(output) if name.startswith(("templates_fourier_a", "done/templates_fourier_a"))]
+
+
+def test_a_list_of_other_templates_does_not_outlive_an_overwrite_that_fails(two, density, tmp_path):
+    make(two, tmp_path / "out")
+    np.save(tmp_path / "bad.npy", np.full_like(density, np.nan))
+    with pytest.raises(NotFiniteError, match=r"bad\.npy"):
+        make(tmp_path / "bad.npy", tmp_path / "out", replace(PARAMETERS, viewing_distance=2.0), overwrite=True)
+    assert not (tmp_path / "out" / "template_file_list.npy").exists()
+
+
+def test_what_a_killed_process_left_is_removed(two, tmp_path):
+    output = tmp_path / "out"
+    make(two, output)
+    for name in ("a", "b"):
+        (output / f".templates-{name}.{32 * '0'}.part").write_bytes(b"half")
+    (output / "templates_fourier_a.pt").unlink()
+    make(two, output, skip_exist=True)
+    assert [name for name in tree(output) if ".part" in name] == []
+
+
+def test_templates_beside_their_structures(two):
+    folder = two[0].parent
+    files = make(folder, folder)
+    assert make(folder, folder, skip_exist=True) == files == [folder / f"templates_fourier_{name}.pt" for name in "ab"]
 
 
 def test_parameters_may_already_lie_in_the_output_folder(two, tmp_path):
@@ -465,7 +529,7 @@ def test_all_missing_files_are_named_at_once(two, tmp_path):
         make([tmp_path / "x.pdb", two[0], tmp_path / "y.mrc"], tmp_path / "out")
 
 
-@pytest.mark.parametrize("structures", [[], [[1, 2]], [3.0], b"x"])
+@pytest.mark.parametrize("structures", [[], [[1, 2]], [3.0], b"x", None, 3])
 def test_what_is_no_structure(tmp_path, structures):
     with pytest.raises(InputError, match=r"structure.*(arrays \(z, y, x\), Atoms or Volume)"):
         make(structures, tmp_path / "out")
@@ -696,11 +760,27 @@ def test_a_map_coarser_than_the_images_is_told(folder, density, caplog):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "pt"])
-def test_a_plane_is_no_map(folder, density, suffix):
-    path = folder / f"m.{suffix}"
-    np.save(path, density[0]) if suffix == "npy" else torch.save(torch.from_numpy(density[0]), path)
-    with pytest.raises(InputFileError, match=rf"m\.{suffix}: has shape \(12, 12\)"):
-        open_structure(path, PARAMETERS)
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda d: d[0], r"has shape \(12, 12\)"),
+        (lambda d: d.astype(np.complex64), "complex64"),
+        (lambda d: np.full_like(d, np.nan), "NaN or infinite voxels"),
+        (np.zeros_like, "a power of 0"),
+    ],
+    ids=["plane", "complex", "nan", "flat"],
+)
+def test_a_file_that_is_no_density_is_named(folder, density, tmp_path, suffix, change, complaint):
+    path, values = folder / f"m.{suffix}", change(density)
+    np.save(path, values) if suffix == "npy" else torch.save(torch.from_numpy(values), path)
+    with pytest.raises(InputError, match=rf"m\.{suffix}: .*{complaint}"):
+        make(path, tmp_path / "out")
+
+
+def test_a_density_whose_power_overflows_is_refused(density, tmp_path):
+    with pytest.raises(InputError, match="OVERFLOW"):
+        make(density * 1e200, tmp_path / "out")
+    assert not (tmp_path / "out" / "template_file_list.npy").exists()
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,17 @@ def test_a_model_read_alone_is_the_same(tmp_path, newline):
     assert len(spans) == 3
 
 
+@pytest.mark.parametrize("end", ["END\n", "END   \r\n"])
+def test_frames_that_are_ended_and_not_numbered(tmp_path, end):
+    frames = [write(tmp_path / f"{k}.pdb", [Atom(at=(float(k), 0, 0)), Atom(number=2)]) for k in range(3)]
+    assert not any("MODEL" in frame.read_text() for frame in frames)
+    path = tmp_path / "frames.pdb"
+    path.write_bytes("".join(re.sub(r"END\s*$", end, frame.read_text()) for frame in frames).encode())
+    spans = find_models(path)
+    read = [read_model(path, k, span).position_angstrom for k, span in enumerate(spans)]
+    np.testing.assert_array_equal(read, [read_models(frame)[0].position_angstrom for frame in frames])
+
+
 def test_models_are_not_found_where_there_is_only_one_way_to_read_them(tmp_path):
     for name, atoms in (("x.cif", [[Atom()]] * 2), ("x.pdb", [[Atom()]])):
         assert find_models(write(tmp_path / name, *atoms)) is None
@@ -186,6 +197,12 @@ def test_alternates_of_each_model_and_residue_are_their_own(path):
     write(path, atoms, swapped)
     assert kept(path) == [1, 2, 5, 7]
     assert kept(path, 1) == [0, 3, 4, 6]
+
+
+def test_of_two_residues_at_one_place_the_one_of_highest_occupancy_is_kept(path):
+    serine = [Atom(name, name[0], "SER", altloc="A", occupancy=0.6) for name in ("CA", "OG")]
+    threonine = [Atom(name, name[0], "THR", altloc="B", occupancy=0.4) for name in ("CA", "OG1", "CG2")]
+    assert kept(write(path, placed([*serine, *threonine]))) == [0, 1]
 
 
 def test_an_alternate_without_a_partner_is_kept(path):
@@ -270,11 +287,17 @@ def test_no_selection_is_everything(model):
         ("resid 1-", "'1-'"),
         ("resid 1:9", "'1:9'"),
         ("not not name CA", "'not not name CA'"),
+        ("name CA and", "'name CA and'"),
+        ("name CA or chain B", "'name CA or chain B'"),
+        ("name CA AND chain B", "'name CA AND chain B'"),
+        ("name CA not chain B", "'name CA not chain B'"),
+        ("name CA, CB", "'name CA, CB'"),
+        ("resid 5-1", "'5-1'"),
     ],
 )
 def test_a_selection_that_is_not_understood_is_quoted(model, text, clause):
-    complaint = rf"atom_selection={re.escape(repr(text))}: {re.escape(clause)} is (not understood|no residue number)"
-    with pytest.raises(InputError, match=complaint):
+    reason = "(is not understood|is no residue number|runs backwards)"
+    with pytest.raises(InputError, match=rf"atom_selection={re.escape(repr(text))}: {re.escape(clause)} {reason}"):
         selected(model, text)
 
 
@@ -409,6 +432,11 @@ def test_hydrogens_count_where_they_are(path):
     assert atoms_of(model, RESIDUE_MODEL)[0].electrons.tolist() == [30]
 
 
+def test_deuterium_is_hydrogen(path):
+    model = read_models(write(path, [Atom(), Atom("D", "D")]))[0]
+    assert atoms_of(model, ALL_ATOMS)[0].electrons.tolist() == [6, 1]
+
+
 def test_an_unknown_element_is_refused_by_name_for_all_atoms(path):
     model = read_models(write(path, [Atom(), Atom("XX", "X", "DUM", 2, hetero=True)]))[0]
     with pytest.raises(InputError, match=r"atoms of unknown element: XX. Fill in the element column"):
@@ -442,6 +470,14 @@ def test_other_layouts_of_a_pdb_file(tmp_path, change):
     assert kept(path) == [0, 1]
 
 
+def test_names_that_are_not_ascii(tmp_path):
+    path = write(tmp_path / "x.pdb", [Atom(), Atom("O", "O", at=(4.0, 5.0, 6.0))])
+    path.write_bytes(path.read_bytes().replace(b" CA  GLY", b" C\xe9  GLY"))
+    (model,) = read_models(path)
+    assert model.residue_name.tolist() == ["GLY", "GLY"]
+    assert model.position_angstrom.tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
 @pytest.mark.parametrize("number", [9999, 10000, 99999, -999])
 def test_huge_residue_numbers(path, number):
     (model,) = read_models(write(path, [Atom(number=number)]))
@@ -457,6 +493,7 @@ def test_many_atoms(tmp_path):
 
 BAD = {
     "empty.pdb": (b"", "has no atoms"),
+    "empty.cif": (b"", "is not a readable PDB or mmCIF file"),
     "text.pdb": (b"Dear colleague,\n\nplease find attached\n", "has no atoms"),
     "header.pdb": (b"HEADER    LYASE\nTITLE     NOTHING\nEND\n", "has no atoms"),
     "text.cif": (b"Dear colleague,\n", "is not a readable PDB or mmCIF file"),
@@ -493,8 +530,9 @@ def test_mmcif_coordinates_that_are_no_numbers(tmp_path, word):
         read_models(path)
 
 
-def test_pdb_coordinates_that_are_not_a_number(tmp_path):
+@pytest.mark.parametrize("word", ["     nan", "********", "        "])
+def test_pdb_coordinates_that_are_no_numbers(tmp_path, word):
     path = write(tmp_path / "x.pdb", [Atom(at=(-77.125, 0, 0)), Atom(number=2)])
-    path.write_text(path.read_text().replace("-77.125", "    nan"))
-    with pytest.raises(InputFileError, match=r"x\.pdb: an atom has no position"):
+    path.write_text(path.read_text().replace(" -77.125", word))
+    with pytest.raises(InputFileError, match=rf"x\.pdb: an atom has no position: 'ATOM .*{re.escape(word)}   0\.000"):
         read_models(path)
