@@ -9,8 +9,10 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from cryolike_dask import __version__
+from cryolike_dask.cli import app
 from cryolike_dask.io.layout import LikelihoodFiles
 
 
@@ -47,15 +49,15 @@ def test_a_run_on_worker_processes(demo, tmp_path):
     files = LikelihoodFiles(demo / "templates", demo / "particles", tmp_path, n_stacks=1)
     path = files.output(1, "cross_correlation", "cross_correlation", 0)
     assert torch.load(path, weights_only=True).shape == (64,)
-    again = cryolike(*command, "--workers", 0, "--skip-exist")
-    assert again.returncode == 0
+    again = CliRunner().invoke(app, list(map(str, [*command, "--workers", 0, "--skip-exist"])))
+    assert again.exit_code == 0
+    assert "1 of 1 stacks are done already" in again.stderr
     assert "is computed" not in again.stderr
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--i-template", "7"], "i_template=7 is not in"),
         (["--i-template", "x"], "--i-template 'x'"),
         (["--n-stacks", "9"], "particles_fourier_stack_000008.npz"),
         (["--parameters", "nowhere.npz"], "nowhere.npz: there is no such file"),
@@ -65,7 +67,18 @@ def test_a_run_on_worker_processes(demo, tmp_path):
 )
 def test_a_mistake_is_one_line_and_a_failure(demo, tmp_path, extra, message):
     workers = [] if "--scheduler" in extra else ["--workers", 0]
-    failed = cryolike("optimal-pose", *options(demo, tmp_path / "out"), *workers, *extra)
+    command = ["optimal-pose", *options(demo, tmp_path / "out"), *workers, *extra]
+    failed = CliRunner().invoke(app, list(map(str, command)), env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith("error: ")
+    assert message in failed.stderr
+    assert isinstance(failed.exception, SystemExit)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_in_a_process_of_its_own(demo, tmp_path):
+    failed = cryolike("optimal-pose", *options(demo, tmp_path / "out"), "--workers", 0, "--i-template", 7)
+    message = "i_template=7 is not in"
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")
     assert message in failed.stderr

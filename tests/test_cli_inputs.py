@@ -1,4 +1,4 @@
-"""The commands that make inputs, and likelihoods straight from structures and metadata, in real processes."""
+"""The commands that make inputs, and likelihoods straight from structures and metadata."""
 
 from __future__ import annotations
 
@@ -49,39 +49,31 @@ def cryolike(*arguments, **options):
     return subprocess.run(command(*arguments), **given)
 
 
-def several(*commands, **options):
-    """Run independent commands side by side: most of their time is imports."""
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment(), **options}
-    started = [subprocess.Popen(command(*arguments), **given) for arguments in commands]
-    done = []
-    for process, arguments in zip(started, commands, strict=True):
-        out, err = process.communicate(timeout=240)
-        done.append(subprocess.CompletedProcess(arguments, process.returncode, out, err))
-    return done
-
-
 def worked(done):
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
 
 
-@pytest.fixture
-def here(folder, monkeypatch):
-    """Run the command in this process, in the folder: imports are most of the time of a process of its own."""
-    monkeypatch.chdir(folder)
+def in_process(*arguments):
+    """The same in this process: imports are most of the time of a process of its own."""
     root, ours = logging.getLogger(), logging.getLogger("cryolike_dask")
     before = root.handlers[:], root.level, ours.level
-
-    def run(*arguments):
+    try:
         result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
-        unexpected = result.exception is not None and not isinstance(result.exception, SystemExit)
-        told = "".join(traceback.format_exception(result.exception)) if unexpected else ""
-        return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr + told)
+    finally:
+        root.handlers[:], level, ours.level = before
+        root.setLevel(level)
+    unexpected = result.exception is not None and not isinstance(result.exception, SystemExit)
+    told = "".join(traceback.format_exception(result.exception)) if unexpected else ""
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr + told)
 
-    yield run
-    root.handlers[:], level, ours.level = before
-    root.setLevel(level)
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    """Run the command in this process, in the folder."""
+    monkeypatch.chdir(folder)
+    return in_process
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +83,13 @@ def folder(tmp_path_factory):
     for name, opening in (("closed", 0.0), ("open", 0.9)):
         write_hinge(folder / "structures" / f"{name}.pdb", opening, n_residues=30)
     grid = ["--n-pixels", 16, "--pixel-size-angstrom", 5, "--viewing-distance", 1.5, "--atom-shape", "gaussian"]
-    said = worked(cryolike("parameters", *grid, "--output", folder / "parameters.npz"))
+    said = worked(in_process("parameters", *grid, "--output", folder / "parameters.npz"))
     assert re.search(
         r"parameters\.npz: box of 80 angstrom, band limit 10 angstrom, 17 shells x 32 angles, \d+ viewing", said
     )
-    said = worked(cryolike("simulate", "structures", *SHARED, "--output", "relion", "--n-images", 12, cwd=folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        said = worked(in_process("simulate", "structures", *SHARED, "--output", "relion", "--n-images", 12))
     assert re.search(r"12 particles \(seed 0\): relion/particles\.star", said)
     return folder
 
@@ -104,52 +98,47 @@ SHARED = ["--parameters", "parameters.npz", "--workers", 0]
 
 
 def test_help_lists_all_options():
-    for name, done in zip(OPTIONS, several(*[(name, "--help") for name in OPTIONS]), strict=True):
-        listed = worked(done)
+    for name in OPTIONS:
+        listed = worked(in_process(name, "--help"))
         assert [option for option in OPTIONS[name].split() if option not in listed] == []
 
 
-def test_the_whole_chain_and_the_same_lazily(folder):
-    made, converted = several(
-        ["templates", "structures", *SHARED, "--output", "templates", "--plots"],
-        ["particles", "relion/particles.star", *SHARED, "--output", "particles", "--batch-size", 5, "--plots"],
-        cwd=folder,
-    )
-    assert "2 structure(s): templates are in templates" in worked(made)
-    assert "3 image stack(s) are in particles" in worked(converted)
-    for picture in ("templates/templates_fourier_closed.png", "templates/templates_fourier_open.png"):
-        assert (folder / picture).read_bytes().startswith(b"\x89PNG")
-    assert (folder / "particles/particles.png").read_bytes().startswith(b"\x89PNG")
-    compare = ["optimal-pose", "--i-template", "all", *SHARED, *SEARCH]
-    from_files, lazily = several(
-        [*compare, "--templates", "templates", "--particles", "particles", "--output", "r1"],
-        [*compare, "--templates", "structures", "--particles", "relion/particles.star", "--output", "r2"],
-        cwd=folder,
-    )
-    assert "12 images: results are in r1" in worked(from_files)
-    assert "12 images: results are in r2" in worked(lazily)
+@pytest.mark.parametrize("conventions", ["standard", "cryolike"])
+def test_lazily_as_from_files_and_gone_on(here, tmp_path, conventions):
+    given = [*SHARED, "--conventions", conventions]
+    said = worked(here("templates", "structures", *given, "--output", tmp_path / "t"))
+    assert "2 structure(s): templates are in " in said
+    said = worked(here("particles", PARTICLES[1], *given, "--output", tmp_path / "p", "--batch-size", 5))
+    assert "3 image stack(s) are in " in said
+    compare = ["optimal-pose", "--i-template", "all", *given, *SEARCH]
+    lazily = [*compare, "--templates", "structures", "--particles", PARTICLES[1], "--output", tmp_path / "r2"]
+    for arguments in (
+        [*compare, "--templates", tmp_path / "t", "--particles", tmp_path / "p", "--output", tmp_path / "r1"],
+        lazily,
+    ):
+        assert "12 images: results are in" in worked(here(*arguments))
     names = ("log_likelihood/log_likelihood_integrated_fourier", "cross_correlation/cross_correlation")
     for i in range(2):
         for name in names:
-            parts = [load(folder / "r1" / f"template{i}" / f"{name}_stack_{k:06d}.pt") for k in range(3)]
-            whole = load(folder / "r2" / f"template{i}" / f"{name}_stack_000000.pt")
+            parts = [load(tmp_path / "r1" / f"template{i}" / f"{name}_stack_{k:06d}.pt") for k in range(3)]
+            whole = load(tmp_path / "r2" / f"template{i}" / f"{name}_stack_000000.pt")
             np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-3)
+    again = here(*lazily, "--skip-exist")
+    worked(again)
+    assert "2 of 2 stacks are done already" in again.stderr
+    assert "is computed" not in again.stderr
 
 
 def load(path):
     return torch.load(path, weights_only=True).numpy()
 
 
-def test_one_structure_on_worker_processes_and_gone_on(folder, here, tmp_path):
-    lazily = ["optimal-pose", "--templates", "structures/open.pdb", "--particles", "relion/particles.star"]
-    lazily += ["--parameters", "parameters.npz", "--output", tmp_path / "r", *SEARCH]
-    done = cryolike(*lazily, "--workers", 2, cwd=folder)
-    assert "12 images: results are in" in worked(done)
-    assert re.search(r"dashboard: http://127.0.0.1:\d+/status", done.stderr)
-    again = here(*lazily, "--workers", 0, "--skip-exist")
-    worked(again)
-    assert "1 of 1 stacks are done already" in again.stderr
-    assert "is computed" not in again.stderr
+def test_pictures_lie_beside_what_they_show(here, tmp_path):
+    worked(here("templates", "structures", *SHARED, "--output", tmp_path / "t", "--plots"))
+    worked(here("particles", "relion/particles.star", *SHARED, "--output", tmp_path / "p", "--plots"))
+    pictures = sorted(tmp_path.rglob("*.png"))
+    assert [p.name for p in pictures] == ["particles.png", "templates_fourier_closed.png", "templates_fourier_open.png"]
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
 
 
 def test_skip_exist_and_overwrite(here, tmp_path):
@@ -252,11 +241,10 @@ def test_a_mistake_is_told_in_one_piece_and_nothing_is_written(here, tmp_path, n
     told_in_one_piece(here(*MISTAKES[name][0], "--output", tmp_path / "out"), name, tmp_path / "out")
 
 
-def test_mistakes_in_processes_of_their_own(folder, tmp_path):
-    names = ["odd in-plane angles", "no such structure", "nanometres", "half a population"]
-    commands = [[*MISTAKES[name][0], "--output", tmp_path / "out"] for name in names]
-    for name, done in zip(names, several(*commands, cwd=folder), strict=True):
-        told_in_one_piece(done, name, tmp_path / "out")
+def test_a_mistake_in_a_process_of_its_own(folder, tmp_path):
+    name = "nanometres"
+    done = cryolike(*MISTAKES[name][0], "--output", tmp_path / "out", cwd=folder)
+    told_in_one_piece(done, name, tmp_path / "out")
 
 
 def test_stopped_by_ctrl_c(folder, tmp_path):

@@ -48,8 +48,6 @@ def test_commands_run(tmp_path, demo):
     pictures = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
     assert pictures == {
         "my-particles/particles.png",
-        "my-templates/templates_fourier_closed.png",
-        "my-templates/templates_fourier_open.png",
     }
 
 

@@ -312,11 +312,3 @@ def write_mrc_stack(path: str | Path, images: NDArray[np.float32], pixel_size_an
         mrc.set_image_stack()
         mrc.voxel_size = pixel_size_angstrom
         mrc.header.label[0] = b""  # mrcfile writes the time there: same images, same bytes
-
-
-def write_mrc_map(path: str | Path, values: NDArray[np.float32], voxel_size_angstrom: float) -> None:
-    """Write a density map, (z, y, x), as MRC (mode 2), atomically."""
-    with replacing(path) as file, mrcfile.new(file.name, overwrite=True) as mrc:
-        mrc.set_data(values.astype(np.float32, copy=False))
-        mrc.voxel_size = voxel_size_angstrom
-        mrc.header.label[0] = b""

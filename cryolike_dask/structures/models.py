@@ -129,7 +129,8 @@ def _parsed(path: Path, content: bytes, position: int | None = None) -> list[Mod
     try:
         if is_pdb:
             _refuse_missing_positions(content, where)
-            structure = gemmi.read_pdb_string(content.decode("latin-1"))
+            ascii_alone = content.translate(bytes(range(128)) + b"?" * 128)  # columns count bytes
+            structure = gemmi.read_pdb_string(ascii_alone.decode())
         else:
             structure = gemmi.make_structure_from_block(gemmi.cif.read_string(content.decode("latin-1"))[0])
         flat = gemmi.FlatStructure(structure)

@@ -81,7 +81,9 @@ def test_scalars_stand_for_squares(path):
 )
 def test_numbers_of_numpy_become_plain(given):
     plain = {name: value.item() for name, value in given.items()}
-    parameters, expected = (ImageParameters(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **g}) for g in (given, plain))
+    parameters, expected = (
+        ImageParameters(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **g}) for g in (given, plain)
+    )
     assert parameters == expected
     assert json.dumps(asdict(parameters)) == json.dumps(asdict(expected))  # as records hold them
 

@@ -28,7 +28,6 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid, viewing_grid
 from cryolike_dask.io.archives import read_list
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.io.mrc import write_mrc_map
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.stacks import write_image_stack
 from cryolike_dask.io.viewing import read_viewing_angles
@@ -92,6 +91,13 @@ def density(rng):
     """A map of positive density on the box of the images."""
     z, y, x = np.mgrid[:12, :12, :12] - 6
     return (np.exp(-(x**2 + y**2 + z**2) / 6) * rng.uniform(0.5, 1.5, (12, 12, 12))).astype(np.float32)
+
+
+def write_map(path: Path, values: np.ndarray, voxel: float) -> Path:
+    with mrcfile.new(path, overwrite=True) as file:
+        file.set_data(values)
+        file.voxel_size = voxel
+    return path
 
 
 def make(structures, output, params=PARAMETERS, **options):
@@ -234,8 +240,13 @@ def test_arrays_tensors_and_objects_in_memory(density, tmp_path, folder):
     volume = Volume(density, (1.5, 1.5, 1.5))
     np.save(folder / "map.npy", density)
     torch.save(torch.from_numpy(density), folder / "map.pt")
-    write_mrc_map(folder / "map.mrc", density, 1.5)
-    given = [density, torch.tensor(density, requires_grad=True), volume, *(folder / f"map.{suffix}" for suffix in ("npy", "pt", "mrc"))]
+    write_map(folder / "map.mrc", density, 1.5)
+    given = [
+        density,
+        torch.tensor(density, requires_grad=True),
+        volume,
+        *(folder / f"map.{suffix}" for suffix in ("npy", "pt", "mrc")),
+    ]
     files = make(given, tmp_path / "out")
     assert [f.stem.removeprefix("templates_fourier_") for f in files] == [
         *("structure", "structure_1", "structure_2", "map", "map_1", "map_2"),
@@ -332,9 +343,10 @@ def test_viewing_must_be_directions(two, tmp_path):
 def test_lists_of_directions_that_cannot_be(tmp_path, text, complaint):
     path = tmp_path / "views.txt"
     path.write_text(text)
-    with warnings.catch_warnings(), pytest.raises(InputFileError, match=rf"views\.txt: {complaint}"):
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_viewing_angles(path)
+        with pytest.raises(InputFileError, match=rf"views\.txt: {complaint}"):
+            read_viewing_angles(path)
 
 
 # --- going on where a run stopped ---
@@ -508,9 +520,9 @@ def test_nothing_half_is_left_when_one_structure_fails(two, tmp_path, density):
     assert [name for name in left if ".part" in name or "map" in name] == []
     density[3, 4, 5] = 1
     np.save(two[0].parent / "a_map.npy", density)
-    made = (output / "templates_fourier_a.pt").stat().st_mtime_ns
+    made = {path: path.stat().st_mtime_ns for path in output.glob("*.pt")}  # a worker may have come to it, or not
     assert len(make(two[0].parent, output, skip_exist=True)) == 3
-    assert (output / "templates_fourier_a.pt").stat().st_mtime_ns == made
+    assert {path: path.stat().st_mtime_ns for path in made} == made
     assert [name for name in tree(output) if ".part" in name] == []
 
 
@@ -687,7 +699,7 @@ def test_a_file_that_changes_after_opening_is_refused(folder, density, places, s
         if suffix == "pdb":
             write_pdb(path, places * float(values.mean() > 0))
         elif suffix == "mrc":
-            write_mrc_map(path, values, 1.5)
+            write_map(path, values, 1.5)
         else:
             np.save(path, values) if suffix == "npy" else torch.save(torch.from_numpy(values), path)
 
@@ -710,13 +722,6 @@ def test_a_relative_path_survives_another_working_directory(two, monkeypatch):
 
 
 # --- maps ---
-
-
-def write_map(path: Path, values: np.ndarray, voxel: float) -> Path:
-    with mrcfile.new(path, overwrite=True) as file:
-        file.set_data(values)
-        file.voxel_size = voxel
-    return path
 
 
 def test_a_map_without_voxel_size_has_that_of_the_pixels_if_its_box_fits(folder, density, caplog):
@@ -778,8 +783,8 @@ def test_a_file_that_is_no_density_is_named(folder, density, tmp_path, suffix, c
 
 
 def test_a_density_whose_power_overflows_is_refused(density, tmp_path):
-    with pytest.raises(InputError, match="OVERFLOW"):
-        make(density * 1e200, tmp_path / "out")
+    with pytest.raises(InputError, match="a power of inf"):
+        make(density.astype(np.float64) * 1e200, tmp_path / "out")
     assert not (tmp_path / "out" / "template_file_list.npy").exists()
 
 

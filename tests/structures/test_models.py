@@ -471,11 +471,11 @@ def test_other_layouts_of_a_pdb_file(tmp_path, change):
 
 
 def test_names_that_are_not_ascii(tmp_path):
-    path = write(tmp_path / "x.pdb", [Atom(), Atom("O", "O", at=(4.0, 5.0, 6.0))])
+    path = write(tmp_path / "x.pdb", [Atom(at=(-12.345, 2.125, 3.0)), Atom("O", "O", at=(4.0, 5.0, 6.0))])
     path.write_bytes(path.read_bytes().replace(b" CA  GLY", b" C\xe9  GLY"))
     (model,) = read_models(path)
     assert model.residue_name.tolist() == ["GLY", "GLY"]
-    assert model.position_angstrom.tolist() == [[1, 2, 3], [4, 5, 6]]
+    np.testing.assert_allclose(model.position_angstrom, [[-12.345, 2.125, 3], [4, 5, 6]], atol=1e-6)
 
 
 @pytest.mark.parametrize("number", [9999, 10000, 99999, -999])
