@@ -130,13 +130,13 @@ class ParticleImages:
         particle, which would then be missing from the box where the image was, not from where it is.
         """
         oriented = pixels.swapaxes(1, 2) if self.preparation.transposed else pixels
-        shift = self._shift_angstrom(rows)
-        if not shift.any():
+        if not (self.preparation.recenter or self._block_offset_angstrom):
             return normalised_stack(oriented, self.grid, self.precision)
         values = normalised_stack(oriented, self.grid, self.precision, mean_of_rim(pixels))
-        x, y = 2 * shift[:, :: -1 if self.preparation.transposed else 1].T / self.grid.box_size_angstrom
+        shift = self._shift_angstrom(rows)[:, :: -1 if self.preparation.transposed else 1]
+        x, y = 2 * shift.T / self.grid.box_size_angstrom
+        kx, ky = self.grid.points()
         for i in range(len(values)):  # one by one: the factors of all images would be as large as the images
-            kx, ky = self.grid.points()
             values[i] *= np.exp(-2j * np.pi * (kx * x[i] + ky * y[i]))
         return values
 
@@ -173,13 +173,17 @@ class ParticleImages:
 
     def _shift_angstrom(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """How the content is to be moved along x and y, (image, 2)."""
-        n, shift = self.files[0].shape[-1], np.zeros((len(rows), 2))
-        if not self.preparation.transposed:  # CryoLike leaves images where blocks put them
-            offset = block_offset_pixels(n, self.grid.n_pixels, self.preparation.downsample)
-            shift += offset * self.grid.box_size_angstrom / n
+        shift = np.full((len(rows), 2), self._block_offset_angstrom)
         if self.preparation.recenter and self.table.origin_angstrom is not None:
             shift += self.table.origin_angstrom[rows]
         return shift
+
+    @property
+    def _block_offset_angstrom(self) -> float:
+        """How far blocks put the content off; CryoLike leaves it there."""
+        n = self.files[0].shape[-1]
+        offset = block_offset_pixels(n, self.grid.n_pixels, self.preparation.downsample)
+        return 0.0 if self.preparation.transposed else offset * self.grid.box_size_angstrom / n
 
     def _refuse_bad(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> None:
         bad = np.asarray(~np.isfinite(pixels).all(axis=(1, 2)))

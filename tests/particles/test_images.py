@@ -77,6 +77,19 @@ def test_what_is_remembered_is_bounded(particles, monkeypatch):
     assert len(module._LATEST) == 4
 
 
+def test_an_image_does_not_depend_on_those_that_it_is_read_with(particles, monkeypatch):
+    """Recentred: those whose origin is 0 are treated as the others are, whatever they are taken with."""
+    star, _ = particles
+    source = cld.open_particles(star, PARAMETERS).source
+    origins = np.array([[0.0, 0.0], [3.0, -1.0]] * 5)
+    table = replace(source.table, origin_angstrom=origins)
+    source = replace(source, table=table, preparation=replace(source.preparation, recenter=True))
+    together = source.take(np.arange(10))
+    monkeypatch.setattr(module, "_LATEST", {})
+    alone = np.concatenate([source.take(np.array([i])) for i in range(10)])
+    np.testing.assert_allclose(alone, together, rtol=0, atol=1e-12)
+
+
 def test_the_background_has_mean_0_and_standard_deviation_1(rng):
     pixels = (5 + 3 * rng.standard_normal((4, 24, 24))).astype(np.float32)
     normalised, constant = against_background(pixels, 9.0)
