@@ -16,8 +16,8 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
 from cryolike_dask.io.layout import PARAMETERS as PARAMETERS_FILE
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.io.star import read_star
 from cryolike_dask.particles.converting import convert_particles
+from cryolike_dask.particles.star_columns import open_columns
 from cryolike_dask.run_likelihood import (
     configure_displacement,
     configure_likelihood_files,
@@ -161,13 +161,12 @@ def write_hinge(path: Path, opening_radian: float, seed: int = 0, n_residues: in
 
 def read_truth(star: Path) -> Truth:
     """Read the true structures and poses from the STAR file of simulated particles."""
-    particles = next(block.columns for block in read_star(star) if block.name == "particles")
-    number = {name: particles[name].astype(np.float64) for name in particles if name != "rlnImageName"}
-    rot, tilt, psi = (np.radians(number[f"rlnAngle{name}"]) for name in ("Rot", "Tilt", "Psi"))
-    x, y = -number["rlnOriginXAngst"], -number["rlnOriginYAngst"]
+    columns = open_columns(star, need_names=True)
+    rot, tilt, psi = np.asarray(columns.together("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")).T
+    x, y = -np.asarray(columns.together("rlnOriginXAngst", "rlnOriginYAngst")).T
     c, s = np.cos(psi), np.sin(psi)
     return Truth(
-        structure=number["rlnClassNumber"].astype(np.int64) - 1,
+        structure=np.asarray(columns.integer("rlnClassNumber")) - 1,
         rotation=viewing_rotation(rot, tilt, psi),
         displacement_angstrom=np.stack([c * x - s * y, s * x + c * y]),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,11 @@ def active_client(client: Client | None) -> Client | None:
 def count_workers(client: Client | None) -> int:
     """Workers that run tasks; 1 without a client, since one block at a time uses all cores."""
     return 1 if client is None else max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+
+def task(name: str, function: Callable[..., Any], *arguments: Any) -> Delayed:
+    """One task, called `name` on the dashboard; arguments may be tasks, whose results it is given."""
+    return dask.delayed(function)(*arguments, dask_key_name=f"{name}-{uuid.uuid4().hex}")
 
 
 def stream(jobs: Sequence[tuple[int, Build]], client: Client | None, *, progress: bool, title: str) -> None:

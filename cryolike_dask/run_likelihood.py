@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
@@ -19,11 +16,11 @@ from distributed import Client
 from cryolike_dask import __version__, labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.execution import active_client, count_workers, stream
+from cryolike_dask.execution import active_client, count_workers, stream, task
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles, Templates
-from cryolike_dask.io.records import Job, claim_folder, why_not_done
+from cryolike_dask.io.records import Job, claim_folder, need_folder, still_to_do
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
 from cryolike_dask.io.tensors import load_displacements, save_tensor
 from cryolike_dask.likelihoods.interface import (
@@ -36,8 +33,6 @@ from cryolike_dask.likelihoods.pairs import spread_templates
 from cryolike_dask.likelihoods.tiles import real_dtype
 from cryolike_dask.plans import Displacer, Run, open_run, refuse_what_cannot_fit
 from cryolike_dask.stacks import ImageStack, TemplateStack
-
-logger = logging.getLogger("cryolike_dask")
 
 TASKS_PER_WORKER = 4
 """Blocks per worker that a run is cut into when there are fewer stacks than that."""
@@ -257,8 +252,7 @@ def _execute(
     progress: bool,
 ) -> None:
     """Claim the output folder, leave out what is done, and stream the rest."""
-    if run.files.folder_output.exists() and not run.files.folder_output.is_dir():
-        raise OutputError("is not a folder", source=run.files.folder_output, remedy="Choose another output folder.")
+    need_folder(run.files.folder_output)
     _claim_displacements(run, overwrite)
     claim_folder(run.files, run.settings, overwrite=overwrite)
     if not run.files.displacements.is_file():
@@ -267,17 +261,9 @@ def _execute(
     details = {"version": __version__, "device": run.options["device"]}
     n_parts = math.ceil(TASKS_PER_WORKER * count_workers(client) / len(jobs)) if client is not None else 1
     graphs = []
-    for (i, k), job in jobs.items():
-        if skip_exist:
-            reason = why_not_done(job)
-            if reason is None:
-                continue
-            logger.info("%s is computed: %s", job.name, reason)
-        graphs.append(
-            (len(run.images[k]), partial(_graph, build, run.images[k], run.templates[i], n_parts, job, details))
-        )
-    if skip_exist:
-        logger.info("%d of %d stacks are done already", len(jobs) - len(graphs), len(jobs))
+    for i, k in still_to_do(jobs, skip_exist=skip_exist, becomes="computed", done="stacks are done"):
+        images, templates = run.images[k], run.templates[i]
+        graphs.append((len(images), partial(_graph, build, images, templates, n_parts, jobs[i, k], details)))
     stream(graphs, client, progress=progress, title="images" if len(run.templates) == 1 else "images x structures")
 
 
@@ -293,8 +279,7 @@ def _graph(
     dataset = build(images, spread_templates(images, templates, n_parts))
     whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
     values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
-    key = f"write-{job.kind.replace('_', '-')}-{job.name}-{uuid.uuid4().hex}"
-    return dask.delayed(write_results)(values, job, details, dask_key_name=key)
+    return task(f"write-{job.kind.replace('_', '-')}-{job.name}", write_results, values, job, details)
 
 
 def _claim_displacements(run: Run, overwrite: bool) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import dask
 import numpy as np
-from dask.delayed import Delayed
 from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, OutputError, number
-from cryolike_dask.execution import active_client, stream
+from cryolike_dask.execution import active_client, stream, task
 from cryolike_dask.geometry.optics import OPTICS, optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -146,7 +143,10 @@ def simulate_particles(
     model, graphs = NoiseModel(level, noise, seed), []
     for k, rows in enumerate(np.split(np.arange(n), np.arange(step, n, step))):
         batch, path = particles.take(rows), folder.absolute() / _file_name(k)
-        graphs.append((len(rows), partial(_graph, batch, rows, sources, parameters.grid, model, path)))
+        name = f"simulate-{path.stem}"
+        graphs.append(
+            (len(rows), partial(task, name, _write_batch, batch, rows, sources, parameters.grid, model, path))
+        )
     stream(graphs, client, progress=progress, title="particles")
     names = [f"{i % step + 1:06d}@{_file_name(i // step)}" for i in range(n)]
     write_star(star, star_tables(particles, names, parameters))
@@ -301,18 +301,6 @@ def _rendered(particles: Particles, sources: Sequence[StructureSource], grid: Po
         rows = np.flatnonzero(particles.which == i)
         images[rows] = render_particles(sources[i].load(), grid, particles.poses.take(rows), particles.optics[rows])
     return images
-
-
-def _graph(
-    particles: Particles,
-    numbers: NDArray[np.int64],
-    sources: Sequence[StructureSource],
-    grid: PolarGrid,
-    noise: NoiseModel,
-    path: Path,
-) -> Delayed:
-    key = f"simulate-{path.stem}-{uuid.uuid4().hex}"
-    return dask.delayed(_write_batch)(particles, numbers, sources, grid, noise, path, dask_key_name=key)
 
 
 def _write_batch(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+from functools import partial
 
 import numpy as np
 import pytest
@@ -260,7 +261,11 @@ def test_stopped_by_ctrl_c(folder, tmp_path):
         "--output",
         tmp_path / "big",
     ]
-    process = subprocess.Popen(command(*options), stderr=subprocess.PIPE, text=True, env=environment(), cwd=folder)
+    # a process started in the background of a script ignores Ctrl-C, and so would its children
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command(*options), stderr=subprocess.PIPE, text=True, env=environment(), cwd=folder, preexec_fn=interruptible
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("big/*.mrcs")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -35,6 +35,8 @@ class Conventions(StrEnum):
 
 
 ConventionsOption = Annotated[Conventions, typer.Option(help="cryolike: CryoLike's numbers, its errors included.")]
+RESUME = "What was written is complete; run the same command with --skip-exist to go on."
+
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes. Default: one per GPU, or per core; 0: none, this process alone.")
 ]

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from cryolike_dask.cli.app import (
+    RESUME,
     Conventions,
     ConventionsOption,
     Scheduler,
@@ -19,7 +20,7 @@ from cryolike_dask.cli.app import (
     errors_for_people,
     out,
 )
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, OutputError
 
 
 class Precision(StrEnum):
@@ -97,7 +98,6 @@ def parameters(
     overwrite: Overwrite = False,
 ) -> None:
     """Write parameters.npz: the grid of images and templates, and how templates are made from atoms."""
-    from cryolike_dask.errors import OutputError
     from cryolike_dask.io.parameters import make_parameters
 
     with errors_for_people():
@@ -272,9 +272,6 @@ def simulate(
             client=client,
         )
         out.print(f"{n_images} particles (seed {seed}): {escape(str(star))}")
-
-
-RESUME = "What was written is complete; run the same command with --skip-exist to go on."
 
 
 def _viewing(healpix_order: int | None, file: Path | None) -> Any:

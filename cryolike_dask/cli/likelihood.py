@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cryolike_dask.cli.app import (
+    RESUME,
     Conventions,
     ConventionsOption,
     Scheduler,
@@ -158,8 +159,7 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
     from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
     from cryolike_dask.structures.opening import open_structures
 
-    resume = "What was written is complete; run the same command with --skip-exist to go on."
-    with errors_for_people(resume), client_for(options["workers"], options["scheduler"]) as client:
+    with errors_for_people(RESUME), client_for(options["workers"], options["scheduler"]) as client:
         templates, particles = options["templates"], options["particles"]
         conventions: Any = str(options["conventions"])
         in_files = (templates / TEMPLATE_LIST).is_file() or not templates.exists()

@@ -7,7 +7,6 @@ the whole process, which threads share; here it is a note on the result.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError, listed
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.inputs import refuse_changed
 
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 OTHER_MODES = {3: "complex int16", 4: "complex float32", 101: "4-bit integer"}
@@ -291,12 +291,7 @@ def _voxel_size(fields: Any, axis: str) -> float | None:
 
 def _voxels(mrc: MrcStack | MrcMap) -> NDArray[Any]:
     """The voxels as they lie in the file, mapped: nothing is read yet."""
-    try:
-        status = os.stat(mrc.path)
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=mrc.path) from error
-    if (status.st_size, status.st_mtime_ns) != (mrc.size, mrc.mtime_ns):
-        raise InputFileError("has changed since it was opened", source=mrc.path, remedy="Open it again.")
+    refuse_changed(mrc.path, mrc.size, mrc.mtime_ns)
     shape = mrc.shape if isinstance(mrc, MrcStack) else tuple(mrc.shape[axis - 1] for axis in mrc.axes[::-1])
     return np.memmap(mrc.path, mrc.dtype, "r", mrc.offset, shape)
 

@@ -80,9 +80,8 @@ def make_parameters(
     factor = number("resolution_factor", resolution_factor, above=0)
     if factor > 1:
         raise InputError(f"resolution_factor={factor:g} is beyond the Nyquist frequency", remedy="Give 1 or less.")
-    for name, value in (("viewing_distance", viewing_distance), ("atom_radii", atom_radii)):
-        if value is not None:
-            number(name, value, above=0)
+    if viewing_distance is not None:
+        number("viewing_distance", viewing_distance, above=0)
     parameters = ImageParameters(
         n_pixels=n_pixels,
         pixel_size_angstrom=number("pixel_size_angstrom", pixel_size_angstrom, above=0),

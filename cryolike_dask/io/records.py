@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import LikelihoodFiles
 
 FORMAT = 1
+
+Key = TypeVar("Key", bound=Hashable)
+
+logger = logging.getLogger("cryolike_dask")
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,21 @@ def why_not_done(job: Job) -> str | None:
     return None
 
 
+def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done: str) -> list[Key]:
+    """Which jobs are to be done: with `skip_exist` those that are not done yet, and the log says why.
+
+    `becomes` is what happens to a job ("computed"), `done` what the others are ("stacks are done"), for the log.
+    """
+    if not skip_exist:
+        return list(jobs)
+    reasons = {key: why_not_done(job) for key, job in jobs.items()}
+    to_do = [key for key, reason in reasons.items() if reason is not None]
+    for key in to_do:
+        logger.info("%s is %s: %s", jobs[key].name, becomes, reasons[key])
+    logger.info("%d of %d %s already", len(jobs) - len(to_do), len(jobs), done)
+    return to_do
+
+
 def read_record(path: Path) -> dict[str, Any] | None:
     """Read a completion record; None if it is not there or not readable."""
     try:
@@ -101,6 +121,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def need_folder(folder: Path) -> None:
+    """Refuse an output folder that is something else."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
 
 
 def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwrite: bool) -> None:

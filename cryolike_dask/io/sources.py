@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.inputs import describe_file
 from cryolike_dask.io.tensors import TensorFile
 
 
@@ -64,12 +64,11 @@ class Files:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory, reading each file once."""
-        ends = np.cumsum([p.shape[0] for p in self.parts])
-        part_of_row = np.searchsorted(ends, rows, side="right")
+        part_of_row, row_in_part = self._places(rows)
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for i in np.unique(part_of_row):
             here = part_of_row == i
-            values[here] = self.parts[i].take(rows[here] - (ends[i] - self.parts[i].shape[0]))
+            values[here] = self.parts[i].take(row_in_part[here])
         return values
 
     def locate(self, row: int) -> tuple[str, int]:
@@ -82,20 +81,27 @@ class Files:
 
     def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
         """The files of rows, and the `.npz` files beside them."""
-        ends = np.cumsum([p.shape[0] for p in self.parts])
-        paths = [Path(self.parts[i].path) for i in np.unique(np.searchsorted(ends, rows, side="right"))]
+        paths = [Path(self.parts[i].path) for i in np.unique(self._places(rows)[0])]
         both = (p for path in paths for p in (path, path.with_suffix(".npz")))
         return [describe_file(path) for path in both if path.is_file()]
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """These rows, of the files that hold them."""
-        sizes = np.array([p.shape[0] for p in self.parts])
-        ends = np.cumsum(sizes)
-        part_of_row = np.searchsorted(ends, rows, side="right")
+        part_of_row, row_in_part = self._places(rows)
         used, number = np.unique(part_of_row, return_inverse=True)
-        starts = np.cumsum(sizes[used]) - sizes[used]
-        parts = tuple(self.parts[i] for i in used)
-        return Subset(Files(parts), starts[number] + rows - (ends - sizes)[part_of_row])
+        kept = Files(tuple(self.parts[i] for i in used))
+        return Subset(kept, kept._starts[number] + row_in_part)
+
+    @property
+    def _starts(self) -> NDArray[np.int64]:
+        """The first row of each part."""
+        sizes = [part.shape[0] for part in self.parts]
+        return np.cumsum([0, *sizes[:-1]])
+
+    def _places(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The part that each row is in, and its position there."""
+        part_of_row = np.searchsorted(self._starts, rows, side="right") - 1
+        return part_of_row, rows - self._starts[part_of_row]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,15 +182,6 @@ class Subset:
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """These rows of the other source."""
         return self.source.subset(self.rows[rows])
-
-
-def describe_file(path: Path) -> dict[str, Any]:
-    """Name, size and time of a file; contents are never hashed on the way."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
-    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def describe_array(values: NDArray[Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ torch is imported inside the functions: the scheduler imports this module too, a
 
 from __future__ import annotations
 
-import os
 import threading
 import zipfile
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.inputs import refuse_changed
 
 if TYPE_CHECKING:
     import torch
@@ -58,12 +58,7 @@ class TensorFile:
         """
         import torch
 
-        try:
-            status = os.stat(self.path)
-        except OSError as error:
-            raise InputFileError(f"cannot be read: {error.strerror}", source=self.path) from error
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
-            raise InputFileError("has changed since it was opened", source=self.path, remedy="Open it again.")
+        refuse_changed(self.path, self.size, self.mtime_ns)
         tensor = _load(self.path)
         part = tensor.clone() if rows is None else tensor[torch.from_numpy(np.asarray(rows, np.int64))]
         return part.resolve_conj().resolve_neg().numpy()

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import uuid
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
-from dask.delayed import Delayed
 from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask import __version__
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, OutputError, number
-from cryolike_dask.execution import active_client, stream
+from cryolike_dask.execution import active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive
 from cryolike_dask.io.layout import image_stack_file, image_stack_numbers, pixel_stack_file
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import Job, read_record, why_not_done, write_record
+from cryolike_dask.io.records import Job, need_folder, read_record, still_to_do, why_not_done, write_record
 from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
@@ -31,8 +27,6 @@ from cryolike_dask.particles.opening import PathOrPaths, open_particles
 from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.transform import scaled
 from cryolike_dask.stacks import ImageStack
-
-logger = logging.getLogger("cryolike_dask")
 
 
 def convert_particles(
@@ -111,22 +105,16 @@ def convert_particles(
     ends = np.cumsum(particles.chunks)
     stacks = [particles[end - size : end] for end, size in zip(ends, particles.chunks, strict=True)]
     jobs = [_job(stack, k, output, conventions, write_pixels) for k, stack in enumerate(stacks)]
-    n = (
-        len(jobs)
-        if n_stacks_max is None
-        else min(number("n_stacks_max", n_stacks_max, whole=True, at_least=1), len(jobs))
-    )
+    wanted = len(jobs) if n_stacks_max is None else number("n_stacks_max", n_stacks_max, whole=True, at_least=1)
+    n = min(wanted, len(jobs))
     _claim(output, jobs, n, keep=skip_exist, overwrite=overwrite)
-    graphs = []
-    for stack, job in zip(stacks[:n], jobs[:n], strict=True):
-        reason = why_not_done(job) if skip_exist else "all are converted"
-        if reason is None:
-            continue
-        if skip_exist:
-            logger.info("%s is converted: %s", job.name, reason)
-        graphs.append((len(stack), partial(_graph, stack, parameters, job)))
-    if skip_exist:
-        logger.info("%d of %d stacks are complete already", n - len(graphs), n)
+    to_do = still_to_do(
+        dict(enumerate(jobs[:n])), skip_exist=skip_exist, becomes="converted", done="stacks are complete"
+    )
+    graphs = [
+        (len(stacks[k]), partial(task, f"convert-{jobs[k].name}", _convert, stacks[k], parameters, jobs[k]))
+        for k in to_do
+    ]
     stream(graphs, client, progress=progress, title="images")
     return [job.outputs["images"] for job in jobs[:n]]
 
@@ -155,8 +143,7 @@ def _record(folder: Path, k: int) -> Path:
 
 def _claim(folder: Path, jobs: list[Job], n: int, *, keep: bool, overwrite: bool) -> None:
     """Refuse to mix with, or to replace, the stacks of another call; with `overwrite`, remove what it leaves behind."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
+    need_folder(folder)
     there = image_stack_numbers(folder)
     beyond = [k for k in there if k >= n and (not keep or k >= len(jobs) or why_not_done(jobs[k]) is not None)]
     if overwrite:
@@ -186,11 +173,6 @@ def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
         )
     metadata = [image_stack_file(folder, k).with_suffix(".npz") for k in there]
     return all("metadataFile" in read_archive(path, optional=STACK_OPTIONAL) for path in metadata if path.is_file())
-
-
-def _graph(stack: ImageStack, parameters: ImageParameters, job: Job) -> Delayed:
-    key = f"convert-{job.name}-{uuid.uuid4().hex}"
-    return dask.delayed(_convert)(stack, parameters, job, dask_key_name=key)
 
 
 def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:

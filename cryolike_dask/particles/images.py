@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.inputs import describe_file
 from cryolike_dask.io.mrc import MrcStack
-from cryolike_dask.io.sources import describe_array, describe_file
+from cryolike_dask.io.sources import describe_array
 from cryolike_dask.particles.resample import block_offset_pixels, downsample
 from cryolike_dask.particles.table import ParticleTable
 from cryolike_dask.particles.transform import normalised_stack
@@ -153,7 +153,7 @@ class ParticleImages:
         where = np.stack([table.metadata_number, table.metadata_row, table.file_number, table.image_index], axis=1)
         columns = {"rows": where, "optics": table.optics, "sign": table.sign, "origins": origins}
         arrays = [{"name": n, **describe_array(c[rows])} for n, c in columns.items() if c is not None]
-        return [*(describe_file(Path(path)) for path in used), *arrays, vars(self.preparation)]
+        return [*(describe_file(path) for path in used), *arrays, vars(self.preparation)]
 
     def subset(self, rows: NDArray[np.int64]) -> ParticleImages:
         """Some of the images, with the files that hold them."""

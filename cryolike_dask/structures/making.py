@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
-import logging
 import math
 import os
 import uuid
@@ -16,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 from dask.delayed import Delayed
 from distributed import Client
@@ -24,18 +21,16 @@ from distributed import Client
 from cryolike_dask import __version__
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.execution import active_client, stream
+from cryolike_dask.execution import active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import read_list, write_list
 from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, template_file
 from cryolike_dask.io.parameters import read_parameters, write_parameters
-from cryolike_dask.io.records import Job, why_not_done, write_record
+from cryolike_dask.io.records import Job, need_folder, still_to_do, why_not_done, write_record
 from cryolike_dask.io.stacks import write_template_stack
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.opening import Models, StructureInput, open_structures
-
-logger = logging.getLogger("cryolike_dask")
 
 BYTES_PER_TASK = 2**25
 
@@ -100,21 +95,13 @@ def make_templates(
     files = [template_file(folder, stack.structure) for stack in stacks]
     jobs = [_job(stack, parameters, folder) for stack in stacks]
     _claim(folder, files, parameters, keep=skip_exist, overwrite=overwrite)
-    for job in jobs:  # what a killed process left
-        for path in folder.glob(f".{glob.escape(job.name)}.*.part"):
-            path.unlink(missing_ok=True)
-    todo = []
-    for stack, job in zip(stacks, jobs, strict=True):
-        reason = why_not_done(job) if skip_exist else "all are made"
-        if reason is not None:
-            todo.append((stack, job))
-            if skip_exist:
-                logger.info("%s is made: %s", job.name, reason)
-    if skip_exist:
-        logger.info("%d of %d template files are complete already", len(jobs) - len(todo), len(jobs))
+    _remove_leftovers(folder, {job.name for job in jobs})
+    to_do = still_to_do(
+        dict(enumerate(jobs)), skip_exist=skip_exist, becomes="made", done="template files are complete"
+    )
     write_parameters(folder / PARAMETERS, parameters)
-    scratch = {job.name: folder.absolute() / f".{job.name}.{uuid.uuid4().hex}.part" for _, job in todo}
-    graphs = [(len(s), partial(_graph, s, parameters, job, scratch[job.name])) for s, job in todo]
+    scratch = {i: folder.absolute() / f".{jobs[i].name}.{uuid.uuid4().hex}.part" for i in to_do}
+    graphs = [(len(stacks[i]), partial(_graph, stacks[i], parameters, jobs[i], scratch[i])) for i in to_do]
     try:
         stream(graphs, client, progress=progress, title="templates")
     finally:
@@ -151,8 +138,7 @@ def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job
 
 def _claim(folder: Path, files: list[Path], parameters: ImageParameters, *, keep: bool, overwrite: bool) -> None:
     """Refuse to mix with, or to replace, the templates of another call; with `overwrite`, remove what would be left."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
+    need_folder(folder)
     if overwrite:
         _remove_others(folder, files)
         return
@@ -183,6 +169,13 @@ def _remove_others(folder: Path, files: list[Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
+def _remove_leftovers(folder: Path, names: set[str]) -> None:
+    """Remove the scratch files that a killed process left of these jobs."""
+    for path in folder.glob(".*.part"):
+        if path.name[1:].rsplit(".", 2)[0] in names:
+            path.unlink(missing_ok=True)
+
+
 def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: Path) -> Delayed:
     """Tasks that write pieces into one scratch file, and one that makes the template file of it."""
     per_template = math.prod(stack.source.shape[1:]) * np.dtype(stack.source.dtype).itemsize
@@ -190,14 +183,11 @@ def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch:
     scratch.parent.mkdir(parents=True, exist_ok=True)
     with open(scratch, "xb") as file:
         file.truncate(len(stack) * per_template)
-    token = uuid.uuid4().hex
     pieces = []
     for k, start in enumerate(range(0, len(stack), step)):
         rows = np.arange(start, min(start + step, len(stack)))
-        key = f"project-{job.name}-{k:06d}-{token}"
-        pieces.append(dask.delayed(_project_piece)(stack.source, rows, job, str(scratch), dask_key_name=key))
-    key = f"write-{job.name}-{token}"
-    return dask.delayed(_finish)(pieces, stack, parameters, job, str(scratch), dask_key_name=key)
+        pieces.append(task(f"project-{job.name}-{k:06d}", _project_piece, stack.source, rows, job, str(scratch)))
+    return task(f"write-{job.name}", _finish, pieces, stack, parameters, job, str(scratch))
 
 
 def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: str) -> int:

@@ -32,7 +32,7 @@ OTHER_RESIDUE_RADIUS = 3.0
 Span = tuple[int, int]
 """First byte of a model in its file, and the byte after its last."""
 
-PDB_SUFFIXES = (".pdb", ".ent")
+PDB_SUFFIXES, CIF_SUFFIXES = (".pdb", ".ent"), (".cif", ".mmcif")
 ATOM = re.compile(rb"^(?:ATOM  |HETATM)", re.MULTILINE)
 WITHOUT_POSITION = re.compile(rb"^(?:ATOM  |HETATM)(?!.{24}(?:(?= {0,7}[-+]?[.0-9])[-+. 0-9]{8}){3})", re.MULTILINE)
 
@@ -84,6 +84,11 @@ def read_models(path: str | Path) -> list[Model]:
     return _parsed(Path(path), _bytes_of(Path(path)))
 
 
+def suffix_of(path: Path) -> str:
+    """What a file is by its name, compressed or not."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
 def find_models(path: str | Path) -> list[Span] | None:
     """Find the models of an uncompressed PDB file without reading them; None if there is one, and for other files.
 
@@ -125,9 +130,8 @@ def _bytes_of(path: Path, span: Span | None = None) -> bytes:
 
 def _parsed(path: Path, content: bytes, position: int | None = None) -> list[Model]:
     where = str(path) if position is None else f"{path}, model {position + 1}"
-    is_pdb = Path(path.name.lower().removesuffix(".gz")).suffix in PDB_SUFFIXES
     try:
-        if is_pdb:
+        if suffix_of(path) in PDB_SUFFIXES:
             _refuse_missing_positions(content, where)
             ascii_alone = content.translate(bytes(range(128)) + b"?" * 128)  # columns count bytes
             structure = gemmi.read_pdb_string(ascii_alone.decode())

@@ -19,13 +19,21 @@ from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.atoms import Atoms
-from cryolike_dask.structures.models import atoms_of, find_models, read_model, read_models
+from cryolike_dask.structures.models import (
+    CIF_SUFFIXES,
+    PDB_SUFFIXES,
+    atoms_of,
+    find_models,
+    read_model,
+    read_models,
+    suffix_of,
+)
 from cryolike_dask.structures.sources import MapInFile, ModelInFile, Projections, StructureInMemory, StructureSource
 from cryolike_dask.structures.volumes import Volume
 
 logger = logging.getLogger("cryolike_dask")
 
-ATOM_SUFFIXES = (".pdb", ".ent", ".cif", ".mmcif")
+ATOM_SUFFIXES = (*PDB_SUFFIXES, *CIF_SUFFIXES)
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".npy", ".pt")
 REMEDY = f"Structures are {', '.join((*ATOM_SUFFIXES, *MAP_SUFFIXES))} files, arrays (z, y, x), Atoms or Volume."
 
@@ -151,7 +159,9 @@ def _listed(structures: Any) -> list[Any]:
         if path is None or not path.is_dir():
             listed.append(one if path is None else path)
             continue
-        files = sorted(p for p in path.iterdir() if _suffix(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not _is_output(p))
+        files = sorted(
+            p for p in path.iterdir() if suffix_of(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not _is_output(p)
+        )
         if not files:
             raise InputFileError("holds no structures", source=path, remedy=REMEDY)
         listed += files
@@ -168,9 +178,9 @@ def _sources(
     if isinstance(one, (Atoms, Volume)):
         yield "structure", StructureInMemory(one), []
     elif isinstance(one, Path):
-        if _suffix(one) in ATOM_SUFFIXES:
+        if suffix_of(one) in ATOM_SUFFIXES:
             yield from _models(one, parameters, models)
-        elif _suffix(one) in MAP_SUFFIXES:
+        elif suffix_of(one) in MAP_SUFFIXES:
             yield _map(one, parameters, conventions)
         else:
             raise InputFileError("is not a structure by its name", source=one, remedy=REMEDY)
@@ -212,7 +222,7 @@ def _models(
 def _map(path: Path, parameters: ImageParameters, conventions: Conventions) -> tuple[str, StructureSource, list[str]]:
     voxel: tuple[float, float, float] | None
     notes, pixel, n = [], parameters.pixel_size_angstrom, parameters.n_pixels
-    if _suffix(path) in (".npy", ".pt"):
+    if suffix_of(path) in (".npy", ".pt"):
         shape, voxel = _array_shape(path)[::-1], (pixel,) * 3
         notes.append(f"voxels have the size of the pixels, {pixel:g} angstrom")
     else:
@@ -241,7 +251,7 @@ def _map(path: Path, parameters: ImageParameters, conventions: Conventions) -> t
 
 
 def _array_shape(path: Path) -> tuple[int, ...]:
-    if _suffix(path) == ".pt":
+    if suffix_of(path) == ".pt":
         return open_tensor(path, n_dims=3, dtypes=("float32", "float64", "float16")).shape
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -260,9 +270,5 @@ def _is_output(path: Path) -> bool:
     return path.name == TEMPLATE_LIST or path.name.startswith("templates_fourier_")
 
 
-def _suffix(path: Path) -> str:
-    return Path(path.name.lower().removesuffix(".gz")).suffix
-
-
 def _stem(path: Path) -> str:
-    return path.name[: path.name.lower().rindex(_suffix(path))]
+    return path.name[: path.name.lower().rindex(suffix_of(path))]

@@ -15,8 +15,9 @@ from cryolike_dask.errors import InputError, InputFileError, ZeroPowerError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.inputs import describe_file, refuse_changed
 from cryolike_dask.io.mrc import open_mrc_map
-from cryolike_dask.io.sources import describe_array, describe_file
+from cryolike_dask.io.sources import describe_array
 from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.models import Span, atoms_of, read_model
@@ -69,14 +70,14 @@ class ModelInFile:
 
     def load(self) -> Structure:
         """Read the model."""
-        _refuse_changed(self)
+        refuse_changed(self.path, self.size, self.mtime_ns)
         return atoms_of(read_model(self.path, self.position, self.span), self.parameters)[0]
 
     def describe(self) -> list[dict[str, Any]]:
         """The file, the model and how atoms are made of it."""
         names = ("atom_radii", "atom_selection", "use_protein_residue_model", "atom_shape")
         how = {name: getattr(self.parameters, name) for name in names}
-        return [{**describe_file(Path(self.path)), "model": self.position, **how}]
+        return [{**describe_file(self.path), "model": self.position, **how}]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class MapInFile:
 
     def load(self) -> Structure:
         """Read the map."""
-        _refuse_changed(self)
+        refuse_changed(self.path, self.size, self.mtime_ns)
         try:
             return Volume(read_map_values(self.path), self.voxel_size_angstrom)
         except InputFileError:
@@ -109,7 +110,7 @@ class MapInFile:
 
     def describe(self) -> list[dict[str, Any]]:
         """The file, and the voxel size."""
-        return [{**describe_file(Path(self.path)), "voxel_size_angstrom": list(self.voxel_size_angstrom)}]
+        return [{**describe_file(self.path), "voxel_size_angstrom": list(self.voxel_size_angstrom)}]
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,12 +217,3 @@ def _page(projections: Projections, page: int) -> NDArray[Any]:
     """The latest page of projections of a map: tiles are smaller than pages, and come in order."""
     rows = np.arange(page * PAGE, min((page + 1) * PAGE, len(projections.viewing)))
     return projections._project(rows)
-
-
-def _refuse_changed(file: ModelInFile | MapInFile) -> None:
-    try:
-        status = Path(file.path).stat()
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=file.path) from error
-    if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
-        raise InputFileError("has changed since it was opened", source=file.path, remedy="Open it again.")
