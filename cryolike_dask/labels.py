@@ -24,6 +24,7 @@ OPTIMAL_INPLANE_ROTATION = "optimal_inplane_rotation"
 LOG_LIKELIHOOD = "log_likelihood"
 LOG_LIKELIHOOD_INTEGRATED = "log_likelihood_integrated"
 LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
+CORRELATION_ERROR_BOUND = "correlation_error_bound"
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
     STACK: {"long_name": "number of the image stack file"},
@@ -42,4 +43,5 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     LOG_LIKELIHOOD: {"long_name": "log-likelihood summed over displacements and rotations, no prior", "units": "nat"},
     LOG_LIKELIHOOD_INTEGRATED: {"long_name": "log-likelihood integrated over all poses", "units": "nat"},
     LOG_LIKELIHOOD_OPTIMAL: {"long_name": "log-likelihood of the best pose", "units": "nat"},
+    CORRELATION_ERROR_BOUND: {"long_name": "bound on what compression changes of any cross-correlation", "units": "1"},
 }

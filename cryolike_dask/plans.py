@@ -22,6 +22,7 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
+from cryolike_dask.likelihoods.frames import realised_table
 from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.pairs import (
     check_comparable,
@@ -29,7 +30,7 @@ from cryolike_dask.likelihoods.pairs import (
     notes_on,
     resolved_precision,
 )
-from cryolike_dask.likelihoods.tiles import real_dtype, realised_table, resolve_device
+from cryolike_dask.likelihoods.tiles import real_dtype, resolve_device
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_template_file
 
 logger = logging.getLogger("cryolike_dask")
@@ -92,6 +93,7 @@ def open_run(
     conventions: ConventionsName,
     device: Device,
     precision: Precision,
+    tolerance: float | None,
     given_images: ImageStack | None,
     given_templates: TemplateStack | Sequence[TemplateStack] | None,
 ) -> Run:
@@ -129,8 +131,8 @@ def open_run(
         files=files,
         images=images,
         templates=templates,
-        options={"conventions": conventions, "device": device, "precision": precision},
-        settings=_settings(tables[0], parameters, conventions),
+        options={"conventions": conventions, "device": device, "precision": precision, "tolerance": tolerance},
+        settings=_settings(tables[0], parameters, conventions, tolerance),
         inputs={
             "templates": {i: t.source.describe(np.arange(len(t))) for i, t in templates.items()},
             "images": {k: s.source.describe(np.arange(len(s))) for k, s in images.items()},
@@ -185,7 +187,9 @@ def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:
     return displaced
 
 
-def _settings(displacements: NDArray[np.float64], parameters: ImageParameters, conventions: str) -> dict[str, Any]:
+def _settings(
+    displacements: NDArray[np.float64], parameters: ImageParameters, conventions: str, tolerance: float | None
+) -> dict[str, Any]:
     """What must be the same for all results of a folder, in a form that JSON keeps exactly."""
     rounded = np.round(displacements, 4) + 0.0  # no negative zero
     return {
@@ -196,6 +200,7 @@ def _settings(displacements: NDArray[np.float64], parameters: ImageParameters, c
         },
         "parameters": asdict(parameters.grid),
         "conventions": conventions,
+        "tolerance": tolerance,
     }
 
 

@@ -101,6 +101,7 @@ def run_likelihood_optimal_pose(
     client: Client | None = None,
     device: Device = "auto",
     precision: Precision = "default",
+    tolerance: float | None = None,
     conventions: ConventionsName = "standard",
     progress: bool = True,
 ) -> xr.Dataset:
@@ -121,7 +122,7 @@ def run_likelihood_optimal_pose(
     n_templates_per_batch, n_images_per_batch : int, optional
         Tiles inside a task. Never change a result; None lets the kernel choose.
     discover_batch_size : bool
-        Find the largest tiles that fit: by trying on a GPU, by free memory on a CPU.
+        Choose tiles inside a task: on a GPU the largest that fit, on a CPU those that stay in its cache.
     images : ImageStack, optional
         Images instead of those of the files, as `open_particles` gives them; each chunk is a stack.
     templates : TemplateStack or several, optional
@@ -133,6 +134,8 @@ def run_likelihood_optimal_pose(
     device : "auto" | "cpu" | "cuda"
     precision : "default" | "single" | "double"
         "default" is that of the template file.
+    tolerance : float, optional
+        Of compression, as in `compute_optimal_pose`.
     conventions : "standard" | "cryolike"
     progress : bool
         Show a bar on a terminal or in a notebook.
@@ -160,6 +163,7 @@ def run_likelihood_optimal_pose(
         conventions,
         device,
         precision,
+        tolerance,
         images,
         templates,
     )
@@ -190,6 +194,7 @@ def run_likelihood_full_cross_correlation(
     client: Client | None = None,
     device: Device = "auto",
     precision: Precision = "default",
+    tolerance: float | None = None,
     conventions: ConventionsName = "standard",
     progress: bool = True,
 ) -> xr.Dataset:
@@ -220,6 +225,7 @@ def run_likelihood_full_cross_correlation(
         conventions,
         device,
         precision,
+        tolerance,
         images,
         templates,
     )

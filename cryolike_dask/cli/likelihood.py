@@ -56,7 +56,11 @@ ITemplate = Annotated[str, typer.Option(help='Position in template_file_list.npy
 MaxDisplacement = Annotated[float, typer.Option(help="Largest displacement along each axis, pixels.")]
 NDisplacements = Annotated[int, typer.Option(help="Displacements along this axis, both ends included.")]
 Batch = Annotated[int | None, typer.Option(help="Tile inside a task; never changes a result.")]
-Discover = Annotated[bool, typer.Option(help="Find the largest tiles that fit in memory.")]
+Discover = Annotated[bool, typer.Option(help="Choose tiles: on a GPU the largest that fit, on a CPU those in its cache.")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="What compression may leave out of templates. Default: 1e-6 in single precision, 0 in double."),
+]
 SkipExist = Annotated[bool, typer.Option(help="Leave complete results of these very inputs and settings alone.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace results of another search or conventions in the output folder.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto: the GPU of each worker, if it has one.")]
@@ -76,6 +80,7 @@ def optimal_pose(
     n_templates_per_batch: Batch = None,
     n_images_per_batch: Batch = None,
     discover_batch_size: Discover = False,
+    tolerance: Tolerance = None,
     skip_exist: SkipExist = False,
     overwrite: Overwrite = False,
     device: DeviceOption = Device.auto,
@@ -103,6 +108,7 @@ def full_cross_correlation(
     n_templates_per_batch: Batch = None,
     n_images_per_batch: Batch = None,
     discover_batch_size: Discover = False,
+    tolerance: Tolerance = None,
     skip_exist: SkipExist = False,
     overwrite: Overwrite = False,
     device: DeviceOption = Device.auto,
@@ -177,7 +183,8 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
         search = configure_displacement(
             options["max_displacement_pixels"], options["n_displacements_x"], options["n_displacements_y"]
         )
-        passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "skip_exist", "overwrite")
+        batches = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size")
+        passed = (*batches, "tolerance", "skip_exist", "overwrite")
         results = run(
             files,
             parameters,

@@ -24,6 +24,7 @@ OPTIMAL_POSE_FILES = {
     labels.OPTIMAL_INPLANE_ROTATION: "optimal_pose",
     labels.LOG_LIKELIHOOD_INTEGRATED: "log_likelihood",
     labels.LOG_LIKELIHOOD_OPTIMAL: "log_likelihood",
+    labels.CORRELATION_ERROR_BOUND: "cross_correlation",
 }
 """The folder of each variable of an optimal pose below templateN."""
 

@@ -1,131 +1,310 @@
 """One task: rows of images against rows of templates. The border between numpy and torch.
 
-Block functions take small tables of rows (which images, which templates, and what is known of each) and a `Comparison`
-(where the data is, and every setting), and give numpy arrays. torch lives only inside them; it is imported inside
-the functions, because the scheduler imports this module too.
+Block functions take small tables of rows (which images, which templates, and what is known of each), a radial basis
+and a `Comparison` (where the data is, and every setting), and give numpy arrays. torch lives only inside them; it is
+imported inside the functions, because the scheduler imports this module too.
 """
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.likelihoods.poses import combine, no_poses
+from cryolike_dask.likelihoods.frames import find_basis, log_likelihood_at, make_frame, read_images, read_templates
+from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.tiles import (
     Comparison,
+    Footprint,
     Rows,
     first_tile,
-    log_likelihood_at,
+    images_at_a_time,
     real_dtype,
+    resolve_device,
     smaller_tile,
-    tiles,
 )
 
 if TYPE_CHECKING:
     import torch
 
+    from cryolike_dask.likelihoods.kernels.comparison import Frame
+    from cryolike_dask.likelihoods.kernels.compressed import Tile
+    from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+
 PAIR = np.dtype([("cross_correlation", "f8"), ("displacement", "i4"), ("rotation", "i4"), ("log_likelihood", "f8")])
 BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4")])
 BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
 
+UNKNOWN = -1
+"""In place of the index of a pose that nobody has asked for yet."""
+PAIRS_AT_A_TIME = 16
+"""That are compared directly: every pose of theirs is in memory."""
+
 _TURN = threading.Lock()
 """One block at a time in a process, so that a device never runs two: the only state of this module."""
 
-Fill = Callable[[NDArray[Any], slice, slice, Rows, "torch.Tensor", "torch.Tensor"], None]
+
+def radial_basis_of(comparison: Comparison) -> RadialBasis:
+    """The radial basis that all blocks of a comparison are given."""
+    with _TURN:
+        return find_basis(comparison)
 
 
-def optimal_poses(image_rows: Rows, template_rows: Rows, comparison: Comparison) -> NDArray[np.void]:
-    """The best pose of each image among these templates, and its likelihood over all of them: (image, 1), POSE."""
+def optimal_poses(
+    image_rows: Rows,
+    template_rows: Rows,
+    basis: RadialBasis = (),
+    *,
+    comparison: Comparison,
+    integrate: bool = True,
+) -> NDArray[np.void]:
+    """The best pose of each image among these templates, and its likelihood over all of them: (image, 1), POSE.
 
+    Without `integrate` the likelihood over all of them stays minus infinity.
+    """
+    poses = _run(image_rows, template_rows, basis, comparison, partial(search, integrate=integrate))
+    with _TURN:
+        poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
+    return poses[:, None]
+
+
+def search(block: Block, integrate: bool, tiles: Iterable[tuple[slice, slice, Tile]] | None = None) -> Rows:
+    """Go through the tiles of a block, or those given, and keep the best pose and the likelihood of each image."""
     import torch
 
-    from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
-
-    def fill(poses: Rows, m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
-        best, at = correlation.flatten(1).max(1)
-        template, displacement, rotation = np.unravel_index(at.cpu().numpy(), correlation.shape[1:])
-        of_templates = integrate_log_likelihood(ll) + torch.from_numpy(rows["log_prior"].copy()).to(ll.device)
-        tile = no_poses((len(best),))
-        tile["cross_correlation"] = best.cpu().numpy()
-        tile["template"] = rows["index"][template]
-        tile["displacement"], tile["rotation"] = displacement, rotation
-        tile["log_likelihood_integrated"] = torch.logsumexp(of_templates, 1).cpu().numpy()
-        poses[m, 0] = combine(poses[m, 0], tile)
-
-    poses = _block(image_rows, template_rows, comparison, no_poses((len(image_rows), 1)), fill)
-    with _TURN:
-        poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses[:, 0], comparison)[:, None]
+    poses = no_poses((block.shape[0],))
+    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(block.frame.weights.device)
+    # all poses that are farther below the sum than this would change it by less than rounding does
+    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.frame.rounding)
+    sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=priors.device)
+    for m, s, tile in tiles if tiles is not None else block.tiles():
+        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach if integrate else None)
+        at = torch.full(best.shape, UNKNOWN, device=best.device)
+        for i, j, correlation, log_likelihood in block.doubtful_pairs(m, s, fit):
+            best[i, j], at[i, j] = correlation.flatten(1).max(1)
+            summed[i, j] = log_likelihood.flatten(1).logsumexp(1)
+        if integrate:
+            sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
+        _keep_best(poses[m], tile, best, at, block.template_rows["index"][s])
+        bound = tile.error_bound.amax(1).cpu().numpy()
+        poses["correlation_error_bound"][m] = np.maximum(poses["correlation_error_bound"][m], bound)
+    poses["log_likelihood_integrated"] = sums.cpu().numpy()
     return poses
 
 
-def best_of_pairs(image_rows: Rows, template_rows: Rows, comparison: Comparison) -> NDArray[np.void]:
-    """The best displacement and rotation, and the log-likelihood summed over both: (image, template), PAIR."""
+def _keep_best(poses: Rows, tile: Tile, best: torch.Tensor, at: torch.Tensor, indices: NDArray[np.int64]) -> None:
+    """Update the poses of images that some template of a tile fits better; find out where only for these."""
+    import torch
 
-    from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
-
-    def fill(pairs: Rows, m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
-        best, at = correlation.flatten(2).max(2)
-        pairs["cross_correlation"][m, s] = best.cpu().numpy()
-        found = np.unravel_index(at.cpu().numpy(), correlation.shape[2:])
-        pairs["displacement"][m, s], pairs["rotation"][m, s] = found
-        pairs["log_likelihood"][m, s] = integrate_log_likelihood(ll).cpu().numpy()
-
-    return _block(image_rows, template_rows, comparison, np.zeros((len(image_rows), len(template_rows)), PAIR), fill)
-
-
-def best_displacements(image_rows: Rows, template_rows: Rows, comparison: Comparison) -> NDArray[np.void]:
-    """The best displacement at each rotation: (image, template, rotation), BEST_DISPLACEMENT."""
-    shape = (len(image_rows), len(template_rows), comparison.grid.n_inplanes)
-    return _best_along(2, "displacement", np.zeros(shape, BEST_DISPLACEMENT), image_rows, template_rows, comparison)
+    top, template = best.max(1)  # the first of equal ones
+    values = top.cpu().numpy()
+    improved = np.flatnonzero(values > poses["cross_correlation"])
+    if not len(improved):
+        return
+    m = torch.from_numpy(improved).to(best.device)
+    s = template[m]
+    at = torch.where(at[m, s] == UNKNOWN, tile.locate(m, s), at[m, s])
+    poses["cross_correlation"][improved] = values[improved]
+    poses["template"][improved] = indices[s.cpu().numpy()]
+    pose_shape = tile.products.shape[-1], tile.frame.weights.shape[1]
+    poses["displacement"][improved], poses["rotation"][improved] = np.unravel_index(at.cpu().numpy(), pose_shape)
 
 
-def best_rotations(image_rows: Rows, template_rows: Rows, comparison: Comparison) -> NDArray[np.void]:
-    """The best rotation at each displacement: (image, template, displacement), BEST_ROTATION."""
-    shape = (len(image_rows), len(template_rows), len(comparison.displacements))
-    return _best_along(3, "rotation", np.zeros(shape, BEST_ROTATION), image_rows, template_rows, comparison)
-
-
-def all_correlations(image_rows: Rows, template_rows: Rows, comparison: Comparison) -> NDArray[np.floating[Any]]:
-    """The correlation of every pose: real, (image, template, displacement, rotation)."""
-
-    def fill(out: NDArray[Any], m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
-        out[m, s] = correlation.cpu().numpy()
-
-    shape = (len(image_rows), len(template_rows), len(comparison.displacements), comparison.grid.n_inplanes)
-    empty = np.zeros(shape, real_dtype(comparison.precision))
-    return _block(image_rows, template_rows, comparison, empty, fill)
-
-
-def _best_along(
-    dim: int, name: str, out: Rows, image_rows: Rows, template_rows: Rows, comparison: Comparison
+def best_of_pairs(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.void]:
-    def fill(out: Rows, m: slice, s: slice, rows: Rows, correlation: torch.Tensor, ll: torch.Tensor) -> None:
+    """The best displacement and rotation, and the log-likelihood summed over both: (image, template), PAIR."""
+    import torch
+
+    def search(block: Block) -> Rows:
+        pairs = np.zeros(block.shape, PAIR)
+        for m, s, tile in block.tiles():
+            best, fit, summed = tile.summarise(torch.full_like(tile.error_bound, -math.inf))
+            at = torch.full(best.shape, UNKNOWN, device=best.device)
+            for part, correlation in tile.correlations():
+                best[part], at[part] = correlation.flatten(2).max(2)
+            for i, j, correlation, log_likelihood in block.doubtful_pairs(m, s, fit):
+                best[i, j], at[i, j] = correlation.flatten(1).max(1)
+                summed[i, j] = log_likelihood.flatten(1).logsumexp(1)
+            pairs["cross_correlation"][m, s] = best.cpu().numpy()
+            pairs["displacement"][m, s], pairs["rotation"][m, s] = np.unravel_index(at.cpu().numpy(), block.pose_shape)
+            pairs["log_likelihood"][m, s] = summed.cpu().numpy()
+        return pairs
+
+    return _run(image_rows, template_rows, basis, comparison, search)
+
+
+def best_displacements(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> NDArray[np.void]:
+    """The best displacement at each rotation: (image, template, rotation), BEST_DISPLACEMENT."""
+
+    def search(block: Block) -> Rows:
+        return _best_along(block, 2, np.zeros((*block.shape, block.pose_shape[1]), BEST_DISPLACEMENT), "displacement")
+
+    return _run(image_rows, template_rows, basis, comparison, search)
+
+
+def best_rotations(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> NDArray[np.void]:
+    """The best rotation at each displacement: (image, template, displacement), BEST_ROTATION."""
+
+    def search(block: Block) -> Rows:
+        return _best_along(block, 3, np.zeros((*block.shape, block.pose_shape[0]), BEST_ROTATION), "rotation")
+
+    return _run(image_rows, template_rows, basis, comparison, search)
+
+
+def _best_along(block: Block, dim: int, out: Rows, name: str) -> Rows:
+    for m, s, correlation in block.correlations():
         best, at = correlation.max(dim)
         out["cross_correlation"][m, s] = best.cpu().numpy()
         out[name][m, s] = at.cpu().numpy()
+    return out
 
-    return _block(image_rows, template_rows, comparison, out, fill)
+
+def all_correlations(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> NDArray[np.floating[Any]]:
+    """The correlation of every pose: real, (image, template, displacement, rotation)."""
+
+    def search(block: Block) -> NDArray[Any]:
+        out = np.zeros((*block.shape, *block.pose_shape), real_dtype(comparison.precision))
+        for m, s, correlation in block.correlations():
+            out[m, s] = correlation.cpu().numpy()
+        return out
+
+    return _run(image_rows, template_rows, basis, comparison, search)
 
 
-def _block(
-    image_rows: Rows, template_rows: Rows, comparison: Comparison, empty: NDArray[Any], fill: Fill
+@dataclass(frozen=True)
+class Block:
+    """Images and templates of one task, on its device, and the (images, templates) of a tile."""
+
+    image_rows: Rows
+    template_rows: Rows
+    comparison: Comparison
+    frame: Frame
+    tile: tuple[int, int]
+    n_images_at_a_time: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(image, template)."""
+        return len(self.image_rows), len(self.template_rows)
+
+    @property
+    def pose_shape(self) -> tuple[int, int]:
+        """(displacement, rotation)."""
+        return len(self.comparison.displacements), self.comparison.grid.n_inplanes
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Tile]]:
+        """Correlate. Templates are the outer loop: what belongs to them alone is made once, used, and dropped."""
+        from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+
+        for group in slices(0, self.shape[0], max(self.tile[0], self.n_images_at_a_time)):
+            prepared = []
+            for m in slices(group.start, group.stop, self.tile[0]):
+                prepared.append((m, prepare_images(*self.images(m), self.frame)))
+            columns = list(slices(0, self.shape[1], self.tile[1]))
+            for s, values in zip(columns, self.templates(columns), strict=True):
+                templates = prepare_templates(values, self.frame, int(self.template_rows["index"][s.start]))
+                for m, images in prepared:
+                    yield m, s, correlate(images, templates, self.frame)
+
+    def correlations(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """Give all correlations, (image, template, displacement, rotation), a few images at a time."""
+        for m, s, tile in self.tiles():
+            for i, correlation in tile.correlations():
+                part = slice(m.start + i.start, m.start + i.stop)
+                if self.frame.zero_normalised:
+                    for k, j, exact, _ in self.doubtful_pairs(part, s, correlation.square().amax((2, 3))):
+                        correlation[k, j] = exact
+                yield part, s, correlation
+
+    def doubtful_pairs(
+        self, m: slice, s: slice, fit: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]]:
+        """Compare those pairs of a tile directly, over all shells, whose offset must be taken at the pose.
+
+        Parameters
+        ----------
+        fit : Tensor, real, (image, template)
+            The largest part of each image's variance that a pose explains.
+
+        Yields
+        ------
+        Images and template within the tile; correlation and log-likelihood, (image, displacement, rotation).
+        """
+        from cryolike_dask.likelihoods.kernels.comparison import compare
+
+        doubtful = ~(fit < self.frame.recomputes_offset_above)
+        for j in doubtful.any(0).nonzero().flatten().tolist():
+            (template,) = self.templates([slice(s.start + j, s.start + j + 1)])
+            first = int(self.template_rows["index"][s.start + j])
+            rows = doubtful[:, j].nonzero().flatten()
+            for part in slices(0, len(rows), PAIRS_AT_A_TIME):
+                i = rows[part]
+                images, contrast = self.images(np.arange(m.start, m.stop)[i.cpu().numpy()])
+                found = compare(images, contrast.repeat(1, 1, 2), template, self.frame, first)
+                yield i, j, found[0][:, 0], found[1][:, 0]
+
+    def images(self, m: slice | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read images and their contrast."""
+        return read_images(self.image_rows[m], self.comparison, self.frame)
+
+    def templates(self, parts: Sequence[slice]) -> Iterator[torch.Tensor]:
+        """Read templates part by part."""
+        indices = [self.template_rows["index"][s] for s in parts]
+        return read_templates(indices, self.comparison, self.frame)
+
+
+def slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    """Cut a range into slices of this size."""
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))
+
+
+def _run(
+    image_rows: Rows,
+    template_rows: Rows,
+    basis: RadialBasis,
+    comparison: Comparison,
+    search: Callable[[Block], NDArray[Any]],
 ) -> NDArray[Any]:
-    """Run all tiles of a block; on running out of memory, start again with half the tile."""
+    """Search a block; on running out of memory, start again with half the tile."""
     import torch
 
-    tile = first_tile(len(image_rows), len(template_rows), comparison)
+    with _TURN, torch.inference_mode():
+        block = open_block(image_rows, template_rows, basis, comparison)
     while True:
-        out = empty.copy()
         try:
             with _TURN, torch.inference_mode():
-                for m, s, correlation, log_likelihood in tiles(image_rows, template_rows, comparison, tile):
-                    fill(out, m, s, template_rows[s], correlation, log_likelihood)
-            return out
+                return search(block)
         except torch.OutOfMemoryError as error:
             message = str(error)
-        tile = smaller_tile(tile, message)
+        block = replace(block, tile=smaller_tile(block.tile, message))
         torch.cuda.empty_cache()
+
+
+def open_block(image_rows: Rows, template_rows: Rows, basis: RadialBasis, comparison: Comparison) -> Block:
+    """Choose tiles by memory, and bring to the device what all of them share."""
+    n_q = comparison.grid.n_inplanes // 2 + 1
+    ranks = np.concatenate([np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_q, comparison.grid.n_shells)])
+    footprint = Footprint.of(comparison, ranks)
+    tile = first_tile(len(image_rows), len(template_rows), comparison, footprint)
+    return Block(
+        image_rows,
+        template_rows,
+        comparison,
+        make_frame(comparison, resolve_device(comparison.device), basis),
+        tile,
+        images_at_a_time(comparison, footprint, tile),
+    )

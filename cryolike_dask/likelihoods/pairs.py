@@ -6,20 +6,28 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
+from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.optics import OPTICS, transposed_defocus_angle
-from cryolike_dask.likelihoods.tiles import IMAGE_ROW, TEMPLATE_ROW, Comparison, real_dtype, realised_table
+from cryolike_dask.likelihoods.blocks import radial_basis_of
+from cryolike_dask.likelihoods.frames import realised_table
+from cryolike_dask.likelihoods.tiles import IMAGE_ROW, TEMPLATE_ROW, Comparison, real_dtype
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 POSES_PER_BLOCK = 2**21
 """(image, template, displacement) triples of a block where the caller does not chunk templates: seconds of kernel."""
+DEFAULT_TOLERANCE = 1e-6
+"""Of compression in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times more would save a
+twenty-fifth of the coefficients."""
 CORRELATION_CHUNK_BYTES = 2**27
 """Largest chunk of a complete cross-correlation where no batch sizes are given."""
 
@@ -38,6 +46,7 @@ class Pair:
         device: str,
         precision: str,
         discover_batch_size: bool,
+        tolerance: float | None,
         *,
         by_batch: bool = False,
     ) -> None:
@@ -55,6 +64,7 @@ class Pair:
             conventions=values,
             precision=self.precision,
             device=device,
+            tolerance=resolved_tolerance(tolerance, self.precision),
             n_images_per_tile=images.n_per_batch,
             n_templates_per_tile=templates.n_per_batch,
             discover_tiles=discover_batch_size,
@@ -92,6 +102,7 @@ class Pair:
             "m",
             da.from_array(template_rows(self.templates, self.comparison.conventions), chunks=(self.template_chunks,)),
             "s",
+            basis=self._basis(),
             comparison=self.comparison,
             new_axes=new_axes,
             adjust_chunks={"s": 1} if one_per_chunk else None,
@@ -101,6 +112,13 @@ class Pair:
             align_arrays=False,
             concatenate=True,
         )
+
+    def _basis(self) -> Delayed | tuple[()]:
+        """The radial basis that all blocks share: one task."""
+        if self.comparison.tolerance == 0:
+            return ()
+        key = f"radial-basis-{tokenize(self.comparison)}"
+        return dask.delayed(radial_basis_of, pure=True)(self.comparison, dask_key_name=key)
 
     def field(
         self, records: da.Array, name: str, dtype: np.dtype[Any] | None = None, token: str | None = None
@@ -158,6 +176,7 @@ class Pair:
             "conventions": self.comparison.conventions.name,
             "precision": self.precision,
             "device": self.comparison.device,
+            "tolerance": self.comparison.tolerance,
             "frame": self.images.frame,
             "template_conventions": self.templates.conventions or "cryolike",
             "n_pixels": grid.n_pixels,
@@ -187,6 +206,17 @@ def resolved_precision(templates: TemplateStack, precision: str) -> str:
     if precision != "default":
         return precision
     return "double" if templates.source.dtype == "complex128" else "single"
+
+
+def resolved_tolerance(tolerance: float | None, precision: str) -> float:
+    """What compression may leave out: as asked, or else little in single precision and nothing in double."""
+    if tolerance is None:
+        return 0.0 if precision == "double" else DEFAULT_TOLERANCE
+    if not 0 <= tolerance < 1:
+        raise InputError(
+            f"tolerance={tolerance!r}", remedy="Give a part of 1, as 1e-4; 0 computes without compression."
+        )
+    return float(tolerance)
 
 
 def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]:

@@ -16,10 +16,12 @@ POSE = np.dtype(
         ("rotation", "i4"),
         ("log_likelihood_optimal", "f8"),
         ("log_likelihood_integrated", "f8"),
+        ("correlation_error_bound", "f8"),
     ]
 )
 """The best pose of an image among some templates (indices over the whole search), the log-likelihood there, and the
-logarithm of the likelihood times the prior summed over all of these templates' poses."""
+logarithm of the likelihood times the prior summed over all of these templates' poses; and how far off the correlation
+with any of them may be."""
 
 Poses = NDArray[np.void]
 
@@ -47,6 +49,7 @@ def combine(a: Poses, b: Poses) -> Poses:
         same = same & (b[name] == a[name])
     combined = np.where(takes_b, b, a)
     combined["log_likelihood_integrated"] = np.logaddexp(a["log_likelihood_integrated"], b["log_likelihood_integrated"])
+    combined["correlation_error_bound"] = np.maximum(a["correlation_error_bound"], b["correlation_error_bound"])
     return combined
 
 

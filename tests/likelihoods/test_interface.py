@@ -33,6 +33,7 @@ RESULTS = {
             **ROTATION,
             "log_likelihood_integrated": "nat",
             "log_likelihood_optimal": "nat",
+            "correlation_error_bound": "1",
         },
     ),
     "compute_optimal_displacement_and_rotation": (
@@ -271,6 +272,7 @@ def test_values_of_coordinates_and_attributes(build):
         "conventions": "cryolike",
         "precision": "single",
         "device": "cpu",
+        "tolerance": 1e-6,
         "frame": "xy",
         "template_conventions": "standard",
         "n_pixels": 12,

@@ -29,7 +29,7 @@ def records(draw, n_images=2):
 
 
 def pose(cross_correlation, template, displacement, rotation):
-    return np.array([(cross_correlation, template, displacement, rotation, 0.0, 0.0)], POSE)
+    return np.array([(cross_correlation, template, displacement, rotation, 0.0, 0.0, 0.0)], POSE)
 
 
 def assert_same(found, wanted):

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import xarray as xr
 
+from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import CannotFitError
+from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.sources import InMemory
+from cryolike_dask.likelihoods import tiles
+from cryolike_dask.likelihoods.frames import find_basis, make_frame, read_images, read_templates
 from cryolike_dask.likelihoods.interface import compute_optimal_displacement_and_rotation, compute_optimal_pose
-from cryolike_dask.likelihoods.pairs import Pair
-from cryolike_dask.likelihoods.tiles import CPU_MEMORY_FRACTION, first_tile, smaller_tile
+from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+from cryolike_dask.likelihoods.pairs import Pair, image_rows
+from cryolike_dask.likelihoods.tiles import Comparison, Footprint, first_tile, images_at_a_time, smaller_tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,31 +43,37 @@ def scarce(stack, most):
 def test_a_block_that_runs_out_of_memory_goes_on_with_smaller_tiles(build, compute, discover):
     images, templates = build.stacks(n_images=6, n_templates=9)
     settings = {"device": "cpu", "discover_batch_size": discover}
-    expected = compute(images, templates, **settings).compute()
+    expected = compute(images, templates, **settings).compute(scheduler="sync")
     found = compute(scarce(images, 6), scarce(templates, 2), **settings)
     if compute is compute_optimal_pose:  # reads the templates of the six winners at once
         found = compute(scarce(images, 6), scarce(templates, 6), **settings)
-    xr.testing.assert_allclose(found.compute(), expected, rtol=1e-12)
+    xr.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-12)
 
 
 def test_what_does_not_fit_at_all_is_said(build):
     images, templates = build.stacks()
     with pytest.raises(CannotFitError, match=r"one image and one template do not fit .*no memory for 1 rows"):
-        compute_optimal_pose(images, scarce(templates, 0), device="cpu").compute()
+        compute_optimal_pose(images, scarce(templates, 0), device="cpu").compute(scheduler="sync")
 
 
 def test_the_larger_side_is_halved():
-    tiles = [(5, 3)]
-    while tiles[-1] != (1, 1):
-        tiles.append(smaller_tile(tiles[-1], "full"))
-    assert tiles == [(5, 3), (3, 3), (2, 3), (2, 2), (1, 2), (1, 1)]
+    halved = [(5, 3)]
+    while halved[-1] != (1, 1):
+        halved.append(smaller_tile(halved[-1], "full"))
+    assert halved == [(5, 3), (3, 3), (2, 3), (2, 2), (1, 2), (1, 1)]
     with pytest.raises(CannotFitError, match="full"):
         smaller_tile((1, 1), "full")
 
 
+def footprint_of(comparison, basis=()):
+    n_q = comparison.grid.n_inplanes // 2 + 1
+    ranks = np.concatenate([np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_q, comparison.grid.n_shells)])
+    return Footprint.of(comparison, ranks)
+
+
 def tile_of(images, templates, *, discover=False):
-    comparison = Pair(images, templates, "standard", "cpu", "default", discover).comparison
-    return first_tile(len(images), len(templates), comparison)
+    comparison = Pair(images, templates, "standard", "cpu", "default", discover, None).comparison
+    return first_tile(len(images), len(templates), comparison, footprint_of(comparison))
 
 
 def test_batch_sizes_are_the_tiles(build):
@@ -71,15 +82,61 @@ def test_batch_sizes_are_the_tiles(build):
     assert tile_of(replace(images, n_per_batch=100), templates)[0] == len(images)
 
 
-def test_discovery_takes_the_largest_tile_that_the_free_memory_holds(build):
+def test_discovery_does_not_ask_for_batch_sizes(build):
+    """On a CPU the tile that stays in the cache is the fastest there is: discovery finds it."""
     images, templates = build.stacks(search=(1.5, 41, 41))
-    images = replace(images, n_per_batch=1)
-    templates = replace(templates, n_per_batch=1)
-    assert tile_of(images, templates) == (1, 1)
-    n_images, n_templates = tile_of(images, templates, discover=True)
-    per_pair = 41 * 41 * templates.grid.n_inplanes * 64
-    assert n_images * n_templates * per_pair < CPU_MEMORY_FRACTION * psutil.virtual_memory().available
-    assert (n_images, n_templates) == (len(images), len(templates))
-    expected = compute_optimal_pose(images, templates, device="cpu").compute()
-    found = compute_optimal_pose(images, templates, device="cpu", discover_batch_size=True).compute()
+    asked = replace(images, n_per_batch=1), replace(templates, n_per_batch=2)
+    assert tile_of(*asked) == (1, 2)
+    assert tile_of(*asked, discover=True) == tile_of(images, templates)
+    expected = compute_optimal_pose(images, templates, device="cpu").compute(scheduler="sync")
+    found = compute_optimal_pose(*asked, device="cpu", discover_batch_size=True).compute(scheduler="sync")
     np.testing.assert_allclose(found.log_likelihood_integrated, expected.log_likelihood_integrated, rtol=1e-12)
+
+
+@pytest.mark.parametrize("asked", [(1024, 2370), (1024, 1), (1, 2370), (None, None)])
+@pytest.mark.parametrize("free", [2**34, 2**32, 2**31])
+def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free):
+    """The standard case, 1024 images and 2370 templates: a tile and the images of a task stay far below 4 GB."""
+    parameters = ImageParameters(132, 1.35, n_inplanes=256, precision="single")
+    rows = InMemory(np.zeros((1, *parameters.grid.shape), "c8"))
+    comparison = Comparison(
+        rows, rows, parameters.grid, DisplacementSearch(8, 16, 16).grid(1.35), STANDARD, "single", "cpu", 1e-6, *asked
+    )
+    footprint = Footprint.of(comparison, np.full(129, 40))
+    monkeypatch.setattr(tiles, "free_memory", lambda device: free)
+    n_images, n_templates = first_tile(1024, 2370, comparison, footprint)
+    held = images_at_a_time(comparison, footprint, (n_images, n_templates))
+    taken = footprint.pair * n_images * n_templates + footprint.template * n_templates + footprint.image * held
+    assert taken < free / 2
+    assert taken < 2.5e9
+
+
+@pytest.mark.parametrize("tolerance", [0, 1e-3])
+def test_footprint_is_what_the_kernel_holds(build, tolerance):
+    """The memory model against the sizes of the tensors."""
+    images, templates = build.stacks(n_images=3, n_templates=4, n_pixels=16, n_inplanes=24)
+    comparison = Pair(images, templates, "standard", "cpu", "single", False, tolerance).comparison
+    basis = find_basis(comparison)
+    footprint = footprint_of(comparison, basis)
+    frame = make_frame(comparison, torch.device("cpu"), basis)
+    rows = image_rows(images, comparison.conventions)
+    of_images = prepare_images(*read_images(rows, comparison, frame), frame)
+    of_templates = prepare_templates(next(read_templates([np.arange(4)], comparison, frame)), frame)
+    tile = correlate(of_images, of_templates, frame)
+
+    def held(terms):
+        parts = [part for value in vars(terms).values() for part in (value if isinstance(value, tuple) else (value,))]
+        return sum(part.nbytes for part in parts if isinstance(part, torch.Tensor))
+
+    assert held(of_images) == pytest.approx(3 * footprint.image, rel=0.01)
+    before_compression = frame.scratch.kept["spectra"].nbytes
+    assert held(of_templates) + before_compression == pytest.approx(4 * footprint.template, rel=0.01)
+    assert tile.products.nbytes == 12 * footprint.pair
+
+
+def test_images_that_do_not_fit_take_turns(build, monkeypatch):
+    images, templates = build.stacks(n_images=7)
+    expected = compute_optimal_pose(images, templates, device="cpu").compute(scheduler="sync")
+    monkeypatch.setattr(tiles, "IMAGES_BYTES", 1)
+    found = compute_optimal_pose(replace(images, n_per_batch=2), templates, device="cpu").compute(scheduler="sync")
+    xr.testing.assert_allclose(found, expected, rtol=1e-12)

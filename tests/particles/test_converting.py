@@ -965,7 +965,7 @@ def test_lazy_inputs_give_what_files_give(project, structures):
         for r in ("r1", "r2")
     ]
     assert trees[0] == trees[1]
-    assert len(trees[0]) == 1 + 2 * 2 * 8
+    assert len(trees[0]) == 1 + 2 * 2 * 9
     again = open_optimal_pose(lazily).load()
     assert again.identical(written) or again.equals(written)
 

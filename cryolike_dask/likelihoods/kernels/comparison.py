@@ -1,15 +1,15 @@
-"""A tile of the comparison: some images against some templates, at every displacement and rotation.
+"""The comparison of a few images with a few templates by direct sums over all shells, and what every comparison needs.
 
-What depends on the image alone, or on the template alone, is made once (`prepare_images`, `prepare_templates`);
-`compare` joins the two. The offset Isx of the filtered template is taken at zero pose, which is exact as long as the
-filtered particle stays inside the box, and recomputed at its pose wherever that could matter. Measured at a signal to
-noise ratio of 0.1: at most 0.0004 nat without contrast transfer, 0.0007 at 1 micrometre of defocus, and 0.06 in a box
-that cuts the fringes off (tests/likelihoods/test_real_space.py).
+The offset Isx of the filtered template is taken at zero pose, which is exact as long as the filtered particle stays
+inside the box, and recomputed at its pose wherever that could matter. Measured at a signal to noise ratio of 0.1: at
+most 0.0004 nat without contrast transfer, 0.0007 at 1 micrometre of defocus, and 0.06 in a box that cuts the fringes
+off (tests/likelihoods/test_real_space.py).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,87 +22,81 @@ from cryolike_dask.likelihoods.kernels.cross_correlation import (
     mask_terms,
     plain_correlation,
     refuse_without_power,
+    squared,
     template_power_spectra,
     template_spectra,
     zero_normalised_correlation,
 )
-from cryolike_dask.likelihoods.kernels.log_likelihood import log_likelihood_of_poses, residual_fraction
+from cryolike_dask.likelihoods.kernels.log_likelihood import (
+    log_likelihood_of_poses,
+    residual_exponent,
+    residual_fraction,
+)
+from cryolike_dask.likelihoods.kernels.rotations import Folding, Scratch
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What all tiles of a comparison share.
+    """What all comparisons of a block share.
 
     Attributes
     ----------
     weights : Tensor, real, (shell, angle)
     mask : Tensor, complex, (shell, angle)
-    translation : Tensor, complex, (displacement, shell, angle)
+    translation : (Tensor, Tensor), real, (W/2, shell, displacement)
+        Real and imaginary parts of the factors that displace, on half rings in the order of `folding.angles`.
+    folding : Folding
+    basis : tuple of Tensor, real, (2 * q, rank, shell)
+        Orthonormal radial functions, for groups of consecutive angular frequencies, each twice: for the real and the
+        imaginary part. None: all shells.
     mask_power : float
     n_degrees_of_freedom : float
     zero_normalised : bool
     recomputes_offset_above : float
         Squared zero-normalised correlation from which on Isx is recomputed at the pose.
+    piece_bytes : int
+        Of the correlation that is in the cache at a time.
+    scratch : Scratch
     """
 
     weights: Tensor
     mask: Tensor
-    translation: Tensor
+    translation: tuple[Tensor, Tensor]
+    folding: Folding
+    basis: tuple[Tensor, ...]
     mask_power: float
     n_degrees_of_freedom: float
     zero_normalised: bool
     recomputes_offset_above: float
+    piece_bytes: int
+    scratch: Scratch
 
     @property
     def rounding(self) -> float:
         """Relative rounding error of the working precision."""
         return torch.finfo(self.weights.dtype).eps
 
+    @property
+    def exponent(self) -> float:
+        """The power of the residual in the likelihood."""
+        return residual_exponent(self.n_degrees_of_freedom)
 
-@dataclass(frozen=True)
-class ImageTerms:
-    """What depends on the images alone: spectra (q, image, shell), contrast (image, shell, angle), powers (image,)."""
-
-    spectra: Tensor
-    contrast_power: Tensor
-    contrast: Tensor
-    power: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True)
-class TemplateTerms:
-    """What depends on the templates alone: spectra (q, shell, template x displacement) and (q, shell, template)."""
-
-    spectra: Tensor
-    power: Tensor
-    mask_products: Tensor
-    first: int
+    @cached_property
+    def translation_factors(self) -> Tensor:
+        """Complex (displacement, shell, angle)."""
+        half = torch.complex(*self.translation)[self.folding.angles.argsort()].permute(2, 1, 0)
+        return torch.cat([half, half.conj()], -1)
 
 
-def prepare_images(images: Tensor, contrast: Tensor, frame: Frame) -> ImageTerms:
-    """Expand images, complex (image, shell, angle), and their contrast transfer, real."""
-    return ImageTerms(
-        spectra=image_spectra(images, contrast, frame.weights),
-        contrast_power=contrast_power_spectra(contrast, frame.weights),
-        contrast=contrast,
-        power=(images.abs() ** 2 * frame.weights).sum((-2, -1)),
-        mask=mask_terms(frame.mask, images, frame.weights),
-    )
+def compare(images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Correlate and weigh every pose, in memory: for a few pairs.
 
-
-def prepare_templates(templates: Tensor, frame: Frame, first: int = 0) -> TemplateTerms:
-    """Displace and expand templates, complex (template, shell, angle); messages count from `first`."""
-    return TemplateTerms(
-        spectra=template_spectra(templates[:, None] * frame.translation, frame.weights),
-        power=template_power_spectra(templates, frame.weights),
-        mask_products=(frame.mask.conj() * templates).real * frame.weights,
-        first=first,
-    )
-
-
-def compare(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> tuple[Tensor, Tensor]:
-    """Correlate and weigh every pose.
+    Parameters
+    ----------
+    images, templates : Tensor, complex, (image | template, shell, angle)
+    contrast : Tensor, real, (image, shell, angle)
+    first : int
+        Messages count templates from it.
 
     Returns
     -------
@@ -115,33 +109,39 @@ def compare(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> tuple
     ZeroPowerError
         If a filtered template has no power beside a constant offset.
     """
-    n_displacements, n_inplanes = len(frame.translation), frame.weights.shape[-1]
-    n_templates = templates.power.shape[-1]
-    cross = cross_terms(images.spectra, templates.spectra, n_inplanes)
-    cross = cross.view(-1, n_templates, n_displacements, n_inplanes)
-    template_power = cross_terms(images.contrast_power, templates.power, n_inplanes)[:, :, None, :]
-    refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", templates.first)
-    contrast = images.contrast.flatten(1)  # one product per template, so that equal templates tie exactly
-    template_mask = torch.stack([contrast @ product.flatten() for product in templates.mask_products], 1)
-    template_mask = template_mask[:, :, None, None]
-    image_power, image_mask = images.power[:, None, None, None], images.mask[:, None, None, None]
+    n_displacements, n_inplanes = len(frame.translation_factors), frame.weights.shape[-1]
+    templates_q = template_spectra(templates[:, None] * frame.translation_factors, frame.weights)
+
+    def at_poses(values: Tensor, contrast: Tensor, spectra: Tensor) -> Tensor:
+        cross = cross_terms(image_spectra(values, contrast, frame.weights), spectra, n_inplanes)
+        return cross.view(len(contrast), -1, n_displacements, n_inplanes)
+
+    cross = at_poses(images, contrast, templates_q)
+    template_power = cross_terms(
+        contrast_power_spectra(contrast, frame.weights), template_power_spectra(templates, frame.weights), n_inplanes
+    )[:, :, None, :]
+    refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", first)
+    template_mask = mask_terms(frame.mask, contrast[:, None] * templates, frame.weights)[:, :, None, None]
+    image_power = (images.abs() ** 2 * frame.weights).sum((-2, -1))[:, None, None, None]
+    image_mask = mask_terms(frame.mask, images, frame.weights)[:, None, None, None]
 
     correlation, log_likelihood, fraction = _judge(cross, template_power, image_power, template_mask, image_mask, frame)
     doubtful = ~((fraction > 1 - frame.recomputes_offset_above) & (fraction <= 1))
     if doubtful.any():
         for s in torch.nonzero(doubtful.any(3).any(2).any(0)).flatten().tolist():
             m = torch.nonzero(doubtful[:, s].any(2).any(1)).flatten()
+            part = templates_q[:, :, s * n_displacements : (s + 1) * n_displacements]
             exact = _judge(
                 cross[m, s],
                 template_power[m, s],
                 image_power[m, 0],
-                _mask_at_poses(images.contrast[m], templates, s, frame),
+                at_poses(frame.mask.expand(len(m), -1, -1), contrast[m], part)[:, 0],
                 image_mask[m, 0],
                 frame,
             )
             correlation[m, s] = torch.where(doubtful[m, s], exact[0], correlation[m, s])
             log_likelihood[m, s] = torch.where(doubtful[m, s], exact[1], log_likelihood[m, s])
-        _refuse_undefined(log_likelihood, templates.first)
+        _refuse_undefined(log_likelihood, first)
     return correlation, log_likelihood
 
 
@@ -160,8 +160,8 @@ def at_given_poses(images: Tensor, contrast: Tensor, templates: Tensor, frame: F
     filtered = contrast * templates
     terms = residual_fraction(
         cross=((images.conj() * filtered).real * frame.weights).sum((-2, -1)),
-        template_power=(filtered.abs() ** 2 * frame.weights).sum((-2, -1)),
-        image_power=(images.abs() ** 2 * frame.weights).sum((-2, -1)),
+        template_power=(squared(filtered) * frame.weights).sum((-2, -1)),
+        image_power=(squared(images) * frame.weights).sum((-2, -1)),
         template_mask=mask_terms(frame.mask, filtered, frame.weights),
         image_mask=mask_terms(frame.mask, images, frame.weights),
         mask_power=frame.mask_power,
@@ -182,14 +182,6 @@ def _judge(
         template_variance, image_variance, fraction, frame.mask_power, frame.n_degrees_of_freedom, frame.rounding
     )
     return correlation.clamp_(-1, 1), log_likelihood, fraction
-
-
-def _mask_at_poses(contrast: Tensor, templates: TemplateTerms, s: int, frame: Frame) -> Tensor:
-    """Isx of one template at every pose: the box takes the place of the image. (image, displacement, rotation)."""
-    n_displacements = len(frame.translation)
-    mask_q = image_spectra(frame.mask.expand(len(contrast), -1, -1), contrast, frame.weights)
-    template_q = templates.spectra[:, :, s * n_displacements : (s + 1) * n_displacements]
-    return cross_terms(mask_q, template_q, frame.weights.shape[-1])
 
 
 def _refuse_undefined(log_likelihood: Tensor, first: int) -> None:

@@ -39,6 +39,11 @@ def template_power_spectra(templates: Tensor, weights: Tensor) -> Tensor:
     return half_spectrum(templates.abs() ** 2 * weights.sqrt()).permute(2, 1, 0).contiguous()
 
 
+def squared(values: Tensor) -> Tensor:
+    """|values|^2 of complex values; several times faster than by way of the modulus."""
+    return torch.view_as_real(values.resolve_conj()).square().sum(-1)
+
+
 def mask_terms(mask: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Overlap with the box, Re sum conj(mask) values weights, over the last two axes."""
     return ((mask.conj() * values).real * weights).sum((-2, -1))
@@ -124,10 +129,10 @@ def compute_cross_correlation(
 
 
 def refuse_without_power(power: Tensor, what: str, first: int = 0) -> None:
-    """Raise ZeroPowerError naming the indices, counted from `first`, whose power is not positive."""
-    bad = torch.nonzero(~(power > 0)).flatten()
+    """Raise ZeroPowerError naming the indices, counted from `first`, whose power is not positive and finite."""
+    bad = torch.nonzero(~((power > 0) & power.isfinite())).flatten()
     if len(bad):
         raise ZeroPowerError(
-            f"{what}(s) {listed(first + i for i in bad.tolist())} have no power: all zero, or constant",
+            f"{what}(s) {listed(first + i for i in bad.tolist())} have no power: all zero, or constant; or too much",
             remedy=f"Leave such {what}s out.",
         )

@@ -42,6 +42,36 @@ def residual_fraction(
     return template_variance, image_variance, fraction
 
 
+def log_likelihood_height(
+    template_variance: Tensor, image_variance: Tensor, mask_power: float, n_degrees_of_freedom: float
+) -> Tensor:
+    """Log-likelihood that a pose would have if nothing of its image were explained; operands broadcast, float64.
+
+    Parameters
+    ----------
+    template_variance, image_variance : Tensor, float64
+        As `residual_fraction` gives them.
+    mask_power : float
+        Iss.
+    n_degrees_of_freedom : float
+        Independent values in the image.
+    """
+    p = residual_exponent(n_degrees_of_freedom)
+    constant = (
+        (3 - n_degrees_of_freedom) / 2 * math.log(2 * math.pi)
+        - math.log(2)
+        - 0.5 * math.log(mask_power)
+        + math.lgamma(p)
+        + p * math.log(2 * mask_power)
+    )
+    return constant - 0.5 * template_variance.log() - p * image_variance.log()
+
+
+def residual_exponent(n_degrees_of_freedom: float) -> float:
+    """The power p that the residual is raised to: likelihood ~ residual^-p."""
+    return n_degrees_of_freedom / 2 - 2
+
+
 def log_likelihood_of_poses(
     template_variance: Tensor,
     image_variance: Tensor,
@@ -73,16 +103,8 @@ def log_likelihood_of_poses(
     -----
     Flat priors on offset and scale, flat in the variance: -p log D - (1/2) log A + const with p = n/2 - 2.
     """
-    p = n_degrees_of_freedom / 2 - 2
-    constant = (
-        (3 - n_degrees_of_freedom) / 2 * math.log(2 * math.pi)
-        - math.log(2)
-        - 0.5 * math.log(mask_power)
-        + math.lgamma(p)
-        + p * math.log(2 * mask_power)
-    )
-    of_pair = constant - 0.5 * template_variance.log() - p * image_variance.log()
-    return fraction.clamp(min=rounding).log_().mul_(-p).add_(of_pair)
+    height = log_likelihood_height(template_variance, image_variance, mask_power, n_degrees_of_freedom)
+    return fraction.clamp(min=rounding).log_().mul_(-residual_exponent(n_degrees_of_freedom)).add_(height)
 
 
 def integrate_log_likelihood(log_likelihood: Tensor) -> Tensor:

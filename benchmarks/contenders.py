@@ -1,0 +1,243 @@
+"""The ways to compare images with templates that the speed benchmark times, each with its inputs expanded."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks import fft2, textbook
+from benchmarks.cases import Case, make_inputs, operands
+from cryolike_dask.likelihoods import blocks
+from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+from cryolike_dask.likelihoods.pairs import Pair, image_rows, template_rows
+
+N_IMAGES, N_TEMPLATES = {"cpu": 96, "cuda": 1024}, {"cpu": 24, "cuda": 64}
+BASELINE_IMAGES, BASELINE_TEMPLATES, FFT2_IMAGES = 32, 2, 8
+
+
+@dataclass
+class Contender:
+    """One way to do it.
+
+    Attributes
+    ----------
+    best, integrated : callable
+        Do it without and with the likelihood.
+    n_poses : int
+        (image, template, displacement) triples of a call.
+    image_ms, template_ms : float
+        To expand one image and one template, before.
+    products : callable or None
+        The matrix products of a call alone.
+    flops : float
+        Of these, per triple.
+    pairs : callable or None
+        Gives correlation and log-likelihood of each (image, template).
+    """
+
+    name: str
+    device: str
+    best: Callable[[], Any]
+    integrated: Callable[[], Any]
+    n_poses: int
+    image_ms: float
+    template_ms: float
+    products: Callable[[], Any] | None = None
+    flops: float = math.nan
+    pairs: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None
+    times: dict[str, list[float]] = field(default_factory=dict)
+    megabytes: float = 0.0
+
+    def time(self) -> None:
+        """Time each of its calls once."""
+        for kind in ("best", "integrated", "products"):
+            function = getattr(self, kind)
+            if function is not None:
+                self.times.setdefault(kind, []).append(seconds(function, self.device))
+
+    def microseconds(self, kind: str) -> float:
+        """Median time per (image, template, displacement)."""
+        return statistics.median(self.times[kind]) / self.n_poses * 1e6
+
+
+def seconds(function: Callable[[], Any], device: str) -> float:
+    """Time one call, until the device is done."""
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def milliseconds(function: Callable[[], Any], device: str, n: int) -> float:
+    """The faster of two calls, for each of n; the first gets memory from the system."""
+    return min(seconds(function, device) for _ in range(2)) * 1e3 / n
+
+
+def peak_megabytes(function: Callable[[], Any], device: str) -> float:
+    """Memory that a call adds at its highest."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    process, done, peak = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], process.memory_info().rss)
+
+    before = process.memory_info().rss
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    function()
+    done.set()
+    watcher.join()
+    return max(0, peak[0] - before) / 1e6
+
+
+def baselines(case: Case, device: str) -> list[Contender]:
+    """Textbook, batched and fft2, on the first images and templates of noise only."""
+    images, templates, _ = make_inputs(case, BASELINE_IMAGES, BASELINE_TEMPLATES, signal=0.0)
+    o = operands(images, templates)
+    n_displacements, grid = len(templates.displacements), templates.grid
+    table = fft2.whole_pixels(templates.displacements, grid).to(device)
+    some = slice(FFT2_IMAGES)
+    start = time.perf_counter()
+    rotated = _placed(fft2.prepare_templates(o.templates[:1], o.weights, grid, o.mask), device)
+    template_ms = (time.perf_counter() - start) * 1e3
+    start = time.perf_counter()
+    filtered = _placed(fft2.prepare_images(o.images[some], o.contrast[some], o.weights, grid, o.mask), device)
+    image_ms = (time.perf_counter() - start) * 1e3 / FFT2_IMAGES
+    by_fft2 = Contender(
+        f"fft2 ({table.shape[1]})",
+        device,
+        partial(fft2.compare, filtered, rotated, table, integrate=False),
+        partial(fft2.compare, filtered, rotated, table, integrate=True),
+        FFT2_IMAGES * n_displacements,
+        image_ms,
+        template_ms,
+    )
+    o = _placed(o, device)
+    return [_textbook(o, device, batched=False), _textbook(o, device, batched=True), by_fft2]
+
+
+def _placed(values: Any, device: str) -> Any:
+    """A dataclass of tensors, on the device."""
+    return replace(values, **{k: v.to(device) for k, v in vars(values).items() if isinstance(v, torch.Tensor)})
+
+
+def _textbook(o: Any, device: str, *, batched: bool) -> Contender:
+    """Everything in memory; not batched, images are expanded anew for each batch of templates."""
+    inputs = (o.images, o.contrast, o.templates, o.translation, o.weights)
+    m, s = textbook.fastest_batch(*inputs, integrate=False, mask=o.mask, batched=batched)
+
+    def expanded_images(i: slice) -> textbook.Images:
+        return textbook.prepare_images(o.images[i], o.contrast[i], o.weights, o.mask, batched=batched)
+
+    def expanded_templates(i: slice) -> textbook.Templates:
+        return textbook.prepare_templates(o.templates[i], o.translation, o.weights, o.mask, batched=batched)
+
+    of_images = [slice(i, i + m) for i in range(0, len(o.images), m)]
+    templates = [expanded_templates(slice(i, i + s)) for i in range(0, len(o.templates), s)]
+    kept = [expanded_images(i) for i in of_images]
+
+    def compare(integrate: bool) -> textbook.Best:
+        columns = []
+        for column in templates:
+            batches = kept if batched else (expanded_images(i) for i in of_images)
+            parts = [textbook.compare(batch, column, integrate=integrate, batched=batched) for batch in batches]
+            columns.append(textbook.joined(parts, 0))
+        return textbook.joined(columns, 1)
+
+    def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+        found = compare(True)
+        return found.correlation, found.log_likelihood
+
+    return Contender(
+        f"{'batched' if batched else 'textbook'} {m}x{s}",
+        device,
+        partial(compare, False),
+        partial(compare, True),
+        len(o.images) * len(o.templates) * len(o.translation),
+        milliseconds(partial(expanded_images, slice(m)), device, m) if batched else 0.0,
+        milliseconds(partial(expanded_templates, slice(s)), device, s),
+        pairs=pairs,
+    )
+
+
+def kernel(name: str, case: Case, device: str, tolerance: float | None, signal: float) -> Contender:
+    """The kernel of the package; the first images and templates of noise only are those of `baselines`."""
+    images, templates, _ = make_inputs(case, N_IMAGES[device], N_TEMPLATES[device], signal=signal)
+    pair = Pair(images, templates, "standard", device, "single", False, tolerance)
+    conventions = pair.comparison.conventions
+    basis = blocks.radial_basis_of(pair.comparison)
+    rows = image_rows(images, conventions), template_rows(templates, conventions)
+    block = blocks.open_block(*rows, basis, pair.comparison)
+    frame = block.frame
+
+    def expanded_images(m: slice) -> Any:
+        return prepare_images(*block.images(m), frame)
+
+    def expanded_templates(s: slice) -> Any:
+        (values,) = block.templates([s])
+        return prepare_templates(values, frame)
+
+    of_images = [(m, expanded_images(m)) for m in blocks.slices(0, len(images), block.tile[0])]
+    of_templates = [(s, expanded_templates(s)) for s in blocks.slices(0, len(templates), block.tile[1])]
+
+    def search(integrate: bool) -> None:
+        tiles = ((m, s, correlate(i, t, frame)) for s, t in of_templates for m, i in of_images)
+        blocks.search(block, integrate, tiles)
+
+    def products() -> None:
+        for _, t in of_templates:
+            for _, i in of_images:
+                _products(i, t, frame)
+
+    def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+        everything = -math.inf * torch.ones(block.shape, dtype=torch.float64, device=frame.weights.device)
+        found = [[correlate(i, t, frame).summarise(everything[m, s]) for s, t in of_templates] for m, i in of_images]
+        best, summed = (torch.cat([torch.cat([tile[k] for tile in row], 1) for row in found]) for k in (0, 2))
+        return best, summed
+
+    n_q, quarter = case.n_inplanes // 2 + 1, case.n_inplanes // 4 + 1
+    n_coefficients = sum(len(g) * g.shape[1] for g in basis) or n_q * frame.weights.shape[0]
+    return Contender(
+        name,
+        device,
+        partial(search, False),
+        partial(search, True),
+        math.prod(block.shape) * len(templates.displacements),
+        milliseconds(partial(expanded_images, of_images[0][0]), device, block.tile[0]),
+        milliseconds(partial(expanded_templates, of_templates[0][0]), device, block.tile[1]),
+        products,
+        8.0 * n_coefficients + 4.0 * quarter * n_q,
+        pairs,
+    )
+
+
+def _products(images: Any, templates: Any, frame: Any) -> None:
+    """The matrix products of a tile alone, in the same shapes and memory."""
+    columns = templates.spectra[0].shape[2]
+    n_q, quarter = frame.folding.n_inplanes // 2 + 1, len(frame.folding.cosines[0])
+    products = frame.scratch.take("products", n_q, 2, len(images) * columns)
+    first = 0
+    for a, b in zip(images.spectra, templates.spectra, strict=True):
+        torch.bmm(a, b, out=products[first : first + len(a)].view(len(a), 2 * len(images), columns))
+        first += len(a)
+    step = max(1, frame.piece_bytes // (2 * n_q * columns * products.element_size())) * columns
+    for part in products.split(step, 2):
+        for i, matrices in enumerate((frame.folding.cosines, frame.folding.sines)):
+            for parity, matrix in enumerate(matrices):
+                out = frame.scratch.take(f"{('cosine', 'sine')[i]} {parity}", quarter, part.shape[2])
+                torch.mm(matrix, part[parity::2, i], out=out)
