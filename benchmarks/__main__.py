@@ -29,7 +29,7 @@ import os
 import torch
 
 from benchmarks.cases import CASES, Case
-from benchmarks.contenders import Contender, baselines, kernel, peak_megabytes, seconds
+from benchmarks.contenders import Contender, baselines, inputs, kernel, peak_megabytes, seconds
 
 BLOCK_IMAGES, BLOCK_TEMPLATES = 1024, 2370
 STRONG = 0.13
@@ -48,11 +48,12 @@ def run(case: Case, device: str, n_threads: int, n_runs: int) -> list[Contender]
     """Measure one case and print its table."""
     torch.set_num_threads(n_threads)
     rate, n_displacements = product_rate(device), len(case.search.grid(case.parameters.grid.pixel_size_angstrom))
+    weak, strong = (inputs(case, device, signal) for signal in (0.0, STRONG))
     contenders = [
-        *baselines(case, device),
-        kernel("exact", case, device, 0.0, 0.0),
-        kernel("compressed, weak", case, device, None, 0.0),
-        kernel("compressed, strong", case, device, None, STRONG),
+        *baselines(weak, device),
+        kernel("exact", weak, device, 0.0),
+        kernel("compressed, weak", weak, device, None),
+        kernel("compressed, strong", strong, device, None),
     ]
     for contender in contenders:
         contender.megabytes = peak_megabytes(contender.integrated, device)

@@ -19,6 +19,7 @@ from benchmarks.cases import Case, make_inputs, operands
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
 from cryolike_dask.likelihoods.pairs import Pair, image_rows, template_rows
+from cryolike_dask.stacks import ImageStack, TemplateStack
 
 N_IMAGES, N_TEMPLATES = {"cpu": 96, "cuda": 1024}, {"cpu": 24, "cuda": 64}
 BASELINE_IMAGES, BASELINE_TEMPLATES, FFT2_IMAGES = 32, 2, 8
@@ -105,10 +106,19 @@ def peak_megabytes(function: Callable[[], Any], device: str) -> float:
     return max(0, peak[0] - before) / 1e6
 
 
-def baselines(case: Case, device: str) -> list[Contender]:
-    """Textbook, batched and fft2, on the first images and templates of noise only."""
-    images, templates, _ = make_inputs(case, BASELINE_IMAGES, BASELINE_TEMPLATES, signal=0.0)
-    o = operands(images, templates)
+Stacks = tuple[ImageStack, TemplateStack]
+
+
+def inputs(case: Case, device: str, signal: float) -> Stacks:
+    """Images and templates, as many as the kernel of the package is timed with."""
+    return make_inputs(case, N_IMAGES[device], N_TEMPLATES[device], signal=signal)[:2]
+
+
+def baselines(stacks: Stacks, device: str) -> list[Contender]:
+    """Textbook, batched and fft2, on the first images and templates."""
+    images, templates = stacks
+    o = operands(images[:BASELINE_IMAGES], templates)
+    o = replace(o, templates=o.templates[:BASELINE_TEMPLATES])
     n_displacements, grid = len(templates.displacements), templates.grid
     table = fft2.whole_pixels(templates.displacements, grid).to(device)
     some = slice(FFT2_IMAGES)
@@ -175,9 +185,9 @@ def _textbook(o: Any, device: str, *, batched: bool) -> Contender:
     )
 
 
-def kernel(name: str, case: Case, device: str, tolerance: float | None, signal: float) -> Contender:
-    """The kernel of the package; the first images and templates of noise only are those of `baselines`."""
-    images, templates, _ = make_inputs(case, N_IMAGES[device], N_TEMPLATES[device], signal=signal)
+def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> Contender:
+    """The kernel of the package."""
+    images, templates = stacks
     pair = Pair(images, templates, "standard", device, "single", False, tolerance)
     conventions = pair.comparison.conventions
     basis = blocks.radial_basis_of(pair.comparison)
@@ -195,9 +205,16 @@ def kernel(name: str, case: Case, device: str, tolerance: float | None, signal: 
     of_images = [(m, expanded_images(m)) for m in blocks.slices(0, len(images), block.tile[0])]
     of_templates = [(s, expanded_templates(s)) for s in blocks.slices(0, len(templates), block.tile[1])]
 
+    priors = torch.from_numpy(rows[1]["log_prior"].copy()).to(frame.weights.device)
+    reach = math.log(len(templates) * math.prod(block.pose_shape) / frame.rounding)
+
     def search(integrate: bool) -> None:
-        tiles = ((m, s, correlate(i, t, frame)) for s, t in of_templates for m, i in of_images)
-        blocks.search(block, integrate, tiles)
+        sums = torch.full((len(images),), -math.inf, dtype=torch.float64, device=priors.device)
+        for s, t in of_templates:
+            for m, i in of_images:
+                reference = sums[m, None] - priors[s] - reach if integrate else None
+                summed = correlate(i, t, frame).summarise(reference)[2]
+                sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
 
     def products() -> None:
         for _, t in of_templates:
@@ -210,7 +227,7 @@ def kernel(name: str, case: Case, device: str, tolerance: float | None, signal: 
         best, summed = (torch.cat([torch.cat([tile[k] for tile in row], 1) for row in found]) for k in (0, 2))
         return best, summed
 
-    n_q, quarter = case.n_inplanes // 2 + 1, case.n_inplanes // 4 + 1
+    n_q, quarter = templates.grid.n_inplanes // 2 + 1, templates.grid.n_inplanes // 4 + 1
     n_coefficients = sum(len(g) * g.shape[1] for g in basis) or n_q * frame.weights.shape[0]
     return Contender(
         name,

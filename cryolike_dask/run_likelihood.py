@@ -122,7 +122,7 @@ def run_likelihood_optimal_pose(
     n_templates_per_batch, n_images_per_batch : int, optional
         Tiles inside a task. Never change a result; None lets the kernel choose.
     discover_batch_size : bool
-        Choose tiles inside a task: on a GPU the largest that fit, on a CPU those that stay in its cache.
+        Choose tiles by the device and its free memory instead of taking the batch sizes.
     images : ImageStack, optional
         Images instead of those of the files, as `open_particles` gives them; each chunk is a stack.
     templates : TemplateStack or several, optional

@@ -56,7 +56,7 @@ ITemplate = Annotated[str, typer.Option(help='Position in template_file_list.npy
 MaxDisplacement = Annotated[float, typer.Option(help="Largest displacement along each axis, pixels.")]
 NDisplacements = Annotated[int, typer.Option(help="Displacements along this axis, both ends included.")]
 Batch = Annotated[int | None, typer.Option(help="Tile inside a task; never changes a result.")]
-Discover = Annotated[bool, typer.Option(help="Choose tiles: on a GPU the largest that fit, on a CPU those in its cache.")]
+Discover = Annotated[bool, typer.Option(help="Choose tiles by the device and its free memory, not by batch sizes.")]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="What compression may leave out of templates. Default: 1e-6 in single precision, 0 in double."),

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,25 +56,17 @@ def radial_basis_of(comparison: Comparison) -> RadialBasis:
 
 
 def optimal_poses(
-    image_rows: Rows,
-    template_rows: Rows,
-    basis: RadialBasis = (),
-    *,
-    comparison: Comparison,
-    integrate: bool = True,
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.void]:
-    """The best pose of each image among these templates, and its likelihood over all of them: (image, 1), POSE.
-
-    Without `integrate` the likelihood over all of them stays minus infinity.
-    """
-    poses = _run(image_rows, template_rows, basis, comparison, partial(search, integrate=integrate))
+    """The best pose of each image among these templates, and its likelihood over all of them: (image, 1), POSE."""
+    poses = _run(image_rows, template_rows, basis, comparison, _search)
     with _TURN:
         poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
     return poses[:, None]
 
 
-def search(block: Block, integrate: bool, tiles: Iterable[tuple[slice, slice, Tile]] | None = None) -> Rows:
-    """Go through the tiles of a block, or those given, and keep the best pose and the likelihood of each image."""
+def _search(block: Block) -> Rows:
+    """Go through the tiles of a block, and keep the best pose and the likelihood of each image."""
     import torch
 
     poses = no_poses((block.shape[0],))
@@ -83,18 +74,18 @@ def search(block: Block, integrate: bool, tiles: Iterable[tuple[slice, slice, Ti
     # all poses that are farther below the sum than this would change it by less than rounding does
     reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.frame.rounding)
     sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=priors.device)
-    for m, s, tile in tiles if tiles is not None else block.tiles():
-        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach if integrate else None)
+    bounds = torch.zeros_like(sums)
+    for m, s, tile in block.tiles():
+        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach)
         at = torch.full(best.shape, UNKNOWN, device=best.device)
         for i, j, correlation, log_likelihood in block.doubtful_pairs(m, s, fit):
             best[i, j], at[i, j] = correlation.flatten(1).max(1)
             summed[i, j] = log_likelihood.flatten(1).logsumexp(1)
-        if integrate:
-            sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
+        sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
         _keep_best(poses[m], tile, best, at, block.template_rows["index"][s])
-        bound = tile.error_bound.amax(1).cpu().numpy()
-        poses["correlation_error_bound"][m] = np.maximum(poses["correlation_error_bound"][m], bound)
+        bounds[m] = torch.maximum(bounds[m], tile.error_bound.amax(1))
     poses["log_likelihood_integrated"] = sums.cpu().numpy()
+    poses["correlation_error_bound"] = bounds.cpu().numpy()
     return poses
 
 
@@ -112,7 +103,7 @@ def _keep_best(poses: Rows, tile: Tile, best: torch.Tensor, at: torch.Tensor, in
     at = torch.where(at[m, s] == UNKNOWN, tile.locate(m, s), at[m, s])
     poses["cross_correlation"][improved] = values[improved]
     poses["template"][improved] = indices[s.cpu().numpy()]
-    pose_shape = tile.products.shape[-1], tile.frame.weights.shape[1]
+    pose_shape = tile.frame.translation[0].shape[-1], tile.frame.folding.n_inplanes
     poses["displacement"][improved], poses["rotation"][improved] = np.unravel_index(at.cpu().numpy(), pose_shape)
 
 

@@ -23,13 +23,13 @@ TEMPLATE_ROW = np.dtype([("index", "i8"), ("log_prior", "f8")])
 
 Rows = NDArray[np.void]
 
-COLUMNS_PER_PRODUCT = 256
+COLUMNS_PER_PRODUCT = {"cpu": 256, "cuda": 2048}
 """(template, displacement) pairs that are worth a product of matrices: templates are taken together up to it."""
-TILE_BYTES = {"cpu": 2**25, "cuda": 2**30}
+TILE_BYTES = {"cpu": 2**25, "cuda": 3 * 2**29}
 """Of a tile's products. On a CPU they stay in the outer cache; measured: four times as much is a fifth slower."""
-PIECE_BYTES = {"cpu": 2**21, "cuda": 2**28}
+PIECE_BYTES = {"cpu": 2**22, "cuda": 2**28}
 """Of the correlation that is transformed and reduced at a time; on a CPU about the cache of a core."""
-MOST_TILE_BYTES = 2**29
+MOST_TILE_BYTES = {"cpu": 2**29, "cuda": 3 * 2**29}
 """Of a tile's products, whatever batch sizes are asked for."""
 IMAGES_BYTES = 2**30
 """Of the spectra of images that a task holds; more images take turns, and templates are prepared anew for each turn."""
@@ -54,7 +54,7 @@ class Comparison:
         Part of a displaced template's norm that compression may leave out, root mean square; 0: no compression.
     n_images_per_tile, n_templates_per_tile : int or None
     discover_tiles : bool
-        Let free memory decide on tiles instead.
+        Choose tiles by the device and its free memory instead.
     """
 
     images: ArraySource
@@ -141,18 +141,15 @@ def smaller_tile(tile: tuple[int, int], reason: str) -> tuple[int, int]:
 def first_tile(n_images: int, n_templates: int, comparison: Comparison, footprint: Footprint) -> tuple[int, int]:
     """Choose the (images, templates) of a tile: as asked, as far as memory allows, or what the device does best."""
     device = resolve_device(comparison.device).type
-    limit = min(MOST_TILE_BYTES, int(free_memory(device) * MEMORY_FRACTION))
-    if comparison.discover_tiles and device == "cuda":
-        best, asked_images, asked_templates = limit, None, None
-    else:
-        best = min(limit, TILE_BYTES[device])
+    limit = min(MOST_TILE_BYTES[device], int(free_memory(device) * MEMORY_FRACTION))
+    asked_images = asked_templates = None
+    if not comparison.discover_tiles:
         asked_images, asked_templates = comparison.n_images_per_tile, comparison.n_templates_per_tile
-        if comparison.discover_tiles:
-            asked_images = asked_templates = None
-    together = max(1, COLUMNS_PER_PRODUCT // len(comparison.displacements))
+    together = max(1, COLUMNS_PER_PRODUCT[device] // len(comparison.displacements))
     templates = min(asked_templates or together, n_templates, max(1, limit // (footprint.pair + footprint.template)))
-    images = min(asked_images or max(8, best // (footprint.pair * templates)), n_images)
-    return max(1, min(images, limit // (footprint.pair * templates))), templates
+    images = asked_images or max(8, min(limit, TILE_BYTES[device]) // (footprint.pair * templates))
+    images = max(1, min(images, n_images, limit // (footprint.pair * templates)))
+    return images if asked_images else -(-n_images // -(-n_images // images)), templates  # of one size, not a rest
 
 
 def images_at_a_time(comparison: Comparison, footprint: Footprint, tile: tuple[int, int]) -> int:

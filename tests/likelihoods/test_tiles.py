@@ -114,14 +114,14 @@ def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free)
 @pytest.mark.parametrize("tolerance", [0, 1e-3])
 def test_footprint_is_what_the_kernel_holds(build, tolerance):
     """The memory model against the sizes of the tensors."""
-    images, templates = build.stacks(n_images=3, n_templates=4, n_pixels=16, n_inplanes=24)
+    images, templates = build.stacks(n_images=3, n_templates=16, n_pixels=16, n_inplanes=24, search=(1.5, 3, 3))
     comparison = Pair(images, templates, "standard", "cpu", "single", False, tolerance).comparison
     basis = find_basis(comparison)
     footprint = footprint_of(comparison, basis)
     frame = make_frame(comparison, torch.device("cpu"), basis)
     rows = image_rows(images, comparison.conventions)
     of_images = prepare_images(*read_images(rows, comparison, frame), frame)
-    of_templates = prepare_templates(next(read_templates([np.arange(4)], comparison, frame)), frame)
+    of_templates = prepare_templates(next(read_templates([np.arange(16)], comparison, frame)), frame)
     tile = correlate(of_images, of_templates, frame)
 
     def held(terms):
@@ -130,8 +130,8 @@ def test_footprint_is_what_the_kernel_holds(build, tolerance):
 
     assert held(of_images) == pytest.approx(3 * footprint.image, rel=0.01)
     before_compression = frame.scratch.kept["spectra"].nbytes
-    assert held(of_templates) + before_compression == pytest.approx(4 * footprint.template, rel=0.01)
-    assert tile.products.nbytes == 12 * footprint.pair
+    assert held(of_templates) + before_compression == pytest.approx(16 * footprint.template, rel=0.01)
+    assert tile.products.nbytes == 48 * footprint.pair
 
 
 def test_images_that_do_not_fit_take_turns(build, monkeypatch):

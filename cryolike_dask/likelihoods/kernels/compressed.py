@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, refu
 from cryolike_dask.likelihoods.kernels.log_likelihood import log_likelihood_height
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra, rotate
 
+ALIGNED = 16
+"""Columns of matrices are padded to a multiple: products of 257 columns take up to a third longer than those of 272."""
 SERIES_BELOW = 0.01
 """Squared correlation below which three terms of -log(1 - x) are exact to single precision."""
 
@@ -70,8 +73,8 @@ class TemplateTerms:
 
     Attributes
     ----------
-    spectra : tuple of Tensor, real, (q, 2 * rank, template * displacement)
-        [Re; Im] of the displaced templates on each group's basis.
+    spectra : tuple of Tensor, real, (q, 2 * rank, column)
+        [Re; Im] of the displaced templates on each group's basis; columns are (template, displacement), padded.
     power : Tensor, complex, (even q, shell, template)
         Spectra of |template|^2.
     mask_products : Tensor, real, (template, shell * W/2)
@@ -99,8 +102,9 @@ class Tile:
 
     Attributes
     ----------
-    products : Tensor, real, (W/2 + 1, 2, image, template, displacement)
-        sum over shells of conj(CTF I) T, less Isx Isy / Iss, so that rotations give the covariance v.
+    products : Tensor, real, (W/2 + 1, 2, image, column)
+        sum over shells of conj(CTF I) T, less Isx Isy / Iss, so that rotations give the covariance v. Columns are
+        (template, displacement), padded.
     shift : Tensor, real, (image, template)
         The correlation is (v + shift) norm.
     norm : Tensor, real, (W/2, image, template)
@@ -123,15 +127,14 @@ class Tile:
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
-        n_q, _, n_images, n_templates, n_displacements = self.products.shape
-        spectra = self.products.view(n_q, 2, -1)
-        columns = n_templates * n_displacements
+        n_images, columns = self.products.shape[2:]
+        spectra = self.products.flatten(2)
         size = self._piece(columns)
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
             part = spectra[:, :, m.start * columns : m.stop * columns]
             sums = rotate(part, self.frame.folding, self.frame.scratch)
-            yield m, sums.view(2, -1, m.stop - m.start, n_templates, n_displacements)
+            yield m, _by_pairs(sums.view(2, -1, m.stop - m.start, columns), self.shift.shape[1], self.frame)
 
     def _piece(self, columns: int) -> int:
         """How many images, of so many columns each, make a piece."""
@@ -145,10 +148,11 @@ class Tile:
     def locate(self, m: Tensor, s: Tensor) -> Tensor:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over (displacement, rotation)."""
         found = torch.empty_like(m)
-        size = self._piece(self.products.shape[-1])
+        by_pairs = _by_pairs(self.products, self.shift.shape[1], self.frame)
+        size = self._piece(by_pairs.shape[-1])
         for start in range(0, len(m), size):
             k = slice(start, start + size)
-            pairs = self.products[:, :, m[k], s[k]]
+            pairs = by_pairs[:, :, m[k], s[k]]
             sums = rotate(pairs.flatten(2), self.frame.folding, self.frame.scratch).view(2, -1, *pairs.shape[2:])
             correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
             found[k] = correlation.flatten(1).argmax(1)
@@ -177,6 +181,12 @@ class Tile:
         log_likelihood : Tensor, float64, (image, template)
             Summed; minus infinity where no pose is within reach.
         """
+        if self.products.is_cuda and self.products.dtype == torch.float32 and find_spec("triton") is not None:
+            return self._reduce_fused(integrate=reference is not None)
+        return self.reduce(reference)
+
+    def reduce(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """As `summarise`, on any device."""
         shape = self.shift.shape
         best, fit = self.shift.new_empty(shape), self.scale.new_empty(shape)
         summed = self.scale.new_full(shape, -math.inf)
@@ -192,6 +202,19 @@ class Tile:
             within_reach = farthest >= least[:, m]
             if within_reach.any():
                 summed[m] = self._sum(sums, fits, within_reach, m)
+        return best.clamp_(-1, 1), fit, summed
+
+    def _reduce_fused(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The same in one kernel on a GPU; it sums every pose, within reach or not."""
+        from cryolike_dask.likelihoods.kernels.fused import summarise_fused
+
+        with torch.cuda.device(self.products.device):
+            best, fit, summed = summarise_fused(
+                *(self.products, self.shift, self.norm, self.scale, self.height, self.exponent),
+                self.frame.translation[0].shape[-1],
+                self.frame.folding,
+                integrate=integrate,
+            )
         return best.clamp_(-1, 1), fit, summed
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
@@ -228,6 +251,12 @@ class Tile:
         base = (above / math.log(2)).to(x.dtype)[..., None]
         torch.addcmul(base, power, x, value=self.exponent / math.log(2), out=power)
         return power.exp2_().sum(-1).sum((0, 1), dtype=torch.float64)
+
+
+def _by_pairs(columns: Tensor, n_templates: int, frame: Frame) -> Tensor:
+    """View (..., column) as (..., template, displacement), without the padding."""
+    n_displacements = frame.translation[0].shape[-1]
+    return torch.unflatten(columns[..., : n_templates * n_displacements], -1, (n_templates, n_displacements))
 
 
 def half(rings: Tensor) -> Tensor:
@@ -270,7 +299,7 @@ def prepare_templates(templates: Tensor, frame: Frame, first: int = 0) -> Templa
         spectra=tuple(block.flatten(1, 2) for block in blocks),
         power=torch.fft.rfft(squared(rooted) / weights.sqrt(), norm="ortho").permute(2, 1, 0).contiguous(),
         mask_products=2 * ((half(frame.mask).conj() * half(templates)).real * weights).flatten(1),
-        lost=left_out.view(len(templates), -1).amax(1).sqrt(),
+        lost=_by_pairs(left_out, len(templates), frame).amax(1).sqrt(),
         first=first,
     )
 
@@ -280,21 +309,24 @@ def displaced_spectra(rooted: Tensor, frame: Frame) -> Tensor:
 
     Returns
     -------
-    Tensor, real, (q, 2, shell, template * displacement), in scratch memory
+    Tensor, real, (q, 2, shell, column), in scratch memory
     """
     rings = rooted[..., frame.folding.angles].permute(2, 1, 0)
-    n_displacements = frame.translation[0].shape[-1]
-    columns = rings.shape[2] * n_displacements
+    n_templates, n_displacements = rings.shape[2], frame.translation[0].shape[-1]
+    columns = -(-n_templates * n_displacements // ALIGNED) * ALIGNED
     spectra = _spectra(frame, columns)
     step = max(1, frame.piece_bytes // (len(rings) * columns * spectra.element_size()))
     for start in range(0, rings.shape[1], step):  # a few shells at a time stay in the cache
         n = slice(start, min(start + step, rings.shape[1]))
-        shape = len(rings), n.stop - n.start, rings.shape[2], n_displacements
+        shape = len(rings), n.stop - n.start, columns
         real, imaginary = (frame.scratch.take(name, *shape) for name in ("real", "imaginary"))
+        for part in (real, imaginary):
+            part[..., n_templates * n_displacements :] = 0
+        displaced_real, displaced_imaginary = (_by_pairs(part, n_templates, frame) for part in (real, imaginary))
         cosine, sine = (part[:, n, None] for part in frame.translation)
         template_real, template_imaginary = rings[:, n].real[..., None], rings[:, n].imag[..., None]
-        torch.mul(cosine, template_real, out=real).addcmul_(sine, template_imaginary, value=-1)
-        torch.mul(cosine, template_imaginary, out=imaginary).addcmul_(sine, template_real)
+        torch.mul(cosine, template_real, out=displaced_real).addcmul_(sine, template_imaginary, value=-1)
+        torch.mul(cosine, template_imaginary, out=displaced_imaginary).addcmul_(sine, template_real)
         out = spectra.flatten(2)[:, :, n.start * columns : n.stop * columns]
         angular_spectra(real.flatten(1), imaginary.flatten(1), frame.folding, frame.scratch, out)
     return spectra
@@ -332,15 +364,13 @@ def correlate(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> Til
     ZeroPowerError
         If a filtered template has no power beside a constant offset.
     """
-    n_displacements = frame.translation[0].shape[-1]
-    n_q, columns = frame.weights.shape[1] // 2 + 1, len(templates) * n_displacements
+    n_q, columns = frame.weights.shape[1] // 2 + 1, templates.spectra[0].shape[2]
     products = frame.scratch.take("products", n_q, 2, len(images), columns)
     first = 0
     for of_images, of_templates in zip(images.spectra, templates.spectra, strict=True):
         q = slice(first, first + len(of_images))
         first = q.stop
         torch.bmm(of_images, of_templates, out=products[q].view(len(of_images), 2 * len(images), columns))
-    products = products.view(n_q, 2, len(images), len(templates), n_displacements)
 
     n_rows = frame.weights.shape[1] // 2
     power = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
@@ -360,7 +390,7 @@ def correlate(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> Til
         frame.mask_power,
         frame.n_degrees_of_freedom,
     )
-    products[0, 0] -= offset[..., None].to(products.dtype)
+    _by_pairs(products[0, 0], len(templates), frame).sub_(offset[..., None].to(products.dtype))
     order = frame.folding.rotations[0] % n_rows
     by_rows = (values[..., order].permute(2, 0, 1).contiguous() for values in (scale, height))
     return Tile(
