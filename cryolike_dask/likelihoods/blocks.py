@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import torch
 
     from cryolike_dask.likelihoods.kernels.comparison import Frame
-    from cryolike_dask.likelihoods.kernels.compressed import Tile
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+    from cryolike_dask.likelihoods.kernels.tile import Tile
 
 PAIR = np.dtype([("cross_correlation", "f8"), ("displacement", "i4"), ("rotation", "i4"), ("log_likelihood", "f8")])
 BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4")])

@@ -1,9 +1,7 @@
 """An orthonormal basis of shells for each angular frequency, in which displaced templates need few coefficients.
 
 A particle of radius R, displaced by up to r, has at angular frequency q only about 2 K (R + r) - q / pi independent
-radial functions inside the band K, however many shells sample it. Recombining shells: Rangan and Greengard, Inverse
-Problems 39, 015003 (2023); the rank of displacements: Rangan, Spivak, Anden and Barnett, Inverse Problems 36, 024001
-(2020).
+radial functions inside the band K, however many shells sample it (sources in `compressed`).
 The basis is that of the sample's own second moments, real because turning a template multiplies its coefficients by
 phases, and cut where what is left out, over all angular frequencies together, is a given part of the sample's power.
 """

@@ -1,0 +1,185 @@
+"""A tile of the comparison: every pose of some images under some templates, a few images at a time in the cache.
+
+The last three steps of `compressed`: the transform from angular frequencies to rotations, and the reductions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from cryolike_dask.likelihoods.kernels.comparison import Frame
+from cryolike_dask.likelihoods.kernels.rotations import rotate
+
+SERIES_BELOW = 0.01
+"""Squared correlation below which three terms of -log(1 - x) are exact to single precision."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some images against some templates: products of spectra, and what turns sums of them into results.
+
+    Products are in scratch memory: the next tile overwrites them, as each piece overwrites the one before.
+
+    Attributes
+    ----------
+    products : Tensor, real, (W/2 + 1, 2, image, column)
+        sum over shells of conj(CTF I) T, less Isx Isy / Iss, so that rotations give the covariance v. Columns are
+        (template, displacement), padded.
+    shift : Tensor, real, (image, template)
+        The correlation is (v + shift) norm.
+    norm : Tensor, real, (W/2, image, template)
+        By rows of `rotate`.
+    scale, height : Tensor, float64, (W/2, image, template)
+        The log-likelihood is height - exponent log(1 - v^2 scale).
+    exponent : float
+    error_bound : Tensor, float64, (image, template)
+        Of the correlation, for what the basis leaves out.
+    """
+
+    products: Tensor
+    shift: Tensor
+    norm: Tensor
+    scale: Tensor
+    height: Tensor
+    exponent: float
+    error_bound: Tensor
+    frame: Frame
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor]]:
+        """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
+        n_images, columns = self.products.shape[2:]
+        spectra = self.products.flatten(2)
+        size = self._piece(columns)
+        for start in range(0, n_images, size):
+            m = slice(start, min(start + size, n_images))
+            part = spectra[:, :, m.start * columns : m.stop * columns]
+            sums = rotate(part, self.frame.folding, self.frame.scratch)
+            yield m, by_pairs(sums.view(2, -1, m.stop - m.start, columns), self.shift.shape[1], self.frame)
+
+    def _piece(self, columns: int) -> int:
+        """How many images, of so many columns each, make a piece."""
+        return max(1, self.frame.piece_bytes // (2 * len(self.products) * columns * self.products.element_size()))
+
+    def correlations(self) -> Iterator[tuple[slice, Tensor]]:
+        """Give the correlation of a few images at a time: real (image, template, displacement, rotation)."""
+        for m, sums in self.pieces():
+            yield m, self._correlations(sums, self.shift[m], self.norm[:, m])
+
+    def locate(self, m: Tensor, s: Tensor) -> Tensor:
+        """Find the best poses of some pairs of images and templates: int64 (pair,), over (displacement, rotation)."""
+        found = torch.empty_like(m)
+        products = by_pairs(self.products, self.shift.shape[1], self.frame)
+        size = self._piece(products.shape[-1])
+        for start in range(0, len(m), size):
+            k = slice(start, start + size)
+            pairs = products[:, :, m[k], s[k]]
+            sums = rotate(pairs.flatten(2), self.frame.folding, self.frame.scratch).view(2, -1, *pairs.shape[2:])
+            correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
+            found[k] = correlation.flatten(1).argmax(1)
+        return found
+
+    def _correlations(self, sums: Tensor, shift: Tensor, norm: Tensor) -> Tensor:
+        correlation = (sums + shift[..., None]) * norm[..., None]
+        by_rotation = torch.empty_like(correlation.flatten(0, 1))
+        by_rotation[self.frame.folding.rotations.flatten()] = correlation.flatten(0, 1)
+        return by_rotation.movedim(0, -1).clamp_(-1, 1)
+
+    def summarise(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Reduce over displacements and rotations.
+
+        Parameters
+        ----------
+        reference : Tensor, float64, (image, template), optional
+            Log-likelihoods so far below what counts that poses of that value may be neglected; None: do not sum.
+
+        Returns
+        -------
+        best : Tensor, real, (image, template)
+            The largest correlation.
+        fit : Tensor, float64, (image, template)
+            The largest v^2 scale: 1 - fit is the part of the image's variance that is left.
+        log_likelihood : Tensor, float64, (image, template)
+            Summed; minus infinity where no pose is within reach.
+        """
+        if self.products.is_cuda and self.products.dtype == torch.float32 and find_spec("triton") is not None:
+            return self._reduce_fused(integrate=reference is not None)
+        return self.reduce(reference)
+
+    def reduce(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """As `summarise`, on any device."""
+        shape = self.shift.shape
+        best, fit = self.shift.new_empty(shape), self.scale.new_empty(shape)
+        summed = self.scale.new_full(shape, -math.inf)
+        least = None if reference is None else self._least_covariance(reference)
+        for m, sums in self.pieces():
+            high, low = sums.amax(-1), sums.amin(-1)
+            best[m] = ((high + self.shift[m]) * self.norm[:, m]).amax((0, 1))
+            farthest = torch.maximum(high, -low)
+            fits = farthest.double() ** 2 * self.scale[:, m]
+            fit[m] = fits.amax((0, 1))
+            if least is None:
+                continue
+            within_reach = farthest >= least[:, m]
+            if within_reach.any():
+                summed[m] = self._sum(sums, fits, within_reach, m)
+        return best.clamp_(-1, 1), fit, summed
+
+    def _reduce_fused(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The same in one kernel on a GPU; it sums every pose, within reach or not."""
+        from cryolike_dask.likelihoods.kernels.fused import summarise_fused
+
+        with torch.cuda.device(self.products.device):
+            best, fit, summed = summarise_fused(
+                *(self.products, self.shift, self.norm, self.scale, self.height, self.exponent),
+                self.frame.translation[0].shape[-1],
+                self.frame.folding,
+                integrate=integrate,
+            )
+        return best.clamp_(-1, 1), fit, summed
+
+    def _least_covariance(self, reference: Tensor) -> Tensor:
+        """|v| from which on a pose's log-likelihood reaches the reference: real (W/2, image, template)."""
+        fraction = ((self.height - reference) / self.exponent).clamp_(max=0).exp_()
+        return ((1 - fraction) / self.scale).sqrt_().to(self.norm.dtype)
+
+    def _sum(self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice) -> Tensor:
+        """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image, template)."""
+        floor = 1 - self.frame.rounding
+        top = self.height[:, m] - self.exponent * torch.log1p(-fits.clamp(max=floor))
+        peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
+        n_poses = self.frame.folding.n_inplanes * sums.shape[-1]
+        within_reach = within_reach & (top >= peak - math.log(n_poses / self.frame.rounding))
+        peak = peak.masked_fill(peak == -math.inf, 0)
+        above = (self.height[:, m] - peak).masked_fill(~within_reach, -math.inf)
+        if sums.dtype == torch.float32 and float(fits.max()) < SERIES_BELOW:
+            return peak + self._sum_of_series(sums, above, m).log_()
+        scale, above = (v.expand(fits.shape)[within_reach][:, None] for v in (self.scale[:, m], above))
+        x = sums[within_reach].double().square_().mul_(scale).clamp_(max=floor)
+        of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above).exp_().sum(-1)
+        pair = torch.arange(peak.numel(), device=peak.device).view(peak.shape).expand(fits.shape)[within_reach]
+        return peak + torch.zeros_like(peak).flatten().index_add_(0, pair, of_rows).view(peak.shape).log_()
+
+    def _sum_of_series(self, sums: Tensor, above: Tensor, m: slice) -> Tensor:
+        """Sum exp(above + p (x + x^2 / 2 + x^3 / 3)), x = v^2 scale, of one piece: float64 (image, template).
+
+        In single precision. Each step is a pass over the cache, so there are few.
+        """
+        one, a_half = (sums.new_tensor(value) for value in (1, 1 / 2))
+        x = sums.square_().mul_(self.scale[:, m, :, None].to(sums.dtype))
+        power = torch.add(a_half, x, alpha=1 / 3, out=self.frame.scratch.take("power", *x.shape))
+        torch.addcmul(one, power, x, out=power)
+        base = (above / math.log(2)).to(x.dtype)[..., None]
+        torch.addcmul(base, power, x, value=self.exponent / math.log(2), out=power)
+        return power.exp2_().sum(-1).sum((0, 1), dtype=torch.float64)
+
+
+def by_pairs(columns: Tensor, n_templates: int, frame: Frame) -> Tensor:
+    """View (..., column) as (..., template, displacement), without the padding."""
+    n_displacements = frame.translation[0].shape[-1]
+    return torch.unflatten(columns[..., : n_templates * n_displacements], -1, (n_templates, n_displacements))
