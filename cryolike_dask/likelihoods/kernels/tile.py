@@ -18,6 +18,8 @@ from cryolike_dask.likelihoods.kernels.rotations import rotate
 
 SERIES_BELOW = 0.01
 """Squared correlation below which three terms of -log(1 - x) are exact to single precision."""
+FEWEST_IN_SERIES = 1 / 16
+"""Part of a piece from which on it is summed as a whole, in single precision; fewer rows one by one, in double."""
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,21 @@ class Tile:
         n_poses = self.frame.folding.n_inplanes * sums.shape[-1]
         within_reach = within_reach & (top >= peak - math.log(n_poses / self.frame.rounding))
         peak = peak.masked_fill(peak == -math.inf, 0)
-        above = (self.height[:, m] - peak).masked_fill(~within_reach, -math.inf)
-        if sums.dtype == torch.float32 and float(fits.max()) < SERIES_BELOW:
-            return peak + self._sum_of_series(sums, above, m).log_()
-        scale, above = (v.expand(fits.shape)[within_reach][:, None] for v in (self.scale[:, m], above))
-        x = sums[within_reach].double().square_().mul_(scale).clamp_(max=floor)
-        of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above).exp_().sum(-1)
-        pair = torch.arange(peak.numel(), device=peak.device).view(peak.shape).expand(fits.shape)[within_reach]
-        return peak + torch.zeros_like(peak).flatten().index_add_(0, pair, of_rows).view(peak.shape).log_()
+        above = (self.height[:, m] - peak).expand(fits.shape)
+        small = within_reach & (fits < SERIES_BELOW)
+        if sums.dtype != torch.float32 or int(small.sum()) < small.numel() * FEWEST_IN_SERIES:
+            small = torch.zeros_like(small)
+        total = torch.zeros_like(peak)
+        rows = within_reach & ~small
+        if rows.any():
+            scale = self.scale[:, m].expand(fits.shape)[rows][:, None]
+            x = sums[rows].double().square_().mul_(scale).clamp_(max=floor)
+            of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above[rows][:, None]).exp_().sum(-1)
+            pair = torch.arange(peak.numel(), device=peak.device).view(peak.shape).expand(fits.shape)[rows]
+            total.view(-1).index_add_(0, pair, of_rows)
+        if small.any():
+            total += self._sum_of_series(sums, above.masked_fill(~small, -math.inf), m)
+        return peak + total.log_()
 
     def _sum_of_series(self, sums: Tensor, above: Tensor, m: slice) -> Tensor:
         """Sum exp(above + p (x + x^2 / 2 + x^3 / 3)), x = v^2 scale, of one piece: float64 (image, template).
