@@ -29,6 +29,7 @@ from cryolike_dask.likelihoods.pairs import (
     check_device,
     notes_on,
     resolved_precision,
+    resolved_tolerance,
 )
 from cryolike_dask.likelihoods.tiles import real_dtype, resolve_device
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_template_file
@@ -103,6 +104,8 @@ def open_run(
         raise InputError(f"displacer={displacer!r} cannot be called", remedy="Make it with configure_displacement.")
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     check_device(device)
+    if tolerance is not None:
+        tolerance = resolved_tolerance(tolerance, precision)
     if device == "cuda":
         resolve_device(device)
     files = file_config

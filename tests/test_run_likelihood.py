@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 
 import cryolike_dask as cld
-from cryolike_dask.errors import CannotFitError, OutputError
+from cryolike_dask.errors import CannotFitError, InputError, OutputError
 from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.parameters import write_parameters
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
@@ -134,6 +134,17 @@ def test_batch_sizes_never_change_a_result(files):
         tiled = run(files, precision="double", **options).load()
         xr.testing.assert_allclose(whole, tiled, rtol=1e-12)
         np.testing.assert_array_equal(whole.optimal_template, tiled.optimal_template)
+
+
+def test_results_of_another_tolerance_are_not_mixed(files):
+    rough = run(files, tolerance=0.3).load()
+    assert (rough.correlation_error_bound > 1e-3).all()
+    with pytest.raises(OutputError, match=r"tolerance: 0\.3 there, 0\.0 here"):
+        run(files, tolerance=0)
+    exact = run(files, tolerance=np.float32(0), overwrite=True).load()
+    assert (exact.correlation_error_bound == 0).all()
+    with pytest.raises(InputError, match="tolerance=1 is not a part of 1"):
+        run(files, tolerance=1)
 
 
 def test_full_cross_correlation_is_written_and_agrees_with_the_poses(files):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
-from cryolike_dask.errors import GridMismatchError, InputError
+from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.optics import OPTICS, transposed_defocus_angle
 from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.frames import realised_table
@@ -212,11 +212,12 @@ def resolved_tolerance(tolerance: float | None, precision: str) -> float:
     """What compression may leave out: as asked, or else little in single precision and nothing in double."""
     if tolerance is None:
         return 0.0 if precision == "double" else DEFAULT_TOLERANCE
-    if not 0 <= tolerance < 1:
+    value: float = number("tolerance", tolerance, at_least=0)
+    if value >= 1:
         raise InputError(
-            f"tolerance={tolerance!r}", remedy="Give a part of 1, as 1e-4; 0 computes without compression."
+            f"tolerance={value:g} is not a part of 1", remedy="Give 1e-6, say; 0 computes without compression."
         )
-    return float(tolerance)
+    return value
 
 
 def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]:
