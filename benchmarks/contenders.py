@@ -92,19 +92,24 @@ def peak_megabytes(function: Callable[[], Any], device: str) -> float:
         before = torch.cuda.memory_allocated()
         function()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
+    before = psutil.Process().memory_info().rss
+    return max(0, peak_bytes(function) - before) / 1e6
+
+
+def peak_bytes(function: Callable[[], Any]) -> int:
+    """Memory of this process at its highest during a call."""
     process, done, peak = psutil.Process(), threading.Event(), [0]
 
     def watch() -> None:
         while not done.wait(0.002):
             peak[0] = max(peak[0], process.memory_info().rss)
 
-    before = process.memory_info().rss
     watcher = threading.Thread(target=watch)
     watcher.start()
     function()
     done.set()
     watcher.join()
-    return max(0, peak[0] - before) / 1e6
+    return peak[0]
 
 
 Stacks = tuple[ImageStack, TemplateStack]

@@ -13,18 +13,17 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from distributed import get_task_stream
 
 import cryolike_dask as cld
 from benchmarks.cases import STANDARD, make_inputs
+from benchmarks.contenders import peak_bytes
 from cryolike_dask import ImageStack, TemplateStack, compute_optimal_pose
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.io.archives import write_list
@@ -104,23 +103,6 @@ def overhead(images: ImageStack, templates: TemplateStack) -> None:
     print(f"two workers, {len(lazy.chunks['image'])} tasks: {wall:.2f} s, idle {idle:.1%} of their time")
 
 
-def peak_bytes(images: ImageStack, templates: TemplateStack) -> int:
-    """Memory that this process has at its highest during a task."""
-    asked = replace(images, n_per_batch=len(images)), replace(templates, n_per_batch=len(templates))
-    process, done, peak = psutil.Process(), threading.Event(), [0]
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            peak[0] = max(peak[0], process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    task_seconds(*asked)
-    done.set()
-    watcher.join()
-    return peak[0]
-
-
 def main() -> int:
     """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -133,7 +115,8 @@ def main() -> int:
         growth(images[: arguments.images], templates)
         displaced = STANDARD.search(templates)
         overhead(images[: arguments.images], displaced)
-        taken = peak_bytes(images, displaced)
+        asked = replace(images, n_per_batch=len(images)), replace(displaced, n_per_batch=len(displaced))
+        taken = peak_bytes(lambda: task_seconds(*asked))
     print(f"1024 images in one batch, all templates in one: {taken / 1e9:.2f} GB at most")
     return 0 if taken < MOST_BYTES else 1
 

@@ -78,18 +78,23 @@ def _search(block: Block) -> Rows:
     for m, s, tile in block.tiles():
         best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach)
         at = torch.full(best.shape, UNKNOWN, device=best.device)
-        for i, j, correlation, log_likelihood in block.doubtful_pairs(m, s, fit):
-            best[i, j], at[i, j] = correlation.flatten(1).max(1)
-            summed[i, j] = log_likelihood.flatten(1).logsumexp(1)
+        block.settle_doubtful_pairs(m, s, fit, best, at, summed)
         sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
-        _keep_best(poses[m], tile, best, at, block.template_rows["index"][s])
+        _keep_best(poses[m], tile, best, at, block.template_rows["index"][s], block.pose_shape)
         bounds[m] = torch.maximum(bounds[m], tile.error_bound.amax(1))
     poses["log_likelihood_integrated"] = sums.cpu().numpy()
     poses["correlation_error_bound"] = bounds.cpu().numpy()
     return poses
 
 
-def _keep_best(poses: Rows, tile: Tile, best: torch.Tensor, at: torch.Tensor, indices: NDArray[np.int64]) -> None:
+def _keep_best(
+    poses: Rows,
+    tile: Tile,
+    best: torch.Tensor,
+    at: torch.Tensor,
+    indices: NDArray[np.int64],
+    pose_shape: tuple[int, int],
+) -> None:
     """Update the poses of images that some template of a tile fits better; find out where only for these."""
     import torch
 
@@ -103,7 +108,6 @@ def _keep_best(poses: Rows, tile: Tile, best: torch.Tensor, at: torch.Tensor, in
     at = torch.where(at[m, s] == UNKNOWN, tile.locate(m, s), at[m, s])
     poses["cross_correlation"][improved] = values[improved]
     poses["template"][improved] = indices[s.cpu().numpy()]
-    pose_shape = tile.frame.translation[0].shape[-1], tile.frame.folding.n_inplanes
     poses["displacement"][improved], poses["rotation"][improved] = np.unravel_index(at.cpu().numpy(), pose_shape)
 
 
@@ -120,9 +124,7 @@ def best_of_pairs(
             at = torch.full(best.shape, UNKNOWN, device=best.device)
             for part, correlation in tile.correlations():
                 best[part], at[part] = correlation.flatten(2).max(2)
-            for i, j, correlation, log_likelihood in block.doubtful_pairs(m, s, fit):
-                best[i, j], at[i, j] = correlation.flatten(1).max(1)
-                summed[i, j] = log_likelihood.flatten(1).logsumexp(1)
+            block.settle_doubtful_pairs(m, s, fit, best, at, summed)
             pairs["cross_correlation"][m, s] = best.cpu().numpy()
             pairs["displacement"][m, s], pairs["rotation"][m, s] = np.unravel_index(at.cpu().numpy(), block.pose_shape)
             pairs["log_likelihood"][m, s] = summed.cpu().numpy()
@@ -200,7 +202,7 @@ class Block:
         """Correlate. Templates are the outer loop: what belongs to them alone is made once, used, and dropped."""
         from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
 
-        for group in slices(0, self.shape[0], max(self.tile[0], self.n_images_at_a_time)):
+        for group in slices(0, self.shape[0], self.n_images_at_a_time):
             prepared = []
             for m in slices(group.start, group.stop, self.tile[0]):
                 prepared.append((m, prepare_images(*self.images(m), self.frame)))
@@ -219,6 +221,16 @@ class Block:
                     for k, j, exact, _ in self.doubtful_pairs(part, s, correlation.square().amax((2, 3))):
                         correlation[k, j] = exact
                 yield part, s, correlation
+
+    def settle_doubtful_pairs(
+        self, m: slice, s: slice, fit: torch.Tensor, best: torch.Tensor, at: torch.Tensor, summed: torch.Tensor
+    ) -> None:
+        """Put the best correlation, its place and the summed log-likelihood of doubtful pairs in place of a tile's."""
+        from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
+
+        for i, j, correlation, log_likelihood in self.doubtful_pairs(m, s, fit):
+            best[i, j], at[i, j] = correlation.flatten(1).max(1)
+            summed[i, j] = integrate_log_likelihood(log_likelihood[:, None])[:, 0]
 
     def doubtful_pairs(
         self, m: slice, s: slice, fit: torch.Tensor
