@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis = ()) -> Frame:
     """Make what all tiles share, on the device."""
+    import torch
 
     from cryolike_dask.likelihoods.kernels.comparison import Frame
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
@@ -55,7 +56,7 @@ def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis 
         n_degrees_of_freedom=4 * np.pi * grid.radius_max**2 if in_band else float(grid.n_pixels**2),
         zero_normalised=conventions.zero_normalised,
         recomputes_offset_above=conventions.recomputes_offset_above,
-        piece_bytes=PIECE_BYTES[device.type],
+        piece_bytes=PIECE_BYTES[device.type] * (torch.get_num_threads() if device.type == "cpu" else 1),
         scratch=Scratch(weights),
     )
 

@@ -23,7 +23,7 @@ TEMPLATE_ROW = np.dtype([("index", "i8"), ("log_prior", "f8")])
 
 Rows = NDArray[np.void]
 
-COLUMNS_PER_PRODUCT = {"cpu": 256, "cuda": 2048}
+COLUMNS_PER_PRODUCT = {"cpu": 1024, "cuda": 2048}
 """(template, displacement) pairs that are worth a product of matrices: templates are taken together up to it."""
 TILE_BYTES = {"cpu": 2**25, "cuda": 3 * 2**29}
 """Of a tile's products. On a CPU they stay in the outer cache; measured: four times as much is a fifth slower."""

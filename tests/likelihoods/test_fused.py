@@ -1,4 +1,4 @@
-"""The fused kernel against plain sums: on a GPU where there is one, else in Triton's interpreter."""
+"""The fused kernels against plain sums: that of GPUs on one where there is one, else in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import pytest
 import torch
 
 from cryolike_dask.likelihoods.blocks import open_block
-from cryolike_dask.likelihoods.kernels.rotations import fold
+from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
+from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold, quarter_turn
 from cryolike_dask.likelihoods.pairs import Pair, image_rows, template_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which nothing else here does
-pytest.importorskip("triton", reason="the fused kernel needs triton")
+pytest.importorskip("triton", reason="the fused kernel of GPUs needs triton")
 
-from cryolike_dask.likelihoods.kernels.fused import summarise_fused  # noqa: E402
+from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused  # noqa: E402
 
-LEAST_RESIDUAL = torch.finfo(torch.float32).eps
+ROUNDING = torch.finfo(torch.float32).eps
+KERNELS = ["gpu", "cpu", "cpu, double"]
 SHAPES = [(4, 1, 1, 1), (6, 3, 2, 1), (10, 5, 2, 3), (12, 7, 3, 2), (32, 33, 2, 2), (128, 17, 1, 2)]
 
 
@@ -59,11 +61,11 @@ def at_rotations(values):
     return placed
 
 
-def fused(arguments, **options):
-    """Arrays that summarise_fused gives; what lies in columns beside those of templates must not matter."""
-    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in arguments.items() if k != "exponent"}
-    n_displacements = tensors["products"].shape[-1]
-    tensors["products"] = torch.nn.functional.pad(tensors["products"].flatten(3), (0, 5), value=torch.nan)
+def on_gpu(arguments, **options):
+    """Arrays that summarise_fused gives."""
+    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in arguments.items() if k not in ("exponent", "shape")}
+    n_displacements = arguments["products"].shape[-1]
+    tensors["products"] = padded(arguments).to(DEVICE)
     folding = fold(2 * len(arguments["norm"]), torch.float32, torch.device(DEVICE))
     settings = {"exponent": arguments["exponent"], "n_displacements": n_displacements, "folding": folding}
     results = summarise_fused(**tensors, **settings, **options)
@@ -71,45 +73,79 @@ def fused(arguments, **options):
     return [r.cpu().numpy() for r in results]
 
 
-def check(given, squared):
+def on_cpu(given, dtype=torch.float32, reference=-math.inf):
+    """Arrays that reduce_pairs gives, pair by pair."""
+    n_rows, *shape = given["norm"].shape
+    products = padded(given).to(dtype)
+    folding = fold(2 * n_rows, dtype, torch.device("cpu"))
+    products = quarter_turn(products.flatten(2), folding, Scratch(products)).unflatten(2, (shape[0], -1)).numpy()
+    shift, norm = (given[k].astype(products.dtype) for k in ("shift", "norm"))
+    found = np.full(shape, np.nan, products.dtype), np.full(shape, np.nan), np.full(shape, -math.inf)
+    settings = given["products"].shape[-1], given["exponent"], 1 - ROUNDING
+    terms = shift, norm, given["scale"], given["height"], np.full(shape, reference)
+    for i in range(shape[0]):
+        for j in range(shape[1]):
+            pair = i * shape[1] + j
+            reduce_pairs((pair, pair + 1), products[:, :, i:].copy(), i, *settings, *terms, *found)
+    return found
+
+
+def padded(given):
+    """Products in columns; what lies beside those of templates must not matter."""
+    return torch.nn.functional.pad(torch.from_numpy(given["products"]).flatten(3), (0, 5), value=torch.nan)
+
+
+def reduced(kernel, given):
+    """Best, fit and summed log-likelihood."""
+    if kernel == "gpu":
+        return on_gpu(given, integrate=True)
+    return on_cpu(given, torch.float64 if "double" in kernel else torch.float32)
+
+
+def check(kernel, given, squared):
     """Compare with plain sums. Likelihoods take twice the relative error of v, times exponent v^2 scale / residual."""
     v, fits = squared_correlations(given["products"], given["scale"])
     correlation = (v + given["shift"][..., None]) * at_rotations(given["norm"])
-    log_likelihood = at_rotations(given["height"]) - given["exponent"] * np.log1p(-fits.clip(max=1 - LEAST_RESIDUAL))
+    log_likelihood = at_rotations(given["height"]) - given["exponent"] * np.log1p(-fits.clip(max=1 - ROUNDING))
     highest = log_likelihood.max((0, 3))
     expected = highest + np.log(np.exp(log_likelihood - highest[:, :, None]).sum((0, 3)))
 
-    best, fit, summed = fused(given, integrate=True)
+    best, fit, summed = reduced(kernel, given)
     assert best == pytest.approx(correlation.max((0, 3)), rel=1e-5, abs=1e-5)
     assert fit == pytest.approx(fits.max((0, 3)), rel=1e-5)
-    tolerance = 1e-5 * (1 + given["exponent"] * squared / max(1 - squared, 0.01))
+    error = 1e-9 if kernel == "cpu, double" else 1e-5
+    tolerance = error * (1 + given["exponent"] * squared / max(1 - squared, 0.01))
     assert summed == pytest.approx(expected, rel=0, abs=tolerance)
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("squared", [0.003, 0.049, 0.3, 0.99])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_matches_plain_sums(rng, shape, squared):
-    check(arguments(rng, *shape, squared), squared)
+def test_matches_plain_sums(rng, kernel, shape, squared):
+    check(kernel, arguments(rng, *shape, squared), squared)
 
 
-def test_the_last_blocks_of_rows_and_displacements_count(rng):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_last_blocks_of_rows_and_displacements_count(rng, kernel):
     given = arguments(rng, 516, 33, 1, 1, 0.003)
     given["products"][..., :-1] /= 2
     given["height"][-1] += 6
     given["shift"] = -2 * abs(squared_correlations(given["products"], given["scale"])[0]).max((0, 3)).astype(np.float32)
-    check(given, 0.003)
+    check(kernel, given, 0.003)
 
 
-def test_negative_correlations_are_not_taken_for_none(rng):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_negative_correlations_are_not_taken_for_none(rng, kernel):
     given = arguments(rng, 12, 17, 2, 1, 0.3)
     given["products"][0, 0] = -abs(given["products"]).sum()
     given["scale"] *= 0.3 / squared_correlations(given["products"], given["scale"])[1].max()
     given["shift"] *= 0
-    check(given, 0.3)
+    check(kernel, given, 0.3)
 
 
-def test_correlations_beyond_one_stay_finite(rng):
-    check(arguments(rng, 12, 3, 2, 1, 2.0), 2.0)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_correlations_beyond_one_stay_finite(rng, kernel):
+    check(kernel, arguments(rng, 12, 3, 2, 1, 2.0), 2.0)
 
 
 @pytest.mark.parametrize("conventions", ["standard", "cryolike"])
@@ -122,15 +158,50 @@ def test_is_what_tiles_reduce_to(build, conventions):
         for _, _, tile in open_block(*rows, (), pair.comparison).tiles():
             given = tile.products, tile.shift, tile.norm, tile.scale, tile.height, tile.exponent
             found = summarise_fused(*given, len(templates.displacements), tile.frame.folding, integrate=True)
-            best, fit, summed = tile.reduce(torch.full_like(tile.error_bound, -math.inf))
-    np.testing.assert_allclose(found[0].cpu(), best.cpu(), rtol=0, atol=2e-6)
-    np.testing.assert_allclose(found[1].cpu(), fit.cpu(), rtol=1e-5)
-    np.testing.assert_allclose(found[2].cpu(), summed.cpu(), rtol=0, atol=2e-3)
+            everything = torch.full_like(tile.error_bound, -math.inf)
+            best, fit, summed = tile.reduce(everything)
+            for of_kernel in found, tile.summarise(everything):
+                np.testing.assert_allclose(of_kernel[0].cpu(), best.cpu(), rtol=0, atol=2e-6)
+                np.testing.assert_allclose(of_kernel[1].cpu(), fit.cpu(), rtol=1e-5)
+                np.testing.assert_allclose(of_kernel[2].cpu(), summed.cpu(), rtol=0, atol=2e-3)
+
+
+def test_threads_share_the_work_and_change_nothing(build):
+    images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
+    pair = Pair(images, templates, "standard", "cpu", "single", False, None)
+    rows = image_rows(images, pair.comparison.conventions), template_rows(templates, pair.comparison.conventions)
+    found, n_threads = [], torch.get_num_threads()
+    with torch.inference_mode():
+        (_, _, tile), *others = open_block(*rows, (), pair.comparison).tiles()
+        assert not others
+        try:
+            for n in 1, 2, 64:  # more than pairs
+                torch.set_num_threads(n)
+                found.append(tile.summarise(torch.full_like(tile.error_bound, -math.inf)))
+        finally:
+            torch.set_num_threads(n_threads)
+    for alone, *shared in zip(*found, strict=True):
+        for of_threads in shared:
+            torch.testing.assert_close(of_threads, alone, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("squared", [0.003, 0.3])
+def test_what_is_out_of_reach_is_neglected_on_cpus(rng, squared):
+    given = arguments(rng, 12, 5, 2, 3, squared)
+    _, fit, everything = on_cpu(given)
+    high = on_cpu(given, reference=float(everything.max()) + 1)[2]
+    assert (high == -math.inf).all()
+    nothing = on_cpu(given, reference=math.inf)
+    np.testing.assert_array_equal(nothing[1], fit)
+    assert (nothing[2] == -math.inf).all()
+    for pair in np.ndindex(fit.shape):
+        near = on_cpu(given, reference=float(everything[pair]) - 30)[2]
+        assert near[pair] == pytest.approx(everything[pair], rel=0, abs=1e-6)
 
 
 def test_sums_nothing_unless_asked(rng):
     given = arguments(rng, 12, 3, 2, 2, 0.3)
-    with_sum, without = (fused(given, integrate=integrate) for integrate in (True, False))
+    with_sum, without = (on_gpu(given, integrate=integrate) for integrate in (True, False))
     np.testing.assert_array_equal(without[0], with_sum[0])
     np.testing.assert_array_equal(without[1], with_sum[1])
     assert (without[2] == -math.inf).all()

@@ -17,8 +17,8 @@ from angular frequencies to rotations. Six steps make it small:
    the image has summed up so far: what is neglected together stays below rounding.
 
 What depends on the images alone or on the templates alone is made once (`prepare_images`, `prepare_templates`). With
-no basis (`Frame.basis` empty) all shells are contracted and nothing is lost. On NVIDIA GPUs steps 4 to 6 are one
-Triton kernel (`fused`).
+no basis (`Frame.basis` empty) all shells are contracted and nothing is lost. On CPUs steps 5 and 6 are one compiled
+loop (`fused_cpu`), on NVIDIA GPUs steps 4 to 6 are one Triton kernel (`fused_cuda`).
 
 Sources: recombination of shells, Rangan and Greengard, Inverse Problems 39, 015003 (2023); the rank that displacements
 need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36, 024001 (2020).

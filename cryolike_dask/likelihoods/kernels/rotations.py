@@ -137,13 +137,8 @@ def rotate(spectra: Tensor, folding: Folding, scratch: Scratch) -> Tensor:
         sum_j conj(a)(theta_j) b(theta_j + theta_w) at the rotations w that `folding.rotations` lists.
     """
     half, columns = folding.n_inplanes // 2, spectra.shape[2]
-    quarter = half // 2 + 1
-
-    def product(name: str, matrix: Tensor, parity: int, part: int) -> Tensor:
-        return torch.mm(matrix, spectra[parity::2, part], out=scratch.take(name, quarter, columns))
-
-    cosine_even, cosine_odd = (product(f"cosine {p}", folding.cosines[p], p, 0) for p in (0, 1))
-    sine_even, sine_odd = (product(f"sine {p}", folding.sines[p], p, 1) for p in (0, 1))
+    cosine_even, sine_even, cosine_odd, sine_odd = quarter_turn(spectra, folding, scratch)
+    quarter = len(cosine_even)
     mirrored = slice(1, half - quarter + 1)
     rotated, even = scratch.take("rotated", 2, half, columns), scratch.take("even", half, columns)
     torch.sub(cosine_even, sine_even, out=even[:quarter])
@@ -153,3 +148,24 @@ def rotate(spectra: Tensor, folding: Folding, scratch: Scratch) -> Tensor:
     torch.sub(even, rotated[0], out=rotated[1])
     rotated[0] += even
     return rotated
+
+
+def quarter_turn(spectra: Tensor, folding: Folding, scratch: Scratch) -> Tensor:
+    """Sum cosines and sines of even and of odd angular frequencies over the first quarter turn.
+
+    Parameters
+    ----------
+    spectra : Tensor, real, (W/2 + 1, 2, x)
+        As for `rotate`.
+
+    Returns
+    -------
+    Tensor, real, (4, W // 4 + 1, x), in scratch memory
+        Cosines and sines of even q, then of odd q. Cosines less sines belong to a rotation w, their sum to W - w;
+        half a turn further odd q change sign.
+    """
+    out = scratch.take("quarter turn", 4, folding.n_inplanes // 4 + 1, spectra.shape[2])
+    for parity in (0, 1):
+        torch.mm(folding.cosines[parity], spectra[parity::2, 0], out=out[2 * parity])
+        torch.mm(folding.sines[parity], spectra[parity::2, 1], out=out[2 * parity + 1])
+    return out

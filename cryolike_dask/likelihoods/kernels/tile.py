@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise, repeat
 
 import torch
 from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.comparison import Frame
-from cryolike_dask.likelihoods.kernels.rotations import rotate
-
-SERIES_BELOW = 0.01
-"""Squared correlation below which three terms of -log(1 - x) are exact to single precision."""
-FEWEST_IN_SERIES = 1 / 16
-"""Part of a piece from which on it is summed as a whole, in single precision; fewer rows one by one, in double."""
+from cryolike_dask.likelihoods.kernels.rotations import quarter_turn, rotate
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,17 @@ class Tile:
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
+        for m, spectra in self._parts():
+            sums = rotate(spectra, self.frame.folding, self.frame.scratch)
+            yield m, by_pairs(torch.unflatten(sums, 2, (m.stop - m.start, -1)), self.shift.shape[1], self.frame)
+
+    def _parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Give the products of a few images at a time: real (W/2 + 1, 2, image * column)."""
         n_images, columns = self.products.shape[2:]
-        spectra = self.products.flatten(2)
         size = self._piece(columns)
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
-            part = spectra[:, :, m.start * columns : m.stop * columns]
-            sums = rotate(part, self.frame.folding, self.frame.scratch)
-            yield m, by_pairs(sums.view(2, -1, m.stop - m.start, columns), self.shift.shape[1], self.frame)
+            yield m, self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
 
     def _piece(self, columns: int) -> int:
         """How many images, of so many columns each, make a piece."""
@@ -109,15 +109,51 @@ class Tile:
         log_likelihood : Tensor, float64, (image, template)
             Summed; minus infinity where no pose is within reach.
         """
-        if self.products.is_cuda and self.products.dtype == torch.float32 and find_spec("triton") is not None:
-            return self._reduce_fused(integrate=reference is not None)
-        return self.reduce(reference)
+        if self.products.is_cpu:
+            best, fit, summed = self._reduce_on_cpu(reference)
+        elif self.products.dtype == torch.float32 and find_spec("triton") is not None:
+            best, fit, summed = self._reduce_on_gpu(integrate=reference is not None)
+        else:
+            best, fit, summed = self.reduce(reference)
+        return best.clamp_(-1, 1), fit, summed
+
+    def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """In compiled loops; the threads that torch may use share the pairs of a piece."""
+        from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
+
+        best, fit, summed = found = self._unfilled()
+        least = torch.full_like(self.error_bound, math.inf) if reference is None else reference
+        floor, n_displacements = 1 - self.frame.rounding, self.frame.translation[0].shape[-1]
+        terms = self.shift, self.norm, self.scale, self.height, least, best, fit, summed
+        arrays = [x.contiguous().numpy() for x in terms]  # each layout would be compiled anew
+        n_threads, n_templates = torch.get_num_threads(), self.shift.shape[1]
+        with ThreadPoolExecutor(n_threads) as pool:
+            each = map if n_threads == 1 else pool.map
+            for m, spectra in self._parts():
+                products = quarter_turn(spectra, self.frame.folding, self.frame.scratch)
+                piece = torch.unflatten(products, 2, (m.stop - m.start, -1)).numpy(), m.start
+                settings = *piece, n_displacements, self.exponent, floor, *arrays
+                cuts = [
+                    (m.start * (n_threads - k) + m.stop * k) * n_templates // n_threads for k in range(n_threads + 1)
+                ]
+                list(each(reduce_pairs, pairwise(cuts), *map(repeat, settings)))
+        return found
+
+    def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """In one kernel; it sums every pose, within reach or not."""
+        from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused
+
+        with torch.cuda.device(self.products.device):
+            return summarise_fused(
+                *(self.products, self.shift, self.norm, self.scale, self.height, self.exponent),
+                self.frame.translation[0].shape[-1],
+                self.frame.folding,
+                integrate=integrate,
+            )
 
     def reduce(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """As `summarise`, on any device."""
-        shape = self.shift.shape
-        best, fit = self.shift.new_empty(shape), self.scale.new_empty(shape)
-        summed = self.scale.new_full(shape, -math.inf)
+        """As `summarise`, on any device, but not limited to 1."""
+        best, fit, summed = found = self._unfilled()
         least = None if reference is None else self._least_covariance(reference)
         for m, sums in self.pieces():
             high, low = sums.amax(-1), sums.amin(-1)
@@ -130,20 +166,7 @@ class Tile:
             within_reach = farthest >= least[:, m]
             if within_reach.any():
                 summed[m] = self._sum(sums, fits, within_reach, m)
-        return best.clamp_(-1, 1), fit, summed
-
-    def _reduce_fused(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The same in one kernel on a GPU; it sums every pose, within reach or not."""
-        from cryolike_dask.likelihoods.kernels.fused import summarise_fused
-
-        with torch.cuda.device(self.products.device):
-            best, fit, summed = summarise_fused(
-                *(self.products, self.shift, self.norm, self.scale, self.height, self.exponent),
-                self.frame.translation[0].shape[-1],
-                self.frame.folding,
-                integrate=integrate,
-            )
-        return best.clamp_(-1, 1), fit, summed
+        return found
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
         """|v| from which on a pose's log-likelihood reaches the reference: real (W/2, image, template)."""
@@ -158,34 +181,17 @@ class Tile:
         n_poses = self.frame.folding.n_inplanes * sums.shape[-1]
         within_reach = within_reach & (top >= peak - math.log(n_poses / self.frame.rounding))
         peak = peak.masked_fill(peak == -math.inf, 0)
-        above = (self.height[:, m] - peak).expand(fits.shape)
-        small = within_reach & (fits < SERIES_BELOW)
-        if sums.dtype != torch.float32 or int(small.sum()) < small.numel() * FEWEST_IN_SERIES:
-            small = torch.zeros_like(small)
-        total = torch.zeros_like(peak)
-        rows = within_reach & ~small
-        if rows.any():
-            scale = self.scale[:, m].expand(fits.shape)[rows][:, None]
-            x = sums[rows].double().square_().mul_(scale).clamp_(max=floor)
-            of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above[rows][:, None]).exp_().sum(-1)
-            pair = torch.arange(peak.numel(), device=peak.device).view(peak.shape).expand(fits.shape)[rows]
-            total.view(-1).index_add_(0, pair, of_rows)
-        if small.any():
-            total += self._sum_of_series(sums, above.masked_fill(~small, -math.inf), m)
-        return peak + total.log_()
+        above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
+        scale = self.scale[:, m].expand(fits.shape)[within_reach]
+        x = sums[within_reach].double().square_().mul_(scale[:, None]).clamp_(max=floor)
+        of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above[:, None]).exp_().sum(-1)
+        pair = torch.arange(peak.numel(), device=peak.device).view(peak.shape).expand(fits.shape)[within_reach]
+        return peak + torch.zeros_like(peak).view(-1).index_add_(0, pair, of_rows).view(peak.shape).log_()
 
-    def _sum_of_series(self, sums: Tensor, above: Tensor, m: slice) -> Tensor:
-        """Sum exp(above + p (x + x^2 / 2 + x^3 / 3)), x = v^2 scale, of one piece: float64 (image, template).
-
-        In single precision. Each step is a pass over the cache, so there are few.
-        """
-        one, a_half = (sums.new_tensor(value) for value in (1, 1 / 2))
-        x = sums.square_().mul_(self.scale[:, m, :, None].to(sums.dtype))
-        power = torch.add(a_half, x, alpha=1 / 3, out=self.frame.scratch.take("power", *x.shape))
-        torch.addcmul(one, power, x, out=power)
-        base = (above / math.log(2)).to(x.dtype)[..., None]
-        torch.addcmul(base, power, x, value=self.exponent / math.log(2), out=power)
-        return power.exp2_().sum(-1).sum((0, 1), dtype=torch.float64)
+    def _unfilled(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What `summarise` gives, before it is known: no pose is summed."""
+        shape = self.shift.shape
+        return self.shift.new_empty(shape), self.scale.new_empty(shape), self.scale.new_full(shape, -math.inf)
 
 
 def by_pairs(columns: Tensor, n_templates: int, frame: Frame) -> Tensor:
