@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cryolike_dask.cluster import local_cluster as local_cluster
+    from cryolike_dask.connecting import connect as connect
+    from cryolike_dask.costs import LikelihoodPlan as LikelihoodPlan
+    from cryolike_dask.costs import plan_likelihood as plan_likelihood
     from cryolike_dask.geometry.displacements import DisplacementGrid as DisplacementGrid
     from cryolike_dask.geometry.optics import optics_table as optics_table
     from cryolike_dask.geometry.parameters import ImageParameters as ImageParameters
@@ -48,11 +51,14 @@ if TYPE_CHECKING:
     from cryolike_dask.structures.opening import open_structures as open_structures
     from cryolike_dask.structures.rendering import Poses as Poses
     from cryolike_dask.structures.volumes import Volume as Volume
+    from cryolike_dask.verifying import verify_likelihood as verify_likelihood
 
 __version__ = version("cryolike_dask")
 
 _HOMES = {
     "cluster": ["local_cluster"],
+    "connecting": ["connect"],
+    "costs": ["LikelihoodPlan", "plan_likelihood"],
     "geometry.displacements": ["DisplacementGrid"],
     "geometry.optics": ["optics_table"],
     "geometry.parameters": ["ImageParameters"],
@@ -84,6 +90,7 @@ _HOMES = {
     "structures.rendering": ["Poses"],
     "structures.opening": ["open_structure", "open_structures"],
     "structures.volumes": ["Volume"],
+    "verifying": ["verify_likelihood"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

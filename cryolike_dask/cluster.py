@@ -11,6 +11,7 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster
 
+from cryolike_dask.addresses import warn_if_open_to_others
 from cryolike_dask.errors import DeviceError, number
 
 LOOPBACK = "127.0.0.1"
@@ -47,7 +48,7 @@ class LocalClient(Client):  # type: ignore[misc]
 
 
 def local_cluster(n_workers: int | None = None, **kwargs: Any) -> LocalClient:
-    """Start workers on this machine, reachable from this machine only.
+    """Start workers on this machine, reachable from this machine only unless `host=` says otherwise.
 
     With GPUs and dask-cuda: a LocalCUDACluster, one process and one thread per GPU. Otherwise a LocalCluster: one
     process per core with one thread of Dask and one of torch. With a GPU but without dask-cuda: one process, so that
@@ -58,7 +59,7 @@ def local_cluster(n_workers: int | None = None, **kwargs: Any) -> LocalClient:
     n_workers : int, optional
         Workers; default one per GPU, or else one per core.
     **kwargs
-        Passed on to the cluster.
+        Passed on to the cluster, such as `host=` and `security=` to be reached from other machines too.
 
     Returns
     -------
@@ -85,6 +86,7 @@ def local_cluster(n_workers: int | None = None, **kwargs: Any) -> LocalClient:
         else:
             n = n_workers or (1 if n_gpus else os.cpu_count() or 1)
             cluster = LocalCluster(n_workers=n, processes=True, preload=[QUIET_AND_SINGLE], **settings)
+        warn_if_open_to_others(cluster.scheduler_address)
         return LocalClient(cluster)
 
 

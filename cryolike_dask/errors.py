@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,21 @@ class CannotFitError(CryolikeError, MemoryError):
 
 class OutputError(CryolikeError):
     """The output folder holds something that must not be mixed with, or lost to, this run."""
+
+
+class ClusterError(CryolikeError, RuntimeError):
+    """A scheduler cannot be reached or was lost, or workers die."""
+
+
+class FailedPiecesError(CryolikeError, RuntimeError):
+    """Some image stacks or structures failed; all others are done."""
+
+    @classmethod
+    def of(cls, failed: Mapping[str, BaseException]) -> FailedPiecesError:
+        """List them, each with its error."""
+        lines = [f"{name}: {error or type(error).__name__}" for name, error in failed.items()]
+        what = "\n  ".join([f"{len(lines)} failed; all others are done and written:", *lines])
+        return cls(f"{what}\nMend what they name, and run again with skip_exist=True (--skip-exist).")
 
 
 LARGEST = 1e300

@@ -1,24 +1,51 @@
-"""Computing: one small graph per image stack, with few of them in flight. The only place that computes."""
+"""Computing: one small graph per piece of work, with few of them in flight. The only place that computes."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import dask
 from dask.delayed import Delayed
-from distributed import Client, as_completed, default_client
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from distributed import Client, Future, KilledWorker, as_completed, default_client
 
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import ClusterError, CryolikeError, FailedPiecesError, InputError
+from cryolike_dask.likelihoods.tiles import resolve_device
+from cryolike_dask.watching import watch
+
+logger = logging.getLogger("cryolike_dask")
 
 IN_FLIGHT_PER_WORKER = 2
+MOST_IN_FLIGHT = 1000
+"""However many workers there are."""
 
-Build = Callable[[], Delayed]
+OnError = Literal["stop", "quarantine"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work: an image stack under a structure, or an input file of a run.
+
+    Attributes
+    ----------
+    name : str
+        How messages call it.
+    n_images : int
+        How much it counts for progress.
+    build : callable or None
+        Makes its graph; None: it is done already.
+    blocks : str
+        How its blocks call it.
+    """
+
+    name: str
+    n_images: int
+    build: Callable[[], Delayed] | None
+    blocks: str = ""
 
 
 def active_client(client: Client | None) -> Client | None:
@@ -38,69 +65,151 @@ def count_workers(client: Client | None) -> int:
     return 1 if client is None else max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
 
+def device_of_workers(client: Client | None, device: str) -> str:
+    """Where blocks will run, "cpu" or "cuda", if they are asked to run on that device: one worker answers for all."""
+    if device != "auto":
+        return device
+    if client is None:
+        return resolve_device(device).type
+    if not client.scheduler_info(n_workers=-1)["workers"]:
+        return "cpu"
+    kind: str = client.submit(_resolved, device, key=f"device-{uuid.uuid4().hex}").result()
+    return kind
+
+
+def _resolved(device: str) -> str:
+    return resolve_device(device).type
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse a word that says nothing."""
+    if on_error not in ("stop", "quarantine"):
+        raise InputError(f"on_error={on_error!r} is not known", remedy="Use stop or quarantine.")
+
+
 def task(name: str, function: Callable[..., Any], *arguments: Any) -> Delayed:
     """One task, called `name` on the dashboard; arguments may be tasks, whose results it is given."""
     return dask.delayed(function)(*arguments, dask_key_name=f"{name}-{uuid.uuid4().hex}")
 
 
-def stream(jobs: Sequence[tuple[int, Build]], client: Client | None, *, progress: bool, title: str) -> None:
-    """Compute jobs in order, building each graph only when its turn is near.
+def stream(
+    pieces: Iterable[Piece],
+    client: Client | None,
+    *,
+    n_images: int,
+    progress: bool,
+    title: str,
+    on_error: OnError = "stop",
+    table: Path | None = None,
+) -> None:
+    """Compute pieces in order, each graph built only when its turn is near.
 
     Parameters
     ----------
-    jobs : sequence of (number of images, function that builds the graph)
+    pieces : iterable of Piece
+        Taken one by one: a run of any length holds few of them at a time.
     client : Client or None
         None: the threaded scheduler of this process.
+    n_images : int
+        Of all pieces, for progress.
     progress : bool
-        Show a bar on a terminal or in a notebook.
+        Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
+    title : str
+        What is counted.
+    on_error : "stop" | "quarantine"
+        Stop at the first piece that fails, or go on and raise one error at the end that lists all of them.
+    table : Path, optional
+        Gets a row for each block.
 
     Raises
     ------
     Exception
-        The first error of any job; what is in flight is cancelled, what is written stays.
+        The error of the first piece that fails; what is in flight is cancelled, what is written stays.
+    FailedPiecesError
+        If pieces failed and were left out.
+    ClusterError
+        If the scheduler is lost, or a piece loses one worker after the other.
     """
-    with _bar(sum(n for n, _ in jobs), title, progress) as advance:
-        if client is None:
-            for n_images, build in jobs:
-                dask.compute(build(), scheduler="threads")
-                advance(n_images)
-        else:
-            _stream_on(client, jobs, advance)
+    failed = {}
+    with watch(client, n_images, title, progress=progress, table=table) as meter:
+        outcomes = _in_process(pieces, meter.started) if client is None else _on(client, pieces, meter.started)
+        for piece, error in outcomes:
+            if error is not None and (on_error == "stop" or not isinstance(error, Exception)):
+                raise error
+            if error is not None:
+                logger.error("%s failed, and is left out: %s", piece.name, error)
+                failed[piece.name] = error
+            meter.finished(piece.blocks, piece.n_images, error)
+    if failed:
+        raise FailedPiecesError.of(failed)
 
 
-def _stream_on(client: Client, jobs: Sequence[tuple[int, Build]], advance: Callable[[int], None]) -> None:
-    waiting = iter(jobs)
-    sizes: dict[Any, int] = {}
-    completed = as_completed()
+Outcomes = Iterator[tuple[Piece, BaseException | None]]
 
-    def submit() -> None:
-        for n_images, build in waiting:
-            future = client.compute(build())
-            sizes[future] = n_images
-            completed.add(future)
-            return
+
+def _in_process(pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
+    for piece in pieces:
+        error = None
+        if piece.build is not None:
+            started(piece.blocks)
+            try:
+                dask.compute(piece.build(), scheduler="threads")
+            except Exception as failure:
+                error = failure
+        yield piece, error
+
+
+def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
+    waiting, completed = iter(pieces), as_completed()
+    in_flight: dict[Future, Piece] = {}
+    again: set[str] = set()
+
+    def submit(piece: Piece) -> None:
+        future = client.compute(piece.build())  # type: ignore[misc]
+        started(piece.blocks)
+        in_flight[future] = piece
+        completed.add(future)
 
     try:
-        for _ in range(IN_FLIGHT_PER_WORKER * count_workers(client)):
-            submit()
-        for future in completed:
-            future.result()
-            advance(sizes.pop(future))
+        while True:
+            limit = min(IN_FLIGHT_PER_WORKER * count_workers(client), MOST_IN_FLIGHT)
+            while len(in_flight) < limit and (piece := next(waiting, None)) is not None:
+                if piece.build is None:
+                    yield piece, None
+                    continue
+                try:
+                    submit(piece)
+                except CryolikeError as failure:
+                    yield piece, failure
+            if not in_flight:
+                return
+            future = next(completed)
+            piece, error = in_flight.pop(future), _error_of(future)
             future.release()
-            submit()
-    except BaseException:
-        client.cancel(list(sizes))
-        raise
+            if isinstance(error, KilledWorker):
+                if piece.name not in again:  # it may only have been there when others made their worker die
+                    again.add(piece.name)
+                    submit(piece)
+                    continue
+                error = _killed(piece)
+            yield piece, error
+    finally:
+        if in_flight and client.status == "running":
+            client.cancel(list(in_flight))
 
 
-@contextmanager
-def _bar(n_images: int, title: str, wanted: bool) -> Iterator[Callable[[int], None]]:
-    console = Console(file=sys.stderr)
-    if not (wanted and n_images and (console.is_terminal or console.is_jupyter)):
-        yield lambda n: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=n_images)
-        yield lambda n: bar.advance(task, n)
-        bar.refresh()  # in a notebook the last state is not drawn otherwise
+def _error_of(future: Future) -> BaseException | None:
+    if future.status == "cancelled":
+        raise ClusterError(
+            "the connection to the scheduler was lost, or the work was cancelled there",
+            remedy="What is written is complete: run again with skip_exist=True (--skip-exist).",
+        )
+    error: BaseException | None = future.exception()
+    return error
+
+
+def _killed(piece: Piece) -> ClusterError:
+    return ClusterError(
+        f"{piece.name}: one worker after the other died while computing it, most likely for want of memory",
+        remedy="Give each worker more memory (fewer workers, --memory-limit), or make smaller image stacks.",
+    )

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,10 @@ FULL_CORRELATION_COPIES = 2.5
 """Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the whole of them."""
 
 
+TASKS_PER_WORKER = 4
+"""Blocks per worker that a run is cut into when there are fewer stacks than that."""
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
@@ -58,10 +62,13 @@ class Run:
     inputs: dict[str, dict[int, list[dict[str, Any]]]]
     displacements: NDArray[np.float64]
 
-    @property
-    def keys(self) -> list[tuple[int, int]]:
+    def pairs(self) -> Iterator[tuple[int, int]]:
         """(structure, stack) in the order of work: structures are the outer loop."""
-        return [(i, k) for i in self.templates for k in self.images]
+        return ((i, k) for i in self.templates for k in self.images)
+
+    def n_parts(self, n_workers: int) -> int:
+        """Blocks, at least, that each stack under a structure is cut into, so that every worker gets some; 0: alone."""
+        return math.ceil(TASKS_PER_WORKER * n_workers / (len(self.images) * len(self.templates))) or 1
 
     def in_batches(self, n_templates: int | None, n_images: int | None) -> Run:
         """Give the same run with these tiles inside its tasks."""
@@ -120,7 +127,8 @@ def open_run(
             raise GridMismatchError(f"templates lie on {stack.grid}, but the parameters describe {parameters.grid}")
     for images_of_one in images.values():
         check_comparable(images_of_one, next(iter(templates.values())), values)
-    notes = {n for t in templates.values() for s in images.values() for n in notes_on(s, t, conventions, precision)}
+    different = {(s.frame, s.source.dtype): s for s in images.values()}.values()
+    notes = {n for t in templates.values() for s in different for n in notes_on(s, t, conventions, precision)}
     for note in sorted(notes):
         logger.warning(note)
     tables = [realised_table(t.displacements, values) for t in templates.values()]

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import xarray as xr
-from dask.delayed import Delayed
 from distributed import Client
 
-from cryolike_dask import __version__, labels
+from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
-from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.execution import active_client, count_workers, stream, task
+from cryolike_dask.counting import job_of
+from cryolike_dask.execution import (
+    OnError,
+    active_client,
+    check_on_error,
+)
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles, Templates
-from cryolike_dask.io.records import Job, claim_folder, need_folder, still_to_do
-from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
-from cryolike_dask.io.tensors import load_displacements, save_tensor
+from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles, Templates
+from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
 from cryolike_dask.likelihoods.interface import (
     Device,
     Precision,
     compute_cross_correlation_complete,
     compute_optimal_pose,
 )
-from cryolike_dask.likelihoods.pairs import spread_templates
-from cryolike_dask.likelihoods.tiles import real_dtype
-from cryolike_dask.plans import Displacer, Run, open_run, refuse_what_cannot_fit
+from cryolike_dask.plans import Displacer, open_run, refuse_what_cannot_fit
+from cryolike_dask.running import execute
 from cryolike_dask.stacks import ImageStack, TemplateStack
-
-TASKS_PER_WORKER = 4
-"""Blocks per worker that a run is cut into when there are fewer stacks than that."""
 
 
 def configure_likelihood_files(
@@ -104,6 +97,9 @@ def run_likelihood_optimal_pose(
     tolerance: float | None = None,
     conventions: ConventionsName = "standard",
     progress: bool = True,
+    on_error: OnError = "stop",
+    log_file: str | Path | None = None,
+    performance_report: str | Path | None = None,
 ) -> xr.Dataset:
     """Find the best pose and the likelihoods of every image, and write them.
 
@@ -138,7 +134,14 @@ def run_likelihood_optimal_pose(
         Of compression, as in `compute_optimal_pose`.
     conventions : "standard" | "cryolike"
     progress : bool
-        Show a bar on a terminal or in a notebook.
+        Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
+    on_error : "stop" | "quarantine"
+        Stop at the first image stack that fails; or go on, and raise one error at the end that lists those that
+        failed.
+    log_file : path, optional
+        Append what happens to this file, one JSON object a line.
+    performance_report : path, optional
+        Write Dask's report to this file, for a browser; needs a client.
 
     Returns
     -------
@@ -151,8 +154,13 @@ def run_likelihood_optimal_pose(
     InputError, InputFileError, GridMismatchError
         If inputs are missing, damaged, or do not belong together; before anything is written.
     OutputError
-        If the output folder holds results of another run.
+        If the output folder holds results of another run, or cannot be written.
+    FailedPiecesError
+        If stacks failed and `on_error` is "quarantine".
+    ClusterError
+        If the scheduler is lost, or workers keep dying.
     """
+    check_on_error(on_error)
     client = active_client(client)
     run = open_run(
         file_config,
@@ -172,8 +180,15 @@ def run_likelihood_optimal_pose(
     def build(images: ImageStack, templates: TemplateStack) -> xr.Dataset:
         return compute_optimal_pose(images, templates, discover_batch_size=discover_batch_size, **run.options)
 
-    jobs = {key: run.job("optimal_pose", OPTIMAL_POSE_FILES, (len(run.images[key[1]]),), *key) for key in run.keys}
-    _execute(run, jobs, build, client, skip_exist, overwrite, progress)
+    execute(
+        *(run, "optimal_pose", build, client),
+        skip_exist=skip_exist,
+        overwrite=overwrite,
+        progress=progress,
+        on_error=on_error,
+        log_file=log_file,
+        performance_report=performance_report,
+    )
     return open_optimal_pose(run.files)
 
 
@@ -197,6 +212,9 @@ def run_likelihood_full_cross_correlation(
     tolerance: float | None = None,
     conventions: ConventionsName = "standard",
     progress: bool = True,
+    on_error: OnError = "stop",
+    log_file: str | Path | None = None,
+    performance_report: str | Path | None = None,
 ) -> xr.Dataset:
     """Correlate every image with every template at every displacement and rotation, and write all of it.
 
@@ -212,9 +230,10 @@ def run_likelihood_full_cross_correlation(
     CannotFitError
         If the result does not fit in memory or on the disk, with its size; before anything is written.
         `compute_cross_correlation_complete` reduces it lazily instead.
-    InputError, InputFileError, GridMismatchError, OutputError
+    InputError, InputFileError, GridMismatchError, OutputError, FailedPiecesError, ClusterError
         As for `run_likelihood_optimal_pose`.
     """
+    check_on_error(on_error)
     client = active_client(client)
     run = open_run(
         file_config,
@@ -238,74 +257,15 @@ def run_likelihood_full_cross_correlation(
         )
         return full.rename({labels.CROSS_CORRELATION: variable})
 
-    jobs = {}
-    for i, k in run.keys:
-        tried = run.templates[i]
-        shape = (len(run.images[k]), len(tried), len(tried.displacements), tried.grid.n_inplanes)
-        jobs[i, k] = run.job("full_cross_correlation", FULL_CORRELATION_FILES, shape, i, k)
+    jobs = {key: job_of(run, "full_cross_correlation", *key) for key in run.pairs()}
     refuse_what_cannot_fit(run, jobs, client)
-    _execute(run, jobs, build, client, skip_exist, overwrite, progress)
+    execute(
+        *(run, "full_cross_correlation", build, client),
+        skip_exist=skip_exist,
+        overwrite=overwrite,
+        progress=progress,
+        on_error=on_error,
+        log_file=log_file,
+        performance_report=performance_report,
+    )
     return open_full_cross_correlation(run.files)
-
-
-def _execute(
-    run: Run,
-    jobs: dict[tuple[int, int], Job],
-    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
-    client: Client | None,
-    skip_exist: bool,
-    overwrite: bool,
-    progress: bool,
-) -> None:
-    """Claim the output folder, leave out what is done, and stream the rest."""
-    need_folder(run.files.folder_output)
-    _claim_displacements(run, overwrite)
-    claim_folder(run.files, run.settings, overwrite=overwrite)
-    if not run.files.displacements.is_file():
-        real = real_dtype(next(iter(jobs.values())).precision)
-        save_tensor(run.files.displacements, run.displacements.astype(real))
-    details = {"version": __version__, "device": run.options["device"]}
-    n_parts = math.ceil(TASKS_PER_WORKER * count_workers(client) / len(jobs)) if client is not None else 1
-    graphs = []
-    for i, k in still_to_do(jobs, skip_exist=skip_exist, becomes="computed", done="stacks are done"):
-        images, templates = run.images[k], run.templates[i]
-        graphs.append((len(images), partial(_graph, build, images, templates, n_parts, jobs[i, k], details)))
-    stream(graphs, client, progress=progress, title="images" if len(run.templates) == 1 else "images x structures")
-
-
-def _graph(
-    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
-    images: ImageStack,
-    templates: TemplateStack,
-    n_parts: int,
-    job: Job,
-    details: dict[str, Any],
-) -> Delayed:
-    """The graph of one stack under one structure, its last task writing the files."""
-    dataset = build(images, spread_templates(images, templates, n_parts))
-    whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
-    values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
-    return task(f"write-{job.kind.replace('_', '-')}-{job.name}", write_results, values, job, details)
-
-
-def _claim_displacements(run: Run, overwrite: bool) -> None:
-    """Refuse a folder whose displacements are others; with `overwrite`, remove them."""
-    path = run.files.displacements
-    if not path.is_file():
-        return
-    try:
-        there = load_displacements(path)
-        same = there.shape == run.displacements.shape and bool(np.abs(there - run.displacements).max() < 1e-3)
-        what = f"holds results of another search: {there.shape[1]} displacements up to {np.abs(there).max():g} angstrom"
-    except InputFileError as error:
-        same, what = False, str(error)
-    if same:
-        return
-    if not overwrite:
-        ours = f"{run.displacements.shape[1]} up to {np.abs(run.displacements).max():g} angstrom"
-        raise OutputError(
-            f"{what}; this run has {ours}",
-            source=run.files.folder_output,
-            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
-        )
-    path.unlink()

@@ -13,7 +13,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, OutputError, number
-from cryolike_dask.execution import active_client, stream, task
+from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.optics import OPTICS, optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -144,10 +144,9 @@ def simulate_particles(
     for k, rows in enumerate(np.split(np.arange(n), np.arange(step, n, step))):
         batch, path = particles.take(rows), folder.absolute() / _file_name(k)
         name = f"simulate-{path.stem}"
-        graphs.append(
-            (len(rows), partial(task, name, _write_batch, batch, rows, sources, parameters.grid, model, path))
-        )
-    stream(graphs, client, progress=progress, title="particles")
+        graph = partial(task, name, _write_batch, batch, rows, sources, parameters.grid, model, path)
+        graphs.append(Piece(name, len(rows), graph))
+    stream(graphs, client, n_images=n, progress=progress, title="particles")
     names = [f"{i % step + 1:06d}@{_file_name(i // step)}" for i in range(n)]
     write_star(star, star_tables(particles, names, parameters))
     return star

@@ -25,9 +25,15 @@ ORDER = [
     ["structures", "particles"],
     ["plots"],
     ["likelihoods"],
-    ["plans", "cluster"],
+    ["addresses"],
+    ["plans", "cluster", "connecting"],
+    ["watching"],
     ["execution"],
-    ["structures.making", "particles.converting", "run_likelihood"],
+    ["counting"],
+    ["running"],
+    ["structures.making", "particles.converting", "run_likelihood", "verifying"],
+    ["trials"],
+    ["costs"],
     ["simulate"],
     ["demo"],
     ["cli"],
@@ -99,7 +105,10 @@ def test_a_right_import_is_not_blamed():
     assert not wrong_imports("cli", "from cryolike_dask import __version__, labels\nimport cryolike_dask.io.layout")
 
 
-@pytest.mark.parametrize("module", ["cryolike_dask", "cryolike_dask.likelihoods.blocks", "cryolike_dask.io.results"])
+@pytest.mark.parametrize(
+    "module",
+    ["cryolike_dask", "cryolike_dask.likelihoods.blocks", "cryolike_dask.io.results", "cryolike_dask.connecting"],
+)
 def test_what_the_scheduler_imports_does_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -40,7 +42,18 @@ RESUME = "What was written is complete; run the same command with --skip-exist t
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes. Default: one per GPU, or per core; 0: none, this process alone.")
 ]
-Scheduler = Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://host:port.")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://host:port or tls://host:port.")
+]
+SchedulerFile = Annotated[
+    Path | None, typer.Option(help="File that a running Dask scheduler wrote, instead of its address.")
+]
+TlsCaFile = Annotated[
+    Path | None, typer.Option(help="PEM file of who signed the certificates of scheduler and client.")
+]
+TlsCert = Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")]
+TlsKey = Annotated[Path | None, typer.Option(help="PEM file of its private key.")]
+Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def _version(wanted: bool) -> None:
@@ -56,21 +69,30 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
 
 
 @contextmanager
-def client_for(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+def client_for(
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    scheduler_file: SchedulerFile = None,
+    tls_ca_file: TlsCaFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+) -> Iterator[Any]:
     """The client to run on: of a running scheduler, of a cluster on this machine, or none."""
-    if scheduler is not None and workers is not None:
-        raise InputError("--workers and --scheduler exclude each other")
-    if workers == 0:
-        yield None
-    elif scheduler is not None:
-        from distributed import Client
+    tls: dict[str, Any] = {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key}
+    running = {"--scheduler": scheduler, "--scheduler-file": scheduler_file, "--workers": workers}
+    given = [option for option, value in running.items() if value is not None]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other", remedy="Give one of them.")
+    where = scheduler_file if scheduler is None else scheduler
+    if where is None and any(tls.values()):
+        raise InputError("--tls-ca-file, --tls-cert and --tls-key need --scheduler or --scheduler-file")
+    if where is not None:
+        from cryolike_dask.connecting import connect
 
-        try:
-            client = Client(scheduler, timeout=5)
-        except (OSError, TypeError, ValueError) as error:
-            raise InputError(f"--scheduler {scheduler}: {error}", remedy="Give tcp://host:port.") from error
-        with client:
+        with connect(where, **tls) as client:
             yield client
+    elif workers == 0:
+        yield None
     else:
         from cryolike_dask.cluster import local_cluster
 
@@ -78,6 +100,14 @@ def client_for(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         with local_cluster(workers) as client:
             err.print(f"dashboard: {client.dashboard_link}", style="dim")
             yield client
+
+
+def runs_on_workers(command: Command) -> Command:
+    """Give a command the options of `client_for` in place of its `**where`."""
+    own, shared = (inspect.signature(f, eval_str=True) for f in (command, client_for))
+    kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    command.__signature__ = own.replace(parameters=[*kept, *shared.parameters.values()])  # type: ignore[attr-defined]
+    return command
 
 
 @contextmanager

@@ -13,12 +13,11 @@ from cryolike_dask.cli.app import (
     RESUME,
     Conventions,
     ConventionsOption,
-    Scheduler,
-    Workers,
     app,
     client_for,
     errors_for_people,
     out,
+    runs_on_workers,
 )
 from cryolike_dask.errors import InputError, OutputError
 
@@ -124,6 +123,7 @@ def parameters(
 
 
 @app.command()
+@runs_on_workers
 def templates(
     structures: Structures,
     parameters: ParametersFile,
@@ -140,14 +140,13 @@ def templates(
     skip_exist: SkipExist = False,
     overwrite: Overwrite = False,
     plots: Plots = False,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
+    **where: Any,
 ) -> None:
     """Make templates from structures."""
     from cryolike_dask.structures.making import make_templates
     from cryolike_dask.structures.opening import open_structures
 
-    with errors_for_people(RESUME), client_for(workers, scheduler) as client:
+    with errors_for_people(RESUME), client_for(**where) as client:
         viewing = _viewing(healpix_order, viewing_angles)
         options: dict[str, Any] = {"models": str(models), "viewing": viewing, "conventions": str(conventions)}
         files = make_templates(
@@ -162,6 +161,7 @@ def templates(
 
 
 @app.command()
+@runs_on_workers
 def particles(
     metadata: Annotated[
         list[Path], typer.Argument(help=".star or .cs files, or folders of cryoSPARC jobs.", show_default=False)
@@ -193,8 +193,7 @@ def particles(
     skip_exist: SkipExist = False,
     overwrite: Overwrite = False,
     plots: Plots = False,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
+    **where: Any,
 ) -> None:
     """Convert a RELION or cryoSPARC particle set into image stacks."""
     from cryolike_dask.particles.converting import convert_particles
@@ -212,7 +211,7 @@ def particles(
         "batch_size": batch_size,
         "conventions": str(conventions),
     }
-    with errors_for_people(RESUME), client_for(workers, scheduler) as client:
+    with errors_for_people(RESUME), client_for(**where) as client:
         stacks = convert_particles(
             metadata,
             parameters,
@@ -232,6 +231,7 @@ def particles(
 
 
 @app.command()
+@runs_on_workers
 def simulate(
     structures: Structures,
     parameters: ParametersFile,
@@ -248,13 +248,12 @@ def simulate(
     batch_size: Annotated[int, typer.Option(help="Images per .mrcs file.")] = 1024,
     seed: Annotated[int, typer.Option(help="Same seed, same particles.")] = 0,
     overwrite: Overwrite = False,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
+    **where: Any,
 ) -> None:
     """Simulate particles of structures, as MRCS and a STAR file with their true poses."""
     from cryolike_dask.simulate import simulate_particles
 
-    with errors_for_people(), client_for(workers, scheduler) as client:
+    with errors_for_people(), client_for(**where) as client:
         star = simulate_particles(
             structures,
             parameters,

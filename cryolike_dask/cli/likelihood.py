@@ -15,14 +15,20 @@ from cryolike_dask.cli.app import (
     RESUME,
     Conventions,
     ConventionsOption,
-    Scheduler,
-    Workers,
     app,
     client_for,
     errors_for_people,
     out,
+    runs_on_workers,
 )
 from cryolike_dask.errors import InputError
+
+
+class OnError(StrEnum):
+    """What to do when an image stack fails."""
+
+    stop = "stop"
+    quarantine = "quarantine"
 
 
 class Device(StrEnum):
@@ -63,10 +69,16 @@ Tolerance = Annotated[
 ]
 SkipExist = Annotated[bool, typer.Option(help="Leave complete results of these very inputs and settings alone.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace results of another search or conventions in the output folder.")]
+OnErrorOption = Annotated[
+    OnError, typer.Option(help="When an image stack fails: stop, or leave it out, go on, and list it at the end.")
+]
+LogFile = Annotated[Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")]
+PerformanceReport = Annotated[Path | None, typer.Option(help="Write Dask's report to this file, for a browser.")]
 DeviceOption = Annotated[Device, typer.Option(help="auto: the GPU of each worker, if it has one.")]
 
 
 @app.command("optimal-pose")
+@runs_on_workers
 def optimal_pose(
     templates: TemplatesFolder,
     particles: ParticlesFolder,
@@ -83,10 +95,12 @@ def optimal_pose(
     tolerance: Tolerance = None,
     skip_exist: SkipExist = False,
     overwrite: Overwrite = False,
+    on_error: OnErrorOption = OnError.stop,
+    log_file: LogFile = None,
+    performance_report: PerformanceReport = None,
     device: DeviceOption = Device.auto,
     conventions: ConventionsOption = Conventions.standard,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
+    **where: Any,
 ) -> None:
     """Find the best pose and the integrated likelihood of every image."""
     from cryolike_dask.run_likelihood import run_likelihood_optimal_pose
@@ -95,6 +109,7 @@ def optimal_pose(
 
 
 @app.command("full-cross-correlation")
+@runs_on_workers
 def full_cross_correlation(
     templates: TemplatesFolder,
     particles: ParticlesFolder,
@@ -111,10 +126,12 @@ def full_cross_correlation(
     tolerance: Tolerance = None,
     skip_exist: SkipExist = False,
     overwrite: Overwrite = False,
+    on_error: OnErrorOption = OnError.stop,
+    log_file: LogFile = None,
+    performance_report: PerformanceReport = None,
     device: DeviceOption = Device.auto,
     conventions: ConventionsOption = Conventions.standard,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
+    **where: Any,
 ) -> None:
     """Correlate every image with every template at every displacement and rotation, and write all of it."""
     from cryolike_dask.run_likelihood import run_likelihood_full_cross_correlation
@@ -123,14 +140,14 @@ def full_cross_correlation(
 
 
 @app.command()
+@runs_on_workers
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path("cryolike-dask-demo"),
     seed: Annotated[int, typer.Option(help="Seed of the structures and particles.")] = 0,
-    workers: Workers = None,
-    scheduler: Scheduler = None,
+    **where: Any,
 ) -> None:
     """Two conformations, noisy particles of both: which particle is which? Made from a seed, run for real."""
-    with errors_for_people(), client_for(workers, scheduler) as client:
+    with errors_for_people(), client_for(**where) as client:
         from cryolike_dask.demo import SIGNAL_TO_NOISE, STRUCTURES, make_demo_inputs, run_demo
 
         out.print(f"Making structures, particles and templates in {escape(str(output))} (seed {seed}) ...")
@@ -160,43 +177,49 @@ def demo(
 
 def _run(run: Callable[..., Any], **options: Any) -> None:
     """Run one of the run_likelihood_* functions with the options of its command."""
+    batches = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size")
+    passed = (*batches, "tolerance", "skip_exist", "overwrite", "log_file", "performance_report")
+    words = ("device", "on_error")
+    with errors_for_people(RESUME), client_for(**options["where"]) as client:
+        results = run(
+            **inputs_of(options),
+            **{name: options[name] for name in passed},
+            **{name: str(options[name]) for name in words},
+            client=client,
+        )
+        out.print(f"{results.sizes['image']} images: results are in {escape(str(options['output']))}")
+
+
+def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Templates, particles and the search, as the commands of a run take them."""
     from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST
     from cryolike_dask.particles.opening import open_particles
     from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
     from cryolike_dask.structures.opening import open_structures
 
-    with errors_for_people(RESUME), client_for(options["workers"], options["scheduler"]) as client:
-        templates, particles = options["templates"], options["particles"]
-        conventions: Any = str(options["conventions"])
-        in_files = (templates / TEMPLATE_LIST).is_file() or not templates.exists()
-        if not in_files and options["parameters"] is None:
-            raise InputError(f"{templates} holds structures: --parameters is needed", remedy="See `parameters --help`.")
-        parameters = options["parameters"] or templates / PARAMETERS
-        converted = particles.is_dir() and not list(particles.glob("*.cs"))
-        files = configure_likelihood_files(
+    templates, particles = options["templates"], options["particles"]
+    conventions: Any = str(options["conventions"])
+    in_files = (templates / TEMPLATE_LIST).is_file() or not templates.exists()
+    if not in_files and options["parameters"] is None:
+        raise InputError(f"{templates} holds structures: --parameters is needed", remedy="See `parameters --help`.")
+    parameters: Path = options["parameters"] or templates / PARAMETERS
+    converted = particles.is_dir() and not list(particles.glob("*.cs"))
+    return {
+        "file_config": configure_likelihood_files(
             templates if in_files else None,
             particles if converted else None,
             options["output"],
             n_stacks=options["n_stacks"],
             i_template=_structures(options["i_template"]),
-        )
-        search = configure_displacement(
+        ),
+        "params_input": parameters,
+        "displacer": configure_displacement(
             options["max_displacement_pixels"], options["n_displacements_x"], options["n_displacements_y"]
-        )
-        batches = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size")
-        passed = (*batches, "tolerance", "skip_exist", "overwrite")
-        results = run(
-            files,
-            parameters,
-            search,
-            templates=None if in_files else open_structures(templates, parameters, conventions=conventions),
-            images=None if converted else open_particles(particles, parameters, conventions=conventions),
-            client=client,
-            device=str(options["device"]),
-            conventions=conventions,
-            **{name: options[name] for name in passed},
-        )
-        out.print(f"{results.sizes['image']} images: results are in {escape(str(files.folder_output))}")
+        ),
+        "templates": None if in_files else open_structures(templates, parameters, conventions=conventions),
+        "images": None if converted else open_particles(particles, parameters, conventions=conventions),
+        "conventions": conventions,
+    }
 
 
 def _structures(text: str) -> int | list[int] | Literal["all"]:

@@ -78,6 +78,11 @@ class LikelihoodFiles:
         """The realised search grid."""
         return self.folder_output / "displacements_set.pt"
 
+    @property
+    def block_table(self) -> Path:
+        """How long each block took, and where; a row each, appended by every run."""
+        return self.folder_output / "blocks.csv"
+
     def image_stack(self, i_stack: int) -> tuple[Path, Path]:
         """The tensor and the metadata of an image stack."""
         tensor = image_stack_file(_needed(self.folder_particles, "folder_particles"), i_stack)

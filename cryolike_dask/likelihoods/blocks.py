@@ -7,8 +7,10 @@ imported inside the functions, because the scheduler imports this module too.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.errors import CryolikeError
 from cryolike_dask.likelihoods.frames import find_basis, log_likelihood_at, make_frame, read_images, read_templates
 from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.tiles import (
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 PAIR = np.dtype([("cross_correlation", "f8"), ("displacement", "i4"), ("rotation", "i4"), ("log_likelihood", "f8")])
 BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4")])
 BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
+
+BLOCKS = "cryolike_dask.blocks"
+"""The topic of Dask's events, and in a process without workers the logger, that every block that is done is told to."""
 
 UNKNOWN = -1
 """In place of the index of a pose that nobody has asked for yet."""
@@ -188,6 +194,21 @@ class Block:
     tile: tuple[int, int]
     n_images_at_a_time: int
 
+    def describe(self) -> dict[str, Any]:
+        """What is compared, where, and how."""
+        images, templates = self.image_rows["index"], self.template_rows["index"]
+        return {
+            "name": self.comparison.name,
+            "first_image": int(images[0]),
+            "n_images": len(images),
+            "first_template": int(templates[0]),
+            "n_templates": len(templates),
+            "of_templates": self.comparison.templates.shape[0],
+            "device": str(self.frame.weights.device),
+            "dtype": str(self.frame.weights.dtype).removeprefix("torch."),
+            "tile": list(self.tile),
+        }
+
     @property
     def shape(self) -> tuple[int, int]:
         """(image, template)."""
@@ -287,14 +308,50 @@ def _run(
 
     with _TURN, torch.inference_mode():
         block = open_block(image_rows, template_rows, basis, comparison)
+    first = block.tile
     while True:
         try:
             with _TURN, torch.inference_mode():
-                return search(block)
-        except torch.OutOfMemoryError as error:
+                start = time.perf_counter()
+                found = search(block)
+                seconds = time.perf_counter() - start
+            break
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             message = str(error)
-        block = replace(block, tile=smaller_tile(block.tile, message))
-        torch.cuda.empty_cache()
+        block = _smaller(block, message)
+    announce({**block.describe(), "first_tile": list(first), "seconds": round(seconds, 3)})
+    return found
+
+
+def announce(block: dict[str, Any]) -> None:
+    """Tell whoever listens that a block is done."""
+    from distributed import get_worker
+
+    try:
+        get_worker().log_event(BLOCKS, block)
+    except ValueError:  # not in a worker
+        logging.getLogger(BLOCKS).debug("block", extra={"block": block})
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the memory of the GPU or of the machine did not suffice."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return not isinstance(error, CryolikeError)
+    return "DefaultCPUAllocator" in str(error)  # torch has no type for this
+
+
+def _smaller(block: Block, reason: str) -> Block:
+    """The same block with half the tile, and no memory kept from before."""
+    import torch
+
+    block.frame.scratch.kept.clear()
+    torch.cuda.empty_cache()
+    tile = smaller_tile(block.tile, reason)
+    return replace(block, tile=tile, n_images_at_a_time=max(tile[0], block.n_images_at_a_time // 2))
 
 
 def open_block(image_rows: Rows, template_rows: Rows, basis: RadialBasis, comparison: Comparison) -> Block:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -23,8 +24,9 @@ from cryolike_dask.likelihoods.frames import realised_table
 from cryolike_dask.likelihoods.tiles import IMAGE_ROW, TEMPLATE_ROW, Comparison, real_dtype
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
-POSES_PER_BLOCK = 2**21
-"""(image, template, displacement) triples of a block where the caller does not chunk templates: seconds of kernel."""
+POSES_PER_BLOCK = {"cpu": 2**21, "cuda": 2**28}
+"""(image, template, displacement) triples of a block where the caller does not chunk templates: seconds of kernel.
+Fixed, not timed: the same run is cut in the same way again, and gives the same bits."""
 DEFAULT_TOLERANCE = 1e-6
 """Of compression in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times more would save a
 twenty-fifth of the coefficients."""
@@ -64,6 +66,7 @@ class Pair:
             conventions=values,
             precision=self.precision,
             device=device,
+            name=name_of(images, templates),
             tolerance=resolved_tolerance(tolerance, self.precision),
             n_images_per_tile=images.n_per_batch,
             n_templates_per_tile=templates.n_per_batch,
@@ -108,7 +111,7 @@ class Pair:
             adjust_chunks={"s": 1} if one_per_chunk else None,
             dtype=dtype,
             meta=np.empty((0,) * len(indices), dtype),
-            token=name,
+            token=f"{name}-{self.comparison.name}",
             align_arrays=False,
             concatenate=True,
         )
@@ -192,10 +195,10 @@ class Pair:
         }
 
 
-def spread_templates(images: ImageStack, templates: TemplateStack, n_parts: int) -> TemplateStack:
+def spread_templates(images: ImageStack, templates: TemplateStack, n_parts: int, device: str = "cpu") -> TemplateStack:
     """Chunk templates into at least `n_parts`, and into blocks of no more poses than are worth one task."""
     n_poses = max(images.chunks) * len(templates.displacements)
-    largest = max(1, POSES_PER_BLOCK // n_poses)
+    largest = max(1, POSES_PER_BLOCK[device] // n_poses)
     return templates.chunk(_even_chunks(len(templates), min(largest, math.ceil(len(templates) / n_parts))))
 
 
@@ -293,6 +296,13 @@ def notes_on(images: ImageStack, templates: TemplateStack, conventions: Conventi
     if images.source.dtype != wide:
         notes.append(f"images are {images.source.dtype} and are converted to {used} precision")
     return notes
+
+
+def name_of(images: ImageStack, templates: TemplateStack) -> str:
+    """How a comparison is called: by structure, and by stack if there is one."""
+    structure = re.sub(r"[^\w.]+", "_", templates.structure)
+    stacks = np.unique(images.stack)
+    return f"{structure}-stack_{stacks[0]:06d}" if len(stacks) == 1 else structure
 
 
 def _even_chunks(n: int, size: int) -> tuple[int, ...]:

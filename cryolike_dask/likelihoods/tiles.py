@@ -52,6 +52,8 @@ class Comparison:
         Resolved inside the task: "auto" is the GPU of the process that runs it, if there is one.
     tolerance : float
         Part of a displaced template's norm that compression may leave out, root mean square; 0: no compression.
+    name : str
+        How the comparison is called in logs and tables: structure and image stack.
     n_images_per_tile, n_templates_per_tile : int or None
     discover_tiles : bool
         Choose tiles by the device and its free memory instead.
@@ -64,6 +66,7 @@ class Comparison:
     conventions: Conventions
     precision: str
     device: str
+    name: str = ""
     tolerance: float = 0.0
     n_images_per_tile: int | None = None
     n_templates_per_tile: int | None = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cryolike_dask import __version__
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, OutputError, number
-from cryolike_dask.execution import active_client, stream, task
+from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive
 from cryolike_dask.io.layout import image_stack_file, image_stack_numbers, pixel_stack_file
@@ -112,10 +112,14 @@ def convert_particles(
         dict(enumerate(jobs[:n])), skip_exist=skip_exist, becomes="converted", done="stacks are complete"
     )
     graphs = [
-        (len(stacks[k]), partial(task, f"convert-{jobs[k].name}", _convert, stacks[k], parameters, jobs[k]))
+        Piece(
+            jobs[k].name,
+            len(stacks[k]),
+            partial(task, f"convert-{jobs[k].name}", _convert, stacks[k], parameters, jobs[k]),
+        )
         for k in to_do
     ]
-    stream(graphs, client, progress=progress, title="images")
+    stream(graphs, client, n_images=sum(p.n_images for p in graphs), progress=progress, title="images")
     return [job.outputs["images"] for job in jobs[:n]]
 
 

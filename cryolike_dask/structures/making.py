@@ -21,7 +21,7 @@ from distributed import Client
 from cryolike_dask import __version__
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.execution import active_client, stream, task
+from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import read_list, write_list
@@ -101,9 +101,12 @@ def make_templates(
     )
     write_parameters(folder / PARAMETERS, parameters)
     scratch = {i: folder.absolute() / f".{jobs[i].name}.{uuid.uuid4().hex}.part" for i in to_do}
-    graphs = [(len(stacks[i]), partial(_graph, stacks[i], parameters, jobs[i], scratch[i])) for i in to_do]
+    graphs = [
+        Piece(jobs[i].name, len(stacks[i]), partial(_graph, stacks[i], parameters, jobs[i], scratch[i])) for i in to_do
+    ]
     try:
-        stream(graphs, client, progress=progress, title="templates")
+        n_templates = sum(piece.n_images for piece in graphs)
+        stream(graphs, client, n_images=n_templates, progress=progress, title="templates")
     finally:
         for path in scratch.values():
             with suppress(OSError):

@@ -642,7 +642,7 @@ def test_a_cluster_makes_the_same(two, density, tmp_path, cluster, monkeypatch):
 def test_tasks_are_named_after_what_they_do(two, tmp_path, monkeypatch):
     monkeypatch.setattr(making, "BYTES_PER_TASK", 10 * 13 * 20 * 8)
     keys = []
-    monkeypatch.setattr(making, "stream", lambda jobs, *_, **__: keys.extend(k for _, b in jobs for k in b().dask))
+    monkeypatch.setattr(making, "stream", lambda jobs, *_, **__: keys.extend(k for j in jobs for k in j.build().dask))
     make(two, tmp_path / "out")
     kinds = [re.sub(r"-[0-9a-f]{32}$", "", key) for key in keys]
     assert sorted(kinds) == [

@@ -1,0 +1,59 @@
+"""The command that checks results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cryolike_dask.cli.app import app, errors_for_people, out
+
+Templates = Annotated[
+    Path | None, typer.Option("--templates", help="As they were given to the run; needed to compute results again.")
+]
+Particles = Annotated[
+    Path | None, typer.Option("--particles", help="As they were given to the run; needed to compute results again.")
+]
+Parameters = Annotated[
+    Path | None, typer.Option("--parameters", help="parameters.npz; default: the one in the templates folder.")
+]
+
+
+@app.command()
+def verify(
+    output: Annotated[Path, typer.Argument(help="Folder with results.")],
+    templates: Templates = None,
+    particles: Particles = None,
+    parameters: Parameters = None,
+    n_samples: Annotated[int, typer.Option(help="Images to compute again in double precision; 0: files only.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+) -> None:
+    """Check results against their completion records, and compute a random sample of them again.
+
+    Exits with 1 if anything is wrong.
+    """
+    with errors_for_people():
+        from cryolike_dask.verifying import verify_likelihood
+
+        found = verify_likelihood(
+            output, parameters, templates=templates, images=particles, n_samples=n_samples, seed=seed
+        )
+        for note in found.notes:
+            out.print(f"[bold]note:[/] {escape(note)}")
+        for finding in found.findings:
+            out.print(f"[bold red]wrong:[/] {escape(finding)}")
+        if found.sample.sizes["sample"]:
+            table = Table("largest of the sample", "difference", "allowed", box=None)
+            used = found.sample.dropna("quantity", how="all")
+            for name in used.quantity.values:
+                of_one = used.sel(quantity=name)
+                worst = of_one.isel(sample=(of_one.difference / of_one.tolerance).fillna(float("inf")).argmax("sample"))
+                table.add_row(str(name), f"{worst.difference.item():.2g}", f"{worst.tolerance.item():.2g}")
+            out.print(table)
+        checked = f"{found.n_files} result files are as recorded, {found.sample.sizes['sample']} results computed again"
+        out.print(f"{checked}: {'nothing is wrong' if found.ok else f'{len(found.findings)} finding(s)'}")
+        if not found.ok:
+            raise typer.Exit(1)

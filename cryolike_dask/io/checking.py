@@ -1,0 +1,249 @@
+"""Whether the files of an output folder are what completion records say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cryolike_dask import labels
+from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
+from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.records import FORMAT, read_record
+from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor
+
+KINDS = {"optimal_pose": OPTIMAL_POSE_FILES, "full_cross_correlation": FULL_CORRELATION_FILES}
+FOLDERS = {"done", *(folder for folders in KINDS.values() for folder in folders.values())}
+REAL = {"single": "float32", "double": "float64"}
+NEAR_ANGSTROM = 1e-3
+
+AGAIN = "Run again with skip_exist=True (--skip-exist), which computes again what is damaged."
+TEMPLATE = re.compile(r"template(0|[1-9]\d*)")
+RECORD = re.compile(r"(?:(.+)_)?stack_(\d{6})\.json")
+RESULT = re.compile(r".+_stack_(\d{6})\.pt")
+LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.part")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One stack under one structure, whose files are as its record says."""
+
+    kind: str
+    i_template: int
+    i_stack: int
+    record: dict[str, Any]
+    path: Path
+    outputs: dict[str, TensorFile]
+
+    def __len__(self) -> int:
+        return int(self.record["shape"][0])
+
+
+@dataclass
+class Report:
+    """What is wrong (`findings`: the file, what, and what to do), what lies about or is not there (`notes`)."""
+
+    findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def listing(self) -> Iterator[None]:
+        """List what goes wrong inside."""
+        try:
+            yield
+        except CryolikeError as error:
+            if str(error) not in self.findings:
+                self.findings.append(str(error))
+
+
+def intact_results(files: LikelihoodFiles, report: Report) -> list[Result]:
+    """Check every file below the output folder; give the results that are as recorded.
+
+    Raises
+    ------
+    InputFileError
+        If the folder itself cannot be read.
+    """
+    try:
+        folders = sorted(files.folder_output.iterdir())
+    except OSError as error:
+        raise InputFileError(f"cannot be read: {error.strerror}", source=files.folder_output) from error
+    _note_leftovers(folders, report)
+    recorded: dict[Path, tuple[str, int, int]] = {}
+    for folder in folders:
+        if match := TEMPLATE.fullmatch(folder.name):
+            with report.listing():
+                recorded |= _records_of_structure(files, int(match[1]), folder, report)
+    results = []
+    for path, key in recorded.items():
+        with report.listing():
+            results += _checked(files, path, *key, report)
+    if not recorded and not report.findings:
+        report.findings.append(str(OutputError("holds no completion records", source=files.folder_output)))
+    _note_gaps(recorded, report)
+    return _of_one_run(results, report)
+
+
+def read_search(files: LikelihoodFiles, result: Result) -> DisplacementGrid:
+    """Read the displacements that were tried.
+
+    Raises
+    ------
+    OutputError
+        If they are not there, damaged, or others than the record of a result says.
+    """
+    path, search = files.displacements, result.record["settings"]["search"]
+    remedy = "Remove it; a run with skip_exist=True (--skip-exist) writes it again."
+    n = number("n_displacements", search.get("n_displacements"), whole=True)
+    limit = number("max_displacement_angstrom", search.get("max_displacement_angstrom"))
+    _need_content(path)
+    try:
+        grid = DisplacementGrid(*load_displacements(path))
+    except CryolikeError as error:
+        raise OutputError(str(error).removeprefix(f"{path}: "), source=path, remedy=remedy) from error
+    farthest = np.abs(grid.table()).max()
+    if len(grid) != n or abs(farthest - limit) > NEAR_ANGSTROM:
+        what = f"holds {len(grid)} displacements up to {farthest:g} angstrom, but the records say {n} up to {limit:g}"
+        raise OutputError(what, source=path, remedy=remedy)
+    return grid
+
+
+def _records_of_structure(
+    files: LikelihoodFiles, i: int, folder: Path, report: Report
+) -> dict[Path, tuple[str, int, int]]:
+    """Kind, structure and stack of every record of a structure; results without a record are listed."""
+    try:
+        subfolders = [path for path in sorted(folder.iterdir()) if path.name in FOLDERS]
+        there = [path for subfolder in subfolders for path in sorted(subfolder.iterdir())]
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise OutputError(what, source=error.filename, remedy="Make it a folder that you may read.") from error
+    _note_leftovers(there, report)
+    recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in there)))
+    for path in there:
+        match = RECORD.fullmatch(path.name)
+        kind, k = (match[1] or "optimal_pose", int(match[2])) if match else ("", 0)
+        if kind in KINDS and path == files.record(i, k, kind):
+            recorded[path] = kind, i, k
+    for path, n in expected.items():
+        if path not in recorded:
+            what = f"is missing, but {n} file(s) of its results are there"
+            report.findings.append(str(OutputError(what, source=path, remedy=AGAIN)))
+    return recorded
+
+
+def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
+    """The record that a result file belongs to, by its name; None for other files."""
+    match = RESULT.fullmatch(path.name)
+    k = int(match[1]) if match else -1
+    for kind, folders in KINDS.items():
+        if path in (files.output(i, variable, folder, k) for variable, folder in folders.items()):
+            return files.record(i, k, kind)
+    return None
+
+
+def _note_leftovers(paths: Sequence[Path], report: Report) -> None:
+    what = "is left over from a run that was stopped; it may be removed when no run writes here"
+    report.notes += [f"{path}: {what}" for path in paths if LEFTOVER.fullmatch(path.name)]
+
+
+def _note_gaps(recorded: dict[Path, tuple[str, int, int]], report: Report) -> None:
+    """Note stacks that have results under some structures only, and numbers that are left out."""
+    stacks = defaultdict(set)
+    for kind, i, k in recorded.values():
+        stacks[kind, i].add(k)
+    for (kind, i), numbers in stacks.items():
+        most = max(max(of_any) for (other, _), of_any in stacks.items() if other == kind)
+        if missing := set(range(most + 1)) - numbers:
+            report.notes.append(f"template{i} has no {kind.replace('_', ' ')} of stack(s) {listed(sorted(missing))}")
+
+
+def _checked(files: LikelihoodFiles, path: Path, kind: str, i: int, k: int, report: Report) -> list[Result]:
+    """Check a record and all files that it describes; give the result if all is well."""
+    record = _record(path, {"format": FORMAT, "kind": kind, "i_template": i, "i_stack": k})
+    outputs = {}
+    for variable, folder in KINDS[kind].items():
+        with report.listing():
+            outputs[variable] = _output(files.output(i, variable, folder, k), variable, record)
+    return [Result(kind, i, k, record, path, outputs)] if len(outputs) == len(KINDS[kind]) else []
+
+
+def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+    """Read a record that says what every record says."""
+    _need_content(path)
+    record = read_record(path)
+    if record is None:
+        raise OutputError("is not a readable completion record", source=path, remedy=AGAIN)
+    for name, value in expected.items():
+        if record.get(name) != value:
+            what = f"says {name}={record.get(name)!r}, but is the record of {value!r}"
+            raise OutputError(what, source=path, remedy=AGAIN)
+    shape, settings, inputs = record.get("shape"), record.get("settings"), record.get("inputs")
+    complete = {
+        "shape": isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape),
+        "settings": isinstance(settings, dict)
+        and all(isinstance(settings.get(name), dict) for name in ("search", "parameters")),
+        "inputs": isinstance(inputs, list) and all(isinstance(one, dict) for one in inputs),
+        "outputs": isinstance(record.get("outputs"), dict),
+        "precision": record.get("precision") in list(REAL),
+    }
+    for name, good in complete.items():
+        if not good:
+            raise OutputError(f"says {name}={record.get(name)!r}, which no run writes", source=path, remedy=AGAIN)
+    return record
+
+
+def _need_content(path: Path) -> None:
+    """Refuse what cannot be read as a file; nothing is opened that may block."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise OutputError(f"cannot be read: {error.strerror}", source=path, remedy=AGAIN) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise OutputError("is not a file", source=path, remedy=f"Remove it. {AGAIN}")
+    if not status.st_size:
+        raise OutputError("is empty", source=path, remedy=AGAIN)
+
+
+def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile:
+    """Open a result file that is as its record says."""
+    _need_content(path)
+    try:
+        tensor = open_tensor(path)
+        with open(path, "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    except (InputFileError, OSError) as error:
+        raise OutputError(str(error), remedy=AGAIN) from error
+    dtype = "int64" if variable == labels.OPTIMAL_TEMPLATE else REAL[record["precision"]]
+    described = record["outputs"].get(variable)
+    if list(tensor.shape) != record["shape"]:
+        what = f"has shape {tensor.shape}, but its record says {tuple(record['shape'])}"
+    elif tensor.dtype != dtype:
+        what = f"holds {tensor.dtype} values, but a run of this precision writes {dtype}"
+    elif not isinstance(described, dict) or described.get("sha256") != checksum:
+        what = "is not the file that its record describes: its sha256 is another"
+    else:
+        return tensor
+    raise OutputError(what, source=path, remedy=AGAIN)
+
+
+def _of_one_run(results: list[Result], report: Report) -> list[Result]:
+    """Those results whose settings are those of most; the others are listed."""
+    settings = [json.dumps(result.record["settings"], sort_keys=True) for result in results]
+    usual = Counter(settings).most_common(1)[0][0] if settings else ""
+    for result, own in zip(results, settings, strict=True):
+        if own != usual:
+            what = "has other settings than most records of this folder"
+            remedy = f"Remove it. {AGAIN}"
+            report.findings.append(str(OutputError(what, source=result.path, remedy=remedy)))
+    return [result for result, own in zip(results, settings, strict=True) if own == usual]

@@ -1,0 +1,136 @@
+"""From open inputs to written outputs: the pieces of a run, one after the other, each written by its last task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask.delayed import Delayed
+from distributed import Client
+
+from cryolike_dask import __version__
+from cryolike_dask.counting import Kind, describe, job_of
+from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.execution import (
+    OnError,
+    Piece,
+    count_workers,
+    device_of_workers,
+    stream,
+    task,
+)
+from cryolike_dask.io.records import Job, claim_folder, need_folder, why_not_done
+from cryolike_dask.io.results import write_results
+from cryolike_dask.io.tensors import load_displacements, save_tensor
+from cryolike_dask.likelihoods.pairs import name_of, spread_templates
+from cryolike_dask.likelihoods.tiles import real_dtype
+from cryolike_dask.plans import Run
+from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.watching import logging_to, reporting_to
+
+logger = logging.getLogger("cryolike_dask")
+
+
+def execute(
+    run: Run,
+    kind: Kind,
+    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
+    client: Client | None,
+    *,
+    skip_exist: bool,
+    overwrite: bool,
+    progress: bool,
+    on_error: OnError,
+    log_file: str | Path | None,
+    performance_report: str | Path | None,
+) -> None:
+    """Claim the output folder, and stream all stacks under all structures; what is done is left out on the way."""
+    need_folder(run.files.folder_output)
+    with logging_to(log_file), reporting_to(performance_report, client):
+        _claim_displacements(run, overwrite)
+        claim_folder(run.files, run.settings, overwrite=overwrite)
+        if not run.files.displacements.is_file():
+            real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
+            save_tensor(run.files.displacements, run.displacements.astype(real))
+        n_parts = run.n_parts(0 if client is None else count_workers(client))
+        device = device_of_workers(client, run.options["device"])
+        logger.info(describe(run, kind, n_parts, device))
+        stream(
+            _pieces(run, kind, build, skip_exist, n_parts, device),
+            client,
+            n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
+            progress=progress,
+            title="images" if len(run.templates) == 1 else "images x structures",
+            on_error=on_error,
+            table=run.files.block_table,
+        )
+
+
+def _pieces(
+    run: Run,
+    kind: Kind,
+    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
+    skip_exist: bool,
+    n_parts: int,
+    device: str,
+) -> Iterator[Piece]:
+    """One after the other, so that no run is too long for the memory of the client."""
+    details = {"version": __version__, "device": run.options["device"]}
+    n_pieces = len(run.images) * len(run.templates)
+    n_done = 0
+    for i, k in run.pairs():
+        images, templates, of_piece = run.images[k], run.templates[i], job_of(run, kind, i, k)
+        reason = why_not_done(of_piece) if skip_exist else ""
+        graph = None
+        if reason is None:
+            n_done += 1
+        else:
+            if skip_exist:
+                logger.info("%s is computed: %s", of_piece.name, reason)
+            spread = partial(spread_templates, images, templates, n_parts, device)
+            graph = partial(_graph, build, images, spread, of_piece, details)
+        yield Piece(of_piece.name, len(images), graph, name_of(images, templates))
+    if skip_exist:
+        logger.info("%d of %d stacks are done already", n_done, n_pieces)
+
+
+def _graph(
+    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
+    images: ImageStack,
+    templates: Callable[[], TemplateStack],
+    job: Job,
+    details: dict[str, Any],
+) -> Delayed:
+    """The graph of one stack under one structure, its last task writing the files."""
+    dataset = build(images, templates())
+    whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
+    values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
+    return task(f"write-{job.kind.replace('_', '-')}-{job.name}", write_results, values, job, details)
+
+
+def _claim_displacements(run: Run, overwrite: bool) -> None:
+    """Refuse a folder whose displacements are others; with `overwrite`, remove them."""
+    path = run.files.displacements
+    if not path.is_file():
+        return
+    try:
+        there = load_displacements(path)
+        same = there.shape == run.displacements.shape and bool(np.abs(there - run.displacements).max() < 1e-3)
+        what = f"holds results of another search: {there.shape[1]} displacements up to {np.abs(there).max():g} angstrom"
+    except InputFileError as error:
+        same, what = False, str(error)
+    if same:
+        return
+    if not overwrite:
+        ours = f"{run.displacements.shape[1]} up to {np.abs(run.displacements).max():g} angstrom"
+        raise OutputError(
+            f"{what}; this run has {ours}",
+            source=run.files.folder_output,
+            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
+        )
+    path.unlink()
