@@ -27,7 +27,7 @@ from cryolike_dask.errors import (
     ClusterError,
     FailedPiecesError,
     InputError,
-    InputFileError,
+    NotFiniteError,
     OutputError,
 )
 from cryolike_dask.io.archives import write_list
@@ -166,19 +166,20 @@ def test_a_stack_that_spoils_while_a_run_runs_is_named_and_the_others_are_done(f
 
 
 def test_the_first_error_stops_a_run_unless_told_otherwise(files):
-    spoiled = files.image_stack(2)[0]
-
-    def wait_and_spoil():
-        while not records(files.folder_output):
-            time.sleep(0.001)
-        spoiled.unlink()
-
-    spoiler = threading.Thread(target=wait_and_spoil)
-    spoiler.start()
-    with pytest.raises(InputFileError, match=spoiled.name):
+    path = files.image_stack(0)[0]
+    values = torch.load(path, weights_only=True)
+    values[-1, 3, 5] = torch.nan
+    torch.save(values, path)
+    with pytest.raises(NotFiniteError, match=path.name):
         run(files)
-    spoiler.join()
-    assert 1 <= len(records(files.folder_output)) <= 2
+    assert len(records(files.folder_output)) < 2 * (N_STACKS - 1)
+    with pytest.raises(
+        FailedPiecesError, match=rf"(?s)template0-stack_000000: .*{path.name}.*template1-stack_000000: "
+    ):
+        run(files, on_error="quarantine", skip_exist=True)
+    assert len(records(files.folder_output)) == 2 * (N_STACKS - 1)
+    with pytest.raises(InputError, match="on_error='ignore'"):
+        run(files, on_error="ignore")
 
 
 LIMITED = """

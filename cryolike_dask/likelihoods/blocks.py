@@ -206,7 +206,7 @@ class Block:
             "of_templates": self.comparison.templates.shape[0],
             "device": str(self.frame.weights.device),
             "dtype": str(self.frame.weights.dtype).removeprefix("torch."),
-            "tile": list(self.tile),
+            "tile": [int(n) for n in self.tile],
         }
 
     @property
@@ -321,7 +321,7 @@ def _run(
                 raise
             message = str(error)
         block = _smaller(block, message)
-    announce({**block.describe(), "first_tile": list(first), "seconds": round(seconds, 3)})
+    announce({**block.describe(), "first_tile": [int(n) for n in first], "seconds": round(seconds, 3)})
     return found
 
 
