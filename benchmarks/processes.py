@@ -19,6 +19,7 @@ from distributed import Client
 @contextmanager
 def processes(folder: Path, n_workers: int = 2) -> Iterator[Client]:
     """A scheduler and workers, each a process that a user started, on loopback."""
+    folder.mkdir(parents=True, exist_ok=True)
     address = folder / "scheduler.json"
     host = ["--host", "127.0.0.1"]
     command = [sys.executable, "-m", "dask", "scheduler", *host, "--port", "0", "--no-dashboard"]

@@ -14,6 +14,7 @@ import os
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -23,6 +24,7 @@ import psutil
 import xarray as xr
 
 import cryolike_dask as cld
+from benchmarks import faults
 from benchmarks.processes import processes
 from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES
@@ -115,6 +117,21 @@ def resuming(folder: Path, n_structures: int = 100, n_stacks: int = 100) -> None
     print(f"{n} finished stacks are found finished in {run(files, skip_exist=True):.1f} s", flush=True)
 
 
+def scaling(folder: Path) -> None:
+    """The real block on one worker and on two."""
+    files = faults.inputs(folder)
+    seconds = []
+    for n in (1, 2):
+        with processes(folder / f"{n}-workers", n) as client:
+            seconds += [faults.run(replace(files, folder_output=folder / f"out-{n}"), client)]
+    efficiency = seconds[0] / seconds[1] / 2
+    print(
+        f"one worker {seconds[0]:.1f} s, two {seconds[1]:.1f} s: efficiency {efficiency:.0%} (client and scheduler",
+        end="",
+    )
+    print(f" share {os.cpu_count()} cores with them)")
+
+
 def main() -> None:
     """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -122,6 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         lengths(Path(name), parser.parse_args().largest)
         resuming(Path(name) / "resuming")
+        scaling(Path(name) / "scaling")
 
 
 if __name__ == "__main__":

@@ -76,6 +76,14 @@ def open_results(files):
     return cld.open_optimal_pose(replace(files, i_template="all")).load()
 
 
+def command_of(files, folder, i_template):
+    """The same run on the command line, in one process."""
+    command = [sys.executable, "-m", "cryolike_dask", "optimal-pose", "--workers", "0", "--device", "cpu"]
+    inputs = ["--templates", files.folder_templates, "--particles", files.folder_particles, "--output", folder]
+    search = ["--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
+    return [str(part) for part in (*command, *inputs, *search, "--i-template", i_template)]
+
+
 def records(folder):
     return sorted(Path(folder).glob("template*/done/*.json"))
 
@@ -109,10 +117,7 @@ def test_a_worker_that_stalls_is_replaced(files, tmp_path):
 def test_a_client_that_is_killed_leaves_complete_files_and_the_rest_is_computed(files, tmp_path):
     run(files)
     folder = tmp_path / "again"
-    command = [sys.executable, "-m", "cryolike_dask", "optimal-pose", "--workers", "0", "--device", "cpu"]
-    inputs = ["--templates", files.folder_templates, "--particles", files.folder_particles, "--output", folder]
-    search = ["--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
-    command += [str(part) for part in (*inputs, *search, "--i-template", "all")]
+    command = command_of(files, folder, "all")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     deadline = time.monotonic() + 120
@@ -130,6 +135,20 @@ def test_a_client_that_is_killed_leaves_complete_files_and_the_rest_is_computed(
     assert f"{len(done)} of {2 * N_STACKS} stacks are done already" in resumed.stderr
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert results(folder) == results(files.folder_output)
+
+
+def test_runs_into_one_folder_at_the_same_time(files, tmp_path):
+    """One process per structure, as CryoLike's users run them, and one that does the same work again."""
+    run(files)
+    folder = tmp_path / "together"
+    together = [subprocess.Popen(command_of(files, folder, i), stderr=subprocess.PIPE, text=True) for i in (0, 1, 1)]
+    for process in together:
+        assert process.wait(120) == 0, process.stderr.read()
+    assert results(folder) == results(files.folder_output)
+    assert not list(folder.rglob("*.part"))
+    written = {path: path.stat().st_mtime_ns for path in records(folder)}
+    run(elsewhere(files, folder), skip_exist=True)
+    assert {path: path.stat().st_mtime_ns for path in records(folder)} == written
 
 
 def spoil_vanished(path):
