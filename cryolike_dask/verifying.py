@@ -58,7 +58,7 @@ class Verification:
     notes : tuple of str
         What was not checked, what is not there, what lies about.
     n_files : int
-        Result files that are as recorded.
+        Files of those results all of whose files are as recorded.
     sample : xarray.Dataset
         difference and tolerance, dims (sample, quantity), NaN where a kind of result has no such quantity;
         coordinates kind, structure (its number), stack, image_in_stack. The difference of a pose is how much less than

@@ -396,7 +396,7 @@ def test_the_command(files, written):
     invoke = CliRunner().invoke
     done = invoke(app, list(map(str, [*command, "--n-samples", 3])), env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.exit_code == 0, done.output
-    assert "32 result files are as recorded, 3 results computed again: nothing is wrong" in done.stdout
+    assert "32 files of whole results are as recorded, 3 results computed again: nothing is wrong" in done.stdout
     assert "log_likelihood_integrated" in done.stdout
     (written / CORRELATION).unlink()
     done = invoke(app, ["verify", str(written)], env={"COLUMNS": "200", "NO_COLOR": "1"})

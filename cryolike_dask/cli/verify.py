@@ -53,7 +53,8 @@ def verify(
                 worst = of_one.isel(sample=(of_one.difference / of_one.tolerance).fillna(float("inf")).argmax("sample"))
                 table.add_row(str(name), f"{worst.difference.item():.2g}", f"{worst.tolerance.item():.2g}")
             out.print(table)
-        checked = f"{found.n_files} result files are as recorded, {found.sample.sizes['sample']} results computed again"
+        n_again = found.sample.sizes["sample"]
+        checked = f"{found.n_files} files of whole results are as recorded, {n_again} results computed again"
         out.print(f"{checked}: {'nothing is wrong' if found.ok else f'{len(found.findings)} finding(s)'}")
         if not found.ok:
             raise typer.Exit(1)
