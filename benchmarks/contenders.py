@@ -18,6 +18,7 @@ from benchmarks import fft2, textbook
 from benchmarks.cases import Case, make_inputs, operands
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+from cryolike_dask.likelihoods.kernels.rotations import quarter_turn
 from cryolike_dask.likelihoods.pairs import Pair, image_rows, template_rows
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -252,7 +253,7 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
 def _products(images: Any, templates: Any, frame: Any) -> None:
     """The matrix products of a tile alone, in the same shapes and memory."""
     columns = templates.spectra[0].shape[2]
-    n_q, quarter = frame.folding.n_inplanes // 2 + 1, len(frame.folding.cosines[0])
+    n_q = frame.folding.n_inplanes // 2 + 1
     products = frame.scratch.take("products", n_q, 2, len(images) * columns)
     first = 0
     for a, b in zip(images.spectra, templates.spectra, strict=True):
@@ -260,7 +261,4 @@ def _products(images: Any, templates: Any, frame: Any) -> None:
         first += len(a)
     step = max(1, frame.piece_bytes // (2 * n_q * columns * products.element_size())) * columns
     for part in products.split(step, 2):
-        for i, matrices in enumerate((frame.folding.cosines, frame.folding.sines)):
-            for parity, matrix in enumerate(matrices):
-                out = frame.scratch.take(f"{('cosine', 'sine')[i]} {parity}", quarter, part.shape[2])
-                torch.mm(matrix, part[parity::2, i], out=out)
+        quarter_turn(part, frame.folding, frame.scratch)

@@ -28,7 +28,15 @@ from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.pairs import image_rows, template_rows
 from cryolike_dask.likelihoods.tiles import real_dtype
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
-from cryolike_dask.plans import FULL_CORRELATION_COPIES, Displacer, Run, open_run, refuse_what_cannot_fit
+from cryolike_dask.plans import (
+    FULL_CORRELATION_COPIES,
+    Displacer,
+    Run,
+    existing,
+    memory_of_a_worker,
+    open_run,
+    refuse_what_cannot_fit,
+)
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.trials import Trial, try_block
 
@@ -247,7 +255,7 @@ def _without_time(
         device=trial.device,
         read_bytes=sum(g.n_jobs * read_bytes(g, trial.n_images_at_a_time) for g in groups),
         written_bytes=sum(g.n_jobs * written_bytes(g.job) for g in groups),
-        free_disk_bytes=shutil.disk_usage(_existing(run.files.folder_output)).free,
+        free_disk_bytes=shutil.disk_usage(existing(run.files.folder_output)).free,
         block_bytes=trial.memory.total,
         device_free_bytes=trial.free_bytes if client or trial.device == "cuda" else memory,
         worker_bytes=host + (trial.memory.total if trial.device == "cpu" else 0),
@@ -265,17 +273,10 @@ def _held_bytes(group: Group, kind: Kind) -> int:
 
 def _memory_of_a_worker(client: Client | None, n_workers: int) -> int:
     """As `local_cluster` shares the memory of this machine out, if there is no client yet."""
-    if client is None:
-        share = int(psutil.virtual_memory().total / max(n_workers, os.cpu_count() or 1)) if n_workers else math.inf
-        return int(min(share, psutil.virtual_memory().available // max(1, n_workers)))
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    return min(limits, default=int(psutil.virtual_memory().available))
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
-    return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = memory_of_a_worker(client)
+    if client is not None or not n_workers:
+        return free
+    return min(free // n_workers, int(psutil.virtual_memory().total / max(n_workers, os.cpu_count() or 1)))
 
 
 def _refuse_what_cannot_fit(
@@ -298,7 +299,7 @@ def _refuse_what_cannot_fit(
     if plan.written_bytes > plan.free_disk_bytes:
         images = plan.n_images * plan.free_disk_bytes // plan.written_bytes
         raise CannotFitError(
-            f"the results take {_size(plan.written_bytes)}, but {_existing(run.files.folder_output)} has "
+            f"the results take {_size(plan.written_bytes)}, but {existing(run.files.folder_output)} has "
             f"{_size(plan.free_disk_bytes)} free",
             remedy=f"That is enough for {images:,} of {plan.n_images:,} images; use fewer stacks, or another disk.",
         )

@@ -218,7 +218,7 @@ def _settings(
 def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: Client | None) -> None:
     """Refuse a full cross-correlation that is too large for the memory of a worker or for the disk, with its size."""
     sizes = [math.prod(job.shape) * real_dtype(job.precision).itemsize for job in jobs.values()]
-    memory, largest = _memory_of_a_worker(client), max(sizes)
+    memory, largest = memory_of_a_worker(client), max(sizes)
     if largest * FULL_CORRELATION_COPIES > memory:
         shape = " x ".join(map(str, max((job.shape for job in jobs.values()), key=math.prod)))
         raise CannotFitError(
@@ -227,8 +227,7 @@ def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: C
             f"but {memory / 1e9:.3g} GB of memory are free",
             remedy="Reduce it lazily with compute_cross_correlation_complete, or make smaller image stacks.",
         )
-    folder = run.files.folder_output.absolute()
-    there = next(p for p in (folder, *folder.parents) if p.exists())
+    there = existing(run.files.folder_output)
     free = shutil.disk_usage(there).free
     if sum(sizes) > free:
         raise CannotFitError(
@@ -237,7 +236,13 @@ def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: C
         )
 
 
-def _memory_of_a_worker(client: Client | None) -> int:
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+
+
+def memory_of_a_worker(client: Client | None) -> int:
+    """What a worker may use; without workers, what is free on this machine."""
     if client is None:
         return int(psutil.virtual_memory().available)
     limits = [w["memory_limit"] for w in client.scheduler_info(n_workers=-1)["workers"].values() if w["memory_limit"]]

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from cryolike_dask.io.sources import ArraySource
 from cryolike_dask.likelihoods.blocks import all_correlations, optimal_poses, radial_basis_of, slices
 from cryolike_dask.likelihoods.tiles import (
-    PIECE_BYTES,
     Comparison,
     Footprint,
     Rows,
     first_tile,
     free_memory,
     images_at_a_time,
+    piece_bytes,
+    ranks_of,
     real_dtype,
     resolve_device,
 )
@@ -102,28 +103,21 @@ def try_block(
     comparison: Comparison, images: Rows, templates: Rows, kind: str, *, measure: bool, n_threads: int | None
 ) -> Trial:
     """Try a block in this process, with so many threads of torch; None: as many as it has."""
-    with _threads(n_threads) as n:
+    with _threads(n_threads):
         device = resolve_device(comparison.device).type
         free = free_memory(device)
         started = time.perf_counter()
         basis = radial_basis_of(comparison) if measure else ()
         basis_seconds = time.perf_counter() - started
         ranks = ranks_of(basis, comparison)
+        if comparison.tolerance and not basis:
+            ranks = (ranks * COMPRESSED).round().astype(np.int64)
         footprint = Footprint.of(comparison, ranks)
         tile = first_tile(len(images), len(templates), comparison, footprint)
         at_a_time = images_at_a_time(comparison, footprint, tile)
-        pieces = PIECE_BYTES[device] * (n if device == "cpu" else 1)
-        memory = memory_of(comparison, ranks, tile, (min(len(images), at_a_time), len(templates)), kind, pieces)
+        memory = memory_of(comparison, ranks, tile, (min(len(images), at_a_time), len(templates)), kind, device)
         found = Trial(device, free, tile, at_a_time, memory, basis_seconds)
         return _timed(found, comparison, images, templates, basis, kind) if measure else found
-
-
-def ranks_of(basis: RadialBasis, comparison: Comparison) -> NDArray[np.int64]:
-    """The coefficients at each angular frequency; expected ones where there is no basis yet."""
-    if basis:
-        return np.concatenate([np.full(len(group), group.shape[1]) for group in basis])
-    n_shells, n_inplanes = comparison.grid.shape
-    return np.full(n_inplanes // 2 + 1, round(n_shells * (COMPRESSED if comparison.tolerance else 1)))
 
 
 def memory_of(
@@ -132,7 +126,7 @@ def memory_of(
     tile: tuple[int, int],
     held: tuple[int, int],
     kind: str,
-    piece_bytes: int,
+    device: str,
 ) -> Memory:
     """Count what a block holds that compares so many images and templates, `held`, tile by tile."""
     footprint = Footprint.of(comparison, ranks)
@@ -142,7 +136,7 @@ def memory_of(
     translation = item * n_inplanes * n_shells * n_displacements
     exact = AT_ONCE * 16 * n_shells * n_inplanes * COPIES_READ
     whole = kind == "full_cross_correlation"
-    shared = translation + 2 * item * n_shells * int(ranks.sum()) + COPIES_OF_PIECES * piece_bytes
+    shared = translation + 2 * item * n_shells * int(ranks.sum()) + COPIES_OF_PIECES * piece_bytes(device)
     of_template = footprint.template + COPIES_READ * row
     return Memory(
         shared=shared + (0 if whole else exact),
@@ -196,13 +190,13 @@ def _read_seconds(source: ArraySource, rows: Rows, n_at_a_time: int) -> float:
 
 
 @contextmanager
-def _threads(n: int | None) -> Iterator[int]:
-    """Let torch use so many threads meanwhile; give how many it uses."""
+def _threads(n: int | None) -> Iterator[None]:
+    """Let torch use so many threads meanwhile."""
     import torch
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(before if n is None else n)
-        yield torch.get_num_threads()
+        yield
     finally:
         torch.set_num_threads(before)

@@ -20,9 +20,16 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.checking import NEAR_ANGSTROM, Report, Result, intact_results, read_search
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
+from cryolike_dask.io.layout import (
+    FULL_CORRELATION_FILES,
+    PARAMETERS,
+    LikelihoodFiles,
+    holds_image_stacks,
+    holds_templates,
+)
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.likelihoods.frames import log_likelihood_at
+from cryolike_dask.io.records import differences
+from cryolike_dask.likelihoods.frames import degrees_of_freedom, log_likelihood_at
 from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
 from cryolike_dask.likelihoods.pairs import Pair, image_rows, resolved_tolerance
 from cryolike_dask.likelihoods.poses import no_poses
@@ -162,13 +169,9 @@ def verify_likelihood(
 def _parameters(given: str | Path | ImageParameters | None, templates: Any) -> str | Path | ImageParameters:
     if given is not None:
         return given
-    if not isinstance(templates, (str, Path)) or not _in_files(Path(templates)):
+    if not isinstance(templates, (str, Path)) or not holds_templates(Path(templates)):
         raise InputError("params_input is missing", remedy="Beside structures, give parameters.npz (--parameters).")
     return Path(templates) / PARAMETERS
-
-
-def _in_files(templates: Path) -> bool:
-    return (templates / TEMPLATE_LIST).is_file() or not templates.exists()
 
 
 def draw(results: Sequence[Result], n: int, rng: np.random.Generator) -> list[tuple[Result, NDArray[np.int64]]]:
@@ -191,11 +194,11 @@ def _open(
     """Open what these results came from, as the run did."""
     record = results[0].record
     settings, conventions = record["settings"], conventions_named(record["settings"].get("conventions")).name
-    if isinstance(templates, (str, Path)) and _in_files(Path(templates)):
+    if isinstance(templates, (str, Path)) and holds_templates(Path(templates)):
         files, templates = replace(files, folder_templates=Path(templates)), None
     elif isinstance(templates, (str, Path)):
         templates = open_structures(templates, parameters, conventions=conventions)
-    if isinstance(images, (str, Path)) and Path(images).is_dir() and not list(Path(images).glob("*.cs")):
+    if isinstance(images, (str, Path)) and holds_image_stacks(Path(images)):
         files, images = replace(files, folder_particles=Path(images)), None
     elif isinstance(images, (str, Path)):
         images = open_particles(images, parameters, conventions=conventions)
@@ -212,12 +215,8 @@ def _open(
         given_images=images,
         given_templates=templates,
     )
-    theirs = settings["parameters"]
-    other = [
-        f"{k}: {theirs.get(k)} there, {v} here" for k, v in run.settings["parameters"].items() if theirs.get(k) != v
-    ]
-    if other:
-        raise InputError(f"the parameters are not those of the results: {'; '.join(other)}")
+    if other := differences(settings["parameters"], run.settings["parameters"]):
+        raise InputError(f"the parameters are not those of the results: {other}")
     return run
 
 
@@ -371,9 +370,7 @@ def _allowed_in_likelihood(
 ) -> Floats:
     """What a log-likelihood may differ by where correlations may differ by `allowed`."""
     u = np.finfo(real_dtype(result.record["precision"])).eps
-    in_band = conventions_named(result.record["settings"]["conventions"]).degrees_of_freedom_in_band
-    grid = templates.grid
-    n = 4 * np.pi * grid.radius_max**2 if in_band else float(grid.n_pixels**2)
+    n = degrees_of_freedom(templates.grid, conventions_named(result.record["settings"]["conventions"]))
     left = np.maximum(1 - (np.abs(correlation) + allowed) ** 2, u)
     tolerance: Floats = u * np.abs(log_likelihood) + n / 2 * (ROUNDING * u + 2 * np.abs(correlation) * allowed / left)
     return tolerance

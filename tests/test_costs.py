@@ -251,10 +251,10 @@ def test_memory_grows_with_the_tile(files):
         None,
     )
     ranks = ranks_of((), pair.comparison)
-    taken = [memory_of(pair.comparison, ranks, tile, (4, 5), "optimal_pose", 2**22) for tile in ((1, 1), (4, 5))]
+    taken = [memory_of(pair.comparison, ranks, tile, (4, 5), "optimal_pose", "cpu") for tile in ((1, 1), (4, 5))]
     assert taken[0].least < taken[0].total < taken[1].total
     assert taken[0].least == taken[1].least
-    whole = memory_of(pair.comparison, ranks, (1, 1), (4, 5), "full_cross_correlation", 2**22)
+    whole = memory_of(pair.comparison, ranks, (1, 1), (4, 5), "full_cross_correlation", "cpu")
     assert whole.result == 4 * 5 * 7 * 20 * 4
 
 

@@ -192,18 +192,17 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
 
 def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
     """Templates, particles and the search, as the commands of a run take them."""
-    from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST
+    from cryolike_dask.io.layout import PARAMETERS, holds_image_stacks, holds_templates
     from cryolike_dask.particles.opening import open_particles
     from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
     from cryolike_dask.structures.opening import open_structures
 
     templates, particles = options["templates"], options["particles"]
     conventions: Any = str(options["conventions"])
-    in_files = (templates / TEMPLATE_LIST).is_file() or not templates.exists()
+    in_files, converted = holds_templates(templates), holds_image_stacks(particles)
     if not in_files and options["parameters"] is None:
         raise InputError(f"{templates} holds structures: --parameters is needed", remedy="See `parameters --help`.")
     parameters: Path = options["parameters"] or templates / PARAMETERS
-    converted = particles.is_dir() and not list(particles.glob("*.cs"))
     return {
         "file_config": configure_likelihood_files(
             templates if in_files else None,

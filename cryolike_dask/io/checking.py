@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import stat
@@ -19,7 +18,7 @@ from cryolike_dask import labels
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles
-from cryolike_dask.io.records import FORMAT, read_record
+from cryolike_dask.io.records import FORMAT, checksum, read_record
 from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor
 
 KINDS = {"optimal_pose": OPTIMAL_POSE_FILES, "full_cross_correlation": FULL_CORRELATION_FILES}
@@ -220,8 +219,7 @@ def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile:
     _need_content(path)
     try:
         tensor = open_tensor(path)
-        with open(path, "rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = checksum(path)
     except (InputFileError, OSError) as error:
         raise OutputError(str(error), remedy=AGAIN) from error
     dtype = "int64" if variable == labels.OPTIMAL_TEMPLATE else REAL[record["precision"]]
@@ -230,7 +228,7 @@ def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile:
         what = f"has shape {tensor.shape}, but its record says {tuple(record['shape'])}"
     elif tensor.dtype != dtype:
         what = f"holds {tensor.dtype} values, but a run of this precision writes {dtype}"
-    elif not isinstance(described, dict) or described.get("sha256") != checksum:
+    elif not isinstance(described, dict) or described.get("sha256") != sha256:
         what = "is not the file that its record describes: its sha256 is another"
     else:
         return tensor

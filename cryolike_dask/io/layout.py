@@ -198,6 +198,16 @@ def image_stack_numbers(folder: Path) -> list[int]:
     return sorted({int(p.stem[-6:]) for p in found if STACK_NAME.fullmatch(p.name)})
 
 
+def holds_templates(path: Path) -> bool:
+    """Whether a path that was given for templates is a folder of template files, or not there, and not structures."""
+    return (path / TEMPLATE_LIST).is_file() or not path.exists()
+
+
+def holds_image_stacks(path: Path) -> bool:
+    """Whether a path that was given for particles is a folder of image stacks, and not particles to be read."""
+    return path.is_dir() and not list(path.glob("*.cs"))
+
+
 def template_file(folder: Path, name: str) -> Path:
     """The templates of a structure; what is known of them lies beside, as `.npz`."""
     return folder / f"templates_fourier_{name}.pt"

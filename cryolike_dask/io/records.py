@@ -65,7 +65,7 @@ class Job:
 
 def write_record(job: Job, details: Mapping[str, Any]) -> None:
     """Write the record of a job whose outputs are all in place; `details` says by what they were made."""
-    outputs = {name: {"file": path.name, "sha256": _checksum(path)} for name, path in job.outputs.items()}
+    outputs = {name: {"file": path.name, "sha256": checksum(path)} for name, path in job.outputs.items()}
     record = {
         "format": FORMAT,
         "kind": job.kind,
@@ -94,7 +94,7 @@ def why_not_done(job: Job) -> str | None:
         if record.get(name) != value:
             return f"the {name} of the results are others than those of this run"
     for name, path in job.outputs.items():
-        if _listed_outputs(record).get(name, {}).get("sha256") != _checksum(path):
+        if _listed_outputs(record).get(name, {}).get("sha256") != checksum(path):
             return f"{path.name} is not the file that the record describes"
     return None
 
@@ -153,14 +153,18 @@ def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwri
         path, record = foreign[0]
         theirs = record.get("settings")
         theirs = theirs if isinstance(theirs, dict) else {}
-        differing = [f"{k}: {theirs.get(k)} there, {v} here" for k, v in settings.items() if theirs.get(k) != v]
         raise OutputError(
-            f"holds results of another run ({path.relative_to(files.folder_output)}): {'; '.join(differing)}",
+            f"holds results of another run ({path.relative_to(files.folder_output)}): {differences(theirs, settings)}",
             source=files.folder_output,
             remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
         )
     for path, record in foreign:
         _remove_results(path, record)
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Say what is there and what is here, where they differ; empty where they do not."""
+    return "; ".join(f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v)
 
 
 def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
@@ -177,6 +181,7 @@ def _listed_outputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {k: v for k, v in outputs.items() if isinstance(v, dict)} if isinstance(outputs, dict) else {}
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

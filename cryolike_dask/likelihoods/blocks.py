@@ -27,6 +27,7 @@ from cryolike_dask.likelihoods.tiles import (
     Rows,
     first_tile,
     images_at_a_time,
+    ranks_of,
     real_dtype,
     resolve_device,
     smaller_tile,
@@ -356,9 +357,7 @@ def _smaller(block: Block, reason: str) -> Block:
 
 def open_block(image_rows: Rows, template_rows: Rows, basis: RadialBasis, comparison: Comparison) -> Block:
     """Choose tiles by memory, and bring to the device what all of them share."""
-    n_q = comparison.grid.n_inplanes // 2 + 1
-    ranks = np.concatenate([np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_q, comparison.grid.n_shells)])
-    footprint = Footprint.of(comparison, ranks)
+    footprint = Footprint.of(comparison, ranks_of(basis, comparison))
     tile = first_tile(len(image_rows), len(template_rows), comparison, footprint)
     return Block(
         image_rows,

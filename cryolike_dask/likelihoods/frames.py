@@ -19,7 +19,7 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.sources import ArraySource
-from cryolike_dask.likelihoods.tiles import PIECE_BYTES, Comparison, Rows, resolve_device
+from cryolike_dask.likelihoods.tiles import Comparison, Rows, piece_bytes, resolve_device
 
 SAMPLED_TEMPLATES, SAMPLED_SPECTRA = 64, 2048
 """What makes the radial basis: so many templates, and displaced templates in all. Measured at the standard case, of
@@ -36,14 +36,11 @@ if TYPE_CHECKING:
 
 def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis = ()) -> Frame:
     """Make what all tiles share, on the device."""
-    import torch
-
     from cryolike_dask.likelihoods.kernels.comparison import Frame
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
 
     grid, conventions = comparison.grid, comparison.conventions
     mask = grid.mask(exact=conventions.exact_mask)
-    in_band = conventions.degrees_of_freedom_in_band
     weights = _tensor(np.broadcast_to(grid.weights[:, None], grid.shape), comparison.precision, device)
     folding = fold(grid.n_inplanes, weights.dtype, device)
     return Frame(
@@ -53,12 +50,17 @@ def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis 
         folding=folding,
         basis=tuple(_tensor(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis),
         mask_power=float(grid.integrate(np.abs(mask) ** 2)),
-        n_degrees_of_freedom=4 * np.pi * grid.radius_max**2 if in_band else float(grid.n_pixels**2),
+        n_degrees_of_freedom=degrees_of_freedom(grid, conventions),
         zero_normalised=conventions.zero_normalised,
         recomputes_offset_above=conventions.recomputes_offset_above,
-        piece_bytes=PIECE_BYTES[device.type] * (torch.get_num_threads() if device.type == "cpu" else 1),
+        piece_bytes=piece_bytes(device.type),
         scratch=Scratch(weights),
     )
+
+
+def degrees_of_freedom(grid: PolarGrid, conventions: Conventions) -> float:
+    """Of the noise: inside the band, or of all pixels."""
+    return 4 * np.pi * grid.radius_max**2 if conventions.degrees_of_freedom_in_band else float(grid.n_pixels**2)
 
 
 def _translation(comparison: Comparison, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,8 @@ from cryolike_dask.io.sources import ArraySource
 if TYPE_CHECKING:
     import torch
 
+    from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+
 IMAGE_ROW = np.dtype([("index", "i8"), *OPTICS.descr])
 TEMPLATE_ROW = np.dtype([("index", "i8"), ("log_prior", "f8")])
 
@@ -122,6 +124,19 @@ class Footprint:
             ),
             pair=item * 2 * (half + 1) * n_displacements,
         )
+
+
+def ranks_of(basis: RadialBasis, comparison: Comparison) -> NDArray[np.int64]:
+    """The coefficients that are kept at each angular frequency; without a basis, all shells."""
+    n_shells, n_inplanes = comparison.grid.shape
+    return np.concatenate([np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_inplanes // 2 + 1, n_shells)])
+
+
+def piece_bytes(device: str) -> int:
+    """What is transformed and reduced at a time: on a CPU every thread of torch has a cache of its own."""
+    import torch
+
+    return PIECE_BYTES[device] * (torch.get_num_threads() if device == "cpu" else 1)
 
 
 def smaller_tile(tile: tuple[int, int], reason: str) -> tuple[int, int]:

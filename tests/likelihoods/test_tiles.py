@@ -19,7 +19,7 @@ from cryolike_dask.likelihoods.frames import find_basis, make_frame, read_images
 from cryolike_dask.likelihoods.interface import compute_optimal_displacement_and_rotation, compute_optimal_pose
 from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
 from cryolike_dask.likelihoods.pairs import Pair, image_rows
-from cryolike_dask.likelihoods.tiles import Comparison, Footprint, first_tile, images_at_a_time, smaller_tile
+from cryolike_dask.likelihoods.tiles import Comparison, Footprint, first_tile, images_at_a_time, ranks_of, smaller_tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,7 @@ def test_the_larger_side_is_halved():
 
 
 def footprint_of(comparison, basis=()):
-    n_q = comparison.grid.n_inplanes // 2 + 1
-    ranks = np.concatenate([np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_q, comparison.grid.n_shells)])
-    return Footprint.of(comparison, ranks)
+    return Footprint.of(comparison, ranks_of(basis, comparison))
 
 
 def tile_of(images, templates, *, discover=False):
