@@ -245,13 +245,13 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
         milliseconds(partial(expanded_images, of_images[0][0]), device, block.tile[0]),
         milliseconds(partial(expanded_templates, of_templates[0][0]), device, block.tile[1]),
         products,
-        8.0 * n_coefficients + 4.0 * quarter * n_q,
+        8.0 * n_coefficients + (4.0 * quarter * n_q if device == "cuda" else 0),
         pairs,
     )
 
 
 def _products(images: Any, templates: Any, frame: Any) -> None:
-    """The matrix products of a tile alone, in the same shapes and memory."""
+    """The matrix products of a tile alone, in the same shapes and memory; on a CPU the transform is none."""
     columns = templates.spectra[0].shape[2]
     n_q = frame.folding.n_inplanes // 2 + 1
     products = frame.scratch.take("products", n_q, 2, len(images) * columns)
@@ -259,6 +259,8 @@ def _products(images: Any, templates: Any, frame: Any) -> None:
     for a, b in zip(images.spectra, templates.spectra, strict=True):
         torch.bmm(a, b, out=products[first : first + len(a)].view(len(a), 2 * len(images), columns))
         first += len(a)
+    if products.is_cpu:
+        return
     step = max(1, frame.piece_bytes // (2 * n_q * columns * products.element_size())) * columns
     for part in products.split(step, 2):
         quarter_turn(part, frame.folding, frame.scratch)

@@ -11,7 +11,7 @@ import torch
 
 from cryolike_dask.likelihoods.blocks import open_block
 from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
-from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold, quarter_turn
+from cryolike_dask.likelihoods.kernels.rotations import fold, plan
 from cryolike_dask.likelihoods.pairs import Pair, image_rows, template_rows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -24,6 +24,7 @@ from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused  # noqa
 ROUNDING = torch.finfo(torch.float32).eps
 KERNELS = ["gpu", "cpu", "cpu, double"]
 SHAPES = [(4, 1, 1, 1), (6, 3, 2, 1), (10, 5, 2, 3), (12, 7, 3, 2), (32, 33, 2, 2), (128, 17, 1, 2)]
+SHAPES += [(18, 65, 2, 2), (24, 150, 1, 3), (94, 2, 2, 40), (8, 1100, 1, 2)]
 
 
 def arguments(rng, n_inplanes, n_displacements, n_images, n_templates, squared):
@@ -74,19 +75,20 @@ def on_gpu(arguments, **options):
 
 
 def on_cpu(given, dtype=torch.float32, reference=-math.inf):
-    """Arrays that reduce_pairs gives, pair by pair."""
+    """Arrays that reduce_pairs gives, two pairs at a time."""
     n_rows, *shape = given["norm"].shape
-    products = padded(given).to(dtype)
-    folding = fold(2 * n_rows, dtype, torch.device("cpu"))
-    products = quarter_turn(products.flatten(2), folding, Scratch(products)).unflatten(2, (shape[0], -1)).numpy()
+    products = padded(given).to(dtype).numpy()
+    transform = plan(2 * n_rows, products.dtype.name)
+    placed = fold(2 * n_rows, dtype, torch.device("cpu")).rotations.numpy()
+    rows = np.empty(2 * n_rows, np.int64)
+    rows[placed] = np.arange(n_rows)
     shift, norm = (given[k].astype(products.dtype) for k in ("shift", "norm"))
-    found = np.full(shape, np.nan, products.dtype), np.full(shape, np.nan), np.full(shape, -math.inf)
-    settings = given["products"].shape[-1], given["exponent"], 1 - ROUNDING
+    found = np.full(shape, np.nan, products.dtype), np.full(shape, np.nan), np.full(shape, np.nan)
+    settings = given["products"].shape[-1], transform.radices, transform.waves, rows[transform.rotations]
     terms = shift, norm, given["scale"], given["height"], np.full(shape, reference)
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            pair = i * shape[1] + j
-            reduce_pairs((pair, pair + 1), products[:, :, i:].copy(), i, *settings, *terms, *found)
+    for pair in range(0, math.prod(shape), 2):
+        pairs = pair, min(pair + 2, math.prod(shape))
+        reduce_pairs(pairs, products, *settings, given["exponent"], 1 - ROUNDING, *terms, *found)
     return found
 
 

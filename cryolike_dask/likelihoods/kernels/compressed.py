@@ -9,7 +9,8 @@ from angular frequencies to rotations. Six steps make it small:
    measured, and bounds the error of every correlation: |CTF I| |R| / (|CTF T| |I|).
 3. The complex contraction is one real product of [Re, Im; -Im, Re] with [Re; Im] for each group of angular
    frequencies: a batched matrix product at the full rate of the device.
-4. The transform is four real matrix products in the layout that the contraction leaves (`rotations`).
+4. The transform is done in the layout that the contraction leaves: an FFT of many columns at a time on CPUs, four real
+   matrix products on GPUs (`rotations`).
 5. The norm depends on image, template and rotation but not on displacement, so that the largest and the smallest
    product over displacements are taken first, and only they are normalised. All rotations of a few images are in the
    cache at a time; (image, template, displacement, rotation) never is in memory.
@@ -17,8 +18,8 @@ from angular frequencies to rotations. Six steps make it small:
    the image has summed up so far: what is neglected together stays below rounding.
 
 What depends on the images alone or on the templates alone is made once (`prepare_images`, `prepare_templates`). With
-no basis (`Frame.basis` empty) all shells are contracted and nothing is lost. On CPUs steps 5 and 6 are one compiled
-loop (`fused_cpu`), on NVIDIA GPUs steps 4 to 6 are one Triton kernel (`fused_cuda`).
+no basis (`Frame.basis` empty) all shells are contracted and nothing is lost. Steps 4 to 6 are compiled loops on CPUs
+(`fused_cpu`), and one Triton kernel on NVIDIA GPUs (`fused_cuda`).
 
 Sources: recombination of shells, Rangan and Greengard, Inverse Problems 39, 015003 (2023); the rank that displacements
 need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36, 024001 (2020).

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise, repeat
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.comparison import Frame
-from cryolike_dask.likelihoods.kernels.rotations import quarter_turn, rotate
+from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 
 
 @dataclass(frozen=True)
@@ -118,25 +119,23 @@ class Tile:
         return best.clamp_(-1, 1), fit, summed
 
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """In compiled loops; the threads that torch may use share the pairs of a piece."""
+        """In compiled loops; the threads that torch may use share the pairs of images and templates."""
         from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
 
         best, fit, summed = found = self._unfilled()
         least = torch.full_like(self.error_bound, math.inf) if reference is None else reference
         floor, n_displacements = 1 - self.frame.rounding, self.frame.translation[0].shape[-1]
+        products, n_rows = self.products.numpy(), len(self.norm)
+        transform = plan(2 * n_rows, products.dtype.name)
+        rows = np.argsort(self.frame.folding.rotations[0].numpy() % n_rows)[transform.rotations % n_rows]
         terms = self.shift, self.norm, self.scale, self.height, least, best, fit, summed
         arrays = [x.contiguous().numpy() for x in terms]  # each layout would be compiled anew
-        n_threads, n_templates = torch.get_num_threads(), self.shift.shape[1]
+        settings = products, n_displacements, transform.radices, transform.waves, rows, self.exponent, floor, *arrays
+        n_threads = torch.get_num_threads()
+        cuts = [self.shift.numel() * k // n_threads for k in range(n_threads + 1)]
         with ThreadPoolExecutor(n_threads) as pool:
             each = map if n_threads == 1 else pool.map
-            for m, spectra in self._parts():
-                products = quarter_turn(spectra, self.frame.folding, self.frame.scratch)
-                piece = torch.unflatten(products, 2, (m.stop - m.start, -1)).numpy(), m.start
-                settings = *piece, n_displacements, self.exponent, floor, *arrays
-                cuts = [
-                    (m.start * (n_threads - k) + m.stop * k) * n_templates // n_threads for k in range(n_threads + 1)
-                ]
-                list(each(reduce_pairs, pairwise(cuts), *map(repeat, settings)))
+            list(each(reduce_pairs, pairwise(cuts), *map(repeat, settings)))
         return found
 
     def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
