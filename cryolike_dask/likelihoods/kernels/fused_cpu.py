@@ -137,37 +137,41 @@ def _odd(chunk, start, stride, waves, step, radix, spare):
     """Any odd radix r: x_i + x_r-i take cosines and x_i - x_r-i sines, which give y_j and y_r-j together."""
     n_waves, half = waves.shape[1], radix // 2
     turn = n_waves // radix
-    spare[:ROW] = chunk[start : start + ROW]
+    row, first = chunk[start : start + ROW], spare[:ROW]
+    for c in range(2 * REAL):
+        first[c] = row[c]
     for i in range(1, half + 1):
         at, mirrored = start + i * stride, start + (radix - i) * stride
-        row, other = chunk[at : at + ROW], chunk[mirrored : mirrored + ROW]
         sums, differences = spare[i * ROW : (i + 1) * ROW], spare[(radix - i) * ROW : (radix - i + 1) * ROW]
-        for c in range(2 * REAL):
-            sums[c], differences[c] = row[c] + other[c], row[c] - other[c]
+        _sum_and_difference(chunk[at : at + ROW], chunk[mirrored : mirrored + ROW], sums, differences)
     for j in range(half + 1):
-        at, mirrored = start + j * stride, start + (radix - j) * stride
-        row, first = chunk[at : at + ROW], spare[:ROW]
-        row[:] = first
+        at, mirrored = start + j * stride, start + (radix - j if j else 0) * stride
+        row, other = chunk[at : at + ROW], chunk[mirrored : mirrored + ROW]
+        for c in range(2 * REAL):
+            other[c] = 0
+            row[c] = first[c]
         for i in range(1, half + 1):
-            cosine, sums = waves[0, i * j * turn % n_waves], spare[i * ROW : (i + 1) * ROW]
+            cosine, sine = waves[0, i * j * turn % n_waves], waves[1, i * j * turn % n_waves]
+            sums, differences = spare[i * ROW : (i + 1) * ROW], spare[(radix - i) * ROW : (radix - i + 1) * ROW]
             for c in range(2 * REAL):
                 row[c] += cosine * sums[c]
-        if j == 0:
-            continue
-        other = chunk[mirrored : mirrored + ROW]
-        other[:] = 0
-        for i in range(1, half + 1):
-            sine, differences = waves[1, i * j * turn % n_waves], spare[(radix - i) * ROW : (radix - i + 1) * ROW]
-            for c in range(2 * REAL):
-                other[c] += sine * differences[c]
-        cosine, sine = waves[0, j * step], waves[1, j * step]
-        other_cosine, other_sine = waves[0, (radix - j) * step], waves[1, (radix - j) * step]
-        for c in range(REAL):
-            real, imaginary = row[c] - other[c + REAL], row[c + REAL] + other[c]
-            other_real, other_imaginary = row[c] + other[c + REAL], row[c + REAL] - other[c]
-            row[c], row[c + REAL] = real * cosine - imaginary * sine, real * sine + imaginary * cosine
-            other[c] = other_real * other_cosine - other_imaginary * other_sine
-            other[c + REAL] = other_real * other_sine + other_imaginary * other_cosine
+            if j:
+                for c in range(2 * REAL):
+                    other[c] += sine * differences[c]
+        if j:
+            _combine(row, other, waves[:, j * step], waves[:, (radix - j) * step])
+
+
+@compiled
+def _combine(row, other, wave, other_wave):
+    """Turn a and b, complex, into (a + ib) wave and (a - ib) other wave."""
+    cosine, sine, other_cosine, other_sine = wave[0], wave[1], other_wave[0], other_wave[1]
+    for c in range(REAL):
+        real, imaginary = row[c] - other[c + REAL], row[c + REAL] + other[c]
+        other_real, other_imaginary = row[c] + other[c + REAL], row[c + REAL] - other[c]
+        row[c], row[c + REAL] = real * cosine - imaginary * sine, real * sine + imaginary * cosine
+        other[c] = other_real * other_cosine - other_imaginary * other_sine
+        other[c + REAL] = other_real * other_sine + other_imaginary * other_cosine
 
 
 @compiled
@@ -287,16 +291,17 @@ def _of_template(chunk, template, n_displacements):
 @compiled
 def _rotate(products, image, first, n_columns, n_displacements, chunks, radices, waves, high, low):
     """Transform columns of an image; get the extremes, (template, rotation), over each template's displacements."""
-    high[:], low[:] = -np.inf, np.inf
     _halve(products, image, first, n_columns, chunks, waves)
     for k in range(-(-n_columns // COLUMNS)):
         size = min(COLUMNS, n_columns - k * COLUMNS)
         _transform(chunks[k], chunks[-1], radices, waves)
         for j in range(k * COLUMNS // n_displacements, (k * COLUMNS + size - 1) // n_displacements + 1):
             start, stop = _of_template(k, j, n_displacements)
+            is_first = j * n_displacements >= k * COLUMNS
             for w in range(waves.shape[1]):
                 highest, lowest = _extremes(chunks[k, w * COLUMNS + start : w * COLUMNS + stop])
-                high[j, w], low[j, w] = max(high[j, w], highest), min(low[j, w], lowest)
+                high[j, w] = highest if is_first else max(high[j, w], highest)
+                low[j, w] = lowest if is_first else min(low[j, w], lowest)
 
 
 @compiled
