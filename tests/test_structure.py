@@ -35,7 +35,9 @@ ORDER = [
     ["trials"],
     ["costs"],
     ["simulate"],
+    ["analysis"],
     ["demo"],
+    ["config"],
     ["cli"],
     ["__main__"],
 ]
