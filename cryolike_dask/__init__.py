@@ -5,6 +5,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cryolike_dask.analysis.matrix import log_likelihood_ratio as log_likelihood_ratio
+    from cryolike_dask.analysis.matrix import structure_probability as structure_probability
+    from cryolike_dask.analysis.matrix import write_likelihood_matrix as write_likelihood_matrix
+    from cryolike_dask.analysis.matrix import write_reweighting_inputs as write_reweighting_inputs
+    from cryolike_dask.analysis.opening import open_results as open_results
     from cryolike_dask.cluster import local_cluster as local_cluster
     from cryolike_dask.connecting import connect as connect
     from cryolike_dask.costs import LikelihoodPlan as LikelihoodPlan
@@ -56,6 +61,13 @@ if TYPE_CHECKING:
 __version__ = version("cryolike_dask")
 
 _HOMES = {
+    "analysis.matrix": [
+        "log_likelihood_ratio",
+        "structure_probability",
+        "write_likelihood_matrix",
+        "write_reweighting_inputs",
+    ],
+    "analysis.opening": ["open_results"],
     "cluster": ["local_cluster"],
     "connecting": ["connect"],
     "costs": ["LikelihoodPlan", "plan_likelihood"],

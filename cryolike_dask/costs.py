@@ -18,7 +18,16 @@ import psutil
 from distributed import Client
 
 from cryolike_dask.conventions import ConventionsName
-from cryolike_dask.counting import Group, Kind, find_done, group_jobs, innermost, read_bytes, written_bytes
+from cryolike_dask.counting import (
+    Group,
+    Kind,
+    described_bytes,
+    find_done,
+    group_jobs,
+    innermost,
+    read_bytes,
+    written_bytes,
+)
 from cryolike_dask.errors import CannotFitError, InputError, number
 from cryolike_dask.execution import active_client, count_workers, device_of_workers
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -241,6 +250,8 @@ def _without_time(
     n_templates = sum(map(len, templates))
     host = PROCESS_BYTES[trial.device] + max(_held_bytes(g, kind) for g in groups)
     memory = _memory_of_a_worker(client, n_workers)
+    n_jobs = len(run.images) * len(templates)
+    described = described_bytes(run) * (n_jobs - n_done) // n_jobs
     return LikelihoodPlan(
         kind=kind,
         n_structures=len(templates),
@@ -248,13 +259,13 @@ def _without_time(
         n_images=sum(map(len, run.images.values())),
         n_templates=n_templates,
         n_poses_per_image=n_templates * n_displacements * n_rotations,
-        n_jobs=len(run.images) * len(templates),
+        n_jobs=n_jobs,
         n_jobs_done=n_done,
         n_tasks=sum(g.n_jobs * g.n_blocks for g in groups),
         n_workers=max(1, n_workers),
         device=trial.device,
         read_bytes=sum(g.n_jobs * read_bytes(g, trial.n_images_at_a_time) for g in groups),
-        written_bytes=sum(g.n_jobs * written_bytes(g.job) for g in groups),
+        written_bytes=sum(g.n_jobs * written_bytes(g.job) for g in groups) + described,
         free_disk_bytes=shutil.disk_usage(existing(run.files.folder_output)).free,
         block_bytes=trial.memory.total,
         device_free_bytes=trial.free_bytes if client or trial.device == "cuda" else memory,

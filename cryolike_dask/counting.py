@@ -25,6 +25,11 @@ from cryolike_dask.plans import Run
 Kind = Literal["optimal_pose", "full_cross_correlation"]
 Key = tuple[int, int]
 
+NUMBERS_PER_IMAGE = 6
+"""Pose, half-set, row: what of an image's origin hardly gets smaller when it is compressed."""
+FRAME_OF_ARCHIVE = 2500
+"""Bytes of such a file besides its values."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -140,6 +145,13 @@ def written_bytes(job: Job) -> int:
     outputs = {name: {"file": path.name, "sha256": "0" * 64} for name, path in job.outputs.items()}
     said = {**job.about, "settings": job.settings, "inputs": job.inputs, "outputs": outputs}
     return of_values + len(job.outputs) * _frame_bytes() + len(json.dumps(said, indent=1))
+
+
+def described_bytes(run: Run) -> int:
+    """What is said of the images and structures beside the results: numbers; text is compressed to little."""
+    of_images = sum(NUMBERS_PER_IMAGE * 8 * len(images) for images in run.images.values())
+    of_templates = sum(3 * 8 * len(templates) for templates in run.templates.values())
+    return of_images + of_templates + FRAME_OF_ARCHIVE * (len(run.images) + len(run.templates))
 
 
 def _frame_bytes() -> int:

@@ -16,11 +16,27 @@ AZIMUTH = "azimuth"
 POLAR = "polar"
 VIEWING_WEIGHT = "viewing_weight"
 
+IMAGE_FILE = "image_file"
+IMAGE_INDEX = "image_index"
+METADATA_FILE = "metadata_file"
+METADATA_ROW = "metadata_row"
+MICROGRAPH = "micrograph"
+OPTICS_GROUP = "optics_group"
+RANDOM_SUBSET = "random_subset"
+RECORDED_ROT = "recorded_rot"
+RECORDED_TILT = "recorded_tilt"
+RECORDED_PSI = "recorded_psi"
+RECORDED_ORIGIN_X = "recorded_origin_x"
+RECORDED_ORIGIN_Y = "recorded_origin_y"
+TRUE_STRUCTURE = "true_structure"
+
 CROSS_CORRELATION = "cross_correlation"
 OPTIMAL_TEMPLATE = "optimal_template"
 OPTIMAL_DISPLACEMENT_X = "optimal_displacement_x"
 OPTIMAL_DISPLACEMENT_Y = "optimal_displacement_y"
 OPTIMAL_INPLANE_ROTATION = "optimal_inplane_rotation"
+OPTIMAL_AZIMUTH = "optimal_azimuth"
+OPTIMAL_POLAR = "optimal_polar"
 LOG_LIKELIHOOD = "log_likelihood"
 LOG_LIKELIHOOD_INTEGRATED = "log_likelihood_integrated"
 LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
@@ -29,6 +45,19 @@ CORRELATION_ERROR_BOUND = "correlation_error_bound"
 ATTRIBUTES: dict[str, dict[str, str]] = {
     STACK: {"long_name": "number of the image stack file"},
     IMAGE_IN_STACK: {"long_name": "position in the image stack file"},
+    IMAGE_FILE: {"long_name": "file of the image as it was taken"},
+    IMAGE_INDEX: {"long_name": "position in the image file, from 0; -1: not known"},
+    METADATA_FILE: {"long_name": "STAR or .cs file that describes the image"},
+    METADATA_ROW: {"long_name": "row of the metadata file, from 0; -1: not known"},
+    MICROGRAPH: {"long_name": "micrograph"},
+    OPTICS_GROUP: {"long_name": "optics group of the metadata file"},
+    RANDOM_SUBSET: {"long_name": "half-set"},
+    RECORDED_ROT: {"long_name": "recorded rot, as RELION defines it", "units": "radian"},
+    RECORDED_TILT: {"long_name": "recorded tilt, as RELION defines it", "units": "radian"},
+    RECORDED_PSI: {"long_name": "recorded psi, as RELION defines it", "units": "radian"},
+    RECORDED_ORIGIN_X: {"long_name": "recorded origin along x, as RELION defines it", "units": "angstrom"},
+    RECORDED_ORIGIN_Y: {"long_name": "recorded origin along y, as RELION defines it", "units": "angstrom"},
+    TRUE_STRUCTURE: {"long_name": "structure that the particle was simulated from"},
     DISPLACEMENT_X: {"long_name": "displacement of the template along x", "units": "angstrom"},
     DISPLACEMENT_Y: {"long_name": "displacement of the template along y", "units": "angstrom"},
     ROTATION: {"long_name": "in-plane rotation of the template", "units": "radian"},
@@ -40,6 +69,8 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     OPTIMAL_DISPLACEMENT_X: {"long_name": "best displacement along x", "units": "angstrom"},
     OPTIMAL_DISPLACEMENT_Y: {"long_name": "best displacement along y", "units": "angstrom"},
     OPTIMAL_INPLANE_ROTATION: {"long_name": "best in-plane rotation", "units": "radian"},
+    OPTIMAL_AZIMUTH: {"long_name": "azimuth of the best viewing direction", "units": "radian"},
+    OPTIMAL_POLAR: {"long_name": "polar angle of the best viewing direction", "units": "radian"},
     LOG_LIKELIHOOD: {"long_name": "log-likelihood summed over displacements and rotations, no prior", "units": "nat"},
     LOG_LIKELIHOOD_INTEGRATED: {"long_name": "log-likelihood integrated over all poses", "units": "nat"},
     LOG_LIKELIHOOD_OPTIMAL: {"long_name": "log-likelihood of the best pose", "units": "nat"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 from distributed import Client
+from numpy.typing import NDArray
 
 from cryolike_dask import __version__
 from cryolike_dask.counting import Kind, describe, job_of
@@ -29,6 +30,7 @@ from cryolike_dask.io.results import write_results
 from cryolike_dask.io.tensors import load_displacements, save_tensor
 from cryolike_dask.likelihoods.pairs import name_of, spread_templates
 from cryolike_dask.likelihoods.tiles import real_dtype
+from cryolike_dask.origins import write_origins, write_structure
 from cryolike_dask.plans import Run
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.watching import logging_to, reporting_to
@@ -93,7 +95,11 @@ def _pieces(
             if skip_exist:
                 logger.info("%s is computed: %s", of_piece.name, reason)
             spread = partial(spread_templates, images, templates, n_parts, device)
-            graph = partial(_graph, build, images, spread, of_piece, details)
+            about = (
+                partial(write_origins, run.files.origins(k).absolute(), images, run.inputs["images"][k]),
+                partial(write_structure, run.files.structure(i).absolute(), templates, run.inputs["templates"][i]),
+            )
+            graph = partial(_graph, build, images, spread, of_piece, details, about)
         yield Piece(of_piece.name, len(images), graph, name_of(images, templates))
     if skip_exist:
         logger.info("%d of %d stacks are done already", n_done, n_pieces)
@@ -105,12 +111,22 @@ def _graph(
     templates: Callable[[], TemplateStack],
     job: Job,
     details: dict[str, Any],
+    about: Sequence[Callable[[], None]],
 ) -> Delayed:
     """The graph of one stack under one structure, its last task writing the files."""
     dataset = build(images, templates())
     whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
     values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
-    return task(f"write-{job.kind.replace('_', '-')}-{job.name}", write_results, values, job, details)
+    return task(f"write-{job.kind.replace('_', '-')}-{job.name}", _write, values, job, details, about)
+
+
+def _write(
+    values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any], about: Sequence[Callable[[], None]]
+) -> int:
+    """Write what the inputs are, once, then the results."""
+    for write in about:
+        write()
+    return write_results(values, job, details)
 
 
 def _claim_displacements(run: Run, overwrite: bool) -> None:

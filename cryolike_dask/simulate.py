@@ -21,6 +21,7 @@ from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.star import write_star
 from cryolike_dask.particles.opening import read_optics
+from cryolike_dask.particles.relion import TRUE_STRUCTURE
 from cryolike_dask.structures.opening import Models, StructureInput, open_structures
 from cryolike_dask.structures.rendering import Poses, render_particles
 from cryolike_dask.structures.sources import Projections, StructureSource
@@ -127,7 +128,7 @@ def simulate_particles(
     number("max_displacement_pixels", max_displacement_pixels, at_least=0)
     if noise not in get_args(Noise):
         raise InputError(f"noise={noise!r} is neither white nor coloured")
-    sources = _sources(structures, parameters, models)
+    names_of_structures, sources = _sources(structures, parameters, models)
     poses_rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     which = poses_rng.choice(len(sources), size=n, p=_shares(populations, len(sources)))
     if poses is None:
@@ -148,7 +149,9 @@ def simulate_particles(
         graphs.append(Piece(name, len(rows), graph))
     stream(graphs, client, n_images=n, progress=progress, title="particles")
     names = [f"{i % step + 1:06d}@{_file_name(i // step)}" for i in range(n)]
-    write_star(star, star_tables(particles, names, parameters))
+    tables = star_tables(particles, names, parameters)
+    tables["particles"][TRUE_STRUCTURE] = np.array(names_of_structures)[which]
+    write_star(star, tables)
     return star
 
 
@@ -246,10 +249,11 @@ def star_tables(particles: Particles, names: Sequence[str], parameters: ImagePar
     }
 
 
-def _sources(structures: Any, parameters: ImageParameters, models: Models) -> list[StructureSource]:
-    """Where the structures come from, without their templates."""
+def _sources(structures: Any, parameters: ImageParameters, models: Models) -> tuple[list[str], list[StructureSource]]:
+    """The structures' names, and where they come from, without their templates."""
     opened = [stack.source for stack in open_structures(structures, parameters, models=models)]
-    return [source.structure for source in opened if isinstance(source, Projections)]
+    projections = [source for source in opened if isinstance(source, Projections)]
+    return [source.name for source in projections], [source.structure for source in projections]
 
 
 def _shares(populations: Sequence[float] | None, n: int) -> FloatArray | None:

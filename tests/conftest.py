@@ -15,6 +15,9 @@ from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.archives import write_list
+from cryolike_dask.io.parameters import write_parameters
+from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 torch.set_num_threads(1)  # the arrays are small: threads of torch would only wait for each other
@@ -120,3 +123,19 @@ class Builder:
             ImageStack.from_array(images, parameters, self.optics(n_images, **optics)),
             DisplacementSearch(*search)(templates),
         )
+
+    def write_files(self, files, parameters, /, structures=("a", "b"), sizes=(4, 3), **entries):
+        """Templates of some structures and image stacks of some sizes, where `files` says; more entries of stacks."""
+        viewing = parameters.viewing_angles()
+        names = [f"templates_fourier_{name}.pt" for name in structures]
+        for name in names:
+            values = self.particles(len(viewing), parameters.grid).astype(np.complex64)
+            write_template_stack(files.folder_templates / name, values, viewing, parameters, "standard")
+        write_list(files.template_list, names)
+        write_parameters(files.folder_templates / "parameters.npz", parameters)
+        for k, n in enumerate(sizes):
+            values = self.particles(n, parameters.grid) + self.rings(n, parameters.grid)
+            more = {key: make(k, n) for key, make in entries.items()}
+            write_image_stack(
+                files.image_stack(k)[0], values.astype(np.complex64), self.optics(n), parameters, more or None
+            )

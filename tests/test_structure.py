@@ -29,7 +29,7 @@ ORDER = [
     ["plans", "cluster", "connecting"],
     ["watching"],
     ["execution"],
-    ["counting"],
+    ["counting", "origins"],
     ["running"],
     ["structures.making", "particles.converting", "run_likelihood", "verifying"],
     ["trials"],

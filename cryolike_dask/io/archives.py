@@ -70,14 +70,14 @@ def read_list(path: str | Path) -> list[str]:
     return [str(v) for v in np.atleast_1d(values)]
 
 
-def write_archive(path: str | Path, entries: Mapping[str, Any]) -> None:
+def write_archive(path: str | Path, entries: Mapping[str, Any], *, compressed: bool = False) -> None:
     """Write an `.npz` file atomically; None becomes an empty float array."""
     arrays = {key: np.empty(0) if value is None else np.asarray(value) for key, value in entries.items()}
     objects = [key for key, value in arrays.items() if value.dtype.hasobject]
     if objects:
         raise InputError(f"{', '.join(objects)}: objects are not written to {path}, for they would have to be pickled")
     with replacing(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
 
 
 def write_list(path: str | Path, values: list[str]) -> None:

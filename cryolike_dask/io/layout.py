@@ -34,6 +34,7 @@ FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 STACK_NAME = re.compile(r"particles_fourier_stack_[0-9]{6}\.(pt|npz)")
 
 TEMPLATE_LIST, PARAMETERS = "template_file_list.npy", "parameters.npz"
+STRUCTURE_FILE = "structure.npz"
 
 STEM_SUFFIX = {labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier", labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier"}
 
@@ -97,6 +98,14 @@ class LikelihoodFiles:
         """The completion record of one stack under one structure."""
         name = f"stack_{i_stack:06d}.json" if kind == "optimal_pose" else f"{kind}_stack_{i_stack:06d}.json"
         return self.folder_output / f"template{i_template}" / "done" / name
+
+    def origins(self, i_stack: int) -> Path:
+        """Where the images of a stack come from."""
+        return self.folder_output / "images" / f"stack_{i_stack:06d}.npz"
+
+    def structure(self, i_template: int) -> Path:
+        """What a structure is called, and its viewing directions."""
+        return self.folder_output / f"template{i_template}" / STRUCTURE_FILE
 
     def stack_numbers(self) -> list[int]:
         """Which stacks the run covers.

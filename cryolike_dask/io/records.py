@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.layout import STRUCTURE_FILE, LikelihoodFiles
 
 FORMAT = 1
 
@@ -168,8 +168,9 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
-    """Remove a record, then the outputs that it lists, looking only inside its own template folder."""
+    """Remove a record, what is said of its structure, and the outputs that it lists, in its own template folder."""
     path.unlink(missing_ok=True)
+    (path.parent.parent / STRUCTURE_FILE).unlink(missing_ok=True)
     names = {str(output.get("file")) for output in _listed_outputs(record).values()}
     for file in path.parent.parent.glob("*/*.pt"):
         if file.name in names:

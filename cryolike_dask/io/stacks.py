@@ -29,7 +29,7 @@ STACK_OPTIONAL = (
     *io_parameters.OPTIONAL,
     *("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"),
     *("ctfBfactor", "ctfScalefactor", "stack_start", "stack_end"),
-    *("frame", "originX", "originY", "randomSubset", "micrograph", "opticsGroup"),
+    *("frame", "originX", "originY", "randomSubset", "micrograph", "opticsGroup", "trueStructure"),
 )
 OPTICS_KEYS = {
     "defocusU": "defocus_u_angstrom",

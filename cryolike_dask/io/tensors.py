@@ -92,6 +92,27 @@ def open_tensor(path: str | Path, *, n_dims: int | None = None, dtypes: tuple[st
     return TensorFile(str(path.absolute()), tuple(tensor.shape), dtype, status.st_size, status.st_mtime_ns)
 
 
+def load_vector(path: str | Path, n: int | None = None) -> NDArray[Any]:
+    """Read one variable of the images of a stack, (image,), into memory.
+
+    Parameters
+    ----------
+    path : path
+    n : int, optional
+        How many values it must hold.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing, damaged, or holds something else.
+    """
+    values: NDArray[Any] = _load(path).clone().numpy()
+    if values.ndim != 1 or (n is not None and len(values) != n):
+        wanted = "one value per image" if n is None else f"the {n} images of its stack"
+        raise InputFileError(f"has shape {values.shape}, not {wanted}", source=path, remedy=REMEDY)
+    return values
+
+
 def save_tensor(path: str | Path, values: NDArray[Any]) -> None:
     """Write an array as a plain tensor, atomically; it loads with `torch.load(weights_only=True)`."""
     import torch

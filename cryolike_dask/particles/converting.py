@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from distributed import Client
-from numpy.typing import NDArray
 
 from cryolike_dask import __version__
 from cryolike_dask.conventions import ConventionsName
@@ -24,6 +22,7 @@ from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.particles.opening import PathOrPaths, open_particles
+from cryolike_dask.particles.provenance import provenance
 from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.transform import scaled
 from cryolike_dask.stacks import ImageStack
@@ -200,22 +199,3 @@ def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:
     write_image_stack(job.outputs["images"], values, stack.optics, parameters, entries)
     write_record(job, {"version": __version__})
     return len(stack)
-
-
-def provenance(source: ParticleImages) -> dict[str, Any]:
-    """Where each image of a stack comes from and what was recorded of it, as entries of its `.npz`."""
-    table = source.table
-    angles: list[NDArray[Any] | None] = [None] * 3 if table.angles_radian is None else list(table.angles_radian.T)
-    origins: list[NDArray[Any] | None] = [None] * 2 if table.origin_angstrom is None else list(table.origin_angstrom.T)
-    return {
-        **dict(zip(("angleRotation", "angleTilt", "anglePsi"), angles, strict=True)),
-        **dict(zip(("originX", "originY"), origins, strict=True)),
-        "recentered": source.preparation.recenter,
-        "files": np.array(table.image_files)[table.file_number],
-        "idxs": table.image_index,
-        "metadataFile": np.array(table.metadata_files)[table.metadata_number],
-        "metadataRow": table.metadata_row,
-        "randomSubset": table.random_subset,
-        "micrograph": table.micrograph,
-        "opticsGroup": table.optics_group,
-    }

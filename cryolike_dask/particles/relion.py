@@ -41,6 +41,9 @@ NOT_APPLIED = {
 }
 """Columns that are not applied, and the value at which there is nothing to apply."""
 
+TRUE_STRUCTURE = "cryolikeStructure"
+"""Column that `simulate_particles` writes: the name of the structure that a particle shows."""
+
 SAME_PIXEL_SIZE = 1e-3
 """Relative. Two sources of the pixel size that are further apart contradict each other."""
 
@@ -91,6 +94,7 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
         random_subset=columns.integer("rlnRandomSubset"),
         micrograph=columns.particles.get("rlnMicrographName"),
         optics_group=columns.integer("rlnOpticsGroup"),
+        true_structure=columns.particles.get(TRUE_STRUCTURE),
     )
 
 

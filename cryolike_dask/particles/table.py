@@ -49,6 +49,8 @@ class ParticleTable:
     micrograph : (image,) str or None
     optics_group : (image,) int64 or None
         As numbered by its own metadata file.
+    true_structure : (image,) str or None
+        Of particles that `simulate_particles` made.
     """
 
     optics: NDArray[np.void]
@@ -66,6 +68,7 @@ class ParticleTable:
     random_subset: NDArray[np.int64] | None = None
     micrograph: NDArray[np.str_] | None = None
     optics_group: NDArray[np.int64] | None = None
+    true_structure: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.optics)

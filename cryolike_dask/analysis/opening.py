@@ -1,0 +1,302 @@
+"""All results below an output folder as one lazy Dataset, each image with where it comes from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cryolike_dask import labels
+from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.archives import read_archive
+from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.records import read_record
+from cryolike_dask.io.tensors import load_displacements, load_vector
+from cryolike_dask.origins import OPTIONAL
+
+DIMS = (labels.STRUCTURE, labels.IMAGE)
+VALUES_PER_CHUNK = 2**16
+"""Files of several structures are read by one task: Dask takes as long for a task as it takes to read a file."""
+LOOKED_UP = {labels.OPTIMAL_AZIMUTH: 0, labels.OPTIMAL_POLAR: 1}
+"""Rows of `Views`."""
+TEXT = {
+    labels.IMAGE_FILE: "files",
+    labels.METADATA_FILE: "metadataFile",
+    labels.MICROGRAPH: "micrograph",
+    labels.TRUE_STRUCTURE: "trueStructure",
+}
+WHOLE = {
+    labels.IMAGE_INDEX: "idxs",
+    labels.METADATA_ROW: "metadataRow",
+    labels.OPTICS_GROUP: "opticsGroup",
+    labels.RANDOM_SUBSET: "randomSubset",
+}
+REAL = {
+    labels.RECORDED_ROT: "angleRotation",
+    labels.RECORDED_TILT: "angleTilt",
+    labels.RECORDED_PSI: "anglePsi",
+    labels.RECORDED_ORIGIN_X: "originX",
+    labels.RECORDED_ORIGIN_Y: "originY",
+}
+ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
+
+logger = logging.getLogger("cryolike_dask")
+
+Views = NDArray[np.float64]
+Entries = dict[str, NDArray[Any] | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Which results there are.
+
+    Attributes
+    ----------
+    files : LikelihoodFiles
+    structures, stacks : tuple of int
+        Their numbers.
+    sizes : tuple of int
+        Images of each stack.
+    there : dict of variable name to bool array, (structure, stack)
+    views : tuple of array, (2, template), or None
+        Azimuth and polar angle of each structure's viewing directions.
+    dtype : str
+        Of real values.
+    """
+
+    files: LikelihoodFiles
+    structures: tuple[int, ...]
+    stacks: tuple[int, ...]
+    sizes: tuple[int, ...]
+    there: dict[str, NDArray[np.bool_]]
+    views: tuple[Views | None, ...]
+    dtype: str
+
+    def read(self, variable: str, i: int, k: int) -> NDArray[Any]:
+        """One variable of one stack under one structure; positions, not numbers."""
+        source = labels.OPTIMAL_TEMPLATE if variable in LOOKED_UP else variable
+        if not self.there[source][i, k]:
+            return np.full(self.sizes[k], -1 if variable == labels.OPTIMAL_TEMPLATE else np.nan)
+        path = self.files.output(self.structures[i], source, OPTIMAL_POSE_FILES[source], self.stacks[k])
+        values = load_vector(path, self.sizes[k])
+        if variable not in LOOKED_UP:
+            return values
+        views = self.views[i]
+        if views is None or values.min() < 0 or values.max() >= views.shape[1]:
+            return np.full(self.sizes[k], np.nan)
+        angles: NDArray[Any] = views[LOOKED_UP[variable]][values]
+        return angles
+
+
+def open_results(folder_output: str | Path) -> xr.Dataset:
+    """Open all optimal poses and likelihoods of an output folder, lazily, with where each image comes from.
+
+    Select with `results.sel(structure="open")`, and where they are recorded `results.sel(micrograph=...)` and
+    `results.sel(optics_group=...)`. `results.to_zarr(path)`, `results.to_netcdf(path)` keep all of it.
+
+    Parameters
+    ----------
+    folder_output : path
+        Of `run_likelihood_optimal_pose`, of a run that is not finished, or of CryoLike.
+
+    Returns
+    -------
+    xarray.Dataset
+        Dims (structure, image): the variables of `compute_optimal_pose`, and the direction of the best view,
+        optimal_azimuth and optimal_polar (radian). Where there is no result yet values are NaN, optimal_template -1.
+        Coordinates of each image: its stack and position there, image file and position there, metadata file and row,
+        and what was recorded of micrograph, optics group, half-set and pose; true_structure of simulated particles.
+
+    Raises
+    ------
+    InputFileError
+        If the folder holds no results.
+    """
+    files = LikelihoodFiles(None, None, Path(folder_output).absolute(), i_template="all")
+    numbers = sorted(_structures(files.folder_output))
+    there = {i: found for i in numbers if any((found := _stacks(files, i)).values())}
+    numbers = list(there)
+    stacks = sorted({k for of_variable in there.values() for found in of_variable.values() for k in found})
+    if not stacks:
+        raise InputFileError("holds no results", source=folder_output, remedy="Give the output folder of a run.")
+    about = [_entries(files.structure(i)) for i in numbers]
+    origins = [_entries(files.origins(k)) for k in stacks]
+    record = _any_record(files, there)
+    stored = Stored(
+        files,
+        tuple(numbers),
+        tuple(stacks),
+        tuple(_size(files, k, entries, there) for k, entries in zip(stacks, origins, strict=True)),
+        {v: np.array([[k in there[i][v] for k in stacks] for i in numbers]) for v in OPTIMAL_POSE_FILES},
+        _views(about),
+        "float64" if record.get("precision") != "single" else "float32",
+    )
+    missing = int((~stored.there[labels.CROSS_CORRELATION]).sum())
+    if missing:
+        logger.warning("%s: %d of %d stacks have no results yet: NaN", folder_output, missing, missing + _done(stored))
+    coords = {**_of_images(stored, origins), labels.STRUCTURE: np.array(_names(numbers, about, files, there), object)}
+    data = {v: (DIMS, _lazy(stored, v), labels.ATTRIBUTES[v]) for v in (*OPTIMAL_POSE_FILES, *LOOKED_UP)}
+    results = xr.Dataset(data, coords=coords, attrs=_attributes(files, record, about, origins))
+    for name in {labels.MICROGRAPH, labels.OPTICS_GROUP} & {*coords}:
+        results = results.set_xindex(name)
+    return results
+
+
+def _done(stored: Stored) -> int:
+    return int(stored.there[labels.CROSS_CORRELATION].sum())
+
+
+def _structures(folder: Path) -> list[int]:
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise InputFileError(f"cannot be read: {error.strerror}", source=folder) from error
+    return [int(name.removeprefix("template")) for name in names if re.fullmatch(r"template\d{1,9}", name)]
+
+
+def _stacks(files: LikelihoodFiles, i: int) -> dict[str, set[int]]:
+    """The stacks of which each variable of a structure is there."""
+    listed: dict[Path, set[str]] = {}
+    found = {}
+    for variable, folder in OPTIMAL_POSE_FILES.items():
+        first = files.output(i, variable, folder, 0)
+        if first.parent not in listed:
+            listed[first.parent] = set(os.listdir(first.parent)) if first.parent.is_dir() else set()
+        stem = first.name.removesuffix("000000.pt")
+        here = (n for n in listed[first.parent] if n.startswith(stem) and re.fullmatch(r"\d{6}\.pt", n[len(stem) :]))
+        found[variable] = {int(name[len(stem) : -3]) for name in here}
+    return found
+
+
+def _entries(path: Path) -> Entries:
+    return read_archive(path, optional=OPTIONAL) if path.is_file() else {}
+
+
+def _any_record(files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]) -> dict[str, Any]:
+    for i, of_variable in there.items():
+        for k in sorted(of_variable[labels.CROSS_CORRELATION]):
+            record = read_record(files.record(i, k, "optimal_pose"))
+            if record is not None:
+                return record
+    return {}
+
+
+def _size(files: LikelihoodFiles, k: int, origins: Entries, there: dict[int, dict[str, set[int]]]) -> int:
+    if origins.get("n_images") is not None:
+        return int(origins["n_images"])  # type: ignore[arg-type]
+    i, v = next((i, v) for i, of_variable in there.items() for v, found in of_variable.items() if k in found)
+    return len(load_vector(files.output(i, v, OPTIMAL_POSE_FILES[v], k)))
+
+
+def _views(about: list[Entries]) -> tuple[Views | None, ...]:
+    """Structures that are seen from the same directions share them."""
+    shared: dict[bytes, Views] = {}
+    views: list[Views | None] = []
+    for entries in about:
+        azimuth, polar = entries.get("azimuth"), entries.get("polar")
+        if azimuth is None or polar is None:
+            views.append(None)
+            continue
+        table = np.stack([azimuth, polar])
+        views.append(shared.setdefault(table.tobytes(), table))
+    return tuple(views)
+
+
+def _names(
+    numbers: list[int], about: list[Entries], files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]
+) -> list[str]:
+    names = []
+    for i, entries in zip(numbers, about, strict=True):
+        name = entries.get("structure")
+        if name is None:
+            name = _any_record(files, {i: there[i]}).get("structure", f"template{i}")
+        names.append(str(name))
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} (template{i})" for i, name in zip(numbers, names, strict=True)]
+
+
+def _of_images(stored: Stored, origins: list[Entries]) -> dict[str, Any]:
+    """Coordinates along image; what no stack says is left out, what some do not say is "", -1 or NaN."""
+    sizes = stored.sizes
+    coords: dict[str, Any] = {
+        labels.IMAGE: np.arange(sum(sizes)),
+        labels.STACK: np.repeat(stored.stacks, sizes),
+        labels.IMAGE_IN_STACK: np.concatenate([np.arange(n) for n in sizes]),
+    }
+    for keys, unknown in ((TEXT, ""), (WHOLE, -1), (REAL, np.nan)):
+        for name, key in keys.items():
+            parts = [entries.get(key) for entries in origins]
+            if name in ALWAYS or any(part is not None for part in parts):
+                filled = [np.full(n, unknown) if p is None else p for p, n in zip(parts, sizes, strict=True)]
+                joined = [_shared(part) for part in filled] if keys is TEXT else filled
+                coords[name] = np.concatenate(joined)
+    return {
+        name: values if name == labels.IMAGE else (labels.IMAGE, values, labels.ATTRIBUTES[name])
+        for name, values in coords.items()
+    }
+
+
+def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:
+    """Text whose equal values are one object: paths are long, and many images share each."""
+    distinct, which = np.unique(text, return_inverse=True)
+    shared: NDArray[np.object_] = distinct.astype(object)[which]
+    return shared
+
+
+def _lazy(stored: Stored, variable: str) -> da.Array:
+    n = len(stored.structures)
+    step = max(1, VALUES_PER_CHUNK // max(stored.sizes))
+    dtype = "int64" if variable == labels.OPTIMAL_TEMPLATE else "float64" if variable in LOOKED_UP else stored.dtype
+    return da.map_blocks(
+        _block,
+        chunks=(tuple(min(step, n - start) for start in range(0, n, step)), stored.sizes),
+        dtype=dtype,
+        meta=np.empty((0, 0), dtype),
+        name=f"read-{variable}-{uuid4().hex}",  # files may be others when the same folder is opened again
+        stored=stored,
+        variable=variable,
+        step=step,
+        real=dtype,
+    )
+
+
+def _block(stored: Stored, variable: str, step: int, real: str, block_id: tuple[int, int]) -> NDArray[Any]:
+    """One variable of some structures and one stack."""
+    start, k = block_id[0] * step, block_id[1]
+    rows = range(start, min(start + step, len(stored.structures)))
+    return np.stack([stored.read(variable, i, k) for i in rows]).astype(real, copy=False)
+
+
+def _attributes(
+    files: LikelihoodFiles, record: dict[str, Any], about: list[Entries], origins: list[Entries]
+) -> dict[str, Any]:
+    """What all results share, as plain values."""
+    settings = record.get("settings", {})
+    said = {**settings.get("search", {}), **settings.get("parameters", {})}
+    said |= {name: record.get(name, "unknown") for name in ("precision", "version", "device")}
+    said["conventions"] = settings.get("conventions", "unknown")
+    said["frame"] = _common(origins, "frame", "transposed")  # CryoLike's folders do not say
+    said["template_conventions"] = _common(about, "conventions", "unknown")
+    said["template_source"] = _common(about, "source", "unknown")
+    said["folder"] = str(files.folder_output)
+    said["folder_templates"], said["folder_particles"] = _common(about, "folder", ""), _common(origins, "folder", "")
+    if files.displacements.is_file():
+        x, y = load_displacements(files.displacements)
+        said |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
+    return {name: value for name, value in said.items() if value is not None and name != "sha256"}
+
+
+def _common(described: list[Entries], key: str, otherwise: str) -> str:
+    """What all say alike."""
+    values = {str(entries.get(key, otherwise)) for entries in described}
+    return values.pop() if len(values) == 1 else otherwise

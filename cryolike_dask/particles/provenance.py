@@ -1,0 +1,78 @@
+"""Where each image of a stack comes from, and what was recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.io.archives import read_archive
+from cryolike_dask.io.sources import ArraySource, Files, Subset
+from cryolike_dask.io.stacks import STACK_OPTIONAL
+from cryolike_dask.particles.images import ParticleImages
+
+PER_IMAGE = (
+    *("angleRotation", "angleTilt", "anglePsi", "originX", "originY", "files", "idxs"),
+    *("metadataFile", "metadataRow", "randomSubset", "micrograph", "opticsGroup", "trueStructure"),
+)
+"""Entries of the `.npz` of an image stack that say it of each image; each may be missing."""
+
+
+def provenance(source: ParticleImages) -> dict[str, Any]:
+    """Say it of particles that are read from their own files, as entries of the `.npz` of a stack."""
+    table = source.table
+    angles: list[NDArray[Any] | None] = [None] * 3 if table.angles_radian is None else list(table.angles_radian.T)
+    origins: list[NDArray[Any] | None] = [None] * 2 if table.origin_angstrom is None else list(table.origin_angstrom.T)
+    return {
+        **dict(zip(("angleRotation", "angleTilt", "anglePsi"), angles, strict=True)),
+        **dict(zip(("originX", "originY"), origins, strict=True)),
+        "recentered": source.preparation.recenter,
+        "files": np.array(table.image_files)[table.file_number],
+        "idxs": table.image_index,
+        "metadataFile": np.array(table.metadata_files)[table.metadata_number],
+        "metadataRow": table.metadata_row,
+        "randomSubset": table.random_subset,
+        "micrograph": table.micrograph,
+        "opticsGroup": table.optics_group,
+        "trueStructure": table.true_structure,
+    }
+
+
+def origins_of(source: ArraySource) -> dict[str, Any]:
+    """Say it of any images, as far as it is known: the entries `PER_IMAGE` and `recentered`."""
+    if isinstance(source, ParticleImages):
+        return {key: value for key, value in provenance(source).items() if value is not None}
+    if isinstance(source, Subset):
+        whole = origins_of(source.source)
+        return {key: value if key == "recentered" else value[source.rows] for key, value in whole.items()}
+    if not isinstance(source, Files):
+        return {}
+    known = [_of_file(Path(part.path), part.shape[0]) for part in source.parts]
+    common = {key for key in known[0] if all(key in entries for entries in known)}
+    joined = {key: np.concatenate([entries[key] for entries in known]) for key in common & {*PER_IMAGE}}
+    return {**joined, "recentered": any(bool(entries.get("recentered")) for entries in known)}
+
+
+def _of_file(path: Path, n_images: int) -> dict[str, Any]:
+    """What the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and which of them are its own."""
+    metadata = path.with_suffix(".npz")
+    entries = read_archive(metadata, optional=(*STACK_OPTIONAL, *PER_IMAGE)) if metadata.is_file() else {}
+    found: dict[str, Any] = {}
+    for key in PER_IMAGE:
+        value = _own(entries.get(key), entries, n_images)
+        if value is not None:
+            found[key] = value
+    recentered = entries.get("recentered")
+    return {**found, "recentered": recentered is not None and bool(recentered.any())}
+
+
+def _own(value: NDArray[Any] | None, entries: Mapping[str, Any], n_images: int) -> NDArray[Any] | None:
+    if value is None or value.ndim != 1 or not value.size:
+        return None
+    start, stop = entries.get("stack_start"), entries.get("stack_end")
+    if len(value) != n_images and start is not None and stop is not None:
+        value = value[int(start) : int(stop)]
+    return value if len(value) == n_images else None
