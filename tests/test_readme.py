@@ -46,9 +46,13 @@ def test_commands_run(tmp_path, demo):
     assert "256 images" in done.stdout
     assert len(list(folder.glob("my-likelihood/template?/done/stack_*.json"))) == 8
     pictures = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
-    assert pictures == {
-        "my-particles/particles.png",
-    }
+    assert pictures == {"my-particles/particles.png"}
+    done = subprocess.run(
+        [sys.executable, "-c", block("results")], cwd=folder, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d\d% of 256 images prefer the open structure", done.stdout)
+    assert (folder / "results.zarr").is_dir()
 
 
 def test_python_example_runs(tmp_path, demo):
