@@ -29,6 +29,9 @@ RECORDED_PSI = "recorded_psi"
 RECORDED_ORIGIN_X = "recorded_origin_x"
 RECORDED_ORIGIN_Y = "recorded_origin_y"
 TRUE_STRUCTURE = "true_structure"
+RECENTERED = "recentered"
+TEMPLATE_SOURCE = "template_source"
+TEMPLATE_CONVENTIONS = "template_conventions"
 
 CROSS_CORRELATION = "cross_correlation"
 OPTIMAL_TEMPLATE = "optimal_template"
@@ -57,6 +60,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     RECORDED_PSI: {"long_name": "recorded psi, as RELION defines it", "units": "radian"},
     RECORDED_ORIGIN_X: {"long_name": "recorded origin along x, as RELION defines it", "units": "angstrom"},
     RECORDED_ORIGIN_Y: {"long_name": "recorded origin along y, as RELION defines it", "units": "angstrom"},
+    RECENTERED: {"long_name": "was moved by its recorded origin before it was compared"},
+    TEMPLATE_SOURCE: {"long_name": "what templates were made from: atoms, a map, or unknown"},
+    TEMPLATE_CONVENTIONS: {"long_name": "conventions that templates were made under"},
     TRUE_STRUCTURE: {"long_name": "structure that the particle was simulated from"},
     DISPLACEMENT_X: {"long_name": "displacement of the template along x", "units": "angstrom"},
     DISPLACEMENT_Y: {"long_name": "displacement of the template along y", "units": "angstrom"},

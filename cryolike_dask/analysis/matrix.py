@@ -90,7 +90,7 @@ def structure_probability(results: xr.Dataset, shares: Sequence[float] | None = 
         )
     relative = xr.apply_ufunc(np.exp, values - values.max(labels.STRUCTURE), dask="allowed")
     odds = relative * xr.DataArray(given, dims=labels.STRUCTURE)
-    probability = odds / odds.sum(labels.STRUCTURE, skipna=False)
+    probability: xr.DataArray = odds / odds.sum(labels.STRUCTURE, skipna=False)
     return probability.rename("structure_probability").assign_attrs(
         long_name="probability of the structure, given the image", units="1"
     )

@@ -48,6 +48,7 @@ REAL = {
     labels.RECORDED_ORIGIN_X: "originX",
     labels.RECORDED_ORIGIN_Y: "originY",
 }
+OF_STRUCTURE = {labels.TEMPLATE_SOURCE: "source", labels.TEMPLATE_CONVENTIONS: "conventions"}
 ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
 
 logger = logging.getLogger("cryolike_dask")
@@ -144,7 +145,11 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     missing = int((~stored.there[labels.CROSS_CORRELATION]).sum())
     if missing:
         logger.warning("%s: %d of %d stacks have no results yet: NaN", folder_output, missing, missing + _done(stored))
-    coords = {**_of_images(stored, origins), labels.STRUCTURE: np.array(_names(numbers, about, files, there), object)}
+    coords = {
+        **_of_images(stored, origins),
+        **{name: _of_structures(about, name, key) for name, key in OF_STRUCTURE.items()},
+        labels.STRUCTURE: np.array(_names(numbers, about, files, there), object),
+    }
     data = {v: (DIMS, _lazy(stored, v), labels.ATTRIBUTES[v]) for v in (*OPTIMAL_POSE_FILES, *LOOKED_UP)}
     results = xr.Dataset(data, coords=coords, attrs=_attributes(files, record, about, origins))
     for name in {labels.MICROGRAPH, labels.OPTICS_GROUP} & {*coords}:
@@ -240,10 +245,17 @@ def _of_images(stored: Stored, origins: list[Entries]) -> dict[str, Any]:
                 filled = [np.full(n, unknown) if p is None else p for p, n in zip(parts, sizes, strict=True)]
                 joined = [_shared(part) for part in filled] if keys is TEXT else filled
                 coords[name] = np.concatenate(joined)
+    moved = [entries.get(labels.RECENTERED) for entries in origins]
+    coords[labels.RECENTERED] = np.repeat([m is not None and bool(m) for m in moved], sizes)
     return {
         name: values if name == labels.IMAGE else (labels.IMAGE, values, labels.ATTRIBUTES[name])
         for name, values in coords.items()
     }
+
+
+def _of_structures(about: list[Entries], name: str, key: str) -> tuple[str, NDArray[np.object_], dict[str, str]]:
+    said = [str(entries.get(key, "unknown")) for entries in about]
+    return labels.STRUCTURE, np.array(said, object), labels.ATTRIBUTES[name]
 
 
 def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:
@@ -285,7 +297,14 @@ def _attributes(
     said = {**settings.get("search", {}), **settings.get("parameters", {})}
     said |= {name: record.get(name, "unknown") for name in ("precision", "version", "device")}
     said["conventions"] = settings.get("conventions", "unknown")
-    said["frame"] = _common(origins, "frame", "transposed")  # CryoLike's folders do not say
+    frames = {str(entries.get("frame", "transposed")) for entries in origins}  # CryoLike's folders do not say
+    if len(frames) > 1:
+        raise InputFileError(
+            "holds results of stacks in different frames",
+            source=files.folder_output,
+            remedy="Compute stacks that CryoLike made, and others, in folders of their own.",
+        )
+    said["frame"] = frames.pop()
     said["template_conventions"] = _common(about, "conventions", "unknown")
     said["template_source"] = _common(about, "source", "unknown")
     said["folder"] = str(files.folder_output)

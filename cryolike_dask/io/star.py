@@ -62,13 +62,16 @@ def read_star(path: str | Path) -> list[StarBlock]:
     return reader.blocks
 
 
-def write_star(path: str | Path, blocks: Mapping[str, Mapping[str, ArrayLike]]) -> None:
+def write_star(path: str | Path, blocks: Mapping[str, Mapping[str, ArrayLike]], version: int | None = 30001) -> None:
     """Write tables as RELION 3.1 does, atomically.
 
     Parameters
     ----------
     blocks : dict
         Columns by block name and by label without its underscore; one value per row. Numbers get 12 digits.
+
+    version : int, optional
+        RELION's of the format; None: not said, as before RELION 3.1.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def write_star(path: str | Path, blocks: Mapping[str, Mapping[str, ArrayLike]]) 
     """
     with replacing(path) as file:
         for name, columns in blocks.items():
-            file.write("\n".join(_table_lines(name, columns)).encode())
+            file.write("\n".join(_table_lines(name, columns, version)).encode())
 
 
 class _Reader:
@@ -168,12 +171,12 @@ def _lines(path: Path) -> Iterator[str]:
     yield from text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _table_lines(name: str, columns: Mapping[str, ArrayLike]) -> Iterable[str]:
+def _table_lines(name: str, columns: Mapping[str, ArrayLike], version: int | None) -> Iterable[str]:
     arrays = {label: np.atleast_1d(np.asarray(values)) for label, values in columns.items()}
     lengths = {label: array.shape for label, array in arrays.items()}
     if len(set(lengths.values())) > 1 or any(len(shape) > 1 for shape in lengths.values()):
         raise InputError(f"block data_{name}: columns of different shapes, {lengths}")
-    yield from ("", "# version 30001", "", f"data_{name}", "", "loop_")
+    yield from ("", *([] if version is None else [f"# version {version}", ""]), f"data_{name}", "", "loop_")
     yield from (f"_{label} #{number}" for number, label in enumerate(arrays, start=1))
     texts = [_texts(label, array) for label, array in arrays.items()]
     yield from (" ".join(row) for row in zip(*texts, strict=True))

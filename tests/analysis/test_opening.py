@@ -11,7 +11,7 @@ import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.archives import read_archive
+from cryolike_dask.io.archives import read_archive, write_archive
 from cryolike_dask.origins import OPTIONAL
 from tests.conftest import Builder
 
@@ -191,3 +191,11 @@ def test_damaged_and_missing_results_are_named(folder, tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(InputFileError, match="cannot be read as a plain tensor"):
         cld.open_results(folder / "out").cross_correlation.load()
+
+
+def test_stacks_in_different_frames_are_refused(folder):
+    path = configured(folder).origins(1)
+    entries = {key: value for key, value in read_archive(path, optional=OPTIONAL).items() if key != "frame"}
+    write_archive(path, {**entries, "frame": "transposed"})
+    with pytest.raises(InputFileError, match="stacks in different frames"):
+        cld.open_results(folder / "out")
