@@ -5,12 +5,31 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cryolike_dask.analysis.cryosparc_export import export_cryosparc as export_cryosparc
     from cryolike_dask.analysis.matrix import log_likelihood_ratio as log_likelihood_ratio
     from cryolike_dask.analysis.matrix import structure_probability as structure_probability
     from cryolike_dask.analysis.matrix import write_likelihood_matrix as write_likelihood_matrix
     from cryolike_dask.analysis.matrix import write_reweighting_inputs as write_reweighting_inputs
     from cryolike_dask.analysis.opening import open_results as open_results
+    from cryolike_dask.analysis.particles_plots import plot_matches as plot_matches
+    from cryolike_dask.analysis.plots import plot_block_times as plot_block_times
+    from cryolike_dask.analysis.plots import plot_cross_correlation as plot_cross_correlation
+    from cryolike_dask.analysis.plots import plot_direction_errors as plot_direction_errors
+    from cryolike_dask.analysis.plots import plot_displacements as plot_displacements
+    from cryolike_dask.analysis.plots import plot_inplane_rotations as plot_inplane_rotations
+    from cryolike_dask.analysis.plots import plot_viewing_directions as plot_viewing_directions
+    from cryolike_dask.analysis.report import write_report as write_report
+    from cryolike_dask.analysis.star_export import export_star as export_star
+    from cryolike_dask.analysis.star_export import export_star_subsets as export_star_subsets
+    from cryolike_dask.analysis.structure_plots import plot_assignment as plot_assignment
+    from cryolike_dask.analysis.structure_plots import plot_calibration as plot_calibration
+    from cryolike_dask.analysis.structure_plots import plot_confusion as plot_confusion
+    from cryolike_dask.analysis.structure_plots import plot_log_likelihood_ratio as plot_log_likelihood_ratio
     from cryolike_dask.cluster import local_cluster as local_cluster
+    from cryolike_dask.config.model import RunConfig as RunConfig
+    from cryolike_dask.config.reading import config_schema as config_schema
+    from cryolike_dask.config.reading import read_config as read_config
+    from cryolike_dask.config.running import run_config as run_config
     from cryolike_dask.connecting import connect as connect
     from cryolike_dask.costs import LikelihoodPlan as LikelihoodPlan
     from cryolike_dask.costs import plan_likelihood as plan_likelihood
@@ -61,6 +80,27 @@ if TYPE_CHECKING:
 __version__ = version("cryolike_dask")
 
 _HOMES = {
+    "analysis.cryosparc_export": ["export_cryosparc"],
+    "analysis.particles_plots": ["plot_matches"],
+    "analysis.plots": [
+        "plot_block_times",
+        "plot_cross_correlation",
+        "plot_direction_errors",
+        "plot_displacements",
+        "plot_inplane_rotations",
+        "plot_viewing_directions",
+    ],
+    "analysis.report": ["write_report"],
+    "analysis.star_export": ["export_star", "export_star_subsets"],
+    "analysis.structure_plots": [
+        "plot_assignment",
+        "plot_calibration",
+        "plot_confusion",
+        "plot_log_likelihood_ratio",
+    ],
+    "config.model": ["RunConfig"],
+    "config.reading": ["config_schema", "read_config"],
+    "config.running": ["run_config"],
     "analysis.matrix": [
         "log_likelihood_ratio",
         "structure_probability",

@@ -55,6 +55,22 @@ def test_commands_run(tmp_path, demo):
     assert (folder / "results.zarr").is_dir()
 
 
+def test_one_run_in_one_file(tmp_path, demo):
+    for name in ("structures", "relion"):
+        shutil.copytree(demo / name, tmp_path / "cryolike-dask-demo" / name)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euc", block("run")], cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "cryolike-dask-demo").glob("*/template?/done/stack_*.json"))) >= 2
+    exported = [sys.executable, "-m", "cryolike_dask", "export", "results", "--star", "relion/assigned.star"]
+    folder = tmp_path / "cryolike-dask-demo"
+    done = subprocess.run(exported, cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "256 particles: relion/assigned.star" in done.stdout
+
+
 def test_python_example_runs(tmp_path, demo):
     for name in ("structures", "relion"):
         shutil.copytree(demo / name, tmp_path / name)

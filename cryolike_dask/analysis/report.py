@@ -1,0 +1,169 @@
+"""The report of a run: one page for a browser, that needs nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cryolike_dask import labels
+from cryolike_dask.analysis import findings, report_sections, summaries
+from cryolike_dask.analysis.findings import Blocks, Finding
+from cryolike_dask.analysis.opening import open_results
+from cryolike_dask.analysis.report_sections import Section
+from cryolike_dask.analysis.summaries import summarise_results
+from cryolike_dask.errors import InputError, InputFileError, OutputError, number
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.stacks import ImageStack, TemplateStack
+
+REPORT = "report.html"
+PAGE = "report.html"
+"""The page without its content, beside this file."""
+OURS = b'<meta name="generator" content="cryolike_dask report">'
+START_BYTES = 512
+MOST_EXAMPLES = 12
+
+logger = logging.getLogger("cryolike_dask")
+
+
+def write_report(
+    results: str | Path | xr.Dataset,
+    path: str | Path | None = None,
+    *,
+    templates: str | Path | TemplateStack | Sequence[TemplateStack] | None = None,
+    particles: str | Path | ImageStack | Sequence[ImageStack] | None = None,
+    parameters: str | Path | ImageParameters | None = None,
+    n_examples: int = 4,
+    overwrite: bool = False,
+) -> Path:
+    """Write what results say as one page for a browser: figures, warnings, what was run.
+
+    The page holds its figures, and asks nothing of the network. Warnings are logged too.
+
+    Parameters
+    ----------
+    results : path or xarray.Dataset
+        The output folder of a run, finished or not, or what `open_results` gives.
+    path : path, optional
+        Of the page; default: `report.html` in the output folder.
+    templates, particles : path, stack or several stacks, optional
+        As they were given to the run, to show particles beside their projections; default: the folders that the
+        results name. If they cannot be read, the page says so.
+    parameters : path or ImageParameters, optional
+        Default: `parameters.npz` in the folder of templates.
+    n_examples : int
+        How many of the best, and of the worst, fitting particles to show; 0: none.
+    overwrite : bool
+        Replace a file that is not such a page. A page is always replaced.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    InputError, InputFileError
+        If there are no results, or an argument cannot be used.
+    OutputError
+        If there is another file, or the page cannot be written.
+    """
+    n = number("n_examples", n_examples, whole=True, at_least=0)
+    if n > MOST_EXAMPLES:
+        raise InputError(f"n_examples={n} do not fit side by side", remedy=f"Take at most {MOST_EXAMPLES}.")
+    opened = results if isinstance(results, xr.Dataset) else open_results(results)
+    page = _place(opened, path)
+    _refuse_others(page, overwrite)
+    summary = summarise_results(opened)
+    if (summary[summaries.BEST_STRUCTURE] == summaries.NO_STRUCTURE).all():
+        raise InputError("no image has a result", remedy="Run the likelihood first.")
+    inputs = {"templates": templates, "particles": particles, "parameters": parameters}
+    table, blocks = _blocks(opened)
+    sections = [
+        report_sections.run_section(summary, blocks),
+        report_sections.structures_section(opened, summary),
+        report_sections.truth_section(summary),
+        report_sections.correlation_section(summary),
+        report_sections.poses_section(summary),
+        report_sections.displacements_section(summary),
+        report_sections.examples_section(summary, n, inputs) if n else None,
+        report_sections.time_section(table, blocks),
+    ]
+    warnings = findings.warnings_about(summary)
+    text = _page(summary, [section for section in sections if section is not None], warnings)
+    with replacing(page) as file:
+        file.write(text.encode("utf-8", "replace"))
+    for warning in warnings:
+        logger.warning("%s", warning.text)
+    return page
+
+
+def _place(results: xr.Dataset, path: str | Path | None) -> Path:
+    if path is not None:
+        return Path(path)
+    folder = results.attrs.get("folder")
+    if not folder:
+        raise InputError("the results do not say in which folder they are", remedy="Give the path of the report.")
+    return Path(folder) / REPORT
+
+
+def _refuse_others(page: Path, overwrite: bool) -> None:
+    """Refuse to replace what is no report."""
+    if not page.exists():
+        return
+    if page.is_dir():
+        raise OutputError("is a folder", source=page, remedy="Give the path of a file, such as report.html.")
+    if not overwrite:
+        with open(page, "rb") as file:
+            if OURS not in file.read(START_BYTES):
+                raise OutputError(
+                    "is there already, and is no report",
+                    source=page,
+                    remedy="Give another path, or pass overwrite=True (--overwrite).",
+                )
+
+
+def _blocks(results: xr.Dataset) -> tuple[Path | None, Blocks | None]:
+    """The table of blocks, where there is one that can be read."""
+    folder = results.attrs.get("folder")
+    path = LikelihoodFiles(None, None, Path(folder)).block_table if folder else None
+    if path is None or not path.is_file():
+        return None, None
+    try:
+        return path, findings.read_blocks(path)
+    except InputFileError as error:
+        logger.warning("%s", error)
+        return None, None
+
+
+def _page(summary: xr.Dataset, sections: list[Section], warnings: list[Finding]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    n_done = int((summary[summaries.BEST_STRUCTURE] != summaries.NO_STRUCTURE).sum())
+    n_structures, folder = summary.sizes[labels.STRUCTURE], Path(str(summary.attrs.get("folder", "")))
+    name = "/".join(folder.parts[-2:])
+    now, ours = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}", version("cryolike_dask")
+    values: dict[str, Any] = {
+        "title": f"Report on {name}" if name else "Report on likelihoods",
+        "subtitle": f"{n_done:,} images compared with {n_structures:,} structure{'s' if n_structures > 1 else ''}",
+        "warnings": warnings,
+        "sections": sections,
+        "footer": f"Written by cryolike_dask {ours} on {now}.",
+    }
+    text: str = environment.get_template(PAGE).render(values)
+    return text

@@ -1,0 +1,83 @@
+"""Commands about the file that describes a run: an example, a check, its schema."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.errors import OutputError
+
+NAME = "run.yaml"
+
+commands = typer.Typer(
+    help="The file that describes a run: write an example, check one, show what it may say.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(commands, name="config")
+
+
+@commands.command("init")
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write, or a folder for it.")] = Path(NAME),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write an example with comments; its values fit what `demo` makes."""
+    from cryolike_dask.io.atomic import replacing
+
+    with errors_for_people():
+        path = path / NAME if path.is_dir() else path
+        if path.exists() and not force:
+            raise OutputError("is there already", source=path, remedy="Name another file, or pass --force.")
+        example = files("cryolike_dask.config").joinpath("example.yaml").read_bytes()
+        with replacing(path) as file:
+            file.write(example)
+        name = escape(str(path))
+        out.print(f"{name}: an example. Change it, then: cryolike-dask config check {name}")
+
+
+@commands.command("check")
+def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
+    """Validate a file, look whether its inputs are there, and say what it describes.
+
+    Exits with 1 if anything is wrong. `run --plan` opens all inputs besides, and says what the run will cost.
+    """
+    with errors_for_people():
+        from cryolike_dask.config.opening import describe_inputs
+        from cryolike_dask.config.reading import read_config
+
+        found = read_config(config)
+        table = Table(show_header=False, box=None)
+        for name, value in {**describe_inputs(found), **_described(found)}.items():
+            table.add_row(f"[bold]{name}[/]", escape(value))
+        out.print(f"{escape(str(config))}: nothing is wrong")
+        out.print(table)
+        out.print(f"Next: cryolike-dask run {escape(str(config))}")
+
+
+@commands.command("schema")
+def schema() -> None:
+    """Print what a file may say, as JSON Schema, for editors that complete and check YAML."""
+    import json
+
+    from cryolike_dask.config.reading import config_schema
+
+    typer.echo(json.dumps(config_schema(), indent=2))
+
+
+def _described(config: Any) -> dict[str, str]:
+    """What needs no input to be looked at."""
+    likelihood, machine = config.likelihood, config.machine
+    workers = "one worker per GPU, or per core" if machine.workers is None else f"{machine.workers} worker(s)"
+    where = machine.scheduler or machine.scheduler_file or (workers if machine.workers != 0 else "this process alone")
+    return {
+        "likelihood": f"{likelihood.kind}, conventions {likelihood.conventions}, precision {likelihood.precision}",
+        "machine": f"{where}, device {machine.device}",
+        "output": str(config.output),
+    }

@@ -1,0 +1,42 @@
+"""The command that writes the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryolike_dask.cli.app import app, errors_for_people, out
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder with results.")],
+    output: Annotated[Path | None, typer.Option(help="The file to write; default: report.html in that folder.")] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="As they were given to the run; default: where the results say they were.")
+    ] = None,
+    particles: Annotated[
+        Path | None, typer.Option(help="As they were given to the run; default: where the results say they were.")
+    ] = None,
+    parameters: Annotated[
+        Path | None, typer.Option(help="parameters.npz; default: the one in the templates folder.")
+    ] = None,
+    n_examples: Annotated[int, typer.Option(help="Best, and worst, fitting particles to show.")] = 4,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report.")] = False,
+) -> None:
+    """Write one page for a browser: what fits, in which poses, how sure, and what to beware of."""
+    with errors_for_people():
+        from cryolike_dask.analysis.report import write_report
+
+        page = write_report(
+            results,
+            output,
+            templates=templates,
+            particles=particles,
+            parameters=parameters,
+            n_examples=n_examples,
+            overwrite=overwrite,
+        )
+        out.print(str(page), markup=False, highlight=False)

@@ -1,0 +1,80 @@
+"""The command that runs what a file describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from cryolike_dask.cli.app import RESUME, app, client_for, errors_for_people, out, runs_on_workers
+from cryolike_dask.cli.plan import _client, _workers_of_a_run
+
+WHERE = ("workers", "scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "tls_key")
+
+
+@app.command("run")
+@runs_on_workers
+def run(
+    config: Annotated[Path, typer.Argument(help="A YAML file, such as `config init` writes.")],
+    skip_exist: Annotated[
+        bool | None,
+        typer.Option(help="Leave complete results of these very inputs and settings alone.", show_default=False),
+    ] = None,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(help="Replace results of another search or conventions in the output folder.", show_default=False),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the run will cost, and write nothing.")] = False,
+    **where: Any,
+) -> None:
+    """Run what a file describes: the likelihood of particles under structures.
+
+    Options take the place of what the file says; --workers, --scheduler and the like take the place of all that it says
+    of where to run.
+    """
+    with errors_for_people(RESUME):
+        from cryolike_dask.config.reading import read_config
+
+        found = read_config(config)
+        given = {"skip_exist": skip_exist, "overwrite": overwrite}
+        changed = {name: value for name, value in given.items() if value is not None}
+        if any(value is not None for value in where.values()):
+            changed |= where
+        found = found.model_copy(update={"machine": found.machine.model_copy(update=changed)})
+        _plan(found) if plan else _run(found)
+
+
+def _run(config: Any) -> None:
+    from cryolike_dask.config.opening import need_inputs
+    from cryolike_dask.config.running import COPY, run_config
+
+    need_inputs(config)
+    with client_for(**_where(config)) as client:
+        results = run_config(config, client)
+        folder = escape(str(config.output))
+        out.print(f"{results.sizes['image']} images: results are in {folder}, and what was run in {COPY} there")
+        if config.likelihood.kind == "optimal_pose":
+            out.print(f"Next: cryolike-dask report {folder}")
+
+
+def _plan(config: Any) -> None:
+    from cryolike_dask.config.opening import inputs_of
+    from cryolike_dask.costs import plan_likelihood
+
+    where, machine = _where(config), config.machine
+    passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "skip_exist", "overwrite", "device")
+    with _client(where) as client:
+        planned = plan_likelihood(
+            **inputs_of(config),
+            **{name: getattr(machine, name) for name in passed},
+            kind=config.likelihood.kind,
+            client=client,
+            n_workers=None if client is not None else _workers_of_a_run(where["workers"]),
+        )
+        out.print(escape(str(planned)))
+
+
+def _where(config: Any) -> dict[str, Any]:
+    return {name: getattr(config.machine, name) for name in WHERE}

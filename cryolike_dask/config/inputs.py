@@ -1,0 +1,207 @@
+"""Sections of a configuration about what goes in: structures, particles, and the grid that they share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from cryolike_dask.config.values import (
+    Angles,
+    Angstrom,
+    Count,
+    File,
+    Files,
+    Order,
+    PartOfNyquist,
+    Pixels,
+    Radian,
+    Radius,
+    Text,
+    Which,
+    shown,
+)
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.parameters import ImageParameters, Precision
+from cryolike_dask.io.parameters import make_parameters
+from cryolike_dask.structures.selection import selected
+
+NEEDED, UNFIT = "needed", "unfit"
+"""Kinds of errors beside pydantic's: a section lacks something; the values of a section do not fit each other."""
+
+
+class Section(BaseModel):
+    """What every section is: frozen, without room for other keys, and strict about types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+def one_of(other: str, value: Any, info: ValidationInfo, needed: str) -> Any:
+    """Refuse two sources of one thing, and none; nothing is said of a source that was refused already."""
+    if value is not None and info.data.get(other) is not None:
+        raise ValueError(f"excludes {other}={shown(info.data[other])}; leave one of them out")
+    if value is None and info.data.get(other, "refused") is None:
+        raise PydanticCustomError(NEEDED, "give {needed}", {"needed": needed})
+    return value
+
+
+def not_with(other: str, value: Any, info: ValidationInfo) -> Any:
+    """Refuse a key that would be of no effect."""
+    if value is not None and info.data.get(other) is not None:
+        raise ValueError(f"excludes {other}={shown(info.data[other])}; leave one of them out")
+    return value
+
+
+class Structures(Section):
+    """The candidate structures: templates that were made before, or files that are projected while it runs."""
+
+    templates: File | None = Field(
+        default=None, description="Folder of templates made before: with template_file_list.npy."
+    )
+    files: Files | None = Field(
+        default=None,
+        validate_default=True,
+        description="Instead of templates: PDB, mmCIF, MRC, .npy or .pt files, or folders of them; one or a list.",
+    )
+    models: Literal["first", "all"] = Field(
+        default="first", description="Of PDB and mmCIF files: their first model, or each model as a structure."
+    )
+    healpix_order: Order | None = Field(
+        default=None,
+        description="Views of structure files: HEALPix of this order. Default: the grid of the parameters.",
+    )
+    viewing_angles: File | None = Field(
+        default=None,
+        description="Views of structure files: a text file of azimuth and polar angle in degrees, and a weight.",
+    )
+    i_template: Which = Field(default="all", description="Which structures, by position from 0: one, a list, or all.")
+
+    @field_validator("files")
+    @classmethod
+    def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
+        return one_of("templates", value, info, "templates (a folder made before) or files (PDB, mmCIF, MRC)")
+
+    @field_validator("models", "healpix_order", "viewing_angles")
+    @classmethod
+    def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
+        return not_with("templates", value, info)
+
+    @field_validator("viewing_angles")
+    @classmethod
+    def _one_kind_of_views(cls, value: Any, info: ValidationInfo) -> Any:
+        return not_with("healpix_order", value, info)
+
+
+class Particles(Section):
+    """The particle images: image stacks that were made before, or STAR or .cs files that are read while it runs."""
+
+    stacks: File | None = Field(
+        default=None,
+        description="Folder of image stacks made before: with fft/particles_fourier_stack_NNNNNN.pt and .npz.",
+    )
+    metadata: Files | None = Field(
+        default=None,
+        validate_default=True,
+        description="Instead of stacks: STAR files, .cs files, or folders of cryoSPARC jobs; one or a list.",
+    )
+    images: Files | None = Field(
+        default=None, description="One MRC file for each STAR file, whose rows are its images one by one."
+    )
+    folder: File | None = Field(
+        default=None, description="Where the names of image files start. Default: found upwards from the metadata."
+    )
+    passthrough: File | None = Field(
+        default=None, description="cryoSPARC's passthrough file. Default: found beside the .cs."
+    )
+    pixel_size_angstrom: Angstrom | None = Field(
+        default=None, description="Of the stored images, angstrom, where neither metadata nor headers say it."
+    )
+    downsample: Literal["fourier", "mean", "max"] = Field(
+        default="fourier", description="How images are brought to fewer pixels: cropped in Fourier space, or by blocks."
+    )
+    invert_contrast: bool = Field(default=False, description="Particles are dark on light.")
+    background_radius_pixels: Radius | None = Field(
+        default=None, description="Normalise by the pixels beyond this radius, in pixels of the grid."
+    )
+    recenter: bool = Field(default=False, description="Move every image by its recorded origin.")
+    batch_size: Count = Field(default=1024, description="Images per stack, which is a piece of work.")
+    n_stacks: Count | None = Field(default=None, description="Only so many stacks, from the first on. Default: all.")
+
+    @field_validator("metadata")
+    @classmethod
+    def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
+        return one_of("stacks", value, info, "stacks (a folder made before) or metadata (STAR or .cs files)")
+
+    @field_validator(
+        *("images", "folder", "passthrough", "pixel_size_angstrom", "downsample", "invert_contrast"),
+        *("background_radius_pixels", "recenter", "batch_size"),
+    )
+    @classmethod
+    def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
+        return not_with("stacks", value, info)
+
+    @field_validator("images")
+    @classmethod
+    def _one_for_each(cls, value: Any, info: ValidationInfo) -> Any:
+        metadata = info.data.get("metadata")
+        if value is not None and metadata is not None and len(value) != len(metadata):
+            raise ValueError(f"has {len(value)} file(s) for {len(metadata)} file(s) of metadata")
+        return value
+
+
+class Parameters(Section):
+    """The grid that images and templates share, and how templates are made from atoms."""
+
+    n_pixels: Pixels = Field(description="Pixels along a side of the images.")
+    pixel_size_angstrom: Angstrom = Field(description="Pixel size, angstrom.")
+    precision: Precision = Field(
+        default="default",
+        description="Of what is read while it runs; default: that of the data, single where there is none.",
+    )
+    resolution_factor: PartOfNyquist = Field(default=1.0, description="Band limit as a fraction of Nyquist's.")
+    viewing_distance: Radian | None = Field(
+        default=None,
+        description="Distance of viewing directions, radian. Default: 1/(4 pi resolution_factor), 2370 views.",
+    )
+    n_inplanes: Angles | None = Field(default=None, description="In-plane angles, even. Default: twice the pixels.")
+    atom_radii: Angstrom | None = Field(
+        default=None, description="One radius for all, angstrom. Default: of each residue or element."
+    )
+    atom_selection: Text | None = Field(
+        default=None, description='Such as "name CA" or "chain A and not resname GLY". Default: all.'
+    )
+    use_protein_residue_model: bool = Field(default=True, description="One sphere per residue; otherwise all atoms.")
+    atom_shape: Literal["default", "gaussian", "hard-sphere"] = Field(
+        default="default", description="What stands for an atom or residue; default: hard-sphere."
+    )
+
+    @model_validator(mode="after")
+    def _fit(self) -> Parameters:
+        try:
+            self.made()
+            selected(_NoAtoms(), self.atom_selection)
+        except InputError as error:
+            raise PydanticCustomError(UNFIT, "{said}", {"said": str(error)}) from error
+        return self
+
+    def made(self) -> ImageParameters:
+        """The same as `parameters.npz` holds it."""
+        return make_parameters(**dict(self))
+
+
+class _NoAtoms:
+    """What a selection is tried on before any structure is read."""
+
+    name = residue_name = chain = residue_number = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return 0

@@ -1,0 +1,184 @@
+"""A whole configuration: what goes in, what is searched and computed, and where it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from cryolike_dask.config.inputs import NEEDED, Parameters, Particles, Section, Structures, not_with
+from cryolike_dask.config.values import Address, Count, Displacement, File, Folder, Part, Threads, Workers
+from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS
+from cryolike_dask.geometry.parameters import Precision
+
+
+class Search(Section):
+    """The in-plane displacements that are tried."""
+
+    max_displacement_pixels: Displacement = Field(
+        default=8.0, description="Largest displacement along each axis, pixels."
+    )
+    n_displacements_x: Count = Field(default=16, description="Displacements along x, both ends included.")
+    n_displacements_y: Count = Field(default=16, description="Displacements along y, both ends included.")
+
+    @field_validator("n_displacements_y")
+    @classmethod
+    def _not_too_many(cls, value: int, info: ValidationInfo) -> int:
+        if value * info.data.get("n_displacements_x", 1) > MOST_DISPLACEMENTS:
+            raise ValueError(f"times n_displacements_x is more than {MOST_DISPLACEMENTS}; try a coarser search first")
+        return value
+
+
+class Likelihood(Section):
+    """What is computed, and by whose conventions."""
+
+    kind: Literal["optimal_pose", "full_cross_correlation"] = Field(
+        default="optimal_pose", description="Best poses and integrated likelihoods; or the correlation of every pose."
+    )
+    conventions: ConventionsName = Field(
+        default="standard", description="cryolike: CryoLike's numbers, its errors included."
+    )
+    precision: Precision = Field(default="default", description="Of the comparison; default: that of the templates.")
+    tolerance: Part | None = Field(
+        default=None,
+        description="What compression may leave out of templates. Default: 1e-6 in single precision, 0 in double.",
+    )
+
+
+class Machine(Section):
+    """Where it runs, and how; it changes no result."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: the GPU of each worker, if it has one."
+    )
+    workers: Workers | None = Field(
+        default=None, description="Worker processes. Default: one per GPU, or per core; 0: none, this process alone."
+    )
+    scheduler: Address | None = Field(
+        default=None, description="Address of a running Dask scheduler, tcp://host:port or tls://host:port."
+    )
+    scheduler_file: File | None = Field(
+        default=None, description="File that a running Dask scheduler wrote, instead of its address."
+    )
+    tls_ca_file: File | None = Field(
+        default=None, description="PEM file of who signed the certificates of scheduler and client."
+    )
+    tls_cert: File | None = Field(default=None, description="PEM file of the client's certificate.")
+    tls_key: File | None = Field(default=None, validate_default=True, description="PEM file of its private key.")
+    threads: Threads | None = Field(
+        default=None,
+        description="Threads of this process where there are no workers (workers: 0). Default: one per core.",
+    )
+    n_templates_per_batch: Count | None = Field(default=None, description="Templates in a tile inside a task.")
+    n_images_per_batch: Count | None = Field(default=None, description="Images in a tile inside a task.")
+    discover_batch_size: bool = Field(
+        default=False, description="Choose tiles by the device and its free memory, not by batch sizes."
+    )
+    on_error: Literal["stop", "quarantine"] = Field(
+        default="stop", description="When an image stack fails: stop, or leave it out, go on, and list it at the end."
+    )
+    log_file: File | None = Field(default=None, description="Append what happens to this file, one JSON object a line.")
+    performance_report: File | None = Field(
+        default=None, description="Write Dask's report to this file, for a browser; needs workers."
+    )
+    skip_exist: bool = Field(
+        default=False, description="Leave complete results of these very inputs and settings alone."
+    )
+    overwrite: bool = Field(
+        default=False, description="Replace results of another search or conventions in the output folder."
+    )
+
+    @field_validator("scheduler", "scheduler_file")
+    @classmethod
+    def _one_place(cls, value: Any, info: ValidationInfo) -> Any:
+        return not_with("scheduler", not_with("workers", value, info), info)
+
+    @field_validator("tls_key")
+    @classmethod
+    def _certificates(cls, value: Any, info: ValidationInfo) -> Any:
+        files = [*(info.data.get(name, "refused") for name in ("tls_ca_file", "tls_cert")), value]
+        places = [info.data.get(name, "refused") for name in ("scheduler", "scheduler_file")]
+        if any(files) and not all(files):
+            raise PydanticCustomError(NEEDED, "TLS needs tls_ca_file, tls_cert and tls_key, all three")
+        if any(files) and (not any(places) or str(places[0]).startswith("tcp:")):
+            raise PydanticCustomError(NEEDED, "certificates are for a scheduler_file, or a scheduler at tls://")
+        return value
+
+    @field_validator("threads")
+    @classmethod
+    def _of_this_process(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("workers", 0) != 0:
+            raise ValueError("is for workers: 0; a worker has one thread")
+        return value
+
+    @field_validator("performance_report")
+    @classmethod
+    def _of_workers(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("workers") == 0:
+            raise ValueError("needs workers, but workers is 0")
+        return value
+
+
+def _nothing_said(given: Any) -> Any:
+    """A section whose keys are all commented out is there, and empty."""
+    return {} if given is None else given
+
+
+def _kind_of_parameters(given: Any) -> str:
+    return "file" if isinstance(given, (str, Path)) else "inline"
+
+
+FromFile = Annotated[File, Tag("file")]
+Inline = Annotated[Parameters, Tag("inline")]
+
+
+class RunConfig(Section):
+    """A whole run: what is compared with what, how, where the results go, and where it runs."""
+
+    folder: Folder | None = Field(
+        default=None, description="Absolute path where relative ones start. Default: the folder of this file."
+    )
+    structures: Annotated[Structures, BeforeValidator(_nothing_said)] = Field(description="The candidate structures.")
+    particles: Annotated[Particles, BeforeValidator(_nothing_said)] = Field(description="The particle images.")
+    parameters: Annotated[FromFile | Inline, Discriminator(_kind_of_parameters)] | None = Field(
+        default=None,
+        validate_default=True,
+        description="The grid and how atoms are made: parameters.npz, or its content. Default: that of the templates.",
+    )
+    search: Annotated[Search, BeforeValidator(_nothing_said)] = Field(
+        default_factory=Search, description="Which displacements to try, in the plane of the images."
+    )
+    likelihood: Annotated[Likelihood, BeforeValidator(_nothing_said)] = Field(
+        default_factory=Likelihood, description="What to compute, and by whose conventions."
+    )
+    output: File = Field(description="Folder for the results; it is created.")
+    machine: Annotated[Machine, BeforeValidator(_nothing_said)] = Field(
+        default_factory=Machine, description="Where to run, and how; no result depends on it."
+    )
+
+    _text: str | None = PrivateAttr(None)
+    _source: Path | None = PrivateAttr(None)
+
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, value: Any, info: ValidationInfo) -> Any:
+        structures = info.data.get("structures")
+        if value is None and structures is not None and structures.files is not None:
+            raise PydanticCustomError(
+                NEEDED, "parameters is missing, which structure files need: its keys, or parameters.npz"
+            )
+        return value
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "": RunConfig,
+    "structures": Structures,
+    "particles": Particles,
+    "parameters": Parameters,
+    "search": Search,
+    "likelihood": Likelihood,
+    "machine": Machine,
+}

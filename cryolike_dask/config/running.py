@@ -1,0 +1,185 @@
+"""Running what a configuration describes, with a copy of it beside the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import yaml
+from distributed import Client
+
+from cryolike_dask import __version__, labels
+from cryolike_dask.config.model import RunConfig
+from cryolike_dask.config.opening import inputs_of
+from cryolike_dask.config.text import mapping_of
+from cryolike_dask.config.values import shown
+from cryolike_dask.counting import job_of
+from cryolike_dask.errors import InputError, InputFileError, OutputError
+from cryolike_dask.execution import active_client
+from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.layout import FULL_CORRELATION_FILES
+from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
+from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
+from cryolike_dask.plans import Run, open_run, refuse_what_cannot_fit
+from cryolike_dask.running import execute
+from cryolike_dask.stacks import ImageStack, TemplateStack
+
+COPY, MARK = "run.yaml", "# Copied from"
+
+
+def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
+    """Run what a configuration describes, and put a copy of it into the output folder, as `run.yaml`.
+
+    The copy is written when nothing speaks against the run any more, before anything is computed, and can be run again.
+
+    Parameters
+    ----------
+    config : RunConfig
+        As `read_config` gives it.
+    client : distributed.Client, optional
+        Where to run; default: the current client, or else this process alone. Workers are neither started nor
+        connected to: that is what the command `run` does before it comes here.
+
+    Returns
+    -------
+    xarray.Dataset
+        What was written, lazily read back, as `run_likelihood_optimal_pose` or
+        `run_likelihood_full_cross_correlation` give it.
+
+    Raises
+    ------
+    InputError
+        If the configuration asks for workers or a scheduler, and there is no client; or as for
+        `run_likelihood_optimal_pose`.
+    InputFileError, GridMismatchError, CannotFitError, OutputError, FailedPiecesError, ClusterError
+        As for `run_likelihood_optimal_pose`.
+    """
+    if not isinstance(config, RunConfig):
+        raise InputError(f"config is a {type(config).__name__}", remedy="Read it with read_config.")
+    client = _client(config, client)
+    machine, kind = config.machine, config.likelihood.kind
+    run = _opened(config, client)
+    keep = cache(lambda: keep_copy(config))
+
+    def build(images: ImageStack, templates: TemplateStack) -> xr.Dataset:
+        keep()  # the folder is claimed once the first graph is built
+        return _COMPUTE[kind](images, templates, discover_batch_size=machine.discover_batch_size, **run.options)
+
+    with _threads(machine.threads if client is None else None):
+        execute(
+            *(run, kind, build, client),
+            skip_exist=machine.skip_exist,
+            overwrite=machine.overwrite,
+            progress=True,
+            on_error=machine.on_error,
+            log_file=_placed(machine.log_file),
+            performance_report=_placed(machine.performance_report),
+        )
+    keep()
+    return _OPEN[kind](run.files)
+
+
+def keep_copy(config: RunConfig) -> None:
+    """Write the configuration into its output folder, atomically, in its own words."""
+    path = config.output / COPY
+    if config._source is None or not path.exists() or not path.samefile(config._source):
+        with replacing(path) as file:
+            file.write(copy_of(config).encode())
+
+
+def copy_of(config: RunConfig) -> str:
+    """The text of a configuration such that it means the same in any folder."""
+    text, source = config._text, config._source
+    origin = "what was given in Python" if source is None else repr(str(source))
+    first = f"{MARK} {origin}, cryolike-dask {__version__}\n"
+    if text is not None and source is not None:
+        said = mapping_of(text, source)
+        whole = {**said, "folder": said.get("folder") or str(source.parent)}
+        start = "" if text.startswith(MARK) else first
+        copy = start + ("" if "folder" in said else _dump({"folder": whole["folder"]})) + text
+        if _says(copy) == whole:
+            return copy
+    return first + _dump(config.model_dump(mode="json", exclude_defaults=True))
+
+
+def _dump(values: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=10**4)
+    return text
+
+
+def _says(text: str) -> dict[Any, Any]:
+    try:
+        return mapping_of(text, Path(COPY))
+    except InputFileError:  # a second document, or an indented one
+        return {}
+
+
+def _opened(config: RunConfig, client: Client | None) -> Run:
+    """Every input open and held against the others."""
+    inputs = inputs_of(config)
+    images, templates = inputs.pop("images"), inputs.pop("templates")
+    run = open_run(
+        **inputs,
+        i_template=None,
+        n_stacks=None,
+        device=config.machine.device,
+        given_images=images,
+        given_templates=templates,
+    ).in_batches(config.machine.n_templates_per_batch, config.machine.n_images_per_batch)
+    if config.likelihood.kind == "full_cross_correlation":
+        jobs = {key: job_of(run, config.likelihood.kind, *key) for key in run.pairs()}
+        refuse_what_cannot_fit(run, jobs, client)
+    return run
+
+
+def _full(images: ImageStack, templates: TemplateStack, **options: Any) -> xr.Dataset:
+    (variable,) = FULL_CORRELATION_FILES
+    full = compute_cross_correlation_complete(images, templates, **options)
+    return full.rename({labels.CROSS_CORRELATION: variable})
+
+
+_COMPUTE = {"optimal_pose": compute_optimal_pose, "full_cross_correlation": _full}
+_OPEN = {"optimal_pose": open_optimal_pose, "full_cross_correlation": open_full_cross_correlation}
+
+
+def _client(config: RunConfig, client: Client | None) -> Client | None:
+    """The client to run on; never this process in place of workers that were asked for."""
+    client = active_client(client)
+    for name in ("workers", "scheduler", "scheduler_file"):
+        asked = getattr(config.machine, name)
+        if client is None and asked:
+            raise InputError(
+                f"machine.{name}={shown(asked)}, but there is no client",
+                remedy="Make one, with local_cluster or connect; or use the command: cryolike-dask run.",
+            )
+    return client
+
+
+def _placed(path: Path | None) -> Path | None:
+    """Make the folder of a file that is written while it runs."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
+    return path
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    """Let torch use so many threads of this process meanwhile."""
+    if n is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,58 @@
+"""How the pages are built: `sphinx-build -W -b html docs docs/_build`. Warnings are errors there, and in the tests."""
+
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import cryolike_dask
+
+sys.path.insert(0, str(Path(__file__).parent))
+from api_reference import api_reference, readable_docstring
+from command_reference import command_reference
+
+project = "cryolike_dask"
+author = "the cryolike_dask developers"
+release = version = cryolike_dask.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "Image-to-structure likelihoods for cryo-EM",
+    "page_width": "1150px",
+    "sidebar_width": "260px",
+    "body_max_width": "auto",
+    "font_family": "system-ui, sans-serif",
+    "font_size": "16px",
+    "code_font_size": "13px",
+}
+html_show_sourcelink = html_show_copyright = False
+toc_object_entries_show_parents = "hide"
+smartquotes_action = "D"  # dashes alone
+
+nitpicky = True
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"  # the docstrings say it, with shapes and units
+autodoc_member_order = "bysource"
+autodoc_default_options = {"exclude-members": "model_config, model_post_init"}  # pydantic's own
+napoleon_google_docstring = False
+napoleon_use_param = napoleon_use_rtype = False  # types are prose: "path or ImageParameters"
+napoleon_custom_sections = [("Attributes", "params_style")]
+
+GENERATED = {"api": api_reference, "command-line": command_reference}
+"""Pages whose rest is made from the package when they are read."""
+
+
+def add_generated(app: Sphinx, name: str, source: list[str]) -> None:
+    """Append what is generated to the page that introduces it."""
+    if name in GENERATED:
+        source[0] += "\n" + GENERATED[name]()
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the generated pages, which are read anew by every build."""
+    app.connect("source-read", add_generated)
+    app.connect("env-get-outdated", lambda *_: list(GENERATED))
+    app.connect("autodoc-process-docstring", readable_docstring, priority=400)  # before napoleon's

@@ -1,0 +1,237 @@
+"""The commands about the file that describes a run, and the one that runs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+import cryolike_dask as cld
+from cryolike_dask.cli import app
+from cryolike_dask.config.reading import read_config
+from cryolike_dask.demo import write_hinge
+
+GRID = {"n_pixels": 16, "pixel_size_angstrom": 5.0, "viewing_distance": 1.5, "atom_shape": "gaussian"}
+VALUES = {
+    "structures": {"files": "structures"},
+    "particles": {"metadata": "relion/particles.star", "batch_size": 4},
+    "parameters": GRID,
+    "search": {"max_displacement_pixels": 2, "n_displacements_x": 3, "n_displacements_y": 3},
+    "output": "out",
+    "machine": {"workers": 0},
+}
+
+
+def cryolike(*arguments):
+    """Run the command in this process, and give what it did."""
+    root, ours = logging.getLogger(), logging.getLogger("cryolike_dask")
+    before = root.handlers[:], root.level, ours.level
+    try:
+        result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    finally:
+        root.handlers[:], level, ours.level = before
+        root.setLevel(level)
+    unexpected = result.exception is not None and not isinstance(result.exception, SystemExit)
+    told = "".join(traceback.format_exception(result.exception)) if unexpected else ""
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr + told)
+
+
+def worked(done):
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def failed(done):
+    assert done.returncode == 1
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two small structures, and particles of both."""
+    data = tmp_path_factory.mktemp("run") / "my data ä [1]"
+    for name, opening in (("closed", 0.0), ("open", 0.9)):
+        write_hinge(data / "structures" / f"{name}.pdb", opening, n_residues=30)
+    cld.simulate_particles(
+        data / "structures", cld.make_parameters(**GRID), data / "relion", n_images=6, progress=False
+    )
+    return data
+
+
+@pytest.fixture
+def folder(data, tmp_path):
+    """A folder of one's own with these data and the configuration of a run."""
+    folder = tmp_path / data.name
+    shutil.copytree(data, folder)
+    (folder / "run.yaml").write_text(yaml.safe_dump(VALUES))
+    return folder
+
+
+def change(folder, **sections):
+    values = {name: {**VALUES[name], **section} for name, section in sections.items()}
+    (folder / "run.yaml").write_text(yaml.safe_dump({**VALUES, **values}))
+
+
+def evidence(folder, name="out"):
+    path = folder / name / "template1/log_likelihood/log_likelihood_integrated_fourier_stack_000001.pt"
+    return torch.load(path, weights_only=True).numpy()
+
+
+def test_help_lists_commands_and_options():
+    assert [c for c in ("init", "check", "schema") if c not in worked(cryolike("config", "--help"))] == []
+    listed = worked(cryolike("run", "--help"))
+    expected = (
+        "--skip-exist --overwrite --plan --workers --scheduler --scheduler-file --tls-ca-file --tls-cert --tls-key"
+    )
+    assert [option for option in expected.split() if option not in listed] == []
+    shown = worked(cryolike("--help"))
+    assert all(f"\n  {name} " in shown for name in ("run", "config"))
+
+
+@pytest.mark.parametrize("module", ["cryolike_dask", "cryolike_dask.cli"])
+def test_other_commands_do_not_wait_for_pydantic(module):
+    code = f"import sys, {module}; sys.exit(bool({{'pydantic', 'yaml', 'torch'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_example_runs_on_the_data_of_the_demo(demo, tmp_path, monkeypatch):
+    folder = tmp_path / "cryolike-dask-demo"
+    for name in ("structures", "relion"):
+        shutil.copytree(demo / name, folder / name)
+    monkeypatch.chdir(tmp_path)
+    said = worked(cryolike("config", "init", "cryolike-dask-demo"))
+    assert "cryolike-dask config check cryolike-dask-demo/run.yaml" in said
+    said = worked(cryolike("config", "check", "cryolike-dask-demo/run.yaml"))
+    assert "nothing is wrong" in said
+    assert "256 images, 1024 at a time" in said
+    assert "48 pixels of 2.5 angstrom, 250 views, 96 rotations, 17 displacements" in said
+    said = worked(cryolike("run", "cryolike-dask-demo/run.yaml", "--workers", 0))
+    assert f"256 images: results are in {folder / 'results'}" in said
+    assert f"cryolike-dask report {folder / 'results'}" in said
+    assert len(list(folder.glob("results/template?/done/stack_*.json"))) == 2
+    assert read_config(folder / "results/run.yaml").output == folder / "results"
+
+
+def test_an_example_replaces_nothing_unless_it_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    worked(cryolike("config", "init"))
+    example = (tmp_path / "run.yaml").read_text()
+    (tmp_path / "run.yaml").write_text("mine")
+    assert "run.yaml: is there already. Name another file, or pass --force" in failed(cryolike("config", "init"))
+    assert (tmp_path / "run.yaml").read_text() == "mine"
+    worked(cryolike("config", "init", "--force"))
+    worked(cryolike("config", "init", "new/other.yaml"))
+    assert (tmp_path / "run.yaml").read_text() == (tmp_path / "new/other.yaml").read_text() == example
+
+
+def test_what_a_file_may_say_is_printed(tmp_path):
+    assert json.loads(worked(cryolike("config", "schema"))) == cld.config.reading.config_schema()
+
+
+def test_check_names_everything_that_is_missing(folder):
+    worked(cryolike("config", "check", folder / "run.yaml"))
+    shutil.rmtree(folder / "structures")
+    (folder / "relion/particles_000000.mrcs").unlink()
+    change(folder, particles={"folder": "nowhere"})
+    said = failed(cryolike("config", "check", folder / "run.yaml"))
+    assert [name for name in ("structures", "nowhere") if str(folder / name) not in said] == []
+    change(folder)
+    said = failed(cryolike("config", "check", folder / "run.yaml"))
+    assert [name for name in (f"{folder}/structures", "particles_000000.mrcs") if name not in said] == []
+    assert not (folder / "out").exists()
+
+
+def test_check_looks_into_folders_that_were_made_before(folder):
+    parameters = cld.make_parameters(**GRID)
+    cld.make_templates(folder / "structures", parameters, folder / "t", progress=False)
+    cld.convert_particles(folder / "relion/particles.star", parameters, folder / "p", batch_size=4, progress=False)
+    values = {"structures": {"templates": "t"}, "particles": {"stacks": "p"}, "output": "out"}
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    said = worked(cryolike("config", "check", folder / "run.yaml"))
+    assert "2 of the templates in" in said
+    assert "2 image stack(s) of" in said
+    (folder / "t/templates_fourier_open.pt").unlink()
+    (folder / "p/fft/particles_fourier_stack_000001.npz").unlink()
+    said = failed(cryolike("config", "check", folder / "run.yaml"))
+    assert [name for name in ("templates_fourier_open.pt", "stack_000001.npz") if name not in said] == []
+    assert "2 missing" not in said
+
+
+def test_check_and_run_tell_mistakes_in_one_piece(folder):
+    change(folder, machine={"workers": "two", "devise": "cpu"})
+    for command in (("config", "check"), ("run",), ("run", "--plan")):
+        said = failed(cryolike(*command, folder / "run.yaml"))
+        assert "machine.workers='two' is not a whole number from 0 to 100000; it is text" in said
+        assert "machine.devise is not known; did you mean machine.device?" in said
+    assert not (folder / "out").exists()
+
+
+def test_a_mistake_in_a_process_of_its_own(folder):
+    change(folder, structures={"files": "no[wh]ere.pdb"})
+    command = [sys.executable, "-m", "cryolike_dask", "run", folder / "run.yaml"]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    said = failed(done)
+    assert f"1 missing input file(s):\n  {folder}/no[wh]ere.pdb" in said
+    assert "dashboard" not in said  # no worker was started for it
+
+
+def test_a_run_goes_on_and_replaces_what_it_is_told_to(folder):
+    source = folder / "run.yaml"
+    worked(cryolike("run", source))
+    first = evidence(folder)
+    again = cryolike("run", source, "--skip-exist")
+    worked(again)
+    assert "4 of 4 stacks are done already" in again.stderr
+    change(folder, machine={"skip_exist": True})
+    assert "4 of 4 stacks are done already" in cryolike("run", source).stderr
+    assert "done already" not in cryolike("run", source, "--no-skip-exist").stderr
+    change(folder, search={"n_displacements_x": 5})
+    assert "another search" in failed(cryolike("run", source))
+    np.testing.assert_array_equal(evidence(folder), first)
+    worked(cryolike("run", source, "--overwrite"))
+    assert (evidence(folder) != first).any()
+
+
+def test_a_plan_is_of_this_run_and_writes_nothing(folder):
+    before = sorted(folder.rglob("*"))
+    said = worked(cryolike("run", folder / "run.yaml", "--plan"))
+    assert said.startswith("2 structures x 6 images (2 stacks): ")
+    assert "on 1 worker" in said
+    assert sorted(folder.rglob("*")) == before
+    assert "on 3 workers" in worked(cryolike("run", folder / "run.yaml", "--plan", "--workers", 3))
+
+
+def test_where_it_runs_is_what_the_file_says_or_else_the_options(folder, cluster):
+    values = {**VALUES, "machine": {"scheduler": cluster.scheduler.address}}
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    before = cluster.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+    worked(cryolike("run", folder / "run.yaml"))
+    assert cluster.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) > before
+    on_workers = evidence(folder)
+    values = {**VALUES, "output": "here", "machine": {"scheduler": "tcp://127.0.0.1:1"}}
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    assert "127.0.0.1:1" in failed(cryolike("run", folder / "run.yaml"))
+    worked(cryolike("run", folder / "run.yaml", "--workers", 0))
+    np.testing.assert_array_equal(evidence(folder, "here"), on_workers)
+
+
+def test_every_pose_is_written_if_it_is_asked_for(folder):
+    values = {**VALUES, "likelihood": {"kind": "full_cross_correlation"}}
+    (folder / "run.yaml").write_text(yaml.safe_dump(values))
+    said = worked(cryolike("run", folder / "run.yaml"))
+    assert "report" not in said
+    assert len(list(folder.glob("out/template?/cross_correlation/cross_correlation_pose_msdw_stack_*.pt"))) == 4
