@@ -5,9 +5,13 @@ torch is imported inside the functions: the scheduler imports this module too, a
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
 import zipfile
+import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -106,11 +110,43 @@ def load_vector(path: str | Path, n: int | None = None) -> NDArray[Any]:
     InputFileError
         If the file is missing, damaged, or holds something else.
     """
+    plain = None if n is None else _plain_vector(path, n)
+    if plain is not None:
+        return plain
     values: NDArray[Any] = _load(path).clone().numpy()
     if values.ndim != 1 or (n is not None and len(values) != n):
         wanted = "one value per image" if n is None else f"the {n} images of its stack"
         raise InputFileError(f"has shape {values.shape}, not {wanted}", source=path, remedy=REMEDY)
     return values
+
+
+def _plain_vector(path: str | Path, n: int) -> NDArray[Any] | None:
+    """Read a file whose header is byte for byte that of `save_tensor`: a third of the time that torch takes for it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[2]: name for name in archive.namelist()}
+            if archive.read(names.get("byteorder", "")) != sys.byteorder.encode():
+                return None
+            header, content = archive.read(names["data.pkl"]), archive.read(names["data/0"])
+    except (OSError, KeyError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        if "CRC" in str(error):  # torch would not notice
+            raise InputFileError(f"is damaged ({error})", source=path, remedy=REMEDY) from error
+        return None  # torch says what is wrong with it
+    for dtype in ("float32", "float64", "int64"):
+        if len(content) == n * np.dtype(dtype).itemsize and header == _header(n, dtype):
+            return np.frombuffer(content, dtype).copy()
+    return None
+
+
+@lru_cache(maxsize=64)
+def _header(n: int, dtype: str) -> bytes:
+    """What torch writes about a vector, beside its values."""
+    import torch
+
+    file = io.BytesIO()
+    torch.save(torch.from_numpy(np.zeros(n, dtype)), file)
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("/data.pkl")))
 
 
 def save_tensor(path: str | Path, values: NDArray[Any]) -> None:

@@ -20,7 +20,7 @@ import torch
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.tensors import load_displacements, load_full_correlation, open_tensor, save_tensor
+from cryolike_dask.io.tensors import load_displacements, load_full_correlation, load_vector, open_tensor, save_tensor
 from tests.traps import Trap
 
 READERS = [open_tensor, load_displacements, load_full_correlation]
@@ -390,3 +390,45 @@ def test_killed_writer_leaves_no_half_tensor(tmp_path, rng):
         values = open_tensor(path).take()
         assert values.shape == (16, 2**18)
         assert len(np.unique(values)) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 1000])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "float16", "int32"])
+def test_vectors_are_read_as_torch_reads_them(path, rng, dtype, n, monkeypatch):
+    values = rng.integers(0, 100, n).astype(dtype)
+    save_tensor(path, values)
+    if dtype in ("float32", "float64", "int64"):
+        load_vector(path, n)  # has seen such a header
+        monkeypatch.setattr("torch.load", None)
+    found = load_vector(path, n)
+    assert found.dtype == values.dtype
+    np.testing.assert_array_equal(found, values)
+    found += 1  # a copy of its own
+
+
+def test_vectors_that_are_stored_otherwise_are_read_too(path):
+    torch.save(torch.arange(10.0)[::3], path)
+    np.testing.assert_array_equal(load_vector(path, 4), [0, 3, 6, 9])
+    torch.save(torch.arange(10.0)[2:6], path)
+    np.testing.assert_array_equal(load_vector(path, 4), [2, 3, 4, 5])
+    torch.save(torch.arange(4.0), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(InputFileError, match="cannot be read"):
+        load_vector(path, 4)
+
+
+def test_no_vector(path, tmp_path):
+    for value, shown in ((torch.zeros(2, 2), r"\(2, 2\)"), (torch.zeros(3), r"\(3,\)")):
+        torch.save(value, path)
+        with pytest.raises(InputFileError, match=f"has shape {shown}, not the 4 images of its stack"):
+            load_vector(path, 4)
+    save_tensor(path, np.zeros(4))
+    content = path.read_bytes()
+    for damaged in (content[:-30], content[:200], content.replace(b"\0" * 32, b"\1" * 32), b""):
+        path.write_bytes(damaged)
+        with pytest.raises(InputFileError, match=r"cannot be read|is damaged"):
+            load_vector(path, 4)
+    trap = Trap(tmp_path / "sprung")
+    torch.save(trap, path)
+    with pytest.raises(InputFileError, match="is not unpickled"):
+        load_vector(path, 4)
+    assert not (tmp_path / "sprung").exists()
