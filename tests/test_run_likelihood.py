@@ -265,6 +265,25 @@ def test_results_of_another_run_are_refused_or_replaced(files, other, named):
     assert {r["settings"]["conventions"] for r in records} == {options["conventions"]}
 
 
+def test_results_of_another_program_are_not_replaced_unasked(files):
+    """CryoLike's have no records; those of a run that was killed before its first record have origins."""
+    run(files)
+    for path in files.folder_output.glob("template*/done/*.json"):
+        path.unlink()
+    before = times(files)
+    run(files, skip_exist=True)
+    assert times(files) != before
+    shutil.rmtree(files.folder_output / "images")
+    for path in files.folder_output.glob("template*/done/*.json"):
+        path.unlink()
+    before = times(files)
+    for skip_exist in (False, True):
+        with pytest.raises(OutputError, match="holds results that this program did not write"):
+            run(files, skip_exist=skip_exist)
+    assert times(files) == before
+    run(files, overwrite=True)
+
+
 @pytest.mark.parametrize("nonsense", ['{"outputs": {"cross_correlation": null}}', "[" * 100000, "[]", ""])
 def test_a_record_of_nonsense_is_no_record(files, nonsense):
     first = run(files).load()

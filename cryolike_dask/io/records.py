@@ -143,7 +143,10 @@ def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwri
         If there are such results, naming what differs.
     """
     foreign = []
-    for path in sorted(files.folder_output.glob("template*/done/*.json")):
+    records = sorted(files.folder_output.glob("template*/done/*.json"))
+    if not overwrite and not records:
+        _refuse_results_of_another_program(files)
+    for path in records:
         record = read_record(path)
         if record is not None and record.get("settings") != settings:
             foreign.append((path, record))
@@ -160,6 +163,17 @@ def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwri
         )
     for path, record in foreign:
         _remove_results(path, record)
+
+
+def _refuse_results_of_another_program(files: LikelihoodFiles) -> None:
+    """Results without a record, and without what a run of this program writes before them, are not replaced."""
+    if not any(files.origins(0).parent.glob("*.npz")):
+        for path in files.folder_output.glob("template*/*/*_stack_??????.pt"):
+            raise OutputError(
+                f"holds results that this program did not write ({path.relative_to(files.folder_output)})",
+                source=files.folder_output,
+                remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
+            )
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
