@@ -171,8 +171,8 @@ def demo(
         }.items():
             table.add_row(f"[bold]{name}[/]", escape(value))
         out.print(table)
-        folders = ", ".join(repr(str(f)) for f in (files.folder_templates, files.folder_particles, files.folder_output))
-        out.print(f"\nIn Python: cld.open_optimal_pose(cld.configure_likelihood_files({folders}, i_template='all'))")
+        folder = escape(str(files.folder_output))
+        out.print(f"\nNext: cryolike-dask report {folder}; in Python: cld.open_results({folder!r})", highlight=False)
 
 
 def _run(run: Callable[..., Any], **options: Any) -> None:
