@@ -24,7 +24,6 @@ from cryolike_dask.counting import (
     described_bytes,
     find_done,
     group_jobs,
-    innermost,
     read_bytes,
     written_bytes,
 )
@@ -33,11 +32,13 @@ from cryolike_dask.execution import active_client, count_workers, device_of_work
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates
 from cryolike_dask.io.records import claim_folder, need_folder
+from cryolike_dask.io.sources import innermost
 from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.pairs import image_rows, template_rows
 from cryolike_dask.likelihoods.tiles import real_dtype
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
 from cryolike_dask.plans import (
+    BLOCK_COPIES,
     FULL_CORRELATION_COPIES,
     Displacer,
     Run,
@@ -206,6 +207,7 @@ def plan_likelihood(
         *(file_config, params_input, displacer, i_template, n_stacks, conventions, device, precision, tolerance),
         *(images, templates),
     ).in_batches(n_templates_per_batch, n_images_per_batch)
+    run = run.in_memory(_memory_of_a_worker(client, n))
     need_folder(run.files.folder_output)
     if not overwrite:
         claim_folder(run.files, run.settings, overwrite=False)
@@ -265,7 +267,7 @@ def _without_time(
         n_workers=max(1, n_workers),
         device=trial.device,
         read_bytes=sum(g.n_jobs * read_bytes(g, trial.n_images_at_a_time) for g in groups),
-        written_bytes=sum(g.n_jobs * written_bytes(g.job) for g in groups) + described,
+        written_bytes=sum(g.n_jobs * written_bytes(g) for g in groups) + described,
         free_disk_bytes=shutil.disk_usage(existing(run.files.folder_output)).free,
         block_bytes=trial.memory.total,
         device_free_bytes=trial.free_bytes if client or trial.device == "cuda" else memory,
@@ -276,9 +278,10 @@ def _without_time(
 
 
 def _held_bytes(group: Group, kind: Kind) -> int:
-    """What a worker holds besides a block: images that are remembered, and a full correlation while it is written."""
+    """What a worker holds besides a block: images that are remembered; full correlations while they are written."""
     remembered = isinstance(innermost(group.pair.images.source), ParticleImages)
-    whole = math.prod(group.job.shape) * real_dtype(group.job.precision).itemsize * FULL_CORRELATION_COPIES
+    n_pairs = group.n_pairs_of_block * BLOCK_COPIES if group.job.is_store else group.n_pairs * FULL_CORRELATION_COPIES
+    whole = n_pairs * math.prod(group.job.shape[2:]) * real_dtype(group.job.precision).itemsize
     return REMEMBERED_BYTES * remembered + (0 if kind == "optimal_pose" else int(whole))
 
 

@@ -7,15 +7,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from cryolike_dask import labels
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES
+from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, STORE_SUFFIX
 from cryolike_dask.io.records import Job, why_not_done
-from cryolike_dask.io.sources import ArraySource, Files, Subset
+from cryolike_dask.io.sources import ArraySource, Files, innermost
 from cryolike_dask.likelihoods.frames import SAMPLED_TEMPLATES
 from cryolike_dask.likelihoods.pairs import Pair, spread_templates
 from cryolike_dask.likelihoods.tiles import real_dtype
@@ -27,8 +27,8 @@ Key = tuple[int, int]
 
 NUMBERS_PER_IMAGE = 6
 """Pose, half-set, row: what of an image's origin hardly gets smaller when it is compressed."""
-FRAME_OF_ARCHIVE = 2500
-"""Bytes of such a file besides its values."""
+FRAME_OF_ARCHIVE, FRAME_OF_STORE = 2500, 24000
+"""Bytes of such a file, and of a store of correlations with its record, besides values."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,17 @@ def job_of(run: Run, kind: Kind, i: int, k: int) -> Job:
     if kind == "optimal_pose":
         return run.job(kind, OPTIMAL_POSE_FILES, (n_images,), i, k)
     shape = (n_images, len(tried), len(tried.displacements), tried.grid.n_inplanes)
-    return run.job(kind, FULL_CORRELATION_FILES, shape, i, k)
+    job = run.job(kind, FULL_CORRELATION_FILES, shape, i, k)
+    if math.prod(shape) * real_dtype(job.precision).itemsize <= run.largest_file_bytes:
+        return job
+    return replace(job, outputs={name: path.with_suffix(STORE_SUFFIX) for name, path in job.outputs.items()})
 
 
 def describe(run: Run, kind: Kind, n_parts: int, device: str) -> str:
     """Say in one line what a run will do, all of it counted."""
     groups = group_jobs(run, kind, (), n_parts, device)
     n_images, n_tasks = sum(map(len, run.images.values())), sum(g.n_jobs * g.n_blocks for g in groups)
-    n_bytes = sum(g.n_jobs * written_bytes(g.job) for g in groups)
+    n_bytes = sum(g.n_jobs * written_bytes(g) for g in groups)
     stacks = f"{len(run.images):,} stack(s)"
     what = f"{len(run.templates):,} structure(s) x {n_images:,} images in {stacks}"
     return f"{what}: {n_tasks:,} task(s) on the {device}, {n_bytes / 1e6:,.3g} MB of results"
@@ -113,11 +116,6 @@ def _alike(costs: Mapping[int, Hashable]) -> dict[Hashable, tuple[int, int]]:
     return {cost: (key, counts[cost]) for cost, key in first.items()}
 
 
-def innermost(source: ArraySource) -> ArraySource:
-    """What a subset is of."""
-    return innermost(source.source) if isinstance(source, Subset) else source
-
-
 def _row_bytes(source: ArraySource) -> int:
     """Bytes of files that are read for one row; a structure that is projected is read once, which is little."""
     source = innermost(source)
@@ -138,13 +136,24 @@ def read_bytes(group: Group, n_images_at_a_time: int) -> int:
     return of_images + templates * (len(group.pair.templates) * turns + sampled)
 
 
-def written_bytes(job: Job) -> int:
+def written_bytes(group: Group) -> int:
     """What a job writes: its outputs, each with the frame of a `.pt` file, and its record."""
+    job = group.job
+    if job.is_store:
+        return _store_bytes(group)
     n_values, real = math.prod(job.shape), real_dtype(job.precision).itemsize
     of_values = sum(n_values * (8 if name == labels.OPTIMAL_TEMPLATE else real) for name in job.outputs)
     outputs = {name: {"file": path.name, "sha256": "0" * 64} for name, path in job.outputs.items()}
     said = {**job.about, "settings": job.settings, "inputs": job.inputs, "outputs": outputs}
     return of_values + len(job.outputs) * _frame_bytes() + len(json.dumps(said, indent=1))
+
+
+def _store_bytes(group: Group) -> int:
+    """Of a store all of whose chunks are whole, each with its checksum; and its coordinates, roughly."""
+    shape = group.job.shape
+    chunk = group.n_pairs_of_block * math.prod(shape[2:]) * real_dtype(group.job.precision).itemsize
+    coordinates = 8 * (3 * shape[0] + 4 * shape[1] + 3 * shape[2] + shape[3])
+    return group.n_blocks * (chunk + 4) + coordinates + FRAME_OF_STORE
 
 
 def described_bytes(run: Run) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.archives import read_archive, write_archive
-from cryolike_dask.io.sources import ArraySource, Files, Subset
+from cryolike_dask.io.sources import Files, innermost
 from cryolike_dask.io.stacks import STACK_OPTIONAL
 from cryolike_dask.particles.provenance import PER_IMAGE, origins_of
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -32,7 +32,7 @@ def write_origins(path: Path, images: ImageStack, inputs: Sequence[dict[str, Any
     inputs : list of dict
         What they are made from, as the completion record says.
     """
-    said, source = json.dumps(inputs), _innermost(images.source)
+    said, source = json.dumps(inputs), innermost(images.source)
     if _said(path) == said:
         return
     folder = Path(source.paths[0]).parent.parent if isinstance(source, Files) else ""
@@ -51,7 +51,7 @@ def write_structure(path: Path, templates: TemplateStack, inputs: Sequence[dict[
     inputs : list of dict
         What they are made from, as the completion record says.
     """
-    said, source = json.dumps(inputs), _innermost(templates.source)
+    said, source = json.dumps(inputs), innermost(templates.source)
     if _said(path) == said:
         return
     file = Path(source.paths[0])
@@ -81,10 +81,6 @@ def _made_from(templates: Path) -> str:
 def _kind(name: str) -> str:
     name = name.lower().removesuffix(".gz")
     return "atoms" if name.endswith(ATOMS) else "map" if name.endswith(MAPS) else "unknown"
-
-
-def _innermost(source: ArraySource) -> ArraySource:
-    return _innermost(source.source) if isinstance(source, Subset) else source
 
 
 def _said(path: Path) -> str | None:

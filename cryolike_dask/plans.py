@@ -27,6 +27,7 @@ from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.pairs import (
     check_comparable,
     check_device,
+    chunks_of_correlations,
     notes_on,
     resolved_precision,
     resolved_tolerance,
@@ -40,7 +41,8 @@ Displacer = Callable[[TemplateStack], TemplateStack]
 
 FULL_CORRELATION_COPIES = 2.5
 """Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the whole of them."""
-
+BLOCK_COPIES = 4
+"""The same for one block of a store: while a block is written (two copies), the next is computed; measured."""
 
 TASKS_PER_WORKER = 4
 """Blocks per worker that a run is cut into when there are fewer stacks than that."""
@@ -51,7 +53,8 @@ class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
     `images` and `templates` are keyed by stack and structure number, and so is what each was made from (`inputs`);
-    `settings` is what must be the same throughout an output folder.
+    `settings` is what must be the same throughout an output folder. A full cross-correlation that is larger than
+    `largest_file_bytes` is not written as a file, but as a store, region by region.
     """
 
     files: LikelihoodFiles
@@ -61,6 +64,7 @@ class Run:
     settings: dict[str, Any]
     inputs: dict[str, dict[int, list[dict[str, Any]]]]
     displacements: NDArray[np.float64]
+    largest_file_bytes: float = math.inf
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """(structure, stack) in the order of work: structures are the outer loop."""
@@ -75,6 +79,10 @@ class Run:
         images = {k: replace(stack, n_per_batch=n_images) for k, stack in self.images.items()}
         templates = {i: replace(stack, n_per_batch=n_templates) for i, stack in self.templates.items()}
         return replace(self, images=images, templates=templates)
+
+    def in_memory(self, n_bytes: int) -> Run:
+        """Give the same run for workers with so much memory."""
+        return replace(self, largest_file_bytes=n_bytes / FULL_CORRELATION_COPIES)
 
     def job(self, kind: str, folders: dict[str, str], shape: tuple[int, ...], i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""
@@ -216,23 +224,27 @@ def _settings(
 
 
 def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: Client | None) -> None:
-    """Refuse a full cross-correlation that is too large for the memory of a worker or for the disk, with its size."""
-    sizes = [math.prod(job.shape) * real_dtype(job.precision).itemsize for job in jobs.values()]
-    memory, largest = memory_of_a_worker(client), max(sizes)
-    if largest * FULL_CORRELATION_COPIES > memory:
-        shape = " x ".join(map(str, max((job.shape for job in jobs.values()), key=math.prod)))
+    """Refuse full cross-correlations whose blocks are too large for the memory of a worker, or all for the disk."""
+    sizes = {key: math.prod(job.shape) * real_dtype(job.precision).itemsize for key, job in jobs.items()}
+    i, k = max(sizes, key=lambda key: sizes[key])
+    job, memory = jobs[i, k], memory_of_a_worker(client)
+    chunks = chunks_of_correlations(run.images[k], run.templates[i], real_dtype(job.precision))
+    block = (*map(max, chunks), *job.shape[2:])
+    n_bytes = math.prod(block) * real_dtype(job.precision).itemsize
+    if job.is_store and n_bytes * BLOCK_COPIES > memory:
         raise CannotFitError(
-            f"a full cross-correlation of {shape} (images x templates x displacements x "
-            f"rotations) takes {largest / 1e9:.3g} GB, and {FULL_CORRELATION_COPIES:g} times that while it is written, "
-            f"but {memory / 1e9:.3g} GB of memory are free",
-            remedy="Reduce it lazily with compute_cross_correlation_complete, or make smaller image stacks.",
+            f"a block of a full cross-correlation, {' x '.join(map(str, block))} (images x templates x displacements x "
+            f"rotations), takes {n_bytes / 1e9:.3g} GB, and {BLOCK_COPIES} times that while it is "
+            f"written, but {memory / 1e9:.3g} GB of memory are free",
+            remedy="Ask for fewer images or templates in a batch, or for fewer displacements.",
         )
     there = existing(run.files.folder_output)
     free = shutil.disk_usage(there).free
-    if sum(sizes) > free:
+    if sum(sizes.values()) > free:
         raise CannotFitError(
-            f"the full cross-correlations take {sum(sizes) / 1e9:.3g} GB, but {there} has {free / 1e9:.3g} GB free",
-            remedy="Use fewer stacks, or another disk.",
+            f"the full cross-correlations take {sum(sizes.values()) / 1e9:.3g} GB, but {there} has "
+            f"{free / 1e9:.3g} GB free",
+            remedy="Reduce them lazily with compute_cross_correlation_complete, use fewer stacks, or another disk.",
         )
 
 

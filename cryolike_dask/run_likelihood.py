@@ -8,9 +8,7 @@ from pathlib import Path
 import xarray as xr
 from distributed import Client
 
-from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
-from cryolike_dask.counting import job_of
 from cryolike_dask.execution import (
     OnError,
     active_client,
@@ -18,16 +16,10 @@ from cryolike_dask.execution import (
 )
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles, Templates
-from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
-from cryolike_dask.likelihoods.interface import (
-    Device,
-    Precision,
-    compute_cross_correlation_complete,
-    compute_optimal_pose,
-)
-from cryolike_dask.plans import Displacer, open_run, refuse_what_cannot_fit
-from cryolike_dask.running import execute
+from cryolike_dask.io.layout import LikelihoodFiles, Templates
+from cryolike_dask.likelihoods.interface import Device, Precision
+from cryolike_dask.plans import Displacer, open_run
+from cryolike_dask.running import compute_run
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 
@@ -175,13 +167,11 @@ def run_likelihood_optimal_pose(
         images,
         templates,
     )
-    run = run.in_batches(n_templates_per_batch, n_images_per_batch)
-
-    def build(images: ImageStack, templates: TemplateStack) -> xr.Dataset:
-        return compute_optimal_pose(images, templates, discover_batch_size=discover_batch_size, **run.options)
-
-    execute(
-        *(run, "optimal_pose", build, client),
+    return compute_run(
+        run.in_batches(n_templates_per_batch, n_images_per_batch),
+        "optimal_pose",
+        client,
+        discover_batch_size=discover_batch_size,
         skip_exist=skip_exist,
         overwrite=overwrite,
         progress=progress,
@@ -189,7 +179,6 @@ def run_likelihood_optimal_pose(
         log_file=log_file,
         performance_report=performance_report,
     )
-    return open_optimal_pose(run.files)
 
 
 def run_likelihood_full_cross_correlation(
@@ -218,7 +207,9 @@ def run_likelihood_full_cross_correlation(
 ) -> xr.Dataset:
     """Correlate every image with every template at every displacement and rotation, and write all of it.
 
-    Parameters are those of `run_likelihood_optimal_pose`.
+    Parameters are those of `run_likelihood_optimal_pose`. What takes more memory than a worker has (2.5 times its
+    size, while it is written) goes to a Zarr store instead of a `.pt` file, block by block; its chunks are as large as
+    the batches, and `xarray.open_zarr` opens it.
 
     Returns
     -------
@@ -228,7 +219,7 @@ def run_likelihood_full_cross_correlation(
     Raises
     ------
     CannotFitError
-        If the result does not fit in memory or on the disk, with its size; before anything is written.
+        If a block does not fit in memory, or the result on the disk, with its size; before anything is written.
         `compute_cross_correlation_complete` reduces it lazily instead.
     InputError, InputFileError, GridMismatchError, OutputError, FailedPiecesError, ClusterError
         As for `run_likelihood_optimal_pose`.
@@ -248,19 +239,11 @@ def run_likelihood_full_cross_correlation(
         images,
         templates,
     )
-    run = run.in_batches(n_templates_per_batch, n_images_per_batch)
-    (variable,) = FULL_CORRELATION_FILES
-
-    def build(images: ImageStack, templates: TemplateStack) -> xr.Dataset:
-        full = compute_cross_correlation_complete(
-            images, templates, discover_batch_size=discover_batch_size, **run.options
-        )
-        return full.rename({labels.CROSS_CORRELATION: variable})
-
-    jobs = {key: job_of(run, "full_cross_correlation", *key) for key in run.pairs()}
-    refuse_what_cannot_fit(run, jobs, client)
-    execute(
-        *(run, "full_cross_correlation", build, client),
+    return compute_run(
+        run.in_batches(n_templates_per_batch, n_images_per_batch),
+        "full_cross_correlation",
+        client,
+        discover_batch_size=discover_batch_size,
         skip_exist=skip_exist,
         overwrite=overwrite,
         progress=progress,
@@ -268,4 +251,3 @@ def run_likelihood_full_cross_correlation(
         log_file=log_file,
         performance_report=performance_report,
     )
-    return open_full_cross_correlation(run.files)

@@ -14,7 +14,7 @@ from dask.delayed import Delayed
 from distributed import Client
 from numpy.typing import NDArray
 
-from cryolike_dask import __version__
+from cryolike_dask import __version__, labels
 from cryolike_dask.counting import Kind, describe, job_of
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.execution import (
@@ -25,33 +25,44 @@ from cryolike_dask.execution import (
     stream,
     task,
 )
+from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles
 from cryolike_dask.io.records import Job, claim_folder, need_folder, why_not_done
-from cryolike_dask.io.results import write_results
+from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
+from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import load_displacements, save_tensor
+from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
 from cryolike_dask.likelihoods.pairs import name_of, spread_templates
 from cryolike_dask.likelihoods.tiles import real_dtype
 from cryolike_dask.origins import write_origins, write_structure
-from cryolike_dask.plans import Run
+from cryolike_dask.plans import Run, memory_of_a_worker, refuse_what_cannot_fit
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.watching import logging_to, reporting_to
 
 logger = logging.getLogger("cryolike_dask")
 
 
-def execute(
+def compute_run(
     run: Run,
     kind: Kind,
-    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
     client: Client | None,
     *,
+    claimed: Callable[[], None] = lambda: None,
+    discover_batch_size: bool,
     skip_exist: bool,
     overwrite: bool,
     progress: bool,
     on_error: OnError,
     log_file: str | Path | None,
     performance_report: str | Path | None,
-) -> None:
-    """Claim the output folder, and stream all stacks under all structures; what is done is left out on the way."""
+) -> xr.Dataset:
+    """Claim the output folder, stream all stacks under all structures, and open what was written.
+
+    What is done is left out on the way. `claimed` is called when nothing speaks against the run any more, before
+    anything is computed; the other parameters are those of `run_likelihood_optimal_pose`.
+    """
+    run = run.in_memory(memory_of_a_worker(client))
+    if kind == "full_cross_correlation":
+        refuse_what_cannot_fit(run, {key: job_of(run, kind, *key) for key in run.pairs()}, client)
     need_folder(run.files.folder_output)
     with logging_to(log_file), reporting_to(performance_report, client):
         _claim_displacements(run, overwrite)
@@ -59,11 +70,15 @@ def execute(
         if not run.files.displacements.is_file():
             real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
             save_tensor(run.files.displacements, run.displacements.astype(real))
+        claimed()
         n_parts = run.n_parts(0 if client is None else count_workers(client))
         device = device_of_workers(client, run.options["device"])
         logger.info(describe(run, kind, n_parts, device))
+        if n_stores := sum(job_of(run, kind, *key).is_store for key in run.pairs()):
+            what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
+            logger.info(what, n_stores)
         stream(
-            _pieces(run, kind, build, skip_exist, n_parts, device),
+            _pieces(run, kind, skip_exist, discover_batch_size, n_parts, device),
             client,
             n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
             progress=progress,
@@ -71,18 +86,15 @@ def execute(
             on_error=on_error,
             table=run.files.block_table,
         )
+    return _OPEN[kind](run.files)
 
 
 def _pieces(
-    run: Run,
-    kind: Kind,
-    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
-    skip_exist: bool,
-    n_parts: int,
-    device: str,
+    run: Run, kind: Kind, skip_exist: bool, discover_batch_size: bool, n_parts: int, device: str
 ) -> Iterator[Piece]:
     """One after the other, so that no run is too long for the memory of the client."""
     details = {"version": __version__, "device": run.options["device"]}
+    build = partial(_COMPUTE[kind], discover_batch_size=discover_batch_size, **run.options)
     n_pieces = len(run.images) * len(run.templates)
     n_done = 0
     for i, k in run.pairs():
@@ -115,9 +127,36 @@ def _graph(
 ) -> Delayed:
     """The graph of one stack under one structure, its last task writing the files."""
     dataset = build(images, templates())
+    name = f"{job.kind.replace('_', '-')}-{job.name}"
+    if job.is_store:
+        return _store_graph(dataset, name, job, details, about)
     whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
     values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
-    return task(f"write-{job.kind.replace('_', '-')}-{job.name}", _write, values, job, details, about)
+    return task(f"write-{name}", _write, values, job, details, about)
+
+
+def _store_graph(
+    full: xr.Dataset, name: str, job: Job, details: dict[str, Any], about: Sequence[Callable[[], None]]
+) -> Delayed:
+    """Each block writes its region of a store; the last task gives the store its name."""
+    begun = begin_store(job, full)
+    (variable,) = full.data_vars.values()
+    blocks = variable.data.to_delayed(optimize_graph=False)
+    regions = [task(f"write-region-{name}", write_region, blocks[at], begun, at) for at in np.ndindex(blocks.shape)]
+    return task(f"write-{name}", _finish, regions, begun, job, details, about)
+
+
+def _finish(
+    written: Sequence[tuple[str, str]],
+    begun: Path,
+    job: Job,
+    details: dict[str, Any],
+    about: Sequence[Callable[[], None]],
+) -> int:
+    """Write what the inputs are, once, then finish the results."""
+    for write in about:
+        write()
+    return finish_store(written, begun, job, details)
 
 
 def _write(
@@ -127,6 +166,23 @@ def _write(
     for write in about:
         write()
     return write_results(values, job, details)
+
+
+def _full(images: ImageStack, templates: TemplateStack, **options: Any) -> xr.Dataset:
+    """The full cross-correlation, called as its files are."""
+    (variable,) = FULL_CORRELATION_FILES
+    full = compute_cross_correlation_complete(images, templates, **options)
+    return full.rename({labels.CROSS_CORRELATION: variable})
+
+
+_COMPUTE: dict[Kind, Callable[..., xr.Dataset]] = {
+    "optimal_pose": compute_optimal_pose,
+    "full_cross_correlation": _full,
+}
+_OPEN: dict[Kind, Callable[[LikelihoodFiles], xr.Dataset]] = {
+    "optimal_pose": open_optimal_pose,
+    "full_cross_correlation": open_full_cross_correlation,
+}
 
 
 def _claim_displacements(run: Run, overwrite: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from cryolike_dask.likelihoods.tiles import (
     ranks_of,
     real_dtype,
     resolve_device,
+    torch_threads,
 )
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def try_block(
     comparison: Comparison, images: Rows, templates: Rows, kind: str, *, measure: bool, n_threads: int | None
 ) -> Trial:
     """Try a block in this process, with so many threads of torch; None: as many as it has."""
-    with _threads(n_threads):
+    with torch_threads(n_threads):
         device = resolve_device(comparison.device).type
         free = free_memory(device)
         started = time.perf_counter()
@@ -187,16 +187,3 @@ def _read_seconds(source: ArraySource, rows: Rows, n_at_a_time: int) -> float:
     for part in slices(0, len(rows), n_at_a_time):
         source.take(rows["index"][part])
     return time.perf_counter() - started
-
-
-@contextmanager
-def _threads(n: int | None) -> Iterator[None]:
-    """Let torch use so many threads meanwhile."""
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(before if n is None else n)
-        yield
-    finally:
-        torch.set_num_threads(before)

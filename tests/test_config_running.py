@@ -14,9 +14,10 @@ import yaml
 
 import cryolike_dask as cld
 from cryolike_dask.config.reading import read_config
-from cryolike_dask.config.running import _threads, copy_of, run_config
+from cryolike_dask.config.running import copy_of, run_config
 from cryolike_dask.demo import write_hinge
 from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, OutputError
+from cryolike_dask.likelihoods.tiles import torch_threads
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GRID = {"n_pixels": 16, "pixel_size_angstrom": 16.0, "viewing_distance": 1.5, "atom_shape": "gaussian"}
@@ -246,6 +247,6 @@ def test_what_is_no_configuration_is_not_run():
 
 def test_threads_are_given_back():
     before = torch.get_num_threads()
-    with _threads(before + 1):
+    with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -26,9 +25,6 @@ from cryolike_dask.addresses import warn_if_open_to_others
 from cryolike_dask.cli import app
 from cryolike_dask.connecting import OneTorchThread
 from cryolike_dask.errors import ClusterError, InputError, InputFileError
-from cryolike_dask.io.archives import write_list
-from cryolike_dask.io.parameters import write_parameters
-from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 
 SLURM = Path(__file__).parents[1] / "configs" / "slurm"
 PARAMETERS = cld.ImageParameters(n_pixels=20, pixel_size_angstrom=1.5, n_inplanes=40, viewing_distance=3.0)
@@ -42,14 +38,7 @@ SECONDS = 8
 def inputs(tmp_path, build):
     """One structure and two stacks, on disk."""
     files = cld.configure_likelihood_files(tmp_path / "templates", tmp_path / "particles", tmp_path / "alone")
-    viewing = PARAMETERS.viewing_angles()
-    values = build.particles(len(viewing), PARAMETERS.grid).astype(np.complex64)
-    write_template_stack(files.folder_templates / "templates_fourier_a.pt", values, viewing, PARAMETERS, "standard")
-    write_list(files.template_list, ["templates_fourier_a.pt"])
-    write_parameters(files.folder_templates / "parameters.npz", PARAMETERS)
-    for k in range(2):
-        images = (build.particles(3, PARAMETERS.grid) + build.rings(3, PARAMETERS.grid)).astype(np.complex64)
-        write_image_stack(files.image_stack(k)[0], images, build.optics(3), PARAMETERS)
+    build.write_files(files, PARAMETERS, structures=("a",), sizes=(3, 3))
     return files
 
 

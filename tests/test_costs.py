@@ -14,10 +14,7 @@ import cryolike_dask as cld
 from cryolike_dask.cli import app
 from cryolike_dask.costs import JOB_SECONDS
 from cryolike_dask.errors import CannotFitError, InputError, OutputError
-from cryolike_dask.io.archives import write_list
-from cryolike_dask.io.parameters import write_parameters
 from cryolike_dask.io.sources import Files
-from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 from cryolike_dask.likelihoods import pairs
 from cryolike_dask.stacks import ImageStack
 from cryolike_dask.structures.atoms import Atoms
@@ -39,16 +36,7 @@ def files(tmp_path, build):
     files = cld.configure_likelihood_files(
         tmp_path / "templates", tmp_path / "particles", tmp_path / "out", i_template="all"
     )
-    viewing = PARAMETERS.viewing_angles()
-    names = ["templates_fourier_a.pt", "templates_fourier_b.pt"]
-    for name in names:
-        values = build.particles(len(viewing), PARAMETERS.grid).astype(np.complex64)
-        write_template_stack(files.folder_templates / name, values, viewing, PARAMETERS, "standard")
-    write_list(files.template_list, names)
-    write_parameters(files.folder_templates / "parameters.npz", PARAMETERS)
-    for k, n in enumerate(SIZES):
-        values = (build.particles(n, PARAMETERS.grid) + build.rings(n, PARAMETERS.grid)).astype(np.complex64)
-        write_image_stack(files.image_stack(k)[0], values, build.optics(n), PARAMETERS)
+    build.write_files(files, PARAMETERS, sizes=SIZES)
     return files
 
 
@@ -194,10 +182,16 @@ def test_a_large_run_is_counted_not_built(files, build):
     assert "40 structures x 2,000 images (500 stacks): 20,000 tasks" in planned.line()
 
 
-def test_a_full_correlation_larger_than_memory_is_refused(files):
+def test_blocks_of_a_full_correlation_larger_than_memory_are_refused(files):
     side = int(np.sqrt(psutil.virtual_memory().total / (4 * N_TEMPLATES * 20 * 4))) | 1
     with pytest.raises(CannotFitError, match=rf"4 x {N_TEMPLATES} x {side**2} x 20 .* takes [\d.e+]+ GB"):
-        plan(files, cld.configure_displacement(1.0, side, side), kind="full_cross_correlation")
+        plan(
+            files,
+            cld.configure_displacement(1.0, side, side),
+            kind="full_cross_correlation",
+            n_images_per_batch=4,
+            n_templates_per_batch=N_TEMPLATES,
+        )
     assert not files.folder_output.exists()
 
 

@@ -30,9 +30,6 @@ from cryolike_dask.errors import (
     NotFiniteError,
     OutputError,
 )
-from cryolike_dask.io.archives import write_list
-from cryolike_dask.io.parameters import write_parameters
-from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 from cryolike_dask.likelihoods.blocks import is_out_of_memory
 from cryolike_dask.watching import reporting_to
 
@@ -45,16 +42,7 @@ N_STACKS, N_IMAGES = 6, 16
 def files(tmp_path, build):
     """Two structures and six stacks: a few seconds of work."""
     files = cld.configure_likelihood_files(tmp_path / "templates", tmp_path / "particles", tmp_path / "out")
-    viewing = PARAMETERS.viewing_angles()
-    names = [f"templates_fourier_{name}.pt" for name in "ab"]
-    for name in names:
-        values = build.particles(len(viewing), PARAMETERS.grid).astype(np.complex64)
-        write_template_stack(files.folder_templates / name, values, viewing, PARAMETERS, "standard")
-    write_list(files.template_list, names)
-    write_parameters(files.folder_templates / "parameters.npz", PARAMETERS)
-    for k in range(N_STACKS):
-        values = (build.particles(N_IMAGES, PARAMETERS.grid) + build.rings(N_IMAGES, PARAMETERS.grid)) / 2
-        write_image_stack(files.image_stack(k)[0], values.astype(np.complex64), build.optics(N_IMAGES), PARAMETERS)
+    build.write_files(files, PARAMETERS, sizes=(N_IMAGES,) * N_STACKS)
     return files
 
 

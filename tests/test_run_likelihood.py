@@ -19,9 +19,7 @@ import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.errors import CannotFitError, InputError, OutputError
-from cryolike_dask.io.archives import write_list
-from cryolike_dask.io.parameters import write_parameters
-from cryolike_dask.io.stacks import write_image_stack, write_template_stack
+from cryolike_dask.io.stacks import write_image_stack
 
 SEARCH = cld.configure_displacement(1.5, 3, 2)
 PARAMETERS = cld.ImageParameters(n_pixels=12, pixel_size_angstrom=1.5, n_inplanes=20, viewing_distance=3.0)
@@ -42,16 +40,7 @@ POSE_FILES = {
 def files(tmp_path, build):
     """Two structures and two stacks of unequal length, as a user has them."""
     files = cld.configure_likelihood_files(tmp_path / "templates", tmp_path / "particles", tmp_path / "out")
-    viewing = PARAMETERS.viewing_angles()
-    names = ["templates_fourier_a.pt", "templates_fourier_b.pt"]
-    for name in names:
-        values = build.particles(len(viewing), PARAMETERS.grid).astype(np.complex64)
-        write_template_stack(files.folder_templates / name, values, viewing, PARAMETERS, "standard")
-    write_list(files.template_list, names)
-    write_parameters(files.folder_templates / "parameters.npz", PARAMETERS)
-    for k, n in enumerate(SIZES):
-        values = (build.particles(n, PARAMETERS.grid) + build.rings(n, PARAMETERS.grid)).astype(np.complex64)
-        write_image_stack(files.image_stack(k)[0], values, build.optics(n), PARAMETERS)
+    build.write_files(files, PARAMETERS, sizes=SIZES)
     return files
 
 
@@ -161,15 +150,14 @@ def test_full_cross_correlation_is_written_and_agrees_with_the_poses(files):
     assert any("full_cross_correlation_stack_000001.json" in name for name in tree(files))
 
 
-def test_a_full_cross_correlation_that_cannot_fit_is_refused_with_its_size(files):
+def test_a_full_cross_correlation_whose_blocks_cannot_fit_is_refused_with_their_size(files):
     parameters = files.folder_templates / "parameters.npz"
     n_templates = len(PARAMETERS.viewing_angles())
     side = int(np.sqrt(psutil.virtual_memory().total / (4 * n_templates * 20 * 4))) | 1
-    message = rf"4 x {n_templates} x {side**2} x 20 .* takes [\d.e+]+ GB"
-    with pytest.raises(CannotFitError, match=message):
-        cld.run_likelihood_full_cross_correlation(
-            files, parameters, cld.configure_displacement(1.0, side, side), progress=False
-        )
+    search = cld.configure_displacement(1.0, side, side)
+    batches = {"n_images_per_batch": 4, "n_templates_per_batch": 1000}
+    with pytest.raises(CannotFitError, match=rf"4 x {n_templates} x {side**2} x 20 .* takes [\d.e+]+ GB"):
+        cld.run_likelihood_full_cross_correlation(files, parameters, search, progress=False, **batches)
     assert not files.folder_output.exists()
 
 

@@ -17,9 +17,6 @@ from typer.testing import CliRunner
 import cryolike_dask as cld
 from cryolike_dask.cli import app
 from cryolike_dask.errors import InputError, InputFileError
-from cryolike_dask.io.archives import write_list
-from cryolike_dask.io.parameters import write_parameters
-from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from tests.conftest import Builder
 
@@ -34,17 +31,8 @@ RECORD = "template0/done/stack_000001.json"
 def made(tmp_path_factory):
     """Inputs of two structures and two stacks, and what the default run writes, made once."""
     folder = tmp_path_factory.mktemp("made")
-    files, build = configured(folder), Builder(np.random.default_rng(0))
-    viewing = PARAMETERS.viewing_angles()
-    names = ["templates_fourier_a.pt", "templates_fourier_b.pt"]
-    for name in names:
-        values = build.particles(len(viewing), PARAMETERS.grid).astype(np.complex64)
-        write_template_stack(files.folder_templates / name, values, viewing, PARAMETERS, "standard")
-    write_list(files.template_list, names)
-    write_parameters(files.folder_templates / "parameters.npz", PARAMETERS)
-    for k, n in enumerate(SIZES):
-        values = (build.particles(n, PARAMETERS.grid) + build.rings(n, PARAMETERS.grid)).astype(np.complex64)
-        write_image_stack(files.image_stack(k)[0], values, build.optics(n), PARAMETERS)
+    files = configured(folder)
+    Builder(np.random.default_rng(0)).write_files(files, PARAMETERS, sizes=SIZES)
     compute(files)
     return folder
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.archives import read_archive
-from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles, structure_numbers
 from cryolike_dask.io.records import read_record
 from cryolike_dask.io.tensors import load_displacements, load_vector
 from cryolike_dask.origins import OPTIONAL
@@ -28,7 +28,7 @@ DIMS = (labels.STRUCTURE, labels.IMAGE)
 VALUES_PER_CHUNK = 2**16
 """Files of several structures are read by one task: Dask takes as long for a task as it takes to read a file."""
 LOOKED_UP = {labels.OPTIMAL_AZIMUTH: 0, labels.OPTIMAL_POLAR: 1}
-"""Rows of `Views`."""
+"""Rows of `Floats`."""
 TEXT = {
     labels.IMAGE_FILE: "files",
     labels.METADATA_FILE: "metadataFile",
@@ -53,7 +53,7 @@ ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.ME
 
 logger = logging.getLogger("cryolike_dask")
 
-Views = NDArray[np.float64]
+Floats = NDArray[np.float64]
 Entries = dict[str, NDArray[Any] | None]
 
 
@@ -80,22 +80,22 @@ class Stored:
     stacks: tuple[int, ...]
     sizes: tuple[int, ...]
     there: dict[str, NDArray[np.bool_]]
-    views: tuple[Views | None, ...]
+    views: tuple[Floats | None, ...]
     dtype: str
 
     def read(self, variable: str, i: int, k: int) -> NDArray[Any]:
         """One variable of one stack under one structure; positions, not numbers."""
-        source = labels.OPTIMAL_TEMPLATE if variable in LOOKED_UP else variable
-        if not self.there[source][i, k]:
+        if not self.there[variable][i, k]:
             return np.full(self.sizes[k], -1 if variable == labels.OPTIMAL_TEMPLATE else np.nan)
-        path = self.files.output(self.structures[i], source, OPTIMAL_POSE_FILES[source], self.stacks[k])
-        values = load_vector(path, self.sizes[k])
-        if variable not in LOOKED_UP:
-            return values
+        path = self.files.output(self.structures[i], variable, OPTIMAL_POSE_FILES[variable], self.stacks[k])
+        return load_vector(path, self.sizes[k])
+
+    def look_up(self, i: int, templates: NDArray[np.int64], row: int) -> Floats:
+        """A row of the views of a structure, for the best templates of some of its images."""
         views = self.views[i]
-        if views is None or values.min() < 0 or values.max() >= views.shape[1]:
-            return np.full(self.sizes[k], np.nan)
-        angles: NDArray[Any] = views[LOOKED_UP[variable]][values]
+        if views is None or templates.min() < 0 or templates.max() >= views.shape[1]:
+            return np.full(len(templates), np.nan)
+        angles: Floats = views[row][templates]
         return angles
 
 
@@ -124,8 +124,11 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         If the folder holds no results.
     """
     files = LikelihoodFiles(None, None, Path(folder_output).absolute(), i_template="all")
-    numbers = sorted(_structures(files.folder_output))
-    there = {i: found for i in numbers if any((found := _stacks(files, i)).values())}
+    try:
+        os.listdir(files.folder_output)
+    except OSError as error:
+        raise InputFileError(f"cannot be read: {error.strerror}", source=folder_output) from error
+    there = {i: found for i in structure_numbers(files.folder_output) if any((found := _stacks(files, i)).values())}
     numbers = list(there)
     stacks = sorted({k for of_variable in there.values() for found in of_variable.values() for k in found})
     if not stacks:
@@ -150,7 +153,11 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         **{name: _of_structures(about, name, key) for name, key in OF_STRUCTURE.items()},
         labels.STRUCTURE: np.array(_names(numbers, about, files, there), object),
     }
-    data = {v: (DIMS, _lazy(stored, v), labels.ATTRIBUTES[v]) for v in (*OPTIMAL_POSE_FILES, *LOOKED_UP)}
+    arrays = {variable: _lazy(stored, variable) for variable in OPTIMAL_POSE_FILES}
+    for variable, row in LOOKED_UP.items():  # from the same array, so that its files are read once for all three
+        looked_up = {"stored": stored, "row": row, "dtype": "float64", "meta": np.empty((0, 0))}
+        arrays[variable] = da.map_blocks(_angles, arrays[labels.OPTIMAL_TEMPLATE], **looked_up)
+    data = {name: (DIMS, array, labels.ATTRIBUTES[name]) for name, array in arrays.items()}
     results = xr.Dataset(data, coords=coords, attrs=_attributes(files, record, about, origins))
     for name in {labels.MICROGRAPH, labels.OPTICS_GROUP} & {*coords}:
         results = results.set_xindex(name)
@@ -159,14 +166,6 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
 
 def _done(stored: Stored) -> int:
     return int(stored.there[labels.CROSS_CORRELATION].sum())
-
-
-def _structures(folder: Path) -> list[int]:
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=folder) from error
-    return [int(name.removeprefix("template")) for name in names if re.fullmatch(r"template\d{1,9}", name)]
 
 
 def _stacks(files: LikelihoodFiles, i: int) -> dict[str, set[int]]:
@@ -203,10 +202,10 @@ def _size(files: LikelihoodFiles, k: int, origins: Entries, there: dict[int, dic
     return len(load_vector(files.output(i, v, OPTIMAL_POSE_FILES[v], k)))
 
 
-def _views(about: list[Entries]) -> tuple[Views | None, ...]:
+def _views(about: list[Entries]) -> tuple[Floats | None, ...]:
     """Structures that are seen from the same directions share them."""
-    shared: dict[bytes, Views] = {}
-    views: list[Views | None] = []
+    shared: dict[bytes, Floats] = {}
+    views: list[Floats | None] = []
     for entries in about:
         azimuth, polar = entries.get("azimuth"), entries.get("polar")
         if azimuth is None or polar is None:
@@ -266,9 +265,8 @@ def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:
 
 
 def _lazy(stored: Stored, variable: str) -> da.Array:
-    n = len(stored.structures)
-    step = max(1, VALUES_PER_CHUNK // max(stored.sizes))
-    dtype = "int64" if variable == labels.OPTIMAL_TEMPLATE else "float64" if variable in LOOKED_UP else stored.dtype
+    n, step = len(stored.structures), _structures_at_once(stored)
+    dtype = "int64" if variable == labels.OPTIMAL_TEMPLATE else stored.dtype
     return da.map_blocks(
         _block,
         chunks=(tuple(min(step, n - start) for start in range(0, n, step)), stored.sizes),
@@ -277,16 +275,25 @@ def _lazy(stored: Stored, variable: str) -> da.Array:
         name=f"read-{variable}-{uuid4().hex}",  # files may be others when the same folder is opened again
         stored=stored,
         variable=variable,
-        step=step,
         real=dtype,
     )
 
 
-def _block(stored: Stored, variable: str, step: int, real: str, block_id: tuple[int, int]) -> NDArray[Any]:
+def _structures_at_once(stored: Stored) -> int:
+    return max(1, VALUES_PER_CHUNK // max(stored.sizes))
+
+
+def _block(stored: Stored, variable: str, real: str, block_id: tuple[int, int]) -> NDArray[Any]:
     """One variable of some structures and one stack."""
-    start, k = block_id[0] * step, block_id[1]
-    rows = range(start, min(start + step, len(stored.structures)))
+    start, k = block_id[0] * _structures_at_once(stored), block_id[1]
+    rows = range(start, min(start + _structures_at_once(stored), len(stored.structures)))
     return np.stack([stored.read(variable, i, k) for i in rows]).astype(real, copy=False)
+
+
+def _angles(templates: NDArray[np.int64], stored: Stored, row: int, block_id: tuple[int, int]) -> Floats:
+    """The direction of the best templates of a block."""
+    start = block_id[0] * _structures_at_once(stored)
+    return np.stack([stored.look_up(start + i, of_one, row) for i, of_one in enumerate(templates)])
 
 
 def _attributes(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.particles.relion import pixel_size_of
 from cryolike_dask.particles.star_columns import StarColumns
 
 FloatArray = NDArray[np.float64]
@@ -81,18 +82,13 @@ def pixel_size_angstrom(file: StarColumns) -> FloatArray:
     InputFileError
         If it does not say it.
     """
-    for label in ("rlnImagePixelSize", "rlnPixelSize"):
-        size = file.number(label)
-        if size is not None and (size > 0).all():
-            return size
-    detector, magnification = file.number("rlnDetectorPixelSize"), file.number("rlnMagnification")
-    if detector is None or magnification is None or not (detector * magnification > 0).all():
+    size = pixel_size_of(file)
+    if size is None:
         raise InputFileError(
             "says no pixel size, but its origins are in pixels",
             source=file.path,
             remedy="Add rlnDetectorPixelSize (micrometre) and rlnMagnification.",
         )
-    size = 1e4 * detector / magnification
     return size
 
 

@@ -79,11 +79,11 @@ def _plan(**options: Any) -> None:
     from cryolike_dask.costs import plan_likelihood
 
     passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "tolerance", "skip_exist")
-    with errors_for_people(), _client(options["where"]) as client:
+    with errors_for_people(), client_of_a_plan(options["where"]) as client:
         found = plan_likelihood(
             **inputs_of(options),
             client=client,
-            n_workers=None if client is not None else _workers_of_a_run(options["where"]["workers"]),
+            n_workers=None if client is not None else workers_of_a_run(options["where"]["workers"]),
             kind=options["kind"].name,
             device=str(options["device"]),  # type: ignore[arg-type]
             **{name: options[name] for name in (*passed, "overwrite", "measure")},
@@ -91,13 +91,13 @@ def _plan(**options: Any) -> None:
         out.print(escape(str(found)))
 
 
-def _client(where: dict[str, Any]) -> Any:
+def client_of_a_plan(where: dict[str, Any]) -> Any:
     """A running cluster is asked; none is started for a plan."""
     running = any(value is not None for name, value in where.items() if name != "workers")
     return client_for(**where) if running else nullcontext()
 
 
-def _workers_of_a_run(workers: int | None) -> int:
+def workers_of_a_run(workers: int | None) -> int:
     """How many workers `local_cluster` starts."""
     from cryolike_dask.cluster import count_gpus
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from cryolike_dask.cli.app import RESUME, app, client_for, errors_for_people, out, runs_on_workers
-from cryolike_dask.cli.plan import _client, _workers_of_a_run
+from cryolike_dask.cli.plan import client_of_a_plan, workers_of_a_run
 
 WHERE = ("workers", "scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "tls_key")
 
@@ -65,13 +65,13 @@ def _plan(config: Any) -> None:
 
     where, machine = _where(config), config.machine
     passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "skip_exist", "overwrite", "device")
-    with _client(where) as client:
+    with client_of_a_plan(where) as client:
         planned = plan_likelihood(
             **inputs_of(config),
             **{name: getattr(machine, name) for name in passed},
             kind=config.likelihood.kind,
             client=client,
-            n_workers=None if client is not None else _workers_of_a_run(where["workers"]),
+            n_workers=None if client is not None else workers_of_a_run(where["workers"]),
         )
         out.print(escape(str(planned)))
 

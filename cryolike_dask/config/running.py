@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,17 @@ import xarray as xr
 import yaml
 from distributed import Client
 
-from cryolike_dask import __version__, labels
+from cryolike_dask import __version__
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.opening import inputs_of
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
-from cryolike_dask.counting import job_of
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.execution import active_client
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES
-from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
-from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
-from cryolike_dask.plans import Run, open_run, refuse_what_cannot_fit
-from cryolike_dask.running import execute
-from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.likelihoods.tiles import torch_threads
+from cryolike_dask.plans import Run, open_run
+from cryolike_dask.running import compute_run
 
 COPY, MARK = "run.yaml", "# Copied from"
 
@@ -61,17 +55,13 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
     if not isinstance(config, RunConfig):
         raise InputError(f"config is a {type(config).__name__}", remedy="Read it with read_config.")
     client = _client(config, client)
-    machine, kind = config.machine, config.likelihood.kind
-    run = _opened(config, client)
-    keep = cache(lambda: keep_copy(config))
-
-    def build(images: ImageStack, templates: TemplateStack) -> xr.Dataset:
-        keep()  # the folder is claimed once the first graph is built
-        return _COMPUTE[kind](images, templates, discover_batch_size=machine.discover_batch_size, **run.options)
-
-    with _threads(machine.threads if client is None else None):
-        execute(
-            *(run, kind, build, client),
+    machine = config.machine
+    run = _opened(config)
+    with torch_threads(machine.threads if client is None else None):
+        return compute_run(
+            *(run, config.likelihood.kind, client),
+            claimed=partial(keep_copy, config),
+            discover_batch_size=machine.discover_batch_size,
             skip_exist=machine.skip_exist,
             overwrite=machine.overwrite,
             progress=True,
@@ -79,8 +69,6 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
             log_file=_placed(machine.log_file),
             performance_report=_placed(machine.performance_report),
         )
-    keep()
-    return _OPEN[kind](run.files)
 
 
 def keep_copy(config: RunConfig) -> None:
@@ -118,32 +106,12 @@ def _says(text: str) -> dict[Any, Any]:
         return {}
 
 
-def _opened(config: RunConfig, client: Client | None) -> Run:
+def _opened(config: RunConfig) -> Run:
     """Every input open and held against the others."""
-    inputs = inputs_of(config)
-    images, templates = inputs.pop("images"), inputs.pop("templates")
-    run = open_run(
-        **inputs,
-        i_template=None,
-        n_stacks=None,
-        device=config.machine.device,
-        given_images=images,
-        given_templates=templates,
-    ).in_batches(config.machine.n_templates_per_batch, config.machine.n_images_per_batch)
-    if config.likelihood.kind == "full_cross_correlation":
-        jobs = {key: job_of(run, config.likelihood.kind, *key) for key in run.pairs()}
-        refuse_what_cannot_fit(run, jobs, client)
-    return run
-
-
-def _full(images: ImageStack, templates: TemplateStack, **options: Any) -> xr.Dataset:
-    (variable,) = FULL_CORRELATION_FILES
-    full = compute_cross_correlation_complete(images, templates, **options)
-    return full.rename({labels.CROSS_CORRELATION: variable})
-
-
-_COMPUTE = {"optimal_pose": compute_optimal_pose, "full_cross_correlation": _full}
-_OPEN = {"optimal_pose": open_optimal_pose, "full_cross_correlation": open_full_cross_correlation}
+    inputs, machine = inputs_of(config), config.machine
+    given = {f"given_{name}": inputs.pop(name) for name in ("images", "templates")}
+    run = open_run(**inputs, **given, i_template=None, n_stacks=None, device=machine.device)
+    return run.in_batches(machine.n_templates_per_batch, machine.n_images_per_batch)
 
 
 def _client(config: RunConfig, client: Client | None) -> Client | None:
@@ -167,19 +135,3 @@ def _placed(path: Path | None) -> Path | None:
         except OSError as error:
             raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
     return path
-
-
-@contextmanager
-def _threads(n: int | None) -> Iterator[None]:
-    """Let torch use so many threads of this process meanwhile."""
-    if n is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,9 +17,11 @@ import numpy as np
 from cryolike_dask import labels
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.layout import FILE_SUFFIX, FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles, as_stored
 from cryolike_dask.io.records import FORMAT, checksum, read_record
-from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor
+from cryolike_dask.io.results import open_result
+from cryolike_dask.io.stores import Store
+from cryolike_dask.io.tensors import TensorFile, load_displacements
 
 KINDS = {"optimal_pose": OPTIMAL_POSE_FILES, "full_cross_correlation": FULL_CORRELATION_FILES}
 FOLDERS = {"done", *(folder for folders in KINDS.values() for folder in folders.values())}
@@ -29,8 +31,8 @@ NEAR_ANGSTROM = 1e-3
 AGAIN = "Run again with skip_exist=True (--skip-exist), which computes again what is damaged."
 TEMPLATE = re.compile(r"template(0|[1-9]\d*)")
 RECORD = re.compile(r"(?:(.+)_)?stack_(\d{6})\.json")
-RESULT = re.compile(r".+_stack_(\d{6})\.pt")
-LEFTOVER = re.compile(r"\..+\.[0-9a-f]{32}\.part")
+RESULT = re.compile(r".+_stack_(\d{6})\.(?:pt|zarr)")
+LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Result:
     i_stack: int
     record: dict[str, Any]
     path: Path
-    outputs: dict[str, TensorFile]
+    outputs: dict[str, TensorFile | Store]
 
     def __len__(self) -> int:
         return int(self.record["shape"][0])
@@ -146,7 +148,9 @@ def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
     match = RESULT.fullmatch(path.name)
     k = int(match[1]) if match else -1
     for kind, folders in KINDS.items():
-        if path in (files.output(i, variable, folder, k) for variable, folder in folders.items()):
+        if path.with_suffix(FILE_SUFFIX) in (
+            files.output(i, variable, folder, k) for variable, folder in folders.items()
+        ):
             return files.record(i, k, kind)
     return None
 
@@ -173,7 +177,7 @@ def _checked(files: LikelihoodFiles, path: Path, kind: str, i: int, k: int, repo
     outputs = {}
     for variable, folder in KINDS[kind].items():
         with report.listing():
-            outputs[variable] = _output(files.output(i, variable, folder, k), variable, record)
+            outputs[variable] = _output(as_stored(files.output(i, variable, folder, k)), variable, record)
     return [Result(kind, i, k, record, path, outputs)] if len(outputs) == len(KINDS[kind]) else []
 
 
@@ -214,11 +218,12 @@ def _need_content(path: Path) -> None:
         raise OutputError("is empty", source=path, remedy=AGAIN)
 
 
-def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile:
-    """Open a result file that is as its record says."""
-    _need_content(path)
+def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile | Store:
+    """Open a result that is as its record says."""
+    if path.suffix == FILE_SUFFIX:
+        _need_content(path)
     try:
-        tensor = open_tensor(path)
+        tensor = open_result(path)
         sha256 = checksum(path)
     except (InputFileError, OSError) as error:
         raise OutputError(str(error), remedy=AGAIN) from error

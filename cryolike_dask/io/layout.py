@@ -31,6 +31,8 @@ OPTIMAL_POSE_FILES = {
 FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 """The folder of the full cross-correlation below templateN."""
 
+FILE_SUFFIX, STORE_SUFFIX = ".pt", ".zarr"
+
 STACK_NAME = re.compile(r"particles_fourier_stack_[0-9]{6}\.(pt|npz)")
 
 TEMPLATE_LIST, PARAMETERS = "template_file_list.npy", "parameters.npz"
@@ -92,7 +94,7 @@ class LikelihoodFiles:
     def output(self, i_template: int, variable: str, folder: str, i_stack: int) -> Path:
         """The file of one variable of one stack under one structure."""
         stem = variable + STEM_SUFFIX.get(variable, "")
-        return self.folder_output / f"template{i_template}" / folder / f"{stem}_stack_{i_stack:06d}.pt"
+        return self.folder_output / f"template{i_template}" / folder / f"{stem}_stack_{i_stack:06d}{FILE_SUFFIX}"
 
     def record(self, i_template: int, i_stack: int, kind: str) -> Path:
         """The completion record of one stack under one structure."""
@@ -164,9 +166,7 @@ class LikelihoodFiles:
             If a number is beyond the list of templates.
         """
         if self.folder_templates is None:
-            found = (re.fullmatch(r"template(\d+)", p.name) for p in self.folder_output.glob("template*"))
-            numbers = [int(match[1]) for match in found if match]
-            n = max(numbers, default=0) + 1
+            n = max(structure_numbers(self.folder_output), default=0) + 1
             return self.chosen(n, f"{self.folder_output}, which has results of {n} structure(s)")
         n = len(self.template_files())
         return self.chosen(n, f"{self.template_list}, which lists {n} template file(s)")
@@ -201,10 +201,22 @@ def pixel_stack_file(folder: Path, i_stack: int) -> Path:
     return folder / "phys" / f"particles_phys_stack_{i_stack:06d}.pt"
 
 
+def as_stored(path: Path) -> Path:
+    """Where a result is: in its file, or in the store that is written in place of a file that would be too large."""
+    file, store = path.with_suffix(FILE_SUFFIX), path.with_suffix(STORE_SUFFIX)
+    return store if store.is_dir() and not file.exists() else file
+
+
 def image_stack_numbers(folder: Path) -> list[int]:
     """The numbers of the stacks in a folder, those included of which only one file is there."""
     found = (folder / "fft").glob("particles_fourier_stack_??????.*")
     return sorted({int(p.stem[-6:]) for p in found if STACK_NAME.fullmatch(p.name)})
+
+
+def structure_numbers(folder: Path) -> list[int]:
+    """The numbers of the structures that have a folder among results."""
+    found = (re.fullmatch(r"template(\d{1,9})", path.name) for path in folder.glob("template*"))
+    return sorted(int(match[1]) for match in found if match)
 
 
 def holds_templates(path: Path) -> bool:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.layout import STRUCTURE_FILE, LikelihoodFiles
+from cryolike_dask.io.layout import FILE_SUFFIX, STORE_SUFFIX, STRUCTURE_FILE, LikelihoodFiles, as_stored
 
 FORMAT = 1
 
@@ -62,10 +64,18 @@ class Job:
         object.__setattr__(self, "outputs", {name: path.absolute() for name, path in self.outputs.items()})
         object.__setattr__(self, "record", self.record.absolute())
 
+    @property
+    def is_store(self) -> bool:
+        """Whether its result is written as a store, since it is too large for a file."""
+        return any(path.suffix == STORE_SUFFIX for path in self.outputs.values())
 
-def write_record(job: Job, details: Mapping[str, Any]) -> None:
-    """Write the record of a job whose outputs are all in place; `details` says by what they were made."""
-    outputs = {name: {"file": path.name, "sha256": checksum(path)} for name, path in job.outputs.items()}
+
+def write_record(job: Job, details: Mapping[str, Any], known: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write the record of a job whose outputs are all in place; `details` says by what they were made.
+
+    `known` holds checksums of files of a store that need not be computed again.
+    """
+    outputs = {name: {"file": path.name, "sha256": checksum(path, known)} for name, path in job.outputs.items()}
     record = {
         "format": FORMAT,
         "kind": job.kind,
@@ -83,9 +93,10 @@ def write_record(job: Job, details: Mapping[str, Any]) -> None:
 
 def why_not_done(job: Job) -> str | None:
     """Say why a job must be computed; None if its results are complete, undamaged, and came from these inputs."""
-    missing = [path.name for path in job.outputs.values() if not path.is_file()]
+    outputs = {name: as_stored(path) for name, path in job.outputs.items()}
+    missing = [path.name for path in outputs.values() if not (path.is_file() or path.is_dir())]
     if missing:
-        return f"{missing[0]} is missing" if len(missing) < len(job.outputs) else "there are no results"
+        return f"{missing[0]} is missing" if len(missing) < len(outputs) else "there are no results"
     record = read_record(job.record)
     if record is None:
         return f"there is no readable completion record {job.record.name}"
@@ -93,7 +104,7 @@ def why_not_done(job: Job) -> str | None:
     for name, value in {**expected, "inputs": job.inputs, "shape": list(job.shape)}.items():
         if record.get(name) != value:
             return f"the {name} of the results are others than those of this run"
-    for name, path in job.outputs.items():
+    for name, path in outputs.items():
         if _listed_outputs(record).get(name, {}).get("sha256") != checksum(path):
             return f"{path.name} is not the file that the record describes"
     return None
@@ -186,9 +197,12 @@ def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
     path.unlink(missing_ok=True)
     (path.parent.parent / STRUCTURE_FILE).unlink(missing_ok=True)
     names = {str(output.get("file")) for output in _listed_outputs(record).values()}
-    for file in path.parent.parent.glob("*/*.pt"):
+    for file in path.parent.parent.glob(f"*/*{FILE_SUFFIX}"):
         if file.name in names:
             file.unlink(missing_ok=True)
+    for store in path.parent.parent.glob(f"*/*{STORE_SUFFIX}"):
+        if store.name in names:
+            shutil.rmtree(store)
 
 
 def _listed_outputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -196,7 +210,13 @@ def _listed_outputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {k: v for k, v in outputs.items() if isinstance(v, dict)} if isinstance(outputs, dict) else {}
 
 
-def checksum(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
+def checksum(path: Path, known: Mapping[str, str] = MappingProxyType({})) -> str:
+    """sha256 in hexadecimal: of a file, or of the names and checksums of the files of a store, known ones excepted."""
+    if path.is_dir():
+        files = {str(file.relative_to(path)): file for file in path.rglob("*") if not file.is_dir()}
+        lines = (f"{known.get(name) or checksum(file)}  {name}\n" for name, file in sorted(files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    if not path.is_file():
+        raise OutputError("is not a file", source=path, remedy="Remove it.")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

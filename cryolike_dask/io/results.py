@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, missing_files
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles, need_files
+from cryolike_dask.io.layout import (
+    FULL_CORRELATION_FILES,
+    OPTIMAL_POSE_FILES,
+    STORE_SUFFIX,
+    LikelihoodFiles,
+    as_stored,
+    need_files,
+)
 from cryolike_dask.io.records import Job, read_record, write_record
 from cryolike_dask.io.sources import Files, lazy_array
-from cryolike_dask.io.tensors import load_displacements, open_tensor, save_tensor
+from cryolike_dask.io.stores import Store, open_store
+from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor, save_tensor
 
 
 def write_results(values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any]) -> int:
@@ -28,6 +39,7 @@ def write_results(values: dict[str, NDArray[Any]], job: Job, details: dict[str, 
     for name, path in job.outputs.items():
         value = values[name]
         save_tensor(path, value.astype(real) if value.dtype.kind == "f" else value)
+        shutil.rmtree(path.with_suffix(STORE_SUFFIX), ignore_errors=True)
     write_record(job, details)
     return job.shape[0]
 
@@ -81,11 +93,11 @@ def _open(
     need_files(files)
     numbers, structures = files.stack_numbers(), files.structures()
     paths = {
-        (i, name): [files.output(i, name, folder, k) for k in numbers]
+        (i, name): [as_stored(files.output(i, name, folder, k)) for k in numbers]
         for i in structures
         for name, folder in folders.items()
     }
-    missing = [path for group in paths.values() for path in group if not path.is_file()]
+    missing = [path for group in paths.values() for path in group if not path.exists()]
     if missing:
         raise missing_files(missing, "Run the likelihood for these stacks first.")
     n_images = [open_tensor(files.image_stack(k)[0]).shape[0] for k in numbers] if files.folder_particles else None
@@ -96,16 +108,16 @@ def _open(
     for i in structures:
         data = {}
         for stored, (name, dims) in variables.items():
-            source = Files(tuple(open_tensor(path, n_dims=len(dims)) for path in paths[i, stored]))
-            sizes = tuple(part.shape[0] for part in source.parts)
-            for part, size in zip(source.parts, n_images or sizes, strict=True):
+            parts = [open_result(path, len(dims)) for path in paths[i, stored]]
+            sizes = tuple(part.shape[0] for part in parts)
+            for part, size in zip(parts, n_images or sizes, strict=True):
                 if part.shape[0] != size:
                     raise InputFileError(
                         f"holds {part.shape[0]} images, but their stack holds {size}",
                         source=part.path,
                         remedy="Run the likelihood for this stack again.",
                     )
-            data[name] = (dims, lazy_array(source, sizes, f"read-{name}"), labels.ATTRIBUTES[name])
+            data[name] = (dims, _lazy(parts, sizes, name), labels.ATTRIBUTES[name])
         record = read_record(files.record(i, numbers[0], kind)) or {}
         structure = names[i] if names else str(record.get("structure", f"template{i}"))
         coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: structure}
@@ -113,6 +125,24 @@ def _open(
     if np.ndim(files.i_template) == 0 and files.i_template != "all":
         return datasets[0]
     return xr.concat(datasets, dim=labels.STRUCTURE, combine_attrs="drop_conflicts")
+
+
+def open_result(path: Path, n_dims: int | None = None) -> TensorFile | Store:
+    """Read what a file or a store of results says of itself."""
+    return open_store(path) if path.suffix == STORE_SUFFIX else open_tensor(path, n_dims=n_dims)
+
+
+def _lazy(parts: Sequence[TensorFile | Store], sizes: tuple[int, ...], name: str) -> da.Array:
+    """A variable of all stacks: a chunk for each file, and for each chunk of a store."""
+    tensors = tuple(part for part in parts if isinstance(part, TensorFile))
+    if len(tensors) == len(parts):
+        return lazy_array(Files(tensors), sizes, f"read-{name}")
+    return da.concatenate(
+        [
+            part.lazy() if isinstance(part, Store) else lazy_array(Files((part,)), part.shape[:1], f"read-{name}")
+            for part in parts
+        ]
+    )
 
 
 def _attributes(record: dict[str, Any]) -> dict[str, Any]:

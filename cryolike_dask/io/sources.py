@@ -184,6 +184,11 @@ class Subset:
         return self.source.subset(self.rows[rows])
 
 
+def innermost(source: ArraySource) -> ArraySource:
+    """What a subset is of."""
+    return innermost(source.source) if isinstance(source, Subset) else source
+
+
 def describe_array(values: NDArray[Any]) -> dict[str, Any]:
     """Shape and checksum of an array."""
     return {"shape": list(values.shape), "sha256": hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}

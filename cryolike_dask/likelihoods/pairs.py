@@ -74,19 +74,10 @@ class Pair:
             discover_tiles=discover_batch_size,
         )
         if by_batch:
-            self.image_chunks, self.template_chunks = self._chunks_of_batches()
+            self.image_chunks, self.template_chunks = chunks_of_correlations(images, templates, self.real)
         else:
             self.image_chunks = images.chunks
             self.template_chunks = templates.chunks or spread_templates(images, templates, 1).chunks or ()
-
-    def _chunks_of_batches(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Chunks of both for results that keep every pose: their batches, or else chunks of a fixed size."""
-        images, templates = self.images, self.templates
-        per_pair = len(templates.displacements) * templates.grid.n_inplanes * self.real.itemsize
-        n_templates = templates.n_per_batch or max(1, CORRELATION_CHUNK_BYTES // (16 * per_pair))
-        n_images = images.n_per_batch or CORRELATION_CHUNK_BYTES // (min(n_templates, len(templates)) * per_pair)
-        image_chunks = tuple(c for chunk in images.chunks for c in _even_chunks(chunk, n_images))
-        return image_chunks, _even_chunks(len(templates), n_templates)
 
     def blockwise(
         self,
@@ -203,6 +194,17 @@ def spread_templates(images: ImageStack, templates: TemplateStack, n_parts: int,
     return templates.chunk(_even_chunks(len(templates), min(largest, math.ceil(len(templates) / n_parts))))
 
 
+def chunks_of_correlations(
+    images: ImageStack, templates: TemplateStack, real: np.dtype[Any]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Chunks of both for results that keep every pose: their batches, or else chunks of a fixed size."""
+    per_pair = len(templates.displacements) * templates.grid.n_inplanes * real.itemsize
+    n_templates = templates.n_per_batch or max(1, CORRELATION_CHUNK_BYTES // (16 * per_pair))
+    n_images = images.n_per_batch or CORRELATION_CHUNK_BYTES // (min(n_templates, len(templates)) * per_pair)
+    image_chunks = tuple(c for chunk in images.chunks for c in _even_chunks(chunk, n_images))
+    return image_chunks, _even_chunks(len(templates), n_templates)
+
+
 def resolved_precision(templates: TemplateStack, precision: str) -> str:
     """The precision of a computation: the one asked for, or else that of the templates."""
     if precision not in ("default", "single", "double"):
@@ -307,8 +309,10 @@ def name_of(images: ImageStack, templates: TemplateStack) -> str:
 
 
 def _even_chunks(n: int, size: int) -> tuple[int, ...]:
+    """As few chunks as there can be, of one size but for the last, which stores of arrays ask for."""
     n_chunks = -(-n // max(1, size))
-    return tuple(int(c) for c in np.diff(np.linspace(0, n, n_chunks + 1).round().astype(int)))
+    each = -(-n // n_chunks)
+    return tuple(min(each, n - start) for start in range(0, n, each))
 
 
 def _take_field(records: NDArray[np.void], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -191,3 +193,16 @@ def free_memory(device: str) -> int:
     except (ValueError, AttributeError):
         return free
     return free if not limit else max(0, min(free, int(limit) - psutil.Process().memory_info().rss))
+
+
+@contextmanager
+def torch_threads(n: int | None) -> Iterator[None]:
+    """Let torch use so many threads meanwhile; None: as many as it does."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before if n is None else n)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -74,7 +74,7 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
     columns = open_columns(path, need_names=images is None)
     _refuse_unusable(columns)
     optics = recorded_optics(path, {name: columns.number(label) for name, label in LABELS.items()}, LABELS)
-    pixel_size = _pixel_size(columns)
+    pixel_size = pixel_size_of(columns)
     where = _named_images(columns, folder) if images is None else _paired_images(columns, images)
     warn_of_ignored(path, [label for label, neutral in NOT_APPLIED.items() if columns.differs(label, neutral)])
     n = len(columns)
@@ -116,8 +116,8 @@ def _refuse_unusable(columns: StarColumns) -> None:
         )
 
 
-def _pixel_size(columns: StarColumns) -> FloatArray | None:
-    """That of the stored images; the magnification is that of the micrograph, and counts if nothing else is known."""
+def pixel_size_of(columns: StarColumns) -> FloatArray | None:
+    """Of the stored images, angstrom; a magnification is the micrograph's, and counts if nothing else is known."""
     image, plain = columns.number("rlnImagePixelSize"), columns.number("rlnPixelSize")
     detector, magnification = columns.number("rlnDetectorPixelSize"), columns.number("rlnMagnification")
     sources = {"rlnImagePixelSize": image, "rlnPixelSize": plain}

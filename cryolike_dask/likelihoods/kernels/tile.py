@@ -53,17 +53,13 @@ class Tile:
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
-        for m, spectra in self._parts():
-            sums = rotate(spectra, self.frame.folding, self.frame.scratch)
-            yield m, by_pairs(torch.unflatten(sums, 2, (m.stop - m.start, -1)), self.shift.shape[1], self.frame)
-
-    def _parts(self) -> Iterator[tuple[slice, Tensor]]:
-        """Give the products of a few images at a time: real (W/2 + 1, 2, image * column)."""
         n_images, columns = self.products.shape[2:]
         size = self._piece(columns)
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
-            yield m, self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
+            spectra = self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
+            sums = rotate(spectra, self.frame.folding, self.frame.scratch)
+            yield m, by_pairs(torch.unflatten(sums, 2, (m.stop - m.start, -1)), self.shift.shape[1], self.frame)
 
     def _piece(self, columns: int) -> int:
         """How many images, of so many columns each, make a piece."""

@@ -1,0 +1,154 @@
+"""Results that are too large for one file: a Zarr store, written region by region, which gets its name when complete.
+
+zarr is imported inside the functions: the scheduler imports this module too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cryolike_dask import labels
+from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.io.layout import FILE_SUFFIX
+from cryolike_dask.io.records import Job, checksum, write_record
+
+ARRAY = labels.CROSS_CORRELATION
+
+
+@dataclass(frozen=True)
+class Store:
+    """A full cross-correlation in a Zarr store; what tasks carry instead of the data.
+
+    Attributes
+    ----------
+    path : str
+        Absolute.
+    shape : tuple of int
+        (image, template, displacement, rotation).
+    dtype : str
+        numpy's name.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy images into memory.
+
+        Raises
+        ------
+        InputFileError
+            If the store is gone or damaged.
+        """
+        with _as_input(self.path):
+            values: NDArray[Any] = np.asarray(_array(self.path).oindex[np.asarray(rows)])
+            return values
+
+    def lazy(self) -> da.Array:
+        """All of it, chunked as it is stored."""
+        with _as_input(self.path):
+            return da.from_zarr(_array(self.path), name=f"read-{Path(self.path).name}-{da.core.tokenize(self)}")
+
+
+def open_store(path: str | Path) -> Store:
+    """Read what a store says of itself.
+
+    Raises
+    ------
+    InputFileError
+        If it is not there, or not a store of a full cross-correlation.
+    """
+    with _as_input(path):
+        array = _array(path)
+        found = Store(str(Path(path).absolute()), tuple(array.shape), str(array.dtype))
+    if len(found.shape) != 4:
+        raise InputFileError(f"has shape {found.shape}, but 4 dimensions are needed", source=path)
+    return found
+
+
+def begin_store(job: Job, full: xr.Dataset) -> Path:
+    """Write all but the values of a full cross-correlation, under a name that says that it is not complete."""
+    from zarr.codecs import Crc32cCodec
+
+    (path,) = job.outputs.values()
+    begun = path.with_name(f".{path.name}.part")
+    (name,) = full.data_vars
+    labelled = full.rename({name: ARRAY}).assign_coords({labels.STRUCTURE: full[labels.STRUCTURE].astype(object)})
+    # compression takes a sixth off correlations at best, slowly; the checksum makes readers notice damage
+    encoding = {ARRAY: {"chunks": full[name].data.chunksize, "compressors": (Crc32cCodec(),)}}
+    with _as_output(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata")  # xarray warns where there is none, too
+        shutil.rmtree(begun, ignore_errors=True)
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        labelled.to_zarr(begun, mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding)
+    return begun
+
+
+def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> tuple[str, str]:
+    """Write one chunk; give the name of its file in the store, and the file's checksum."""
+    import zarr
+
+    with _as_output(begun):
+        array = zarr.open_array(begun / ARRAY, mode="r+")
+        array.blocks[block] = values
+        file = begun / ARRAY / array.metadata.encode_chunk_key(block)
+        return str(file.relative_to(begun)), checksum(file)
+
+
+def finish_store(written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, Any]) -> int:
+    """Give a store that is complete its name, and write its record last; give the number of images.
+
+    The former record is removed first, and so is a file in place of which the store is written.
+    """
+    (path,) = job.outputs.values()
+    with _as_output(path):
+        missing = [name for name, _ in written if not (begun / name).is_file()]
+        if missing:
+            raise OutputError(f"{missing[0]} is missing", source=begun, remedy="Let one run alone write here.")
+        job.record.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+        os.replace(begun, path)
+        path.with_suffix(FILE_SUFFIX).unlink(missing_ok=True)
+    write_record(job, details, known=dict(written))
+    return job.shape[0]
+
+
+def _array(path: str | Path) -> Any:
+    import zarr
+
+    return zarr.open_array(Path(path) / ARRAY, mode="r")
+
+
+@contextmanager
+def _as_input(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"is not a readable store of a full cross-correlation: {error}"
+        raise InputFileError(what, source=path, remedy="Run the likelihood for this stack again.") from error
+
+
+@contextmanager
+def _as_output(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            source=path,
+            remedy="Choose another output folder, or make room.",
+        ) from error
