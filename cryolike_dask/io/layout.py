@@ -203,6 +203,8 @@ def pixel_stack_file(folder: Path, i_stack: int) -> Path:
 
 def as_stored(path: Path) -> Path:
     """Where a result is: in its file, or in the store that is written in place of a file that would be too large."""
+    if path.suffix not in (FILE_SUFFIX, STORE_SUFFIX):
+        return path
     file, store = path.with_suffix(FILE_SUFFIX), path.with_suffix(STORE_SUFFIX)
     return store if store.is_dir() and not file.exists() else file
 
