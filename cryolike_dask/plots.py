@@ -129,7 +129,7 @@ def _panels(n: int, n_stack: int) -> int:
 
 def _plot(values: NDArray[Any], grid: PolarGrid, titles: Sequence[str], what: str) -> Figure:
     """Lay out a column of two panels for each row of `values`, complex (n, shell, angle), and the power below."""
-    from matplotlib.figure import Figure
+    from cryolike_dask.figures import Figure
 
     n = len(values)
     values = np.where(np.isfinite(values), values, np.nan).astype(values.dtype)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 from cryolike_dask import __version__
 from cryolike_dask.cli import app
 from cryolike_dask.io.layout import LikelihoodFiles
+
+ROOT = Path(__file__).parents[1]
 
 
 def cryolike(*arguments, **options):
@@ -97,3 +100,6 @@ def test_the_demo_finds_poses_and_conformations(tmp_path):
     assert "images per second" in done.stdout
     assert re.search(r"http://127.0.0.1:\d+/status", done.stdout)
     assert (tmp_path / "demo/likelihood/template1/done/stack_000003.json").is_file()
+    picture = [sys.executable, ROOT / "docs/picture.py", tmp_path / "demo", tmp_path / "picture.png"]
+    subprocess.run(picture, check=True, timeout=120)
+    assert (tmp_path / "picture.png").stat().st_size > 10_000

@@ -298,9 +298,10 @@ def test_bad_data(project, spoil, error, complaint):
     spoil(project)
     with pytest.raises(error, match=complaint):
         project.run()
-    stack_0 = {p for p in project.files.folder_output.glob("template*/**/*") if "stack_000000" in p.name}
-    left = {p for p in project.files.folder_output.glob("template*/**/*") if p.is_file()}
-    assert left <= stack_0  # a stack that was done before stays; of the bad one there is nothing
+    left = {p.name for p in project.files.folder_output.glob("template*/**/*") if p.is_file()} - {"structure.npz"}
+    assert all(
+        "stack_000000" in name for name in left
+    )  # a stack that was done before stays; of the bad one there is nothing
 
 
 @pytest.mark.parametrize("factor", [1e-15, 1e6, 1e18])
@@ -397,10 +398,12 @@ def test_gpu_that_is_not_there(project):
 def test_full_correlation_that_cannot_fit(project):
     n = int(psutil.virtual_memory().total / (5 * N_TEMPLATES * 20 * 4))
     zeros = np.zeros(n)
-    with pytest.raises(CannotFitError, match=rf"of 5 x 28 x {n} x 20 .* takes [\d.e+]+ GB.* Reduce it lazily"):
+    with pytest.raises(CannotFitError, match=rf"correlation, 5 x 28 x {n} x 20 .* takes [\d.e+]+ GB.* Ask for fewer"):
         run_likelihood_full_cross_correlation(
             *(project.files, project.parameters),
             lambda templates: replace(templates, displacements=DisplacementGrid(zeros, zeros)),
+            n_images_per_batch=5,
+            n_templates_per_batch=28,
             progress=False,
         )
     assert not project.files.folder_output.exists()

@@ -23,6 +23,7 @@ ORDER = [
     ["io"],
     ["stacks"],
     ["structures", "particles"],
+    ["figures"],
     ["plots"],
     ["likelihoods"],
     ["addresses"],

@@ -31,7 +31,7 @@ OUTLIERS = 0.002
 
 def new_figure(width: float = 5.4, height: float = 3.3) -> Figure:
     """An empty figure that lays itself out; inches."""
-    from matplotlib.figure import Figure
+    from cryolike_dask.figures import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
