@@ -299,9 +299,7 @@ def test_bad_data(project, spoil, error, complaint):
     with pytest.raises(error, match=complaint):
         project.run()
     left = {p.name for p in project.files.folder_output.glob("template*/**/*") if p.is_file()} - {"structure.npz"}
-    assert all(
-        "stack_000000" in name for name in left
-    )  # a stack that was done before stays; of the bad one there is nothing
+    assert all("stack_000000" in name for name in left)  # the bad stack has left nothing
 
 
 @pytest.mark.parametrize("factor", [1e-15, 1e6, 1e18])
