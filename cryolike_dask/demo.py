@@ -33,8 +33,10 @@ PARAMETERS = ImageParameters(
 )
 STRUCTURES = {"closed": 0.0, "open": 0.9}
 """Name and opening of the hinge, radian."""
-SEARCH = configure_displacement(max_displacement_pixels=3.0, n_displacements_x=7, n_displacements_y=7)
-SIGNAL_TO_NOISE = 1.0
+SEARCH = configure_displacement(max_displacement_pixels=3.0, n_displacements_x=13, n_displacements_y=13)
+FARTHEST_PIXELS = 2.0
+"""Off centre, along x and y: less than 3 in any direction."""
+SIGNAL_TO_NOISE = 0.2
 N_STACKS, N_IMAGES_PER_STACK = 4, 64
 
 
@@ -66,8 +68,8 @@ class Outcome:
     seconds : float
         Of the likelihood run of both structures.
     pose_recovered : float
-        Fraction of images whose best pose under their own structure is within one grid step of the truth, in
-        orientation and in both displacements.
+        Fraction of images whose best pose under their own structure is within one viewing distance of the truth, and
+        within one pixel along both axes.
     structure_recovered : float
         Fraction of images whose integrated likelihood is larger under their own structure.
     results : xarray.Dataset
@@ -106,7 +108,7 @@ def make_demo_inputs(
         folder / "relion",
         n_images=N_STACKS * N_IMAGES_PER_STACK,
         signal_to_noise=SIGNAL_TO_NOISE,
-        max_displacement_pixels=SEARCH.max_displacement_pixels,
+        max_displacement_pixels=FARTHEST_PIXELS,
         seed=seed,
         overwrite=True,
         client=client,
@@ -195,15 +197,14 @@ def run_demo(files: LikelihoodFiles, truth: Truth, client: Client | None = None,
 
 
 def _pose_recovered(found: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
-    """Whether each pose is within one step of the search: in orientation, and along both axes."""
+    """Whether each pose is within one viewing distance of the truth, and within one pixel along both axes."""
     viewing = PARAMETERS.viewing_angles()
     template = found.optimal_template.values
-    step = PARAMETERS.pixel_size_angstrom * 2 * SEARCH.max_displacement_pixels / (SEARCH.n_displacements_x - 1)
     displacement = np.stack([found.optimal_displacement_x.values, found.optimal_displacement_y.values])
     ours = viewing_rotation(viewing.azimuth[template], viewing.polar[template], found.optimal_inplane_rotation.values)
     trace = np.einsum("mij,mij->m", truth.rotation, ours)
     near = np.arccos(np.clip((trace - 1) / 2, -1, 1)) <= PARAMETERS.viewing_distance
-    near &= (np.abs(displacement - truth.displacement_angstrom) <= step).all(axis=0)
+    near &= (np.abs(displacement - truth.displacement_angstrom) <= PARAMETERS.pixel_size_angstrom).all(axis=0)
     return np.asarray(near, np.bool_)
 
 

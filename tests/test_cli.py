@@ -94,7 +94,7 @@ def test_the_demo_finds_poses_and_conformations(tmp_path):
     assert done.returncode == 0, done.stderr
     fractions = {
         name: float(re.search(rf"{name}\s+([\d.]+)%", done.stdout)[1])
-        for name in ("poses within one grid step", "assigned to the right conformation")
+        for name in ("poses within one view and one pixel", "assigned to the right conformation")
     }
     assert min(fractions.values()) > 70, done.stdout
     assert "images per second" in done.stdout

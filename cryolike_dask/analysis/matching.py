@@ -33,6 +33,34 @@ Complex = NDArray[np.complex128]
 
 
 @dataclass(frozen=True, eq=False)
+class Pair:
+    """An image and its best template on the Fourier polar grid.
+
+    Attributes
+    ----------
+    particle, template : complex, (shell, angle)
+        The template as it is, neither moved nor filtered.
+    contrast : (shell, angle)
+        Contrast transfer of the image.
+    projection : complex, (shell, angle)
+        The template displaced, turned and filtered.
+    correlation : float
+        Computed from these values; the offset of a template as it is before it is moved, as in results.
+    templates : TemplateStack
+    row : int
+        Of the template there.
+    """
+
+    particle: Complex
+    template: Complex
+    contrast: NDArray[np.float64]
+    projection: Complex
+    correlation: float
+    templates: TemplateStack
+    row: int
+
+
+@dataclass(frozen=True, eq=False)
 class Matches:
     """Some images and their best projections on the Fourier polar grid.
 
@@ -42,7 +70,6 @@ class Matches:
         Projections are displaced, turned and filtered by the contrast transfer of their images.
     grid : PolarGrid
     correlation : (image,) float64
-        Of each pair, computed from these values; the offset of a template as it is before it is moved, as in results.
     """
 
     particles: Complex
@@ -52,7 +79,18 @@ class Matches:
 
 
 def match(summary: xr.Dataset, images: Images, templates: Templates) -> Matches:
-    """Make the best projection of each image of a summary.
+    """Make the best projection of each image of a summary; parameters and errors are those of `pairs_of`."""
+    pairs = pairs_of(summary, images, templates)
+    return Matches(
+        np.stack([pair.particle for pair in pairs]),
+        np.stack([pair.projection for pair in pairs]),
+        pairs[0].templates.grid,
+        np.array([pair.correlation for pair in pairs]),
+    )
+
+
+def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[Pair]:
+    """Find each image of a summary and its best template.
 
     Parameters
     ----------
@@ -71,22 +109,22 @@ def match(summary: xr.Dataset, images: Images, templates: Templates) -> Matches:
     conventions = conventions_named(str(summary.attrs.get("conventions")))
     image_stacks = [images] if isinstance(images, ImageStack) else list(images)
     by_name = {t.structure: t for t in ([templates] if isinstance(templates, TemplateStack) else templates)}
-    pairs, correlation = [], []
+    pairs = []
     for m in range(summary.sizes[labels.IMAGE]):
         one = summary.isel({labels.IMAGE: m})
         image, stack = _image(one, image_stacks), _templates(one, by_name)
         if image.grid != stack.grid:
             raise GridMismatchError(f"images lie on {image.grid}, templates of {stack.structure} on {stack.grid}")
         particle = image.source.take(np.arange(1))[0].astype(np.complex128)
-        template = stack.source.take(np.atleast_1d(int(one[labels.OPTIMAL_TEMPLATE])))[0]
+        row = int(one[labels.OPTIMAL_TEMPLATE])
+        template = stack.source.take(np.atleast_1d(row))[0].astype(np.complex128)
         contrast = _contrast(image, conventions)
         projection = contrast * _in_pose(template, one, image.grid, conventions)
-        pairs.append((particle, projection))
-        correlation.append(_correlation(particle, projection, contrast * template, image.grid, conventions))
+        correlation = _correlation(particle, projection, contrast * template, image.grid, conventions)
+        pairs.append(Pair(particle, template, contrast, projection, correlation, stack, row))
     if not pairs:
         raise InputError("there is no image to show")
-    particles, projections = (np.stack(values) for values in zip(*pairs, strict=True))
-    return Matches(particles, projections, image.grid, np.array(correlation))
+    return pairs
 
 
 def _image(one: xr.Dataset, stacks: Sequence[ImageStack]) -> ImageStack:

@@ -9,15 +9,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import findings, report_sections, summaries
 from cryolike_dask.analysis.findings import Blocks, Finding
+from cryolike_dask.analysis.matching import open_matching
 from cryolike_dask.analysis.opening import open_results
+from cryolike_dask.analysis.particles_plots import extreme_rows
 from cryolike_dask.analysis.report_sections import Section
+from cryolike_dask.analysis.search_steps import Step, search_steps
 from cryolike_dask.analysis.summaries import summarise_results
-from cryolike_dask.errors import InputError, InputFileError, OutputError, number
+from cryolike_dask.errors import CryolikeError, InputError, InputFileError, OutputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import LikelihoodFiles
@@ -29,6 +33,8 @@ PAGE = "report.html"
 OURS = b'<meta name="generator" content="cryolike_dask report">'
 START_BYTES = 512
 MOST_EXAMPLES = 12
+N_MEASURED = 12
+"""Images on which the steps of the search are measured."""
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -86,6 +92,7 @@ def write_report(
         raise InputError("no image has a result", remedy="Run the likelihood first.")
     inputs = {"templates": templates, "particles": particles, "parameters": parameters}
     table, blocks = _blocks(opened)
+    steps = _steps(summary, inputs)
     sections = [
         report_sections.run_section(summary, blocks),
         report_sections.structures_section(opened, summary),
@@ -93,10 +100,11 @@ def write_report(
         report_sections.correlation_section(summary),
         report_sections.poses_section(summary),
         report_sections.displacements_section(summary),
+        report_sections.steps_section(steps),
         report_sections.examples_section(summary, n, inputs) if n else None,
         report_sections.time_section(table, blocks),
     ]
-    warnings = findings.warnings_about(summary)
+    warnings = [*findings.warnings_about(summary), *findings.about_steps(steps)]
     text = _page(summary, [section for section in sections if section is not None], warnings)
     with replacing(page) as file:
         file.write(text.encode("utf-8", "replace"))
@@ -141,6 +149,16 @@ def _blocks(results: xr.Dataset) -> tuple[Path | None, Blocks | None]:
     except InputFileError as error:
         logger.warning("%s", error)
         return None, None
+
+
+def _steps(summary: xr.Dataset, inputs: dict[str, Any]) -> list[Step]:
+    """How coarse the search was for images from the best to the worst fitting one; empty if inputs are not there."""
+    best, _ = extreme_rows(summary, summary.sizes[labels.IMAGE])
+    rows = best[np.unique(np.linspace(0, len(best) - 1, N_MEASURED).round().astype(int))]
+    try:
+        return search_steps(summary.isel({labels.IMAGE: rows}), *open_matching(summary, rows, **inputs))
+    except (CryolikeError, OSError):  # the section of examples says why
+        return []
 
 
 def _page(summary: xr.Dataset, sections: list[Section], warnings: list[Finding]) -> str:

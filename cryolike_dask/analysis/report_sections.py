@@ -18,6 +18,7 @@ from cryolike_dask.analysis.drawing import duration
 from cryolike_dask.analysis.findings import Blocks
 from cryolike_dask.analysis.matching import match, open_matching
 from cryolike_dask.analysis.particles_plots import draw_matches, extreme_rows
+from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.errors import CryolikeError
 
 if TYPE_CHECKING:
@@ -293,6 +294,21 @@ def displacements_section(summary: xr.Dataset) -> Section:
         "Grey dots are displacements that were tried. A crowd at the edge means that the search was too narrow.",
     )
     return Section("displacements", "Displacements", tuple(text), panels=(shown,))
+
+
+def steps_section(steps: list[Step]) -> Section | None:
+    """How fine the search was for these images."""
+    if not steps:
+        return None
+    text = (
+        "Where the true pose of a particle lies between those that were tried, its log-likelihood comes out too low. "
+        "Here is by how much half-way between two poses, in the median over some images: above "
+        f"{findings.LOST_BETWEEN_POSES:g} nat search finer; below 1 nat a coarser search does.",
+    )
+    rows = tuple(
+        (step.name.capitalize(), f"{step.shown(step.size)} apart: up to {step.loss:.2g} nat lower") for step in steps
+    )
+    return Section("steps", "How fine the search was", text, rows)
 
 
 def examples_section(summary: xr.Dataset, n: int, inputs: dict[str, Any]) -> Section:

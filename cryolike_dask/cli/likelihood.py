@@ -162,7 +162,7 @@ def demo(
         poses = f"{outcome.n_templates} views x {outcome.n_displacements} shifts x {outcome.n_rotations} rotations"
         for name, value in {
             "search": poses,
-            "poses within one grid step": f"{outcome.pose_recovered:.1%}",
+            "poses within one view and one pixel": f"{outcome.pose_recovered:.1%}",
             "assigned to the right conformation": f"{outcome.structure_recovered:.1%}",
             "speed": f"{rate:.0f} images per second under one structure ({outcome.seconds:.1f} s in all)",
             "dashboard (while it ran)": client.dashboard_link if client is not None else "no cluster: one process",

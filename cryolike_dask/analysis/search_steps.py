@@ -1,0 +1,132 @@
+"""Whether the search was fine enough: what images lose half-way between two displacements, rotations or views.
+
+A best projection is compared with itself half a step away: if these correlate a, an image that would correlate c with
+the right pose correlates c a with the one that was tried, and with n degrees of freedom its log-likelihood is
+n/2 log((1 - (c a)^2) / (1 - c^2)) lower. For c the correlation that was found is taken, which is a little low. The loss
+grows as the square of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cryolike_dask.analysis.matching import Images, Pair, Templates, pairs_of
+from cryolike_dask.conventions import conventions_named
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.likelihoods.frames import degrees_of_freedom
+
+Floats = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How coarse a search is in one respect.
+
+    Attributes
+    ----------
+    name : str
+        "displacements", "rotations" or "views".
+    size : float
+        From one to the next: angstrom, or radian.
+    loss : float
+        Of the log-likelihood half a step away, nat; the median over images. For displacements half a step along both
+        axes.
+    """
+
+    name: str
+    size: float
+    loss: float
+
+    def shown(self, size: float) -> str:
+        """A size as people read it."""
+        return f"{size:.2g} Å" if self.name == "displacements" else f"{np.degrees(size):.2g}°"
+
+    def size_of_loss(self, loss: float) -> float:
+        """The step that would lose so many nat."""
+        return self.size * float(np.sqrt(loss / self.loss))
+
+
+def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> list[Step]:
+    """Measure how coarse the search was for some images.
+
+    Parameters
+    ----------
+    chosen : xarray.Dataset
+        The summary of these images alone.
+    images, templates : stack or several
+        As `match` takes them.
+
+    Raises
+    ------
+    InputError, GridMismatchError
+        As for `match`.
+    """
+    half_steps = [_half_step(chosen.attrs.get(f"displacements_{axis}_angstrom", ())) for axis in "xy"]
+    conventions = conventions_named(str(chosen.attrs.get("conventions")))
+    losses, angles = [], []
+    for pair in pairs_of(chosen, images, templates):
+        grid, filtered = pair.templates.grid, pair.contrast * pair.template
+        neighbour, angle = _nearest(pair.templates.viewing, pair.row)
+        alike = [
+            _overlap(filtered, _displaced(filtered, half_steps, grid), grid),
+            _overlap(filtered, _turned(filtered), grid),
+            1 - (1 - _seen_from(pair, neighbour)) / 4,  # half-way: what is lost grows as the square of the angle
+        ]
+        c, n = pair.correlation, degrees_of_freedom(grid, conventions)
+        losses.append(n / 2 * np.log((1 - (c * np.array(alike)) ** 2) / (1 - c**2)))
+        angles.append(angle)
+    sizes = (2 * max(half_steps), 2 * np.pi / grid.n_inplanes, float(np.median(angles)))
+    steps = zip(("displacements", "rotations", "views"), sizes, np.median(losses, axis=0).tolist(), strict=True)
+    return [Step(*step) for step in steps if step[1] > 0]
+
+
+def _half_step(tried: Sequence[float]) -> float:
+    """Of the displacements tried along an axis."""
+    values = np.unique(np.round(tried, 3))
+    return float(np.median(np.diff(values))) / 2 if len(values) > 1 else 0.0
+
+
+def _nearest(viewing: ViewingAngles, row: int) -> tuple[int, float]:
+    """The view next to a view, and the angle between them."""
+    directions = viewing.rotations()[:, :, 2]
+    cosines = directions @ directions[row]
+    cosines[row] = -np.inf
+    neighbour = int(cosines.argmax())
+    return neighbour, float(np.arccos(np.clip(cosines[neighbour], -1, 1)))
+
+
+def _displaced(projection: Complex, by: Sequence[float], grid: PolarGrid) -> Complex:
+    """Displace by so many angstrom."""
+    kx, ky = (k * 2 / grid.box_size_angstrom for k in grid.points())
+    displaced: Complex = projection * np.exp(-2j * np.pi * (kx * by[0] + ky * by[1]))
+    return displaced
+
+
+def _turned(projection: Complex) -> Complex:
+    """Turn by half an angle of the grid."""
+    n = projection.shape[-1]
+    phases = np.exp(1j * np.pi * np.fft.fftfreq(n, 1 / n) / n)
+    turned: Complex = np.fft.ifft(np.fft.fft(projection, axis=-1) * phases, axis=-1)
+    return turned
+
+
+def _seen_from(pair: Pair, neighbour: int) -> float:
+    """Correlation of two views at the best rotation; contrast transfer without astigmatism."""
+    grid, contrast = pair.templates.grid, np.sqrt((pair.contrast**2).mean(-1, keepdims=True))
+    other = contrast * pair.templates.source.take(np.atleast_1d(neighbour))[0]
+    spectra = [np.fft.fft(values, axis=-1) for values in (contrast * pair.template, other)]
+    products = np.fft.ifft(spectra[0].conj() * spectra[1], axis=-1).real
+    turns = int((grid.weights[:, None] * products).sum(0).argmax())
+    return _overlap(contrast * pair.template, np.roll(other, -turns, axis=-1), grid)
+
+
+def _overlap(one: Complex, two: Complex, grid: PolarGrid) -> float:
+    powers = [float(grid.integrate(np.abs(values) ** 2)) for values in (one, two)]
+    return float(grid.integrate((one.conj() * two).real) / np.sqrt(powers[0] * powers[1]))
