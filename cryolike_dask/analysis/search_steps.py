@@ -46,7 +46,7 @@ class Step:
 
     def shown(self, size: float) -> str:
         """A size as people read it."""
-        return f"{size:.2g} Å" if self.name == "displacements" else f"{np.degrees(size):.2g}°"
+        return f"{size:.3g} Å" if self.name == "displacements" else f"{np.degrees(size):.3g}°"
 
     def size_of_loss(self, loss: float) -> float:
         """The step that would lose so many nat."""

@@ -82,7 +82,7 @@ def test_what_is_lost_grows_as_the_square():
     step = steps.Step("displacements", 2.0, 20.0)
     assert step.size_of_loss(5.0) == pytest.approx(1.0)
     assert step.shown(1.0) == "1 Å"
-    assert steps.Step("views", 0.2, 1.0).shown(0.2) == "11°"
+    assert steps.Step("views", 0.2, 1.0).shown(0.2) == "11.5°"
 
 
 def test_much_loss_is_a_finding():
@@ -90,6 +90,6 @@ def test_much_loss_is_a_finding():
     assert about_steps([fine]) == []
     (finding,) = about_steps([fine, coarse])
     assert finding.section == "steps"
-    assert "half-way between views, 5.7° apart" in finding.text
+    assert "half-way between views, 5.73° apart" in finding.text
     assert "up to 20 nat lower" in finding.text
-    assert "steps of 2.9° or less" in finding.text
+    assert "steps of 2.86° or less" in finding.text
