@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import CannotFitError, GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.layout import LikelihoodFiles, Templates, need_files
+from cryolike_dask.io.layout import LikelihoodFiles, Templates, image_stack_numbers, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
 from cryolike_dask.likelihoods.frames import realised_table
@@ -53,7 +53,8 @@ class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
     `images` and `templates` are keyed by stack and structure number, and so is what each was made from (`inputs`);
-    `settings` is what must be the same throughout an output folder. A full cross-correlation that is larger than
+    `settings` is what must be the same throughout an output folder; `n_structures` and `n_stacks` is how many the
+    inputs have, whether the run covers all of them or not. A full cross-correlation that is larger than
     `largest_file_bytes` is not written as a file, but as a store, region by region.
     """
 
@@ -64,6 +65,8 @@ class Run:
     settings: dict[str, Any]
     inputs: dict[str, dict[int, list[dict[str, Any]]]]
     displacements: NDArray[np.float64]
+    n_structures: int
+    n_stacks: int
     largest_file_bytes: float = math.inf
 
     def pairs(self) -> Iterator[tuple[int, int]]:
@@ -142,6 +145,7 @@ def open_run(
     tables = [realised_table(t.displacements, values) for t in templates.values()]
     if any(t.shape != tables[0].shape or (t != tables[0]).any() for t in tables):
         raise InputError("the displacer gives different displacements for different structures")
+    n_structures, n_stacks = _how_many(files, given_templates, given_images)
     if given_images is not None:
         files = replace(files, n_stacks=len(images))
     if given_templates is not None and files.i_template == "all":
@@ -157,6 +161,8 @@ def open_run(
             "images": {k: s.source.describe(np.arange(len(s))) for k, s in images.items()},
         },
         displacements=tables[0],
+        n_structures=n_structures,
+        n_stacks=n_stacks,
     )
 
 
@@ -194,6 +200,18 @@ def _templates(
             remedy="Configure the files with folder_templates=None, or leave templates out.",
         )
     return {i: listed[i] for i in files.chosen(len(listed), f"the {len(listed)} structure(s) given")}
+
+
+def _how_many(
+    files: LikelihoodFiles, templates: TemplateStack | Sequence[TemplateStack] | None, images: ImageStack | None
+) -> tuple[int, int]:
+    """Structures and stacks that there are."""
+    structures = files.template_files() if templates is None else templates
+    n_structures = 1 if isinstance(structures, TemplateStack) else len(structures)
+    if images is not None:
+        return n_structures, len(images.chunks)
+    folder = files.folder_particles
+    return n_structures, 0 if folder is None else max(image_stack_numbers(folder), default=0) + 1
 
 
 def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:

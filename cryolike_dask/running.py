@@ -15,8 +15,8 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask import __version__, labels
+from cryolike_dask.claiming import claim
 from cryolike_dask.counting import Kind, describe, job_of
-from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.execution import (
     OnError,
     Piece,
@@ -26,10 +26,10 @@ from cryolike_dask.execution import (
     task,
 )
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles
-from cryolike_dask.io.records import Job, claim_folder, need_folder, why_not_done
+from cryolike_dask.io.records import Job, need_folder, why_not_done
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
-from cryolike_dask.io.tensors import load_displacements, save_tensor
+from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
 from cryolike_dask.likelihoods.pairs import name_of, spread_templates
 from cryolike_dask.likelihoods.tiles import real_dtype
@@ -65,8 +65,7 @@ def compute_run(
         refuse_what_cannot_fit(run, {key: job_of(run, kind, *key) for key in run.pairs()}, client)
     need_folder(run.files.folder_output)
     with logging_to(log_file), reporting_to(performance_report, client):
-        _claim_displacements(run, overwrite)
-        claim_folder(run.files, run.settings, overwrite=overwrite)
+        there = claim(run, overwrite=overwrite)
         if not run.files.displacements.is_file():
             real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
             save_tensor(run.files.displacements, run.displacements.astype(real))
@@ -74,6 +73,8 @@ def compute_run(
         n_parts = run.n_parts(0 if client is None else count_workers(client))
         device = device_of_workers(client, run.options["device"])
         logger.info(describe(run, kind, n_parts, device))
+        if there and not skip_exist:
+            logger.info("results that are there are replaced; skip_exist=True (--skip-exist) keeps complete ones")
         if n_stores := sum(job_of(run, kind, *key).is_store for key in run.pairs()):
             what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
             logger.info(what, n_stores)
@@ -183,26 +184,3 @@ _OPEN: dict[Kind, Callable[[LikelihoodFiles], xr.Dataset]] = {
     "optimal_pose": open_optimal_pose,
     "full_cross_correlation": open_full_cross_correlation,
 }
-
-
-def _claim_displacements(run: Run, overwrite: bool) -> None:
-    """Refuse a folder whose displacements are others; with `overwrite`, remove them."""
-    path = run.files.displacements
-    if not path.is_file():
-        return
-    try:
-        there = load_displacements(path)
-        same = there.shape == run.displacements.shape and bool(np.abs(there - run.displacements).max() < 1e-3)
-        what = f"holds results of another search: {there.shape[1]} displacements up to {np.abs(there).max():g} angstrom"
-    except InputFileError as error:
-        same, what = False, str(error)
-    if same:
-        return
-    if not overwrite:
-        ours = f"{run.displacements.shape[1]} up to {np.abs(run.displacements).max():g} angstrom"
-        raise OutputError(
-            f"{what}; this run has {ours}",
-            source=run.files.folder_output,
-            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
-        )
-    path.unlink()

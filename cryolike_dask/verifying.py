@@ -146,8 +146,8 @@ def verify_likelihood(
     parts: list[xr.Dataset] = []
     if n and (templates is None or images is None):
         report.notes.append(
-            "no result was computed again: records name inputs, but no folders. Give templates and images "
-            "(--templates, --particles) as the run was given them."
+            "no result was computed again, for it is not known where the inputs are. Give templates and images "
+            "(--templates, --particles, and --parameters) as the run was given them."
         )
         n = 0
     parameters = _parameters(params_input, templates) if n else None
@@ -170,7 +170,9 @@ def _parameters(given: str | Path | ImageParameters | None, templates: Any) -> s
     if given is not None:
         return given
     if not isinstance(templates, (str, Path)) or not holds_templates(Path(templates)):
-        raise InputError("params_input is missing", remedy="Beside structures, give parameters.npz (--parameters).")
+        raise InputError(
+            "the parameters are not known", remedy="Beside structures, give parameters.npz (--parameters)."
+        )
     return Path(templates) / PARAMETERS
 
 

@@ -30,7 +30,7 @@ ORDER = [
     ["plans", "cluster", "connecting"],
     ["watching"],
     ["execution"],
-    ["counting", "origins"],
+    ["counting", "origins", "claiming"],
     ["running"],
     ["structures.making", "particles.converting", "run_likelihood", "verifying"],
     ["trials"],

@@ -126,6 +126,18 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def found_beside(results: Path) -> dict[str, Any]:
+    """The inputs of results, by what lies beside them; none if they cannot be read."""
+    from cryolike_dask.config.opening import COPY, inputs_of_results
+
+    try:
+        return inputs_of_results(results)
+    except (CryolikeError, OSError) as error:
+        if (results / COPY).is_file():
+            err.print(f"[bold]note:[/] what {results / COPY} names cannot be read: {escape(str(error))}")
+        return {}
+
+
 def _handler() -> logging.Handler:
     if sys.stderr.isatty():
         return RichHandler(console=err, show_path=False, show_time=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.cli.app import app, errors_for_people, found_beside, out
 
 
 @app.command()
@@ -15,13 +15,13 @@ def report(
     results: Annotated[Path, typer.Argument(help="Folder with results.")],
     output: Annotated[Path | None, typer.Option(help="The file to write; default: report.html in that folder.")] = None,
     templates: Annotated[
-        Path | None, typer.Option(help="As they were given to the run; default: where the results say they were.")
+        Path | None, typer.Option(help="As they were given to the run; default: found by what lies beside the results.")
     ] = None,
     particles: Annotated[
-        Path | None, typer.Option(help="As they were given to the run; default: where the results say they were.")
+        Path | None, typer.Option(help="As they were given to the run; default: found by what lies beside the results.")
     ] = None,
     parameters: Annotated[
-        Path | None, typer.Option(help="parameters.npz; default: the one in the templates folder.")
+        Path | None, typer.Option(help="parameters.npz; default: that of the run, or the one in the templates folder.")
     ] = None,
     n_examples: Annotated[int, typer.Option(help="Best, and worst, fitting particles to show.")] = 4,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report.")] = False,
@@ -30,12 +30,11 @@ def report(
     with errors_for_people():
         from cryolike_dask.analysis.report import write_report
 
+        given = {"templates": templates, "particles": particles, "parameters": parameters}
         page = write_report(
             results,
             output,
-            templates=templates,
-            particles=particles,
-            parameters=parameters,
+            **(given if any(given.values()) or not n_examples else found_beside(results)),
             n_examples=n_examples,
             overwrite=overwrite,
         )

@@ -47,8 +47,8 @@ def run(
 
 
 def _run(config: Any) -> None:
-    from cryolike_dask.config.opening import need_inputs
-    from cryolike_dask.config.running import COPY, run_config
+    from cryolike_dask.config.opening import COPY, need_inputs
+    from cryolike_dask.config.running import run_config
 
     need_inputs(config)
     with client_for(**_where(config)) as client:

@@ -9,16 +9,21 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.cli.app import app, errors_for_people, found_beside, out
+
+GIVEN = "As they were given to the run; default: found by what lies beside the results."
 
 Templates = Annotated[
-    Path | None, typer.Option("--templates", help="As they were given to the run; needed to compute results again.")
+    Path | None,
+    typer.Option("--templates", help="As they were given to the run; default: found by what lies beside the results."),
 ]
 Particles = Annotated[
-    Path | None, typer.Option("--particles", help="As they were given to the run; needed to compute results again.")
+    Path | None,
+    typer.Option("--particles", help="As they were given to the run; default: found by what lies beside the results."),
 ]
 Parameters = Annotated[
-    Path | None, typer.Option("--parameters", help="parameters.npz; default: the one in the templates folder.")
+    Path | None,
+    typer.Option("--parameters", help="parameters.npz; default: that of the run, or the one in the templates folder."),
 ]
 
 
@@ -38,8 +43,14 @@ def verify(
     with errors_for_people():
         from cryolike_dask.verifying import verify_likelihood
 
+        given = {"templates": templates, "particles": particles, "parameters": parameters}
+        inputs = given if any(given.values()) or not n_samples else found_beside(output)
         found = verify_likelihood(
-            output, parameters, templates=templates, images=particles, n_samples=n_samples, seed=seed
+            *(output, inputs.get("parameters")),
+            templates=inputs.get("templates"),
+            images=inputs.get("particles"),
+            n_samples=n_samples,
+            seed=seed,
         )
         for note in found.notes:
             out.print(f"[bold]note:[/] {escape(note)}")
@@ -54,7 +65,8 @@ def verify(
                 table.add_row(str(name), f"{worst.difference.item():.2g}", f"{worst.tolerance.item():.2g}")
             out.print(table)
         n_again = found.sample.sizes["sample"]
-        checked = f"{found.n_files} files of whole results are as recorded, {n_again} results computed again"
+        again = f"{n_again} results computed again" if n_again else "no numbers computed again"
+        checked = f"{found.n_files} files of whole results are as recorded, {again}"
         out.print(f"{checked}: {'nothing is wrong' if found.ok else f'{len(found.findings)} finding(s)'}")
         if not found.ok:
             raise typer.Exit(1)

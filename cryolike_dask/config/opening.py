@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cryolike_dask.analysis.opening import open_results
 from cryolike_dask.config.inputs import Parameters
 from cryolike_dask.config.model import RunConfig
+from cryolike_dask.config.reading import read_config
 from cryolike_dask.errors import InputError, InputFileError, missing_files
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -18,6 +20,8 @@ from cryolike_dask.io.viewing import read_viewing_angles
 from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.structures.opening import open_structures
 
+COPY = "run.yaml"
+"""What was run, beside its results."""
 ORIGINS = ("images", "folder", "passthrough")
 """Of particles: what else says where images are."""
 PREPARATION = ("pixel_size_angstrom", "downsample", "invert_contrast", "background_radius_pixels", "recenter")
@@ -52,6 +56,31 @@ def inputs_of(config: RunConfig) -> dict[str, Any]:
     compared = likelihood.model_dump(exclude={"kind"})
     search = DisplacementSearch(**dict(config.search))
     return {"file_config": _files(config), "params_input": parameters, "displacer": search, **given, **compared}
+
+
+def inputs_of_results(folder: str | Path) -> dict[str, Any]:
+    """Find the inputs of results by what lies beside them: the configuration, or else where they say they came from.
+
+    Returns
+    -------
+    dict
+        templates, particles and parameters, as far as they are known: folders, or what is opened of the configuration.
+
+    Raises
+    ------
+    CryolikeError
+        If there are no results, or the configuration or its inputs cannot be read.
+    """
+    copy = Path(folder) / COPY
+    if copy.is_file():
+        config = read_config(copy)
+        found = inputs_of(config)
+        templates = config.structures.templates if found["templates"] is None else found["templates"]
+        particles = config.particles.stacks if found["images"] is None else found["images"]
+        return {"templates": templates, "particles": particles, "parameters": found["params_input"]}
+    attrs = open_results(folder).attrs
+    known = {name: attrs.get(f"folder_{name}") for name in ("templates", "particles")}
+    return {name: Path(path) for name, path in known.items() if path}
 
 
 def describe_inputs(config: RunConfig) -> dict[str, str]:

@@ -12,7 +12,7 @@ from distributed import Client
 
 from cryolike_dask import __version__
 from cryolike_dask.config.model import RunConfig
-from cryolike_dask.config.opening import inputs_of
+from cryolike_dask.config.opening import COPY, inputs_of
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
@@ -22,7 +22,7 @@ from cryolike_dask.likelihoods.tiles import torch_threads
 from cryolike_dask.plans import Run, open_run
 from cryolike_dask.running import compute_run
 
-COPY, MARK = "run.yaml", "# Copied from"
+MARK = "# Copied from"
 
 
 def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.layout import FILE_SUFFIX, STORE_SUFFIX, STRUCTURE_FILE, LikelihoodFiles, as_stored
+from cryolike_dask.io.layout import STORE_SUFFIX, as_stored
 
 FORMAT = 1
 
@@ -105,7 +104,7 @@ def why_not_done(job: Job) -> str | None:
         if record.get(name) != value:
             return f"the {name} of the results are others than those of this run"
     for name, path in outputs.items():
-        if _listed_outputs(record).get(name, {}).get("sha256") != checksum(path):
+        if listed_outputs(record).get(name, {}).get("sha256") != checksum(path):
             return f"{path.name} is not the file that the record describes"
     return None
 
@@ -140,72 +139,13 @@ def need_folder(folder: Path) -> None:
         raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
 
 
-def claim_folder(files: LikelihoodFiles, settings: Mapping[str, Any], *, overwrite: bool) -> None:
-    """See that the output folder holds no results of another search, parameters or conventions.
-
-    Parameters
-    ----------
-    overwrite : bool
-        Remove results of another run, instead of refusing.
-
-    Raises
-    ------
-    OutputError
-        If there are such results, naming what differs.
-    """
-    foreign = []
-    records = sorted(files.folder_output.glob("template*/done/*.json"))
-    if not overwrite and not records:
-        _refuse_results_of_another_program(files)
-    for path in records:
-        record = read_record(path)
-        if record is not None and record.get("settings") != settings:
-            foreign.append((path, record))
-    if not foreign:
-        return
-    if not overwrite:
-        path, record = foreign[0]
-        theirs = record.get("settings")
-        theirs = theirs if isinstance(theirs, dict) else {}
-        raise OutputError(
-            f"holds results of another run ({path.relative_to(files.folder_output)}): {differences(theirs, settings)}",
-            source=files.folder_output,
-            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
-        )
-    for path, record in foreign:
-        _remove_results(path, record)
-
-
-def _refuse_results_of_another_program(files: LikelihoodFiles) -> None:
-    """Results without a record, and without what a run of this program writes before them, are not replaced."""
-    if not any(files.origins(0).parent.glob("*.npz")):
-        for path in files.folder_output.glob("template*/*/*_stack_??????.pt"):
-            raise OutputError(
-                f"holds results that this program did not write ({path.relative_to(files.folder_output)})",
-                source=files.folder_output,
-                remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace those results.",
-            )
-
-
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Say what is there and what is here, where they differ; empty where they do not."""
     return "; ".join(f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v)
 
 
-def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
-    """Remove a record, what is said of its structure, and the outputs that it lists, in its own template folder."""
-    path.unlink(missing_ok=True)
-    (path.parent.parent / STRUCTURE_FILE).unlink(missing_ok=True)
-    names = {str(output.get("file")) for output in _listed_outputs(record).values()}
-    for file in path.parent.parent.glob(f"*/*{FILE_SUFFIX}"):
-        if file.name in names:
-            file.unlink(missing_ok=True)
-    for store in path.parent.parent.glob(f"*/*{STORE_SUFFIX}"):
-        if store.name in names:
-            shutil.rmtree(store)
-
-
-def _listed_outputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def listed_outputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a record says of each output."""
     outputs = record.get("outputs")
     return {k: v for k, v in outputs.items() if isinstance(v, dict)} if isinstance(outputs, dict) else {}
 
