@@ -57,7 +57,7 @@ def draw_ratios(results: xr.Dataset, axes) -> None:
     parts = [ratio.values[truth == name] for name in NAMES]
     stacked_bars(axes, parts, edges_of(ratio.values), [f"truly {name}" for name in NAMES])
     axes.axvline(0, color="black", linewidth=1)
-    finish_histogram(axes, ratio.values, "log-likelihood of open less that of closed (nat)", legend=True)
+    finish_histogram(axes, ratio.values, "log-likelihood ratio, open over closed (nat)", legend=True)
     right = float(np.mean((ratio.values > 0) == (truth == "open")))
     axes.set_title(f"{right:.0%} of {len(truth)} noisy particles are assigned rightly", fontsize="medium")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.relion_poses import RelionPoses, relion_poses
-from cryolike_dask.analysis.summaries import BEST_STRUCTURE, summarise_results
+from cryolike_dask.analysis.summaries import BEST_STRUCTURE, MARGIN, PROBABILITY, summarise_results
 from cryolike_dask.errors import InputError, listed
 
 FloatArray = NDArray[np.float64]
@@ -39,6 +39,8 @@ class Assignment:
         (image,)
     likelihoods : dict of str to (image,) float64
         The variables `LIKELIHOODS`.
+    certainty : dict of str to (image,) float64
+        Probability and margin of the best structure (`summarise_results`); empty where there is one structure only.
     missing : str
         Why an image may have no structure.
     """
@@ -47,6 +49,7 @@ class Assignment:
     number: IntArray
     poses: RelionPoses
     likelihoods: dict[str, FloatArray]
+    certainty: dict[str, FloatArray]
     missing: str
 
     def names(self, rows: IntArray) -> NDArray[np.str_]:
@@ -79,7 +82,10 @@ def assign(results: xr.Dataset, structure: str | None, template_source: Template
     winners[labels.IMAGE] = xr.DataArray(np.arange(len(number)), dims=labels.IMAGE)
     found = results[list(LIKELIHOODS)].isel(winners).compute()
     likelihoods = {name: found[name].values.astype(np.float64) for name in LIKELIHOODS}
-    return Assignment(structures, number, _poses(results, summary, number, template_source), likelihoods, missing)
+    compared = len(structures) > 1 and structure is None
+    certainty = {name: summary[name].values.astype(np.float64) for name in (PROBABILITY, MARGIN) if compared}
+    poses = _poses(results, summary, number, template_source)
+    return Assignment(structures, number, poses, likelihoods, certainty, missing)
 
 
 def with_images(results: xr.Dataset) -> xr.Dataset:

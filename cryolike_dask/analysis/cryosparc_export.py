@@ -175,6 +175,7 @@ def _found(assignment: Assignment, images: IntArray, columns: Columns, pixel_siz
         SHIFT: (poses.origin_angstrom / pixel_size[:, None]).astype(np.float32),
         PIXEL_SIZE: pixel_size,
         **{f"cryolike/{name}": assignment.likelihoods[name][images] for name in LIKELIHOODS},
+        **{f"cryolike/{name}": values[images] for name, values in assignment.certainty.items()},
         "cryolike/structure": names[number],
         "cryolike/structure_number": (number + 1).astype(np.uint32),
     }

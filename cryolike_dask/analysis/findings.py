@@ -19,6 +19,8 @@ from cryolike_dask.errors import InputFileError
 
 MANY_ON_THE_EDGE = 0.05
 """A larger fraction of winners on the edge of the search is worth a warning."""
+SHARE_OF_THE_EDGE = 0.75
+"""A displacement on the edge is nearest to half as many true ones as its neighbour, where these end at the edge."""
 NEAR_EDGE_ANGSTROM = 1e-3
 MISCALIBRATED, STANDARD_ERRORS = 0.03, 4.0
 """Probability and frequency that differ by more, and by more than chance explains, are worth a warning."""
@@ -55,6 +57,8 @@ class Edge:
         That displacement, angstrom; 0 for an axis that was not searched.
     fraction_tried : float
         Of the displacements tried, those that are on the edge.
+    per_edge, per_neighbour : float
+        Images for each displacement on the edge, and for each next to it.
     """
 
     n_images: int
@@ -62,6 +66,13 @@ class Edge:
     limit_x: float
     limit_y: float
     fraction_tried: float
+    per_edge: float
+    per_neighbour: float
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many images are on the edge, and more than if particles were spread to the edge and no further."""
+        return self.fraction > MANY_ON_THE_EDGE and self.per_edge > SHARE_OF_THE_EDGE * self.per_neighbour
 
     @property
     def fraction(self) -> float:
@@ -79,13 +90,25 @@ def on_the_edge(summary: xr.Dataset) -> Edge | None:
         return None
     found = [summary[name].values for name in (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)]
     known = np.isfinite(found[0])
+    found = [values[known] for values in found]
+    inner = [_next_inside(values, limit) for values, limit in zip(tried, limits, strict=True)]
+    n_on_edge, n_outside = (int(_beyond(found, at).sum()) for at in (limits, inner))
+    n_edge, n_outer = (int(_beyond(tried, at).sum()) for at in (limits, inner))
     return Edge(
         n_images=int(known.sum()),
-        n_on_edge=int(_beyond([values[known] for values in found], limits).sum()),
+        n_on_edge=n_on_edge,
         limit_x=limits[0],
         limit_y=limits[1],
-        fraction_tried=float(_beyond(tried, limits).mean()),
+        fraction_tried=n_edge / len(tried[0]),
+        per_edge=n_on_edge / n_edge,
+        per_neighbour=max(n_outside - n_on_edge, 0) / max(n_outer - n_edge, 1),
     )
+
+
+def _next_inside(tried: Floats, limit: float) -> float:
+    """The largest displacement along an axis that is not on the edge."""
+    inside = np.abs(tried)[np.abs(tried) < limit - NEAR_EDGE_ANGSTROM]
+    return float(inside.max()) if len(inside) else limit
 
 
 def _beyond(displacements: list[Floats], limits: list[float]) -> NDArray[np.bool_]:
@@ -333,7 +356,7 @@ def _about_contrast(summary: xr.Dataset) -> list[Finding]:
 
 def _about_the_edge(summary: xr.Dataset) -> list[Finding]:
     edge = on_the_edge(summary)
-    if edge is None or edge.fraction <= MANY_ON_THE_EDGE:
+    if edge is None or not edge.is_crowded:
         return []
     axes = zip("xy", (edge.limit_x, edge.limit_y), strict=True)
     limits = " and ".join(f"{limit:.3g} Å in {axis}" for axis, limit in axes if limit)

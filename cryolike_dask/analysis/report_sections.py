@@ -82,7 +82,7 @@ def run_section(summary: xr.Dataset, blocks: Blocks | None) -> Section:
         ("Precision", str(attrs.get("precision", ""))),
         ("Version of the run", str(attrs.get("version", ""))),
         ("Device", _and(attrs.get("device"), _devices(blocks))),
-        ("Blocks computed", f"{blocks.first} to {blocks.last} (UTC)" if blocks is not None and len(blocks) else ""),
+        ("Blocks finished", f"{blocks.first} to {blocks.last} (UTC)" if blocks is not None and len(blocks) else ""),
     ]
     return Section("run", "What was run", rows=tuple((name, value) for name, value in rows if value))
 
@@ -160,7 +160,7 @@ def _ratio(results: xr.Dataset, reference: str, structure: str) -> Panel:
     return panel(
         "ratio",
         structure_plots.plot_log_likelihood_ratio(results, structure, reference),
-        f"Histogram of the log-likelihood of {structure} less that of {reference}.",
+        f"Histogram of the log-likelihood ratio of {structure} over {reference}.",
         f"Right of 0 images are more likely to show {structure}, left of 0 {reference}. Near 0 they do not tell.",
     )
 
@@ -283,7 +283,7 @@ def displacements_section(summary: xr.Dataset) -> Section:
     """Displacements of the winners."""
     edge = findings.on_the_edge(summary)
     text = ["By how much the projection is moved, before it is turned, to meet the particle."]
-    if edge is not None and edge.fraction <= findings.MANY_ON_THE_EDGE:
+    if edge is not None and not edge.is_crowded:
         text.append(f"{edge.n_on_edge:,} of {edge.n_images:,} images ({edge.fraction:.1%}) fit best on the edge.")
     elif edge is None:
         text.append("No displacements were searched, or it is not known which.")

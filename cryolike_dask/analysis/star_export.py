@@ -26,6 +26,7 @@ from cryolike_dask.analysis.metadata_rows import (
     written,
 )
 from cryolike_dask.analysis.star_tables import Merged, index_of, merge, name_of
+from cryolike_dask.analysis.summaries import MARGIN, PROBABILITY
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.star import write_star
 from cryolike_dask.particles.opening import PathOrPaths
@@ -38,6 +39,9 @@ LIKELIHOODS = {
     labels.LOG_LIKELIHOOD_INTEGRATED: "cryolikeLogLikelihoodIntegrated",
     labels.LOG_LIKELIHOOD_OPTIMAL: "cryolikeLogLikelihoodOptimal",
 }
+CERTAINTY = {PROBABILITY: "cryolikeProbability", MARGIN: "cryolikeLogLikelihoodMargin"}
+DECIMALS = 9
+"""Of poses."""
 STRUCTURE, FORMER_CLASS = "cryolikeAssignedStructure", "cryolikeFormerClassNumber"
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 IN_ANGSTROM, IN_PIXELS = ("rlnOriginXAngst", "rlnOriginYAngst"), ("rlnOriginX", "rlnOriginY")
@@ -55,7 +59,8 @@ def export_star(
     """Write the STAR file of the particles with the poses that were found, for RELION.
 
     Optics table and all columns of the particles stay as they are in the STAR files that the particles came from,
-    but for pose, origin and class. Likelihoods are added, in columns that RELION passes by.
+    but for pose, origin and class. Added, in columns that RELION passes by, are the assigned structure, likelihoods and
+    correlation under it; and where structures compete its probability, and by how many nat it is ahead of the next.
 
     Parameters
     ----------
@@ -175,7 +180,9 @@ class _Particles:
         if "rlnImageName" not in columns:
             columns["rlnImageName"] = self._image_names()[images]
         columns |= self._poses(images, rows) | self._classes(images, columns)
-        columns |= {label: self.assignment.likelihoods[name][images] for name, label in LIKELIHOODS.items()}
+        found = {**self.assignment.likelihoods, **self.assignment.certainty}
+        labelled = {**LIKELIHOODS, **CERTAINTY}
+        columns |= {labelled[name]: values[images] for name, values in found.items()}
         columns[STRUCTURE] = self.assignment.names(images)
         return {"optics": self.merged.optics, "particles": columns} if self.merged.optics else {"": columns}
 
@@ -184,10 +191,8 @@ class _Particles:
         origins, names = poses.origin_angstrom, IN_ANGSTROM
         if not self.merged.optics and not set(IN_ANGSTROM) <= set(self.merged.particles):
             origins, names = origins / self.merged.pixel_size_angstrom()[rows][:, None], IN_PIXELS
-        return {
-            **dict(zip(ANGLES, poses.angles_degrees().T, strict=True)),
-            **dict(zip(names, origins.T, strict=True)),
-        }
+        values = np.round([*poses.angles_degrees().T, *origins.T], DECIMALS) + 0.0  # no negative zero
+        return dict(zip((*ANGLES, *names), values, strict=True))
 
     def _classes(self, images: IntArray, columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         former = columns.get(FORMER_CLASS, columns.get("rlnClassNumber"))

@@ -66,7 +66,7 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
     parts = _by_truth(ratio, structure, reference)
     stacked_bars(axes, [part for _, part in parts], edges_of(values), [name for name, _ in parts])
     axes.axvline(0, color="black", linewidth=1)
-    text = f"log-likelihood of {short(structure)} less that of {short(reference)} (nat)"
+    text = f"log-likelihood ratio, {short(structure)} over {short(reference)} (nat)"
     finish_histogram(axes, values, text, legend=len(parts) > 1)
     n_right = int((values > 0).sum())
     prefer = f"{n_right} images prefer {short(structure)}, {int((values < 0).sum())} {short(reference)}"

@@ -58,7 +58,9 @@ ParametersFile = Annotated[
     Path | None, typer.Option("--parameters", help="parameters.npz; default: the one in the templates folder.")
 ]
 NStacks = Annotated[int | None, typer.Option(help="Image stacks, from number 0 on. Default: all.")]
-ITemplate = Annotated[str, typer.Option(help='Position in template_file_list.npy; several as "0,2"; or "all".')]
+ITemplate = Annotated[
+    str, typer.Option(help='Which structures: a position in the list of templates, from 0; several as "0,2"; or "all".')
+]
 MaxDisplacement = Annotated[float, typer.Option(help="Largest displacement along each axis, pixels.")]
 NDisplacements = Annotated[int, typer.Option(help="Displacements along this axis, both ends included.")]
 Batch = Annotated[int | None, typer.Option(help="Tile inside a task; never changes a result.")]
@@ -85,7 +87,7 @@ def optimal_pose(
     output: OutputFolder,
     parameters: ParametersFile = None,
     n_stacks: NStacks = None,
-    i_template: ITemplate = "0",
+    i_template: ITemplate = "all",
     max_displacement_pixels: MaxDisplacement = 8.0,
     n_displacements_x: NDisplacements = 16,
     n_displacements_y: NDisplacements = 16,
@@ -116,7 +118,7 @@ def full_cross_correlation(
     output: OutputFolder,
     parameters: ParametersFile = None,
     n_stacks: NStacks = None,
-    i_template: ITemplate = "0",
+    i_template: ITemplate = "all",
     max_displacement_pixels: MaxDisplacement = 8.0,
     n_displacements_x: NDisplacements = 16,
     n_displacements_y: NDisplacements = 16,
@@ -200,6 +202,10 @@ def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
     templates, particles = options["templates"], options["particles"]
     conventions: Any = str(options["conventions"])
     in_files, converted = holds_templates(templates), holds_image_stacks(particles)
+    if holds_image_stacks(templates) and (templates / "fft").is_dir():
+        raise InputError(
+            f"{templates} holds image stacks, not templates", remedy="Are --templates and --particles swapped?"
+        )
     if not in_files and options["parameters"] is None:
         raise InputError(f"{templates} holds structures: --parameters is needed", remedy="See `parameters --help`.")
     parameters: Path = options["parameters"] or templates / PARAMETERS

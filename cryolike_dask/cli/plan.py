@@ -55,7 +55,7 @@ def plan(
     output: OutputFolder,
     parameters: ParametersFile = None,
     n_stacks: NStacks = None,
-    i_template: ITemplate = "0",
+    i_template: ITemplate = "all",
     max_displacement_pixels: MaxDisplacement = 8.0,
     n_displacements_x: NDisplacements = 16,
     n_displacements_y: NDisplacements = 16,

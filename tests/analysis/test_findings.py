@@ -141,6 +141,18 @@ def test_winners_on_the_edge_are_counted(results):
     assert f"{edge.n_on_edge} of 40 images" in finding.text
 
 
+@pytest.mark.parametrize(("farthest", "crowded"), [(4.9, False), (6.0, False), (7.0, True)])
+def test_particles_that_end_at_the_edge_do_not_crowd_it(results, rng, farthest, crowded):
+    steps = np.arange(-6.0, 7, 1)
+    x, y = (values.ravel() for values in np.meshgrid(steps, steps))
+    results = results.isel(image=np.zeros(4000, int)).assign_coords(image=np.arange(4000))
+    for name in ("optimal_displacement_x", "optimal_displacement_y"):
+        found = np.clip(np.round(rng.uniform(-farthest, farthest, 4000)), -6, 6)
+        results[name] = xr.zeros_like(results[name]) + found
+    results.attrs |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
+    assert findings.on_the_edge(summarise_results(results)).is_crowded == crowded
+
+
 @pytest.mark.parametrize("n_on_edge", [0, 1, 2, 3])
 def test_a_few_on_the_edge_are_no_warning(results, n_on_edge):
     results["optimal_displacement_x"][:] = 0

@@ -152,7 +152,7 @@ def test_correlations_of_the_winners(results):
 def test_the_ratio_states_sign_reference_and_unit(results):
     figure = plot_log_likelihood_ratio(results, "open", "closed")
     axes = figure.axes[0]
-    assert axes.get_xlabel() == "log-likelihood of open less that of closed (nat)"
+    assert axes.get_xlabel() == "log-likelihood ratio, open over closed (nat)"
     ratio = np.diff(results.log_likelihood_integrated.values, axis=0)[0]
     assert axes.get_title() == f"{(ratio > 0).sum()} images prefer open, {(ratio < 0).sum()} closed"
     assert heights(axes).sum() == 40
