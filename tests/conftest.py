@@ -54,6 +54,16 @@ def cluster():
         yield client
 
 
+@pytest.fixture
+def no_client(monkeypatch):
+    """Compute in this process, though other tests may have left a client: what is patched here is not patched there."""
+
+    def none():
+        raise ValueError("no client")
+
+    monkeypatch.setattr("cryolike_dask.execution.default_client", none)
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
     """Inputs as the demo writes them."""

@@ -117,7 +117,7 @@ def test_the_example_runs_on_the_data_of_the_demo(demo, tmp_path, monkeypatch):
     said = worked(cryolike("config", "check", "cryolike-dask-demo/run.yaml"))
     assert "nothing is wrong" in said
     assert "256 images, 1024 at a time" in said
-    assert "48 pixels of 2.5 angstrom, 250 views, 96 rotations, 17 displacements" in said
+    assert "48 pixels of 2.5 angstrom, 250 views, 96 rotations, 169 displacements" in said
     said = worked(cryolike("run", "cryolike-dask-demo/run.yaml", "--workers", 0))
     assert f"256 images: results are in {folder / 'results'}" in said
     assert f"cryolike-dask report {folder / 'results'}" in said

@@ -149,7 +149,7 @@ def test_readers_notice_damage(files, little):
         stores.open_store(files.folder_output / f"{CORRELATION}.zarr").take(np.arange(2))
 
 
-def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(files, little, monkeypatch):
+def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(files, little, monkeypatch, no_client):
     write, calls = stores.write_region, []
 
     def stopping(*arguments):
@@ -173,7 +173,7 @@ def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(
     assert not begun.exists()
 
 
-def test_a_region_that_another_run_removed_is_noticed(files, little, monkeypatch):
+def test_a_region_that_another_run_removed_is_noticed(files, little, monkeypatch, no_client):
     write = stores.write_region
 
     def losing(values, begun, block):
@@ -227,7 +227,9 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
     assert held == [plans.BLOCK_COPIES * BLOCK, plans.FULL_CORRELATION_COPIES * WHOLE * 2 / 5]
 
 
-def test_a_file_in_the_old_place_is_not_lost_before_the_store_is_complete(files, memory, little, monkeypatch):
+def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(
+    files, memory, little, monkeypatch, no_client
+):
     memory(10**10)
     run(files)
     before = torch.load(files.folder_output / f"{CORRELATION}.pt", weights_only=True)

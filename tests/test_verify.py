@@ -356,7 +356,7 @@ def test_without_inputs_only_files_are_checked_and_it_is_said(files, written):
         assert found.n_files == 32
         assert "no result was computed again" in found.notes[0]
     images, templates = cld.open_images(files, PARAMETERS), cld.open_templates(files, PARAMETERS, 0)
-    with pytest.raises(InputError, match="params_input is missing"):
+    with pytest.raises(InputError, match="the parameters are not known"):
         cld.verify_likelihood(files.folder_output, images=images, templates=templates)
     with pytest.raises(InputError, match="n_samples=-1"):
         verify(files, n_samples=-1)
@@ -390,7 +390,11 @@ def test_the_command(files, written):
     done = invoke(app, ["verify", str(written)], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.exit_code == 1
     assert f"wrong: {written / CORRELATION}: cannot be read" in done.stdout
+    assert "24 files of whole results are as recorded, 11 results computed again: 1 finding(s)" in done.stdout
+    (written / "images").rename(files.folder_particles.with_name("elsewhere"))
+    done = invoke(app, ["verify", str(written)], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert "note: no result was computed again" in done.stdout
+    assert "no numbers computed again: 1 finding(s)" in done.stdout
     assert isinstance(done.exception, SystemExit)
     failed = invoke(app, ["verify", str(written / "nowhere")])
     assert failed.exit_code == 1
