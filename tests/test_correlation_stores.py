@@ -227,9 +227,7 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
     assert held == [plans.BLOCK_COPIES * BLOCK, plans.FULL_CORRELATION_COPIES * WHOLE * 2 / 5]
 
 
-def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(
-    files, memory, little, monkeypatch, no_client
-):
+def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(files, memory, little, monkeypatch, no_client):
     memory(10**10)
     run(files)
     before = torch.load(files.folder_output / f"{CORRELATION}.pt", weights_only=True)
