@@ -20,6 +20,7 @@ import cryolike_dask as cld
 from cryolike_dask.cli import app
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.demo import write_hinge
+from cryolike_dask.io.parameters import write_parameters
 
 GRID = {"n_pixels": 16, "pixel_size_angstrom": 5.0, "viewing_distance": 1.5, "atom_shape": "gaussian"}
 VALUES = {
@@ -235,3 +236,37 @@ def test_every_pose_is_written_if_it_is_asked_for(folder):
     said = worked(cryolike("run", folder / "run.yaml"))
     assert "report" not in said
     assert len(list(folder.glob("out/template?/cross_correlation/cross_correlation_pose_msdw_stack_*.pt"))) == 4
+
+
+def test_report_and_verify_find_the_inputs_of_a_run(folder):
+    worked(cryolike("run", folder / "run.yaml", "--workers", 0))
+    worked(cryolike("report", folder / "out"))
+    page = (folder / "out/report.html").read_text()
+    assert 'id="steps"' in page
+    assert "Particles cannot be shown" not in page
+    said = worked(cryolike("verify", folder / "out", "--n-samples", 3))
+    assert "3 results computed again: nothing is wrong" in said
+    (folder / "relion/particles.star").rename(folder / "relion/moved.star")
+    again = cryolike("verify", folder / "out")
+    assert f"note: what {folder / 'out/run.yaml'} names cannot be read: " in again.stderr.replace("\n", " ")
+    assert "no numbers computed again: nothing is wrong" in again.stdout
+    worked(cryolike("report", folder / "out"))
+    assert "Particles cannot be shown" in (folder / "out/report.html").read_text()
+
+
+def test_all_structures_are_compared_unless_some_are_chosen(folder):
+    write_parameters(folder / "parameters.npz", cld.make_parameters(**GRID))
+    given = ["--templates", folder / "structures", "--particles", folder / "relion/particles.star"]
+    search = ["--max-displacement-pixels", 1, "--n-displacements-x", 2, "--n-displacements-y", 1, "--workers", 0]
+    command = ["optimal-pose", *given, "--parameters", folder / "parameters.npz", *search]
+    worked(cryolike(*command, "--output", folder / "all"))
+    assert sorted(path.name for path in folder.glob("all/template?")) == ["template0", "template1"]
+    worked(cryolike(*command, "--output", folder / "one", "--i-template", 1))
+    assert [path.name for path in folder.glob("one/template?")] == ["template1"]
+    swapped = ["--templates", folder / "relion", "--particles", folder / "structures"]
+    (folder / "relion/fft").mkdir()
+    (folder / "relion/fft/particles_fourier_stack_000000.pt").touch()
+    said = failed(cryolike("optimal-pose", *swapped, *search, "--output", folder / "swapped"))
+    assert "relion holds image stacks, not templates. Are --templates and --particles swapped?" in said.replace(
+        "\n", " "
+    )
