@@ -49,7 +49,10 @@ def check_downsampling(n: int, n_pixels: int, method: str) -> None:
     if method not in get_args(Downsampling):
         raise InputError(f"downsample={method!r} is not known", remedy=f"Use {', '.join(get_args(Downsampling))}.")
     if n < n_pixels:
-        raise InputError(f"images of {n} pixels cannot be brought to {n_pixels}", remedy="Make smaller parameters.")
+        raise InputError(
+            f"images of {n} pixels cannot be brought to {n_pixels}",
+            remedy=f"Make parameters with n_pixels={n}, or fewer over the same box.",
+        )
     if method != "fourier" and n % n_pixels:
         raise InputError(
             f"blocks for {n_pixels} of {n} pixels are not whole",

@@ -458,7 +458,7 @@ def test_fewer_pixels(project, method):
 @pytest.mark.parametrize(
     ("n", "options", "complaint"),
     [
-        (10, {}, r"images of 10 pixels cannot be brought to 12. Make smaller parameters"),
+        (10, {}, r"images of 10 pixels cannot be brought to 12. Make parameters with n_pixels=10, or fewer"),
         (18, {"downsample": "mean"}, r'blocks for 12 of 18 pixels are not whole. Use downsample="fourier"'),
         (18, {"downsample": "max"}, r"blocks for 12 of 18 pixels are not whole"),
         (24, {"downsample": "median"}, r"downsample='median' is not known. Use fourier, mean, max"),
