@@ -155,6 +155,12 @@ def test_check_names_everything_that_is_missing(folder):
     assert not (folder / "out").exists()
 
 
+def test_check_holds_inputs_against_each_other(folder):
+    change(folder, parameters={"n_pixels": 32})
+    said = failed(cryolike("config", "check", folder / "run.yaml")).replace("\n", " ")
+    assert "images of 16 pixels cannot be brought to 32" in said
+
+
 def test_check_looks_into_folders_that_were_made_before(folder):
     parameters = cld.make_parameters(**GRID)
     cld.make_templates(folder / "structures", parameters, folder / "t", progress=False)

@@ -44,9 +44,9 @@ def init(
 
 @commands.command("check")
 def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
-    """Validate a file, look whether its inputs are there, and say what it describes.
+    """Validate a file, look whether its inputs are there and fit together, and say what it describes.
 
-    Exits with 1 if anything is wrong. `run --plan` opens all inputs besides, and says what the run will cost.
+    Exits with 1 if anything is wrong. `run --plan` looks into the output folder too, and says what the run will cost.
     """
     with errors_for_people():
         from cryolike_dask.config.opening import describe_inputs

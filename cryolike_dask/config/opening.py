@@ -84,7 +84,7 @@ def inputs_of_results(folder: str | Path) -> dict[str, Any]:
 
 
 def describe_inputs(config: RunConfig) -> dict[str, str]:
-    """Look at the inputs, without opening structures and images, and say in a few words what is there.
+    """Look at the inputs, and say in a few words what is there.
 
     Returns
     -------
@@ -94,6 +94,8 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     ------
     InputFileError
         If something is missing or damaged; names all that is missing.
+    InputError, GridMismatchError
+        If what is there does not fit together.
     """
     said, problems = dict[str, str](), list[str]()
     named = _named(config)
@@ -113,6 +115,7 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
                 problems.append(str(error))
     if problems:
         raise InputFileError("\n".join(problems))
+    inputs_of(config)
     return said
 
 
