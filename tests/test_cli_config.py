@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-import traceback
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
 
 import cryolike_dask as cld
-from cryolike_dask.cli import app
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.demo import write_hinge
 from cryolike_dask.io.parameters import write_parameters
+from tests.commands import in_process as cryolike
+from tests.commands import worked
 
 GRID = {"n_pixels": 16, "pixel_size_angstrom": 5.0, "viewing_distance": 1.5, "atom_shape": "gaussian"}
 VALUES = {
@@ -31,26 +29,6 @@ VALUES = {
     "output": "out",
     "machine": {"workers": 0},
 }
-
-
-def cryolike(*arguments):
-    """Run the command in this process, and give what it did."""
-    root, ours = logging.getLogger(), logging.getLogger("cryolike_dask")
-    before = root.handlers[:], root.level, ours.level
-    try:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    finally:
-        root.handlers[:], level, ours.level = before
-        root.setLevel(level)
-    unexpected = result.exception is not None and not isinstance(result.exception, SystemExit)
-    told = "".join(traceback.format_exception(result.exception)) if unexpected else ""
-    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr + told)
-
-
-def worked(done):
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
 
 
 def failed(done):

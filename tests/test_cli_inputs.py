@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import traceback
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from cryolike_dask.cli import app
 from cryolike_dask.demo import write_hinge
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.star import read_star
+from tests.commands import in_process, worked
 
 OPTIONS = {
     "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-factor --viewing-distance "
@@ -48,26 +45,6 @@ def cryolike(*arguments, **options):
     """Run the command and give what it did."""
     given = {"capture_output": True, "text": True, "env": environment(), "timeout": 240, **options}
     return subprocess.run(command(*arguments), **given)
-
-
-def worked(done):
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
-
-
-def in_process(*arguments):
-    """The same in this process: imports are most of the time of a process of its own."""
-    root, ours = logging.getLogger(), logging.getLogger("cryolike_dask")
-    before = root.handlers[:], root.level, ours.level
-    try:
-        result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200", "NO_COLOR": "1"})
-    finally:
-        root.handlers[:], level, ours.level = before
-        root.setLevel(level)
-    unexpected = result.exception is not None and not isinstance(result.exception, SystemExit)
-    told = "".join(traceback.format_exception(result.exception)) if unexpected else ""
-    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr + told)
 
 
 @pytest.fixture

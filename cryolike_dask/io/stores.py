@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.layout import FILE_SUFFIX
 from cryolike_dask.io.records import Job, checksum, write_record
 
@@ -89,7 +90,7 @@ def begin_store(job: Job, full: xr.Dataset) -> Path:
     labelled = full.rename({name: ARRAY}).assign_coords({labels.STRUCTURE: full[labels.STRUCTURE].astype(object)})
     # compression takes a sixth off correlations at best, slowly; the checksum makes readers notice damage
     encoding = {ARRAY: {"chunks": full[name].data.chunksize, "compressors": (Crc32cCodec(),)}}
-    with _as_output(path), warnings.catch_warnings():
+    with writing(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")  # xarray warns where there is none, too
         shutil.rmtree(begun, ignore_errors=True)
         begun.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,7 @@ def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> t
     """Write one chunk; give the name of its file in the store, and the file's checksum."""
     import zarr
 
-    with _as_output(begun):
+    with writing(begun):
         array = zarr.open_array(begun / ARRAY, mode="r+")
         array.blocks[block] = values
         file = begun / ARRAY / array.metadata.encode_chunk_key(block)
@@ -114,7 +115,7 @@ def finish_store(written: Sequence[tuple[str, str]], begun: Path, job: Job, deta
     The former record is removed first, and so is a file in place of which the store is written.
     """
     (path,) = job.outputs.values()
-    with _as_output(path):
+    with writing(path):
         missing = [name for name, _ in written if not (begun / name).is_file()]
         if missing:
             raise OutputError(f"{missing[0]} is missing", source=begun, remedy="Let one run alone write here.")
@@ -140,15 +141,3 @@ def _as_input(path: str | Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"is not a readable store of a full cross-correlation: {error}"
         raise InputFileError(what, source=path, remedy="Run the likelihood for this stack again.") from error
-
-
-@contextmanager
-def _as_output(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror or error}",
-            source=path,
-            remedy="Choose another output folder, or make room.",
-        ) from error
