@@ -15,6 +15,7 @@ from cryolike_dask.io.records import differences, listed_outputs, read_record
 from cryolike_dask.io.tensors import load_displacements
 from cryolike_dask.plans import Run
 
+RESULTS = "template*/*/*_stack_??????.*"
 REMEDY = "Choose another output folder, or pass overwrite=True (--overwrite) to replace those results."
 
 
@@ -36,10 +37,11 @@ def claim(run: Run, *, overwrite: bool) -> bool:
     OutputError
         If there are results of another run, naming what differs.
     """
-    _claim_displacements(run, overwrite)
+    if any(run.files.folder_output.glob(RESULTS)):  # else displacements are of a run that was stopped before any
+        _claim_displacements(run, overwrite)
     records = sorted(run.files.folder_output.glob("template*/done/*.json"))
-    if not overwrite and not records:
-        _refuse_results_of_another_program(run.files)
+    if not records:
+        _claim_results_of_another_program(run.files, overwrite)
     foreign = []
     for path in records:
         record = read_record(path)
@@ -86,10 +88,13 @@ def _other_inputs(theirs: Any, ours: list[dict[str, Any]]) -> str:
     return f"made from {only_there} there, {only_here} here"
 
 
-def _refuse_results_of_another_program(files: LikelihoodFiles) -> None:
-    """Results without a record, and without what a run of this program writes before them, are not replaced."""
+def _claim_results_of_another_program(files: LikelihoodFiles, overwrite: bool) -> None:
+    """Refuse results without a record, and without what a run of this program writes before them, or remove them."""
     if not any(files.origins(0).parent.glob("*.npz")):
         for path in files.folder_output.glob("template*/*/*_stack_??????.pt"):
+            if overwrite:
+                path.unlink(missing_ok=True)
+                continue
             what = f"holds results that this program did not write ({path.relative_to(files.folder_output)})"
             raise OutputError(what, source=files.folder_output, remedy=REMEDY)
 
@@ -110,17 +115,20 @@ def _claim_displacements(run: Run, overwrite: bool) -> None:
     if not overwrite:
         ours = f"{run.displacements.shape[1]} up to {np.abs(run.displacements).max():g} angstrom"
         raise OutputError(f"{what}; this run has {ours}", source=run.files.folder_output, remedy=REMEDY)
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
-    """Remove a record, what is said of its structure, and the outputs that it lists, in its own template folder."""
+    """Remove a record, unless another run has written it anew, and the outputs that it lists, of its structure."""
+    if read_record(path) != record:
+        return
     path.unlink(missing_ok=True)
-    (path.parent.parent / STRUCTURE_FILE).unlink(missing_ok=True)
     names = {str(output.get("file")) for output in listed_outputs(record).values()}
     for file in path.parent.parent.glob(f"*/*{FILE_SUFFIX}"):
         if file.name in names:
             file.unlink(missing_ok=True)
     for store in path.parent.parent.glob(f"*/*{STORE_SUFFIX}"):
         if store.name in names:
-            shutil.rmtree(store)
+            shutil.rmtree(store, ignore_errors=True)
+    if not any(path.parent.glob("*.json")):
+        (path.parent.parent / STRUCTURE_FILE).unlink(missing_ok=True)

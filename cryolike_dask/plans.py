@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import CannotFitError, GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.layout import LikelihoodFiles, Templates, image_stack_numbers, need_files
+from cryolike_dask.io.layout import LikelihoodFiles, Templates, as_stored, image_stack_numbers, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
 from cryolike_dask.likelihoods.frames import realised_table
@@ -242,7 +242,10 @@ def _settings(
 
 
 def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: Client | None) -> None:
-    """Refuse full cross-correlations whose blocks are too large for the memory of a worker, or all for the disk."""
+    """Refuse full cross-correlations whose blocks are too large for the memory of a worker, or all for the disk.
+
+    What is there already, done or to be replaced, needs no room.
+    """
     sizes = {key: math.prod(job.shape) * real_dtype(job.precision).itemsize for key, job in jobs.items()}
     i, k = max(sizes, key=lambda key: sizes[key])
     job, memory = jobs[i, k], memory_of_a_worker(client)
@@ -258,10 +261,12 @@ def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: C
         )
     there = existing(run.files.folder_output)
     free = shutil.disk_usage(there).free
-    if sum(sizes.values()) > free:
+    needed = sum(
+        sizes[key] for key, job in jobs.items() if not any(as_stored(p).exists() for p in job.outputs.values())
+    )
+    if needed > free:
         raise CannotFitError(
-            f"the full cross-correlations take {sum(sizes.values()) / 1e9:.3g} GB, but {there} has "
-            f"{free / 1e9:.3g} GB free",
+            f"the full cross-correlations take {needed / 1e9:.3g} GB, but {there} has {free / 1e9:.3g} GB free",
             remedy="Reduce them lazily with compute_cross_correlation_complete, use fewer stacks, or another disk.",
         )
 

@@ -66,7 +66,7 @@ def compute_run(
     need_folder(run.files.folder_output)
     with logging_to(log_file), reporting_to(performance_report, client):
         there = claim(run, overwrite=overwrite)
-        if not run.files.displacements.is_file():
+        if not there or not run.files.displacements.is_file():
             real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
             save_tensor(run.files.displacements, run.displacements.astype(real))
         claimed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
+from cryolike_dask import claiming
 from cryolike_dask.demo import write_hinge
 from cryolike_dask.errors import OutputError
 
@@ -92,3 +94,39 @@ def test_a_plan_refuses_what_the_run_would(inputs, tmp_path):
     images, templates = cld.open_particles(star, PARAMETERS, batch_size=4), cld.open_structures(structures, PARAMETERS)
     with pytest.raises(OutputError, match="image stack 0 has 3 images there, 4 here"):
         cld.plan_likelihood(files, PARAMETERS, SEARCH, images=images, templates=templates, measure=False)
+
+
+def test_displacements_without_results_are_replaced(inputs, tmp_path):
+    structures, (star, _) = inputs
+    run(tmp_path, structures, star)
+    shutil.rmtree(tmp_path / "template0")
+    shutil.rmtree(tmp_path / "template1")
+    files = cld.configure_likelihood_files(None, None, tmp_path, i_template="all")
+    given = {"images": cld.open_particles(star, PARAMETERS), "templates": cld.open_structures(structures, PARAMETERS)}
+    other = cld.configure_displacement(1.0, 3, 3)
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, other, **given, progress=False)
+    assert len(cld.open_results(tmp_path).attrs["displacements_x_angstrom"]) == 9
+
+
+def test_what_is_said_of_a_structure_stays_while_it_has_results(inputs, tmp_path):
+    structures, (star, _) = inputs
+    run(tmp_path, structures, star)
+    images = cld.open_particles(star, PARAMETERS, batch_size=3)[:6]
+    files = cld.configure_likelihood_files(None, None, tmp_path, i_template="all")
+    given = {"images": images, "templates": cld.open_structures(structures, PARAMETERS)}
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, **given, progress=False, overwrite=True, skip_exist=True)
+    results = cld.open_results(tmp_path)
+    assert results.sizes == {"structure": 2, "image": 6}
+    assert np.isfinite(results.optimal_azimuth).all()
+
+
+def test_a_record_that_another_run_wrote_in_between_is_not_removed(inputs, tmp_path, monkeypatch):
+    structures, (star, _) = inputs
+    run(tmp_path, structures, star)
+    path = tmp_path / "template0/done/stack_000000.json"
+    judged = json.loads(path.read_text())
+    claiming._remove_results(path, {**judged, "device": "another"})
+    assert path.is_file()
+    claiming._remove_results(path, judged)
+    assert not path.exists()
+    assert not [*tmp_path.glob("template0/*/*_stack_000000.pt")]

@@ -241,3 +241,15 @@ def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(files, memo
         with pytest.raises(RuntimeError, match="stopped"):
             run(files)
     assert torch.equal(torch.load(files.folder_output / f"{CORRELATION}.pt", weights_only=True), before)
+
+
+def test_the_last_task_may_run_twice(files, little, monkeypatch, no_client):
+    finish = stores.finish_store
+
+    def twice(*arguments):
+        assert finish(*arguments) == finish(*arguments)
+        return 5
+
+    monkeypatch.setattr(running, "finish_store", twice)
+    run(files)
+    assert verify(files).ok

@@ -202,7 +202,7 @@ def test_a_disk_that_takes_no_more_is_one_clear_error(files, tmp_path, on_error)
     """The system refuses files larger than a limit, as a full disk would."""
     command = [sys.executable, "-c", LIMITED, "1000", "optimal-pose", "--workers", "0", "--on-error", on_error]
     inputs = ["--templates", files.folder_templates, "--particles", files.folder_particles]
-    search = ["--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
+    search = ["--i-template", 0, "--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
     run(files, n_stacks=1, i_template=0)
     failed = subprocess.run(
         [*command, *map(str, (*inputs, *search, "--n-stacks", 2, "--output", files.folder_output))],

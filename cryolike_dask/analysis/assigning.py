@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.relion_poses import RelionPoses, relion_poses
-from cryolike_dask.analysis.summaries import BEST_STRUCTURE, MARGIN, PROBABILITY, summarise_results
+from cryolike_dask.analysis.summaries import BEST_STRUCTURE, COMPARABLE, MARGIN, PROBABILITY, summarise_results
 from cryolike_dask.errors import InputError, listed
 
 FloatArray = NDArray[np.float64]
@@ -83,7 +83,8 @@ def assign(results: xr.Dataset, structure: str | None, template_source: Template
     found = results[list(LIKELIHOODS)].isel(winners).compute()
     likelihoods = {name: found[name].values.astype(np.float64) for name in LIKELIHOODS}
     compared = len(structures) > 1 and structure is None
-    certainty = {name: summary[name].values.astype(np.float64) for name in (PROBABILITY, MARGIN) if compared}
+    comparable = summary[COMPARABLE].values
+    certainty = {name: np.where(comparable, summary[name].values, np.nan) for name in (PROBABILITY, MARGIN) if compared}
     poses = _poses(results, summary, number, template_source)
     return Assignment(structures, number, poses, likelihoods, certainty, missing)
 

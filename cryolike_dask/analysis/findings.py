@@ -91,9 +91,10 @@ def on_the_edge(summary: xr.Dataset) -> Edge | None:
     found = [summary[name].values for name in (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)]
     known = np.isfinite(found[0])
     found = [values[known] for values in found]
-    inner = [_next_inside(values, limit) for values, limit in zip(tried, limits, strict=True)]
-    n_on_edge, n_outside = (int(_beyond(found, at).sum()) for at in (limits, inner))
-    n_edge, n_outer = (int(_beyond(tried, at).sum()) for at in (limits, inner))
+    outer = [limit or np.inf for limit in limits]  # an axis that was not searched has no edge
+    inner = [_next_inside(values, limit) for values, limit in zip(tried, outer, strict=True)]
+    n_on_edge, n_outside = (int(_beyond(found, at).sum()) for at in (outer, inner))
+    n_edge, n_outer = (int(_beyond(tried, at).sum()) for at in (outer, inner))
     return Edge(
         n_images=int(known.sum()),
         n_on_edge=n_on_edge,
@@ -108,14 +109,11 @@ def on_the_edge(summary: xr.Dataset) -> Edge | None:
 def _next_inside(tried: Floats, limit: float) -> float:
     """The largest displacement along an axis that is not on the edge."""
     inside = np.abs(tried)[np.abs(tried) < limit - NEAR_EDGE_ANGSTROM]
-    return float(inside.max()) if len(inside) else limit
+    return float(inside.max()) if len(inside) and np.isfinite(limit) else limit
 
 
 def _beyond(displacements: list[Floats], limits: list[float]) -> NDArray[np.bool_]:
-    near = [
-        np.abs(values) >= limit - NEAR_EDGE_ANGSTROM if limit else np.zeros(len(values), bool)
-        for values, limit in zip(displacements, limits, strict=True)
-    ]
+    near = [np.abs(values) >= limit - NEAR_EDGE_ANGSTROM for values, limit in zip(displacements, limits, strict=True)]
     return np.asarray(near[0] | near[1])
 
 

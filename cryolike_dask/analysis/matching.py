@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,7 +109,7 @@ def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[
     """
     conventions = conventions_named(str(summary.attrs.get("conventions")))
     image_stacks = [images] if isinstance(images, ImageStack) else list(images)
-    by_name = {t.structure: t for t in ([templates] if isinstance(templates, TemplateStack) else templates)}
+    by_name = _by_name([templates] if isinstance(templates, TemplateStack) else list(templates))
     pairs = []
     for m in range(summary.sizes[labels.IMAGE]):
         one = summary.isel({labels.IMAGE: m})
@@ -125,6 +126,13 @@ def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[
     if not pairs:
         raise InputError("there is no image to show")
     return pairs
+
+
+def _by_name(templates: Sequence[TemplateStack]) -> dict[str, TemplateStack]:
+    """Templates by the names of their structures; namesakes are told apart as `open_results` does."""
+    counts = Counter(stack.structure for stack in templates)
+    own = (s.structure if counts[s.structure] == 1 else f"{s.structure} (template{i})" for i, s in enumerate(templates))
+    return dict(zip(own, templates, strict=True))
 
 
 def _image(one: xr.Dataset, stacks: Sequence[ImageStack]) -> ImageStack:

@@ -21,6 +21,9 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.frames import degrees_of_freedom
 
+LARGEST = 1 - 1e-6
+"""Of a correlation: rounding and the offset of a template may bring that of an image without noise above 1."""
+
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
@@ -68,7 +71,8 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
     InputError, GridMismatchError
         As for `match`.
     """
-    half_steps = [_half_step(chosen.attrs.get(f"displacements_{axis}_angstrom", ())) for axis in "xy"]
+    x, y = (np.round(chosen.attrs.get(f"displacements_{axis}_angstrom", ()), 3) for axis in "xy")
+    half_steps = [float(np.median(np.diff(axis))) / 2 if len(axis) > 1 else 0.0 for axis in _axes(x, y)]
     conventions = conventions_named(str(chosen.attrs.get("conventions")))
     losses, angles = [], []
     for pair in pairs_of(chosen, images, templates):
@@ -79,7 +83,7 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
             _overlap(filtered, _turned(filtered), grid),
             1 - (1 - _seen_from(pair, neighbour)) / 4,  # half-way: what is lost grows as the square of the angle
         ]
-        c, n = pair.correlation, degrees_of_freedom(grid, conventions)
+        c, n = np.clip(pair.correlation, -LARGEST, LARGEST), degrees_of_freedom(grid, conventions)
         losses.append(n / 2 * np.log((1 - (c * np.array(alike)) ** 2) / (1 - c**2)))
         angles.append(angle)
     sizes = (2 * max(half_steps), 2 * np.pi / grid.n_inplanes, float(np.median(angles)))
@@ -87,16 +91,21 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
     return [Step(*step) for step in steps if step[1] > 0]
 
 
-def _half_step(tried: Sequence[float]) -> float:
-    """Of the displacements tried along an axis."""
-    values = np.unique(np.round(tried, 3))
-    return float(np.median(np.diff(values))) / 2 if len(values) > 1 else 0.0
+def _axes(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The axes of a grid of displacements, to which (0, 0) may be appended; empty if they are no grid."""
+    for n in (len(x), len(x) - 1):
+        axes = np.unique(x[:n]), np.unique(y[:n])
+        if len(axes[0]) * len(axes[1]) == n:
+            return axes
+    return x[:0], y[:0]
 
 
 def _nearest(viewing: ViewingAngles, row: int) -> tuple[int, float]:
     """The view next to a view, and the angle between them."""
     directions = viewing.rotations()[:, :, 2]
     cosines = directions @ directions[row]
+    if len(viewing) == 1:
+        return row, 0.0
     cosines[row] = -np.inf
     neighbour = int(cosines.argmax())
     return neighbour, float(np.arccos(np.clip(cosines[neighbour], -1, 1)))

@@ -179,6 +179,7 @@ class _Particles:
         columns: dict[str, NDArray[Any]] = {label: text[rows] for label, text in self.merged.particles.items()}
         if "rlnImageName" not in columns:
             columns["rlnImageName"] = self._image_names()[images]
+        columns = {label: text for label, text in columns.items() if label not in CERTAINTY.values()}
         columns |= self._poses(images, rows) | self._classes(images, columns)
         found = {**self.assignment.likelihoods, **self.assignment.certainty}
         labelled = {**LIKELIHOODS, **CERTAINTY}

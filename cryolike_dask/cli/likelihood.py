@@ -194,7 +194,7 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
 
 def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
     """Templates, particles and the search, as the commands of a run take them."""
-    from cryolike_dask.io.layout import PARAMETERS, holds_image_stacks, holds_templates
+    from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, holds_image_stacks, holds_templates
     from cryolike_dask.particles.opening import open_particles
     from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
     from cryolike_dask.structures.opening import open_structures
@@ -202,7 +202,7 @@ def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
     templates, particles = options["templates"], options["particles"]
     conventions: Any = str(options["conventions"])
     in_files, converted = holds_templates(templates), holds_image_stacks(particles)
-    if holds_image_stacks(templates) and (templates / "fft").is_dir():
+    if (templates / "fft").is_dir() and not (templates / TEMPLATE_LIST).is_file():
         raise InputError(
             f"{templates} holds image stacks, not templates", remedy="Are --templates and --particles swapped?"
         )

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -23,7 +24,7 @@ from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.layout import FILE_SUFFIX
-from cryolike_dask.io.records import Job, checksum, write_record
+from cryolike_dask.io.records import Job, checksum, why_not_done, write_record
 
 ARRAY = labels.CROSS_CORRELATION
 
@@ -59,9 +60,9 @@ class Store:
             return values
 
     def lazy(self) -> da.Array:
-        """All of it, chunked as it is stored."""
+        """All of it, chunked as it is stored; never what was read of an earlier store of this name."""
         with _as_input(self.path):
-            return da.from_zarr(_array(self.path), name=f"read-{Path(self.path).name}-{da.core.tokenize(self)}")
+            return da.from_zarr(_array(self.path), name=f"read-{Path(self.path).name}-{uuid4().hex}")
 
 
 def open_store(path: str | Path) -> Store:
@@ -115,6 +116,8 @@ def finish_store(written: Sequence[tuple[str, str]], begun: Path, job: Job, deta
     The former record is removed first, and so is a file in place of which the store is written.
     """
     (path,) = job.outputs.values()
+    if not begun.exists() and why_not_done(job) is None:  # this task ran before, and its worker was lost
+        return job.shape[0]
     with writing(path):
         missing = [name for name, _ in written if not (begun / name).is_file()]
         if missing:
@@ -138,6 +141,6 @@ def _array(path: str | Path) -> Any:
 def _as_input(path: str | Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"is not a readable store of a full cross-correlation: {error}"
         raise InputFileError(what, source=path, remedy="Run the likelihood for this stack again.") from error

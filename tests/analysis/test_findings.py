@@ -156,6 +156,8 @@ def test_particles_that_end_at_the_edge_do_not_crowd_it(results, rng, farthest, 
 
 @pytest.mark.parametrize("n_on_edge", [0, 1, 2, 3])
 def test_a_few_on_the_edge_are_no_warning(results, n_on_edge):
+    x, y = (v.ravel() for v in np.meshgrid(np.arange(-6.0, 7, 3), np.arange(-6.0, 7, 3)))
+    results.attrs |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
     results["optimal_displacement_x"][:] = 0
     results["optimal_displacement_y"][:] = 0
     results["optimal_displacement_y"][:, :n_on_edge] = -6
@@ -301,3 +303,14 @@ def test_what_is_no_table_of_blocks_is_refused(tmp_path):
             findings.read_blocks(tmp_path / "blocks.csv")
     with pytest.raises(InputFileError, match=r"nowhere\.csv: cannot be read"):
         findings.read_blocks(tmp_path / "nowhere.csv")
+
+
+def test_the_middle_of_a_search_of_three_is_no_edge(results):
+    x, y = (v.ravel() for v in np.meshgrid([-6.0, 0.0, 6.0], [-6.0, 0.0, 6.0]))
+    results.attrs |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
+    for name in ("optimal_displacement_x", "optimal_displacement_y"):
+        results[name] = xr.zeros_like(results[name])
+    results["optimal_displacement_x"][:, :4] = 6
+    edge = findings.on_the_edge(summarise_results(results))
+    assert (edge.n_on_edge, edge.per_edge, edge.per_neighbour) == (4, 0.5, 36)
+    assert not edge.is_crowded

@@ -93,3 +93,15 @@ def test_much_loss_is_a_finding():
     assert "half-way between views, 5.73° apart" in finding.text
     assert "up to 20 nat lower" in finding.text
     assert "steps of 2.86° or less" in finding.text
+
+
+def test_only_a_grid_of_displacements_has_steps(rng):
+    x, y = (v.ravel() for v in np.meshgrid([-3.0, -1.0, 1.0, 3.0], [-2.0, 2.0]))
+    for appended in ([], [0.0]):
+        axes = steps._axes(np.append(x, appended), np.append(y, appended))
+        assert [len(axis) for axis in axes] == [4, 2]
+    assert [len(axis) for axis in steps._axes(*rng.uniform(-3, 3, (2, 49)))] == [0, 0]
+
+
+def test_one_view_has_no_neighbour():
+    assert steps._nearest(ViewingAngles(*np.ones((3, 1))), 0) == (0, 0.0)
