@@ -182,14 +182,16 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
     batches = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size")
     passed = (*batches, "tolerance", "skip_exist", "overwrite", "log_file", "performance_report")
     words = ("device", "on_error")
-    with errors_for_people(RESUME), client_for(**options["where"]) as client:
-        results = run(
-            **inputs_of(options),
-            **{name: options[name] for name in passed},
-            **{name: str(options[name]) for name in words},
-            client=client,
-        )
-        out.print(f"{results.sizes['image']} images: results are in {escape(str(options['output']))}")
+    with errors_for_people(RESUME):
+        inputs = inputs_of(options)  # what is wrong with them is said before workers start
+        with client_for(**options["where"]) as client:
+            results = run(
+                **inputs,
+                **{name: options[name] for name in passed},
+                **{name: str(options[name]) for name in words},
+                client=client,
+            )
+            out.print(f"{results.sizes['image']} images: results are in {escape(str(options['output']))}")
 
 
 def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
