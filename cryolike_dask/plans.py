@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import CannotFitError, GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.archives import read_list
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, as_stored, image_stack_numbers, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
@@ -206,7 +207,7 @@ def _how_many(
     files: LikelihoodFiles, templates: TemplateStack | Sequence[TemplateStack] | None, images: ImageStack | None
 ) -> tuple[int, int]:
     """Structures and stacks that there are."""
-    structures = files.template_files() if templates is None else templates
+    structures = read_list(files.template_list) if templates is None else templates
     n_structures = 1 if isinstance(structures, TemplateStack) else len(structures)
     if images is not None:
         return n_structures, len(images.chunks)

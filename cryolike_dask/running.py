@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 from dask.delayed import Delayed
 from distributed import Client
-from numpy.typing import NDArray
 
 from cryolike_dask import __version__, labels
 from cryolike_dask.claiming import claim
@@ -61,8 +60,11 @@ def compute_run(
     anything is computed; the other parameters are those of `run_likelihood_optimal_pose`.
     """
     run = run.in_memory(memory_of_a_worker(client))
+    n_stores = 0
     if kind == "full_cross_correlation":
-        refuse_what_cannot_fit(run, {key: job_of(run, kind, *key) for key in run.pairs()}, client)
+        jobs = {key: job_of(run, kind, *key) for key in run.pairs()}
+        refuse_what_cannot_fit(run, jobs, client)
+        n_stores = sum(job.is_store for job in jobs.values())
     need_folder(run.files.folder_output)
     with logging_to(log_file), reporting_to(performance_report, client):
         there = claim(run, overwrite=overwrite)
@@ -75,7 +77,7 @@ def compute_run(
         logger.info(describe(run, kind, n_parts, device))
         if there and not skip_exist:
             logger.info("results that are there are replaced; skip_exist=True (--skip-exist) keeps complete ones")
-        if n_stores := sum(job_of(run, kind, *key).is_store for key in run.pairs()):
+        if n_stores:
             what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
             logger.info(what, n_stores)
         stream(
@@ -133,7 +135,7 @@ def _graph(
         return _store_graph(dataset, name, job, details, about)
     whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
     values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
-    return task(f"write-{name}", _write, values, job, details, about)
+    return task(f"write-{name}", _write, about, write_results, values, job, details)
 
 
 def _store_graph(
@@ -144,29 +146,14 @@ def _store_graph(
     (variable,) = full.data_vars.values()
     blocks = variable.data.to_delayed(optimize_graph=False)
     regions = [task(f"write-region-{name}", write_region, blocks[at], begun, at) for at in np.ndindex(blocks.shape)]
-    return task(f"write-{name}", _finish, regions, begun, job, details, about)
+    return task(f"write-{name}", _write, about, finish_store, regions, begun, job, details)
 
 
-def _finish(
-    written: Sequence[tuple[str, str]],
-    begun: Path,
-    job: Job,
-    details: dict[str, Any],
-    about: Sequence[Callable[[], None]],
-) -> int:
-    """Write what the inputs are, once, then finish the results."""
-    for write in about:
-        write()
-    return finish_store(written, begun, job, details)
-
-
-def _write(
-    values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any], about: Sequence[Callable[[], None]]
-) -> int:
+def _write(about: Sequence[Callable[[], None]], write: Callable[..., int], *arguments: Any) -> int:
     """Write what the inputs are, once, then the results."""
-    for write in about:
-        write()
-    return write_results(values, job, details)
+    for say in about:
+        say()
+    return write(*arguments)
 
 
 def _full(images: ImageStack, templates: TemplateStack, **options: Any) -> xr.Dataset:

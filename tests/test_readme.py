@@ -34,14 +34,20 @@ def test_continuous_integration_runs_the_test_command():
     assert found.strip() == block("test")
 
 
-def test_commands_run(tmp_path, demo):
-    for name in ("structures", "relion"):
-        shutil.copytree(demo / name, tmp_path / "cryolike-dask-demo" / name)
+def commands_run(name: str, folder: Path, demo: Path) -> subprocess.CompletedProcess[str]:
+    """Run a block of commands beside what the demo leaves."""
+    for part in ("structures", "relion"):
+        shutil.copytree(demo / part, folder / "cryolike-dask-demo" / part)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euc", block("commands")], cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment
+        ["bash", "-euc", block(name)], cwd=folder, capture_output=True, text=True, timeout=240, env=environment
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_commands_run(tmp_path, demo):
+    done = commands_run("commands", tmp_path, demo)
     folder = tmp_path / "cryolike-dask-demo"
     assert "256 images" in done.stdout
     assert len(list(folder.glob("my-likelihood/template?/done/stack_*.json"))) == 8
@@ -56,13 +62,7 @@ def test_commands_run(tmp_path, demo):
 
 
 def test_one_run_in_one_file(tmp_path, demo):
-    for name in ("structures", "relion"):
-        shutil.copytree(demo / name, tmp_path / "cryolike-dask-demo" / name)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-euc", block("run")], cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment
-    )
-    assert done.returncode == 0, done.stderr
+    commands_run("run", tmp_path, demo)
     assert len(list((tmp_path / "cryolike-dask-demo").glob("*/template?/done/stack_*.json"))) >= 2
     exported = [sys.executable, "-m", "cryolike_dask", "export", "results", "--star", "relion/assigned.star"]
     folder = tmp_path / "cryolike-dask-demo"

@@ -126,8 +126,10 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def found_beside(results: Path) -> dict[str, Any]:
-    """The inputs of results, by what lies beside them; none if they cannot be read."""
+def given_or_found(results: Path, *, needed: bool, **given: Path | None) -> dict[str, Any]:
+    """Templates, particles and parameters of results: as given, or by what lies beside them; none if unreadable."""
+    if any(given.values()) or not needed:
+        return given
     from cryolike_dask.config.opening import COPY, inputs_of_results
 
     try:
@@ -135,7 +137,7 @@ def found_beside(results: Path) -> dict[str, Any]:
     except (CryolikeError, OSError) as error:
         if (results / COPY).is_file():
             err.print(f"[bold]note:[/] what {results / COPY} names cannot be read: {escape(str(error))}")
-        return {}
+        return given
 
 
 def _handler() -> logging.Handler:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryolike_dask.cli.app import app, errors_for_people, found_beside, out
+from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
 
 
 @app.command()
@@ -34,7 +34,7 @@ def report(
         page = write_report(
             results,
             output,
-            **(given if any(given.values()) or not n_examples else found_beside(results)),
+            **given_or_found(results, needed=n_examples > 0, **given),
             n_examples=n_examples,
             overwrite=overwrite,
         )

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app, errors_for_people, found_beside, out
+from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
 
 GIVEN = "As they were given to the run; default: found by what lies beside the results."
 
@@ -44,7 +44,7 @@ def verify(
         from cryolike_dask.verifying import verify_likelihood
 
         given = {"templates": templates, "particles": particles, "parameters": parameters}
-        inputs = given if any(given.values()) or not n_samples else found_beside(output)
+        inputs = given_or_found(output, needed=n_samples > 0, **given)
         found = verify_likelihood(
             *(output, inputs.get("parameters")),
             templates=inputs.get("templates"),
