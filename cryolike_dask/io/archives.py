@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.inputs import regular_file
 
 
 def read_archive(path: str | Path, *, optional: Collection[str]) -> dict[str, NDArray[Any] | None]:
@@ -32,8 +33,7 @@ def read_archive(path: str | Path, *, optional: Collection[str]) -> dict[str, ND
     InputFileError
         If the file is missing or damaged, or an entry is a pickled object that does not stand for an optional None.
     """
-    path = Path(path)
-    _need_file(path)
+    path = regular_file(path)
     entries: dict[str, NDArray[Any] | None] = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -56,8 +56,7 @@ def read_list(path: str | Path) -> list[str]:
     InputFileError
         If it is missing, damaged, pickled, or not one-dimensional text.
     """
-    path = Path(path)
-    _need_file(path)
+    path = regular_file(path)
     try:
         with open(path, "rb") as file:
             values = _read_array(file, path.stat().st_size, str(path), False)
@@ -84,13 +83,6 @@ def write_list(path: str | Path, values: list[str]) -> None:
     """Write a `.npy` file of strings atomically."""
     with replacing(path) as file:
         np.save(file, np.array(values, dtype=np.str_), allow_pickle=False)
-
-
-def _need_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputFileError("is a folder", source=path, remedy="Give the file itself.")
-    if not path.is_file():
-        raise InputFileError("there is no such file", source=path)
 
 
 def _read_array(file: IO[bytes], size: int, where: str, may_be_none: bool) -> NDArray[Any] | None:

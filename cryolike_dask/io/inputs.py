@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from cryolike_dask.errors import InputFileError
+
+
+def regular_file(path: str | Path, remedy: str | None = None) -> Path:
+    """Refuse what is not a file that can be opened and read to its end, and give the path.
+
+    Parameters
+    ----------
+    path : path
+    remedy : str, optional
+        What to do where there is no such file.
+
+    Raises
+    ------
+    InputFileError
+        If nothing is there, or a folder, or a pipe, socket or device, whose reading might never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputFileError("there is no such file", source=path, remedy=remedy) from None
+    except (OSError, ValueError) as error:  # no permission, or a name that no file can have
+        raise InputFileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", source=path) from error
+    if stat.S_ISDIR(mode):
+        raise InputFileError("is a folder", source=path, remedy="Give the file itself.")
+    if not stat.S_ISREG(mode):
+        raise InputFileError("is a pipe, a socket or a device, not a file", source=path, remedy="Give a file.")
+    return Path(path)
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:
