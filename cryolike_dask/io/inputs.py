@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cryolike_dask.errors import InputFileError
 
@@ -35,6 +37,29 @@ def regular_file(path: str | Path, remedy: str | None = None) -> Path:
     if not stat.S_ISREG(mode):
         raise InputFileError("is a pipe, a socket or a device, not a file", source=path, remedy="Give a file.")
     return Path(path)
+
+
+@contextmanager
+def reading(path: str | Path, remedy: str | None = None) -> Iterator[BinaryIO]:
+    """Open a `regular_file`, and say which file it is that the disk does not give.
+
+    Parameters
+    ----------
+    path : path
+    remedy : str, optional
+        What to do where there is no such file.
+
+    Raises
+    ------
+    InputFileError
+        In place of an OSError, while the file is open too.
+    """
+    path = regular_file(path, remedy)
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise InputFileError(f"cannot be read: {error.strerror or error}", source=path) from error
 
 
 def describe_file(path: str | Path) -> dict[str, Any]:

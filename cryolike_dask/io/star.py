@@ -6,7 +6,10 @@ for a value that is not there, the last of two blocks of one name, and nothing a
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +20,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.inputs import reading
 
-TOKEN = re.compile(r"""\s*(?:#.*|"(.*?)"(?=\s|$)|'(.*?)'(?=\s|$)|(\S+))""")
-"""A comment, a quoted value or a plain one: a quote ends only before a space, a comment starts only after one."""
+PLAIN = re.compile(r"\S+")
+CLOSING = {quote: re.compile(rf"{quote}(?=\s|$)") for quote in ("'", '"')}
+"""A quote ends only before a space."""
+
+LONGEST_LINE = 2**23
+"""Characters. Lines of RELION's have hundreds."""
+
+LONGEST_VALUE = 10_000
+"""Characters. Names of files have 4096 at most."""
+
+AT_ONCE = 2**20
+"""Bytes that are read at once."""
+
+MOST_MEMORY = 64 * 2**20
+"""Bytes that the columns of a table may take, however unequal their values are: each takes as much as its longest."""
 
 REMEDY = "Make the file again, or check that it is the right one."
 
@@ -84,14 +101,15 @@ def write_star(path: str | Path, blocks: Mapping[str, Mapping[str, ArrayLike]], 
 
 
 class _Reader:
-    """The tables read so far, and the one that is being read."""
+    """The tables read so far, and the one that is being read: its values row after row."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.blocks: list[StarBlock] = []
         self.name: str | None = None
         self.labels: list[str] = []
-        self.rows: list[list[str]] = []
+        self.values: list[str] = []
+        self.n_characters = 0
         self.in_loop = False
 
     def read(self, number: int, line: str) -> None:
@@ -113,42 +131,65 @@ class _Reader:
             self.read_pair(number, line, values)
 
     def read_loop(self, number: int, line: str, values: list[str]) -> None:
-        if not self.rows and _is_label(line):
+        if not self.values and _is_label(line):
             self.labels.append(values[0][1:])
         elif len(values) != len(self.labels):
             self.fail(number, f"{len(values)} value(s) for {len(self.labels)} column(s)")
         else:
-            self.rows.append(values)
+            self.values += values
+            self.n_characters += len(line)
 
     def read_pair(self, number: int, line: str, values: list[str]) -> None:
         if not _is_label(line) or len(values) != 2:
             self.fail(number, f"{line.strip()[:40]!r} is no label with one value")
         self.labels.append(values[0][1:])
-        self.rows = [[*self.rows[0], values[1]]] if self.rows else [[values[1]]]
+        self.values.append(values[1])
 
     def end_table(self) -> None:
         if self.labels:
-            repeated = sorted({label for label in self.labels if self.labels.count(label) > 1})
+            repeated = [label for label, n in Counter(self.labels).items() if n > 1]
             if repeated:
+                more = f" and {len(repeated) - 5} more" if len(repeated) > 5 else ""
                 raise InputFileError(
-                    f"has the column(s) {', '.join(repeated)} twice in block 'data_{self.name}'",
+                    f"has the column(s) {', '.join(sorted(repeated)[:5])}{more} twice in block 'data_{self.name}'",
                     source=self.path,
                     remedy=REMEDY,
                 )
-            columns = zip(*self.rows, strict=True) if self.rows else [() for _ in self.labels]
-            arrays = {label: np.array(c, np.str_) for label, c in zip(self.labels, columns, strict=True)}
-            self.blocks.append(StarBlock(self.name or "", arrays))
-        self.labels, self.rows, self.in_loop = [], [], False
+            self.blocks.append(StarBlock(self.name or "", self.columns()))
+        self.labels, self.values, self.n_characters, self.in_loop = [], [], 0, False
+
+    def columns(self) -> dict[str, NDArray[np.str_]]:
+        n = len(self.labels)
+        columns = {label: self.values[i::n] for i, label in enumerate(self.labels)}
+        widths = {label: max(map(len, column), default=0) for label, column in columns.items()}
+        needed = 4 * sum(widths.values()) * len(self.values) // n
+        widest = max(widths, key=lambda label: widths[label])
+        if widths[widest] > LONGEST_VALUE or needed > MOST_MEMORY + 16 * self.n_characters:
+            raise InputFileError(
+                f"column {widest} of block 'data_{self.name}' has a value of {widths[widest]} characters, which is "
+                "too long, or far longer than its others",
+                source=self.path,
+                remedy=REMEDY,
+            )
+        return {label: np.array(column, np.str_) for label, column in columns.items()}
 
     def fail(self, number: int, what: str) -> None:
         raise InputFileError(f"line {number}: {what}", source=self.path, remedy=REMEDY)
 
 
 def _values(line: str) -> list[str]:
+    """The values of a line; a comment starts only after a space."""
     if "#" not in line and '"' not in line and "'" not in line:
         return line.split()
-    found = (m.group(1, 2, 3) for m in TOKEN.finditer(line.rstrip()))
-    return [next(v for v in groups if v is not None) for groups in found if groups != (None, None, None)]
+    values, at, closing = [], 0, dict(CLOSING)
+    while (found := PLAIN.search(line, at)) and line[found.start()] != "#":
+        quote = line[found.start()]
+        end = closing[quote].search(line, found.start() + 1) if quote in closing else None
+        if end is None:
+            closing.pop(quote, None)  # nor is there one further on
+        values.append(line[found.start() + 1 : end.start()] if end else found[0])
+        at = (end or found).end()
+    return values
 
 
 def _is_label(line: str) -> bool:
@@ -156,19 +197,28 @@ def _is_label(line: str) -> bool:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    if path.is_dir():
-        raise InputFileError("is a folder", source=path, remedy="Give the file itself.")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputFileError("there is no such file", source=path) from None
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
-    except UnicodeDecodeError as error:
-        raise InputFileError(f"is not text in UTF-8 (byte {error.start})", source=path, remedy=REMEDY) from None
-    if "\0" in text:
-        raise InputFileError(f"is not text (byte {text.index(chr(0))} is 0)", source=path, remedy=REMEDY)
-    yield from text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    """The lines of a file, a part of it at a time; they end as they do on any system."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    n_characters, begun = 0, ""
+    with reading(path) as file:
+        while True:
+            content = file.read(AT_ONCE)
+            try:
+                text = decoder.decode(content, final=not content)
+            except UnicodeDecodeError as error:
+                byte = file.tell() - len(error.object) + error.start
+                raise InputFileError(f"is not text in UTF-8 (byte {byte})", source=path, remedy=REMEDY) from None
+            if "\0" in text:
+                byte = n_characters + text.index("\0")
+                raise InputFileError(f"is not text (byte {byte} is 0)", source=path, remedy=REMEDY)
+            n_characters += len(text)
+            *lines, begun = (begun + text).split("\n")
+            yield from lines
+            if not content:
+                break
+            if len(begun) > LONGEST_LINE:
+                raise InputFileError(f"has a line of more than {LONGEST_LINE} characters", source=path, remedy=REMEDY)
+    yield begun
 
 
 def _table_lines(name: str, columns: Mapping[str, ArrayLike], version: int | None) -> Iterable[str]:

@@ -143,7 +143,8 @@ def _particle_table(blocks: list[StarBlock], path: Path, need_names: bool) -> St
         if tables:
             break
     else:
-        names = ", ".join(f"data_{block.name}" for block in blocks)
+        more = f" and {len(blocks) - 10} more" if len(blocks) > 10 else ""
+        names = ", ".join(f"data_{block.name[:40]}" for block in blocks[:10]) + more
         raise InputFileError(
             f"has no table of particles (rlnImageName, rlnDefocusU) among {names}",
             source=path,

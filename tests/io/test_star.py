@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+
 import numpy as np
 import pytest
 import starfile
 
 from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.io import star
 from cryolike_dask.io.star import read_star, write_star
 
 PLAIN = """
@@ -226,3 +231,71 @@ def test_what_cannot_be_written_is_refused_and_leaves_no_file(path, columns, mes
     with pytest.raises(InputError, match=message):
         write_star(path, {"x": columns})
     assert list(path.parent.iterdir()) == []
+
+
+TOKEN = re.compile(r"""\s*(?:#.*|"(.*?)"(?=\s|$)|'(.*?)'(?=\s|$)|(\S+))""")
+"""What a value is: a quote ends only before a space, a comment starts only after one. Takes long if quotes do not."""
+
+
+def test_values_of_any_line_are_what_their_definition_says(rng):
+    pieces = np.array(['"', "'", "#", "a", "b", " ", " ", "\t", "\u2003", "ü"])
+    lines = ["".join(rng.choice(pieces, rng.integers(1, 30))) for _ in range(5000)]
+    for line in lines:
+        groups = (m.group(1, 2, 3) for m in TOKEN.finditer(line.rstrip()))
+        expected = [next(v for v in g if v is not None) for g in groups if g != (None, None, None)]
+        assert star._values(line) == expected, repr(line)
+
+
+MANY = 60_000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data_\nloop_\n" + "".join(f"_c{i}\n" for i in range(MANY)) + "1 " * MANY + "\n", None),
+        ("data_\n" + "".join(f"_c{i} 1\n" for i in range(MANY)), None),
+        ("data_\n" + "".join(f"_c{i // 2} 1\n" for i in range(MANY)), r"c0, c1, c\d+, c\d+, c\d+ and \d+ more twice"),
+        (table('"a ' * MANY), rf"line 5: {MANY} value\(s\) for 2 column"),
+        (table("'a \"b " * MANY), rf"line 5: {2 * MANY} value"),
+        (table('"' * MANY), r"line 5: 1 value\(s\) for 2 column"),
+        (table('"a b" ' * MANY), rf"line 5: {MANY} value\(s\) for 2 column"),
+        (table("1 2\n" * MANY + ";\n" * MANY), rf"line {MANY + 5}: 1 value"),
+        ("data_\n" * MANY, "no STAR table"),
+        ("data_\n" + "".join(f"data_{i}\n_a 1\n" for i in range(MANY // 6)), None),
+        (" " * MANY * 100, "no STAR table"),
+        (table("1 " + "x" * 20_000), "column b of block 'data_' has a value of 20000 characters"),
+        (table("1 2\n" * MANY + "x" * 9_999 + " 2\n"), "column a of block 'data_' has a value of 9999 characters"),
+        ("data_\n_a " + "x" * 20_000, "column a of block 'data_' has a value of 20000 characters"),
+        ("data_\n_a " + "x" * (2**23 + 2**20), "has a line of more than 8388608 characters"),
+        (b"data_\n" + b"#" * (2**20 + 1) + b"\n_\xe9 1\n", r"not text in UTF-8 .byte 1048585"),
+        ("data_\n" + "#" * (2**20 + 1) + "\0", r"byte 1048583 is 0"),
+    ],
+    ids=[
+        *("columns", "pairs", "repeated", "quotes", "both quotes", "only quotes", "quoted quotes", "text", "blocks"),
+        *("tables", "blanks", "wide", "one wide value", "wide pair", "endless", "late bytes", "late zero"),
+    ],
+)
+def test_time_and_memory_grow_with_the_size_of_the_file(path, content, message):
+    started = time.process_time()
+    if message is None:
+        assert read(path, content)[-1][1]
+    else:
+        with pytest.raises(InputFileError, match=message) as caught:
+            read(path, content)
+        assert len(str(caught.value)) < 500 + len(str(path))
+    assert time.process_time() - started < 3  # what grows with its square took a minute and more
+
+
+def test_lines_that_reach_over_parts_of_a_file(path, monkeypatch):
+    monkeypatch.setattr(star, "AT_ONCE", 7)
+    for newline in ("\n", "\r\n", "\r"):
+        text = "\ufeff" + table("'ü ñ' 𝛼\n" * 5).replace("\n", newline)
+        assert read(path, text) == [("", {"a": ["ü ñ"] * 5, "b": ["𝛼"] * 5})]
+
+
+@pytest.mark.parametrize(("name", "what"), [("pipe", "is a pipe"), ("a" * 300, "File name too long")])
+def test_no_file_is_said_at_once(tmp_path, name, what):
+    if name == "pipe":
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(InputFileError, match=what):
+        read_star(tmp_path / name)
