@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from cryolike_dask.errors import InputFileError
 
@@ -40,7 +41,7 @@ def regular_file(path: str | Path, remedy: str | None = None) -> Path:
 
 
 @contextmanager
-def reading(path: str | Path, remedy: str | None = None) -> Iterator[BinaryIO]:
+def reading(path: str | Path, remedy: str | None = None) -> Iterator[io.BufferedReader]:
     """Open a `regular_file`, and say which file it is that the disk does not give.
 
     Parameters
