@@ -72,7 +72,7 @@ def _made_from(templates: Path) -> str:
     """The name of the structure file that templates were made from; empty if nothing says it."""
     sidecar = templates.with_suffix(".npz")
     try:
-        described = json.loads(str(read_archive(sidecar, optional=OPTIONAL)["source"]))
+        described = json.loads(str(read_archive(sidecar, optional=OPTIONAL, keys=("source",))["source"]))
         return str(described[0]["name"])
     except (InputFileError, ValueError, LookupError, TypeError):  # CryoLike's have no sidecar
         return ""
@@ -86,7 +86,7 @@ def _kind(name: str) -> str:
 def _said(path: Path) -> str | None:
     """By what the file says it was made; None if it is not there, or cannot be read."""
     try:
-        inputs = read_archive(path, optional=OPTIONAL).get("inputs")
+        inputs = read_archive(path, optional=OPTIONAL, keys=("inputs",)).get("inputs")
     except InputFileError:
         return None
     return None if inputs is None else str(inputs)

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.errors import InputFileError
+from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.io.archives import read_archive
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles, structure_numbers
 from cryolike_dask.io.records import read_record
@@ -49,6 +49,9 @@ REAL = {
     labels.RECORDED_ORIGIN_Y: "originY",
 }
 OF_STRUCTURE = {labels.TEMPLATE_SOURCE: "source", labels.TEMPLATE_CONVENTIONS: "conventions"}
+ABOUT_IMAGES = (*TEXT.values(), *WHOLE.values(), *REAL.values())
+OF_STACK = (labels.RECENTERED, "n_images", "frame", "folder")
+ABOUT_STRUCTURE = ("structure", "azimuth", "polar", "folder", *OF_STRUCTURE.values())
 ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
 
 logger = logging.getLogger("cryolike_dask")
@@ -133,8 +136,8 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     stacks = sorted({k for of_variable in there.values() for found in of_variable.values() for k in found})
     if not stacks:
         raise InputFileError("holds no results", source=folder_output, remedy="Give the output folder of a run.")
-    about = [_entries(files.structure(i)) for i in numbers]
-    origins = [_entries(files.origins(k)) for k in stacks]
+    about = [_entries(files.structure(i), ABOUT_STRUCTURE) for i in numbers]
+    origins = [_origins(files, k, there) for k in stacks]
     record = _any_record(files, there)
     stored = Stored(
         files,
@@ -182,8 +185,28 @@ def _stacks(files: LikelihoodFiles, i: int) -> dict[str, set[int]]:
     return found
 
 
-def _entries(path: Path) -> Entries:
-    return read_archive(path, optional=OPTIONAL) if path.is_file() else {}
+def _entries(path: Path, keys: tuple[str, ...], n_images: int | None = None) -> Entries:
+    return read_archive(path, optional=OPTIONAL, keys=keys, n_images=n_images) if path.is_file() else {}
+
+
+def _origins(files: LikelihoodFiles, k: int, there: dict[int, dict[str, set[int]]]) -> Entries:
+    """Where the images of a stack come from: no more of them than its results have bytes for."""
+    path, result = files.origins(k), _a_result(files, k, there)
+    most = result.stat().st_size // 4
+    entries = _entries(path, (*ABOUT_IMAGES, *OF_STACK), most)
+    if entries.get("n_images") is None:
+        return entries
+    try:
+        n = number("n_images", entries["n_images"], whole=True, at_least=1)
+    except InputError as error:
+        raise InputFileError(str(error), source=path) from error
+    if n > most:
+        load_vector(result, n)  # says which of them it is
+    wrong = [key for key in ABOUT_IMAGES if (value := entries.get(key)) is not None and value.shape != (n,)]
+    if wrong:
+        what = f"{wrong[0]} is not one value for each of its {n} images"
+        raise InputFileError(what, source=path, remedy="Run the likelihood for this stack again.")
+    return entries
 
 
 def _any_record(files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]) -> dict[str, Any]:
@@ -198,8 +221,12 @@ def _any_record(files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]) -
 def _size(files: LikelihoodFiles, k: int, origins: Entries, there: dict[int, dict[str, set[int]]]) -> int:
     if origins.get("n_images") is not None:
         return int(origins["n_images"])  # type: ignore[arg-type]
+    return len(load_vector(_a_result(files, k, there)))
+
+
+def _a_result(files: LikelihoodFiles, k: int, there: dict[int, dict[str, set[int]]]) -> Path:
     i, v = next((i, v) for i, of_variable in there.items() for v, found in of_variable.items() if k in found)
-    return len(load_vector(files.output(i, v, OPTIMAL_POSE_FILES[v], k)))
+    return files.output(i, v, OPTIMAL_POSE_FILES[v], k)
 
 
 def _views(about: list[Entries]) -> tuple[Floats | None, ...]:

@@ -1,13 +1,11 @@
 """Reading `.npz` and `.npy` files without ever unpickling, and writing `.npz` atomically.
 
-CryoLike writes None as a pickled object of shape (); such an entry is recognised by its header alone. This project
-writes None as an empty float array, which both programs read as None.
+CryoLike writes None as a pickled object of shape (), whose bytes are looked at. This project writes None as an empty
+float array, which both programs read as None.
 """
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -17,35 +15,53 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.inputs import regular_file
+from cryolike_dask.io.headers import read_header
+from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.pickles import RECONSTRUCT, Call, told
+from cryolike_dask.io.zips import Zip, open_zip
+
+LONGEST_HEADER = 10_000
+LONGEST_NONE = 1000
+"""Bytes of a header, and of a pickled None."""
+
+MOST_BYTES = 2**28
+BYTES_PER_IMAGE = 2**13
+"""What entries may take more than the file itself; of each image: some numbers, and names of 2000 characters in all."""
 
 
-def read_archive(path: str | Path, *, optional: Collection[str]) -> dict[str, NDArray[Any] | None]:
-    """Read every entry of an `.npz` file; entries that stand for None are None.
+def read_archive(
+    path: str | Path, *, optional: Collection[str], keys: Collection[str] | None = None, n_images: int | None = None
+) -> dict[str, NDArray[Any] | None]:
+    """Read entries of an `.npz` file; those that stand for None are None.
 
     Parameters
     ----------
     optional : collection of str
         Keys that may be None.
+    keys : collection of str, optional
+        What is read if it is there, and nothing else; default: everything.
+    n_images : int, optional
+        How many images it describes, if that is known: entries that would take far more memory are refused.
 
     Raises
     ------
     InputFileError
-        If the file is missing or damaged, or an entry is a pickled object that does not stand for an optional None.
+        If the file is missing or damaged, an entry is a pickled object that does not stand for an optional None, or
+        entries expand to more than they should.
     """
-    path = regular_file(path)
-    entries: dict[str, NDArray[Any] | None] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                key = entry.filename.removesuffix(".npy")
-                with archive.open(entry) as file:
-                    entries[key] = _read_array(file, entry.file_size, f"{path}, entry {key!r}", key in optional)
+        with open_zip(path) as file:
+            names = {name.removesuffix(".npy"): name for name in file.entries}
+            if len(names) < len(file.entries):
+                raise InputFileError("has two entries of one name", source=path, remedy="Make the file again.")
+            wanted = {key: name for key, name in names.items() if keys is None or key in keys}
+            _refuse_bomb(path, file, wanted.values(), n_images)
+            return {key: _read_entry(path, file, key, name, key in optional) for key, name in wanted.items()}
     except InputFileError:
         raise
     except Exception as error:  # zipfile raises many types for damaged files
-        raise InputFileError(f"is not a readable .npz file ({error})", source=path) from error
-    return entries
+        what = f"is not a readable .npz file ({str(error)[:200] or type(error).__name__})"
+        raise InputFileError(what, source=path) from error
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -56,11 +72,10 @@ def read_list(path: str | Path) -> list[str]:
     InputFileError
         If it is missing, damaged, pickled, or not one-dimensional text.
     """
-    path = regular_file(path)
     try:
-        with open(path, "rb") as file:
-            values = _read_array(file, path.stat().st_size, str(path), False)
-    except (OSError, ValueError) as error:
+        with reading(path) as file:
+            values = _read_array(file, min(Path(path).stat().st_size, MOST_BYTES), str(path), False)
+    except ValueError as error:
         if isinstance(error, InputFileError):
             raise
         raise InputFileError(f"is not a readable .npy file ({error})", source=path) from error
@@ -85,23 +100,45 @@ def write_list(path: str | Path, values: list[str]) -> None:
         np.save(file, np.array(values, dtype=np.str_), allow_pickle=False)
 
 
+def _refuse_bomb(path: str | Path, file: Zip, names: Collection[str], n_images: int | None) -> None:
+    """Refuse entries that would take far more memory than they need, before any of them is expanded."""
+    size = sum(file.entries[name].file_size for name in names)
+    most = MOST_BYTES if n_images is None else MOST_BYTES // 16 + n_images * BYTES_PER_IMAGE
+    if size > sum(entry.compress_size for entry in file.entries.values()) + most:
+        what = f"would expand to {size} bytes, far more than it should hold"
+        raise InputFileError(what, source=path, remedy="Make the file again.")
+
+
+def _read_entry(path: str | Path, file: Zip, key: str, name: str, may_be_none: bool) -> NDArray[Any] | None:
+    with file.open(name) as entry:
+        return _read_array(entry, file.entries[name].file_size, f"{path}, entry {key!r}", may_be_none)
+
+
 def _read_array(file: IO[bytes], size: int, where: str, may_be_none: bool) -> NDArray[Any] | None:
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(file)
+    shape, by_columns, dtype, n_bytes = read_header(file, LONGEST_HEADER)
     if dtype.hasobject:
-        if may_be_none and shape == ():
+        if may_be_none and shape == () and _is_none(file.read(LONGEST_NONE)):
             return None
         raise InputFileError(
             "is a pickled object, which is not read",
             source=where,
             remedy="Only optional values may be None; write the file again without objects.",
         )
-    n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes > size:
         raise InputFileError(f"claims {n_bytes} bytes but holds at most {size}", source=where)
     data = file.read(n_bytes)
     if len(data) != n_bytes:
         raise InputFileError(f"is cut short: {len(data)} of {n_bytes} bytes", source=where)
-    values = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran_order else "C").copy()
+    file.read(1)  # at its end, the checksum is looked at
+    values = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if by_columns else "C").copy()
     return None if may_be_none and values.size == 0 and dtype.kind == "f" else values
+
+
+def _is_none(pickle: bytes) -> bool:
+    """Whether it is None, or an array of numpy's whose only value is None."""
+    match told(pickle):
+        case None | list([None]):
+            return True
+        case Call(name, _, (_, (), Call("numpy.dtype", ("O8", *_)), _, list([None]))):
+            return name in RECONSTRUCT
+    return False

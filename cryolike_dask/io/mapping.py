@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.pickles import Call, Name, Reference, told
+from cryolike_dask.io.pickles import RECONSTRUCT, Call, Name, Reference, told
 from cryolike_dask.io.zips import Zip, open_zip
 
 REMEDY = "Make the file again, or check that it is the right one."
@@ -33,7 +33,6 @@ STORED = {
 """numpy's names of what torch's classes store."""
 
 FULL_CORRELATION = "cryolike.likelihoods.interface.cross_correlation_full_return.CrossCorrelationReturn"
-RECONSTRUCT = tuple(f"numpy.{core}.multiarray._reconstruct" for core in ("_core", "core"))
 
 
 @dataclass(frozen=True)

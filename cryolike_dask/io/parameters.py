@@ -24,6 +24,7 @@ REQUIRED = (
     "use_protein_residue_model",
     "atom_shape",
 )
+KEYS = (*REQUIRED, *OPTIONAL)
 
 
 def make_parameters(
@@ -114,7 +115,7 @@ def read_parameters(params_input: str | Path | ImageParameters) -> ImageParamete
             f"params_input is a {type(params_input).__name__}",
             remedy="Give the path of parameters.npz, or an ImageParameters.",
         )
-    return parameters_from(read_archive(params_input, optional=OPTIONAL), str(params_input))
+    return parameters_from(read_archive(params_input, optional=OPTIONAL, keys=KEYS, n_images=0), str(params_input))
 
 
 def write_parameters(path: str | Path, parameters: ImageParameters) -> None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pickletools import genops
 from typing import Any
 
+RECONSTRUCT = tuple(f"numpy.{core}.multiarray._reconstruct" for core in ("_core", "core"))
+"""What a pickle of numpy's calls to make an array."""
+
 MOST_OPERATIONS = 10_000
 """A tensor takes fifty."""
 

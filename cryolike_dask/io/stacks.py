@@ -40,9 +40,10 @@ OPTICS_KEYS = {
     "sphericalAberration": "spherical_aberration_mm",
     "amplitudeContrast": "amplitude_contrast",
 }
-GRID_KEYS = ("n_pixels", "pixel_size", "radius_max", "dist_radii", "n_inplanes")
-SIDECAR_KEYS = ("azimuth", "polar", "viewing_weight", "conventions", *GRID_KEYS)
 ENVELOPE_KEYS = {"ctfBfactor": "b_factor_angstrom2", "ctfScalefactor": "scale"}
+GRID_KEYS = ("n_pixels", "pixel_size", "radius_max", "dist_radii", "n_inplanes")
+STACK_KEYS = (*io_parameters.KEYS, *OPTICS_KEYS, *ENVELOPE_KEYS, "n_images", "frame")
+SIDECAR_KEYS = ("azimuth", "polar", "viewing_weight", "conventions", *GRID_KEYS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
     """
     tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
     check_shape(tensor, parameters, "Convert the stack again with these parameters.")
-    entries = read_archive(metadata_path, optional=STACK_OPTIONAL)
+    entries = read_archive(metadata_path, optional=STACK_OPTIONAL, keys=STACK_KEYS, n_images=tensor.shape[0])
     io_parameters.parameters_from(entries, str(metadata_path))  # refuses what describes no grid
     _check_grid(entries, parameters, metadata_path, "Convert the stack again with these parameters.")
     missing = [key for key in (*OPTICS_KEYS, "n_images") if entries.get(key) is None]
@@ -139,7 +140,7 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     sidecar = tensor_path.with_suffix(".npz")
     conventions = None
     if sidecar.is_file():
-        entries = read_archive(sidecar, optional=())
+        entries = read_archive(sidecar, optional=(), keys=SIDECAR_KEYS, n_images=tensor.shape[0])
         missing = [k for k in SIDECAR_KEYS if k not in entries]
         if missing:
             raise InputFileError(f"lacks {', '.join(missing)}", source=sidecar, remedy="Make the templates again.")

@@ -175,7 +175,8 @@ def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
             for record in records
         )
     metadata = [image_stack_file(folder, k).with_suffix(".npz") for k in there]
-    return all("metadataFile" in read_archive(path, optional=STACK_OPTIONAL) for path in metadata if path.is_file())
+    key, optional = "metadataFile", STACK_OPTIONAL
+    return all(key in read_archive(path, optional=optional, keys=(key,)) for path in metadata if path.is_file())
 
 
 def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:

@@ -59,7 +59,9 @@ def origins_of(source: ArraySource) -> dict[str, Any]:
 def _of_file(path: Path, n_images: int) -> dict[str, Any]:
     """What the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and which of them are its own."""
     metadata = path.with_suffix(".npz")
-    entries = read_archive(metadata, optional=(*STACK_OPTIONAL, *PER_IMAGE)) if metadata.is_file() else {}
+    optional, keys = (*STACK_OPTIONAL, *PER_IMAGE), (*PER_IMAGE, "recentered", "stack_start", "stack_end")
+    known = metadata.is_file()
+    entries = read_archive(metadata, optional=optional, keys=keys, n_images=n_images) if known else {}
     found: dict[str, Any] = {}
     for key in PER_IMAGE:
         value = _own(entries.get(key), entries, n_images)
@@ -73,6 +75,6 @@ def _own(value: NDArray[Any] | None, entries: Mapping[str, Any], n_images: int) 
     if value is None or value.ndim != 1 or not value.size:
         return None
     start, stop = entries.get("stack_start"), entries.get("stack_end")
-    if len(value) != n_images and start is not None and stop is not None:
+    if len(value) != n_images and start is not None and stop is not None and start.size == stop.size == 1:
         value = value[int(start) : int(stop)]
     return value if len(value) == n_images else None

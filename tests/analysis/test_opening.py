@@ -199,3 +199,20 @@ def test_stacks_in_different_frames_are_refused(folder):
     write_archive(path, {**entries, "frame": "transposed"})
     with pytest.raises(InputFileError, match="stacks in different frames"):
         cld.open_results(folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_images": 10**9}, r"stack_000000\.pt: has shape \(4,\), not the 1000000000 images"),
+        ({"n_images": -4}, r"images/stack_000000\.npz: n_images=-4"),
+        ({"n_images": np.array([4, 4])}, r"images/stack_000000\.npz: n_images="),
+        ({"files": np.array(["a"] * 7)}, r"images/stack_000000\.npz: files is not one value for each of its 4 images"),
+        ({"idxs": np.zeros((4, 2), int)}, r"images/stack_000000\.npz: idxs is not one value for each of its 4 images"),
+    ],
+)
+def test_origins_that_do_not_fit_their_results(folder, changes, message):
+    path = folder / "out/images/stack_000000.npz"
+    write_archive(path, read_archive(path, optional=OPTIONAL) | changes)
+    with pytest.raises(InputFileError, match=message):
+        cld.open_results(folder / "out")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import pickle
+import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -71,10 +74,51 @@ def test_objects_are_not_written(path):
     assert not path.exists()
 
 
-def test_pickled_none_at_an_optional_key(path, tmp_path):
-    np.savez(path, none=np.array(None), trap=np.array(Trap(tmp_path / "executed"), dtype=object))
-    assert read_archive(path, optional=["none", "trap"]) == {"none": None, "trap": None}
+def test_pickled_none_at_an_optional_key(path):
+    np.savez(path, none=np.array(None))
+    assert read_archive(path, optional=["none"]) == {"none": None}
+
+
+def object_entry(pickled: bytes) -> bytes:
+    """An entry of shape () of whatever was pickled."""
+    return entry((), pickled, descr="|O")
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("value", [None, [None], np.array(None)], ids=["None", "list", "array"])
+def test_none_of_any_protocol_and_any_numpy(path, protocol, value):
+    content = pickle.dumps(value, protocol)
+    for pickled in (content, content.replace(b"numpy._core", b"numpy.core") if protocol < 4 else content):
+        write_entries(path, {"none": object_entry(pickled)})
+        assert read_archive(path, optional=["none"]) == {"none": None}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [3, "text", {}, [], [None, None], [[None]], (None,), False, np.array(2, object), np.array([None]), np.array(1.0)],
+    ids=str,
+)
+def test_an_object_that_is_not_none_is_refused_at_an_optional_key_too(path, value):
+    write_entries(path, {"key": object_entry(pickle.dumps(value))})
+    with pytest.raises(InputFileError, match=r"archive\.npz, entry 'key': is a pickled object, which is not read"):
+        read_archive(path, optional=["key"])
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_trap_is_refused_and_not_sprung(path, tmp_path, protocol):
+    trap = Trap(tmp_path / "executed")
+    for value in (trap, [trap], [None, trap], np.array(trap, dtype=object)):
+        write_entries(path, {"key": object_entry(pickle.dumps(value, protocol))})
+        with pytest.raises(InputFileError, match="is a pickled object"):
+            read_archive(path, optional=["key"])
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"N", b"garbage", b"\x80\x02" + b"(" * 900 + b".", b"X\xff\xff\xff\x7fa."])
+def test_a_damaged_pickle_stands_for_nothing(path, content):
+    write_entries(path, {"key": object_entry(content)})
+    with pytest.raises(InputFileError, match=r"archive\.npz"):
+        read_archive(path, optional=["key"])
 
 
 @pytest.mark.parametrize(
@@ -159,6 +203,105 @@ def test_zip_features_that_are_not_there(path, encrypted):
     path.write_bytes(content)
     with pytest.raises(InputFileError, match=r"archive\.npz: .*\w"):
         read_archive(path, optional=())
+
+
+ZEROS = 2**30
+
+
+@pytest.fixture(scope="module")
+def bomb(tmp_path_factory):
+    """An archive of some kilobytes whose entries would take gigabytes, beside one that is as it should be."""
+    path = tmp_path_factory.mktemp("bomb") / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("good.npy", entry((1,), bytes(8)))
+        with archive.open("numbers.npy", "w", force_zip64=True) as file:
+            file.write(entry((ZEROS // 8,), b""))
+            for _ in range(8):
+                file.write(bytes(ZEROS // 64))
+    content = path.read_bytes()
+    start = content.rfind(b"PK\x01\x02")  # says that it has all of them, which takes too long to make
+    size = content.index(struct.pack("<L", ZEROS // 8 + 128), start)
+    path.write_bytes(content[:size] + struct.pack("<L", ZEROS + 128) + content[size + 4 :])
+    return path
+
+
+def peak(action) -> int:
+    """Bytes that an action takes, at most."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("n_images", [None, 3, 1000])
+def test_what_would_expand_beyond_need_is_refused_before_it_does(bomb, n_images):
+    def read():
+        with pytest.raises(InputFileError, match=r"bomb\.npz: would expand to 1073741952 bytes, far more than"):
+            read_archive(bomb, optional=(), keys=["numbers"], n_images=n_images)
+
+    assert peak(read) < 2**20
+
+
+def test_what_nobody_needs_is_not_read(bomb):
+    def read():
+        assert read_archive(bomb, optional=(), keys=["good", "absent"])["good"] == 0
+
+    assert peak(read) < 2**20
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
+def test_ways_to_compress_that_numpy_never_uses(path, method):
+    write_entries(path, {"key": entry((1,), bytes(8))}, method)
+    with pytest.raises(InputFileError, match=r"key\.npy is compressed in a way that is not read"):
+        read_archive(path, optional=())
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_is_there_twice(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for value in (1.0, 2.0):
+            archive.writestr("key.npy", entry((), struct.pack("<d", value)))
+    with pytest.raises(InputFileError, match=r"key\.npy is in it twice"):
+        read_archive(path, optional=())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("key", "key.npy"):
+            archive.writestr(name, entry((), bytes(8)))
+    with pytest.raises(InputFileError, match="two entries of one name"):
+        read_archive(path, optional=())
+
+
+def test_a_directory_of_too_many_entries(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(4000):
+            archive.writestr(f"{i:030d}", b"")
+    with pytest.raises(InputFileError, match=r"its directory takes \d+ bytes"):
+        read_archive(path, optional=())
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\x93NUMPY\x02\x00" + struct.pack("<L", 2**31) + b"{", "its header takes 2147483648 bytes"),
+        (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, "its header is damaged"),
+        (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"-" * 9000, "its header is damaged"),
+        (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"1," * 4500, "its header is damaged"),
+        (entry((1,) * 40, bytes(8)), "its header says shape"),
+        (entry((2**70, 0), b""), "its header says shape"),
+        (entry((1,), bytes(100), descr="|V100000000"), "claims 100000000 bytes but holds"),
+        (entry((1,), bytes(100), descr="<U25000000"), "claims 100000000 bytes but holds"),
+    ],
+    ids=["long", "nested", "signs", "numbers", "dimensions", "beyond 64 bits", "wide", "wide text"],
+)
+def test_headers_made_to_do_harm(path, content, complaint):
+    write_entries(path, {"key": content})
+    with pytest.raises(InputFileError, match=complaint) as caught:
+        read_archive(path, optional=())
+    assert len(str(caught.value)) < 500 + len(str(path))
+    path.write_bytes(content)
+    with pytest.raises(InputFileError, match=complaint):
+        read_list(path)
 
 
 @pytest.mark.parametrize("key", ["n_pixels", "viewing_distance", "atom_shape"])

@@ -1,0 +1,43 @@
+"""What a `.npy` file says before its values: read without trust in how long it is, or what it stands for."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import IO, Any
+
+import numpy as np
+
+MOST_DIMENSIONS = 32
+LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+
+
+def read_header(file: IO[bytes], longest: int) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, whether columns come first, type, and bytes of the values that follow.
+
+    Parameters
+    ----------
+    file : binary file
+    longest : int
+        Bytes that the header may take.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or longer.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in LENGTH_BYTES:
+        raise ValueError(f"its header is of version {version[0]}.{version[1]}")
+    length = file.read(LENGTH_BYTES[version])
+    if int.from_bytes(length, "little") > longest:
+        raise ValueError(f"its header takes {int.from_bytes(length, 'little')} bytes")
+    text = io.BytesIO(length + file.read(int.from_bytes(length, "little")))
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    try:
+        shape, by_columns, dtype = read(text, max_header_size=longest)
+    except Exception as error:  # numpy evaluates it as a literal, which fails in many ways
+        raise ValueError(f"its header is damaged: {str(error)[:100]}") from error
+    if len(shape) > MOST_DIMENSIONS or any(not 0 <= n < 2**63 for n in shape):
+        raise ValueError(f"its header says shape {str(shape[:MOST_DIMENSIONS])[:100]}")
+    return shape, by_columns, dtype, math.prod(shape) * dtype.itemsize
