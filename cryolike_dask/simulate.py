@@ -275,7 +275,7 @@ def _optics(given: Any, n: int, rng: np.random.Generator) -> NDArray[np.void]:
         return recorded[rng.integers(len(recorded), size=n)]
     if not isinstance(given, np.ndarray) or given.dtype != OPTICS or given.shape != (n,):
         raise InputError(f"optics for {n} images are needed", remedy="Make them with optics_table, or name a file.")
-    return given
+    return optics_table(n, **{name: given[name] for name in OPTICS.names or ()})
 
 
 def _claimed(folder: Path, overwrite: bool) -> Path:

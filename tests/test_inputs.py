@@ -28,7 +28,7 @@ from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.parameters import write_parameters
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
-from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete
+from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
 from cryolike_dask.run_likelihood import run_likelihood_full_cross_correlation, run_likelihood_optimal_pose
 from cryolike_dask.stacks import open_images, open_templates
 
@@ -254,6 +254,8 @@ def test_pickle_is_not_executed(project, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
+SEEN = {"defocusU": 1e4, "defocusV": 1e4, "phaseShift": 0.5, "sphericalAberration": 2.7, "amplitudeContrast": 0.1}
+"""What makes an image visible."""
 DATA = {
     "NaN": (
         lambda p: p.edit(p.images(1), lambda t: changed(t, ([1, 3], 2, 5), complex(np.nan, 0))),
@@ -286,7 +288,7 @@ DATA = {
         rf"{STACK}\.pt: image\(s\) 0, 1, 2, 3, 4 are not transforms of real images",
     ),
     "no contrast": (
-        lambda p: p.change(p.metadata(1), ctfScalefactor=np.array([1.0, 0.0, 1.0, 1.0, 1.0])),
+        lambda p: p.change(p.metadata(1), **{key: one * np.array([1, 0, 1, 1, 1]) for key, one in SEEN.items()}),
         ZeroPowerError,
         rf"{STACK}\.pt: image\(s\) 1 have a contrast transfer of 0 everywhere",
     ),
@@ -315,10 +317,23 @@ def test_brightness_does_not_matter(project, kind, factor):
     "entries",
     [{"defocusU": 1e308, "defocusV": 1e308}, {"ctfBfactor": -1e6}, {"ctfScalefactor": 1e25}],
 )
-def test_contrast_that_overflows_is_said_of_the_images(project, entries):
+def test_contrast_that_would_overflow_is_said_of_the_images(project, entries):
     project.change(project.metadata(1), **{key: np.full(5, value) for key, value in entries.items()})
-    with pytest.raises(CryolikeError, match=rf"{STACK}\.(pt|npz): .*image\(s\) 0, 1, 2, 3, 4 .*contrast transfer"):
+    key = next(iter(entries))
+    with pytest.raises(InputFileError, match=rf"{STACK}\.npz: {key}=.* of image\(s\) 0, 1, 2, 3, 4 is not a value in"):
         project.run()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"defocus_u_angstrom": 1e308, "defocus_v_angstrom": 1e308}, {"b_factor_angstrom2": -1e6}, {"scale": 1e200}],
+)
+def test_contrast_that_overflows_in_memory_is_said_of_the_images(build, columns):
+    images, templates = build.stacks(n_images=5)
+    for name, value in columns.items():
+        images.optics[name] = value
+    with pytest.raises(NotFiniteError, match=r"image\(s\) 0, 1, 2, 3, 4 have a contrast transfer that overflows"):
+        compute_optimal_pose(images, templates).compute(scheduler="synchronous")
 
 
 SETTINGS = {

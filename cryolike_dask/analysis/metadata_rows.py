@@ -226,7 +226,7 @@ def _refuse_beyond(rows: Rows) -> None:
 def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     """Whether a metadata file names the very images of the results; False if nothing tells.
 
-    Nothing tells where no name is that of an image file and images follow the rows: then they were given to the rows.
+    Nothing tells where no name is that of an image file but numbers agree: then the file was given beside the names.
     """
     file, here = rows.files[i], np.flatnonzero(rows.number == i)
     path = of_images(results, labels.IMAGE_FILE, "")[here]
@@ -237,8 +237,8 @@ def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     row = rows.row[here][known]
     same_name = _last_part(file.names[row]) == _last_part(path[known])
     differ = np.flatnonzero(~(same_name & (file.index[row] == index[known])))
-    in_order = file.path.suffix.lower() == ".cs" or bool((index[known] == row).all())
-    if len(differ) and (same_name.any() or not in_order):
+    given = not same_name.any() and (file.path.suffix.lower() == ".cs" or bool((file.index[row] == index[known]).all()))
+    if len(differ) and not given:
         k = differ[0]
         raise InputFileError(
             f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, but the result is of "

@@ -25,12 +25,14 @@ from cryolike_dask.analysis.metadata_rows import (
     write_dropped,
     written,
 )
-from cryolike_dask.analysis.star_tables import Merged, index_of, merge, name_of
+from cryolike_dask.analysis.star_tables import Merged, merge
 from cryolike_dask.analysis.summaries import MARGIN, PROBABILITY
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.star import write_star
+from cryolike_dask.particles.image_names import split_names
 from cryolike_dask.particles.opening import PathOrPaths
-from cryolike_dask.particles.star_columns import open_columns
+from cryolike_dask.particles.recorded import named
+from cryolike_dask.particles.star_columns import StarColumns, open_columns
 
 IntArray = NDArray[np.int64]
 
@@ -219,14 +221,18 @@ def _open(
     assignment = assign(results, structure, template_source)
     files = metadata_files(results, metadata, ".star")
     tables = [open_columns(file, need_names=False) for file in files]
-    described = []
-    for table in tables:
-        names = table.particles.get("rlnImageName")
-        parts = (None, None) if names is None else (name_of(names), index_of(names))
-        described.append(Described(table.path, len(table), *parts))
+    described = [_described(table) for table in tables]
     rows = rows_of(results, described, given=metadata is not None)
     _refuse_clashes(results, rows)
     return _Particles(results, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)), rows, assignment)
+
+
+def _described(table: StarColumns) -> Described:
+    if "rlnImageName" not in table.particles:
+        return Described(table.path, len(table))
+    with named(table.path):
+        names, index = split_names(table.particles["rlnImageName"])
+    return Described(table.path, len(table), np.array(names, np.str_), np.maximum(index, 0))
 
 
 def _refuse_clashes(results: xr.Dataset, rows: Rows) -> None:

@@ -92,21 +92,6 @@ def pixel_size_angstrom(file: StarColumns) -> FloatArray:
     return size
 
 
-def name_of(image_names: NDArray[np.str_]) -> NDArray[np.str_]:
-    """The files of `000001@file`."""
-    return np.array([_parts(name)[1] for name in image_names.tolist()], np.str_)
-
-
-def index_of(image_names: NDArray[np.str_]) -> IntArray:
-    """The positions, from 0, of `000001@file`; a file alone means its only image."""
-    return np.array([_parts(name)[0] for name in image_names.tolist()], np.int64)
-
-
-def _parts(image_name: str) -> tuple[int, str]:
-    number, at, name = image_name.partition("@")
-    return (int(number) - 1, name) if at and number.isdecimal() else (0, image_name)
-
-
 def _refuse_different(files: Sequence[StarColumns], kind: str, replaced: Sequence[str]) -> None:
     free = {*replaced, *((GROUP,) if kind == "particles" else (GROUP_NAME,))}
     columns = [set(getattr(file, kind)) - free for file in files]

@@ -169,7 +169,7 @@ def particles(
     parameters: ParametersFile,
     output: OutputFolder,
     images: Annotated[
-        list[Path] | None, typer.Option(help="One MRC file for each STAR file, whose rows are its images in order.")
+        list[Path] | None, typer.Option(help="One MRC file for each STAR file: that of its images, wherever they were.")
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Project folder that the names of image files start from.")

@@ -114,7 +114,7 @@ class Particles(Section):
         description="Instead of stacks: STAR files, .cs files, or folders of cryoSPARC jobs; one or a list.",
     )
     images: Files | None = Field(
-        default=None, description="One MRC file for each STAR file, whose rows are its images one by one."
+        default=None, description="One MRC file for each STAR file: that of its images, wherever it says that they are."
     )
     folder: File | None = Field(
         default=None, description="Where the names of image files start. Default: found upwards from the metadata."

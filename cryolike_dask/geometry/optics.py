@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputError, listed
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.plausible import AS_GIVEN, Wording, numbers_of, refuse, refuse_implausible, remark, unusual
 
 OPTICS = np.dtype(
     [
@@ -25,14 +27,10 @@ OPTICS = np.dtype(
 )
 """One row per image. The defocus angle runs from the x axis of the image to the axis of defocus u."""
 
-PLAUSIBLE = {
-    "defocus_angle_radian": (-2 * math.pi, 2 * math.pi, "radian"),
-    "phase_shift_radian": (-2 * math.pi, 2 * math.pi, "radian"),
-    "voltage_kilovolt": (10, 2000, "kilovolt"),
-    "spherical_aberration_mm": (-100, 100, "mm"),
-    "amplitude_contrast": (0, 1, "fractions of 1"),
-}
-"""Least, most, unit: beyond, a value has been given in another unit (degrees, volts, angstrom, percent)."""
+SMALL_DEFOCUS_ANGSTROM = 100.0
+"""No microscope is set as finely as this: a set whose defoci are all smaller has them in another unit."""
+NEAR_FOCUS_ANGSTROM = 1e3
+"""Below it no phase contrast is seen without a phase plate."""
 
 PLANCK = 6.62607015e-34
 ELECTRON_MASS = 9.1093837015e-31
@@ -47,7 +45,7 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
     n_images : int
     **columns : float or array, (image,)
         The names of `OPTICS`, each one value or one per image. `phase_shift_radian`, `b_factor_angstrom2` and `scale`
-        default to 0, 0 and 1; the rest must be given.
+        default to 0, 0 and 1; the rest must be given. A scale of 0 is one that was not fitted: 1.
 
     Returns
     -------
@@ -56,8 +54,15 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
     Raises
     ------
     InputError
-        If a column is missing, unknown, of another length, not finite, or not physical.
+        If a column is missing, unknown, of another length, not finite, or can only be in another unit.
     """
+    table = filled_optics(n_images, columns)
+    refuse_other_units(table)
+    return table
+
+
+def filled_optics(n_images: int, columns: Mapping[str, Any], wording: Wording = AS_GIVEN) -> NDArray[np.void]:
+    """Build optics as `optics_table` does, of images that need not be a whole set."""
     defaults = {"phase_shift_radian": 0.0, "b_factor_angstrom2": 0.0, "scale": 1.0}
     names = set(OPTICS.names or ())
     given = {**defaults, **columns}
@@ -65,22 +70,65 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
         raise InputError(f"optics: missing {sorted(names - set(given))}, unknown {sorted(set(given) - names)}")
     table = np.empty(n_images, OPTICS)
     for name, value in given.items():
-        try:
-            column = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"{name}={value!r} is not a number") from None
-        if column.shape not in ((), (1,), (n_images,)):
-            raise InputError(f"{name} has shape {column.shape}, but there are {n_images} images")
-        table[name] = column
-        if not np.isfinite(table[name]).all():
-            bad = np.flatnonzero(~np.isfinite(table[name]))
-            raise InputError(f"{name} is not finite for image(s) {listed(bad)}")
-    for name, (least, most, unit) in PLAUSIBLE.items():
-        beyond = np.flatnonzero((table[name] < least) | (table[name] > most))
-        if len(beyond):
-            value = table[name][beyond[0]]
-            raise InputError(f"{name}={value:g} of image(s) {listed(beyond)} is not a value in {unit}")
+        table[name] = numbers_of(name, value, n_images, wording)
+        refuse_implausible(name, table[name], wording)
+    table["scale"][table["scale"] == 0] = 1
     return table
+
+
+def refuse_other_units(table: NDArray[np.void], wording: Wording = AS_GIVEN) -> None:
+    """Refuse a set of images whose defoci are all too small to be angstrom."""
+    defocus = _defocus(table)[~_in_focus_on_purpose(table)]
+    if defocus.any() and defocus.max() < SMALL_DEFOCUS_ANGSTROM:
+        name = max(("defocus_u_angstrom", "defocus_v_angstrom"), key=lambda name: np.abs(table[name]).max())
+        refuse(name, table[name], table[name] != 0, wording)
+
+
+def remarks_on(table: NDArray[np.void], wording: Wording = AS_GIVEN) -> list[str]:
+    """Say what is odd about the optics of a set of images, each kind once, with how many are so."""
+    odd = [line for name in OPTICS.names or () for line in unusual(name, table[name], wording)]
+    return [*odd, *_odd_defocus(table, wording), *_odd_throughout(table, wording)]
+
+
+def _odd_defocus(table: NDArray[np.void], wording: Wording) -> list[str]:
+    defocus, on_purpose = _defocus(table), _in_focus_on_purpose(table)
+    throughout = defocus.max(initial=0) < (SMALL_DEFOCUS_ANGSTROM if on_purpose.any() else NEAR_FOCUS_ANGSTROM)
+    small = (defocus > 0) & (throughout | (defocus < SMALL_DEFOCUS_ANGSTROM) & ~on_purpose)
+    said = remark("defocus_u_angstrom", table["defocus_u_angstrom"], small, wording)
+    unknown = (defocus == 0) & ~on_purpose
+    if unknown.any():
+        which = "all" if unknown.all() else f"{wording.where(np.flatnonzero(unknown))}, {unknown.sum()} of"
+        said.append(
+            f"{wording.label('defocus_u_angstrom')} and {wording.label('defocus_v_angstrom')} are 0 for {which} "
+            f"{len(table)} images: their contrast transfer seems not to have been estimated"
+        )
+    if len(table) and (table["defocus_u_angstrom"] + table["defocus_v_angstrom"] < 0).all():
+        said.append(f"defocus is negative for all {len(table)} images (overfocus): here underfocus counts as positive")
+    return said
+
+
+def _odd_throughout(table: NDArray[np.void], wording: Wording) -> list[str]:
+    """Values that one microscope or image may have, but hardly all of them."""
+    cs, shift = np.abs(table["spherical_aberration_mm"]), np.abs(table["phase_shift_radian"])
+    in_metre = (cs > 1.1e-3) & (cs < 6.5e-3)
+    said = remark("spherical_aberration_mm", cs, in_metre, wording) if in_metre.all() else []
+    if wording.in_degrees and shift.any() and shift.max() <= math.radians(math.pi):
+        label, most = wording.label("phase_shift_radian"), math.degrees(shift.max())
+        said.append(f"{label} is at most {most:g} degrees for all {len(table)} images: it looks like radian")
+    return said
+
+
+def _defocus(table: NDArray[np.void]) -> NDArray[np.float64]:
+    """The larger magnitude of both defoci, (image,)."""
+    larger: NDArray[np.float64] = np.maximum(np.abs(table["defocus_u_angstrom"]), np.abs(table["defocus_v_angstrom"]))
+    return larger
+
+
+def _in_focus_on_purpose(table: NDArray[np.void]) -> NDArray[np.bool_]:
+    """Whether an image in focus has contrast: by a phase plate, or by amplitude alone."""
+    by_plate: NDArray[np.bool_] = np.abs(np.sin(table["phase_shift_radian"])) > 0.5
+    by_amplitude: NDArray[np.bool_] = table["amplitude_contrast"] == 1
+    return by_plate | by_amplitude
 
 
 def electron_wavelength_angstrom(voltage_kilovolt: Any, elementary_charge: float = 1.602176634e-19) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.inputs import regular_file
 
 NUMPY, COMPRESSED, PICKLE = b"\x93NUMPY", b"\x94CSDAT", b"\x80"
 LONGEST_HEADER = 2**22
@@ -74,12 +75,9 @@ def text(column: NDArray[Any]) -> NDArray[np.str_]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    if path.is_dir():
-        raise InputFileError("is a folder", source=path, remedy="Give the file itself.")
+    regular_file(path)
     try:
         return open(path, "rb")
-    except FileNotFoundError:
-        raise InputFileError("there is no such file", source=path) from None
     except OSError as error:
         raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
 
@@ -104,7 +102,7 @@ def _header(file: IO[bytes], path: Path) -> tuple[tuple[int], np.dtype[np.void]]
         raise InputFileError(f"has a damaged header ({error})", source=path, remedy=REMEDY) from error
     if dtype.hasobject:
         raise InputFileError("is a pickled object, which is not read", source=path, remedy=REMEDY)
-    if dtype.names is None or len(shape) != 1:
+    if dtype.names is None or len(shape) != 1 or shape[0] < 0 or not dtype.itemsize:
         raise InputFileError(f"is no table: shape {shape}, type {dtype}", source=path, remedy=REMEDY)
     return shape, dtype
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, number
-from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.geometry.optics import filled_optics
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.plausible import Wording
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io import parameters as io_parameters
 from cryolike_dask.io.archives import read_archive, write_archive
@@ -44,6 +45,8 @@ ENVELOPE_KEYS = {"ctfBfactor": "b_factor_angstrom2", "ctfScalefactor": "scale"}
 GRID_KEYS = ("n_pixels", "pixel_size", "radius_max", "dist_radii", "n_inplanes")
 STACK_KEYS = (*io_parameters.KEYS, *OPTICS_KEYS, *ENVELOPE_KEYS, "n_images", "frame")
 SIDECAR_KEYS = ("azimuth", "polar", "viewing_weight", "conventions", *GRID_KEYS)
+WORDING = Wording({name: key for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()})
+"""What the `.npz` of a stack calls the optics."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +85,9 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
     columns: dict[str, Any] = {name: entries[key] for key, name in OPTICS_KEYS.items()}
     columns |= {name: entries[key] for key, name in ENVELOPE_KEYS.items() if entries.get(key) is not None}
     try:
-        optics = optics_table(n_images, **columns)
+        optics = filled_optics(n_images, columns, WORDING)
     except InputError as error:
-        message = str(error)
-        for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items():
-            message = message.replace(name, key)
-        raise InputFileError(message, source=metadata_path) from error
+        raise InputFileError(str(error), source=metadata_path) from error
     frame = str(entries["frame"]) if entries.get("frame") is not None else "transposed"
     if frame not in ("xy", "transposed"):
         raise InputFileError(f'frame={frame!r} is not known; "xy" is', source=metadata_path)

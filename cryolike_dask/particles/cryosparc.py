@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
+from cryolike_dask.geometry.optics import OPTICS
+from cryolike_dask.geometry.plausible import Wording
 from cryolike_dask.io.cryosparc import read_cs, read_cs_columns, text
 from cryolike_dask.io.mrc import open_mrc_stack
 from cryolike_dask.particles.locate import ImagePlaces, locate_images
-from cryolike_dask.particles.recorded import recorded_optics, warn_of_ignored
+from cryolike_dask.particles.recorded import check_recorded, recorded_optics, warn_of_ignored
+from cryolike_dask.particles.star_columns import LARGEST_INTEGER
 from cryolike_dask.particles.table import ParticleTable
 
 FloatArray = NDArray[np.float64]
@@ -31,7 +34,11 @@ LABELS = {
     "amplitude_contrast": "ctf/amp_contrast",
     "b_factor_angstrom2": "ctf/bfactor",
     "scale": "ctf/scale",
+    "pixel_size_angstrom": "blob/psize_A",
+    "origin_angstrom": "alignments3D/shift",
+    "rotation_radian": "alignments3D/pose",
 }
+WORDING = Wording(LABELS, in_rows=True)
 CTF = ("ctf/accel_kv", "ctf/cs_mm", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
 BLOB = ("blob/path", "blob/idx")
 NOT_APPLIED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
@@ -70,9 +77,9 @@ def read_cryosparc(
     """
     path = Path(path)
     if not path.is_dir():
-        columns = _completed(path, passthrough)
+        columns = _completed(path, passthrough, (*BLOB, *CTF))
         names = [name.removeprefix(">") for name in _text(path, columns["blob/path"]).tolist()]
-        position = columns["blob/idx"].astype(np.int64)
+        position = np.asarray(_whole(path, columns, "blob/idx"))
         return _table(path, columns, locate_images(names, position, path, folder))
     named = [file for file in _cs_files(path) if "passthrough" not in file.name and _has(file, BLOB)]
     if len(named) == 1:
@@ -82,6 +89,12 @@ def read_cryosparc(
             f"has {len(named)} .cs files that name images: {_names(named)}", source=path, remedy="Give one of them."
         )
     return _job_that_names_no_images(path, passthrough)
+
+
+def read_cryosparc_optics(path: str | Path) -> NDArray[np.void]:
+    """Read the optics alone of a `.cs` file, or of the passthrough file beside it; errors as of `read_cryosparc`."""
+    path = Path(path)
+    return _optics(path, _completed(path, None, CTF))
 
 
 def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
@@ -114,10 +127,10 @@ def _read(path: Path) -> Columns:
     return {name: rows[name] for name in rows.dtype.names or ()}
 
 
-def _completed(path: Path, passthrough: str | Path | None) -> Columns:
+def _completed(path: Path, passthrough: str | Path | None, needed: Sequence[str]) -> Columns:
     """The columns of a `.cs` file, with those that it lacks taken from its passthrough file."""
     columns = _read(path)
-    missing = [name for name in (*BLOB, *CTF) if name not in columns]
+    missing = [name for name in needed if name not in columns]
     if not missing and passthrough is None:
         return columns
     other = Path(passthrough) if passthrough is not None else _beside(path, missing)
@@ -200,20 +213,24 @@ def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> Part
     return _table(described[0], columns, places)
 
 
+def _optics(path: Path, columns: Columns) -> NDArray[np.void]:
+    return recorded_optics(path, {name: _numbers(path, columns, LABELS[name]) for name in OPTICS.names or ()}, WORDING)
+
+
 def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
     n = len(places.number)
     if n == 0:
         raise InputFileError("has no particles", source=path)
-    recorded = {name: _numbers(path, columns, label) for name, label in LABELS.items()}
-    if recorded["scale"] is not None:
-        recorded["scale"] = np.where(recorded["scale"] == 0, 1.0, recorded["scale"])  # cryoSPARC's "not fitted"
     warn_of_ignored(path, [name for name in NOT_APPLIED if name in columns and columns[name].any()])
     pixel_size = _positive(_numbers(path, columns, "blob/psize_A"))
-    shape = _positive(columns.get("blob/shape"))
-    pose, split = _numbers(path, columns, "alignments3D/pose"), columns.get("alignments3D/split")
-    group, micrograph = columns.get("ctf/exp_group_id"), columns.get("location/micrograph_path")
+    shape, split = _positive(_whole(path, columns, "blob/shape", 2)), _whole(path, columns, "alignments3D/split")
+    pose, origin = _numbers(path, columns, "alignments3D/pose", 3), _origin(path, columns, pixel_size)
+    turn = None if pose is None else np.linalg.norm(pose, axis=1)
+    said = {"pixel_size_angstrom": pixel_size, "origin_angstrom": origin, "rotation_radian": turn}
+    check_recorded(path, said, WORDING)
+    micrograph = columns.get("location/micrograph_path")
     return ParticleTable(
-        optics=recorded_optics(path, recorded, LABELS),
+        optics=_optics(path, columns),
         image_files=places.files,
         file_number=places.number,
         image_index=places.position,
@@ -222,12 +239,12 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
         metadata_number=np.zeros(n, np.int64),
         metadata_row=np.arange(n),
         pixel_size_angstrom=pixel_size,
-        box_size_pixels=None if shape is None else shape[:, 0].astype(np.int64),
+        box_size_pixels=None if shape is None else shape[:, 0],
         angles_radian=None if pose is None else relion_angles(pose),
-        origin_angstrom=_origin(path, columns, pixel_size),
-        random_subset=None if split is None else split.astype(np.int64) + 1,
+        origin_angstrom=origin,
+        random_subset=None if split is None else split + 1,
         micrograph=None if micrograph is None else np.char.lstrip(_text(path, micrograph), ">"),
-        optics_group=None if group is None else group.astype(np.int64),
+        optics_group=_whole(path, columns, "ctf/exp_group_id"),
     )
 
 
@@ -242,29 +259,45 @@ def _sign(path: Path, columns: Columns, n: int) -> FloatArray:
 
 
 def _origin(path: Path, columns: Columns, pixel_size: FloatArray | None) -> FloatArray | None:
-    shift = _numbers(path, columns, "alignments3D/shift")
+    shift = _numbers(path, columns, "alignments3D/shift", 2)
     own_pixel_size = _positive(_numbers(path, columns, "alignments3D/psize_A"))
     unit = pixel_size if own_pixel_size is None else own_pixel_size
     if shift is None or unit is None:
         if shift is not None:
             logger.info("%s: alignments3D/shift is left out, because no pixel size is recorded", path)
         return None
-    origin: FloatArray = shift * unit[:, None]
+    with np.errstate(over="ignore"):
+        origin: FloatArray = shift * unit[:, None]
     return origin
 
 
-def _numbers(path: Path, columns: Columns, name: str) -> FloatArray | None:
+def _numbers(path: Path, columns: Columns, name: str, width: int | None = None) -> FloatArray | None:
+    """A column of finite numbers, `width` of them in each row; None if it is not there."""
     if name not in columns:
         return None
-    try:
-        values = columns[name].astype(np.float64)
-    except ValueError:
-        raise InputFileError(f"{name} holds {columns[name].dtype}, not numbers", source=path) from None
+    column = columns[name]
+    if column.dtype.kind not in "biuf":
+        raise InputFileError(f"{name} holds {column.dtype}, not numbers", source=path)
+    if column.shape[1:] != (() if width is None else (width,)):
+        raise InputFileError(f"{name} has {column.shape[1:]} values in each row, not {width or 1}", source=path)
+    values: FloatArray = column.astype(np.float64)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         value = values[tuple(bad[0])]
         raise InputFileError(f"{name} is {value} in row {bad[0][0]} (from 0), which is no number", source=path)
     return values
+
+
+def _whole(path: Path, columns: Columns, name: str, width: int | None = None) -> NDArray[np.int64] | None:
+    """A column of whole numbers, 0 or more."""
+    values = _numbers(path, columns, name, width)
+    if values is None:
+        return None
+    bad = np.argwhere((values != np.round(values)) | (values < 0) | (values > LARGEST_INTEGER))
+    if len(bad):
+        value = values[tuple(bad[0])]
+        raise InputFileError(f"{name} is {value:g} in row {bad[0][0]} (from 0), which counts nothing", source=path)
+    return values.astype(np.int64)
 
 
 def _positive(values: NDArray[Any] | None) -> NDArray[Any] | None:

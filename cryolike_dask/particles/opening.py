@@ -12,26 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.conventions import ConventionsName, conventions_named
-from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, number
+from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.cryosparc import read_cs
 from cryolike_dask.io.mrc import MrcStack, open_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.particles.cryosparc import LABELS as CS_LABELS
-from cryolike_dask.particles.cryosparc import read_cryosparc
+from cryolike_dask.particles.checking import check_sizes, matched, warn_of_repeated
+from cryolike_dask.particles.cryosparc import read_cryosparc, read_cryosparc_optics
 from cryolike_dask.particles.images import ParticleImages, Preparation, contrast_with_rim
-from cryolike_dask.particles.recorded import recorded_optics
-from cryolike_dask.particles.relion import LABELS as STAR_LABELS
-from cryolike_dask.particles.relion import read_relion
-from cryolike_dask.particles.resample import Downsampling, check_downsampling
+from cryolike_dask.particles.relion import optics_of, read_relion
+from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.star_columns import open_columns
 from cryolike_dask.particles.table import ParticleTable, concatenate
 from cryolike_dask.stacks import ImageStack
 
 logger = logging.getLogger("cryolike_dask")
 
-SAME_SIZE = 1e-3
-"""Relative difference up to which two sizes in angstrom are one size: files write three or four digits."""
 COMMON_SEARCH_PIXELS = 8.0
 """Largest displacement of the default search."""
 N_LOOKED_AT = 64
@@ -68,7 +63,8 @@ def open_particles(
     params_input : path or ImageParameters
         `parameters.npz`, or its content. Images of more pixels over the same box are brought to its pixels.
     images : path or several, optional
-        One MRC file for each STAR file, whose rows are its images one by one.
+        One MRC file for each STAR file, wherever its `rlnImageName` says that images are: each row is the image of the
+        number there, or without that column image k is row k.
     folder : path, optional
         Where the names of image files start; default: found upwards from the metadata.
     passthrough : path, optional
@@ -107,8 +103,9 @@ def open_particles(
     table = read_particles(metadata, images=images, folder=folder, passthrough=passthrough)
     files = tuple(open_mrc_stack(path) for path in table.image_files)
     _say_what_is_odd(files)
-    _check_indices(table, files)
-    _check_sizes(table, files, parameters, pixel_size_angstrom, downsample)
+    table = matched(table, files)
+    warn_of_repeated(table)
+    check_sizes(table, files, parameters, pixel_size_angstrom, downsample)
     if recenter and table.origin_angstrom is None:
         raise InputError("recenter=True, but the metadata have no origins", remedy="Leave it out.")
     preparation = Preparation(
@@ -132,6 +129,8 @@ def open_particles(
         chunks=(len(table),),
         n_per_batch=n_images_per_batch,
     )
+    n, size = files[0].shape[-1], parameters.grid.box_size_angstrom / files[0].shape[-1]
+    logger.info("%s: %d pixels of %.4g angstrom", table.described(), n, size)
     return stack.chunk(batch_size)
 
 
@@ -169,13 +168,8 @@ def read_optics(path: str | Path) -> NDArray[np.void]:
     structured array, `OPTICS`, (image,)
     """
     if Path(path).suffix.lower() == ".cs":
-        rows = read_cs(path)
-        columns = {
-            name: rows[label] if label in (rows.dtype.names or ()) else None for name, label in CS_LABELS.items()
-        }
-        return recorded_optics(path, columns, CS_LABELS)
-    star = open_columns(path, need_names=False)
-    return recorded_optics(path, {name: star.number(label) for name, label in STAR_LABELS.items()}, STAR_LABELS)
+        return read_cryosparc_optics(path)
+    return optics_of(open_columns(path, need_names=False))
 
 
 def _paths(given: Any, name: str) -> list[Path]:
@@ -193,91 +187,6 @@ def _say_what_is_odd(files: tuple[MrcStack, ...]) -> None:
             notes.setdefault(note, []).append(file.path)
     for note, paths in notes.items():
         logger.info("%s: %s%s", paths[0], note, f" ({len(paths)} files of this kind)" if len(paths) > 1 else "")
-
-
-def _check_indices(table: ParticleTable, files: tuple[MrcStack, ...]) -> None:
-    n_images = np.array([file.shape[0] for file in files])[table.file_number]
-    beyond = np.flatnonzero(table.image_index >= n_images)
-    if len(beyond):
-        row = beyond[0]
-        raise InputFileError(
-            f"row {table.metadata_row[row] + 1} is image {table.image_index[row] + 1} of "
-            f"{files[table.file_number[row]].path}, which holds {n_images[row]}",
-            source=table.metadata_files[table.metadata_number[row]],
-            remedy="The two do not belong together.",
-        )
-
-
-def _check_sizes(
-    table: ParticleTable,
-    files: tuple[MrcStack, ...],
-    parameters: ImageParameters,
-    given: float | None,
-    downsample: str,
-) -> None:
-    """See that all images show the box of the parameters; say once what is done to them, and what headers say wrong."""
-    shapes = {file.shape[1:]: file.path for file in files}
-    if len(shapes) > 1:
-        different = "; ".join(f"{rows} x {columns} in {path}" for (rows, columns), path in shapes.items())
-        raise GridMismatchError(f"images of different sizes: {different}", remedy="Convert them one by one.")
-    ((rows, n),) = shapes
-    if rows != n:
-        raise GridMismatchError(f"images of {rows} x {n} pixels are not square", source=files[0].path)
-    if table.box_size_pixels is not None and (table.box_size_pixels != n).any():
-        said = table.box_size_pixels[table.box_size_pixels != n][0]
-        raise GridMismatchError(f"says {said} pixels, but {files[0].path} has {n}", source=table.metadata_files[0])
-    check_downsampling(n, parameters.n_pixels, downsample)
-    _check_pixel_size(table, files, parameters, given, n)
-    if n != parameters.n_pixels:
-        how = {"fourier": "cropped in Fourier space", "mean": "averaged", "max": "reduced to the largest"}[downsample]
-        logger.info(
-            "images of %d pixels are %s to %d pixels of %.4g angstrom",
-            n,
-            how,
-            parameters.n_pixels,
-            parameters.pixel_size_angstrom,
-        )
-
-
-def _check_pixel_size(
-    table: ParticleTable, files: tuple[MrcStack, ...], parameters: ImageParameters, given: float | None, n: int
-) -> None:
-    wanted = parameters.grid.box_size_angstrom / n
-    said = table.pixel_size_angstrom
-    headers = np.array([file.voxel_size_angstrom or 0.0 for file in files])[table.file_number]
-    if given is not None:
-        number("pixel_size_angstrom", given, above=0)
-    if said is not None and given is not None and not np.allclose(said, given, rtol=SAME_SIZE, atol=0):
-        raise GridMismatchError(
-            f"pixels of {said[np.argmax(np.abs(said - given))]:.5g} angstrom, but pixel_size_angstrom={given:g}",
-            source=table.metadata_files[0],
-        )
-    where = table.metadata_files[0]
-    if said is None and given is None and (headers > 0).all():
-        said, where = headers, files[0].path
-    elif (headers > 0).any() and (said is not None or given is not None):
-        known = np.full(len(table), given) if said is None else said
-        wrong = (headers > 0) & ~np.isclose(headers, known, rtol=SAME_SIZE, atol=0)
-        if wrong.any():
-            row = np.flatnonzero(wrong)[0]
-            logger.info(
-                "%s: its header says %.4g angstrom per pixel; the metadata's size is taken (%d image(s) of this kind)",
-                files[table.file_number[row]].path,
-                headers[row],
-                int(wrong.sum()),
-            )
-    sizes = np.full(len(table), given if given is not None else wanted) if said is None else said
-    differing = np.flatnonzero(~np.isclose(sizes, wanted, rtol=SAME_SIZE, atol=0))
-    if len(differing):
-        row = differing[0]
-        group = "" if table.optics_group is None else f" (optics group {table.optics_group[row]})"
-        fitting = f"n_pixels={n}, pixel_size_angstrom={sizes[row]:.5g}"
-        raise GridMismatchError(
-            f"{len(differing)} image(s){group} of {n} pixels of {sizes[row]:.5g} angstrom, but the parameters describe "
-            f"a box of {parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:.5g}",
-            source=where,
-            remedy=f"Make parameters for this box: {fitting}, or fewer and larger pixels.",
-        )
 
 
 def _warn_of_offsets(table: ParticleTable, parameters: ImageParameters, recenter: bool) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
-from cryolike_dask.geometry.optics import OPTICS, optics_table
+from cryolike_dask.geometry.optics import OPTICS, filled_optics, refuse_other_units, remarks_on
+from cryolike_dask.geometry.plausible import Wording, refuse_implausible, unusual
 
 ASSUMED = {"amplitude_contrast": 0.1, "phase_shift_radian": 0.0, "b_factor_angstrom2": 0.0, "scale": 1.0}
 """What is taken where the metadata do not say."""
@@ -20,9 +22,9 @@ logger = logging.getLogger("cryolike_dask")
 
 
 def recorded_optics(
-    source: str | Path, columns: Mapping[str, NDArray[Any] | None], labels: Mapping[str, str]
+    source: str | Path, columns: Mapping[str, NDArray[Any] | None], wording: Wording
 ) -> NDArray[np.void]:
-    """Build the optics of particles from what is recorded, and say once what is taken for the rest.
+    """Build the optics of particles from what is recorded; say once what is taken for the rest, and what is odd.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ def recorded_optics(
         The metadata file, for messages.
     columns : dict
         By the names of `OPTICS`; None for what is not recorded. Without astigmatism the defocus angle can be None.
-    labels : dict
+    wording : Wording
         What the metadata call these columns.
 
     Returns
@@ -46,7 +48,7 @@ def recorded_optics(
     u, v = (known.get(f"defocus_{axis}_angstrom") for axis in "uv")
     if u is not None and v is not None and np.array_equal(u, v):
         known.setdefault("defocus_angle_radian", 0.0)
-    missing = [labels[name] for name in OPTICS.names or () if name not in known and name not in ASSUMED]
+    missing = [wording.label(name) for name in OPTICS.names or () if name not in known and name not in ASSUMED]
     if missing or u is None:
         raise InputFileError(
             f"does not have the column(s) {', '.join(missing)}",
@@ -55,12 +57,53 @@ def recorded_optics(
         )
     taken = {name: value for name, value in ASSUMED.items() if name not in known}
     if taken:
-        said = ", ".join(f"{labels[name]} = {value:g}" for name, value in taken.items())
+        said = ", ".join(f"{wording.label(name)} = {value:g}" for name, value in taken.items())
         logger.info("%s: some columns are not there; taken: %s", source, said)
+    with named(source):
+        table = filled_optics(len(u), {**known, **taken}, wording)
+        refuse_other_units(table, wording)
+    n_not_fitted = np.count_nonzero(known.get("scale", 1) == 0)
+    if n_not_fitted:
+        said = f"{wording.label('scale')} is 0, which is not fitted, for {n_not_fitted} of {len(u)} images"
+        logger.info("%s: %s; taken: 1", source, said)
+    _warn(source, remarks_on(table, wording))
+    return table
+
+
+def check_recorded(source: str | Path, columns: Mapping[str, NDArray[Any] | None], wording: Wording) -> None:
+    """Refuse what else is recorded of particles where it cannot be, and warn of what is odd.
+
+    Parameters
+    ----------
+    source : path
+    columns : dict
+        By names of `QUANTITIES`; None for what is not recorded.
+    wording : Wording
+
+    Raises
+    ------
+    InputFileError
+        If a value is absurd, or can only be in another unit.
+    """
+    for name, values in columns.items():
+        if values is not None:
+            with named(source):
+                refuse_implausible(name, values, wording)
+            _warn(source, unusual(name, values, wording))
+
+
+@contextmanager
+def named(source: str | Path) -> Iterator[None]:
+    """Name the file in errors about its values."""
     try:
-        return optics_table(len(u), **{**known, **taken})
+        yield
     except InputError as error:
         raise InputFileError(str(error), source=source) from None
+
+
+def _warn(source: str | Path, remarks: list[str]) -> None:
+    for remark in remarks:
+        logger.warning("%s: %s", source, remark)
 
 
 def warn_of_ignored(source: str | Path, names: list[str]) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.mrc import open_mrc_stack
-from cryolike_dask.particles.locate import ImagePlaces, locate_images
-from cryolike_dask.particles.recorded import recorded_optics, warn_of_ignored
+from cryolike_dask.geometry.plausible import Wording
+from cryolike_dask.io.mrc import MrcStack, open_mrc_stack
+from cryolike_dask.particles.image_names import split_names
+from cryolike_dask.particles.locate import ImagePlaces, distinct, locate_images
+from cryolike_dask.particles.recorded import check_recorded, named, recorded_optics, warn_of_ignored
 from cryolike_dask.particles.star_columns import StarColumns, open_columns
 from cryolike_dask.particles.table import ParticleTable
 
@@ -28,6 +32,7 @@ LABELS = {
     "b_factor_angstrom2": "rlnCtfBfactor",
     "scale": "rlnCtfScalefactor",
 }
+WORDING = Wording(LABELS, in_degrees=True, in_rows=True)
 ALREADY_CORRECTED = ("rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
 NOT_APPLIED = {
     "rlnBeamTiltX": 0.0,
@@ -44,8 +49,13 @@ NOT_APPLIED = {
 TRUE_STRUCTURE = "cryolikeStructure"
 """Column that `simulate_particles` writes: the name of the structure that a particle shows."""
 
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+ENOUGH = 10
+"""Particles that do not all happen to lie alike."""
 SAME_PIXEL_SIZE = 1e-3
 """Relative. Two sources of the pixel size that are further apart contradict each other."""
+
+IN_ORDER = "or, if row k is image k, a copy of this file without the column rlnImageName"
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -59,7 +69,8 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
     folder : path, optional
         Where the names of image files start; None: looked for upwards from the STAR file.
     images : path, optional
-        One MRC stack whose image k is described by row k; `rlnImageName` is then not used.
+        The MRC stack of these particles, wherever `rlnImageName` says that it is: row by row the image of the number
+        there; without `rlnImageName`, image k is that of row k, and there are as many images as rows.
 
     Returns
     -------
@@ -73,9 +84,15 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
     """
     columns = open_columns(path, need_names=images is None)
     _refuse_unusable(columns)
-    optics = recorded_optics(path, {name: columns.number(label) for name, label in LABELS.items()}, LABELS)
+    optics = optics_of(columns)
     pixel_size = pixel_size_of(columns)
-    where = _named_images(columns, folder) if images is None else _paired_images(columns, images)
+    angles, origin = columns.together(*ANGLES), _origin(columns, pixel_size)
+    _check(columns, "origin_angstrom", "rlnOriginX or rlnOriginY", origin)
+    for label in ANGLES:
+        _check(columns, "angles_radian", label, columns.number(label))
+    if angles is not None and len(angles) >= ENOUGH and angles.any() and np.abs(angles).max() < np.radians(2 * np.pi):
+        logger.warning("%s: no angle is more than 6.3 degrees in %d rows: they look like radian", path, len(angles))
+    where = _named_images(columns, folder) if images is None else _given_images(columns, open_mrc_stack(images))
     warn_of_ignored(path, [label for label, neutral in NOT_APPLIED.items() if columns.differs(label, neutral)])
     n = len(columns)
     return ParticleTable(
@@ -89,13 +106,18 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
         metadata_row=np.arange(n),
         pixel_size_angstrom=pixel_size,
         box_size_pixels=columns.integer("rlnImageSize"),
-        angles_radian=columns.together("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"),
-        origin_angstrom=_origin(columns, pixel_size),
+        angles_radian=angles,
+        origin_angstrom=origin,
         random_subset=columns.integer("rlnRandomSubset"),
         micrograph=columns.particles.get("rlnMicrographName"),
         optics_group=columns.integer("rlnOpticsGroup"),
         true_structure=columns.particles.get(TRUE_STRUCTURE),
     )
+
+
+def optics_of(columns: StarColumns) -> NDArray[np.void]:
+    """Give the optics of the particles; parameters and errors as in `recorded_optics`."""
+    return recorded_optics(columns.path, {name: columns.number(label) for name, label in LABELS.items()}, WORDING)
 
 
 def _refuse_unusable(columns: StarColumns) -> None:
@@ -122,16 +144,15 @@ def pixel_size_of(columns: StarColumns) -> FloatArray | None:
     detector, magnification = columns.number("rlnDetectorPixelSize"), columns.number("rlnMagnification")
     sources = {"rlnImagePixelSize": image, "rlnPixelSize": plain}
     if image is None and detector is not None and magnification is not None:
-        sources["rlnDetectorPixelSize / rlnMagnification"] = (
-            1e4 * detector / np.where(magnification, magnification, np.inf)
-        )
+        with np.errstate(over="ignore"):
+            by_lens = 1e4 * detector / np.where(magnification, magnification, np.inf)
+        sources["rlnDetectorPixelSize / rlnMagnification"] = by_lens
     known = {label: values for label, values in sources.items() if values is not None}
     if not known:
         return None
+    for label, values in known.items():
+        _check(columns, "pixel_size_angstrom", label, values)
     (label, pixel_size), *others = known.items()
-    if (pixel_size <= 0).any():
-        row = np.flatnonzero(pixel_size <= 0)[0]
-        raise InputFileError(f"{label} is {pixel_size[row]:g} in row {row}, no pixel size", source=columns.path)
     for other, values in others:
         differ = np.flatnonzero(abs(values - pixel_size) > SAME_PIXEL_SIZE * pixel_size)
         if len(differ):
@@ -144,6 +165,10 @@ def pixel_size_of(columns: StarColumns) -> FloatArray | None:
     return pixel_size
 
 
+def _check(columns: StarColumns, quantity: str, label: str, values: FloatArray | None) -> None:
+    check_recorded(columns.path, {quantity: values}, replace(WORDING, labels={quantity: label}))
+
+
 def _origin(columns: StarColumns, pixel_size: FloatArray | None) -> FloatArray | None:
     origin = columns.together("rlnOriginXAngst", "rlnOriginYAngst")
     in_pixels = columns.together("rlnOriginX", "rlnOriginY")
@@ -152,31 +177,55 @@ def _origin(columns: StarColumns, pixel_size: FloatArray | None) -> FloatArray |
     if pixel_size is None:
         logger.info("%s: rlnOriginX and rlnOriginY are left out, because no pixel size is recorded", columns.path)
         return None
-    return in_pixels * pixel_size[:, None]
+    with np.errstate(over="ignore"):
+        return in_pixels * pixel_size[:, None]
 
 
 def _named_images(columns: StarColumns, folder: str | Path | None) -> ImagePlaces:
-    """Split `000001@file`, counted from 1; a file alone means its only image."""
-    parts = [name.partition("@") for name in columns.particles["rlnImageName"].tolist()]
-    counted = np.array([at == "@" and number.isdecimal() for number, at, _ in parts])
-    names = [part[2] if c else "".join(part) for part, c in zip(parts, counted, strict=True)]
-    index = np.array([int(part[0]) - 1 if c else 0 for part, c in zip(parts, counted, strict=True)], np.int64)
-    if (index < 0).any():
-        row = np.flatnonzero(index < 0)[0]
-        raise InputFileError(
-            f"rlnImageName is {''.join(parts[row])!r} in row {row} (from 0), but images are counted from 1",
-            source=columns.path,
-        )
+    """The images that `rlnImageName` names."""
+    with named(columns.path):
+        names, index = split_names(columns.particles["rlnImageName"])
     return locate_images(names, index, columns.path, folder)
 
 
-def _paired_images(columns: StarColumns, images: str | Path) -> ImagePlaces:
-    stack = open_mrc_stack(images)
-    n = len(columns)
-    if stack.shape[0] != n:
+def _given_images(columns: StarColumns, stack: MrcStack) -> ImagePlaces:
+    """The images of a file that is given: those of the numbers in `rlnImageName`, or if it names none, in order."""
+    n, held = len(columns), stack.shape[0]
+    names = columns.particles.get("rlnImageName")
+    if names is None:
+        index = np.arange(n)
+        if held != n:
+            raise InputFileError(
+                f"describes {n} particles, but {stack.path} holds {held} images",
+                source=columns.path,
+                remedy="Give the stack that belongs to this file.",
+            )
+        logger.info("%s: names no images; its %d rows are taken for those of %s, in order", columns.path, n, stack.path)
+    else:
+        index = _numbers_within(columns, names, stack)
+        logger.info("%s: images are those of %s, by the numbers in rlnImageName", columns.path, stack.path)
+    return ImagePlaces((stack.path,), np.zeros(n, np.int64), index)
+
+
+def _numbers_within(columns: StarColumns, names: NDArray[np.str_], stack: MrcStack) -> NDArray[np.int64]:
+    """The numbers in `rlnImageName`, if they can be those of one file that is given."""
+    n, held = len(columns), stack.shape[0]
+    with named(columns.path):
+        files, index = split_names(names)
+    used, _ = distinct([os.path.normpath(file) for file in files])
+    if len(used) > 1:
         raise InputFileError(
-            f"describes {n} particles, but {images} holds {stack.shape[0]} images",
+            f"names images of {len(used)} files ({', '.join(used[:3])}{', ...' * (len(used) > 3)}) in {n} rows, but "
+            f"one file of {held} images is given ({stack.path}): which of them each row is cannot be told",
             source=columns.path,
-            remedy="Give the stack that belongs to this file.",
+            remedy=f"Give the STAR file that was written with the stack, {IN_ORDER}.",
         )
-    return ImagePlaces((stack.path,), np.zeros(n, np.int64), np.arange(n))
+    beyond = np.flatnonzero(index >= held)
+    if len(beyond):
+        raise InputFileError(
+            f"row {beyond[0]} (from 0) is image {index[beyond[0]] + 1} of {used[0]}, but {stack.path}, which is given, "
+            f"holds {held}; {len(beyond)} of {n} rows are beyond it",
+            source=columns.path,
+            remedy=f"Give the stack that belongs to this file, {IN_ORDER}.",
+        )
+    return index

@@ -20,6 +20,10 @@ IntArray = NDArray[np.int64]
 IN_DEGREES = ("rlnDefocusAngle", "rlnPhaseShift", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 
 
+LARGEST_INTEGER = 2**53
+"""Beyond it, numbers are not those that the file has."""
+
+
 @dataclass(frozen=True, eq=False)
 class StarColumns:
     """The columns of the particles of a STAR file, wherever they are recorded.
@@ -63,11 +67,12 @@ class StarColumns:
         values = self.number(label)
         if values is None:
             return None
-        fractional = np.flatnonzero(values != np.round(values))
-        if len(fractional):
-            row = fractional[0]
+        wrong = np.flatnonzero((values != np.round(values)) | (np.abs(values) > LARGEST_INTEGER))
+        if len(wrong):
+            row = wrong[0]
+            kind = "integer" if values[row] != np.round(values[row]) else "number of anything"
             raise InputFileError(
-                f"{label} is {values[row]:g} in row {row} (from 0), which is no integer", source=self.path
+                f"{label} is {values[row]:g} in row {row} (from 0), which is no {kind}", source=self.path
             )
         return values.astype(np.int64)
 
@@ -101,7 +106,8 @@ class StarColumns:
         return np.deg2rad(values) if label in IN_DEGREES else values
 
     def _refuse_conflict(self, label: str, own: FloatArray, shared: FloatArray) -> None:
-        differ = np.flatnonzero(~np.isclose(own, shared, rtol=1e-6, atol=1e-9))
+        with np.errstate(over="ignore"):
+            differ = np.flatnonzero(~np.isclose(own, shared, rtol=1e-6, atol=1e-9))
         if len(differ):
             row = differ[0]
             raise InputFileError(

@@ -30,7 +30,7 @@ class ParticleTable:
     file_number : (image,) int64
         Which of `image_files`.
     image_index : (image,) int64
-        Position in that file, from 0.
+        Position in that file, from 0; -1: the metadata name the file alone, which means its only image.
     sign : (image,) float64
         The factor, 1 or -1, that makes particles bright on dark, as far as the metadata say.
     metadata_files : tuple of str
@@ -91,6 +91,13 @@ class ParticleTable:
     def __repr__(self) -> str:
         described = ", ".join(self.metadata_files)
         return f"<ParticleTable: {len(self)} images in {len(self.image_files)} file(s), described by {described}>"
+
+    def described(self) -> str:
+        """How many images of how many micrographs, optics groups and files, as far as the metadata say."""
+        of = "" if self.micrograph is None else f" of {len(set(self.micrograph.tolist()))} micrograph(s)"
+        groups = [] if self.optics_group is None else [self.metadata_number.tolist(), self.optics_group.tolist()]
+        grouped = f" in {len({*zip(*groups, strict=True)})} optics group(s)" if groups else ""
+        return f"{len(self)} images{of}{grouped}, from {len(self.image_files)} file(s)"
 
     def take(self, rows: ArrayLike) -> ParticleTable:
         """Give some particles, by position or one boolean each; only the image files that they are in are kept."""

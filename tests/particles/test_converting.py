@@ -295,7 +295,9 @@ def test_metadata_with_their_own_images(project):
     star = describe(project.folder / "rows.star", [f"{k + 1}@nowhere.mrcs" for k in range(6)])
     project.convert(star, images=project.folder / "stacks" / "a.mrcs")
     np.testing.assert_array_equal(project.pixels(), scaled(pictures(range(6))).astype(np.float32))
-    with pytest.raises(InputFileError, match=r"describes 6 particles, but .*b\.mrcs holds 4 images"):
+    with pytest.raises(
+        InputFileError, match=r"row 4 \(from 0\) is image 5 of nowhere\.mrcs, but .*b\.mrcs.* holds 4; 2 of 6"
+    ):
         project.convert(star, output=project.folder / "no", images=project.folder / "stacks" / "b.mrcs")
     with pytest.raises(InputError, match=r"1 metadata file\(s\), but 2 image file\(s\)"):
         project.convert(star, output=project.folder / "no", images=[project.folder / "stacks" / "a.mrcs"] * 2)

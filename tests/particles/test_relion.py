@@ -274,7 +274,7 @@ def test_a_column_that_is_not_used_may_hold_anything(project):
 
 
 def test_values_in_another_unit_are_refused(project):
-    with pytest.raises(InputFileError, match=r"particles\.star: voltage_kilovolt=300000 "):
+    with pytest.raises(InputFileError, match=r"particles\.star: rlnVoltage is 300000 in row 0 .*volts; 3 such"):
         read(project, ("", changed(FLAT, rlnVoltage=[300000] * 3)))
 
 
@@ -333,7 +333,7 @@ def test_names_of_images(project):
     names = ["12@a.mrcs", "b.mrcs", "0000003@c@d.mrcs"]
     table = read(project, ("", changed(FLAT, rlnImageName=names)))
     assert [Path(file).name for file in table.image_files] == ["a.mrcs", "b.mrcs", "c@d.mrcs"]
-    assert table.image_index.tolist() == [11, 0, 2]
+    assert table.image_index.tolist() == [11, -1, 2]  # a file alone: its only image, whichever it is
 
 
 def test_images_are_counted_from_one(project):
@@ -347,18 +347,49 @@ def test_missing_image_files_are_all_named(project):
         read(project, ("", changed(FLAT, rlnImageName=names)))
 
 
-def test_paired_images(project):
+def test_paired_images(project, caplog):
     images = write_stack(project / "all of them.mrcs", 3)
     without_names = changed(FLAT, rlnImageName=None)
-    for columns in (without_names, FLAT):
-        table = read(project, ("", columns), images=images)
-        assert table.image_files == (str(images),)
-        assert table.image_index.tolist() == [0, 1, 2]
+    with caplog.at_level(logging.INFO, logger="cryolike_dask"):
+        table = read(project, ("", without_names), images=images)
+    assert table.image_files == (str(images),)
+    assert table.image_index.tolist() == [0, 1, 2]
+    assert f"names no images; its 3 rows are taken for those of {images}, in order" in caplog.text
     with pytest.raises(InputFileError, match="no rlnImageName"):
         read(project, ("", without_names))
-    fewer = write_stack(project / "two.mrcs", 2)
-    with pytest.raises(InputFileError, match=r"describes 3 particles, but .*two\.mrcs holds 2 images"):
-        read(project, ("", without_names), images=fewer)
+    for n in (2, 4):
+        other = write_stack(project / f"{n}.mrcs", n)
+        with pytest.raises(InputFileError, match=rf"describes 3 particles, but .*{n}\.mrcs holds {n} images"):
+            read(project, ("", without_names), images=other)
+
+
+@pytest.mark.parametrize("numbers", [[3, 1, 2], [2, 2, 1], [3, 4, 7]])
+def test_given_images_are_those_of_the_numbers_in_the_names(project, numbers):
+    images = write_stack(project / "moved.mrcs", 7)
+    columns = changed(
+        FLAT, rlnImageName=[f"{i:06d}@{p}job7/a.mrcs" for i, p in zip(numbers, ("", "./", ""), strict=True)]
+    )
+    table = read(project, ("", columns), images=images)
+    assert table.image_files == (str(images),)
+    assert table.image_index.tolist() == [i - 1 for i in numbers]
+
+
+@pytest.mark.parametrize(
+    ("names", "complaint"),
+    [
+        (["3@x.mrcs", "1@x.mrcs", "4@x.mrcs"], r"row 2 \(from 0\) is image 4 of x\.mrcs, but .*holds 3; 1 of 3 rows"),
+        (
+            ["1@x.mrcs", "2@x.mrcs", "1@y.mrcs"],
+            r"2 files \(x\.mrcs, y\.mrcs\) in 3 rows, but one file of 3 images is given",
+        ),
+        (["1@a.mrc", "1@b.mrc", "1@c.mrc"], r"3 files .* cannot be told.*a copy of this file without the column"),
+        (["a.mrc", "b.mrc", "c.mrc"], "3 files .* cannot be told"),
+    ],
+)
+def test_given_images_that_cannot_be_those_of_the_names(project, names, complaint):
+    images = write_stack(project / "restacked.mrcs", 3)
+    with pytest.raises(InputFileError, match=complaint):
+        read(project, ("", changed(FLAT, rlnImageName=names)), images=images)
 
 
 def test_the_right_table_is_taken(project):
