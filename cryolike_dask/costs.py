@@ -209,6 +209,7 @@ def plan_likelihood(
         *(images, templates),
     ).in_batches(n_templates_per_batch, n_images_per_batch)
     run = run.in_memory(_memory_of_a_worker(client, n))
+    run.note_left_out()
     need_folder(run.files.folder_output)
     if not overwrite:
         claim(run, overwrite=False)

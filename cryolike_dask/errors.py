@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,14 @@ def listed(indices: Iterable[int], limit: int = 10) -> str:
     return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
 
 
-def missing_files(paths: Iterable[str | Path], remedy: str) -> InputFileError:
-    """Name every missing file at once."""
-    names = [str(p) for p in paths]
-    return InputFileError("\n  ".join([f"{len(names)} missing input file(s):", *names]) + f"\n{remedy}")
+SHOWN = 10
+"""Missing files that a message names."""
+
+
+def missing_files(paths: Iterable[str | Path], remedy: str, n: int | None = None) -> InputFileError:
+    """Name the first of all missing files at once, and say how many there are: n, if only these are given."""
+    rest = iter(paths)
+    names = [str(p) for p in islice(rest, SHOWN)]
+    n = len(names) + sum(1 for _ in rest) if n is None else n
+    more = [f"and {n - len(names):,} more"] if n > len(names) else []
+    return InputFileError("\n  ".join([f"{n:,} missing input file(s):", *names, *more]) + f"\n{remedy}")

@@ -34,7 +34,7 @@ from cryolike_dask.likelihoods.pairs import (
     resolved_tolerance,
 )
 from cryolike_dask.likelihoods.tiles import real_dtype, resolve_device
-from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_template_file
+from cryolike_dask.stacks import ImageStack, TemplateStack, note_left_out, open_image_stacks, open_template_file
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -54,9 +54,10 @@ class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
     `images` and `templates` are keyed by stack and structure number, and so is what each was made from (`inputs`);
-    `settings` is what must be the same throughout an output folder; `n_structures` and `n_stacks` is how many the
-    inputs have, whether the run covers all of them or not. A full cross-correlation that is larger than
-    `largest_file_bytes` is not written as a file, but as a store, region by region.
+    `settings` is what must be the same throughout an output folder; `n_structures`, `n_stacks` and `n_images` is how
+    many the inputs have, whether the run covers all of them or not; images in files that it leaves out are not counted
+    (None). A full cross-correlation that is larger than `largest_file_bytes` is not written as a file, but as a store,
+    region by region.
     """
 
     files: LikelihoodFiles
@@ -68,11 +69,16 @@ class Run:
     displacements: NDArray[np.float64]
     n_structures: int
     n_stacks: int
+    n_images: int | None
     largest_file_bytes: float = math.inf
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """(structure, stack) in the order of work: structures are the outer loop."""
         return ((i, k) for i in self.templates for k in self.images)
+
+    def note_left_out(self) -> None:
+        """Say how many stacks the run takes, where it leaves some out."""
+        note_left_out(len(self.images), self.n_stacks, sum(map(len, self.images.values())), self.n_images)
 
     def n_parts(self, n_workers: int) -> int:
         """Blocks, at least, that each stack under a structure is cut into, so that every worker gets some; 0: alone."""
@@ -164,13 +170,14 @@ def open_run(
         displacements=tables[0],
         n_structures=n_structures,
         n_stacks=n_stacks,
+        n_images=None if given_images is None else len(given_images),
     )
 
 
 def _images(files: LikelihoodFiles, parameters: ImageParameters, given: ImageStack | None) -> dict[int, ImageStack]:
     """The image stacks of the files, or each chunk of the images given as a stack."""
     if given is None:
-        return {k: open_images(files, parameters, k) for k in files.stack_numbers()}
+        return open_image_stacks(files, parameters)
     if not isinstance(given, ImageStack):
         raise InputError(f"images are a {type(given).__name__}", remedy="Give an ImageStack: open_particles.")
     if files.folder_particles is not None:

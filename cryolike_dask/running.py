@@ -74,6 +74,7 @@ def compute_run(
         claimed()
         n_parts = run.n_parts(0 if client is None else count_workers(client))
         device = device_of_workers(client, run.options["device"])
+        run.note_left_out()
         logger.info(describe(run, kind, n_parts, device))
         if there and not skip_exist:
             logger.info("results that are there are replaced; skip_exist=True (--skip-exist) keeps complete ones")

@@ -25,7 +25,7 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.layout import LikelihoodFiles, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
-from cryolike_dask.io.stacks import WORDING, open_image_stack, open_template_stack
+from cryolike_dask.io.stacks import WORDING, ImageStackFile, open_image_stack, open_template_stack
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -211,7 +211,7 @@ def open_images(
     Raises
     ------
     InputFileError, GridMismatchError
-        Missing files (all of them), damaged files, files on another grid.
+        Missing files (the first of them, and how many), damaged files, files on another grid.
     """
     need_files(file_config)
     parameters = read_parameters(params_input)
@@ -221,7 +221,25 @@ def open_images(
             f"i_stack={i_stack}, but {file_config.folder_particles} is configured with stacks 0 to {available[-1]}"
         )
     numbers = available if i_stack is None else [i_stack]
-    stacks = [open_image_stack(*file_config.image_stack(i), parameters) for i in numbers]
+    opened = [open_image_stack(*file_config.image_stack(k), parameters) for k in numbers]
+    return _joined(opened, numbers, parameters, n_images_per_batch)
+
+
+def open_image_stacks(file_config: LikelihoodFiles, parameters: ImageParameters) -> dict[int, ImageStack]:
+    """Open each of the configured stacks by itself; the folder is looked at once."""
+    return {
+        k: _joined([open_image_stack(*file_config.image_stack(k), parameters)], [k], parameters)
+        for k in file_config.stack_numbers()
+    }
+
+
+def _joined(
+    stacks: Sequence[ImageStackFile],
+    numbers: Sequence[int],
+    parameters: ImageParameters,
+    n_per_batch: int | None = None,
+) -> ImageStack:
+    """One stack of several files, which must be in one frame."""
     frames = {s.frame for s in stacks}
     if len(frames) > 1:
         first = [next(s for s in stacks if s.frame == f).metadata for f in sorted(frames)]
@@ -241,7 +259,7 @@ def open_images(
         stack=np.repeat(numbers, sizes),
         image_in_stack=np.concatenate([np.arange(n) for n in sizes]),
         chunks=tuple(sizes),
-        n_per_batch=n_images_per_batch,
+        n_per_batch=n_per_batch,
     )
 
 
@@ -291,6 +309,13 @@ def open_template_file(
         conventions=opened.conventions,
         n_per_batch=n_templates_per_batch,
     )
+
+
+def note_left_out(n_stacks: int, of_stacks: int, n_images: int, of_images: int | None) -> None:
+    """Say how much is taken, where it is not all: populations of a part may be others than those of the whole."""
+    if n_stacks < of_stacks:
+        images = f"{n_images:,} images" if of_images is None else f"{n_images:,} of {of_images:,} images"
+        logger.warning("takes %s of %s image stacks (%s)", f"{n_stacks:,}", f"{of_stacks:,}", images)
 
 
 def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:

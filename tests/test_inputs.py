@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -362,7 +363,7 @@ SETTINGS = {
     "negative stacks": ({"n_stacks": -3}, r"n_stacks=-3"),
     "fraction of a stack": ({"n_stacks": 1.5}, r"n_stacks=1\.5"),
     "number of stacks as text": ({"n_stacks": "2"}, r"n_stacks='?2"),
-    "more stacks than there are": ({"n_stacks": 3}, r"2 missing input file.*stack_000002\.pt\n.*stack_000002\.npz"),
+    "more stacks than there are": ({"n_stacks": 3}, r"n_stacks=3, but .*has 2 image stack\(s\)\. Give at most 2"),
     "no images per batch": ({"n_images_per_batch": 0}, r"n_images_per_batch=0"),
     "fraction of an image per batch": ({"n_images_per_batch": 1.5}, r"n_images_per_batch=1\.5"),
     "templates per batch as text": ({"n_templates_per_batch": "4"}, r"n_templates_per_batch='?4"),
@@ -449,6 +450,9 @@ def test_name_that_fits_two_files(project, monkeypatch, tmp_path):
     (tmp_path / name).unlink()
     os.link(project.template(), tmp_path / name)
     assert len(project.files.template_files()) == 2
+    (tmp_path / name).unlink()
+    shutil.copy(project.template(), tmp_path / name)
+    assert project.files.template_files()[0] == project.template()
 
 
 def test_unequal_stacks_are_one_after_the_other(project):

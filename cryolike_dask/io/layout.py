@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from cryolike_dask import labels
-from cryolike_dask.errors import InputError, InputFileError, missing_files, number
+from cryolike_dask.errors import SHOWN, InputError, InputFileError, missing_files, number
 from cryolike_dask.io.archives import read_list
 
 Templates = int | Sequence[int] | Literal["all"]
@@ -33,7 +36,8 @@ FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 
 FILE_SUFFIX, STORE_SUFFIX = ".pt", ".zarr"
 
-STACK_NAME = re.compile(r"particles_fourier_stack_[0-9]{6}\.(pt|npz)")
+STACK_NAME = re.compile(r"particles_fourier_stack_([0-9]{6})(\.pt|\.npz)")
+STACK_NUMBER = re.compile(r"stack_([0-9]{6})$")
 
 TEMPLATE_LIST, PARAMETERS = "template_file_list.npy", "parameters.npz"
 STRUCTURE_FILE = "structure.npz"
@@ -114,48 +118,41 @@ class LikelihoodFiles:
 
         Raises
         ------
+        InputError
+            If there are fewer than `n_stacks`.
         InputFileError
-            If any tensor or metadata file is missing; names all of them.
+            If any tensor or metadata file is missing; names the first of them, and counts the others.
         """
+        wanted = None if self.n_stacks is None else number("n_stacks", self.n_stacks, whole=True, at_least=1)
         if self.folder_particles is None:
-            done = [int(p.stem[-6:]) for p in self.folder_output.glob("template*/done/*stack_??????.json")]
-            return list(range(max(done, default=0) + 1 if self.n_stacks is None else self.n_stacks))
-        n = self.n_stacks
-        if n is None:
-            n = max(image_stack_numbers(self.folder_particles), default=0) + 1
-        n = number("n_stacks", n, whole=True, at_least=1)
-        missing = [path for i in range(n) for path in self.image_stack(i) if not path.is_file()]
-        if missing:
-            raise missing_files(missing, "Convert the particles, or give the folder that holds fft/.")
+            found = _numbers_of_results(self.folder_output, wanted)
+            return list(range(_how_many(found, wanted, f"{self.folder_output} has results of")))
+        files = image_stack_files(self.folder_particles)
+        n = _how_many({k for k, _ in files}, wanted, f"{self.folder_particles} has")
+        n_missing = 2 * n - sum(k < n for k, _ in files)
+        if n_missing:
+            paths = (path for k in range(n) for path in self.image_stack(k) if (k, path.suffix) not in files)
+            remedy = "Convert the particles, or give the folder that holds fft/."
+            raise missing_files(islice(paths, SHOWN), remedy, n_missing)
         return list(range(n))
 
     def template_files(self) -> list[Path]:
         """The template file of each structure in the list.
 
-        A name is looked for as it is, then beside the list.
+        A name is looked for as it is, which is from the current folder on, and beside the list, where the whole folder
+        may have been moved to. Of two files that hold the same the one beside the list is taken.
 
         Raises
         ------
         InputFileError
-            If the list or a file is missing, or a name fits two different files.
+            If the list or a file is missing, or a name fits two files that differ.
         """
-        found, missing = [], []
-        folder = self.template_list.parent
-        for name in read_list(self.template_list):
-            candidates = [p for p in (Path(name), folder / name) if _is_file(p)]
-            if len(candidates) == 2 and not candidates[0].samefile(candidates[1]):
-                raise InputFileError(
-                    f"{name} is both {candidates[0].absolute()} and {candidates[1].absolute()}",
-                    source=self.template_list,
-                    remedy="Remove one of them, or start from another folder.",
-                )
-            if candidates:
-                found.append(candidates[0])
-            else:
-                missing.append(folder / name)
+        folder, names = self.template_list.parent, [Path(name) for name in read_list(self.template_list)]
+        found = [_template_of(name, folder, self.template_list) for name in names]
+        missing = [folder / name.name for name, path in zip(names, found, strict=True) if path is None]
         if missing:
             raise missing_files(missing, f"Make the templates again, or correct {self.template_list}.")
-        return found
+        return [path for path in found if path is not None]
 
     def structures(self) -> list[int]:
         """The template numbers that `i_template` names.
@@ -209,10 +206,18 @@ def as_stored(path: Path) -> Path:
     return store if store.is_dir() and not file.exists() else file
 
 
+def image_stack_files(folder: Path) -> set[tuple[int, str]]:
+    """Number and suffix of each file of the image stacks in a folder, which is listed once."""
+    try:
+        names = os.listdir(folder / "fft")
+    except OSError:
+        return set()
+    return {(int(match[1]), match[2]) for match in map(STACK_NAME.fullmatch, names) if match}
+
+
 def image_stack_numbers(folder: Path) -> list[int]:
     """The numbers of the stacks in a folder, those included of which only one file is there."""
-    found = (folder / "fft").glob("particles_fourier_stack_??????.*")
-    return sorted({int(p.stem[-6:]) for p in found if STACK_NAME.fullmatch(p.name)})
+    return sorted({k for k, _ in image_stack_files(folder)})
 
 
 def structure_numbers(folder: Path) -> list[int]:
@@ -248,8 +253,54 @@ def _needed(folder: Path | None, name: str) -> Path:
     return folder
 
 
+def _template_of(name: Path, folder: Path, source: Path) -> Path | None:
+    """The file that a list calls `name`, or None; two that differ are refused."""
+    as_given = name if _is_file(name) else None
+    beside = next((path for path in (folder / name, folder / name.name) if _is_file(path)), None)
+    if as_given is None or beside is None or as_given.samefile(beside):
+        return as_given or beside
+    if _content(as_given) != _content(beside):
+        raise InputFileError(
+            f"{name} is both {as_given.absolute()} and {beside.absolute()}, which differ",
+            source=source,
+            remedy="Remove one of them, start from another folder, or make the templates again.",
+        )
+    return beside
+
+
+def _content(path: Path) -> list[tuple[str, int, int]]:
+    """What an archive says of its content: names, sizes and checksums; nothing of a file that is none."""
+    try:
+        with ZipFile(path) as archive:
+            return [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
+    except (OSError, BadZipFile):
+        return [(str(path), 0, 0)]
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError:  # a name that no file can have
         return False
+
+
+def _how_many(there: set[int], wanted: int | None, where: str) -> int:
+    """How many stacks are wanted, of those up to the last that is there; 1 where there is none."""
+    n = 1 + max(there, default=0)
+    if there and wanted is not None and wanted > n:
+        raise InputError(
+            f"n_stacks={wanted}, but {where} {n:,} image stack(s)",
+            remedy=f"Give at most {n:,}, or leave it out to take all.",
+        )
+    return n if wanted is None else min(wanted, n)
+
+
+def _numbers_of_results(folder: Path, wanted: int | None) -> set[int]:
+    """The stacks that have records of results; or results at all, where so many are wanted that some have no record."""
+    numbers: set[int] = set()
+    for names in ("done/*.json", "*/*.*"):
+        found = (STACK_NUMBER.search(path.stem) for path in folder.glob(f"template*/{names}"))
+        numbers = {int(match[1]) for match in found if match}
+        if wanted is None or wanted <= len(numbers):
+            break
+    return numbers

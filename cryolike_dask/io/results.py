@@ -61,7 +61,7 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
     Raises
     ------
     InputFileError
-        If results are missing; names all of them.
+        If results are missing; names the first of them, and counts the others.
     """
     variables = {name: (name, (labels.IMAGE,)) for name in OPTIMAL_POSE_FILES}
     return _open(files, "optimal_pose", OPTIMAL_POSE_FILES, variables)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.inputs import describe_file
 from cryolike_dask.io.tensors import TensorFile
 
@@ -80,10 +82,14 @@ class Files:
         raise IndexError(row)
 
     def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """The files of rows, and the `.npz` files beside them."""
-        paths = [Path(self.parts[i].path) for i in np.unique(self._places(rows)[0])]
-        both = (p for path in paths for p in (path, path.with_suffix(".npz")))
-        return [describe_file(path) for path in both if path.is_file()]
+        """The files of rows, as they were when they were opened, and the `.npz` files beside them."""
+        described = []
+        for part in (self.parts[i] for i in np.unique(self._places(rows)[0])):
+            path = Path(part.path)
+            described.append({"name": path.name, "size": part.size, "mtime_ns": part.mtime_ns})
+            with suppress(InputFileError):  # CryoLike's templates have none
+                described.append(describe_file(path.with_suffix(".npz")))
+        return described
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """These rows, of the files that hold them."""

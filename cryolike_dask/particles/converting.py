@@ -25,7 +25,7 @@ from cryolike_dask.particles.opening import PathOrPaths, open_particles
 from cryolike_dask.particles.provenance import provenance
 from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.transform import scaled
-from cryolike_dask.stacks import ImageStack
+from cryolike_dask.stacks import ImageStack, note_left_out
 
 
 def convert_particles(
@@ -106,6 +106,7 @@ def convert_particles(
     jobs = [_job(stack, k, output, conventions, write_pixels) for k, stack in enumerate(stacks)]
     wanted = len(jobs) if n_stacks_max is None else number("n_stacks_max", n_stacks_max, whole=True, at_least=1)
     n = min(wanted, len(jobs))
+    note_left_out(n, len(jobs), sum(map(len, stacks[:n])), len(particles))
     _claim(output, jobs, n, keep=skip_exist, overwrite=overwrite)
     to_do = still_to_do(
         dict(enumerate(jobs[:n])), skip_exist=skip_exist, becomes="converted", done="stacks are complete"

@@ -79,7 +79,7 @@ def resolve(names: Sequence[str], metadata: str | Path, folder: str | Path | Non
     Raises
     ------
     InputFileError
-        If there are no such files; names them all.
+        If there are no such files; names the first of them, and counts the others.
     """
     bases = _bases(Path(metadata)) if folder is None else [os.path.abspath(folder)]
     relative = next((name for name in names if not os.path.isabs(name)), None)
