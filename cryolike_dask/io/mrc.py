@@ -19,12 +19,17 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError, listed
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.inputs import refuse_changed
+from cryolike_dask.io.inputs import refuse_changed, regular_file
 
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 OTHER_MODES = {3: "complex int16", 4: "complex float32", 101: "4-bit integer"}
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2"}
 PLAUSIBLE_VOXEL_ANGSTROM = (1e-2, 1e3)
+PLAIN_AXES = (1, 2, 3)
+VOLUME_STACKS = range(401, 631)
+"""Space groups that stand for several volumes, one after another."""
+IMOD_STAMP, IMOD_SIGNED, IMOD_HALF_BYTES = 1146047817, 1, 16
+"""IMOD's mark in the header, and two bits of the flags that follow it."""
 REMEDY = "Make the file again, or check that it is the right one."
 
 
@@ -102,6 +107,8 @@ class MrcMap:
         Of the file when it was opened; a file that has changed since is refused.
     notes : tuple of str
         What is odd about the header.
+    doubts : tuple of str
+        Why the file may hold something other than one volume.
     """
 
     path: str
@@ -113,6 +120,12 @@ class MrcMap:
     size: int
     mtime_ns: int
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+    def mapped(self) -> NDArray[Any]:
+        """Map the file, indexed [z, y, x], in the type and order of the file: nothing is read yet."""
+        stored = self.axes[::-1]
+        return _voxels(self).transpose([stored.index(axis) for axis in (3, 2, 1)])
 
     def read(self) -> NDArray[np.float32]:
         """Copy the map into memory, indexed [z, y, x].
@@ -122,14 +135,12 @@ class MrcMap:
         InputFileError
             If the file is gone, or is not the one that was opened.
         """
-        stored = self.axes[::-1]
-        voxels = _voxels(self).transpose([stored.index(axis) for axis in (3, 2, 1)])
-        return np.ascontiguousarray(voxels, np.float32)
+        return np.ascontiguousarray(self.mapped(), np.float32)
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What stacks and maps have in common."""
+    """What stacks and maps have in common; the last three are words of the header."""
 
     path: str
     n_sections_rows_columns: tuple[int, int, int]
@@ -140,6 +151,9 @@ class _Header:
     size: int
     mtime_ns: int
     notes: tuple[str, ...]
+    space_group: int
+    sections_of_cell: int
+    angles_degree: tuple[float, float, float]
 
 
 def open_mrc_stack(path: str | Path) -> MrcStack:
@@ -148,9 +162,17 @@ def open_mrc_stack(path: str | Path) -> MrcStack:
     Raises
     ------
     InputFileError
-        If the file is missing, compressed, cut short, no MRC file, or holds values of a type that images cannot have.
+        If the file is missing, compressed, cut short, no MRC file, or holds values of a type that images cannot have,
+        or its columns do not run along x and its rows along y.
     """
     header = _read_header(path)
+    if header.axes != PLAIN_AXES:
+        raise InputFileError(
+            f"its columns, rows and sections run along {', '.join('xyz'[axis - 1] for axis in header.axes)} "
+            "(MAPC, MAPR, MAPS), but images need x, y, z",
+            source=path,
+            remedy="Write it again with plain axes; programs that do not look at these words read it mirrored.",
+        )
     notes = header.notes
     x, y, _ = header.voxel_size_angstrom
     if x and y and not math.isclose(x, y, rel_tol=1e-2):
@@ -174,9 +196,11 @@ def open_mrc_map(path: str | Path) -> MrcMap:
     Raises
     ------
     InputFileError
-        Those of `open_mrc_stack`.
+        If the file is missing, compressed, cut short, no MRC file, or holds values of a type that maps cannot have, or
+        holds images or several volumes, or a cell whose angles are not 90 degrees.
     """
     header = _read_header(path)
+    _refuse_other_than_one_volume(header)
     x, y, z = header.voxel_size_angstrom
     n_along = dict(zip(header.axes[::-1], header.n_sections_rows_columns, strict=True))
     return MrcMap(
@@ -189,24 +213,59 @@ def open_mrc_map(path: str | Path) -> MrcMap:
         size=header.size,
         mtime_ns=header.mtime_ns,
         notes=header.notes,
+        doubts=_doubts(header),
     )
 
 
+def _refuse_other_than_one_volume(header: _Header) -> None:
+    """Refuse what the header says is no volume, or one in a cell that is no box."""
+    n, group, of_cell = header.n_sections_rows_columns, header.space_group, header.sections_of_cell
+    if min(n) < 2 or (group == 0 and of_cell == 1):
+        images = f"a stack of {n[0]} images (space group 0, one section per cell)" if n[0] > 1 else "one image"
+        raise InputFileError(
+            f"its header says that it is {images}, not a volume",
+            source=header.path,
+            remedy="If it is a volume all the same, say so in its header (mrcfile: set_volume()), else give one.",
+        )
+    if group in VOLUME_STACKS and of_cell != n[0]:
+        several = n[0] // of_cell if of_cell > 0 and n[0] % of_cell == 0 else "several"
+        raise InputFileError(
+            f"holds {several} volumes (space group {group}, {of_cell} of {n[0]} sections each)",
+            source=header.path,
+            remedy="Write each into a file of its own.",
+        )
+    angles = header.angles_degree
+    if all(0 < angle < 180 for angle in angles) and not np.allclose(angles, 90, atol=0.1):
+        raise InputFileError(
+            f"its cell has angles of {', '.join(f'{angle:g}' for angle in angles)} degrees, and only 90 make a box",
+            source=header.path,
+            remedy="Resample the map onto a grid of right angles.",
+        )
+
+
+def _doubts(header: _Header) -> tuple[str, ...]:
+    n, group = header.n_sections_rows_columns, header.space_group
+    sizes = f"{n[0]} sections of {n[2]} x {n[1]}"
+    if group == 0:
+        return (f"its header says that it is a stack of images (space group 0); its {sizes} are taken as one volume",)
+    if n[1] == n[2] and n[0] != n[1]:
+        return (f"its {sizes} are taken as one volume; a stack of images or of volumes is no structure",)
+    return ()
+
+
 def _read_header(path: str | Path) -> _Header:
-    path = Path(path)
-    if path.is_dir():
-        raise InputFileError("is a folder", source=path, remedy="Give the file itself.")
+    path = regular_file(path)
     try:
         status = path.stat()
         with open(path, "rb") as file:
             start = file.read(HEADER_DTYPE.itemsize)
-    except FileNotFoundError:
-        raise InputFileError("there is no such file", source=path) from None
     except OSError as error:
         raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
     fields, notes = _fields(start, status.st_size, path)
     shape = (int(fields["nz"]), int(fields["ny"]), int(fields["nx"]))
-    dtype = np.dtype(MODES[int(fields["mode"])]).newbyteorder(fields.dtype["nx"].byteorder)
+    kind, said = _kind_of_values(fields, path)
+    notes += said
+    dtype = np.dtype(kind).newbyteorder(fields.dtype["nx"].byteorder)
     offset = len(start) + int(fields["nsymbt"])
     needed = offset + math.prod(shape) * dtype.itemsize
     if status.st_size < needed:
@@ -218,17 +277,42 @@ def _read_header(path: str | Path) -> _Header:
     if status.st_size > needed:
         notes.append(f"it is {status.st_size - needed} bytes longer than its header says")
     axes = (int(fields["mapc"]), int(fields["mapr"]), int(fields["maps"]))
+    if sorted(axes) != [1, 2, 3]:
+        notes += [f"its axes {axes} are none; x, y, z are taken"] if any(axes) else []
+        axes = PLAIN_AXES
+    angles = fields["cellb"]
     return _Header(
         path=str(path.absolute()),
         n_sections_rows_columns=shape,
         dtype=dtype.str,
         offset=offset,
         voxel_size_angstrom=(_voxel_size(fields, "x"), _voxel_size(fields, "y"), _voxel_size(fields, "z")),
-        axes=axes if sorted(axes) == [1, 2, 3] else (1, 2, 3),
+        axes=axes,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
         notes=tuple(notes),
+        space_group=int(fields["ispg"]),
+        sections_of_cell=int(fields["mz"]),
+        angles_degree=(float(angles["alpha"]), float(angles["beta"]), float(angles["gamma"])),
     )
+
+
+def _kind_of_values(fields: Any, path: Path) -> tuple[str, list[str]]:
+    """The type of the values, and how bytes are read: signed by the standard, unsigned by IMOD unless a flag is set."""
+    if fields["mode"] != 0:
+        return MODES[int(fields["mode"])], []
+    words = np.frombuffer(fields.tobytes(), fields.dtype["nx"])
+    stamp, flags = int(words[38]), int(words[39])
+    if stamp == IMOD_STAMP and flags & IMOD_HALF_BYTES:
+        raise InputFileError(
+            "holds two values of 4 bits in each byte", source=path, remedy="Convert it to float32 (mode 2)."
+        )
+    if stamp == IMOD_STAMP and not flags & IMOD_SIGNED:
+        return "u1", ["its bytes are read as unsigned, 0 to 255, as IMOD's flags say"]
+    least, most = float(fields["dmin"]), float(fields["dmax"])
+    if stamp != IMOD_STAMP and least >= 0 and 127 < most <= 255 and most.is_integer():
+        return "u1", [f"its bytes are read as unsigned, 0 to 255, for its header says that the largest is {most:g}"]
+    return MODES[0], []
 
 
 def _fields(start: bytes, size: int, path: Path) -> tuple[Any, list[str]]:

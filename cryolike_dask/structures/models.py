@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import mmap
-import re
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,14 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.accounts import Account, taken_of
+from cryolike_dask.structures.atoms import Atoms, Shape
+from cryolike_dask.structures.columns import Model, residues, without_alternates
+from cryolike_dask.structures.content import content_of, is_compressed
+from cryolike_dask.structures.elements import elements_by_name
+from cryolike_dask.structures.pdb import Span, model_spans, read_pdb_model
 from cryolike_dask.structures.selection import selected
+from cryolike_dask.structures.solvent import Kinds
 
 RESIDUES = {
     "ALA": (38, 2.50), "ARG": (84, 3.30), "ASN": (60, 2.85), "ASP": (60, 2.80), "CYS": (54, 2.75),
@@ -28,47 +31,10 @@ RESIDUES = {
 """Electrons and radius (angstrom) of the sphere that stands for each residue, on its C-alpha."""
 
 OTHER_RESIDUE_RADIUS = 3.0
-
-Span = tuple[int, int]
-"""First byte of a model in its file, and the byte after its last."""
+RADII = np.array([gemmi.Element(int(z)).vdw_r for z in range(119)])
+"""Van der Waals radii, angstrom."""
 
 PDB_SUFFIXES, CIF_SUFFIXES = (".pdb", ".ent"), (".cif", ".mmcif")
-ATOM = re.compile(rb"^(?:ATOM  |HETATM)", re.MULTILINE)
-WITHOUT_POSITION = re.compile(rb"^(?:ATOM  |HETATM)(?!.{24}(?:(?= {0,7}[-+]?[.0-9])[-+. 0-9]{8}){3})", re.MULTILINE)
-
-BLANK_ALTLOC = (0, ord(" "))
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """The atoms of one model of a file, one of each set of alternates, as columns.
-
-    Attributes
-    ----------
-    name, residue_name, chain : (atom,) str
-    residue_number, element : (atom,) int
-        `element` is the atomic number.
-    residue : (atom,) int
-        Counts the residues of the model.
-    hetero : (atom,) bool
-    position_angstrom : (atom, 3) float64
-    """
-
-    name: NDArray[np.str_]
-    residue_name: NDArray[np.str_]
-    chain: NDArray[np.str_]
-    residue_number: NDArray[np.int64]
-    element: NDArray[np.int64]
-    residue: NDArray[np.int64]
-    hetero: NDArray[np.bool_]
-    position_angstrom: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.name)
-
-    def take(self, atoms: NDArray[Any]) -> Model:
-        """Some of the atoms."""
-        return Model(**{name: column[atoms] for name, column in vars(self).items()})
 
 
 def read_models(path: str | Path) -> list[Model]:
@@ -81,7 +47,14 @@ def read_models(path: str | Path) -> list[Model]:
     InputFileError
         If the file is missing, is neither PDB nor mmCIF, has no atoms, or an atom without a position.
     """
-    return _parsed(Path(path), _bytes_of(Path(path)))
+    path = Path(path)
+    content = content_of(path)
+    if suffix_of(path) not in PDB_SUFFIXES:
+        return _of_mmcif(content, str(path))
+    spans = model_spans(content)
+    if len(spans) < 2:
+        return [read_pdb_model(content[slice(*spans[0])] if spans else content, str(path))]
+    return [read_pdb_model(content[slice(*span)], f"{path}, model {i}") for i, span in enumerate(spans, start=1)]
 
 
 def suffix_of(path: Path) -> str:
@@ -92,76 +65,50 @@ def suffix_of(path: Path) -> str:
 def find_models(path: str | Path) -> list[Span] | None:
     """Find the models of an uncompressed PDB file without reading them; None if there is one, and for other files.
 
-    Models begin with MODEL, or end with END where there is no MODEL. A file of a thousand frames is then read one
-    frame at a time: by the tasks that need them, and never as a whole.
+    A file of a thousand frames is then read one frame at a time: by the tasks that need them, and never as a whole.
     """
     path = Path(path)
     if path.suffix.lower() not in PDB_SUFFIXES or not path.is_file() or path.stat().st_size == 0:
         return None
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        starts = [match.start() for match in re.finditer(rb"^MODEL\b", content, re.MULTILINE)]
-        if not starts:
-            starts = [0, *(match.end() for match in re.finditer(rb"^END[ \r]*$", content, re.MULTILINE))]
-        elif ATOM.search(content[: starts[0]]):
-            return None
-        spans = list(zip(starts, [*starts[1:], len(content)], strict=True))
-        with_atoms = [span for span in spans if ATOM.search(content, *span)]
-        return with_atoms if len(with_atoms) > 1 else None
+        spans = model_spans(content)
+        return spans if len(spans) > 1 else None
 
 
 def read_model(path: str | Path, position: int, span: Span | None = None) -> Model:
     """Read one model, by its span where `find_models` knows it; errors are those of `read_models`."""
     path = Path(path)
-    return read_models(path)[position] if span is None else _parsed(path, _bytes_of(path, span), position)[0]
+    if span is not None:
+        return read_pdb_model(content_of(path, span), f"{path}, model {position + 1}")
+    if not is_compressed(path) or suffix_of(path) not in PDB_SUFFIXES:
+        return read_models(path)[position]
+    content = content_of(path)
+    spans = model_spans(content) or [(0, len(content))]
+    return read_pdb_model(content[slice(*spans[position])], f"{path}, model {position + 1}")
 
 
-def _bytes_of(path: Path, span: Span | None = None) -> bytes:
-    if not path.is_file():
-        raise InputFileError("there is no such file", source=path)
+def _of_mmcif(content: bytes, where: str) -> list[Model]:
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-            if span is None:
-                return bytes(file.read())
-            file.seek(span[0])
-            return bytes(file.read(span[1] - span[0]))
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputFileError(f"is not a readable PDB or mmCIF file ({error})", source=path) from error
-
-
-def _parsed(path: Path, content: bytes, position: int | None = None) -> list[Model]:
-    where = str(path) if position is None else f"{path}, model {position + 1}"
-    try:
-        if suffix_of(path) in PDB_SUFFIXES:
-            _refuse_missing_positions(content, where)
-            ascii_alone = content.translate(bytes(range(128)) + b"?" * 128)  # columns count bytes
-            structure = gemmi.read_pdb_string(ascii_alone.decode())
-        else:
-            structure = gemmi.make_structure_from_block(gemmi.cif.read_string(content.decode("latin-1"))[0])
+        structure = gemmi.make_structure_from_block(gemmi.cif.read_string(content.decode("latin-1"))[0])
         flat = gemmi.FlatStructure(structure)
-    except InputFileError:
-        raise
     except (OSError, RuntimeError, ValueError, IndexError) as error:
-        raise InputFileError(f"is not a readable PDB or mmCIF file ({error})", source=where) from error
+        why = str(error) or "it has no block, or a block without the columns of atoms"
+        raise InputFileError(f"is not a readable PDB or mmCIF file ({why})", source=where) from error
     number = np.asarray(flat.model_num)
     if not len(number):
         raise InputFileError("has no atoms", source=where, remedy="Give a PDB or mmCIF file with coordinates.")
     positions = np.asarray(flat.pos, np.float64)
     if not np.isfinite(positions).all():
         raise InputFileError("has coordinates that are not finite", source=where)
+    everything, place = _columns(flat, positions)
+    altloc, occupancy = np.asarray(flat.altlocs), np.asarray(flat.occ, np.float64)
     starts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
-    everything = _columns(flat, positions)
-    kept = [_without_alternates(flat, atoms) for atoms in np.split(np.arange(len(number)), starts[1:])]
-    return [everything.take(atoms) for atoms in kept]
-
-
-def _refuse_missing_positions(content: bytes, where: str) -> None:
-    """Refuse coordinates that are blank or overflowed (********): gemmi would take them as 0."""
-    bad = WITHOUT_POSITION.search(content)
-    if bad is not None:
-        line = content[bad.start() : bad.start() + 54].decode("latin-1").rstrip()
-        raise InputFileError(
-            f"an atom has no position: {line!r}", source=where, remedy="Write the file again, the structure about 0."
-        )
+    models = []
+    for atoms in np.split(np.arange(len(number)), starts[1:]):
+        model = everything.take(atoms)
+        of_residue = residues(place[atoms], model.name, model.residue_name, altloc[atoms])
+        models.append(without_alternates(replace(model, residue=of_residue), altloc[atoms], occupancy[atoms]))
+    return models
 
 
 def atoms_of(model: Model, parameters: ImageParameters) -> tuple[Atoms, list[str]]:
@@ -170,73 +117,80 @@ def atoms_of(model: Model, parameters: ImageParameters) -> tuple[Atoms, list[str
     Raises
     ------
     InputError
-        If nothing is selected, or no residue has a C-alpha.
+        If nothing is selected, no residue has a C-alpha, or atoms are beads or of unknown element.
     """
-    shape = "gaussian" if parameters.atom_shape == "gaussian" else "hard-sphere"
-    chosen = selected(model, parameters.atom_selection)
-    if parameters.use_protein_residue_model:
-        rows, electrons, radii, notes = _residues(model, chosen)
-    else:
-        rows, notes = np.flatnonzero(chosen), []
-        electrons = model.element[rows].astype(np.float64)
-        radii = np.array([gemmi.Element(int(z)).vdw_r for z in range(119)])[model.element[rows]]
-        unknown = sorted(set(model.name[rows][electrons == 0].tolist()))
-        if unknown:
-            raise InputError(
-                f"atoms of unknown element: {', '.join(unknown[:5])}", remedy="Fill in the element column, or select."
-            )
-    if not len(rows):
+    atoms, account = atoms_and_account(model, parameters)
+    return atoms, [*account.warnings, *account.notes]
+
+
+def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms, Account]:
+    """As `atoms_of`, with an account of what was taken, left out and guessed."""
+    chosen, kinds = selected(model, parameters.atom_selection), Kinds.of(model)
+    by_residue = parameters.use_protein_residue_model
+    found = _residues(model, chosen, kinds) if by_residue else _all_atoms(model, chosen, kinds)
+    if not len(found.rows):
         raise InputError("no atom is selected", remedy=f"atom_selection is {parameters.atom_selection!r}.")
-    if parameters.atom_radii is not None:
-        radii = np.full(len(rows), parameters.atom_radii)
-    return Atoms(model.position_angstrom[rows], electrons, radii, shape), notes  # type: ignore[arg-type]
+    radii = found.radii if parameters.atom_radii is None else np.full(len(found.rows), parameters.atom_radii)
+    shape: Shape = "gaussian" if parameters.atom_shape == "gaussian" else "hard-sphere"
+    atoms = Atoms(model.position_angstrom[found.rows], found.electrons, radii, shape)
+    left_out = [*found.left_out]
+    left_out += [f"{np.sum(~chosen):,} atom(s) that are not selected"] if not chosen.all() else []
+    left_out += [f"{model.n_alternates:,} alternate(s)"] if model.n_alternates else []
+    besides = f"; left out: {', '.join(left_out)}" if left_out else ""
+    besides += f"; guessed from names: {found.n_guessed:,} element(s)" if found.n_guessed else ""
+    taken = taken_of(model, found.rows, atoms, by_residue)
+    return atoms, Account(taken, 2 * atoms.reach_angstrom, besides, tuple(found.warnings), tuple(found.notes))
 
 
-def _columns(flat: Any, position: NDArray[np.float64]) -> Model:
-    chain, number, insertion = _text(flat.chain_ids), np.asarray(flat.resnums), np.asarray(flat.icodes)
-    new = np.ones(len(number), np.bool_)
-    new[1:] = (chain[1:] != chain[:-1]) | (number[1:] != number[:-1]) | (insertion[1:] != insertion[:-1])
-    atomic_number = np.array([gemmi.Element(int(z)).atomic_number for z in range(119)] + [1])  # the last is deuterium
-    return Model(
-        name=_text(flat.atom_names),
-        residue_name=_text(flat.residue_names),
-        chain=chain,
-        residue_number=number.astype(np.int64),
-        element=atomic_number[np.asarray(flat.elements)],
-        residue=np.cumsum(new),
-        hetero=np.asarray(flat.het_flags) == ord("H"),
-        position_angstrom=position,
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Which atoms of a model stand for it, with their electrons and radii, and what is to be said."""
+
+    rows: NDArray[np.int64]
+    electrons: NDArray[np.float64]
+    radii: NDArray[np.float64]
+    left_out: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    n_guessed: int = 0
+
+
+def _all_atoms(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
+    """The atoms chosen; beads and atoms of unknown element are refused."""
+    rows = np.flatnonzero(chosen)
+    electrons = model.element[rows].astype(np.float64)
+    beads = kinds.beads(model, chosen)
+    if len(beads):
+        raise InputError(
+            f"{len(beads):,} of {len(rows):,} atoms are beads of a coarse-grained model "
+            f"({', '.join(sorted(set(model.name[beads].tolist()))[:5])})",
+            remedy="Map it back to atoms; or name its backbone beads CA, of carbon, and use one sphere per residue.",
+        )
+    unknown = sorted(set(model.name[rows][electrons == 0].tolist()))
+    if unknown:
+        raise InputError(
+            f"atoms of unknown element: {', '.join(unknown[:5])}",
+            remedy=f'Fill in the element column, or select, such as "not name {" ".join(unknown[:5])}".',
+        )
+    guessed, warnings = rows[model.guessed[rows]], kinds.solvent_taken(chosen)
+    if len(guessed):
+        warnings.append(_said_of_guesses(model, guessed))
+    return _Found(rows, electrons, RADII[model.element[rows]], warnings=warnings, n_guessed=len(guessed))
+
+
+def _said_of_guesses(model: Model, guessed: NDArray[np.int64]) -> str:
+    pairs = sorted(set(zip(model.name[guessed].tolist(), model.element[guessed].tolist(), strict=True)))
+    shown = [f"{name}: {gemmi.Element(element).name}" for name, element in pairs[:6]] + ["..."] * (len(pairs) > 6)
+    return (
+        f"the elements of {len(guessed):,} atom(s) are guessed from their names ({', '.join(shown)}); "
+        "columns 77-78 of PDB files, or type_symbol of mmCIF, state them"
     )
 
 
-def _without_alternates(flat: Any, atoms: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of `atoms`, those that have no alternate, and of each set of alternates the one of highest occupancy."""
-    altloc = np.asarray(flat.altlocs)[atoms]
-    alternate = ~np.isin(altloc, BLANK_ALTLOC)
-    if not alternate.any():
-        return atoms
-    place = list(zip(_text(flat.chain_ids).tolist(), flat.resnums.tolist(), flat.icodes.tolist(), strict=True))
-    residue, name = _text(flat.residue_names).tolist(), _text(flat.atom_names).tolist()
-    occupancy = flat.occ.tolist()
-    kind: dict[Any, tuple[float, str]] = {}  # the residue of highest occupancy, where alternates are two residues
-    best: dict[Any, int] = {}
-    for i in atoms[alternate].tolist():
-        if place[i] not in kind or occupancy[i] > kind[place[i]][0]:
-            kind[place[i]] = occupancy[i], residue[i]
-    for i in atoms[alternate].tolist():
-        key = (place[i], name[i])
-        if residue[i] == kind[place[i]][1] and (key not in best or occupancy[i] > occupancy[best[key]]):
-            best[key] = i
-    return np.sort(np.concatenate([atoms[~alternate], np.array(list(best.values()), np.int64)]))
-
-
-def _residues(
-    model: Model, chosen: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], list[str]]:
-    """The C-alpha atoms among those chosen, their electrons and radii, and notes."""
-    kinds, kind = np.unique(model.residue_name, return_inverse=True)
-    protein = np.array([n in RESIDUES or gemmi.find_tabulated_residue(n).is_amino_acid() for n in kinds.tolist()])
-    alpha = (model.name == "CA") & (model.element == 6) & (protein[kind] | ~model.hetero)
+def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
+    """The C-alpha atoms among those chosen, which stand for their residues."""
+    protein = np.array([n in RESIDUES or gemmi.find_tabulated_residue(n).is_amino_acid() for n in kinds.names])
+    alpha = (model.name == "CA") & (model.element == 6) & (protein[kinds.index] | ~model.hetero)
     rows = np.flatnonzero(alpha & chosen)
     if not len(rows):
         raise InputError(
@@ -246,21 +200,47 @@ def _residues(
     of_residue = np.bincount(model.residue, weights=model.element)
     electrons = [RESIDUES[n][0] if n in RESIDUES else of_residue[r] for n, r in zip(names, model.residue[rows])]  # noqa: B905
     radii = [RESIDUES[n][1] if n in RESIDUES else OTHER_RESIDUE_RADIUS for n in names]
-    notes = []
+    notes, left_out = [], kinds.solvent_counted(chosen)
     other = sorted({n for n in names if n not in RESIDUES})
     if other:
         notes.append(
             f"residue(s) {', '.join(other)} have the electrons of their atoms in the file, and radius 3 angstrom"
         )
-    water = np.isin(model.residue_name, ["HOH", "WAT", "DOD"])
-    without = np.setdiff1d(model.residue[chosen & ~water], model.residue[alpha])
+    without = np.setdiff1d(model.residue[chosen & ~kinds.water & ~kinds.ion], model.residue[alpha])
     if len(without):
         first = sorted(set(model.residue_name[np.isin(model.residue, without)].tolist()))
+        left_out.append(f"{len(without):,} residue(s) without a C-alpha")
         notes.append(
             f"{len(without)} residue(s) without a C-alpha are left out ({', '.join(first[:5])}); "
             "use_protein_residue_model=False takes all atoms"
         )
-    return rows, np.array(electrons, np.float64), np.array(radii, np.float64), notes
+    return _Found(rows, np.array(electrons, np.float64), np.array(radii, np.float64), left_out, notes=notes)
+
+
+def _columns(flat: Any, position: NDArray[np.float64]) -> tuple[Model, NDArray[np.int64]]:
+    """The atoms of all models, their residues not counted yet, and a number for each place in a chain."""
+    name, residue_name, chain = _text(flat.atom_names), _text(flat.residue_names), _text(flat.chain_ids)
+    _, part = np.unique(np.char.add(np.char.add(chain, " "), _text(flat.subchains)), return_inverse=True)
+    number = np.asarray(flat.resnums, np.int64)
+    atomic_number = np.array([gemmi.Element(int(z)).atomic_number for z in range(119)] + [1])  # the last is deuterium
+    element = atomic_number[np.asarray(flat.elements)]
+    guessed = np.zeros(len(element), np.bool_)
+    silent = np.flatnonzero(element == 0)
+    if len(silent):
+        element[silent], guessed[silent] = elements_by_name(name[silent], residue_name[silent])
+    model = Model(
+        name=name,
+        residue_name=residue_name,
+        chain=chain,
+        residue_number=number,
+        element=element,
+        residue=number,
+        part=part.astype(np.int64),
+        hetero=np.asarray(flat.het_flags) == ord("H"),
+        guessed=guessed,
+        position_angstrom=position,
+    )
+    return model, (model.part << 42) + ((number + 2**32) << 8) + np.asarray(flat.icodes)
 
 
 def _text(characters: Any) -> NDArray[np.str_]:

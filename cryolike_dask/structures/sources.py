@@ -20,7 +20,8 @@ from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.io.sources import describe_array
 from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.structures.atoms import Atoms
-from cryolike_dask.structures.models import Span, atoms_of, read_model
+from cryolike_dask.structures.models import atoms_of, read_model
+from cryolike_dask.structures.pdb import Span
 from cryolike_dask.structures.projection import Structure, project
 from cryolike_dask.structures.volumes import Volume
 

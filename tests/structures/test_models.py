@@ -518,7 +518,7 @@ def test_what_is_no_structure(tmp_path, name):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputFileError, match=r"nowhere\.pdb: there is no such file"):
         read_models(tmp_path / "nowhere.pdb")
-    with pytest.raises(InputFileError, match=r"there is no such file"):
+    with pytest.raises(InputFileError, match=r"is a folder"):
         read_models(tmp_path)
 
 
