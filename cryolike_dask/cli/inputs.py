@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -256,7 +257,11 @@ def simulate(
     overwrite: Overwrite = False,
     **where: Any,
 ) -> None:
-    """Simulate particles of structures, as MRCS and a STAR file with their true poses."""
+    """Simulate particles of structures, as MRCS and a STAR file with their true poses.
+
+    Names of images start in the folder in which the command runs, as in a project of RELION; or, where the output is
+    not below it, in the output folder.
+    """
     from cryolike_dask.simulate import simulate_particles
 
     with errors_for_people(), client_for(**where) as client:
@@ -277,6 +282,8 @@ def simulate(
             client=client,
         )
         out.print(f"{n_images} particles (seed {seed}): {escape(str(star))}")
+        typed = shlex.join(["particles", str(star), "--parameters", str(parameters), "--output", "image-stacks"])
+        out.print(f"Next: cryolike-dask {escape(typed)}", highlight=False)
 
 
 def _viewing(healpix_order: int | None, file: Path | None) -> Any:
