@@ -110,6 +110,7 @@ def make_demo_inputs(
         signal_to_noise=SIGNAL_TO_NOISE,
         max_displacement_pixels=FARTHEST_PIXELS,
         seed=seed,
+        project_folder=folder,
         overwrite=True,
         client=client,
         progress=progress,

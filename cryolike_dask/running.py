@@ -25,7 +25,7 @@ from cryolike_dask.execution import (
     task,
 )
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles
-from cryolike_dask.io.records import Job, need_folder, why_not_done
+from cryolike_dask.io.records import KEPT, NOTHING_THERE, Job, need_folder, why_not_done
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
@@ -77,7 +77,7 @@ def compute_run(
         run.note_left_out()
         logger.info(describe(run, kind, n_parts, device))
         if there and not skip_exist:
-            logger.info("results that are there are replaced; skip_exist=True (--skip-exist) keeps complete ones")
+            logger.info("results that are there are replaced; skip_exist=True keeps complete ones")
         if n_stores:
             what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
             logger.info(what, n_stores)
@@ -108,7 +108,7 @@ def _pieces(
         if reason is None:
             n_done += 1
         else:
-            if skip_exist:
+            if skip_exist and reason != NOTHING_THERE:
                 logger.info("%s is computed: %s", of_piece.name, reason)
             spread = partial(spread_templates, images, templates, n_parts, device)
             about = (
@@ -117,8 +117,8 @@ def _pieces(
             )
             graph = partial(_graph, build, images, spread, of_piece, details, about)
         yield Piece(of_piece.name, len(images), graph, name_of(images, templates))
-    if skip_exist:
-        logger.info("%d of %d stacks are done already", n_done, n_pieces)
+    if n_done:
+        logger.info(KEPT, n_done, n_pieces, "stacks are complete")
 
 
 def _graph(

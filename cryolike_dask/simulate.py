@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,11 +28,15 @@ from cryolike_dask.structures.opening import Models, StructureInput, open_struct
 from cryolike_dask.structures.rendering import Poses, render_particles
 from cryolike_dask.structures.sources import Projections, StructureSource
 
+logger = logging.getLogger("cryolike_dask")
+
 FloatArray = NDArray[np.float64]
 Noise = Literal["white", "coloured"]
 
 HALF_POWER_ANGSTROM = 20.0
 """Coloured noise has half of its low-resolution power here."""
+MOST_NAMED = 10
+"""Structures that are named when they are counted."""
 N_FOR_LEVEL = 64
 """Images that the level of the noise is taken from."""
 
@@ -66,6 +72,7 @@ def simulate_particles(
     models: Models = "first",
     batch_size: int = 1024,
     seed: int = 0,
+    project_folder: str | Path | None = None,
     overwrite: bool = False,
     client: Client | None = None,
     progress: bool = True,
@@ -101,6 +108,9 @@ def simulate_particles(
         Images per `.mrcs` file.
     seed : int
         Same seed, same particles.
+    project_folder : path, optional
+        Where RELION will be started, which is where names of images start. Default: the current folder, or, if the
+        particles are not below it, their own.
     overwrite : bool
         Replace the particles in the output folder.
     client : distributed.Client, optional
@@ -122,6 +132,7 @@ def simulate_particles(
     """
     client = active_client(client)
     parameters, folder = read_parameters(params_input), Path(folder_output)
+    project = _project(project_folder, folder)
     n = number("n_images", n_images, whole=True, at_least=1)
     step = number("batch_size", batch_size, whole=True, at_least=1)
     number("signal_to_noise", signal_to_noise, above=0)
@@ -137,6 +148,7 @@ def simulate_particles(
         raise InputError(f"{len(poses)} poses, but n_images={n}")
     particles = Particles(which, poses, _optics(optics, n, poses_rng))
     star = _claimed(folder, overwrite)
+    logger.info("%s, mixed at random", _counted(names_of_structures, which))
 
     sample = np.unique(np.linspace(0, n - 1, min(n, N_FOR_LEVEL)).round().astype(np.int64))
     clean = _rendered(particles.take(sample), sources, parameters.grid)
@@ -148,10 +160,12 @@ def simulate_particles(
         graph = partial(task, name, _write_batch, batch, rows, sources, parameters.grid, model, path)
         graphs.append(Piece(name, len(rows), graph))
     stream(graphs, client, n_images=n, progress=progress, title="particles")
-    names = [f"{i % step + 1:06d}@{_file_name(i // step)}" for i in range(n)]
+    below = Path(os.path.relpath(folder, project))
+    names = [f"{i % step + 1:06d}@{(below / _file_name(i // step)).as_posix()}" for i in range(n)]
     tables = star_tables(particles, names, parameters)
     tables["particles"][TRUE_STRUCTURE] = np.array(names_of_structures)[which]
     write_star(star, tables)
+    logger.info("names of images start in %s: start RELION there", project)
     return star
 
 
@@ -276,6 +290,23 @@ def _optics(given: Any, n: int, rng: np.random.Generator) -> NDArray[np.void]:
     if not isinstance(given, np.ndarray) or given.dtype != OPTICS or given.shape != (n,):
         raise InputError(f"optics for {n} images are needed", remedy="Make them with optics_table, or name a file.")
     return optics_table(n, **{name: given[name] for name in OPTICS.names or ()})
+
+
+def _project(given: str | Path | None, folder: Path) -> Path:
+    """The folder in which names of images start, which is above them."""
+    whole, here = Path(os.path.abspath(folder)), Path.cwd()
+    project = Path(os.path.abspath(given)) if given is not None else here if here in whole.parents else whole
+    if project != whole and project not in whole.parents:
+        raise InputError(f"folder_output={str(folder)!r} is not below project_folder={str(given)!r}")
+    return project
+
+
+def _counted(structures: Sequence[str], which: NDArray[np.int64]) -> str:
+    """How many particles show each structure, in the order of classes."""
+    n_each = np.bincount(which, minlength=len(structures)).tolist()
+    said = [f"{n} of {name} (class {i + 1})" for i, (n, name) in enumerate(zip(n_each, structures, strict=True))]
+    more = [f"{sum(n_each[MOST_NAMED:])} of {len(said) - MOST_NAMED} more"] if len(said) > MOST_NAMED else []
+    return f"{len(which)} particles: {', '.join(said[:MOST_NAMED] + more)}"
 
 
 def _claimed(folder: Path, overwrite: bool) -> Path:

@@ -35,7 +35,7 @@ def test_version_and_help():
     expected = (
         "--templates --particles --output --parameters --n-stacks --i-template --max-displacement-pixels "
         "--n-displacements-x --n-displacements-y --n-templates-per-batch --n-images-per-batch --discover-batch-size "
-        "--skip-exist --overwrite --device --conventions --workers --scheduler"
+        "--recompute --overwrite --device --conventions --workers --scheduler"
     )
     for command in ("optimal-pose", "full-cross-correlation"):
         shown = cryolike(command, "--help").stdout
@@ -52,9 +52,9 @@ def test_a_run_on_worker_processes(demo, tmp_path):
     files = LikelihoodFiles(demo / "templates", demo / "particles", tmp_path, n_stacks=1)
     path = files.output(1, "cross_correlation", "cross_correlation", 0)
     assert torch.load(path, weights_only=True).shape == (64,)
-    again = CliRunner().invoke(app, list(map(str, [*command, "--workers", 0, "--skip-exist"])))
+    again = CliRunner().invoke(app, list(map(str, [*command, "--workers", 0])))
     assert again.exit_code == 0
-    assert "1 of 1 stacks are done already" in again.stderr
+    assert "1 of 1 stacks are complete and kept; --recompute computes them again" in again.stderr
     assert "is computed" not in again.stderr
 
 
@@ -64,7 +64,7 @@ def test_a_run_on_worker_processes(demo, tmp_path):
         (["--i-template", "x"], "--i-template 'x'"),
         (["--n-stacks", "9"], "particles_fourier_stack_000008.npz"),
         (["--parameters", "nowhere.npz"], "nowhere.npz: there is no such file"),
-        (["--max-displacement-pixels", "-1"], "max_displacement_pixels=-1.0"),
+        (["--max-displacement-pixels", "-1"], "--max-displacement-pixels -1.0 is not"),
         (["--scheduler", "tcp://127.0.0.1:1"], "127.0.0.1:1"),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_mistake_is_one_line_and_a_failure(demo, tmp_path, extra, message):
 
 def test_a_mistake_in_a_process_of_its_own(demo, tmp_path):
     failed = cryolike("optimal-pose", *options(demo, tmp_path / "out"), "--workers", 0, "--i-template", 7)
-    message = "i_template=7 is not in"
+    message = "--i-template 7 is not in"
     assert failed.returncode == 1
     assert failed.stderr.startswith("error: ")
     assert message in failed.stderr

@@ -73,7 +73,7 @@ def test_help_lists_commands_and_options():
     assert [c for c in ("init", "check", "schema") if c not in worked(cryolike("config", "--help"))] == []
     listed = worked(cryolike("run", "--help"))
     expected = (
-        "--skip-exist --overwrite --plan --workers --scheduler --scheduler-file --tls-ca-file --tls-cert --tls-key"
+        "--recompute --overwrite --plan --workers --scheduler --scheduler-file --tls-ca-file --tls-cert --tls-key"
     )
     assert [option for option in expected.split() if option not in listed] == []
     shown = worked(cryolike("--help"))
@@ -178,12 +178,17 @@ def test_a_run_goes_on_and_replaces_what_it_is_told_to(folder):
     source = folder / "run.yaml"
     worked(cryolike("run", source))
     first = evidence(folder)
-    again = cryolike("run", source, "--skip-exist")
-    worked(again)
-    assert "4 of 4 stacks are done already" in again.stderr
-    change(folder, machine={"skip_exist": True})
-    assert "4 of 4 stacks are done already" in cryolike("run", source).stderr
-    assert "done already" not in cryolike("run", source, "--no-skip-exist").stderr
+    kept, replaced = "4 of 4 stacks are complete and kept; --recompute computes them again", "leaving --recompute out"
+    assert kept in cryolike("run", source).stderr
+    again = cryolike("run", source, "--recompute").stderr
+    assert kept not in again
+    assert f"results that are there are replaced; {replaced} keeps complete ones" in again
+    change(folder, machine={"skip_exist": False})
+    assert replaced in cryolike("run", source).stderr
+    assert "recompute: true" in (folder / "out/run.yaml").read_text()
+    assert kept in cryolike("run", source, "--no-recompute").stderr
+    both = failed(cryolike("run", source, "--recompute", "--skip-exist"))
+    assert "--recompute and --skip-exist exclude each other" in both
     change(folder, search={"n_displacements_x": 5})
     assert "another search" in failed(cryolike("run", source))
     np.testing.assert_array_equal(evidence(folder), first)

@@ -22,11 +22,11 @@ from tests.commands import in_process, worked
 OPTIONS = {
     "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-factor --viewing-distance "
     "--n-inplanes --atom-radii --atom-selection --residues --atoms --atom-shape --overwrite",
-    "templates": "--parameters --output --models --healpix-order --viewing-angles --conventions --skip-exist "
+    "templates": "--parameters --output --models --healpix-order --viewing-angles --conventions --recompute "
     "--overwrite --plots --workers --scheduler",
     "particles": "--parameters --output --images --folder --passthrough --pixel-size-angstrom --downsample "
     "--invert-contrast --background-radius-pixels --recenter --batch-size --n-stacks-max --write-pixels "
-    "--no-write-pixels --conventions --skip-exist --overwrite --plots --workers --scheduler",
+    "--no-write-pixels --conventions --recompute --overwrite --plots --workers --scheduler",
     "simulate": "--parameters --output --n-images --signal-to-noise --noise --population --max-displacement-pixels "
     "--optics --models --batch-size --seed --overwrite --workers --scheduler",
 }
@@ -101,9 +101,9 @@ def test_lazily_as_from_files_and_gone_on(here, tmp_path, conventions):
             parts = [load(tmp_path / "r1" / f"template{i}" / f"{name}_stack_{k:06d}.pt") for k in range(3)]
             whole = load(tmp_path / "r2" / f"template{i}" / f"{name}_stack_000000.pt")
             np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-4, atol=1e-3)
-    again = here(*lazily, "--skip-exist")
+    again = here(*lazily)
     worked(again)
-    assert "2 of 2 stacks are done already" in again.stderr
+    assert "2 of 2 stacks are complete and kept; --recompute computes them again" in again.stderr
     assert "is computed" not in again.stderr
 
 
@@ -119,22 +119,29 @@ def test_pictures_lie_beside_what_they_show(here, tmp_path):
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
 
 
-def test_skip_exist_and_overwrite(here, tmp_path):
+def test_what_is_complete_is_kept_unless_it_is_computed_again(here, tmp_path):
     make = ["templates", "structures", *SHARED, "--output", tmp_path / "t"]
     convert = ["particles", "relion/particles.star", *SHARED, "--output", tmp_path / "p"]
-    for arguments, complaint in ((make, "holds templates already"), (convert, "holds image stacks already")):
+    other = ["parameters", *GRID, "--viewing-distance", 1.2, "--atom-shape", "gaussian", "--output", tmp_path / "o.npz"]
+    worked(here(*other))
+    for arguments, kept in ((make, "2 of 2 template files are complete and kept"), (convert, "1 of 1 stacks are")):
         worked(here(*arguments))
-        times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.pt")}
-        refused = here(*arguments)
-        assert refused.returncode == 1
-        assert refused.stderr.startswith("error: ")
-        assert complaint in refused.stderr
-        assert "--overwrite" in refused.stderr
-        worked(here(*arguments, "--skip-exist"))
-        assert {p: p.stat().st_mtime_ns for p in times} == times
-        worked(here(*arguments, "--overwrite"))
-        folder = arguments[-1]
-        assert all(p.stat().st_mtime_ns > times[p] for p in folder.rglob("*.pt"))
+        times = {p: p.stat().st_mtime_ns for p in arguments[-1].rglob("*.pt")}
+        for words in ((), ("--skip-exist",)):
+            again = here(*arguments, *words)
+            worked(again)
+            assert kept in again.stderr
+            assert "; --recompute computes them again" in again.stderr
+            assert {p: p.stat().st_mtime_ns for p in times} == times
+        worked(here(*arguments, "--recompute", "--overwrite"))
+        assert all(p.stat().st_mtime_ns > t for p, t in times.items())
+        both = here(*arguments, "--recompute", "--skip-exist")
+        assert both.returncode == 1
+        assert both.stderr == "error: --recompute and --skip-exist exclude each other. Give one of them.\n"
+    refused = here(*make, "--parameters", tmp_path / "o.npz")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert "pass --overwrite to replace them" in refused.stderr
 
 
 def test_what_parameters_say_is_what_is_written(tmp_path):
@@ -178,29 +185,29 @@ TEMPLATES = ["templates", "structures", *SHARED]
 PARTICLES = ["particles", "relion/particles.star", *SHARED]
 SIMULATE = ["simulate", "structures", *SHARED]
 MISTAKES = {
-    "odd in-plane angles": (["parameters", *GRID, "--n-inplanes", 33], "n_inplanes=33 is not a positive even number"),
-    "beyond Nyquist": (["parameters", *GRID, "--resolution-factor", 2], "resolution_factor=2 is beyond the Nyquist"),
-    "no resolution": (["parameters", *GRID, "--resolution-factor", "nan"], "resolution_factor=nan is not positive"),
-    "no pixels": (["parameters", "--n-pixels", 0, "--pixel-size-angstrom", 1], "n_pixels=0 is not a positive number"),
-    "no size": (["parameters", "--n-pixels", 16, "--pixel-size-angstrom", -1], "pixel_size_angstrom=-1.0 is not"),
+    "odd in-plane angles": (["parameters", *GRID, "--n-inplanes", 33], "--n-inplanes 33 is not a positive even number"),
+    "beyond Nyquist": (["parameters", *GRID, "--resolution-factor", 2], "--resolution-factor 2 is beyond the Nyquist"),
+    "no resolution": (["parameters", *GRID, "--resolution-factor", "nan"], "--resolution-factor nan is not positive"),
+    "no pixels": (["parameters", "--n-pixels", 0, "--pixel-size-angstrom", 1], "--n-pixels 0 is not a positive number"),
+    "no size": (["parameters", "--n-pixels", 16, "--pixel-size-angstrom", -1], "--pixel-size-angstrom -1.0 is not"),
     "no such structure": (["templates", "nowhere.pdb", *SHARED], "1 missing input file(s):\n  nowhere.pdb"),
     "no such parameters": (["templates", "structures", "--workers", 0, "--parameters", "x.npz"], "x.npz: there is no"),
-    "healpix": ([*TEMPLATES, "--healpix-order", 9], "order=9 gives 3145728 viewing directions. Give 0 to 8"),
+    "healpix": ([*TEMPLATES, "--healpix-order", 9], "--healpix-order 9 gives 3145728 viewing directions. Give 0 to 8"),
     "two kinds of views": (
         [*TEMPLATES, "--healpix-order", 1, "--viewing-angles", "x.txt"],
         "--healpix-order and --viewing-angles exclude each other",
     ),
     "views": ([*TEMPLATES, "--viewing-angles", "nowhere.txt"], "nowhere.txt: there is no such file"),
-    "no batch": ([*PARTICLES, "--batch-size", 0], "batch_size=0 is not a positive number"),
-    "no stacks": ([*PARTICLES, "--n-stacks-max", 0], "n_stacks_max=0 is not a positive number"),
-    "nanometres": ([*PARTICLES, "--pixel-size-angstrom", 0.5], "pixels of 5 angstrom, but pixel_size_angstrom=0.5"),
-    "no background": ([*PARTICLES, "--background-radius-pixels", 0], "background_radius_pixels=0.0 is not positive"),
+    "no batch": ([*PARTICLES, "--batch-size", 0], "--batch-size 0 is not a positive number"),
+    "no stacks": ([*PARTICLES, "--n-stacks-max", 0], "--n-stacks-max 0 is not a positive number"),
+    "nanometres": ([*PARTICLES, "--pixel-size-angstrom", 0.5], "pixels of 5 angstrom, but --pixel-size-angstrom 0.5"),
+    "no background": ([*PARTICLES, "--background-radius-pixels", 0], "--background-radius-pixels 0.0 is not positive"),
     "no such metadata": (["particles", "nowhere.star", *SHARED], "nowhere.star"),
     "no origin": (["particles", "structures/open.pdb", *SHARED], "open.pdb"),
-    "no particles": ([*SIMULATE, "--n-images", 0], "n_images=0 is not a positive number"),
-    "no signal": ([*SIMULATE, "--signal-to-noise", 0], "signal_to_noise=0.0 is not positive"),
-    "half a population": ([*SIMULATE, "--population", 1], "populations=[1.0] for 2 structure(s)"),
-    "negative seed": ([*SIMULATE, "--seed", -1], "seed=-1"),
+    "no particles": ([*SIMULATE, "--n-images", 0], "--n-images 0 is not a positive number"),
+    "no signal": ([*SIMULATE, "--signal-to-noise", 0], "--signal-to-noise 0.0 is not positive"),
+    "half a population": ([*SIMULATE, "--population", 1], "--population 1.0 for 2 structure(s)"),
+    "negative seed": ([*SIMULATE, "--seed", -1], "--seed -1 is"),
     "no optics": ([*SIMULATE, "--optics", "nowhere.star"], "nowhere.star"),
     "two places to run": ([*SIMULATE, "--scheduler", "tcp://127.0.0.1:1"], "exclude each other"),
 }

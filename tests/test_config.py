@@ -66,9 +66,33 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert config.parameters.made() == cld.make_parameters(**VALID["parameters"])
     assert config.likelihood.tolerance == 1e-6
     assert config.structures.i_template == (0, 1)
-    assert (config.machine.workers, config.machine.device, config.machine.skip_exist) == (0, "cpu", False)
+    assert (config.machine.workers, config.machine.device, config.machine.skip_exist) == (0, "cpu", None)
+    assert config.machine.keeps
     with pytest.raises(ValueError, match="frozen"):
         config.output = tmp_path
+
+
+@pytest.mark.parametrize(
+    ("machine", "keeps"),
+    [
+        ({}, True),
+        ({"skip_exist": True}, True),
+        ({"skip_exist": False}, False),
+        ({"recompute": True}, False),
+        ({"recompute": False}, True),
+    ],
+)
+def test_a_run_goes_on_unless_its_file_says_again(machine, keeps):
+    assert read_config({**VALID, "machine": machine}).machine.keeps is keeps
+
+
+@pytest.mark.parametrize("skip_exist", [True, False])
+@pytest.mark.parametrize("recompute", [True, False])
+def test_one_word_says_whether_it_goes_on(skip_exist, recompute):
+    machine = {"skip_exist": skip_exist, "recompute": recompute}
+    said = f"machine.recompute={str(recompute).lower()} excludes skip_exist={str(skip_exist).lower()}; leave one"
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_config({**VALID, "machine": machine})
 
 
 def test_defaults_are_those_of_the_commands():
@@ -111,6 +135,7 @@ MISTAKES = [
     ("machine.workers", 10**5000, "machine.workers=a number of 16610 bits is not a whole number"),
     ("machine.skip_exist", 1, "machine.skip_exist=1 is neither true nor false"),
     ("machine.skip_exist", "yes", "machine.skip_exist='yes' is neither true nor false"),
+    ("machine.recompute", "no", "machine.recompute='no' is neither true nor false"),
     ("machine.scheduler", "host:8786", "machine.scheduler='host:8786' is not an address such as tcp://host:8786"),
     ("machine.scheduler", "tcp://host:8786", "machine.scheduler='tcp://host:8786' excludes workers=0"),
     ("machine.tls_cert", "c.pem", "machine: TLS needs tls_ca_file, tls_cert and tls_key, all three"),
@@ -351,7 +376,7 @@ def said_in_example():
 def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
     said = list(said_in_example())
     own = {(name, key) for name, model in SECTIONS.items() if name for key in model.model_fields}
-    assert {(section, key) for section, key, _ in said} == own
+    assert {(section, key) for section, key, _ in said} == own - {("machine", "skip_exist")}  # the older word
     valid = yaml.safe_load(EXAMPLE)
     for section, key, value in said:
         values = changed(valid, f"{section}.{key}", value)

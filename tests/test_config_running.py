@@ -145,7 +145,7 @@ def test_the_copy_beside_the_results_can_be_run_again(own, tmp_path, caplog):
     machine = config.machine.model_copy(update={"skip_exist": True})
     with caplog.at_level("INFO", "cryolike_dask"):
         same(run_config(config.model_copy(update={"machine": machine})), first)
-    assert "4 of 4 stacks are done already" in caplog.text
+    assert "4 of 4 stacks are complete and kept" in caplog.text
     assert kept.read_text() == text
     run_config(read_config(kept))
     assert kept.read_text() == text
@@ -158,6 +158,28 @@ def test_a_copy_means_the_same_whatever_its_form(own, tmp_path, form):
     config = read_config(written(own, text))
     again = read_config(written(tmp_path, copy_of(config), "again.yaml"))
     assert again.model_dump(exclude={"folder"}) == config.model_dump(exclude={"folder"})
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("machine:\n  workers: 0\n  skip_exist: true  # go on\n", "machine:\n  workers: 0\n"),
+        ("machine:\n  skip_exist : false  # not\n  workers: 0\n", "machine:\n  recompute: true\n  workers: 0\n"),
+        ("machine:\n  # skip_exist: of mine\n  skip_exist: true", "machine:\n  # skip_exist: of mine\n"),
+        ("machine: {workers: 0, skip_exist: false}\n", "machine:\n  workers: 0\n  recompute: true\n"),
+        ("machine: {skip_exist: true}\n", None),
+        ("machine:\n  recompute: true\n", "machine:\n  recompute: true\n"),
+    ],
+)
+def test_a_copy_has_no_older_word(own, tmp_path, said, kept):
+    config = read_config(written(own, relative(own) + said))
+    copy = copy_of(config)
+    assert kept is None or copy.endswith(kept)
+    assert "skip_exist" not in copy.replace("# skip_exist: of mine", "")
+    again = read_config(written(tmp_path, copy, "again.yaml"))
+    assert again.machine.keeps is config.machine.keeps
+    exclude = {"folder": True, "machine": {"skip_exist", "recompute"}}
+    assert again.model_dump(exclude=exclude) == config.model_dump(exclude=exclude)
 
 
 def test_a_mapping_is_kept_too(folder, tmp_path):

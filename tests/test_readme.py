@@ -78,4 +78,4 @@ def test_python_example_runs(tmp_path, demo):
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "http://127.0.0.1" in done.stdout
-    assert len(list((tmp_path / "likelihood-from-python").glob("template?/done/*.json"))) == 4
+    assert len(list((tmp_path / "likelihood-from-python").glob("template?/done/*.json"))) == 8  # all four stacks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import mrcfile
@@ -10,6 +11,8 @@ import pytest
 import starfile
 
 from cryolike_dask import ImageParameters, Poses, Volume, optics_table, simulate_particles
+from cryolike_dask.errors import InputError
+from cryolike_dask.particles.opening import read_particles
 from tests.real_density import Density, leucines, voxels, write_map, write_pdb
 from tests.real_space import StarPoses, render, two_lobes
 
@@ -189,3 +192,56 @@ def test_populations_are_respected(tmp_path):
     assert abs((classes == 1).mean() - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 400)
     only = simulate(structures, tmp_path / "only", parameters=small, n_images=20, populations=[0, 1])
     assert set(columns_of(only)["rlnClassNumber"]) == {2}
+
+
+def names_in(star):
+    return [name.split("@")[1] for name in starfile.read(star)["particles"]["rlnImageName"]]
+
+
+@pytest.mark.parametrize(
+    ("started", "output", "start"),
+    [
+        ("project", "Simulated/job 1", "Simulated/job 1/"),
+        ("project", "../project/Simulated", "Simulated/"),
+        ("project/inside", ".", ""),
+        ("elsewhere", "../project/Simulated", ""),
+    ],
+)
+def test_names_start_where_relion_is_started(tmp_path, monkeypatch, started, output, start, caplog):
+    """Namely in the current folder, if that is above; and the particles are found from any folder."""
+    structure = write_pdb(tmp_path / "lobes.pdb", ATOMS)
+    (tmp_path / started).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / started)
+    small = ImageParameters(16, 7.5, atom_shape="gaussian")
+    with caplog.at_level("INFO", "cryolike_dask"):
+        star = simulate(structure, output, parameters=small, n_images=3, batch_size=2).absolute()
+    assert names_in(star) == [f"{start}particles_00000{k}.mrcs" for k in (0, 0, 1)]
+    project = star.resolve().parent if not start else tmp_path / started
+    assert all((project / name).is_file() for name in names_in(star))
+    assert f"names of images start in {project}: start RELION there" in caplog.text.replace("/../project", "")
+    for folder in (tmp_path, star.parent, tmp_path / started):
+        monkeypatch.chdir(folder)
+        for given in (star, Path(os.path.relpath(star))):
+            assert len(read_particles(given)) == 3
+
+
+def test_a_project_folder_is_above_the_particles(tmp_path):
+    structure = write_pdb(tmp_path / "lobes.pdb", ATOMS)
+    small = ImageParameters(16, 7.5, atom_shape="gaussian")
+    star = simulate(structure, tmp_path / "a/b", parameters=small, n_images=1, project_folder=tmp_path)
+    assert names_in(star) == ["a/b/particles_000000.mrcs"]
+    with pytest.raises(InputError, match=r"folder_output='.*/a/c' is not below project_folder='.*/other'"):
+        simulate(structure, tmp_path / "a/c", parameters=small, n_images=1, project_folder=tmp_path / "other")
+    assert not (tmp_path / "a/c").exists()
+
+
+def test_how_many_of_each_structure_is_said(tmp_path, caplog):
+    structures = [write_pdb(tmp_path / f"s{i:02d}.pdb", ATOMS) for i in range(12)]
+    small = ImageParameters(8, 15.0, atom_shape="gaussian")
+    with caplog.at_level("INFO", "cryolike_dask"):
+        star = simulate(structures, tmp_path / "set", parameters=small, n_images=50)
+        simulate(structures[1::-1], tmp_path / "two", parameters=small, n_images=7, populations=[0, 1])
+    n_each = np.bincount(starfile.read(star)["particles"]["rlnClassNumber"], minlength=13)[1:]
+    listed = ", ".join(f"{n} of s{i:02d} (class {i + 1})" for i, n in enumerate(n_each[:10]))
+    assert f"50 particles: {listed}, {n_each[10:].sum()} of 2 more, mixed at random" in caplog.messages
+    assert "7 particles: 0 of s01 (class 1), 7 of s00 (class 2), mixed at random" in caplog.messages

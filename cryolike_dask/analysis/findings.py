@@ -337,7 +337,7 @@ def _about_what_is_missing(summary: xr.Dataset) -> list[Finding]:
         said.append(f"{n_apart} images have results under some structures only, and are left out where these compete.")
     if not said:
         return []
-    remedy = "What follows is about the rest. Run again with --skip-exist to go on."
+    remedy = "What follows is about the rest. The same run goes on (in Python with skip_exist=True)."
     return [Finding("run", " ".join(["The results are partial.", *said, remedy]))]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.assigning import Assignment, TemplateSource, assign, of_images, with_images
+from cryolike_dask.analysis.image_names import names_seen_from
 from cryolike_dask.analysis.metadata_rows import (
     Described,
     Export,
@@ -69,7 +70,8 @@ def export_star(
     results : xarray.Dataset
         As `open_results` gives it, or a selection of it.
     path : path
-        The STAR file to write. Names of image files stay as they are: they start from the project folder.
+        The STAR file to write. Names of image files stay as they are, from the project folder; in a file outside of
+        it they are whole paths.
     structure : str, optional
         Write the poses under this structure; default: those of each image's best structure, by integrated likelihood.
     template_source : "atoms" | "map", optional
@@ -173,14 +175,16 @@ class _Particles:
 
     def write(self, path: Path, images: IntArray) -> None:
         """Write some images. RELION converts a file without an optics table only if it states no version."""
-        write_star(path, self.tables(images), version=30001 if self.merged.optics else None)
+        write_star(path, self.tables(path, images), version=30001 if self.merged.optics else None)
 
-    def tables(self, images: IntArray) -> dict[str, dict[str, NDArray[Any]]]:
-        """The tables of a STAR file of some images."""
+    def tables(self, path: Path, images: IntArray) -> dict[str, dict[str, NDArray[Any]]]:
+        """The tables of a STAR file of some images, whose names lead to them from there."""
         rows = self.rows.joined()[images]
         columns: dict[str, NDArray[Any]] = {label: text[rows] for label, text in self.merged.particles.items()}
         if "rlnImageName" not in columns:
             columns["rlnImageName"] = self._image_names()[images]
+        files = of_images(self.results, labels.IMAGE_FILE, "")[images]
+        columns["rlnImageName"] = names_seen_from(path, columns["rlnImageName"], files)
         columns = {label: text for label, text in columns.items() if label not in CERTAINTY.values()}
         columns |= self._poses(images, rows) | self._classes(images, columns)
         found = {**self.assignment.likelihoods, **self.assignment.certainty}

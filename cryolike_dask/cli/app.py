@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,11 +12,12 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.markup import escape
 
 from cryolike_dask import __version__
-from cryolike_dask.errors import CryolikeError, InputError
+from cryolike_dask.cli.telling import OURS, Told, words_of_command
+from cryolike_dask.cli.words import Words
+from cryolike_dask.errors import CryolikeError, InputError, InputFileError
 
 app = typer.Typer(
     help="Image-to-structure likelihoods for cryo-EM.",
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
 
 
 class Conventions(StrEnum):
@@ -37,7 +37,7 @@ class Conventions(StrEnum):
 
 
 ConventionsOption = Annotated[Conventions, typer.Option(help="cryolike: CryoLike's numbers, its errors included.")]
-RESUME = "What was written is complete; run the same command with --skip-exist to go on."
+RESUME = "What was written is complete; the same command, without --recompute, goes on."
 
 Workers = Annotated[
     int | None, typer.Option(help="Worker processes. Default: one per GPU, or per core; 0: none, this process alone.")
@@ -63,9 +63,14 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()], force=True)
-    logging.getLogger("cryolike_dask").setLevel(logging.INFO)
+def _main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    told = Told(err, Words.of(context.invoked_subcommand, context.command.commands))  # type: ignore[attr-defined]
+    context.call_on_close(told.warn_again)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[told], force=True)
+    logging.getLogger(OURS).setLevel(logging.INFO)
 
 
 @contextmanager
@@ -115,11 +120,9 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
     """Print what went wrong in one piece instead of a traceback."""
     try:
         yield
-    except CryolikeError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
-        raise typer.Exit(1) from error
-    except OSError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}")
+    except (CryolikeError, OSError) as error:
+        said = words_of_command().say(str(error), arguments=not isinstance(error, InputFileError))
+        err.print(f"[bold red]error:[/] {escape(said)}")
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         err.print(f"Stopped. {when_stopped}")
@@ -138,9 +141,3 @@ def given_or_found(results: Path, *, needed: bool, **given: Path | None) -> dict
         if (results / COPY).is_file():
             err.print(f"[bold]note:[/] what {results / COPY} names cannot be read: {escape(str(error))}")
         return given
-
-
-def _handler() -> logging.Handler:
-    if sys.stderr.isatty():
-        return RichHandler(console=err, show_path=False, show_time=False)
-    return logging.StreamHandler(sys.stderr)

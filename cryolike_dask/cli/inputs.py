@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from cryolike_dask.cli.app import (
     out,
     runs_on_workers,
 )
+from cryolike_dask.cli.going_on import Recompute, SkipExist, goes_on
 from cryolike_dask.errors import InputError, OutputError
 
 
@@ -66,7 +68,6 @@ Structures = Annotated[
     list[Path], typer.Argument(help="PDB, mmCIF, MRC, .npy or .pt files, or folders of them.", show_default=False)
 ]
 ModelsOption = Annotated[Models, typer.Option(help="Models of PDB and mmCIF files; all: each as a structure.")]
-SkipExist = Annotated[bool, typer.Option(help="Leave alone what is complete and came from these inputs and settings.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in the output folder.")]
 Plots = Annotated[bool, typer.Option(help="Draw the first few into a picture beside the output.")]
 
@@ -137,21 +138,24 @@ def templates(
         typer.Option(help="Text file of views: azimuth and polar angle in degrees, perhaps a weight."),
     ] = None,
     conventions: ConventionsOption = Conventions.standard,
-    skip_exist: SkipExist = False,
+    recompute: Recompute = False,
     overwrite: Overwrite = False,
     plots: Plots = False,
+    skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
     """Make templates from structures."""
     from cryolike_dask.structures.making import make_templates
     from cryolike_dask.structures.opening import open_structures
 
-    with errors_for_people(RESUME), client_for(**where) as client:
+    with errors_for_people(RESUME):
+        keep = goes_on(recompute=recompute, skip_exist=skip_exist)
         viewing = _viewing(healpix_order, viewing_angles)
         options: dict[str, Any] = {"models": str(models), "viewing": viewing, "conventions": str(conventions)}
-        files = make_templates(
-            structures, parameters, output, **options, skip_exist=skip_exist, overwrite=overwrite, client=client
-        )
+        with client_for(**where) as client:
+            files = make_templates(
+                structures, parameters, output, **options, skip_exist=keep, overwrite=overwrite, client=client
+            )
         if plots:
             from cryolike_dask.plots import plot_templates, save_figure
 
@@ -190,9 +194,10 @@ def particles(
     n_stacks_max: Annotated[int | None, typer.Option(help="Convert the first stacks only.")] = None,
     write_pixels: Annotated[bool, typer.Option(help="Write the pixels too, into phys/.")] = True,
     conventions: ConventionsOption = Conventions.standard,
-    skip_exist: SkipExist = False,
+    recompute: Recompute = False,
     overwrite: Overwrite = False,
     plots: Plots = False,
+    skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
     """Convert a RELION or cryoSPARC particle set into image stacks."""
@@ -211,18 +216,20 @@ def particles(
         "batch_size": batch_size,
         "conventions": str(conventions),
     }
-    with errors_for_people(RESUME), client_for(**where) as client:
-        stacks = convert_particles(
-            metadata,
-            parameters,
-            output,
-            **reading,
-            n_stacks_max=n_stacks_max,
-            write_pixels=write_pixels,
-            skip_exist=skip_exist,
-            overwrite=overwrite,
-            client=client,
-        )
+    with errors_for_people(RESUME):
+        keep = goes_on(recompute=recompute, skip_exist=skip_exist)
+        with client_for(**where) as client:
+            stacks = convert_particles(
+                metadata,
+                parameters,
+                output,
+                **reading,
+                n_stacks_max=n_stacks_max,
+                write_pixels=write_pixels,
+                skip_exist=keep,
+                overwrite=overwrite,
+                client=client,
+            )
         if plots:
             from cryolike_dask.plots import plot_images, save_figure
 
@@ -239,8 +246,8 @@ def simulate(
     n_images: Annotated[int, typer.Option(help="Particles, of all structures together.")] = 1000,
     signal_to_noise: Annotated[float, typer.Option(help="Variance of the signal over that of the noise.")] = 0.1,
     noise: Annotated[Noise, typer.Option(help="coloured: falls off with resolution.")] = Noise.white,
-    population: Annotated[
-        list[float] | None, typer.Option(help="Share of each structure, given once for each.")
+    populations: Annotated[
+        list[float] | None, typer.Option("--population", help="Share of each structure, given once for each.")
     ] = None,
     max_displacement_pixels: Annotated[float, typer.Option(help="Particles are off the middle by up to this.")] = 4.0,
     optics: Annotated[Path | None, typer.Option(help="A .star or .cs file to draw the optics from.")] = None,
@@ -250,7 +257,11 @@ def simulate(
     overwrite: Overwrite = False,
     **where: Any,
 ) -> None:
-    """Simulate particles of structures, as MRCS and a STAR file with their true poses."""
+    """Simulate particles of structures, as MRCS and a STAR file with their true poses.
+
+    Names of images start in the folder in which the command runs, as in a project of RELION; or, where the output is
+    not below it, in the output folder.
+    """
     from cryolike_dask.simulate import simulate_particles
 
     with errors_for_people(), client_for(**where) as client:
@@ -261,7 +272,7 @@ def simulate(
             n_images=n_images,
             signal_to_noise=signal_to_noise,
             noise=str(noise),  # type: ignore[arg-type]
-            populations=population or None,
+            populations=populations or None,
             max_displacement_pixels=max_displacement_pixels,
             optics=optics,
             models=str(models),  # type: ignore[arg-type]
@@ -271,6 +282,8 @@ def simulate(
             client=client,
         )
         out.print(f"{n_images} particles (seed {seed}): {escape(str(star))}")
+        typed = shlex.join(["particles", str(star), "--parameters", str(parameters), "--output", "image-stacks"])
+        out.print(f"Next: cryolike-dask {escape(typed)}", highlight=False)
 
 
 def _viewing(healpix_order: int | None, file: Path | None) -> Any:

@@ -21,6 +21,7 @@ from cryolike_dask.cli.app import (
     out,
     runs_on_workers,
 )
+from cryolike_dask.cli.going_on import Recompute, SkipExist, goes_on
 from cryolike_dask.errors import InputError
 
 
@@ -69,7 +70,6 @@ Tolerance = Annotated[
     float | None,
     typer.Option(help="What compression may leave out of templates. Default: 1e-6 in single precision, 0 in double."),
 ]
-SkipExist = Annotated[bool, typer.Option(help="Leave complete results of these very inputs and settings alone.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace results of another search or conventions in the output folder.")]
 OnErrorOption = Annotated[
     OnError, typer.Option(help="When an image stack fails: stop, or leave it out, go on, and list it at the end.")
@@ -95,13 +95,14 @@ def optimal_pose(
     n_images_per_batch: Batch = None,
     discover_batch_size: Discover = False,
     tolerance: Tolerance = None,
-    skip_exist: SkipExist = False,
+    recompute: Recompute = False,
     overwrite: Overwrite = False,
     on_error: OnErrorOption = OnError.stop,
     log_file: LogFile = None,
     performance_report: PerformanceReport = None,
     device: DeviceOption = Device.auto,
     conventions: ConventionsOption = Conventions.standard,
+    skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
     """Find the best pose and the integrated likelihood of every image."""
@@ -126,13 +127,14 @@ def full_cross_correlation(
     n_images_per_batch: Batch = None,
     discover_batch_size: Discover = False,
     tolerance: Tolerance = None,
-    skip_exist: SkipExist = False,
+    recompute: Recompute = False,
     overwrite: Overwrite = False,
     on_error: OnErrorOption = OnError.stop,
     log_file: LogFile = None,
     performance_report: PerformanceReport = None,
     device: DeviceOption = Device.auto,
     conventions: ConventionsOption = Conventions.standard,
+    skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
     """Correlate every image with every template at every displacement and rotation, and write all of it."""
@@ -180,15 +182,17 @@ def demo(
 def _run(run: Callable[..., Any], **options: Any) -> None:
     """Run one of the run_likelihood_* functions with the options of its command."""
     batches = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size")
-    passed = (*batches, "tolerance", "skip_exist", "overwrite", "log_file", "performance_report")
+    passed = (*batches, "tolerance", "overwrite", "log_file", "performance_report")
     words = ("device", "on_error")
     with errors_for_people(RESUME):
+        keep = goes_on(recompute=options["recompute"], skip_exist=options["skip_exist"])
         inputs = inputs_of(options)  # what is wrong with them is said before workers start
         with client_for(**options["where"]) as client:
             results = run(
                 **inputs,
                 **{name: options[name] for name in passed},
                 **{name: str(options[name]) for name in words},
+                skip_exist=keep,
                 client=client,
             )
             out.print(f"{results.sizes['image']} images: results are in {escape(str(options['output']))}")

@@ -20,6 +20,7 @@ from cryolike_dask.cli.app import (
     out,
     runs_on_workers,
 )
+from cryolike_dask.cli.going_on import Recompute, SkipExist, goes_on
 from cryolike_dask.cli.likelihood import (
     Batch,
     Device,
@@ -33,7 +34,6 @@ from cryolike_dask.cli.likelihood import (
     Overwrite,
     ParametersFile,
     ParticlesFolder,
-    SkipExist,
     TemplatesFolder,
     Tolerance,
     inputs_of,
@@ -63,12 +63,13 @@ def plan(
     n_images_per_batch: Batch = None,
     discover_batch_size: Discover = False,
     tolerance: Tolerance = None,
-    skip_exist: SkipExist = False,
+    recompute: Recompute = False,
     overwrite: Overwrite = False,
     device: DeviceOption = Device.auto,
     conventions: ConventionsOption = Conventions.standard,
     kind: Annotated[Kind, typer.Option(help="The command of the run.")] = Kind.optimal_pose,
     measure: Annotated[bool, typer.Option(help="Compute and time a block; without it the time is left out.")] = True,
+    skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
     """Say what a run will cost: tasks, bytes, memory and time. Takes the options of the run, and writes nothing."""
@@ -78,10 +79,11 @@ def plan(
 def _plan(**options: Any) -> None:
     from cryolike_dask.costs import plan_likelihood
 
-    passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "tolerance", "skip_exist")
+    passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "tolerance")
     with errors_for_people(), client_of_a_plan(options["where"]) as client:
         found = plan_likelihood(
             **inputs_of(options),
+            skip_exist=goes_on(recompute=options["recompute"], skip_exist=options["skip_exist"]),
             client=client,
             n_workers=None if client is not None else workers_of_a_run(options["where"]["workers"]),
             kind=options["kind"].name,

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from cryolike_dask.cli.app import RESUME, app, client_for, errors_for_people, out, runs_on_workers
+from cryolike_dask.cli.going_on import SkipExist, goes_on
 from cryolike_dask.cli.plan import client_of_a_plan, workers_of_a_run
 
 WHERE = ("workers", "scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "tls_key")
@@ -18,15 +19,16 @@ WHERE = ("workers", "scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "t
 @runs_on_workers
 def run(
     config: Annotated[Path, typer.Argument(help="A YAML file, such as `config init` writes.")],
-    skip_exist: Annotated[
+    recompute: Annotated[
         bool | None,
-        typer.Option(help="Leave complete results of these very inputs and settings alone.", show_default=False),
+        typer.Option(help="Compute again what is complete and came from these very inputs.", show_default=False),
     ] = None,
     overwrite: Annotated[
         bool | None,
         typer.Option(help="Replace results of another search or conventions in the output folder.", show_default=False),
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what the run will cost, and write nothing.")] = False,
+    skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
     """Run what a file describes: the likelihood of particles under structures.
@@ -38,8 +40,10 @@ def run(
         from cryolike_dask.config.reading import read_config
 
         found = read_config(config)
-        given = {"skip_exist": skip_exist, "overwrite": overwrite}
-        changed = {name: value for name, value in given.items() if value is not None}
+        changed: dict[str, Any] = {} if overwrite is None else {"overwrite": overwrite}
+        if recompute is not None or skip_exist is not None:
+            keep = goes_on(recompute=recompute, skip_exist=skip_exist)
+            changed |= {"skip_exist": None, "recompute": not keep}
         if any(value is not None for value in where.values()):
             changed |= where
         found = found.model_copy(update={"machine": found.machine.model_copy(update=changed)})
@@ -64,11 +68,12 @@ def _plan(config: Any) -> None:
     from cryolike_dask.costs import plan_likelihood
 
     where, machine = _where(config), config.machine
-    passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "skip_exist", "overwrite", "device")
+    passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "overwrite", "device")
     with client_of_a_plan(where) as client:
         planned = plan_likelihood(
             **inputs_of(config),
             **{name: getattr(machine, name) for name in passed},
+            skip_exist=machine.keeps,
             kind=config.likelihood.kind,
             client=client,
             n_workers=None if client is not None else workers_of_a_run(where["workers"]),

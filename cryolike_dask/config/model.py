@@ -84,8 +84,13 @@ class Machine(Section):
     performance_report: File | None = Field(
         default=None, description="Write Dask's report to this file, for a browser; needs workers."
     )
-    skip_exist: bool = Field(
-        default=False, description="Leave complete results of these very inputs and settings alone."
+    skip_exist: bool | None = Field(
+        default=None,
+        description="The older word: false means recompute: true, and true what happens in any case.",
+        json_schema_extra={"deprecated": True},
+    )
+    recompute: bool | None = Field(
+        default=None, description="Compute again what is complete and came from these very inputs. Default: keep it."
     )
     overwrite: bool = Field(
         default=False, description="Replace results of another search or conventions in the output folder."
@@ -107,6 +112,11 @@ class Machine(Section):
             raise PydanticCustomError(NEEDED, "certificates are for a scheduler_file, or a scheduler at tls://")
         return value
 
+    @field_validator("recompute")
+    @classmethod
+    def _one_word(cls, value: Any, info: ValidationInfo) -> Any:
+        return not_with("skip_exist", value, info)
+
     @field_validator("threads")
     @classmethod
     def _of_this_process(cls, value: Any, info: ValidationInfo) -> Any:
@@ -120,6 +130,11 @@ class Machine(Section):
         if value is not None and info.data.get("workers") == 0:
             raise ValueError("needs workers, but workers is 0")
         return value
+
+    @property
+    def keeps(self) -> bool:
+        """Whether complete results of these very inputs and settings are kept."""
+        return not self.recompute and self.skip_exist is not False
 
 
 def _nothing_said(given: Any) -> Any:

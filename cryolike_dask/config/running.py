@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cryolike_dask.plans import Run, open_run
 from cryolike_dask.running import compute_run
 
 MARK = "# Copied from"
+SKIP_EXIST = re.compile(r"^( +)skip_exist *:.*\n?", re.MULTILINE)
 
 
 def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
@@ -62,7 +64,7 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
             *(run, config.likelihood.kind, client),
             claimed=partial(keep_copy, config),
             discover_batch_size=machine.discover_batch_size,
-            skip_exist=machine.skip_exist,
+            skip_exist=machine.keeps,
             overwrite=machine.overwrite,
             progress=True,
             on_error=machine.on_error,
@@ -81,6 +83,7 @@ def keep_copy(config: RunConfig) -> None:
 
 def copy_of(config: RunConfig) -> str:
     """The text of a configuration such that it means the same in any folder."""
+    config = _in_new_words(config)
     text, source = config._text, config._source
     origin = "what was given in Python" if source is None else repr(str(source))
     first = f"{MARK} {origin}, cryolike-dask {__version__}\n"
@@ -92,6 +95,21 @@ def copy_of(config: RunConfig) -> str:
         if _says(copy) == whole:
             return copy
     return first + _dump(config.model_dump(mode="json", exclude_defaults=True))
+
+
+def _in_new_words(config: RunConfig) -> RunConfig:
+    """The same without `skip_exist`, in its text too if that is told there in a line of its own."""
+    recompute = None if config.machine.keeps else True
+    machine = config.machine.model_copy(update={"skip_exist": None, "recompute": recompute})
+    new, text, source = config.model_copy(update={"machine": machine}), config._text, config._source
+    if text is not None and source is not None:
+        said = mapping_of(text, source)
+        told = dict(said.get("machine") or {})
+        if "skip_exist" in told:
+            again = {"recompute": True} if told.pop("skip_exist") is False else {}
+            text = SKIP_EXIST.sub(r"\1recompute: true\n" if again else "", text)
+            new._text = text if _says(text) == {**said, "machine": {**told, **again} or None} else None
+    return new
 
 
 def _dump(values: dict[str, Any]) -> str:

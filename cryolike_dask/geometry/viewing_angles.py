@@ -125,7 +125,8 @@ def healpix_grid(order: int) -> ViewingAngles:
     """
     order = number("order", order, whole=True, at_least=0)
     if order > 8:
-        raise InputError(f"order={order} gives {12 * 4**order} viewing directions", remedy="Give 0 to 8.")
+        what = f"order={order} (--healpix-order) gives {12 * 4**order} viewing directions"
+        raise InputError(what, remedy="Give 0 to 8.")
     n = 2**order
     cosines, azimuths = [], []
     for ring in range(1, 4 * n):

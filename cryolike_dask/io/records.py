@@ -19,6 +19,8 @@ from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import STORE_SUFFIX, as_stored
 
 FORMAT = 1
+NOTHING_THERE = "there are no results"
+KEPT = "%d of %d %s and kept; skip_exist=False computes them again"
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -95,7 +97,7 @@ def why_not_done(job: Job) -> str | None:
     outputs = {name: as_stored(path) for name, path in job.outputs.items()}
     missing = [path.name for path in outputs.values() if not (path.is_file() or path.is_dir())]
     if missing:
-        return f"{missing[0]} is missing" if len(missing) < len(outputs) else "there are no results"
+        return f"{missing[0]} is missing" if len(missing) < len(outputs) else NOTHING_THERE
     record = read_record(job.record)
     if record is None:
         return f"there is no readable completion record {job.record.name}"
@@ -110,7 +112,7 @@ def why_not_done(job: Job) -> str | None:
 
 
 def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done: str) -> list[Key]:
-    """Which jobs are to be done: with `skip_exist` those that are not done yet, and the log says why.
+    """Which jobs are to be done: with `skip_exist` those that are not done yet; of what is there the log says why.
 
     `becomes` is what happens to a job ("computed"), `done` what the others are ("stacks are done"), for the log.
     """
@@ -119,8 +121,10 @@ def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done
     reasons = {key: why_not_done(job) for key, job in jobs.items()}
     to_do = [key for key, reason in reasons.items() if reason is not None]
     for key in to_do:
-        logger.info("%s is %s: %s", jobs[key].name, becomes, reasons[key])
-    logger.info("%d of %d %s already", len(jobs) - len(to_do), len(jobs), done)
+        if reasons[key] != NOTHING_THERE:
+            logger.info("%s is %s: %s", jobs[key].name, becomes, reasons[key])
+    if n_done := len(jobs) - len(to_do):
+        logger.info(KEPT, n_done, len(jobs), done)
     return to_do
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from cryolike_dask.analysis.star_export import export_star, export_star_subsets
 from cryolike_dask.errors import InputError, InputFileError, OutputError
+from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.star import read_star
 from cryolike_dask.particles.opening import read_particles
 from tests.analysis.made_results import NAMES, OPTICS, expected, made, particle_columns, text_of, write_text
@@ -302,3 +303,50 @@ def test_structures_may_be_made_from_different_things(star, tmp_path, rng):
         export_star(results, tmp_path / "out.star", structure=NAMES[1])
     export_star(results, tmp_path / "out.star", structure="open")
     export_star(results, tmp_path / "map.star", structure=NAMES[1], template_source="map")
+
+
+@pytest.fixture
+def project(tmp_path, rng):
+    """Results of particles of a project, whose names start in it, and of a folder in which they start beside."""
+    pixels = np.zeros((6, 4, 4), np.float32)
+    made_of = {}
+    for folder, name in (("project", "Extract/a.mrcs"), ("beside", "a.mrcs")):
+        write_mrc_stack(tmp_path / folder / name, pixels, 1.5)
+        star = write_text(tmp_path / folder / "Extract/job/particles.star", particle_columns(6, name))
+        if folder == "beside":
+            star = star.rename(tmp_path / folder / "particles.star")
+        made_of[folder] = made(rng, [star])
+        made_of[folder].image_file[:] = str(tmp_path / folder / name)
+        made_of[folder].image_index[:] = np.arange(6)
+    return made_of
+
+
+@pytest.mark.parametrize(
+    ("of", "written", "name"),
+    [
+        ("project", "project/Class/subsets", "Extract/a.mrcs"),
+        ("project", "elsewhere", "{}/project/Extract/a.mrcs"),
+        ("beside", "beside/subsets", "a.mrcs"),
+        ("beside", "project/subsets", "{}/beside/a.mrcs"),
+        ("project", "other/of the same names", "{}/project/Extract/a.mrcs"),
+    ],
+)
+def test_images_are_found_from_where_a_file_is_written(project, tmp_path, monkeypatch, caplog, of, written, name):
+    """By their names from the project folder, if the file is in there."""
+    write_mrc_stack(tmp_path / "other/Extract/a.mrcs", np.ones((9, 4, 4), np.float32), 1.5)
+    with caplog.at_level("INFO", "cryolike_dask"):
+        subsets = export_star_subsets(project[of], tmp_path / written)
+        found = export_star(project[of], tmp_path / written / "all.star")
+    assert ("1 image file(s) are named with their whole path" in caplog.text) is name.startswith("{}")
+    monkeypatch.chdir(tmp_path / "other")
+    image = str(project[of].image_file.values[0])
+    for one in (found, *subsets.values()):
+        assert {text.split("@")[1] for text in text_of(one.path)["rlnImageName"]} == {name.format(tmp_path)}
+        assert read_particles(one.path).image_files == (image,)
+    assert sum(one.n_written for one in subsets.values()) == 6
+
+
+def test_names_of_images_that_are_gone_stay(project, tmp_path):
+    (tmp_path / "project/Extract/a.mrcs").unlink()
+    export_star(project["project"], tmp_path / "out.star")
+    assert text_of(tmp_path / "out.star")["rlnImageName"] == particle_columns(6)["rlnImageName"]

@@ -613,7 +613,7 @@ def test_killed_half_way_and_gone_on(two, places, tmp_path, caplog):
     made = (output / "templates_fourier_a.pt").stat().st_mtime_ns
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         files = make(two[0].parent, output, skip_exist=True)
-    assert [m.split(" is made")[0] for m in caplog.messages if "is made" in m] == ["templates-b", "templates-c"]
+    assert [m.split(" is made")[0] for m in caplog.messages if "is made" in m] == ["templates-b"]
     assert (output / "templates_fourier_a.pt").stat().st_mtime_ns == made
     for file, fresh in zip(files, make(two[0].parent, tmp_path / "fresh"), strict=True):
         np.testing.assert_array_equal(load(file), load(fresh))
