@@ -222,15 +222,25 @@ def open_images(
         )
     numbers = available if i_stack is None else [i_stack]
     opened = [open_image_stack(*file_config.image_stack(k), parameters) for k in numbers]
-    return _joined(opened, numbers, parameters, n_images_per_batch)
+    images = _joined(opened, numbers, parameters, n_images_per_batch)
+    _warn_of_optics(file_config, [images])
+    return images
 
 
 def open_image_stacks(file_config: LikelihoodFiles, parameters: ImageParameters) -> dict[int, ImageStack]:
     """Open each of the configured stacks by itself; the folder is looked at once."""
-    return {
+    images = {
         k: _joined([open_image_stack(*file_config.image_stack(k), parameters)], [k], parameters)
         for k in file_config.stack_numbers()
     }
+    _warn_of_optics(file_config, list(images.values()))
+    return images
+
+
+def _warn_of_optics(file_config: LikelihoodFiles, images: Sequence[ImageStack]) -> None:
+    """Say once what is odd about the optics of all of them."""
+    for remark in remarks_on(np.concatenate([stack.optics for stack in images]), WORDING):
+        logger.warning("%s: %s", file_config.folder_particles, remark)
 
 
 def _joined(
@@ -248,13 +258,10 @@ def _joined(
             remedy="Open them one by one, or convert them alike.",
         )
     sizes = [s.tensor.shape[0] for s in stacks]
-    optics = np.concatenate([s.optics for s in stacks])
-    for remark in remarks_on(optics, WORDING):
-        logger.warning("%s: %s", file_config.folder_particles, remark)
     return ImageStack(
         source=Files(tuple(s.tensor for s in stacks)),
         grid=parameters.grid,
-        optics=optics,
+        optics=np.concatenate([s.optics for s in stacks]),
         frame=frames.pop(),
         stack=np.repeat(numbers, sizes),
         image_in_stack=np.concatenate([np.arange(n) for n in sizes]),
