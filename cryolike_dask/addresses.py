@@ -13,8 +13,12 @@ from urllib.parse import SplitResult, urlsplit
 from distributed import Security
 
 from cryolike_dask.errors import ClusterError, InputError, InputFileError
+from cryolike_dask.io.inputs import reading
 
 logger = logging.getLogger("cryolike_dask")
+
+LONGEST_FILE = 2**24
+"""Bytes of a scheduler file, which lists workers too."""
 
 LONGEST_GREETING = 2**20
 """Bytes. A scheduler speaks first, and starts with the length of what it says; other services start otherwise."""
@@ -45,17 +49,16 @@ def address_in(file: Path) -> str:
     ------
     InputFileError
     """
+    if not file.name:
+        raise InputFileError(f"{str(file)!r} is not a scheduler file", remedy="Give a file, or tcp://host:port.")
+    start = "Start `dask scheduler --scheduler-file` with it first, or give tcp://host:port or tls://host:port."
+    with reading(file, start) as opened:
+        content = opened.read(LONGEST_FILE)
     try:
-        return str(json.loads(file.read_text())["address"])
-    except FileNotFoundError as error:
+        return str(json.loads(content)["address"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputFileError(
-            "there is no such file",
-            source=file,
-            remedy="Start `dask scheduler --scheduler-file` with it first, or give tcp://host:port or tls://host:port.",
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputFileError(
-            f"is not a scheduler file ({type(error).__name__}: {error})",
+            f"is not a scheduler file ({type(error).__name__}: {str(error)[:200]})",
             source=file,
             remedy="Give the file that `dask scheduler --scheduler-file` wrote.",
         ) from error
@@ -89,7 +92,7 @@ def check_scheduler(address: str, said: str, security: Security | None, timeout:
         raise _tls_error(said, error) from error
     except OSError as error:
         raise ClusterError(
-            f"{said} cannot be reached ({error})",
+            f"{said} cannot be reached ({error.strerror or error})",
             remedy="Check that `dask scheduler` runs there and no firewall is between; a scheduler file may be old.",
         ) from error
     if greeting and int.from_bytes(greeting, "little") < LONGEST_GREETING:
@@ -138,7 +141,7 @@ def _load(security: Security) -> ssl.SSLContext | None:
         names = [security.tls_ca_file, security.tls_client_cert, security.tls_client_key]
         shown = ", ".join(str(name) for name in names if name and "\n" not in str(name))
         raise InputFileError(
-            f"these certificates cannot be used ({error})",
+            f"these certificates cannot be used ({getattr(error, 'strerror', None) or error})",
             source=shown or None,
             remedy="They must be PEM files, and the key must be that of the certificate.",
         ) from error

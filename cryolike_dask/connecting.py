@@ -12,6 +12,7 @@ from distributed.deploy import Cluster
 
 from cryolike_dask.addresses import address_in, check_scheduler, warn_if_open_to_others
 from cryolike_dask.errors import ClusterError, InputError, missing_files, number
+from cryolike_dask.io.inputs import regular_file
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -110,8 +111,11 @@ def _security(security: Security | None, files: dict[str, Any]) -> Security | No
         raise InputError(f"security and {', '.join(given)} exclude each other")
     if len(given) < len(files):
         raise InputError(f"{', '.join(given)} alone", remedy="TLS needs tls_ca_file, tls_cert and tls_key.")
-    if missing := [path for path in files.values() if not Path(path).is_file()]:
-        raise missing_files(missing, "Give the certificates that the scheduler was started with.")
+    remedy = "Give the certificates that the scheduler was started with."
+    if missing := [path for path in files.values() if not os.path.exists(path)]:
+        raise missing_files(missing, remedy)
+    for path in files.values():
+        regular_file(path, remedy)
     ca, cert, key = (str(path) for path in files.values())
     return Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
 

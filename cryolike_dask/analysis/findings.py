@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.inputs import reading
 
 MANY_ON_THE_EDGE = 0.05
 """A larger fraction of winners on the edge of the search is worth a warning."""
@@ -267,7 +269,7 @@ def read_blocks(path: str | Path) -> Blocks:
     """
     seconds, devices, times, n_unreadable = [], [], [], 0
     try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        with reading(path) as opened, io.TextIOWrapper(opened, "utf-8", "replace", newline="") as file:
             rows = csv.DictReader(file)
             missing = {"seconds", "device", "time"} - set(rows.fieldnames or ())
             if missing:
@@ -284,8 +286,6 @@ def read_blocks(path: str | Path) -> Blocks:
                 seconds.append(value)
                 devices.append(row["device"])
                 times.append(f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S}")
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror or error}", source=path) from error
     except csv.Error as error:
         raise InputFileError(f"is no table of blocks: {error}", source=path) from error
     return Blocks(

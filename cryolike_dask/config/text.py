@@ -8,23 +8,41 @@ from typing import Any
 import yaml
 
 from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.inputs import reading
 
 MOST_BYTES = 2**20
 """Thousands of structure files can be listed in it."""
+LONGEST_VALUE = 10_000
+"""Characters. Names of files have 4096 at most; longer numbers take time with the square of it."""
+MOST_VALUES = 50_000
 INIT = "`cryolike-dask config init` writes an example."
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Reads plain data; refuses keys that are there twice, and references to lists and mappings, which can explode."""
 
+    n_values = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Take a reference if it is one to a single value."""
+        """Take a reference if it is one to a single value, and not too many values."""
+        self.n_values += 1
+        if self.n_values > MOST_VALUES:
+            what = f"there are more than {MOST_VALUES} values"
+            raise yaml.composer.ComposerError(None, None, what, self.peek_event().start_mark)
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             if not isinstance(self.anchors.get(event.anchor), yaml.ScalarNode):
                 what = f"*{event.anchor} does not refer to a single value"
                 raise yaml.composer.ComposerError(None, None, what, event.start_mark)
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Take a value of a sensible length."""
+        value = super().construct_scalar(node)
+        if len(value) > LONGEST_VALUE:
+            what = f"a value of {len(value)} characters is too long"
+            raise yaml.constructor.ConstructorError(None, None, what, node.start_mark)
+        return value
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Take keys once."""
@@ -46,20 +64,15 @@ def read_text(source: Path) -> str:
     InputFileError
         If it is not there, cannot be read, or is no UTF-8.
     """
+    with reading(source, f"Give a YAML file; {INIT}") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputFileError(f"has more than {MOST_BYTES} bytes: it is no configuration", source=source)
     try:
-        if not source.is_file():
-            what = "is a folder" if source.is_dir() else "there is no such file"
-            raise InputFileError(what, source=source, remedy=f"Give a YAML file; {INIT}")
-        with open(source, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise InputFileError(f"has more than {MOST_BYTES} bytes: it is no configuration", source=source)
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InputFileError(f"line {line} is not UTF-8 text", source=source, remedy="Save it as UTF-8.") from error
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror or error}", source=source) from error
 
 
 def mapping_of(text: str, source: Path) -> dict[Any, Any]:

@@ -13,6 +13,9 @@ from cryolike_dask.errors import InputError, number
 
 FloatArray = NDArray[np.float64]
 
+MOST_PIXELS, MOST_SHELLS, MOST_POINTS = 2**15, 2**14, 2**28
+"""Along a side, of a grid, and of all its shells: detectors have a third of these pixels, and boxes a tenth."""
+
 
 @dataclass(frozen=True)
 class PolarGrid:
@@ -53,6 +56,22 @@ class PolarGrid:
             )
         for name in ("pixel_size_angstrom", "radius_max", "dist_radii"):
             number(name, getattr(self, name), above=0)
+        self._refuse_vast()
+
+    def _refuse_vast(self) -> None:
+        """Refuse what no computer could hold, before anything of it is made."""
+        if self.n_pixels > MOST_PIXELS:
+            raise InputError(f"n_pixels={self.n_pixels} is more than {MOST_PIXELS}, larger than any detector")
+        if self.radius_max / self.dist_radii >= MOST_SHELLS:
+            raise InputError(
+                f"radius_max={self.radius_max:g} by dist_radii={self.dist_radii:g} is {MOST_SHELLS} shells or more",
+                remedy="Both are in cycles per half box: n_pixels / 4 and 0.25 are usual.",
+            )
+        if self.n_shells * self.n_inplanes > MOST_POINTS:
+            raise InputError(
+                f"{self.n_shells} shells of n_inplanes={self.n_inplanes} angles are more points than memory holds",
+                remedy="n_inplanes is usually twice n_pixels.",
+            )
 
     @property
     def box_size_angstrom(self) -> float:

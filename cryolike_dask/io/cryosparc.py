@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.inputs import regular_file
+from cryolike_dask.io.headers import read_header
+from cryolike_dask.io.inputs import reading
 
 NUMPY, COMPRESSED, PICKLE = b"\x93NUMPY", b"\x94CSDAT", b"\x80"
-LONGEST_HEADER = 2**22
-"""Bytes. numpy's own limit, 10000, is passed by tables with a few hundred columns."""
+LONGEST_HEADER = 2**18
+"""Bytes. numpy's own limit, 10000, is passed by tables with a few hundred columns; this is one of thousands."""
+LONGEST_ROW, LONGEST_TEXT = 2**20, 10_000
+"""Bytes of a particle, and characters of a text: names of files have 4096 at most."""
 
 REMEDY = "Export the particles again."
 
@@ -33,14 +35,13 @@ def read_cs(path: str | Path) -> NDArray[np.void]:
         If the file is missing, damaged, cut short, pickled or compressed, or is no table.
     """
     path = Path(path)
-    with _opened(path) as file:
-        shape, dtype = _header(file, path)
-        n_bytes = shape[0] * dtype.itemsize
-        data = file.read(n_bytes) if n_bytes <= path.stat().st_size else b""
-        if len(data) != n_bytes:
-            held = path.stat().st_size - file.tell() + len(data)
-            raise InputFileError(f"is cut short: {held} of {n_bytes} bytes", source=path, remedy=REMEDY)
-    return np.frombuffer(data, dtype).copy()
+    with reading(path) as file:
+        n_rows, dtype = _header(file, path)
+        start, size = file.tell(), path.stat().st_size
+        if n_rows * dtype.itemsize > size - start:
+            what = f"is cut short: {size - start} of {n_rows * dtype.itemsize} bytes"
+            raise InputFileError(what, source=path, remedy=REMEDY)
+        return np.fromfile(file, dtype, n_rows)
 
 
 def read_cs_columns(path: str | Path) -> tuple[str, ...]:
@@ -51,9 +52,8 @@ def read_cs_columns(path: str | Path) -> tuple[str, ...]:
     InputFileError
         Those of `read_cs`.
     """
-    path = Path(path)
-    with _opened(path) as file:
-        return _header(file, path)[1].names or ()
+    with reading(path) as file:
+        return _header(file, Path(path))[1].names or ()
 
 
 def text(column: NDArray[Any]) -> NDArray[np.str_]:
@@ -74,15 +74,8 @@ def text(column: NDArray[Any]) -> NDArray[np.str_]:
         raise InputFileError(f"{error.object!r} is not text in UTF-8") from None
 
 
-def _opened(path: Path) -> IO[bytes]:
-    regular_file(path)
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
-
-
-def _header(file: IO[bytes], path: Path) -> tuple[tuple[int], np.dtype[np.void]]:
+def _header(file: IO[bytes], path: Path) -> tuple[int, np.dtype[np.void]]:
+    """Number and type of the particles."""
     start = file.read(len(NUMPY))
     if start == COMPRESSED:
         raise InputFileError(
@@ -96,16 +89,24 @@ def _header(file: IO[bytes], path: Path) -> tuple[tuple[int], np.dtype[np.void]]
         raise InputFileError(f"is no .cs file: it starts with {start!r}", source=path, remedy=REMEDY)
     file.seek(0)
     try:
-        version = np.lib.format.read_magic(file)
-        shape, _, dtype = _header_reader(version)(file, max_header_size=LONGEST_HEADER)
-    except Exception as error:  # numpy evaluates the header as a literal, which fails in many ways
+        shape, _, dtype, _ = read_header(file, LONGEST_HEADER)
+    except ValueError as error:
         raise InputFileError(f"has a damaged header ({error})", source=path, remedy=REMEDY) from error
     if dtype.hasobject:
         raise InputFileError("is a pickled object, which is not read", source=path, remedy=REMEDY)
-    if dtype.names is None or len(shape) != 1 or shape[0] < 0 or not dtype.itemsize:
-        raise InputFileError(f"is no table: shape {shape}, type {dtype}", source=path, remedy=REMEDY)
-    return shape, dtype
+    if not dtype.names or not dtype.itemsize or len(shape) != 1:
+        raise InputFileError(f"is no table: shape {shape}, type {str(dtype)[:200]}", source=path, remedy=REMEDY)
+    _refuse_wide(dtype, path)
+    return shape[0], dtype
 
 
-def _header_reader(version: tuple[int, int]) -> Callable[..., tuple[Any, bool, np.dtype[Any]]]:
-    return np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+def _refuse_wide(dtype: np.dtype[np.void], path: Path) -> None:
+    """Refuse particles, and text, of megabytes each."""
+    for name in dtype.names or ():
+        column = dtype[name].base
+        n_characters = column.itemsize // {"U": 4, "S": 1}.get(column.kind, 2**32)
+        if n_characters > LONGEST_TEXT:
+            what = f"has the column {name[:100]} of {n_characters} characters for each particle"
+            raise InputFileError(what, source=path, remedy=REMEDY)
+    if dtype.itemsize > LONGEST_ROW:
+        raise InputFileError(f"has {dtype.itemsize} bytes for each particle", source=path, remedy=REMEDY)

@@ -25,6 +25,7 @@ from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.layout import FILE_SUFFIX
 from cryolike_dask.io.records import Job, checksum, why_not_done, write_record
+from cryolike_dask.io.zarr_arrays import ZarrHeader, read_zarr_header
 
 ARRAY = labels.CROSS_CORRELATION
 
@@ -56,13 +57,15 @@ class Store:
             If the store is gone or damaged.
         """
         with _as_input(self.path):
-            values: NDArray[Any] = np.asarray(_array(self.path).oindex[np.asarray(rows)])
+            header = _header(self.path)
+            array = header.open(np.unique(np.asarray(rows) // header.chunk[0]))
+            values: NDArray[Any] = np.asarray(array.oindex[np.asarray(rows)])
             return values
 
     def lazy(self) -> da.Array:
         """All of it, chunked as it is stored; never what was read of an earlier store of this name."""
         with _as_input(self.path):
-            return da.from_zarr(_array(self.path), name=f"read-{Path(self.path).name}-{uuid4().hex}")
+            return da.from_zarr(_header(self.path).open(), name=f"read-{Path(self.path).name}-{uuid4().hex}")
 
 
 def open_store(path: str | Path) -> Store:
@@ -74,11 +77,10 @@ def open_store(path: str | Path) -> Store:
         If it is not there, or not a store of a full cross-correlation.
     """
     with _as_input(path):
-        array = _array(path)
-        found = Store(str(Path(path).absolute()), tuple(array.shape), str(array.dtype))
-    if len(found.shape) != 4:
-        raise InputFileError(f"has shape {found.shape}, but 4 dimensions are needed", source=path)
-    return found
+        header = _header(path)
+    if len(header.shape) != 4:
+        raise InputFileError(f"has shape {header.shape}, but 4 dimensions are needed", source=path)
+    return Store(str(Path(path).absolute()), header.shape, header.dtype.name)
 
 
 def begin_store(job: Job, full: xr.Dataset) -> Path:
@@ -104,7 +106,7 @@ def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> t
     import zarr
 
     with writing(begun):
-        array = zarr.open_array(begun / ARRAY, mode="r+")
+        array = zarr.open_array(begun / ARRAY, mode="r+", zarr_format=3)
         array.blocks[block] = values
         file = begun / ARRAY / array.metadata.encode_chunk_key(block)
         return str(file.relative_to(begun)), checksum(file)
@@ -131,10 +133,8 @@ def finish_store(written: Sequence[tuple[str, str]], begun: Path, job: Job, deta
     return job.shape[0]
 
 
-def _array(path: str | Path) -> Any:
-    import zarr
-
-    return zarr.open_array(Path(path) / ARRAY, mode="r")
+def _header(path: str | Path) -> ZarrHeader:
+    return read_zarr_header(Path(path) / ARRAY)
 
 
 @contextmanager
@@ -142,5 +142,6 @@ def _as_input(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"is not a readable store of a full cross-correlation: {error}"
+        reason = getattr(error, "strerror", None) or error
+        what = f"is not a readable store of a full cross-correlation: {reason}"
         raise InputFileError(what, source=path, remedy="Run the likelihood for this stack again.") from error

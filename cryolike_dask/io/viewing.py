@@ -8,6 +8,10 @@ import numpy as np
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.inputs import reading
+
+MOST_BYTES = 2**26
+"""A million directions, with a weight each."""
 
 
 def read_viewing_angles(path: str | Path) -> ViewingAngles:
@@ -28,14 +32,15 @@ def read_viewing_angles(path: str | Path) -> ViewingAngles:
     InputFileError
         If the file is missing or is not such a table.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputFileError("there is no such file", source=path)
+    with reading(path) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputFileError(f"has more than {MOST_BYTES} bytes: too many directions", source=path)
     try:
-        lines = [line for line in path.read_text().splitlines() if line.partition("#")[0].strip()]
+        lines = [line for line in content.decode("utf-8-sig").splitlines() if line.partition("#")[0].strip()]
         table = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, 0))
     except ValueError as error:
-        raise InputFileError(f"is not a table of numbers ({error})", source=path) from error
+        raise InputFileError(f"is not a table of numbers ({str(error)[:200]})", source=path) from error
     if table.shape[0] == 0 or table.shape[1] not in (2, 3):
         raise InputFileError(
             f"has {table.shape[0]} lines of {table.shape[1]} columns",

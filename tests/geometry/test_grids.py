@@ -16,6 +16,7 @@ from cryolike_dask.geometry.optics import (
     optics_table,
     transposed_defocus_angle,
 )
+from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_grid
 
@@ -228,3 +229,30 @@ def test_optics_that_cannot_be(changes, complaint):
 def test_missing_optics_are_named():
     with pytest.raises(InputError, match=r"missing \['defocus_v_angstrom', 'voltage_kilovolt'\]"):
         optics_table(3, **{k: v for k, v in COLUMNS.items() if k not in ("defocus_v_angstrom", "voltage_kilovolt")})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_pixels": 2 * 10**9}, "n_pixels=2000000000 is more than 32768"),
+        ({"n_inplanes": 10**9}, "shells of n_inplanes=1000000000 angles are more points"),
+        ({"radius_max": 1e299}, "is 16384 shells or more"),
+        ({"radius_max": 1e299, "dist_radii": 1e-299}, "is 16384 shells or more"),
+        ({"dist_radii": 1e-6}, "is 16384 shells or more"),
+        ({"viewing_distance": 1e-9}, "viewing_distance=1e-09 gives more than a million directions"),
+        ({"viewing_distance": 1e-300}, "gives more than a million directions"),
+    ],
+)
+def test_what_no_computer_could_hold_is_refused_before_it_is_made(change, message):
+    with pytest.raises(InputError, match=message):
+        ImageParameters(**{"n_pixels": 64, "pixel_size_angstrom": 2.0} | change)
+
+
+@pytest.mark.parametrize("numbers", [(10**5, 10**5), (10**9, 1), (1, 10**7)])
+def test_displacements_that_are_too_many(numbers):
+    with pytest.raises(InputError, match="displacements are more than 1000000"):
+        DisplacementSearch(4.0, *numbers).grid(1.0)
+
+
+def test_the_largest_boxes_that_there_are():
+    assert ImageParameters(8192, 0.5).grid.shape == (8193, 16384)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
+import struct
+import time
 
 import numpy as np
 import pytest
@@ -132,3 +136,51 @@ def test_missing_files_and_folders(tmp_path):
         read_cs(tmp_path / "absent.cs")
     with pytest.raises(InputFileError, match="is a folder"):
         read_cs(tmp_path)
+
+
+def header(descr, shape=(1,)):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def long_header(text):
+    return b"\x93NUMPY\x02\x00" + struct.pack("<L", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (long_header(b"(" * 2**14), "damaged header"),
+        (long_header(b"1," * 2**13), "damaged header"),
+        (long_header(b"-" * 2**14), "damaged header"),
+        (long_header(b"1+" * 2**14 + b"1"), "damaged header"),
+        (long_header(b"{" * 2**22), "damaged header .its header takes 4194304 bytes"),
+        (b"\x93NUMPY\x02\x00" + b"\xff" * 4, "its header takes 4294967295 bytes"),
+        (b"\x93NUMPY\x07\x00" + b"\xff" * 4, "damaged header"),
+        (header([("blob/path", "<U1000000")], (0,)), "column blob/path of 1000000 characters for each"),
+        (header([("uid", "<u8"), ("blob/path", "|S20000")]), "column blob/path of 20000 characters for each"),
+        (header([("blob/path", "<U20000", (2,))]), "column blob/path of 20000 characters for each"),
+        (header([("a", [("b", "<f4", (2**20,))])]), "has 4194304 bytes for each particle"),
+        (header([("a", "<f4")], (2**62,)), "cut short: 0 of 18446744073709551616 bytes"),
+        (header([("a", "<f4")], (-1,)), "its header says shape"),
+        (header([("a", "|V0")], (2**40,)), "is no table"),
+        (header([], (2**40,)), "is no table|damaged header"),
+    ],
+)
+def test_headers_made_to_do_harm(path, content, message):
+    started = time.process_time()
+    path.write_bytes(content)
+    for read in (read_cs, read_cs_columns):
+        if read is read_cs or "cut short" not in message:
+            with pytest.raises(InputFileError, match=message) as caught:
+                read(path)
+            assert len(str(caught.value)) < 600 + len(str(path))
+    assert time.process_time() - started < 3
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.cs")
+    for read in (read_cs, read_cs_columns):
+        with pytest.raises(InputFileError, match=r"pipe\.cs: is a pipe"):
+            read(tmp_path / "pipe.cs")

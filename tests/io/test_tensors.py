@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import types
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -220,6 +221,119 @@ def test_hostile_headers_do_not_reach_beyond_the_data(tmp_path):
     lines = done.stdout.splitlines()
     assert [line for line in lines if " refused " not in line] == []
     assert len(lines) == len(HOSTILE)
+
+
+def pickled(content: bytes, path: Path, **entries: bytes) -> Path:
+    """A tensor file with another pickle, or other entries beside it."""
+    torch.save(torch.zeros(2, 3, dtype=torch.float64), path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    root = next(name for name in records if name.endswith("data.pkl")).removesuffix("data.pkl")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (records | {f"{root}data.pkl": content} | {root + k: v for k, v in entries.items()}).items():
+            archive.writestr(name, data)
+    return path
+
+
+def array(shape: bytes, values: bytes, kind: bytes = b"f8") -> bytes:
+    """A pickled array of numpy's."""
+    made = b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85X\x01\x00\x00\x00b\x87R"
+    dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00" + kind + b"K\x00K\x01\x87R"
+    order = b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    return made + b"(K\x01" + shape + dtype + order + b"\x89" + values + b"tb."
+
+
+HEX, ENCODE = b"X\x03\x00\x00\x00hex\x86R", b"c_codecs\nencode\n"
+LATIN = b"X\x06\x00\x00\x00latin1\x86R"
+TEXT = ENCODE + b"X\x10\x00\x00\x00" + b"a" * 16 + LATIN
+BOMBS = {
+    "array without values": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x02J"
+    + struct.pack("<i", 2**27)
+    + b"\x86X\x02\x00\x00\x00f8\x87R.",
+    "hex of hex": b"\x80\x02" + ENCODE * 21 + TEXT + HEX * 21 + b".",
+    "values of hex of hex": array(b"K\x02K\x01\x86", ENCODE * 3 + TEXT + HEX * 3),
+    "claims more": array(b"K\x02" + b"J" + struct.pack("<i", 2**27) + b"\x86", TEXT),
+    "negative shape": array(b"K\x02J" + struct.pack("<i", -1) + b"\x86", TEXT),
+    "objects": array(b"K\x02K\x01\x86", TEXT, b"O8"),
+    "wide values": array(b"K\x02K\x01\x86", TEXT, b"V8"),
+    "many operations": b"\x80\x02" + b"}" * 100_000 + b".",
+    "nested": b"\x80\x02)" + b"\x85" * 9000 + b".",
+    "itself": b"\x80\x02]q\x00h\x00a.",
+    "no end": b"\x80\x02N",
+    "nothing": b"",
+    "pops too much": b"\x80\x02\x87.",
+    "mark": b"\x80\x02t.",
+    "other operation": b"\x80\x02Nb.",
+    "extension": b"\x80\x02\x82\x01.",
+    "instance": b"\x80\x02(cos\nsystem\no.",
+    "call": b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R.",
+    "long text": b"\x80\x02X\xff\xff\xff\x7fa.",
+    "long pickle": b"\x80\x02" + b"N0" * 2**21 + b".",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_pickle_made_to_do_harm_takes_nothing(path, name):
+    pickled(BOMBS[name], path)
+    tracemalloc.start()
+    try:
+        for read in (*READERS, load_vector):
+            with pytest.raises(InputFileError, match=r"tensor\.pt: .*\w") as caught:
+                read(path)
+            assert len(str(caught.value)) < 500 + len(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 3 * 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_array_that_the_bombs_change_is_read(path):
+    values = np.frombuffer(b"a" * 16)
+    np.testing.assert_array_equal(load_displacements(pickled(array(b"K\x02K\x01\x86", TEXT), path)), values[:, None])
+
+
+@pytest.mark.parametrize("read", [*READERS, load_vector])
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_values_are_refused_before_they_are_expanded(path, read, method):
+    torch.save(torch.zeros(2, 2**20), path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            archive.writestr(name, data, method if name.endswith("data/0") else None)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputFileError, match="data/0 is compressed, which values of tensors never are"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_files_that_are_not_one_tensor_file(path):
+    whole = pickled(b"\x80\x02N.", path).read_bytes()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other/data.pkl", b"")
+    with pytest.raises(InputFileError, match=r"it has 2 entries data\.pkl"):
+        open_tensor(path)
+    start = whole.rfind(b"PK\x01\x02")
+    path.write_bytes(whole[:start] + whole[start:].replace(b"PK\x05\x06", b"PK\x05\x07"))
+    with pytest.raises(InputFileError, match="not a zip file"):
+        open_tensor(path)
+    np.savez(path.open("wb"), a=np.zeros(3))
+    with pytest.raises(InputFileError, match=r"it has 0 entries data\.pkl"):
+        open_tensor(path)
+
+
+def test_bytes_of_the_other_order_and_parameters(path):
+    torch.save(torch.nn.Parameter(torch.arange(4.0)), path)
+    np.testing.assert_array_equal(load_vector(path, 4), np.arange(4))
+    with zipfile.ZipFile(path) as archive:
+        pickle = next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    values = np.arange(4, dtype=">f4")
+    pickled(pickle, path, **{"byteorder": b"big", "data/0": values.tobytes()})
+    for found in (load_vector(path, 4), open_tensor(path).take(), open_tensor(path).take(np.arange(4))):
+        np.testing.assert_array_equal(found, values)
+        assert found.dtype == np.dtype("f4")
 
 
 def test_rewriting_alone_leaves_a_readable_file(path):
