@@ -23,6 +23,7 @@ from cryolike_dask.io.archives import read_list
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, as_stored, image_stack_numbers, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
+from cryolike_dask.io.stacks import warn_of_optics
 from cryolike_dask.likelihoods.frames import realised_table
 from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.pairs import (
@@ -133,6 +134,8 @@ def open_run(
     if n_stacks is not None:
         files = replace(files, n_stacks=n_stacks)
     images = _images(files, parameters, given_images)
+    if given_images is None:
+        warn_of_optics(files.folder_particles, [stack.optics for stack in images.values()])
     templates = {i: _displaced(displacer, t) for i, t in _templates(files, parameters, given_templates).items()}
     for stack in templates.values():
         if stack.grid != parameters.grid:

@@ -6,7 +6,6 @@ carry the descriptor and read the rows that they need; `.data` gives the same as
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,16 +17,14 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.geometry.optics import OPTICS, remarks_on
+from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.layout import LikelihoodFiles, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
-from cryolike_dask.io.stacks import WORDING, open_image_stack, open_template_stack
-
-logger = logging.getLogger("cryolike_dask")
+from cryolike_dask.io.stacks import open_image_stack, open_template_stack, warn_of_optics
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,13 +227,12 @@ def open_images(
             remedy="Open them one by one, or convert them alike.",
         )
     sizes = [s.tensor.shape[0] for s in stacks]
-    optics = np.concatenate([s.optics for s in stacks])
-    for remark in remarks_on(optics, WORDING):
-        logger.warning("%s: %s", file_config.folder_particles, remark)
+    if i_stack is None:
+        warn_of_optics(file_config.folder_particles, [s.optics for s in stacks])
     return ImageStack(
         source=Files(tuple(s.tensor for s in stacks)),
         grid=parameters.grid,
-        optics=optics,
+        optics=np.concatenate([s.optics for s in stacks]),
         frame=frames.pop(),
         stack=np.repeat(numbers, sizes),
         image_in_stack=np.concatenate([np.arange(n) for n in sizes]),

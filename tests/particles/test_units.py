@@ -318,3 +318,21 @@ def test_golden_metadata_pass_without_a_warning(golden, said):
     for path in paths:
         read_optics(path)
     assert [record for record in said.records if record.levelno > logging.INFO] == []
+
+
+def test_the_optics_of_many_stacks_are_one_warning(tmp_path, rng, said):
+    """However many files they are in, and whether they are opened together or one by one, as a run does."""
+    files = npz(tmp_path / "stacks", rng, defocus_u_angstrom=0, defocus_v_angstrom=0)
+    tensor = files.image_stack(0)[0]
+    for k in (1, 2):
+        for suffix in (".pt", ".npz"):
+            other = files.image_stack(k)[0].with_suffix(suffix)
+            other.write_bytes(tensor.with_suffix(suffix).read_bytes())
+    files = cld.configure_likelihood_files(None, tmp_path / "stacks", tmp_path / "out")
+    cld.open_images(files, PARAMETERS)
+    atoms = cld.Atoms(np.eye(3) * 8, np.ones(3), np.full(3, 4.0))
+    templates = cld.open_structure(atoms, cld.ImageParameters(N, 3.0, viewing_distance=1.0))
+    cld.plan_likelihood(files, PARAMETERS, cld.configure_displacement(2.0, 3, 3), templates=templates, measure=False)
+    lines = [m for m in said.messages if "not to have been estimated" in m]
+    wanted = "defocusU and defocusV are 0 for all 12 images: their contrast transfer seems not to have been estimated"
+    assert lines == [f"{tmp_path}/stacks: {wanted}"] * 2
