@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.geometry.optics import OPTICS, remarks_on
+from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.layout import LikelihoodFiles, need_files
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
-from cryolike_dask.io.stacks import WORDING, ImageStackFile, open_image_stack, open_template_stack
+from cryolike_dask.io.stacks import ImageStackFile, open_image_stack, open_template_stack, warn_of_optics
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -223,7 +223,7 @@ def open_images(
     numbers = available if i_stack is None else [i_stack]
     opened = [open_image_stack(*file_config.image_stack(k), parameters) for k in numbers]
     images = _joined(opened, numbers, parameters, n_images_per_batch)
-    _warn_of_optics(file_config, [images])
+    warn_of_optics(file_config.folder_particles, [images.optics])
     return images
 
 
@@ -233,14 +233,8 @@ def open_image_stacks(file_config: LikelihoodFiles, parameters: ImageParameters)
         k: _joined([open_image_stack(*file_config.image_stack(k), parameters)], [k], parameters)
         for k in file_config.stack_numbers()
     }
-    _warn_of_optics(file_config, list(images.values()))
+    warn_of_optics(file_config.folder_particles, [stack.optics for stack in images.values()])
     return images
-
-
-def _warn_of_optics(file_config: LikelihoodFiles, images: Sequence[ImageStack]) -> None:
-    """Say once what is odd about the optics of all of them."""
-    for remark in remarks_on(np.concatenate([stack.optics for stack in images]), WORDING):
-        logger.warning("%s: %s", file_config.folder_particles, remark)
 
 
 def _joined(

@@ -27,8 +27,11 @@ OPTICS = np.dtype(
 )
 """One row per image. The defocus angle runs from the x axis of the image to the axis of defocus u."""
 
+BOTH_DEFOCI = ("defocus_u_angstrom", "defocus_v_angstrom")
 SMALL_DEFOCUS_ANGSTROM = 100.0
 """No microscope is set as finely as this: a set whose defoci are all smaller has them in another unit."""
+MOST_ASTIGMATISM = 0.9
+"""Of the larger defocus: beyond it one of both is in another unit, was not estimated, or has another sign."""
 NEAR_FOCUS_ANGSTROM = 1e3
 """Below it no phase contrast is seen without a phase plate."""
 
@@ -80,31 +83,41 @@ def refuse_other_units(table: NDArray[np.void], wording: Wording = AS_GIVEN) -> 
     """Refuse a set of images whose defoci are all too small to be angstrom."""
     defocus = _defocus(table)[~_in_focus_on_purpose(table)]
     if defocus.any() and defocus.max() < SMALL_DEFOCUS_ANGSTROM:
-        name = max(("defocus_u_angstrom", "defocus_v_angstrom"), key=lambda name: np.abs(table[name]).max())
+        name = max(BOTH_DEFOCI, key=lambda name: np.abs(table[name]).max())
         refuse(name, table[name], table[name] != 0, wording)
 
 
 def remarks_on(table: NDArray[np.void], wording: Wording = AS_GIVEN) -> list[str]:
     """Say what is odd about the optics of a set of images, each kind once, with how many are so."""
     odd = [line for name in OPTICS.names or () for line in unusual(name, table[name], wording)]
-    return [*odd, *_odd_defocus(table, wording), *_odd_throughout(table, wording)]
+    kinds = (_small_defocus, _no_defocus, _defoci_apart, _odd_throughout)
+    return odd + [line for kind in kinds for line in kind(table, wording)]
 
 
-def _odd_defocus(table: NDArray[np.void], wording: Wording) -> list[str]:
+def _small_defocus(table: NDArray[np.void], wording: Wording) -> list[str]:
     defocus, on_purpose = _defocus(table), _in_focus_on_purpose(table)
     throughout = defocus.max(initial=0) < (SMALL_DEFOCUS_ANGSTROM if on_purpose.any() else NEAR_FOCUS_ANGSTROM)
     small = (defocus > 0) & (throughout | (defocus < SMALL_DEFOCUS_ANGSTROM) & ~on_purpose)
-    said = remark("defocus_u_angstrom", table["defocus_u_angstrom"], small, wording)
-    unknown = (defocus == 0) & ~on_purpose
-    if unknown.any():
-        which = "all" if unknown.all() else f"{wording.where(np.flatnonzero(unknown))}, {unknown.sum()} of"
-        said.append(
-            f"{wording.label('defocus_u_angstrom')} and {wording.label('defocus_v_angstrom')} are 0 for {which} "
-            f"{len(table)} images: their contrast transfer seems not to have been estimated"
-        )
-    if len(table) and (table["defocus_u_angstrom"] + table["defocus_v_angstrom"] < 0).all():
-        said.append(f"defocus is negative for all {len(table)} images (overfocus): here underfocus counts as positive")
-    return said
+    return remark("defocus_u_angstrom", table["defocus_u_angstrom"], small, wording)
+
+
+def _no_defocus(table: NDArray[np.void], wording: Wording) -> list[str]:
+    unknown = np.flatnonzero((_defocus(table) == 0) & ~_in_focus_on_purpose(table))
+    if not len(unknown):
+        return []
+    which = "all" if len(unknown) == len(table) else f"{wording.where(unknown)}, {len(unknown)} of"
+    both = " and ".join(wording.label(name) for name in BOTH_DEFOCI)
+    return [f"{both} are 0 for {which} {len(table)} images: their contrast transfer seems not to have been estimated"]
+
+
+def _defoci_apart(table: NDArray[np.void], wording: Wording) -> list[str]:
+    defocus, (u, v) = _defocus(table), (table[name] for name in BOTH_DEFOCI)
+    apart = np.flatnonzero((defocus >= NEAR_FOCUS_ANGSTROM) & (np.abs(u - v) > MOST_ASTIGMATISM * defocus))
+    if not len(apart):
+        return []
+    both = " and ".join(wording.label(name) for name in BOTH_DEFOCI)
+    values = f"{u[apart[0]]:g} and {v[apart[0]]:g} angstrom"
+    return [f"{both} are far apart ({values}) for {wording.where(apart)}, {len(apart)} of {len(table)}"]
 
 
 def _odd_throughout(table: NDArray[np.void], wording: Wording) -> list[str]:
@@ -115,12 +128,14 @@ def _odd_throughout(table: NDArray[np.void], wording: Wording) -> list[str]:
     if wording.in_degrees and shift.any() and shift.max() <= math.radians(math.pi):
         label, most = wording.label("phase_shift_radian"), math.degrees(shift.max())
         said.append(f"{label} is at most {most:g} degrees for all {len(table)} images: it looks like radian")
+    if len(table) and (table["defocus_u_angstrom"] + table["defocus_v_angstrom"] < 0).all():
+        said.append(f"defocus is negative for all {len(table)} images (overfocus): here underfocus counts as positive")
     return said
 
 
 def _defocus(table: NDArray[np.void]) -> NDArray[np.float64]:
     """The larger magnitude of both defoci, (image,)."""
-    larger: NDArray[np.float64] = np.maximum(np.abs(table["defocus_u_angstrom"]), np.abs(table["defocus_v_angstrom"]))
+    larger: NDArray[np.float64] = np.maximum(*(np.abs(table[name]) for name in BOTH_DEFOCI))
     return larger
 
 

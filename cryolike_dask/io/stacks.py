@@ -7,7 +7,8 @@ conventions; templates without one are CryoLike's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -17,13 +18,15 @@ from numpy.typing import NDArray
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, number
-from cryolike_dask.geometry.optics import filled_optics
+from cryolike_dask.geometry.optics import filled_optics, remarks_on
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.plausible import Wording
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io import parameters as io_parameters
 from cryolike_dask.io.archives import read_archive, write_archive
 from cryolike_dask.io.tensors import TensorFile, open_tensor, save_tensor
+
+logger = logging.getLogger("cryolike_dask")
 
 COMPLEX = ("complex64", "complex128")
 STACK_OPTIONAL = (
@@ -92,6 +95,12 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
     if frame not in ("xy", "transposed"):
         raise InputFileError(f'frame={frame!r} is not known; "xy" is', source=metadata_path)
     return ImageStackFile(tensor, metadata_path, optics, frame)
+
+
+def warn_of_optics(folder: Path | None, optics: Sequence[NDArray[np.void]]) -> None:
+    """Say once what is odd about the optics of all image stacks that are taken of a folder."""
+    for remark in remarks_on(np.concatenate(optics), WORDING):
+        logger.warning("%s: %s", folder, remark)
 
 
 def write_image_stack(

@@ -34,13 +34,16 @@ LABELS = {
     "amplitude_contrast": "ctf/amp_contrast",
     "b_factor_angstrom2": "ctf/bfactor",
     "scale": "ctf/scale",
+}
+OTHERS = {
     "pixel_size_angstrom": "blob/psize_A",
     "origin_angstrom": "alignments3D/shift",
     "rotation_radian": "alignments3D/pose",
 }
-WORDING = Wording(LABELS, in_rows=True)
+WORDING = Wording({**LABELS, **OTHERS}, in_rows=True)
 CTF = ("ctf/accel_kv", "ctf/cs_mm", "ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
 BLOB = ("blob/path", "blob/idx")
+MICROGRAPH = "location/micrograph_path"
 NOT_APPLIED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag")
 """Zero where there is nothing to apply."""
 
@@ -78,7 +81,7 @@ def read_cryosparc(
     path = Path(path)
     if not path.is_dir():
         columns = _completed(path, passthrough, (*BLOB, *CTF))
-        names = [name.removeprefix(">") for name in _text(path, columns["blob/path"]).tolist()]
+        names = [name.removeprefix(">") for name in _text(path, columns, "blob/path").tolist()]
         position = np.asarray(_whole(path, columns, "blob/idx"))
         return _table(path, columns, locate_images(names, position, path, folder))
     named = [file for file in _cs_files(path) if "passthrough" not in file.name and _has(file, BLOB)]
@@ -222,13 +225,11 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
     if n == 0:
         raise InputFileError("has no particles", source=path)
     warn_of_ignored(path, [name for name in NOT_APPLIED if name in columns and columns[name].any()])
-    pixel_size = _positive(_numbers(path, columns, "blob/psize_A"))
+    pixel_size = _pixel_size(path, columns, "blob/psize_A")
     shape, split = _positive(_whole(path, columns, "blob/shape", 2)), _whole(path, columns, "alignments3D/split")
     pose, origin = _numbers(path, columns, "alignments3D/pose", 3), _origin(path, columns, pixel_size)
-    turn = None if pose is None else np.linalg.norm(pose, axis=1)
-    said = {"pixel_size_angstrom": pixel_size, "origin_angstrom": origin, "rotation_radian": turn}
+    said = {"pixel_size_angstrom": pixel_size, "origin_angstrom": origin, "rotation_radian": pose}
     check_recorded(path, said, WORDING)
-    micrograph = columns.get("location/micrograph_path")
     return ParticleTable(
         optics=_optics(path, columns),
         image_files=places.files,
@@ -243,7 +244,7 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
         angles_radian=None if pose is None else relion_angles(pose),
         origin_angstrom=origin,
         random_subset=None if split is None else split + 1,
-        micrograph=None if micrograph is None else np.char.lstrip(_text(path, micrograph), ">"),
+        micrograph=np.char.lstrip(_text(path, columns, MICROGRAPH), ">") if MICROGRAPH in columns else None,
         optics_group=_whole(path, columns, "ctf/exp_group_id"),
     )
 
@@ -260,7 +261,7 @@ def _sign(path: Path, columns: Columns, n: int) -> FloatArray:
 
 def _origin(path: Path, columns: Columns, pixel_size: FloatArray | None) -> FloatArray | None:
     shift = _numbers(path, columns, "alignments3D/shift", 2)
-    own_pixel_size = _positive(_numbers(path, columns, "alignments3D/psize_A"))
+    own_pixel_size = _pixel_size(path, columns, "alignments3D/psize_A")
     unit = pixel_size if own_pixel_size is None else own_pixel_size
     if shift is None or unit is None:
         if shift is not None:
@@ -271,6 +272,14 @@ def _origin(path: Path, columns: Columns, pixel_size: FloatArray | None) -> Floa
     return origin
 
 
+def _pixel_size(path: Path, columns: Columns, name: str) -> FloatArray | None:
+    values = _numbers(path, columns, name)
+    if values is not None and (values < 0).any():
+        row = np.flatnonzero(values < 0)[0]
+        raise InputFileError(f"{name} is {values[row]:g} in row {row} (from 0), no pixel size", source=path)
+    return _positive(values)
+
+
 def _numbers(path: Path, columns: Columns, name: str, width: int | None = None) -> FloatArray | None:
     """A column of finite numbers, `width` of them in each row; None if it is not there."""
     if name not in columns:
@@ -279,7 +288,7 @@ def _numbers(path: Path, columns: Columns, name: str, width: int | None = None) 
     if column.dtype.kind not in "biuf":
         raise InputFileError(f"{name} holds {column.dtype}, not numbers", source=path)
     if column.shape[1:] != (() if width is None else (width,)):
-        raise InputFileError(f"{name} has {column.shape[1:]} values in each row, not {width or 1}", source=path)
+        raise InputFileError(f"{name} has the shape {column.shape}, not {width or 1} number(s) a row", source=path)
     values: FloatArray = column.astype(np.float64)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
@@ -305,11 +314,11 @@ def _positive(values: NDArray[Any] | None) -> NDArray[Any] | None:
     return values if values is not None and (values > 0).all() else None
 
 
-def _text(path: Path, column: NDArray[Any]) -> NDArray[np.str_]:
+def _text(path: Path, columns: Columns, name: str) -> NDArray[np.str_]:
     try:
-        return text(column)
+        return text(columns[name])
     except InputFileError as error:
-        raise InputFileError(str(error), source=path) from None
+        raise InputFileError(f"{name}: {error}", source=path) from None
 
 
 def _cs_files(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.conventions import ConventionsName, conventions_named
-from cryolike_dask.errors import InputError, InputFileError, number
+from cryolike_dask.errors import InputError, InputFileError, listed, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.mrc import MrcStack, open_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
@@ -190,7 +190,18 @@ def _say_what_is_odd(files: tuple[MrcStack, ...]) -> None:
 
 
 def _warn_of_offsets(table: ParticleTable, parameters: ImageParameters, recenter: bool) -> None:
-    if recenter or table.origin_angstrom is None:
+    if table.origin_angstrom is None:
+        return
+    outside = np.flatnonzero((np.abs(table.origin_angstrom) > parameters.grid.box_size_angstrom / 2).any(axis=1))
+    if len(outside):
+        logger.warning(
+            "%d of %d particles are recorded more than half of the box off its middle, row(s) %s (from 0) of %s",
+            len(outside),
+            len(table),
+            listed(table.metadata_row[outside]),
+            table.metadata_files[table.metadata_number[outside[0]]],
+        )
+    if recenter:
         return
     limit = COMMON_SEARCH_PIXELS * parameters.pixel_size_angstrom
     fraction = float((np.abs(table.origin_angstrom) > limit).any(axis=1).mean())

@@ -263,6 +263,31 @@ def test_images_that_were_given_beside_their_star_file(tmp_path, rng):
         export_star(made(rng, [bare]), tmp_path / "no.star")
 
 
+def test_images_that_were_given_beside_their_star_file_are_those_of_its_numbers(tmp_path, rng):
+    """In another file, in any order; but a row is never the image of another row."""
+    order = rng.permutation(6)
+    columns = {label: [values[i] for i in order] for label, values in particle_columns(6).items()}
+    star = write_text(tmp_path / "a.star", columns)
+    results = made(rng, [star])
+    results.image_file[:], results.image_index[:] = "/d/moved.mrcs", order
+    export_star(results, tmp_path / "out.star")
+    assert text_of(tmp_path / "out.star")["rlnImageName"] == columns["rlnImageName"]
+    results.image_index[:] = np.roll(order, 1)
+    with pytest.raises(
+        InputFileError, match=rf"row 0 .* is image {order[0] + 1} of .* image {order[-1] + 1} of /d/moved"
+    ):
+        export_star(results, tmp_path / "no.star")
+
+
+def test_a_number_that_no_image_has(star, tmp_path, rng):
+    results = made(rng, [star])
+    results.image_file[:], results.image_index[:] = "/data/Extract/a.mrcs", np.arange(6)
+    names = particle_columns(6)["rlnImageName"]
+    write_text(star, {**particle_columns(6), "rlnImageName": [*names[:5], f"1{'0' * 30}@Extract/a.mrcs"]})
+    with pytest.raises(InputFileError, match=r"particles\.star: rlnImageName is '10+@Extract/a\.mrcs' in row 5"):
+        export_star(results, tmp_path / "no.star")
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
