@@ -59,7 +59,7 @@ def inputs(folder: Path, n_structures: int, n_stacks: int) -> cld.LikelihoodFile
     write_list(files.template_list, names)
     optics = np.zeros(N_IMAGES, cld.geometry.optics.OPTICS)
     optics["defocus_u_angstrom"] = optics["defocus_v_angstrom"] = 1e4
-    optics["voltage_kilovolt"], optics["amplitude_contrast"] = 300, 0.1
+    optics["voltage_kilovolt"], optics["amplitude_contrast"], optics["scale"] = 300, 0.1, 1
     for k in range(n_stacks):
         write_image_stack(files.image_stack(k)[0], rings[:N_IMAGES], optics, PARAMETERS)
     return files
@@ -68,7 +68,7 @@ def inputs(folder: Path, n_structures: int, n_stacks: int) -> cld.LikelihoodFile
 def run(files: cld.LikelihoodFiles, **options: object) -> float:
     """Run without reading the results back, and give the seconds that it took."""
     start = time.perf_counter()
-    with patch("cryolike_dask.run_likelihood.open_optimal_pose"):
+    with patch.dict("cryolike_dask.running._OPEN", optimal_pose=lambda _: None):
         cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False, device="cpu", **options)
     return time.perf_counter() - start
 
@@ -79,7 +79,8 @@ def lengths(folder: Path, largest: int) -> None:
     for n in (largest // 100, largest // 10, largest):
         n_structures = max(1, round((n / 20) ** 0.5))
         files = inputs(folder / str(n), n_structures, n // n_structures)
-        with processes(folder / str(n)) as client, patch("cryolike_dask.run_likelihood.compute_optimal_pose", nothing):
+        computing = patch.dict("cryolike_dask.running._COMPUTE", optimal_pose=nothing)
+        with processes(folder / str(n)) as client, computing:
             scheduler = psutil.Process(client.run_on_scheduler(os.getpid))
             first, done = [], threading.Event()
             start = time.perf_counter()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dask
+from dask._task_spec import convert_legacy_graph
 from dask.delayed import Delayed
 from distributed import Client, Future, KilledWorker, as_completed, default_client
 
@@ -165,7 +166,7 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
     again: set[str] = set()
 
     def submit(piece: Piece) -> None:
-        future = client.compute(piece.build())  # type: ignore[misc]
+        future = client.compute(plainly_named(piece.build()))  # type: ignore[misc]
         started(piece.blocks)
         in_flight[future] = piece
         completed.add(future)
@@ -196,6 +197,14 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
     finally:
         if in_flight and client.status == "running":
             client.cancel(list(in_flight))
+
+
+def plainly_named(graph: Delayed) -> Delayed:
+    """The same graph, its keys text: the scheduler remembers for good what it calls a group, each name in a tuple."""
+    nodes = convert_legacy_graph(dict(graph.__dask_graph__()))
+    names = {key: "-".join(map(str, key)) for key in nodes if isinstance(key, tuple)}
+    renamed = {names.get(key, key): node.substitute(names, names.get(key, key)) for key, node in nodes.items()}
+    return Delayed(graph.key, renamed)
 
 
 def _error_of(future: Future) -> BaseException | None:

@@ -108,7 +108,7 @@ def run_likelihood_optimal_pose(
     skip_exist : bool
         Leave stacks alone whose complete results came from these very inputs, search, parameters and conventions.
     n_templates_per_batch, n_images_per_batch : int, optional
-        Tiles inside a task. Never change a result; None lets the kernel choose.
+        Tiles inside a task. They change no result beyond rounding; None lets the kernel choose.
     discover_batch_size : bool
         Choose tiles by the device and its free memory instead of taking the batch sizes.
     images : ImageStack, optional

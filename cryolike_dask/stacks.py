@@ -47,7 +47,7 @@ class ImageStack:
     chunks : tuple of int
         Images per task.
     n_per_batch : int or None
-        Images per tile inside a task; None lets the kernel choose. Never changes a result.
+        Images per tile inside a task; None lets the kernel choose. Changes no result beyond rounding.
     """
 
     source: ArraySource
@@ -136,7 +136,7 @@ class TemplateStack:
     chunks : tuple of int or None
         Templates per task; None: as many as make a block worth its overhead.
     n_per_batch : int or None
-        Templates per tile inside a task; None lets the kernel choose. Never changes a result.
+        Templates per tile inside a task; None lets the kernel choose. Changes no result beyond rounding.
     """
 
     source: ArraySource
@@ -206,7 +206,7 @@ def open_images(
     i_stack : int, optional
         One stack; None: all of the configured stacks, one after the other, one chunk each.
     n_images_per_batch : int, optional
-        Images per tile inside a task. Never changes a result.
+        Images per tile inside a task. Changes no result beyond rounding.
 
     Raises
     ------
@@ -280,7 +280,7 @@ def open_templates(
     i_template : int, optional
         Position in `template_file_list.npy`; default: the configured one.
     n_templates_per_batch : int, optional
-        Templates per tile inside a task. Never changes a result.
+        Templates per tile inside a task. Changes no result beyond rounding.
 
     Raises
     ------

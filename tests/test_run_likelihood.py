@@ -90,7 +90,7 @@ def test_what_is_written_is_what_is_computed(files):
     images = cld.open_images(files, PARAMETERS)
     computed = cld.compute_optimal_pose(images, SEARCH(cld.open_templates(files, PARAMETERS))).compute()
     for name in computed.data_vars:
-        np.testing.assert_allclose(results[name], computed[name], rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(results[name], computed[name], rtol=1e-6, atol=1.2e-7, err_msg=name)
     np.testing.assert_array_equal(results["stack"], [0] * 4 + [1] * 3)
     np.testing.assert_array_equal(results["image_in_stack"], [0, 1, 2, 3, 0, 1, 2])
 

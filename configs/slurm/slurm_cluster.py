@@ -27,7 +27,10 @@ JOB = {
     # "queue": "gpu",
     # "account": "my-project",
     # "job_extra_directives": ["--gpus-per-task=1"],  # then "job_cpu": 8, "memory": "32GB" or what a GPU's share is
-    "job_script_prologue": ["export MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432"],
+    "job_script_prologue": [
+        "export MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=33554432",
+        "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False",
+    ],
     "worker_extra_args": ["--dashboard-address", "127.0.0.1:0"],
 }
 

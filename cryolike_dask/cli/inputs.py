@@ -144,7 +144,10 @@ def templates(
     skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
-    """Make templates from structures."""
+    """Make templates from structures.
+
+    CryoLike finds them by template_file_list.npy if it is started in the folder in which this is called.
+    """
     from cryolike_dask.structures.making import make_templates
     from cryolike_dask.structures.opening import open_structures
 

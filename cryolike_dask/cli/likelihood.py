@@ -64,7 +64,7 @@ ITemplate = Annotated[
 ]
 MaxDisplacement = Annotated[float, typer.Option(help="Largest displacement along each axis, pixels.")]
 NDisplacements = Annotated[int, typer.Option(help="Displacements along this axis, both ends included.")]
-Batch = Annotated[int | None, typer.Option(help="Tile inside a task; never changes a result.")]
+Batch = Annotated[int | None, typer.Option(help="Tile inside a task; changes no result beyond rounding.")]
 Discover = Annotated[bool, typer.Option(help="Choose tiles by the device and its free memory, not by batch sizes.")]
 Tolerance = Annotated[
     float | None,

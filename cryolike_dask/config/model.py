@@ -49,7 +49,7 @@ class Likelihood(Section):
 
 
 class Machine(Section):
-    """Where it runs, and how; it changes no result."""
+    """Where it runs, and how; it changes no result beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: the GPU of each worker, if it has one."

@@ -165,9 +165,11 @@ def _note_gaps(recorded: dict[Path, tuple[str, int, int]], report: Report) -> No
     stacks = defaultdict(set)
     for kind, i, k in recorded.values():
         stacks[kind, i].add(k)
+    last: Counter[str] = Counter()
+    for (kind, _), numbers in stacks.items():
+        last[kind] = max(last[kind], *numbers)
     for (kind, i), numbers in stacks.items():
-        most = max(max(of_any) for (other, _), of_any in stacks.items() if other == kind)
-        if missing := set(range(most + 1)) - numbers:
+        if missing := set(range(last[kind] + 1)) - numbers:
             report.notes.append(f"template{i} has no {kind.replace('_', ' ')} of stack(s) {listed(sorted(missing))}")
 
 

@@ -50,6 +50,8 @@ STACK_KEYS = (*io_parameters.KEYS, *OPTICS_KEYS, *ENVELOPE_KEYS, "n_images", "fr
 SIDECAR_KEYS = ("azimuth", "polar", "viewing_weight", "conventions", *GRID_KEYS)
 WORDING = Wording({name: key for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()})
 """What the `.npz` of a stack calls the optics."""
+ONCE_IF_ALIKE = ("voltage", "sphericalAberration", "amplitudeContrast", *ENVELOPE_KEYS)
+"""Written as one number where all images agree: CryoLike reads the first three in no other form."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +118,7 @@ def write_image_stack(
     """
     entries: dict[str, Any] = io_parameters.parameters_entries(parameters)
     entries |= {key: optics[name] for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()}
-    for key in ("voltage", "sphericalAberration"):
-        if np.ptp(entries[key]) == 0:
-            entries[key] = entries[key][0]
+    entries |= {key: entries[key][0] for key in ONCE_IF_ALIKE if np.ptp(entries[key]) == 0}
     entries |= dict.fromkeys(("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"))
     entries |= {"n_images": len(images), "frame": "xy"} | dict(more or {})
     if entries["frame"] is None:

@@ -50,8 +50,8 @@ def compute_optimal_pose(
     precision : "default" | "single" | "double"
         "default" is that of the templates.
     discover_batch_size : bool
-        Choose tiles inside the task by the device and its free memory instead of taking the batch sizes. Never
-        changes a result.
+        Choose tiles inside the task by the device and its free memory instead of taking the batch sizes.
+        Changes no result beyond rounding.
     tolerance : float, optional
         Root mean square part of the norm of displaced templates that compression may leave out. Default: 1e-6 in
         single precision, which changes results no more than rounding does; 0, no compression, in double precision.

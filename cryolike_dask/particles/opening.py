@@ -82,7 +82,7 @@ def open_particles(
     batch_size : int
         Images per chunk, which is a stack of a run and a task.
     n_images_per_batch : int, optional
-        Images per tile inside a task. Never changes a result.
+        Images per tile inside a task. Changes no result beyond rounding.
     conventions : "standard" | "cryolike"
         "cryolike" makes the stacks that CryoLike makes, x and y exchanged.
 

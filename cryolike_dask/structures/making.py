@@ -51,7 +51,8 @@ def make_templates(
     """Make template files from structures.
 
     Writes `templates_fourier_NAME.pt` for each structure, a small `.npz` beside each that says what it was made from,
-    `template_file_list.npy` and `parameters.npz`.
+    `template_file_list.npy` and `parameters.npz`. The list names files below `folder_output` as it is given: CryoLike
+    finds them when it is started in the folder that was the current one.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def make_templates(
         for path in scratch.values():
             with suppress(OSError):
                 path.unlink()
-    write_list(folder / TEMPLATE_LIST, [file.name for file in files])
+    write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
     return files
 
 

@@ -65,7 +65,7 @@ def open_structure(
     conventions : "standard" | "cryolike"
         "cryolike" makes the templates that CryoLike makes from the same file.
     n_templates_per_batch : int, optional
-        Templates per tile inside a task. Never changes a result.
+        Templates per tile inside a task. Changes no result beyond rounding.
 
     Returns
     -------

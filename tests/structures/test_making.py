@@ -132,7 +132,7 @@ def test_the_files_of_a_template_folder(two, tmp_path):
         "template_file_list.npy",
         *[f"templates_fourier_{name}.{suffix}" for name in "ab" for suffix in ("npz", "pt")],
     ]
-    assert read_list(output / "template_file_list.npy") == [f.name for f in files]
+    assert read_list(output / "template_file_list.npy") == [str(f) for f in files]
     assert read_parameters(output / "parameters.npz") == PARAMETERS
     values = load(files[0])
     assert values.shape == (N_TEMPLATES, *PARAMETERS.grid.shape)
@@ -435,7 +435,8 @@ def test_skip_exist_takes_more_structures_into_the_folder(two, tmp_path):
     make(two[1], output)
     before = (output / "templates_fourier_b.pt").stat().st_mtime_ns
     make(two, output, skip_exist=True)
-    assert read_list(output / "template_file_list.npy") == ["templates_fourier_a.pt", "templates_fourier_b.pt"]
+    files = [output / f"templates_fourier_{name}.pt" for name in "ab"]
+    assert read_list(output / "template_file_list.npy") == [str(file) for file in files]
     assert (output / "templates_fourier_b.pt").stat().st_mtime_ns == before
 
 
@@ -469,7 +470,7 @@ def test_overwrite_replaces_templates_and_list(two, tmp_path):
     make(two, output)
     changed = replace(PARAMETERS, n_inplanes=22)
     (file,) = make(two[1], output, changed, overwrite=True)
-    assert read_list(output / "template_file_list.npy") == ["templates_fourier_b.pt"]
+    assert read_list(output / "template_file_list.npy") == [str(output / "templates_fourier_b.pt")]
     assert read_parameters(output / "parameters.npz") == changed
     assert load(file).shape[-1] == 22
     assert not [name for name in tree(output) if name.startswith(("templates_fourier_a", "done/templates_fourier_a"))]
