@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.structures.accounts import Account, taken_of
+from cryolike_dask.structures.accounts import Account, in_box, taken_of
 from cryolike_dask.structures.atoms import Atoms, Shape
 from cryolike_dask.structures.columns import Model, residues, without_alternates
 from cryolike_dask.structures.content import content_of, is_compressed
@@ -138,8 +138,13 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
     left_out += [f"{model.n_alternates:,} alternate(s)"] if model.n_alternates else []
     besides = f"; left out: {', '.join(left_out)}" if left_out else ""
     besides += f"; guessed from names: {found.n_guessed:,} element(s)" if found.n_guessed else ""
-    taken = taken_of(model, found.rows, atoms, by_residue)
-    return atoms, Account(taken, 2 * atoms.reach_angstrom, besides, tuple(found.warnings), tuple(found.notes))
+    account = Account(
+        taken_of(model, found.rows, atoms, by_residue),
+        besides=besides,
+        warnings=tuple(found.warnings),
+        notes=(*model.notes, *found.notes),
+    )
+    return atoms, in_box(account, atoms, parameters)
 
 
 @dataclass(frozen=True, eq=False)
