@@ -29,7 +29,8 @@ from cryolike_dask.io.parameters import read_parameters, write_parameters
 from cryolike_dask.io.records import Job, need_folder, still_to_do, why_not_done, write_record
 from cryolike_dask.io.stacks import write_template_stack
 from cryolike_dask.stacks import TemplateStack
-from cryolike_dask.structures.opening import Models, StructureInput, open_structures
+from cryolike_dask.structures.accounts import say
+from cryolike_dask.structures.opening import Models, StructureInput, look_at_structures
 
 BYTES_PER_TASK = 2**25
 LONGEST_NAME = 190
@@ -93,7 +94,7 @@ def make_templates(
     """
     client = active_client(client)
     parameters, folder = read_parameters(params_input), Path(folder_output)
-    stacks = open_structures(
+    stacks, accounts = look_at_structures(
         structures,
         parameters,
         models=models,
@@ -105,6 +106,7 @@ def make_templates(
     files = [template_file(folder, stack.structure) for stack in stacks]
     jobs = [_job(stack, parameters, folder) for stack in stacks]
     _claim(folder, files, parameters, keep=skip_exist, overwrite=overwrite)
+    say(accounts)
     _remove_leftovers(folder, {job.name for job in jobs})
     to_do = still_to_do(
         dict(enumerate(jobs)), skip_exist=skip_exist, becomes="made", done="template files are complete"

@@ -128,6 +128,30 @@ def open_structures(
     InputError, InputFileError
         As for `open_structure`.
     """
+    stacks, accounts = look_at_structures(
+        structures,
+        params_input,
+        models=models,
+        viewing=viewing,
+        conventions=conventions,
+        voxel_size_angstrom=voxel_size_angstrom,
+        n_templates_per_batch=n_templates_per_batch,
+    )
+    say(accounts)
+    return stacks
+
+
+def look_at_structures(
+    structures: StructureInput | Iterable[StructureInput],
+    params_input: str | Path | ImageParameters,
+    *,
+    models: Models,
+    viewing: ViewingAngles | None,
+    conventions: ConventionsName,
+    voxel_size_angstrom: float | None,
+    n_templates_per_batch: int | None = None,
+) -> tuple[list[TemplateStack], list[tuple[str, Account]]]:
+    """As `open_structures`, which says what it finds: here it is given, by name, to be said later."""
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     if models not in ("first", "all"):
         raise InputError(f"models={models!r} is neither first nor all")
@@ -145,8 +169,7 @@ def open_structures(
     if not opened:
         raise InputError("there are no structures", remedy=REMEDY)
     names = numbered([name for name, _, _ in opened])
-    say(zip(names, [account for _, _, account in opened], strict=True))
-    return [
+    stacks = [
         TemplateStack(
             source=Projections(source, name, parameters.grid, directions, values, precision),
             grid=parameters.grid,
@@ -157,6 +180,7 @@ def open_structures(
         )
         for name, (_, source, _) in zip(names, opened, strict=True)
     ]
+    return stacks, list(zip(names, [account for _, _, account in opened], strict=True))
 
 
 def _voxel_size(given: float | None, conventions: Conventions) -> float | None:
