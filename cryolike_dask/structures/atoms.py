@@ -62,7 +62,8 @@ class Atoms:
     @property
     def reach_angstrom(self) -> float:
         """Distance of the farthest atom from the origin."""
-        return float(np.linalg.norm(self.centred, axis=1).max())
+        with np.errstate(over="ignore"):
+            return float(np.linalg.norm(self.centred, axis=1).max())
 
     def slices(
         self,

@@ -101,7 +101,7 @@ def reach_angstrom(values: NDArray[Any], voxel_size_angstrom: tuple[float, float
         ring = (np.sqrt(in_section + height**2) / step).astype(np.int64)
         with np.errstate(over="ignore", invalid="ignore"):
             power += np.bincount(ring.ravel(), (section.ravel() - level) ** 2, len(power))
-    beyond = power.sum() - np.cumsum(power)
-    if not np.isfinite(beyond).all() or beyond[0] + power[0] <= 0:
+    if not 0 < power.sum() < np.inf:
         return 0.0
-    return float(step * (1 + np.flatnonzero(beyond <= NEGLIGIBLE * power.sum())[0]))
+    within = np.cumsum(power) >= (1 - NEGLIGIBLE) * power.sum()
+    return float(step * (1 + np.flatnonzero(within)[0]))
