@@ -256,7 +256,7 @@ def test_stopped_by_ctrl_c(folder, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.startswith("Stopped.")
+    assert said.splitlines()[-1].startswith("Stopped.")
     assert "Traceback" not in said
     left = [p.name for p in (tmp_path / "big").iterdir()]
     assert "particles.star" not in left

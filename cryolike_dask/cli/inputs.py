@@ -138,6 +138,9 @@ def templates(
         typer.Option(help="Text file of views: azimuth and polar angle in degrees, perhaps a weight."),
     ] = None,
     conventions: ConventionsOption = Conventions.standard,
+    voxel_size_angstrom: Annotated[
+        float | None, typer.Option(help="Of maps, angstrom, in place of what their headers say.")
+    ] = None,
     recompute: Recompute = False,
     overwrite: Overwrite = False,
     plots: Plots = False,
@@ -149,21 +152,31 @@ def templates(
     CryoLike finds them by template_file_list.npy if it is started in the folder in which this is called.
     """
     from cryolike_dask.structures.making import make_templates
-    from cryolike_dask.structures.opening import open_structures
 
     with errors_for_people(RESUME):
         keep = goes_on(recompute=recompute, skip_exist=skip_exist)
-        viewing = _viewing(healpix_order, viewing_angles)
-        options: dict[str, Any] = {"models": str(models), "viewing": viewing, "conventions": str(conventions)}
         with client_for(**where) as client:
             files = make_templates(
-                structures, parameters, output, **options, skip_exist=keep, overwrite=overwrite, client=client
+                structures,
+                parameters,
+                output,
+                models=str(models),  # type: ignore[arg-type]
+                viewing=_viewing(healpix_order, viewing_angles),
+                conventions=str(conventions),  # type: ignore[arg-type]
+                voxel_size_angstrom=voxel_size_angstrom,
+                skip_exist=keep,
+                overwrite=overwrite,
+                client=client,
             )
         if plots:
+            from cryolike_dask.io.parameters import read_parameters
             from cryolike_dask.plots import plot_templates, save_figure
+            from cryolike_dask.stacks import open_template_file
 
-            for stack, file in zip(open_structures(structures, parameters, **options), files, strict=True):
-                save_figure(plot_templates(stack), file.with_suffix(".png"))
+            for file in files:
+                save_figure(
+                    plot_templates(open_template_file(file, read_parameters(parameters))), file.with_suffix(".png")
+                )
         out.print(f"{len(files)} structure(s): templates are in {escape(str(output))}")
 
 

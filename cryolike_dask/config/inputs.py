@@ -83,6 +83,9 @@ class Structures(Section):
         default=None,
         description="Views of structure files: a text file of azimuth and polar angle in degrees, and a weight.",
     )
+    voxel_size_angstrom: Angstrom | None = Field(
+        default=None, description="Of maps among the files, in place of what their headers say."
+    )
     i_template: Which = Field(default="all", description="Which structures, by position from 0: one, a list, or all.")
 
     @field_validator("files")
@@ -90,7 +93,7 @@ class Structures(Section):
     def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
         return one_of("templates", value, info, "templates (a folder made before) or files (PDB, mmCIF, MRC)")
 
-    @field_validator("models", "healpix_order", "viewing_angles")
+    @field_validator("models", "healpix_order", "viewing_angles", "voxel_size_angstrom")
     @classmethod
     def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("templates", value, info)

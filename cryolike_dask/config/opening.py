@@ -48,7 +48,12 @@ def inputs_of(config: RunConfig) -> dict[str, Any]:
     given: dict[str, Any] = {"templates": None, "images": None}
     if structures.files is not None:
         given["templates"] = open_structures(
-            structures.files, parameters, models=structures.models, viewing=_views(config), conventions=conventions
+            structures.files,
+            parameters,
+            models=structures.models,
+            viewing=_views(config),
+            conventions=conventions,
+            voxel_size_angstrom=structures.voxel_size_angstrom,
         )
     if particles.metadata is not None:
         reading = {name: getattr(particles, name) for name in (*ORIGINS, *PREPARATION, "batch_size")}

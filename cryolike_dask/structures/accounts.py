@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.columns import Model
 from cryolike_dask.structures.elements import is_polymer
@@ -19,6 +21,8 @@ logger = logging.getLogger("cryolike_dask")
 
 LINES = 12
 """Of one kind, before the others are only counted."""
+MOST_BOXES = 100
+"""Of images that a structure may be large: the grid of its non-uniform FFT grows with its area."""
 WATER_DALTON = 18.015
 WEIGHTS = np.array([0.0, *(gemmi.Element(z).weight for z in range(1, 119))])
 SHAPES = {"gaussian": "Gaussians", "hard-sphere": "hard spheres"}
@@ -64,7 +68,37 @@ def taken_of(model: Model, rows: NDArray[np.int64], atoms: Atoms, by_residue: bo
     return f"{what} as {SHAPES[atoms.shape]}, {atoms.electrons.sum():,.0f} electrons, {dalton / 1000:.3g} kDa"
 
 
-def said_of(accounts: Iterable[tuple[str, Account]]) -> None:
+def account_of_atoms(atoms: Atoms, parameters: ImageParameters) -> Account:
+    """Account for atoms that are no file."""
+    taken = f"{len(atoms):,} {SHAPES[atoms.shape]}, {atoms.electrons.sum():,.0f} electrons"
+    return in_box(Account(taken), atoms, parameters)
+
+
+def in_box(account: Account, atoms: Atoms, parameters: ImageParameters) -> Account:
+    """Add how large the structure is, with a warning if the box of the images is smaller.
+
+    Raises
+    ------
+    InputError
+        If a radius is larger than the box, or the structure a hundred times as large.
+    """
+    box, reach = parameters.grid.box_size_angstrom, atoms.reach_angstrom
+    if atoms.radii_angstrom.max() > box:
+        raise InputError(
+            f"a radius of {atoms.radii_angstrom.max():g} angstrom is larger than the box, {box:g}",
+            remedy="Is atom_radii in angstrom?",
+        )
+    if reach > MOST_BOXES * box:
+        raise InputError(
+            f"an atom is {reach:g} angstrom from the centre, which is {reach / box:,.0f} boxes of {box:g}",
+            remedy="Are the coordinates in angstrom?",
+        )
+    larger = f"reaches {reach:.0f} angstrom from its centre, but half a box is {box / 2:g}"
+    warnings = (*account.warnings, larger) if reach > box / 2 else account.warnings
+    return replace(account, diameter_angstrom=2 * reach, warnings=warnings)
+
+
+def say(accounts: Iterable[tuple[str, Account]]) -> None:
     """Log what is known of structures, each fact once, with the first structure that it holds for.
 
     Parameters
@@ -80,7 +114,9 @@ def said_of(accounts: Iterable[tuple[str, Account]]) -> None:
                 notes.setdefault((level, re.sub(r"[\d.,]+", "#", sentence)), []).append((name, sentence))
     for (taken, besides), those in list(alike.items())[:LINES]:
         diameters = [diameter for _, diameter in those if diameter is not None]
-        logger.info("%s: %s%s%s", _named([name for name, _ in those]), taken, _diameter(diameters), besides)
+        each = "each " if len(those) > 1 else ""
+        names = _named([name for name, _ in those])
+        logger.info("%s: %s%s%s%s", names, each, taken, _diameter(diameters), besides)
     if len(alike) > LINES:
         others = [name for those in list(alike.values())[LINES:] for name, _ in those]
         logger.info("%s: other numbers of atoms or voxels", _named(others))
@@ -89,7 +125,7 @@ def said_of(accounts: Iterable[tuple[str, Account]]) -> None:
 
 
 def _named(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more like it"
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1:,} more"
 
 
 def _diameter(angstrom: Sequence[float]) -> str:

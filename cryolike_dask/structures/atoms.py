@@ -62,7 +62,8 @@ class Atoms:
     @property
     def reach_angstrom(self) -> float:
         """Distance of the farthest atom from the origin."""
-        return float(np.linalg.norm(self.centred, axis=1).max())
+        with np.errstate(over="ignore"):
+            return float(np.linalg.norm(self.centred, axis=1).max())
 
     def slices(
         self,
@@ -120,7 +121,7 @@ class Atoms:
             u = 2 * np.pi * sigma * k
             profiles = np.where(u > 0, 3 * spherical_jn(1, u) / np.where(u > 0, u, 1), 1)
         left, strength, right = np.linalg.svd(profiles, full_matrices=False)
-        rank = int((strength > eps * strength[0]).sum())
+        rank = max(1, int((strength > eps * strength[0]).sum()))  # none where all radii are far too large
         per_atom = (left[:, :rank] * strength[:rank])[which].T * self._masses(box_size_angstrom, conventions)
         return np.ascontiguousarray(per_atom, np.complex128), right[:rank]
 

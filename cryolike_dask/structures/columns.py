@@ -27,6 +27,8 @@ class Model:
     position_angstrom : (atom, 3) float64
     n_alternates : int
         Atoms that were left out, for others stand in their place.
+    notes : tuple of str
+        What is odd about the file.
     """
 
     name: NDArray[np.str_]
@@ -40,6 +42,7 @@ class Model:
     guessed: NDArray[np.bool_]
     position_angstrom: NDArray[np.float64]
     n_alternates: int = 0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.name)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from distributed import Client
 
 from cryolike_dask import __version__
 from cryolike_dask.conventions import ConventionsName
-from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
@@ -30,9 +29,12 @@ from cryolike_dask.io.parameters import read_parameters, write_parameters
 from cryolike_dask.io.records import Job, need_folder, still_to_do, why_not_done, write_record
 from cryolike_dask.io.stacks import write_template_stack
 from cryolike_dask.stacks import TemplateStack
-from cryolike_dask.structures.opening import Models, StructureInput, open_structures
+from cryolike_dask.structures.accounts import say
+from cryolike_dask.structures.opening import Models, StructureInput, look_at_structures
 
 BYTES_PER_TASK = 2**25
+LONGEST_NAME = 190
+"""Bytes; file systems take 255, and the parts of a template file are named by 61 more."""
 
 
 def make_templates(
@@ -43,6 +45,7 @@ def make_templates(
     models: Models = "first",
     viewing: ViewingAngles | None = None,
     conventions: ConventionsName = "standard",
+    voxel_size_angstrom: float | None = None,
     skip_exist: bool = False,
     overwrite: bool = False,
     client: Client | None = None,
@@ -67,6 +70,8 @@ def make_templates(
         Directions and weights; default: the grid of the parameters.
     conventions : "standard" | "cryolike"
         "cryolike" makes the templates that CryoLike makes from the same files.
+    voxel_size_angstrom : float, optional
+        Of maps and arrays, in place of what the header says, or of the size of the pixels.
     skip_exist : bool
         Leave templates alone that are complete and came from these very inputs and parameters.
     overwrite : bool
@@ -90,12 +95,19 @@ def make_templates(
     """
     client = active_client(client)
     parameters, folder = read_parameters(params_input), Path(folder_output)
-    stacks = open_structures(structures, parameters, models=models, viewing=viewing, conventions=conventions)
-    names = _distinct([stack.structure for stack in stacks])
-    stacks = [replace(stack, structure=name) for stack, name in zip(stacks, names, strict=True)]
+    stacks, accounts = look_at_structures(
+        structures,
+        parameters,
+        models=models,
+        viewing=viewing,
+        conventions=conventions,
+        voxel_size_angstrom=voxel_size_angstrom,
+    )
+    _refuse_long_names([stack.structure for stack in stacks])
     files = [template_file(folder, stack.structure) for stack in stacks]
     jobs = [_job(stack, parameters, folder) for stack in stacks]
     _claim(folder, files, parameters, keep=skip_exist, overwrite=overwrite)
+    say(accounts)
     _remove_leftovers(folder, {job.name for job in jobs})
     to_do = still_to_do(
         dict(enumerate(jobs)), skip_exist=skip_exist, becomes="made", done="template files are complete"
@@ -116,13 +128,14 @@ def make_templates(
     return files
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Names made distinct by a counter: x, x_1, x_2."""
-    distinct: dict[str, None] = {}
-    for name in names:
-        candidates = (name if i == 0 else f"{name}_{i}" for i in itertools.count())
-        distinct[next(c for c in candidates if c not in distinct)] = None
-    return list(distinct)
+def _refuse_long_names(names: Sequence[str]) -> None:
+    """Refuse names of which no template file, and none of its forerunners, can be made."""
+    long = [name for name in names if len(os.fsencode(name)) > LONGEST_NAME]
+    if long:
+        raise InputError(
+            f"{len(long)} name(s) of structures are longer than {LONGEST_NAME} bytes: {long[0][:60]}...",
+            remedy="Files of templates are named after them: rename the structures.",
+        )
 
 
 def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.structures.accounts import Account, taken_of
+from cryolike_dask.structures.accounts import Account, in_box, taken_of
 from cryolike_dask.structures.atoms import Atoms, Shape
 from cryolike_dask.structures.columns import Model, residues, without_alternates
 from cryolike_dask.structures.content import content_of, is_compressed
@@ -34,6 +34,8 @@ OTHER_RESIDUE_RADIUS = 3.0
 RADII = np.array([gemmi.Element(int(z)).vdw_r for z in range(119)])
 """Van der Waals radii, angstrom."""
 
+ATOM_SITE = ("id", "type_symbol", "label_atom_id", "label_comp_id", "label_asym_id", "Cartn_x", "Cartn_y", "Cartn_z")
+"""Columns that atoms of an mmCIF file need."""
 PDB_SUFFIXES, CIF_SUFFIXES = (".pdb", ".ent"), (".cif", ".mmcif")
 
 
@@ -89,14 +91,17 @@ def read_model(path: str | Path, position: int, span: Span | None = None) -> Mod
 
 def _of_mmcif(content: bytes, where: str) -> list[Model]:
     try:
-        structure = gemmi.make_structure_from_block(gemmi.cif.read_string(content.decode("latin-1"))[0])
-        flat = gemmi.FlatStructure(structure)
+        block = gemmi.cif.read_string(content.decode("latin-1"))[0]
+        flat = gemmi.FlatStructure(gemmi.make_structure_from_block(block))
     except (OSError, RuntimeError, ValueError, IndexError) as error:
-        why = str(error) or "it has no block, or a block without the columns of atoms"
-        raise InputFileError(f"is not a readable PDB or mmCIF file ({why})", source=where) from error
+        raise InputFileError(
+            f"is not a readable PDB or mmCIF file ({str(error) or 'it is empty'})", source=where
+        ) from error
     number = np.asarray(flat.model_num)
     if not len(number):
-        raise InputFileError("has no atoms", source=where, remedy="Give a PDB or mmCIF file with coordinates.")
+        lacking = [name for name in ATOM_SITE if not block.find_loop(f"_atom_site.{name}")]
+        what = "" if len(lacking) == len(ATOM_SITE) else f" that can be read: _atom_site lacks {', '.join(lacking)}"
+        raise InputFileError(f"has no atoms{what}", source=where, remedy="Give a PDB or mmCIF file with coordinates.")
     positions = np.asarray(flat.pos, np.float64)
     if not np.isfinite(positions).all():
         raise InputFileError("has coordinates that are not finite", source=where)
@@ -138,8 +143,13 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
     left_out += [f"{model.n_alternates:,} alternate(s)"] if model.n_alternates else []
     besides = f"; left out: {', '.join(left_out)}" if left_out else ""
     besides += f"; guessed from names: {found.n_guessed:,} element(s)" if found.n_guessed else ""
-    taken = taken_of(model, found.rows, atoms, by_residue)
-    return atoms, Account(taken, 2 * atoms.reach_angstrom, besides, tuple(found.warnings), tuple(found.notes))
+    account = Account(
+        taken_of(model, found.rows, atoms, by_residue),
+        besides=besides,
+        warnings=tuple(found.warnings),
+        notes=(*model.notes, *found.notes),
+    )
+    return atoms, in_box(account, atoms, parameters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
-from cryolike_dask.errors import InputError, InputFileError, missing_files
+from cryolike_dask.errors import InputError, InputFileError, missing_files, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.inputs import regular_file
 from cryolike_dask.io.layout import TEMPLATE_LIST
-from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.stacks import TemplateStack
+from cryolike_dask.structures.accounts import Account, account_of_atoms, say
 from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.maps import account_of_map, open_map
 from cryolike_dask.structures.models import (
     CIF_SUFFIXES,
     PDB_SUFFIXES,
-    atoms_of,
+    atoms_and_account,
     find_models,
     read_model,
     read_models,
     suffix_of,
 )
+from cryolike_dask.structures.naming import numbered, stem_of, told_apart
 from cryolike_dask.structures.sources import MapInFile, ModelInFile, Projections, StructureInMemory, StructureSource
 from cryolike_dask.structures.volumes import Volume
 
@@ -48,6 +52,7 @@ def open_structure(
     *,
     viewing: ViewingAngles | None = None,
     conventions: ConventionsName = "standard",
+    voxel_size_angstrom: float | None = None,
     n_templates_per_batch: int | None = None,
 ) -> TemplateStack:
     """Open one structure as templates that are projected on the workers when they are needed.
@@ -64,6 +69,8 @@ def open_structure(
         parameters.
     conventions : "standard" | "cryolike"
         "cryolike" makes the templates that CryoLike makes from the same file.
+    voxel_size_angstrom : float, optional
+        Of maps and arrays, in place of what the header says, or of the size of the pixels.
     n_templates_per_batch : int, optional
         Templates per tile inside a task. Changes no result beyond rounding.
 
@@ -76,13 +83,14 @@ def open_structure(
     InputError, InputFileError
         If the structure is missing, damaged or empty, or nothing in it is selected.
     """
-    if isinstance(structure, (str, Path)) and Path(structure).is_dir():
+    if isinstance(structure, (str, Path)) and os.path.isdir(structure):
         raise InputError(f"{structure} is a folder", remedy="Open its structures with open_structures.")
     (stack,) = open_structures(
         [structure],
         params_input,
         viewing=viewing,
         conventions=conventions,
+        voxel_size_angstrom=voxel_size_angstrom,
         n_templates_per_batch=n_templates_per_batch,
     )
     return stack
@@ -95,6 +103,7 @@ def open_structures(
     models: Models = "first",
     viewing: ViewingAngles | None = None,
     conventions: ConventionsName = "standard",
+    voxel_size_angstrom: float | None = None,
     n_templates_per_batch: int | None = None,
 ) -> list[TemplateStack]:
     """Open many structures: files, folders of files, and files of many models, such as frames of a simulation.
@@ -105,19 +114,44 @@ def open_structures(
         A folder gives its structure files in the order of their names.
     models : "first" | "all"
         The first model of each PDB or mmCIF file, or each model as a structure of its own.
-    params_input, viewing, conventions, n_templates_per_batch
+    params_input, viewing, conventions, voxel_size_angstrom, n_templates_per_batch
         As for `open_structure`.
 
     Returns
     -------
     list of TemplateStack
-        Named after their files; `NAME_model_0001` and so on where all models are opened.
+        Named after their files; `NAME_model_0001` and so on where all models are opened. Files of one name are named
+        `FOLDER_NAME`, with as many folders as tell them apart.
 
     Raises
     ------
     InputError, InputFileError
         As for `open_structure`.
     """
+    stacks, accounts = look_at_structures(
+        structures,
+        params_input,
+        models=models,
+        viewing=viewing,
+        conventions=conventions,
+        voxel_size_angstrom=voxel_size_angstrom,
+        n_templates_per_batch=n_templates_per_batch,
+    )
+    say(accounts)
+    return stacks
+
+
+def look_at_structures(
+    structures: StructureInput | Iterable[StructureInput],
+    params_input: str | Path | ImageParameters,
+    *,
+    models: Models,
+    viewing: ViewingAngles | None,
+    conventions: ConventionsName,
+    voxel_size_angstrom: float | None,
+    n_templates_per_batch: int | None = None,
+) -> tuple[list[TemplateStack], list[tuple[str, Account]]]:
+    """As `open_structures`, which says what it finds: here it is given, by name, to be said later."""
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     if models not in ("first", "all"):
         raise InputError(f"models={models!r} is neither first nor all")
@@ -125,27 +159,48 @@ def open_structures(
         raise InputError(f"viewing is a {type(viewing).__name__}", remedy="Make it with ViewingAngles or healpix_grid.")
     directions = parameters.viewing_angles() if viewing is None else viewing
     precision = "double" if parameters.precision == "double" else "single"
-    notes: dict[str, str] = {}
-    stacks = []
-    for one in _listed(structures):
-        for name, source, said in _sources(one, parameters, models, values):
-            projections = Projections(source, name, parameters.grid, directions, values, precision)
-            stacks.append(
-                TemplateStack(
-                    source=projections,
-                    grid=parameters.grid,
-                    viewing=directions,
-                    structure=name,
-                    conventions=values.name,
-                    n_per_batch=n_templates_per_batch,
-                )
-            )
-            notes |= {note: name for note in said if note not in notes}
-    for note, name in notes.items():
-        logger.info("%s: %s", name, note)
-    if not stacks:
+    voxel = _voxel_size(voxel_size_angstrom, values)
+    given = _listed(structures)
+    opened = [
+        (f"{base}{of_file}", source, account)
+        for base, one in zip(_bases(given), given, strict=True)
+        for of_file, source, account in _sources(one, parameters, models, values, voxel)
+    ]
+    if not opened:
         raise InputError("there are no structures", remedy=REMEDY)
-    return stacks
+    names = numbered([name for name, _, _ in opened])
+    stacks = [
+        TemplateStack(
+            source=Projections(source, name, parameters.grid, directions, values, precision),
+            grid=parameters.grid,
+            viewing=directions,
+            structure=name,
+            conventions=values.name,
+            n_per_batch=n_templates_per_batch,
+        )
+        for name, (_, source, _) in zip(names, opened, strict=True)
+    ]
+    return stacks, list(zip(names, [account for _, _, account in opened], strict=True))
+
+
+def _voxel_size(given: float | None, conventions: Conventions) -> float | None:
+    if given is not None and not conventions.reads_map_header:
+        raise InputError(f"voxel_size_angstrom={given!r}, but conventions={conventions.name!r} let maps fill the box")
+    return None if given is None else number("voxel_size_angstrom", given, above=0)
+
+
+def _bases(given: list[Any]) -> list[str]:
+    """The names of all inputs; it is said where they are not those of their files."""
+    names = told_apart([one if isinstance(one, Path) else "structure" for one in given])
+    apart = [
+        f"{name} ({one})"
+        for name, one in zip(names, given, strict=True)
+        if isinstance(one, Path) and name != stem_of(one)
+    ]
+    if apart:
+        shown = ", ".join(apart[:5] + [f"and {len(apart) - 5:,} more"] * (len(apart) > 5))
+        logger.info("structures of one name are named after their folders: %s", shown)
+    return names
 
 
 def _listed(structures: Any) -> list[Any]:
@@ -156,7 +211,7 @@ def _listed(structures: Any) -> list[Any]:
     listed: list[Any] = []
     for one in [structures] if single else structures:
         path = Path(one) if isinstance(one, (str, Path)) else None
-        if path is None or not path.is_dir():
+        if path is None or not os.path.isdir(path):
             listed.append(one if path is None else path)
             continue
         files = sorted(
@@ -165,36 +220,44 @@ def _listed(structures: Any) -> list[Any]:
         if not files:
             raise InputFileError("holds no structures", source=path, remedy=REMEDY)
         listed += files
-    missing = [one for one in listed if isinstance(one, Path) and not one.is_file()]
+    missing = [one for one in listed if isinstance(one, Path) and not os.path.lexists(one)]
     if missing:
         raise missing_files(missing, "Check the names of the structures.")
-    return listed
+    return [regular_file(one) if isinstance(one, Path) else one for one in listed]
 
 
 def _sources(
-    one: Any, parameters: ImageParameters, models: Models, conventions: Conventions
-) -> Iterator[tuple[str, StructureSource, list[str]]]:
-    """Name, source and notes of each structure in one input."""
-    if isinstance(one, (Atoms, Volume)):
-        yield "structure", StructureInMemory(one), []
+    one: Any, parameters: ImageParameters, models: Models, conventions: Conventions, voxel_size: float | None
+) -> Iterator[tuple[str, StructureSource, Account]]:
+    """What comes after the name of the input, source and account of each structure in one input."""
+    if isinstance(one, Atoms):
+        yield "", StructureInMemory(one), account_of_atoms(one, parameters)
+    elif isinstance(one, Volume):
+        yield "", StructureInMemory(one), _of_volume(one, "as you say", parameters)
     elif isinstance(one, Path):
         if suffix_of(one) in ATOM_SUFFIXES:
             yield from _models(one, parameters, models)
         elif suffix_of(one) in MAP_SUFFIXES:
-            yield _map(one, parameters, conventions)
+            voxel, account = open_map(one, parameters, conventions, voxel_size)
+            status = one.stat()
+            yield "", MapInFile(str(one.absolute()), voxel, status.st_size, status.st_mtime_ns), account
         else:
             raise InputFileError("is not a structure by its name", source=one, remedy=REMEDY)
     elif hasattr(one, "shape") and hasattr(one, "__array__"):
         values = np.asarray(one.detach().cpu() if hasattr(one, "detach") else one)
-        volume = Volume(values, (parameters.pixel_size_angstrom,) * 3)
-        yield "structure", StructureInMemory(volume), []
+        origin = "the size of the pixels" if voxel_size is None else "as you say"
+        volume = Volume(values, (voxel_size or parameters.pixel_size_angstrom,) * 3)
+        yield "", StructureInMemory(volume), _of_volume(volume, origin, parameters)
     else:
         raise InputError(f"a structure is a {type(one).__name__}", remedy=REMEDY)
 
 
-def _models(
-    path: Path, parameters: ImageParameters, models: Models
-) -> Iterator[tuple[str, StructureSource, list[str]]]:
+def _of_volume(volume: Volume, origin: str, parameters: ImageParameters) -> Account:
+    shape = volume.values.shape[::-1]
+    return account_of_map(shape, volume.voxel_size_angstrom, origin, volume.values, parameters)
+
+
+def _models(path: Path, parameters: ImageParameters, models: Models) -> Iterator[tuple[str, StructureSource, Account]]:
     """Every model is read here once, so that a selection that finds nothing is told before anything runs."""
     status = path.stat()
     spans = find_models(path)
@@ -204,71 +267,18 @@ def _models(
         span = None if spans is None else spans[position]
         try:
             model = whole[position] if spans is None else read_model(path, position, span)
-            atoms, notes = atoms_of(model, parameters)
+            _, account = atoms_and_account(model, parameters)
         except InputFileError:
             raise
         except InputError as error:
             raise InputFileError(str(error), source=path) from error
-        half = parameters.grid.box_size_angstrom / 2
-        if atoms.reach_angstrom > half:
-            notes = [*notes, f"reaches {atoms.reach_angstrom:.0f} angstrom from its centre, but half a box is {half:g}"]
         if models == "first" and n > 1:
-            notes = [*notes, f'the first of {n} models is used; models="all" takes each as a structure']
-        name = _stem(path) if models == "first" else f"{_stem(path)}_model_{position + 1:04d}"
+            note = f'the first of {n} models is used; models="all" takes each as a structure'
+            account = replace(account, notes=(*account.notes, note))
         source = ModelInFile(str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns)
-        yield name, source, notes
-
-
-def _map(path: Path, parameters: ImageParameters, conventions: Conventions) -> tuple[str, StructureSource, list[str]]:
-    voxel: tuple[float, float, float] | None
-    notes, pixel, n = [], parameters.pixel_size_angstrom, parameters.n_pixels
-    if suffix_of(path) in (".npy", ".pt"):
-        shape, voxel = _array_shape(path)[::-1], (pixel,) * 3
-        notes.append(f"voxels have the size of the pixels, {pixel:g} angstrom")
-    else:
-        header = open_mrc_map(path)
-        shape, voxel = header.shape, header.voxel_size_angstrom
-        notes += header.notes
-    if voxel is None and set(shape) == {n}:
-        voxel = (pixel,) * 3
-        notes.append(f"the header has no voxel size; that of the pixels is taken, {pixel:g} angstrom")
-    if voxel is None:
-        raise InputFileError(
-            f"has no voxel size, and {shape} voxels are not the {n} of the images",
-            source=path,
-            remedy="Write the voxel size into its header.",
-        )
-    if len(set(shape)) > 1:
-        if not conventions.reads_map_header:
-            raise InputFileError(f"is no cube: {shape} voxels", source=path, remedy="Pad it to a cube.")
-        notes.append(f"is no cube ({' x '.join(map(str, shape))} voxels): the origin is the middle of each side")
-    finest, wanted = 2 * max(voxel), parameters.grid.box_size_angstrom / (2 * parameters.radius_max)
-    if conventions.reads_map_header and finest > 1.001 * wanted:
-        notes.append(f"the map ends at {finest:.3g} angstrom, the images at {wanted:.3g}; its templates are 0 beyond")
-    status = path.stat()
-    source = MapInFile(str(path.absolute()), voxel, status.st_size, status.st_mtime_ns)
-    return _stem(path), source, notes
-
-
-def _array_shape(path: Path) -> tuple[int, ...]:
-    if suffix_of(path) == ".pt":
-        return open_tensor(path, n_dims=3, dtypes=("float32", "float64", "float16")).shape
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputFileError(f"is not a readable .npy file ({error})", source=path) from error
-    if values.ndim != 3 or values.dtype.kind not in "fiu":
-        raise InputFileError(
-            f"has shape {values.shape} and type {values.dtype}; a map has three axes (z, y, x) and real values",
-            source=path,
-        )
-    return tuple(values.shape)
+        yield "" if models == "first" else f"_model_{position + 1:04d}", source, account
 
 
 def _is_output(path: Path) -> bool:
     """Whether a file is what `make_templates` writes, not a structure."""
     return path.name == TEMPLATE_LIST or path.name.startswith("templates_fourier_")
-
-
-def _stem(path: Path) -> str:
-    return path.name[: path.name.lower().rindex(suffix_of(path))]

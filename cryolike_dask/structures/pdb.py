@@ -71,6 +71,7 @@ def read_pdb_model(content: bytes, where: str) -> Model:
         hetero=(rows[:, 0] | 32) == ord("h"),
         guessed=guessed,
         position_angstrom=position,
+        notes=("columns 73-80 hold an identifier and line numbers, as until 1996",) if _is_old(rows) else (),
     )
     return without_alternates(model, altloc, _occupancies(rows, altloc))
 
@@ -144,6 +145,14 @@ def _occupancies(rows: NDArray[np.uint8], altloc: NDArray[np.uint8]) -> NDArray[
     texts = np.ascontiguousarray(rows[atoms, 54:60]).view("S6")[:, 0].tolist()
     occupancies[atoms] = np.nan_to_num([_number(text) for text in texts])
     return occupancies
+
+
+def _is_old(rows: NDArray[np.uint8]) -> bool:
+    """Whether each line ends with the same identifier and a number of its own."""
+    digits = (rows[:, 76:80] >= ord("0")) & (rows[:, 76:80] <= ord("9"))
+    numbers = (digits | (rows[:, 76:80] == 32)).all(1) & digits[:, 3]
+    identifier = rows[:, 72:76]
+    return bool(numbers.all() and (identifier[0] != 32).all() and (identifier == identifier[0]).all())
 
 
 def _number(text: bytes) -> float:

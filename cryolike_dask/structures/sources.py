@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,10 +15,9 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.inputs import describe_file, refuse_changed
-from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.io.sources import describe_array
-from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.maps import read_map_values
 from cryolike_dask.structures.models import atoms_of, read_model
 from cryolike_dask.structures.pdb import Span
 from cryolike_dask.structures.projection import Structure, project
@@ -195,16 +193,6 @@ class Projections:
             return project(structure, self.grid, viewing, self.conventions, self.precision)
         except ZeroPowerError as error:
             raise ZeroPowerError(str(error), source=self.structure.path) from error
-
-
-def read_map_values(path: str) -> NDArray[Any]:
-    """Read the voxels of a map, (z, y, x)."""
-    suffix = Path(path).suffix.lower()
-    if suffix == ".npy":
-        return np.ascontiguousarray(np.load(path, allow_pickle=False))
-    if suffix == ".pt":
-        return open_tensor(path, n_dims=3).take()
-    return open_mrc_map(path).read()
 
 
 @lru_cache(maxsize=1)

@@ -71,3 +71,37 @@ class Volume:
         if conventions.removes_box_from_templates:
             slices -= values.sum(dtype=np.float64) * np.sinc(2 * kx) * np.sinc(2 * ky)
         return slices
+
+
+NEGLIGIBLE = 0.01
+"""Part of the power of a map that may lie beyond what is called its reach: noise, and tails of filters."""
+
+
+def reach_angstrom(values: NDArray[Any], voxel_size_angstrom: tuple[float, float, float]) -> float:
+    """Distance from the origin beyond which a map has no more than `NEGLIGIBLE` of its power.
+
+    Parameters
+    ----------
+    values : real, (z, y, x)
+        Read one section at a time. Their level is the mean over the six faces.
+    voxel_size_angstrom : (x, y, z)
+
+    Returns
+    -------
+    float
+        0 where there is no power, or none that is finite.
+    """
+    faces = [np.take(values, side, axis).ravel() for axis in range(3) for side in (0, -1)]
+    level = np.concatenate(faces).mean(dtype=np.float64)
+    step = max(voxel_size_angstrom)
+    z, y, x = ((np.arange(n) - n // 2) * size for n, size in zip(values.shape, voxel_size_angstrom[::-1], strict=True))
+    power = np.zeros(int(np.sqrt(sum(np.max(a**2) for a in (x, y, z))) / step) + 2)
+    in_section = y[:, None] ** 2 + x**2
+    for section, height in zip(values, z, strict=True):
+        ring = (np.sqrt(in_section + height**2) / step).astype(np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            power += np.bincount(ring.ravel(), (section.ravel() - level) ** 2, len(power))
+    if not 0 < power.sum() < np.inf:
+        return 0.0
+    within = np.cumsum(power) >= (1 - NEGLIGIBLE) * power.sum()
+    return float(step * (1 + np.flatnonzero(within)[0]))

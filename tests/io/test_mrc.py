@@ -263,3 +263,163 @@ def test_a_map_that_is_cut_short_or_changed(path):
         open_mrc_map(path)
     with pytest.raises(InputFileError, match="has changed"):
         density_map.read()
+
+
+# --- what bytes, axes and space groups mean ---
+
+IMOD = 1146047817
+OFFSETS = {"imod_stamp": 152, "imod_flags": 156, "dmin": 76, "dmax": 80, "alpha": 52, "beta": 56, "gamma": 60}
+
+
+def put(path, order="<", **words):
+    """Write words of the header that `edit` does not know."""
+    content = bytearray(path.read_bytes())
+    for name, value in words.items():
+        kind = "i4" if name.startswith("imod") else "f4"
+        content[OFFSETS[name] : OFFSETS[name] + 4] = np.array(value, order + kind).tobytes()
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("words", "signed"),
+    [
+        ({}, True),
+        ({"imod_stamp": IMOD, "imod_flags": 0}, False),
+        ({"imod_stamp": IMOD, "imod_flags": 1}, True),
+        ({"imod_stamp": IMOD, "imod_flags": 2 + 4}, False),
+        ({"imod_stamp": IMOD, "imod_flags": 1 + 8}, True),
+        ({"imod_stamp": 7, "imod_flags": 0}, True),
+        ({"dmin": 3.0, "dmax": 255.0}, False),
+        ({"dmin": 0.0, "dmax": 128.0}, False),
+        ({"dmin": 0.0, "dmax": 127.0}, True),
+        ({"dmin": -128.0, "dmax": 127.0}, True),
+        ({"dmin": 0.0, "dmax": 200.5}, True),  # of the values before they became bytes
+        ({"dmin": 0.0, "dmax": 200.0, "imod_stamp": IMOD, "imod_flags": 1}, True),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True], ids=["little endian", "big endian"])
+def test_bytes_are_signed_unless_a_program_says_otherwise(path, rng, words, signed, swapped):
+    stored = rng.integers(0, 256, (4, 4, 4)).astype(np.uint8)
+    write(path, stored.view(np.int8))
+    put(path, dmin=0.0, dmax=0.0)
+    if swapped:
+        as_big_endian(path, np.int8)
+    put(path, ">" if swapped else "<", **words)
+    expected = stored.view(np.int8 if signed else np.uint8).astype(np.float32)
+    stack, density_map = open_mrc_stack(path), open_mrc_map(path)
+    np.testing.assert_array_equal(stack.take(np.arange(4)), expected)
+    np.testing.assert_array_equal(density_map.read(), expected)
+    for opened in (stack, density_map):
+        assert any("bytes are read as unsigned, 0 to 255" in note for note in opened.notes) == (not signed)
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u2", "f4"])
+def test_flags_of_imod_are_about_bytes_alone(path, rng, dtype):
+    values = rng.integers(0, 100, (2, 3, 4)).astype(dtype)
+    put(write(path, values), imod_stamp=IMOD, imod_flags=0)
+    np.testing.assert_array_equal(open_mrc_stack(path).take(np.arange(2)), values)
+
+
+@pytest.mark.parametrize("flags", [16, 17, 31])
+def test_half_bytes_are_refused(path, flags):
+    put(write(path, np.zeros((2, 4, 4), np.int8)), imod_stamp=IMOD, imod_flags=flags)
+    for open_it in (open_mrc_stack, open_mrc_map):
+        with pytest.raises(InputFileError, match=r"two values of 4 bits in each byte. Convert it to float32"):
+            open_it(path)
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"), [((2, 1, 3), "y, x, z"), ((1, 3, 2), "x, z, y"), ((3, 2, 1), "z, y, x"), ((2, 3, 1), "y, z, x")]
+)
+def test_images_of_other_axes_are_refused(path, axes, said):
+    edit(write(path, np.zeros((5, 4, 4), np.float32)), mapc=axes[0], mapr=axes[1], maps=axes[2])
+    with pytest.raises(InputFileError, match=rf"run along {said} \(MAPC, MAPR, MAPS\), but images need x, y, z"):
+        open_mrc_stack(path)
+
+
+@pytest.mark.parametrize(("axes", "odd"), [((0, 0, 0), False), ((1, 1, 3), True), ((4, 5, 6), True)])
+def test_axes_that_are_none_are_plain(path, rng, axes, odd):
+    values = rng.standard_normal((5, 4, 4)).astype(np.float32)
+    edit(write(path, values), mapc=axes[0], mapr=axes[1], maps=axes[2])
+    stack = open_mrc_stack(path)
+    np.testing.assert_array_equal(stack.take(np.arange(5)), values)
+    assert any("its axes" in note for note in stack.notes) == odd
+
+
+@pytest.mark.parametrize(
+    ("n", "words", "complaint"),
+    [
+        (4, {"ispg": 0, "mz": 1}, r"a stack of 4 images \(space group 0, one section per cell\), not a volume"),
+        (9, {"ispg": 0, "mz": 1}, r"a stack of 9 images"),
+        (1, {"ispg": 0, "mz": 1}, r"one image, not a volume"),
+        (1, {"ispg": 1, "mz": 1}, r"one image, not a volume"),
+        (
+            8,
+            {"ispg": 401, "mz": 4},
+            r"holds 2 volumes \(space group 401, 4 of 8 sections each\). Write each into a file",
+        ),
+        (12, {"ispg": 630, "mz": 4}, r"holds 3 volumes"),
+        (9, {"ispg": 402, "mz": 4}, r"holds several volumes"),
+        (9, {"ispg": 401, "mz": 0}, r"holds several volumes"),
+    ],
+)
+def test_images_and_several_volumes_are_no_map(path, n, words, complaint):
+    edit(write(path, np.zeros((n, 4, 4), np.float32)), **words)
+    with pytest.raises(InputFileError, match=complaint):
+        open_mrc_map(path)
+    assert open_mrc_stack(path).shape == (n, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("n", "words", "doubt"),
+    [
+        (4, {"ispg": 1}, None),
+        (4, {"ispg": 401}, None),
+        (4, {"ispg": 0}, "says that it is a stack of images (space group 0); its 4 sections of 4 x 4 are taken as one"),
+        (4, {"ispg": 0, "mz": 0}, "says that it is a stack of images"),
+        (7, {"ispg": 0}, "its 7 sections of 4 x 4 are taken as one volume"),
+        (7, {"ispg": 1}, "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes is no"),
+    ],
+)
+def test_what_may_be_no_volume_is_doubted(path, n, words, doubt):
+    edit(write(path, np.zeros((n, 4, 4), np.float32)), **words)
+    doubts = open_mrc_map(path).doubts
+    assert doubts == () if doubt is None else doubt in doubts[0]
+
+
+@pytest.mark.parametrize(
+    ("angles", "refused"),
+    [
+        ((90, 90, 90), False),
+        ((0, 0, 0), False),
+        ((90, 90, 120), True),
+        ((90, 100.5, 90), True),
+        ((60, 60, 60), True),
+        ((90.01, 90, 89.99), False),
+        ((np.nan, 90, 120), False),  # no angle: nothing was written there
+    ],
+)
+def test_cells_that_are_no_boxes_are_no_maps(path, angles, refused):
+    put(write(path, np.zeros((4, 4, 4), np.float32)), **dict(zip(("alpha", "beta", "gamma"), angles, strict=True)))
+    if refused:
+        with pytest.raises(
+            InputFileError, match=r"its cell has angles of .* degrees, and only 90 make a box. Resample"
+        ):
+            open_mrc_map(path)
+    else:
+        assert open_mrc_map(path).shape == (4, 4, 4)
+    assert open_mrc_stack(path).shape == (4, 4, 4)
+
+
+def test_headers_that_claim_more_than_the_file_has(path):
+    edit(write(path, np.zeros((4, 4, 4), np.float32)), nx=30000, ny=30000, nz=2**31 - 1)
+    for open_it in (open_mrc_stack, open_mrc_map):
+        with pytest.raises(InputFileError, match=r"cut short: 1280 bytes, but its header \(2147483647 x 30000 x 30000"):
+            open_it(path)
+
+
+def test_pipes_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.mrc")
+    for open_it in (open_mrc_stack, open_mrc_map):
+        with pytest.raises(InputFileError, match=r"x\.mrc: is a pipe, a socket or a device"):
+            open_it(tmp_path / "x.mrc")

@@ -179,10 +179,10 @@ def test_precision(two, tmp_path, precision, dtype):
     assert load(file).dtype == dtype
 
 
-def test_names_that_collide_are_counted(folder, places, tmp_path):
+def test_names_that_collide_take_their_folders(folder, places, tmp_path):
     paths = [write_pdb(folder / sub / f"{name}.pdb", places) for sub, name in (("1", "x"), ("2", "x"), ("3", "x_1"))]
     names = [f.name for f in make(paths, tmp_path / "out")]
-    assert names == [f"templates_fourier_{name}.pt" for name in ("x", "x_1", "x_1_1")]
+    assert names == [f"templates_fourier_{name}.pt" for name in ("1_x", "2_x", "x_1")]
     assert len({load(tmp_path / "out" / n).tobytes() for n in names}) == 1
 
 
