@@ -155,6 +155,78 @@ def test_check_looks_into_folders_that_were_made_before(folder):
     assert "2 missing" not in said
 
 
+OTHERS = {
+    "search": ({"search": {"n_displacements_x": 5}}, "of another search"),
+    "conventions": ({"likelihood": {"conventions": "cryolike"}}, "conventions: standard there, cryolike here"),
+    "structures": (
+        {"structures": {"files": ["structures/open.pdb", "structures/closed.pdb"]}},
+        "structure 0 is closed",
+    ),
+    "fewer structures": ({"structures": {"files": "structures/open.pdb"}}, "is closed there, open here"),
+    "particles": ({"particles": {"metadata": "relion/other.star"}}, "made from"),
+    "stacks": ({"particles": {"batch_size": 6}}, "image stack"),
+    "tolerance": ({"likelihood": {"tolerance": 0.0}}, "tolerance"),
+    "no folder": ({"output": "run.yaml"}, "run.yaml: is not a folder"),
+    "below a file": ({"output": "/dev/null/results"}, "/dev/null/results"),
+    "scheduler": ({"machine": {"scheduler": "tcp://127.0.0.1:1"}}, "tcp://127.0.0.1:1 cannot be reached"),
+    "scheduler file": ({"machine": {"scheduler_file": "s.json"}}, "s.json: there is no such file"),
+    "too large": (
+        {
+            "likelihood": {"kind": "full_cross_correlation"},
+            "search": {"n_displacements_x": 900, "n_displacements_y": 900},
+            "parameters": {"viewing_distance": 0.01},
+        },
+        "the full cross-correlations take",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def with_results(data, tmp_path_factory):
+    """These data with results of a run."""
+    folder = tmp_path_factory.mktemp("results") / data.name
+    shutil.copytree(data, folder)
+    (folder / "run.yaml").write_text(yaml.safe_dump(VALUES))
+    shutil.copy(folder / "relion/particles.star", folder / "relion/other.star")
+    worked(cryolike("run", folder / "run.yaml"))
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_check_refuses_what_a_run_refuses_and_says_the_same(with_results, name):
+    changes, said = OTHERS[name]
+    values = {
+        key: {**VALUES[key], **part} if isinstance(VALUES.get(key), dict) else part for key, part in changes.items()
+    }
+    if "scheduler" in name:
+        values["machine"].pop("workers")
+    (with_results / "other.yaml").write_text(yaml.safe_dump({**VALUES, **values}))
+    before = {path: path.stat().st_mtime_ns for path in with_results.rglob("*")}
+    checked = failed(cryolike("config", "check", with_results / "other.yaml"))
+    assert said in checked
+    assert {path: path.stat().st_mtime_ns for path in with_results.rglob("*")} == before
+    ran = failed(cryolike("run", with_results / "other.yaml"))
+    if name == "below a file":
+        assert "results/displacements_set.pt: cannot be written: Not a directory" in ran
+        assert "results: cannot be written: Not a directory. Choose another" in checked
+    elif name == "too large":
+        assert said in ran
+    else:
+        assert checked.replace("machine.overwrite: true", "--overwrite") == ran
+
+
+def test_check_lets_pass_what_a_run_goes_on_with(with_results, monkeypatch):
+    """Read-only too, if all is done."""
+    (with_results / "other.yaml").write_text(yaml.safe_dump({**VALUES, "search": {}, "machine": {"overwrite": True}}))
+    worked(cryolike("config", "check", with_results / "other.yaml"))
+    worked(cryolike("config", "check", with_results / "run.yaml"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK or with_results.parent not in path.parents)
+    worked(cryolike("config", "check", with_results / "run.yaml"))
+    (with_results / "again.yaml").write_text(yaml.safe_dump({**VALUES, "machine": {"workers": 0, "recompute": True}}))
+    said = failed(cryolike("config", "check", with_results / "again.yaml"))
+    assert "out: cannot be written: Permission denied" in said
+
+
 def test_check_and_run_tell_mistakes_in_one_piece(folder):
     change(folder, machine={"workers": "two", "devise": "cpu"})
     for command in (("config", "check"), ("run",), ("run", "--plan")):

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
+from cryolike_dask.cli.telling import words_of_command
 
 GIVEN = "As they were given to the run; default: found by what lies beside the results."
 
@@ -52,10 +53,11 @@ def verify(
             n_samples=n_samples,
             seed=seed,
         )
+        words = words_of_command()
         for note in found.notes:
-            out.print(f"[bold]note:[/] {escape(note)}")
+            out.print(f"[bold]note:[/] {escape(words.say(note))}")
         for finding in found.findings:
-            out.print(f"[bold red]wrong:[/] {escape(finding)}")
+            out.print(f"[bold red]wrong:[/] {escape(words.say(finding))}")
         if found.sample.sizes["sample"]:
             table = Table("largest of the sample", "difference", "allowed", box=None)
             used = found.sample.dropna("quantity", how="all")

@@ -94,8 +94,6 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     ------
     InputFileError
         If something is missing or damaged; names all that is missing.
-    InputError, GridMismatchError
-        If what is there does not fit together.
     """
     said, problems = dict[str, str](), list[str]()
     named = _named(config)
@@ -115,7 +113,6 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
                 problems.append(str(error))
     if problems:
         raise InputFileError("\n".join(problems))
-    inputs_of(config)
     return said
 
 
