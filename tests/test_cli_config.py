@@ -155,6 +155,40 @@ def test_check_looks_into_folders_that_were_made_before(folder):
     assert "2 missing" not in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"structures": {"files": "relion/particles.star"}}, "not structures. Is it meant for particles.metadata?"),
+        (
+            {"particles": {"metadata": "structures/open.pdb"}},
+            "not metadata of particles. Is it meant for structures.files?",
+        ),
+        (
+            {"parameters": "run.yaml"},
+            "run.yaml: holds the description of a run, not parameters. Was another one meant?",
+        ),
+        ({"particles": {"metadata": "relion"}}, "relion: is a folder. Name a STAR file in it: particles.star"),
+    ],
+)
+def test_check_and_run_know_files_that_stand_at_another_key(data, tmp_path, changes, said):
+    (data / "run.yaml").touch()
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**VALUES, **changes, "folder": str(data)}))
+    for command in (("config", "check"), ("run",)):
+        assert said in failed(cryolike(*command, tmp_path / "run.yaml"))
+
+
+@pytest.mark.parametrize("command", [("verify",), ("report",), ("matrix",), ("export", "--star", "x.star")])
+def test_results_are_no_inputs(data, tmp_path, command):
+    said = failed(cryolike(*command, data / "structures"))
+    assert "structures: holds structures, not results. Is it meant for `templates` or --templates?" in said
+    assert "nowhere: there is no such folder. Check its name" in failed(cryolike(*command, tmp_path / "nowhere"))
+
+
+def test_a_run_is_described_by_a_file(data):
+    said = failed(cryolike("run", data / "relion/particles.star"))
+    assert "particles.star: holds metadata of particles, not the description of a run" in said
+
+
 OTHERS = {
     "search": ({"search": {"n_displacements_x": 5}}, "of another search"),
     "conventions": ({"likelihood": {"conventions": "cryolike"}}, "conventions: standard there, cryolike here"),
@@ -301,6 +335,9 @@ def test_every_pose_is_written_if_it_is_asked_for(folder):
 
 def test_report_and_verify_find_the_inputs_of_a_run(folder):
     worked(cryolike("run", folder / "run.yaml", "--workers", 0))
+    said = failed(cryolike("verify", folder / "out", "--particles", folder / "structures"))
+    assert "structures: holds structures, not image stacks or metadata of particles" in said
+    assert "nowhere: there is no such folder" in failed(cryolike("report", folder / "out", "--templates", "nowhere"))
     worked(cryolike("report", folder / "out"))
     page = (folder / "out/report.html").read_text()
     assert 'id="steps"' in page
@@ -328,6 +365,5 @@ def test_all_structures_are_compared_unless_some_are_chosen(folder):
     (folder / "relion/fft").mkdir()
     (folder / "relion/fft/particles_fourier_stack_000000.pt").touch()
     said = failed(cryolike("optimal-pose", *swapped, *search, "--output", folder / "swapped"))
-    assert "relion holds image stacks, not templates. Are --templates and --particles swapped?" in said.replace(
-        "\n", " "
-    )
+    assert f"relion holds image stacks and particles, and {folder}/structures holds structures" in said
+    assert "Are --templates and --particles swapped?" in said

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.cli.given import need_description
 from cryolike_dask.cli.plan import workers_of_a_run
 from cryolike_dask.errors import OutputError
 
@@ -54,6 +55,7 @@ def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
         from cryolike_dask.config.opening import describe_inputs
         from cryolike_dask.config.reading import read_config
 
+        need_description(config)
         found = read_config(config)
         table = Table(show_header=False, box=None)
         for name, value in {**describe_inputs(found), **_described(found)}.items():

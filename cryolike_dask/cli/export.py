@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.cli.given import need, need_each
 from cryolike_dask.errors import InputError
 
 
@@ -50,6 +51,9 @@ def export(
     """
     with errors_for_people():
         _refuse_unclear(star=star, cs=cs, subsets=subsets, structure=structure, passthrough=passthrough)
+        need(output, "results")
+        need_each(metadata or (), "particles")
+        need(passthrough, "particles")
         for line in _export(**locals()):
             out.print(escape(line))
 
