@@ -186,7 +186,9 @@ def atoms_of(model: Model, parameters: ImageParameters) -> tuple[Atoms, list[str
                 f"atoms of unknown element: {', '.join(unknown[:5])}", remedy="Fill in the element column, or select."
             )
     if not len(rows):
-        raise InputError("no atom is selected", remedy=f"atom_selection is {parameters.atom_selection!r}.")
+        raise InputError(
+            "no atom is selected", remedy=f"Look at atom_selection={parameters.atom_selection!r} (--atom-selection)."
+        )
     if parameters.atom_radii is not None:
         radii = np.full(len(rows), parameters.atom_radii)
     return Atoms(model.position_angstrom[rows], electrons, radii, shape), notes  # type: ignore[arg-type]
@@ -240,7 +242,7 @@ def _residues(
     rows = np.flatnonzero(alpha & chosen)
     if not len(rows):
         raise InputError(
-            "no residue with a C-alpha is selected", remedy="Set use_protein_residue_model=False to use all atoms."
+            "no residue with a C-alpha is selected", remedy="Use all atoms: use_protein_residue_model=False (--atoms)."
         )
     names = model.residue_name[rows].tolist()
     of_residue = np.bincount(model.residue, weights=model.element)
@@ -258,7 +260,7 @@ def _residues(
         first = sorted(set(model.residue_name[np.isin(model.residue, without)].tolist()))
         notes.append(
             f"{len(without)} residue(s) without a C-alpha are left out ({', '.join(first[:5])}); "
-            "use_protein_residue_model=False takes all atoms"
+            "use_protein_residue_model=False (--atoms) takes all atoms"
         )
     return rows, np.array(electrons, np.float64), np.array(radii, np.float64), notes
 

@@ -213,7 +213,7 @@ def _models(
         if atoms.reach_angstrom > half:
             notes = [*notes, f"reaches {atoms.reach_angstrom:.0f} angstrom from its centre, but half a box is {half:g}"]
         if models == "first" and n > 1:
-            notes = [*notes, f'the first of {n} models is used; models="all" takes each as a structure']
+            notes = [*notes, f'the first of {n} models is used; models="all" (--models) takes each as a structure']
         name = _stem(path) if models == "first" else f"{_stem(path)}_model_{position + 1:04d}"
         source = ModelInFile(str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns)
         yield name, source, notes
