@@ -57,6 +57,11 @@ def claim(run: Run, *, overwrite: bool) -> bool:
     return len(records) > len(foreign)
 
 
+def refuse_claimed(run: Run) -> None:
+    """Refuse what `claim` would refuse without `overwrite`, and write nothing."""
+    claim(run, overwrite=False)
+
+
 def _differs(run: Run, record: Mapping[str, Any]) -> str:
     """What of the results that a record describes cannot be of this run; empty if all can."""
     theirs = record.get("settings")

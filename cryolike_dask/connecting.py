@@ -102,6 +102,19 @@ def connect(
     return client
 
 
+def check_connection(
+    where: str | os.PathLike[str],
+    *,
+    tls_ca_file: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    timeout: float = 5.0,
+) -> None:
+    """Refuse an address or a scheduler file that `connect` would refuse; parameters and errors are the same."""
+    security = _security(None, {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key})
+    _answering(where, security, timeout)
+
+
 def _security(security: Security | None, files: dict[str, Any]) -> Security | None:
     """The certificates that were given, whichever way."""
     given = [name for name, path in files.items() if path is not None]
@@ -124,10 +137,7 @@ def _open(where: str | os.PathLike[str] | Cluster, security: Security | None, ti
     """A client of a cluster, an address or a scheduler file, once something there is known to be a scheduler."""
     if isinstance(where, Cluster):
         return Client(where)
-    text = os.fspath(where)
-    address = text if "://" in text else address_in(Path(text))
-    said = address if address == text else f"{text}: {address}"
-    check_scheduler(address, said, security, timeout)
+    address, said = _answering(where, security, timeout)
     try:
         return Client(address, security=security, timeout=timeout)
     except (OSError, ImportError, RuntimeError, TypeError, ValueError) as error:
@@ -135,6 +145,15 @@ def _open(where: str | os.PathLike[str] | Cluster, security: Security | None, ti
             f"{said} does not accept this client ({type(error).__name__}: {error})",
             remedy="Give the address of a scheduler, not of a worker, with the same versions of Python and Dask.",
         ) from error
+
+
+def _answering(where: str | os.PathLike[str], security: Security | None, timeout: float) -> tuple[str, str]:
+    """The address of a scheduler that answers there, and what messages call it."""
+    text = os.fspath(where)
+    address = text if "://" in text else address_in(Path(text))
+    said = address if address == text else f"{text}: {address}"
+    check_scheduler(address, said, security, timeout)
+    return address, said
 
 
 def _await_a_worker(client: Client, seconds: float) -> None:

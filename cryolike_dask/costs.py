@@ -208,7 +208,7 @@ def plan_likelihood(
         *(file_config, params_input, displacer, i_template, n_stacks, conventions, device, precision, tolerance),
         *(images, templates),
     ).in_batches(n_templates_per_batch, n_images_per_batch)
-    run = run.in_memory(_memory_of_a_worker(client, n))
+    run = run.in_memory(memory_of_each_worker(client, n))
     run.note_left_out()
     need_folder(run.files.folder_output)
     if not overwrite:
@@ -253,7 +253,7 @@ def _without_time(
     n_displacements, n_rotations = len(templates[0].displacements), templates[0].grid.n_inplanes
     n_templates = sum(map(len, templates))
     host = PROCESS_BYTES[trial.device] + max(_held_bytes(g, kind) for g in groups)
-    memory = _memory_of_a_worker(client, n_workers)
+    memory = memory_of_each_worker(client, n_workers)
     n_jobs = len(run.images) * len(templates)
     described = described_bytes(run) * (n_jobs - n_done) // n_jobs
     return LikelihoodPlan(
@@ -287,7 +287,7 @@ def _held_bytes(group: Group, kind: Kind) -> int:
     return REMEMBERED_BYTES * remembered + (0 if kind == "optimal_pose" else int(whole))
 
 
-def _memory_of_a_worker(client: Client | None, n_workers: int) -> int:
+def memory_of_each_worker(client: Client | None, n_workers: int) -> int:
     """As `local_cluster` shares the memory of this machine out, if there is no client yet."""
     free = memory_of_a_worker(client)
     if client is not None or not n_workers:

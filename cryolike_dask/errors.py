@@ -77,7 +77,7 @@ class FailedPiecesError(CryolikeError, RuntimeError):
         """List them, each with its error."""
         lines = [f"{name}: {error or type(error).__name__}" for name, error in failed.items()]
         what = "\n  ".join([f"{len(lines)} failed; all others are done and written:", *lines])
-        return cls(f"{what}\nMend what they name, and run again with skip_exist=True (--skip-exist).")
+        return cls(f"{what}\nMend what they name, and run again with skip_exist=True.")
 
 
 LARGEST = 1e300

@@ -211,7 +211,7 @@ def _error_of(future: Future) -> BaseException | None:
     if future.status == "cancelled":
         raise ClusterError(
             "the connection to the scheduler was lost, or the work was cancelled there",
-            remedy="What is written is complete: run again with skip_exist=True (--skip-exist).",
+            remedy="What is written is complete: run again with skip_exist=True.",
         )
     error: BaseException | None = future.exception()
     return error

@@ -249,7 +249,7 @@ def _no_sample() -> xr.Dataset:
 def _refuse_changed(result: Result, given: Sequence[dict[str, Any]]) -> None:
     """Refuse inputs that are not those of the record."""
     recorded = result.record["inputs"]
-    remedy = "Give the inputs of the run, or run again with skip_exist=True (--skip-exist)."
+    remedy = "Give the inputs of the run, or run again with skip_exist=True."
     names, names_given = ([str(entry.get("name", UNNAMED)) for entry in entries] for entries in (recorded, given))
     if names != names_given:
         what = f"says that the results came from {', '.join(names)}, but {', '.join(names_given)} are given"
@@ -388,7 +388,7 @@ def _differences(part: xr.Dataset, result: Result) -> list[str]:
         how = "correlates less than the best by" if name == POSE else "differs from the same in double precision by"
         row = int(part[labels.IMAGE_IN_STACK][m])
         what = f"{name} of image {row} {how} {difference:.3g}; {tolerance:.3g} is allowed"
-        remedy = f"Check the inputs; remove {result.path.name} and run again with skip_exist=True (--skip-exist)."
+        remedy = f"Check the inputs; remove {result.path.name} and run again with skip_exist=True."
         source = result.outputs.get(name, next(iter(result.outputs.values()))).path
         found.append(str(OutputError(what, source=source, remedy=remedy)))
     return found

@@ -155,6 +155,112 @@ def test_check_looks_into_folders_that_were_made_before(folder):
     assert "2 missing" not in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"structures": {"files": "relion/particles.star"}}, "not structures. Is it meant for particles.metadata?"),
+        (
+            {"particles": {"metadata": "structures/open.pdb"}},
+            "not metadata of particles. Is it meant for structures.files?",
+        ),
+        (
+            {"parameters": "run.yaml"},
+            "run.yaml: holds the description of a run, not parameters. Was another one meant?",
+        ),
+        ({"particles": {"metadata": "relion"}}, "relion: is a folder. Name a STAR file in it: particles.star"),
+    ],
+)
+def test_check_and_run_know_files_that_stand_at_another_key(data, tmp_path, changes, said):
+    (data / "run.yaml").touch()
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**VALUES, **changes, "folder": str(data)}))
+    for command in (("config", "check"), ("run",)):
+        assert said in failed(cryolike(*command, tmp_path / "run.yaml"))
+
+
+@pytest.mark.parametrize("command", [("verify",), ("report",), ("matrix",), ("export", "--star", "x.star")])
+def test_results_are_no_inputs(data, tmp_path, command):
+    said = failed(cryolike(*command, data / "structures"))
+    assert "structures: holds structures, not results. Is it meant for `templates` or --templates?" in said
+    assert "nowhere: there is no such folder. Check its name" in failed(cryolike(*command, tmp_path / "nowhere"))
+
+
+def test_a_run_is_described_by_a_file(data):
+    said = failed(cryolike("run", data / "relion/particles.star"))
+    assert "particles.star: holds metadata of particles, not the description of a run" in said
+
+
+OTHERS = {
+    "search": ({"search": {"n_displacements_x": 5}}, "of another search"),
+    "conventions": ({"likelihood": {"conventions": "cryolike"}}, "conventions: standard there, cryolike here"),
+    "structures": (
+        {"structures": {"files": ["structures/open.pdb", "structures/closed.pdb"]}},
+        "structure 0 is closed",
+    ),
+    "fewer structures": ({"structures": {"files": "structures/open.pdb"}}, "is closed there, open here"),
+    "particles": ({"particles": {"metadata": "relion/other.star"}}, "made from"),
+    "stacks": ({"particles": {"batch_size": 6}}, "image stack"),
+    "tolerance": ({"likelihood": {"tolerance": 0.0}}, "tolerance"),
+    "no folder": ({"output": "run.yaml"}, "run.yaml: is not a folder"),
+    "below a file": ({"output": "/dev/null/results"}, "/dev/null/results"),
+    "scheduler": ({"machine": {"scheduler": "tcp://127.0.0.1:1"}}, "tcp://127.0.0.1:1 cannot be reached"),
+    "scheduler file": ({"machine": {"scheduler_file": "s.json"}}, "s.json: there is no such file"),
+    "too large": (
+        {
+            "likelihood": {"kind": "full_cross_correlation"},
+            "search": {"n_displacements_x": 900, "n_displacements_y": 900},
+            "parameters": {"viewing_distance": 0.01},
+        },
+        "the full cross-correlations take",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def with_results(data, tmp_path_factory):
+    """These data with results of a run."""
+    folder = tmp_path_factory.mktemp("results") / data.name
+    shutil.copytree(data, folder)
+    (folder / "run.yaml").write_text(yaml.safe_dump(VALUES))
+    shutil.copy(folder / "relion/particles.star", folder / "relion/other.star")
+    worked(cryolike("run", folder / "run.yaml"))
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_check_refuses_what_a_run_refuses_and_says_the_same(with_results, name):
+    changes, said = OTHERS[name]
+    values = {
+        key: {**VALUES[key], **part} if isinstance(VALUES.get(key), dict) else part for key, part in changes.items()
+    }
+    if "scheduler" in name:
+        values["machine"].pop("workers")
+    (with_results / "other.yaml").write_text(yaml.safe_dump({**VALUES, **values}))
+    before = {path: path.stat().st_mtime_ns for path in with_results.rglob("*")}
+    checked = failed(cryolike("config", "check", with_results / "other.yaml"))
+    assert said in checked
+    assert {path: path.stat().st_mtime_ns for path in with_results.rglob("*")} == before
+    ran = failed(cryolike("run", with_results / "other.yaml"))
+    if name == "below a file":
+        assert "results/displacements_set.pt: cannot be written: Not a directory" in ran
+        assert "results: cannot be written: Not a directory. Choose another" in checked
+    elif name == "too large":
+        assert said in ran
+    else:
+        assert checked.replace("machine.overwrite: true", "--overwrite") == ran
+
+
+def test_check_lets_pass_what_a_run_goes_on_with(with_results, monkeypatch):
+    """Read-only too, if all is done."""
+    (with_results / "other.yaml").write_text(yaml.safe_dump({**VALUES, "search": {}, "machine": {"overwrite": True}}))
+    worked(cryolike("config", "check", with_results / "other.yaml"))
+    worked(cryolike("config", "check", with_results / "run.yaml"))
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK or with_results.parent not in path.parents)
+    worked(cryolike("config", "check", with_results / "run.yaml"))
+    (with_results / "again.yaml").write_text(yaml.safe_dump({**VALUES, "machine": {"workers": 0, "recompute": True}}))
+    said = failed(cryolike("config", "check", with_results / "again.yaml"))
+    assert "out: cannot be written: Permission denied" in said
+
+
 def test_check_and_run_tell_mistakes_in_one_piece(folder):
     change(folder, machine={"workers": "two", "devise": "cpu"})
     for command in (("config", "check"), ("run",), ("run", "--plan")):
@@ -229,6 +335,9 @@ def test_every_pose_is_written_if_it_is_asked_for(folder):
 
 def test_report_and_verify_find_the_inputs_of_a_run(folder):
     worked(cryolike("run", folder / "run.yaml", "--workers", 0))
+    said = failed(cryolike("verify", folder / "out", "--particles", folder / "structures"))
+    assert "structures: holds structures, not image stacks or metadata of particles" in said
+    assert "nowhere: there is no such folder" in failed(cryolike("report", folder / "out", "--templates", "nowhere"))
     worked(cryolike("report", folder / "out"))
     page = (folder / "out/report.html").read_text()
     assert 'id="steps"' in page
@@ -256,6 +365,5 @@ def test_all_structures_are_compared_unless_some_are_chosen(folder):
     (folder / "relion/fft").mkdir()
     (folder / "relion/fft/particles_fourier_stack_000000.pt").touch()
     said = failed(cryolike("optimal-pose", *swapped, *search, "--output", folder / "swapped"))
-    assert "relion holds image stacks, not templates. Are --templates and --particles swapped?" in said.replace(
-        "\n", " "
-    )
+    assert f"relion holds image stacks and particles, and {folder}/structures holds structures" in said
+    assert "Are --templates and --particles swapped?" in said

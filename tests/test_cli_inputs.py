@@ -190,7 +190,35 @@ MISTAKES = {
     "no resolution": (["parameters", *GRID, "--resolution-factor", "nan"], "--resolution-factor nan is not positive"),
     "no pixels": (["parameters", "--n-pixels", 0, "--pixel-size-angstrom", 1], "--n-pixels 0 is not a positive number"),
     "no size": (["parameters", "--n-pixels", 16, "--pixel-size-angstrom", -1], "--pixel-size-angstrom -1.0 is not"),
-    "no such structure": (["templates", "nowhere.pdb", *SHARED], "1 missing input file(s):\n  nowhere.pdb"),
+    "no such structure": (["templates", "nowhere.pdb", *SHARED], "nowhere.pdb: there is no such file. Check its name"),
+    "no such structures": (
+        ["templates", "nowhere.pdb", "structures", "neither.pdb", *SHARED],
+        "2 missing input file(s):\n  nowhere.pdb\n  neither.pdb",
+    ),
+    "no such folder": (["simulate", "nowhere", *SHARED], "nowhere: there is no such folder. Check its name"),
+    "no such project": ([*PARTICLES, "--folder", "nowhere"], "nowhere: there is no such folder"),
+    "particles for structures": (
+        ["templates", "relion/particles.star", *SHARED],
+        "particles.star: holds metadata of particles, not structures. Is it meant for `particles` or --particles?",
+    ),
+    "a structure for parameters": (
+        ["templates", "structures", "--workers", 0, "--parameters", "structures/open.pdb"],
+        "structures/open.pdb: holds structures, not parameters. Is it meant for `templates` or --templates?",
+    ),
+    "images for metadata": (
+        ["particles", "relion/particles_000000.mrcs", *SHARED],
+        "particles_000000.mrcs: holds images, not metadata of particles. Is it meant for `particles --images`?",
+    ),
+    "a folder for metadata": (["particles", "relion", *SHARED], "is a folder. Name a STAR file in it: particles.star"),
+    "swapped": (
+        ["optimal-pose", "--templates", "relion/particles.star", "--particles", "structures", *SHARED],
+        "particles.star holds particles, and structures holds structures. Are --templates and --particles swapped?",
+    ),
+    "templates twice": (
+        ["optimal-pose", "--templates", "structures", "--particles", "structures/open.pdb", *SHARED],
+        "open.pdb: holds structures, not image stacks or metadata of particles",
+    ),
+    "optics of a structure": ([*SIMULATE, "--optics", "structures/open.pdb"], "holds structures, not metadata"),
     "no such parameters": (["templates", "structures", "--workers", 0, "--parameters", "x.npz"], "x.npz: there is no"),
     "healpix": ([*TEMPLATES, "--healpix-order", 9], "--healpix-order 9 gives 3145728 viewing directions. Give 0 to 8"),
     "two kinds of views": (

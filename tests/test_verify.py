@@ -173,7 +173,7 @@ DAMAGES = [
 def test_a_damaged_file_is_named_and_the_others_are_compared(files, written, damage, what):
     damage(written / CORRELATION)
     found = verify(files, n_samples=1)
-    with pytest.raises(AssertionError, match=rf"{CORRELATION}: .*{what}.*--skip-exist"):
+    with pytest.raises(AssertionError, match=rf"{CORRELATION}: .*{what}.*skip_exist=True"):
         raise AssertionError(only_finding(found))
     assert found.sample.sizes["sample"] == 1
     assert not list(written.rglob("sprung"))

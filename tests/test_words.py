@@ -24,6 +24,13 @@ SAID = [
     ("particles", "recenter=True (--recenter) moves them", "--recenter moves them"),
     ("run", "recenter=True (--recenter) moves them", "particles.recenter: true moves them"),
     ("config", "pass overwrite=True (--overwrite).", "pass machine.overwrite: true."),
+    (
+        "report",
+        "wider, max_displacement_pixels (--max-displacement-pixels)",
+        "wider, `optimal-pose --max-displacement-pixels`",
+    ),
+    ("optimal-pose", 'models="all" (--models) takes', "`templates --models all` takes"),
+    ("templates", "use_protein_residue_model=False (--atoms) takes", "`parameters --atoms` takes"),
     ("particles", "Use n_pixels=60 (--n-pixels), or fewer", "Use `parameters --n-pixels 60`, or fewer"),
     ("run", "Use n_pixels=60 (--n-pixels).", "Use parameters.n_pixels: 60."),
     ("export", "Use export_star (--star).", "Use --star."),

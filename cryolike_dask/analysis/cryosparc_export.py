@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,41 @@ def export_cryosparc(
     Poses and shifts refer to the centre of the structure: the mean position of the selected atoms, or the middle
     voxel n // 2 of a map. cryolike/structure_number is the position of the structure in the results, from 1.
     """
+    options = {"structure": structure, "template_source": template_source, "metadata": metadata}
+    return open_cryosparc(results, path, **options, passthrough=passthrough).written(overwrite=overwrite)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class CsFile:
+    """A file that is not written yet: its columns, and the list of what is left out."""
+
+    path: Path
+    columns: Columns
+    left_out: list[str]
+    inputs: Sequence[Path]
+
+    def claim(self, *, overwrite: bool) -> None:
+        """Refuse to replace what is there."""
+        claim_outputs([self.path, self.path.with_suffix(".dropped.txt")], self.inputs, overwrite=overwrite)
+
+    def written(self, *, overwrite: bool) -> Export:
+        """Write it."""
+        self.claim(overwrite=overwrite)
+        _write(self.path, self.columns)
+        dropped = write_dropped(self.path.with_suffix(".dropped.txt"), self.left_out)
+        return Export(self.path, len(self.columns[POSE]), len(self.left_out), dropped)
+
+
+def open_cryosparc(
+    results: xr.Dataset,
+    path: str | Path,
+    *,
+    structure: str | None,
+    template_source: TemplateSource | None,
+    metadata: PathOrPaths | None,
+    passthrough: str | Path | None,
+) -> CsFile:
+    """Read everything, and refuse what cannot be written."""
     path = named_with(path, ".cs")
     results = with_images(results)
     assignment = assign(results, structure, template_source)
@@ -96,12 +132,8 @@ def export_cryosparc(
     joined = {name: values[rows.joined()[images]] for name, values in _merged(files, tables).items()}
     _refuse_repeated(joined, files)
     columns = joined | _found(assignment, images, joined, float(results.attrs.get("pixel_size_angstrom", 0)))
-
-    dropped, inputs = path.with_suffix(".dropped.txt"), [*files, *([] if passthrough is None else [Path(passthrough)])]
-    claim_outputs([path, dropped], inputs, overwrite=overwrite)
-    lines = rows.dropped(assignment.number >= 0, assignment.missing)
-    _write(path, columns)
-    return Export(path, len(images), len(lines), write_dropped(dropped, lines))
+    inputs = [*files, *([] if passthrough is None else [Path(passthrough)])]
+    return CsFile(path, columns, rows.dropped(assignment.number >= 0, assignment.missing), inputs)
 
 
 def _columns(path: Path, passthrough: str | Path | None) -> Columns:

@@ -361,8 +361,8 @@ def _about_the_edge(summary: xr.Dataset) -> list[Finding]:
     text = (
         f"{edge.n_on_edge} of {edge.n_images} images ({edge.fraction:.0%}) fit best on the edge of the search "
         f"({limits}; {edge.fraction_tried:.0%} of the displacements tried lie there). These particles may be further "
-        "off centre than was searched: search wider (max_displacement_pixels), or centre them as they are read "
-        "(recenter)."
+        "off centre than was searched: search wider, max_displacement_pixels (--max-displacement-pixels), or "
+        "centre them as they are read, recenter=True (--recenter)."
     )
     return [Finding("displacements", text)]
 

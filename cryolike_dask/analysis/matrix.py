@@ -197,7 +197,7 @@ def _filled(values: xr.DataArray) -> Iterator[NDArray[Any]]:
                 first = int(values[labels.IMAGE][part][np.argmax(unknown)])
                 raise OutputError(
                     f"{values.name}: image {first} has no result under some structure",
-                    remedy="Finish the run with skip_exist=True (--skip-exist), or select the images that are done.",
+                    remedy="Finish the run with skip_exist=True, or select the images that are done.",
                 )
         yield array
 

@@ -103,14 +103,7 @@ def export_star(
     without an optics table (RELION 3.0) stays one, its origins in pixels: RELION 3.1 and later convert it as they
     read it. Tables other than optics and particles are not written.
     """
-    path = named_with(path, ".star")
-    particles = _open(results, structure, template_source, metadata)
-    dropped = path.with_suffix(".dropped.txt")
-    claim_outputs([path, dropped], [file.path for file in particles.rows.files], overwrite=overwrite)
-    rows = written(particles.assignment)
-    lines = particles.dropped(rows)
-    particles.write(path, rows)
-    return Export(path, len(rows), len(lines), write_dropped(dropped, lines))
+    return open_star(results, structure, template_source, metadata).one(path).written(overwrite=overwrite)[""]
 
 
 def export_star_subsets(
@@ -140,33 +133,36 @@ def export_star_subsets(
     InputError, InputFileError, OutputError
         As for `export_star`.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("is not a folder", source=folder, remedy="Choose another name.")
-    particles = _open(results, None, template_source, metadata)
-    number = particles.assignment.number
-    assigned = {i: np.flatnonzero(number == i) for i in np.unique(number[number >= 0]).tolist()}
-    names = _file_names([particles.assignment.structures[i] for i in assigned])
-    paths, dropped = [folder / f"{name}.star" for name in names], folder / "dropped.txt"
-    claim_outputs([*paths, dropped], [file.path for file in particles.rows.files], overwrite=overwrite)
-    lines = particles.dropped(written(particles.assignment))
-    for rows, path in zip(assigned.values(), paths, strict=True):
-        particles.write(path, rows)
-    listed = write_dropped(dropped, lines)
-    return {
-        particles.assignment.structures[i]: Export(path, len(rows), len(lines), listed)
-        for (i, rows), path in zip(assigned.items(), paths, strict=True)
-    }
+    return open_star(results, None, template_source, metadata).subsets(folder).written(overwrite=overwrite)
 
 
 @dataclass(frozen=True, eq=False)
-class _Particles:
+class StarParticles:
     """What is written: the text that was there, and what was found."""
 
     results: xr.Dataset
     merged: Merged
     rows: Rows
     assignment: Assignment
+
+    def one(self, path: str | Path) -> StarFiles:
+        """All particles that have a structure, in one file."""
+        path = named_with(path, ".star")
+        return StarFiles(self, {"": (path, written(self.assignment))}, path.with_suffix(".dropped.txt"))
+
+    def subsets(self, folder: str | Path) -> StarFiles:
+        """A file for each structure that particles are assigned to."""
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError("is not a folder", source=folder, remedy="Choose another name.")
+        number, structures = self.assignment.number, self.assignment.structures
+        assigned = np.unique(number[number >= 0]).tolist()
+        names = _file_names([structures[i] for i in assigned])
+        files = {
+            structures[i]: (folder / f"{name}.star", np.flatnonzero(number == i))
+            for i, name in zip(assigned, names, strict=True)
+        }
+        return StarFiles(self, files, folder / "dropped.txt")
 
     def dropped(self, kept: IntArray) -> list[str]:
         here = np.zeros(len(self.rows.row), np.bool_)
@@ -217,9 +213,33 @@ class _Particles:
         return np.array([f"{i + 1:06d}@{file}" for i, file in zip(index.tolist(), files.tolist(), strict=True)])
 
 
-def _open(
+@dataclass(frozen=True, eq=False)
+class StarFiles:
+    """Files that are not written yet: the images of each, by structure, and the list of what is left out."""
+
+    particles: StarParticles
+    images: dict[str, tuple[Path, IntArray]]
+    dropped: Path
+
+    def claim(self, *, overwrite: bool) -> None:
+        """Refuse to replace what is there."""
+        paths = [path for path, _ in self.images.values()]
+        inputs = [file.path for file in self.particles.rows.files]
+        claim_outputs([*paths, self.dropped], inputs, overwrite=overwrite)
+
+    def written(self, *, overwrite: bool) -> dict[str, Export]:
+        """Write all of them."""
+        self.claim(overwrite=overwrite)
+        lines = self.particles.dropped(written(self.particles.assignment))
+        for path, images in self.images.values():
+            self.particles.write(path, images)
+        listed = write_dropped(self.dropped, lines)
+        return {name: Export(path, len(rows), len(lines), listed) for name, (path, rows) in self.images.items()}
+
+
+def open_star(
     results: xr.Dataset, structure: str | None, template_source: TemplateSource | None, metadata: PathOrPaths | None
-) -> _Particles:
+) -> StarParticles:
     """Read everything, and refuse what cannot be written."""
     results = with_images(results)
     assignment = assign(results, structure, template_source)
@@ -228,7 +248,7 @@ def _open(
     described = [_described(table) for table in tables]
     rows = rows_of(results, described, given=metadata is not None)
     _refuse_clashes(results, rows)
-    return _Particles(results, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)), rows, assignment)
+    return StarParticles(results, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)), rows, assignment)
 
 
 def _described(table: StarColumns) -> Described:

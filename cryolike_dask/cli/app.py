@@ -139,5 +139,6 @@ def given_or_found(results: Path, *, needed: bool, **given: Path | None) -> dict
         return inputs_of_results(results)
     except (CryolikeError, OSError) as error:
         if (results / COPY).is_file():
-            err.print(f"[bold]note:[/] what {results / COPY} names cannot be read: {escape(str(error))}")
+            said = escape(words_of_command().say(str(error), arguments=False))
+            err.print(f"[bold]note:[/] what {results / COPY} names cannot be read: {said}")
         return given

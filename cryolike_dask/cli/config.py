@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.cli.given import need_description
+from cryolike_dask.cli.plan import workers_of_a_run
 from cryolike_dask.errors import OutputError
 
 NAME = "run.yaml"
@@ -44,18 +46,21 @@ def init(
 
 @commands.command("check")
 def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
-    """Validate a file, look whether its inputs are there and fit together, and say what it describes.
+    """Validate a file, look at all that a run of it looks at, inputs and output folder, and say what it describes.
 
-    Exits with 1 if anything is wrong. `run --plan` looks into the output folder too, and says what the run will cost.
+    Exits with 1 if anything is wrong. Nothing is written. `run --plan` says what the run will cost, too.
     """
     with errors_for_people():
+        from cryolike_dask.config.checking import check_config
         from cryolike_dask.config.opening import describe_inputs
         from cryolike_dask.config.reading import read_config
 
+        need_description(config)
         found = read_config(config)
         table = Table(show_header=False, box=None)
         for name, value in {**describe_inputs(found), **_described(found)}.items():
             table.add_row(f"[bold]{name}[/]", escape(value))
+        check_config(found, workers_of_a_run(found.machine.workers))
         out.print(f"{escape(str(config))}: nothing is wrong")
         out.print(table)
         out.print(f"Next: cryolike-dask run {escape(str(config))}")

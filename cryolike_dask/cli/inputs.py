@@ -20,6 +20,7 @@ from cryolike_dask.cli.app import (
     out,
     runs_on_workers,
 )
+from cryolike_dask.cli.given import need, need_each
 from cryolike_dask.cli.going_on import Recompute, SkipExist, goes_on
 from cryolike_dask.errors import InputError, OutputError
 
@@ -155,6 +156,8 @@ def templates(
 
     with errors_for_people(RESUME):
         keep = goes_on(recompute=recompute, skip_exist=skip_exist)
+        need_each(structures, "structures")
+        need(parameters, "parameters")
         with client_for(**where) as client:
             files = make_templates(
                 structures,
@@ -234,6 +237,11 @@ def particles(
     }
     with errors_for_people(RESUME):
         keep = goes_on(recompute=recompute, skip_exist=skip_exist)
+        need_each(metadata, "particles")
+        need_each(images or (), "images")
+        need(passthrough, "particles")
+        need(folder)
+        need(parameters, "parameters")
         with client_for(**where) as client:
             stacks = convert_particles(
                 metadata,
@@ -280,23 +288,24 @@ def simulate(
     """
     from cryolike_dask.simulate import simulate_particles
 
-    with errors_for_people(), client_for(**where) as client:
-        star = simulate_particles(
-            structures,
-            parameters,
-            output,
-            n_images=n_images,
-            signal_to_noise=signal_to_noise,
-            noise=str(noise),  # type: ignore[arg-type]
-            populations=populations or None,
-            max_displacement_pixels=max_displacement_pixels,
-            optics=optics,
-            models=str(models),  # type: ignore[arg-type]
-            batch_size=batch_size,
-            seed=seed,
-            overwrite=overwrite,
-            client=client,
-        )
+    options: dict[str, Any] = {
+        "n_images": n_images,
+        "signal_to_noise": signal_to_noise,
+        "noise": str(noise),
+        "populations": populations or None,
+        "max_displacement_pixels": max_displacement_pixels,
+        "optics": optics,
+        "models": str(models),
+        "batch_size": batch_size,
+        "seed": seed,
+        "overwrite": overwrite,
+    }
+    with errors_for_people():
+        need_each(structures, "structures")
+        need(parameters, "parameters")
+        need(optics, "particles")
+        with client_for(**where) as client:
+            star = simulate_particles(structures, parameters, output, **options, client=client)
         out.print(f"{n_images} particles (seed {seed}): {escape(str(star))}")
         typed = shlex.join(["particles", str(star), "--parameters", str(parameters), "--output", "image-stacks"])
         out.print(f"Next: cryolike-dask {escape(typed)}", highlight=False)

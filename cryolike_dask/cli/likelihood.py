@@ -21,6 +21,7 @@ from cryolike_dask.cli.app import (
     out,
     runs_on_workers,
 )
+from cryolike_dask.cli.given import need, need_comparable
 from cryolike_dask.cli.going_on import Recompute, SkipExist, goes_on
 from cryolike_dask.errors import InputError
 
@@ -200,18 +201,16 @@ def _run(run: Callable[..., Any], **options: Any) -> None:
 
 def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
     """Templates, particles and the search, as the commands of a run take them."""
-    from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, holds_image_stacks, holds_templates
+    from cryolike_dask.io.layout import PARAMETERS, holds_image_stacks, holds_templates
     from cryolike_dask.particles.opening import open_particles
     from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
     from cryolike_dask.structures.opening import open_structures
 
     templates, particles = options["templates"], options["particles"]
     conventions: Any = str(options["conventions"])
+    need_comparable(templates, particles)
+    need(options["parameters"], "parameters")
     in_files, converted = holds_templates(templates), holds_image_stacks(particles)
-    if (templates / "fft").is_dir() and not (templates / TEMPLATE_LIST).is_file():
-        raise InputError(
-            f"{templates} holds image stacks, not templates", remedy="Are --templates and --particles swapped?"
-        )
     if not in_files and options["parameters"] is None:
         raise InputError(f"{templates} holds structures: --parameters is needed", remedy="See `parameters --help`.")
     parameters: Path = options["parameters"] or templates / PARAMETERS

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.cli.given import need
 
 
 @app.command()
@@ -24,6 +25,7 @@ def matrix(
         from cryolike_dask.analysis.matrix import write_likelihood_matrix, write_reweighting_inputs
         from cryolike_dask.analysis.opening import open_results
 
+        need(output, "results")
         results, where = open_results(output), output if folder is None else folder
         written = write_likelihood_matrix(results, where, text=text)
         if reweighting:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
+from cryolike_dask.cli.given import need, need_inputs
 
 
 @app.command()
@@ -30,6 +31,8 @@ def report(
     with errors_for_people():
         from cryolike_dask.analysis.report import write_report
 
+        need(results, "results")
+        need_inputs(templates, particles, parameters)
         given = {"templates": templates, "particles": particles, "parameters": parameters}
         page = write_report(
             results,

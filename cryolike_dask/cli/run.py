@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from cryolike_dask.cli.app import RESUME, app, client_for, errors_for_people, out, runs_on_workers
+from cryolike_dask.cli.given import need_description
 from cryolike_dask.cli.going_on import SkipExist, goes_on
 from cryolike_dask.cli.plan import client_of_a_plan, workers_of_a_run
 
@@ -39,6 +40,7 @@ def run(
     with errors_for_people(RESUME):
         from cryolike_dask.config.reading import read_config
 
+        need_description(config)
         found = read_config(config)
         changed: dict[str, Any] = {} if overwrite is None else {"overwrite": overwrite}
         if recompute is not None or skip_exist is not None:

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
+from cryolike_dask.cli.given import need, need_inputs
+from cryolike_dask.cli.telling import words_of_command
 
 GIVEN = "As they were given to the run; default: found by what lies beside the results."
 
@@ -43,6 +45,8 @@ def verify(
     with errors_for_people():
         from cryolike_dask.verifying import verify_likelihood
 
+        need(output, "results")
+        need_inputs(templates, particles, parameters)
         given = {"templates": templates, "particles": particles, "parameters": parameters}
         inputs = given_or_found(output, needed=n_samples > 0, **given)
         found = verify_likelihood(
@@ -52,10 +56,11 @@ def verify(
             n_samples=n_samples,
             seed=seed,
         )
+        words = words_of_command()
         for note in found.notes:
-            out.print(f"[bold]note:[/] {escape(note)}")
+            out.print(f"[bold]note:[/] {escape(words.say(note))}")
         for finding in found.findings:
-            out.print(f"[bold red]wrong:[/] {escape(finding)}")
+            out.print(f"[bold red]wrong:[/] {escape(words.say(finding))}")
         if found.sample.sizes["sample"]:
             table = Table("largest of the sample", "difference", "allowed", box=None)
             used = found.sample.dropna("quantity", how="all")

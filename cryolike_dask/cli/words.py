@@ -24,6 +24,9 @@ GOING_ON = {
 }
 """Commands go on unless they are told otherwise, functions only if they are told to."""
 
+INPUTS = ("parameters", "templates", "particles", "optimal-pose")
+"""Commands that are meant first where several have an option."""
+
 
 @dataclass(frozen=True)
 class Words:
@@ -47,9 +50,8 @@ class Words:
     def of(cls, name: str | None, commands: Mapping[str, Any]) -> Words:
         """Those of one of the commands."""
         options = {command: _options(commands[command]) for command in commands}
-        others = {
-            option: command for command in reversed(options) for pair in options[command].values() for option in pair
-        }
+        first = sorted(options, key=lambda command: command not in INPUTS)
+        others = {o: command for command in reversed(first) for pair in options[command].values() for o in pair}
         return cls(options.get(name or "", {}), others, name in ("run", "config"))
 
     def say(self, text: str, *, arguments: bool = True) -> str:

@@ -14,6 +14,7 @@ from cryolike_dask.errors import InputError, InputFileError, missing_files
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid
+from cryolike_dask.io.kinds import Kind, need_kind
 from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
@@ -25,6 +26,15 @@ COPY = "run.yaml"
 ORIGINS = ("images", "folder", "passthrough")
 """Of particles: what else says where images are."""
 PREPARATION = ("pixel_size_angstrom", "downsample", "invert_contrast", "background_radius_pixels", "recenter")
+KEYS = ("structures", "particles", "parameters")
+KEYS_OF_KINDS: dict[Kind, str] = {
+    "templates": "structures.templates",
+    "structures": "structures.files",
+    "particles": "particles.metadata",
+    "image stacks": "particles.stacks",
+    "images": "particles.images",
+    "parameters": "parameters",
+}
 REMEDY = "Correct their names; relative ones start in the folder of the configuration."
 
 
@@ -32,6 +42,8 @@ def need_inputs(config: RunConfig) -> None:
     """Refuse a configuration whose inputs are not there; all that it names itself are told at once."""
     if missing := [path for paths in _named(config).values() for path in paths if not _is_there(path)]:
         raise missing_files(missing, REMEDY)
+    for part in KEYS:
+        _need_kinds(config, part)
 
 
 def inputs_of(config: RunConfig) -> dict[str, Any]:
@@ -99,8 +111,6 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     ------
     InputFileError
         If something is missing or damaged; names all that is missing.
-    InputError, GridMismatchError
-        If what is there does not fit together.
     """
     said, problems = dict[str, str](), list[str]()
     named = _named(config)
@@ -115,12 +125,12 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     for part, look in looks.items():
         if not set(named[part]) & set(missing):
             try:
+                _need_kinds(config, part)
                 said[part] = look(config)
             except InputError as error:
                 problems.append(str(error))
     if problems:
         raise InputFileError("\n".join(problems))
-    inputs_of(config)
     return said
 
 
@@ -140,6 +150,24 @@ def _named(config: RunConfig) -> dict[str, list[Path]]:
         "parameters": (),
     }
     return {part: [path for path in paths if path is not None] + [*listed[part]] for part, paths in one_by_one.items()}
+
+
+def _need_kinds(config: RunConfig, part: str) -> None:
+    """Refuse files that are known to hold something else than their key says."""
+    structures, particles, parameters = config.structures, config.particles, config.parameters
+    wanted: dict[str, list[tuple[Path | None, tuple[Kind, ...]]]] = {
+        "structures": [(structures.templates, ("templates",)), *((p, ("structures",)) for p in structures.files or ())],
+        "particles": [
+            (particles.stacks, ("image stacks",)),
+            (particles.passthrough, ("particles",)),
+            *((path, ("particles",)) for path in particles.metadata or ()),
+            *((path, ("images",)) for path in particles.images or ()),
+        ],
+        "parameters": [(None if isinstance(parameters, Parameters) else parameters, ("parameters",))],
+    }
+    for path, kinds in wanted[part]:
+        if path is not None:
+            need_kind(path, *kinds, meant_for=KEYS_OF_KINDS)
 
 
 def _is_there(path: Path) -> bool:

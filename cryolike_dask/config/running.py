@@ -58,7 +58,7 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
         raise InputError(f"config is a {type(config).__name__}", remedy="Read it with read_config.")
     client = _client(config, client)
     machine = config.machine
-    run = _opened(config)
+    run = opened(config)
     with torch_threads(machine.threads if client is None else None):
         return compute_run(
             *(run, config.likelihood.kind, client),
@@ -124,7 +124,7 @@ def _says(text: str) -> dict[Any, Any]:
         return {}
 
 
-def _opened(config: RunConfig) -> Run:
+def opened(config: RunConfig) -> Run:
     """Every input open and held against the others."""
     inputs, machine = inputs_of(config), config.machine
     given = {f"given_{name}": inputs.pop(name) for name in ("images", "templates")}

@@ -28,7 +28,7 @@ FOLDERS = {"done", *(folder for folders in KINDS.values() for folder in folders.
 REAL = {"single": "float32", "double": "float64"}
 NEAR_ANGSTROM = 1e-3
 
-AGAIN = "Run again with skip_exist=True (--skip-exist), which computes again what is damaged."
+AGAIN = "Run again with skip_exist=True, which computes again what is damaged."
 TEMPLATE = re.compile(r"template(0|[1-9]\d*)")
 RECORD = re.compile(r"(?:(.+)_)?stack_(\d{6})\.json")
 RESULT = re.compile(r".+_stack_(\d{6})\.(?:pt|zarr)")
@@ -104,7 +104,7 @@ def read_search(files: LikelihoodFiles, result: Result) -> DisplacementGrid:
         If they are not there, damaged, or others than the record of a result says.
     """
     path, search = files.displacements, result.record["settings"]["search"]
-    remedy = "Remove it; a run with skip_exist=True (--skip-exist) writes it again."
+    remedy = "Remove it; a run with skip_exist=True writes it again."
     n = number("n_displacements", search.get("n_displacements"), whole=True)
     limit = number("max_displacement_angstrom", search.get("max_displacement_angstrom"))
     _need_content(path)

@@ -144,6 +144,9 @@ def parameters_from(entries: Mapping[str, Any], source: str) -> ImageParameters:
     """Build the parameters from the entries of a `.npz` file named `source`."""
     missing = [key for key in REQUIRED if entries.get(key) is None]
     if missing:
+        if len(missing) == len(REQUIRED):
+            what = f"holds {', '.join(sorted(entries)[:5]) or 'nothing'}, not parameters"
+            raise InputFileError(what, source=source, remedy="Give parameters.npz.")
         raise InputFileError(f"lacks {', '.join(missing)}", source=source, remedy="Make the parameters again.")
     try:
         radii, selection = entries.get("atom_radii"), entries.get("atom_selection")

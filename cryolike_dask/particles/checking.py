@@ -133,7 +133,7 @@ def _check_pixel_size(
     if len(differing):
         row = differing[0]
         group = "" if table.optics_group is None else f" (optics group {table.optics_group[row]})"
-        fitting = f"n_pixels={n}, pixel_size_angstrom={sizes[row]:.5g}"
+        fitting = f"n_pixels={n} (--n-pixels), pixel_size_angstrom={sizes[row]:.5g} (--pixel-size-angstrom)"
         raise GridMismatchError(
             f"{len(differing)} image(s){group} of {n} pixels of {sizes[row]:.5g} angstrom, but the parameters describe "
             f"a box of {parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:.5g}",

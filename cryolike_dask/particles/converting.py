@@ -160,7 +160,7 @@ def _claim(folder: Path, jobs: list[Job], n: int, *, keep: bool, overwrite: bool
         raise OutputError(
             f"holds image stacks already ({len(there)}, the last is number {there[-1]})",
             source=folder,
-            remedy="Choose another output folder, pass skip_exist=True (--skip-exist) to go on with the same particles "
+            remedy="Choose another output folder, pass skip_exist=True to go on with the same particles "
             "and settings, or overwrite=True (--overwrite) to replace them.",
         )
 

@@ -51,7 +51,7 @@ def check_downsampling(n: int, n_pixels: int, method: str) -> None:
     if n < n_pixels:
         raise InputError(
             f"images of {n} pixels cannot be brought to {n_pixels}",
-            remedy=f"Make parameters with n_pixels={n}, or fewer over the same box.",
+            remedy=f"Make parameters with n_pixels={n} (--n-pixels), or fewer over the same box.",
         )
     if method != "fourier" and n % n_pixels:
         raise InputError(

@@ -134,7 +134,9 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
     by_residue = parameters.use_protein_residue_model
     found = _residues(model, chosen, kinds) if by_residue else _all_atoms(model, chosen, kinds)
     if not len(found.rows):
-        raise InputError("no atom is selected", remedy=f"atom_selection is {parameters.atom_selection!r}.")
+        raise InputError(
+            "no atom is selected", remedy=f"Look at atom_selection={parameters.atom_selection!r} (--atom-selection)."
+        )
     radii = found.radii if parameters.atom_radii is None else np.full(len(found.rows), parameters.atom_radii)
     shape: Shape = "gaussian" if parameters.atom_shape == "gaussian" else "hard-sphere"
     atoms = Atoms(model.position_angstrom[found.rows], found.electrons, radii, shape)
@@ -204,7 +206,7 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
     rows = np.flatnonzero(alpha & chosen)
     if not len(rows):
         raise InputError(
-            "no residue with a C-alpha is selected", remedy="Set use_protein_residue_model=False to use all atoms."
+            "no residue with a C-alpha is selected", remedy="Use all atoms: use_protein_residue_model=False (--atoms)."
         )
     names = model.residue_name[rows].tolist()
     of_residue = np.bincount(model.residue, weights=model.element)
@@ -222,7 +224,7 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
         left_out.append(f"{len(without):,} residue(s) without a C-alpha")
         notes.append(
             f"{len(without)} residue(s) without a C-alpha are left out ({', '.join(first[:5])}); "
-            "use_protein_residue_model=False takes all atoms"
+            "use_protein_residue_model=False (--atoms) takes all atoms"
         )
     return _Found(rows, np.array(electrons, np.float64), np.array(radii, np.float64), left_out, notes=notes)
 

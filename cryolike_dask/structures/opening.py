@@ -273,7 +273,7 @@ def _models(path: Path, parameters: ImageParameters, models: Models) -> Iterator
         except InputError as error:
             raise InputFileError(str(error), source=path) from error
         if models == "first" and n > 1:
-            note = f'the first of {n} models is used; models="all" takes each as a structure'
+            note = f'the first of {n} models is used; models="all" (--models) takes each as a structure'
             account = replace(account, notes=(*account.notes, note))
         source = ModelInFile(str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns)
         yield "" if models == "first" else f"_model_{position + 1:04d}", source, account

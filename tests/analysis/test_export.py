@@ -266,6 +266,31 @@ def test_the_command(conformations, tmp_path):
     assert set(text_of(path)["rlnClassNumber"]) == {"2"}
     done = command(results.folder, "--cs", tmp_path / "out.cs")
     assert done.exit_code == 1
-    assert "Use export_star (--star)" in done.stderr
+    assert "no .cs file. Use --star" in done.stderr
     for wrong in (["--star", path, "--cs", path], [], ["--subsets", path, "--structure", "a"]):
         assert command(results.folder, *wrong).exit_code == 1
+
+
+def test_the_command_writes_all_that_is_asked_for_or_nothing(conformations, tmp_path):
+    star, _, _, drawn, results = conformations
+    cs = write_cs(star.parent / "all.cs", drawn, "all.mrcs")
+    files = ["--star", tmp_path / "all.star", "--subsets", tmp_path / "subsets", "--cs", tmp_path / "all.cs"]
+    given = ["--metadata", star, "--metadata", cs]
+    (tmp_path / "all.cs").touch()
+    refused = command(results.folder, *files, *given)
+    assert refused.exit_code == 1
+    assert "all.cs: is there already" in refused.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["all.cs"]
+    done = command(results.folder, *files, *given, "--overwrite")
+    assert done.exit_code == 0, done.output
+    assert [line.rpartition("/")[2] for line in done.stdout.splitlines()] == [
+        "all.star",
+        "open.star",
+        "closed.star",
+        "all.cs",
+    ]
+    n_each = [
+        len(text_of(tmp_path / name)["rlnImageName"])
+        for name in ("all.star", *(f"subsets/{n}.star" for n in ("closed", "open")))
+    ]
+    assert n_each[0] == sum(n_each[1:]) == len(np.load(tmp_path / "all.cs")) == 16

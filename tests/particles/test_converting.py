@@ -460,7 +460,11 @@ def test_fewer_pixels(project, method):
 @pytest.mark.parametrize(
     ("n", "options", "complaint"),
     [
-        (10, {}, r"images of 10 pixels cannot be brought to 12. Make parameters with n_pixels=10, or fewer"),
+        (
+            10,
+            {},
+            r"images of 10 pixels cannot be brought to 12. Make parameters with n_pixels=10 \(--n-pixels\), or fewer",
+        ),
         (18, {"downsample": "mean"}, r'blocks for 12 of 18 pixels are not whole. Use downsample="fourier"'),
         (18, {"downsample": "max"}, r"blocks for 12 of 18 pixels are not whole"),
         (24, {"downsample": "median"}, r"downsample='median' is not known. Use fourier, mean, max"),
@@ -481,7 +485,7 @@ def test_pixels_of_another_size_are_refused_with_both_numbers(project):
     project.write(pixel=1.3)
     complaint = (
         r"particles\.star: 10 image\(s\) \(optics group 1\) of 12 pixels of 1\.3 angstrom, but the parameters describe "
-        r"a box of 12 pixels of 1\.5\. Make parameters for this box: n_pixels=12, pixel_size_angstrom=1\.3"
+        r"a box of 12 pixels of 1\.5\. Make parameters for this box: n_pixels=12 \(--n-pixels\), pixel_size"
     )
     with pytest.raises(GridMismatchError, match=complaint):
         project.convert()

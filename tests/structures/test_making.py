@@ -209,7 +209,7 @@ def test_models_as_structures(folder, places, tmp_path, caplog):
     path = write_pdb(folder / "md.pdb", places, places + 0.5 * np.arange(9)[:, None], -places)
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         (first,) = make(path, tmp_path / "first")
-    assert 'the first of 3 models is used; models="all"' in caplog.text
+    assert 'the first of 3 models is used; models="all" (--models)' in caplog.text
     assert first.name == "templates_fourier_md.pt"
     files = make([path, folder / "md.pdb"], tmp_path / "all", models="all")
     assert [f.stem for f in files[:4]] == [
@@ -557,7 +557,7 @@ def test_an_empty_folder(tmp_path):
 
 def test_a_selection_that_finds_nothing_names_the_file(two, tmp_path):
     parameters = replace(PARAMETERS, atom_selection="chain Z", use_protein_residue_model=False)
-    with pytest.raises(InputFileError, match=r"a\.pdb: no atom is selected. atom_selection is 'chain Z'"):
+    with pytest.raises(InputFileError, match=r"a\.pdb: no atom is selected. Look at atom_selection='chain Z'"):
         make(two, tmp_path / "out", parameters)
 
 

@@ -377,7 +377,8 @@ def test_water_is_left_out_silently_and_ligands_with_a_note(path):
     assert len(made) == 1
     (note,) = notes
     assert re.search(
-        r"2 residue\(s\) without a C-alpha are left out \(ATP, DA\); use_protein_residue_model=False takes all", note
+        r"2 residue\(s\) without a C-alpha are left out \(ATP, DA\); use_protein_residue_model=False \(--atoms\) takes",
+        note,
     )
 
 
@@ -396,7 +397,9 @@ def test_a_calcium_ion_is_no_c_alpha(path):
 
 def test_calcium_alone_has_no_residues(path):
     write(path, [Atom("CA", "Ca", "CA", 1, hetero=True)])
-    with pytest.raises(InputError, match=r"no residue with a C-alpha is selected. Set use_protein_residue_model=False"):
+    with pytest.raises(
+        InputError, match=r"no residue with a C-alpha is selected. Use all atoms: use_protein_residue_model=False"
+    ):
         atoms_of(read_models(path)[0], RESIDUE_MODEL)
 
 
