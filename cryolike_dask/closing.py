@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from typing import Any
 
 from distributed import Client, Nanny, SpecCluster
@@ -38,6 +39,8 @@ class LocalClient(OnceClosingClient):
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close the client, then its cluster."""
+        if self.status == "closed":
+            return None
         try:
             result = super().close(*args, **kwargs)
             self.cluster.close()
@@ -54,6 +57,7 @@ def loop_without_ctrl_c() -> LoopRunner:
         runner = LoopRunner()
         runner.start()
         return runner
+    resource_tracker.ensure_running()  # whoever starts this process of Python's lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         runner = LoopRunner()
@@ -64,7 +68,8 @@ def loop_without_ctrl_c() -> LoopRunner:
 
 
 def abandon(runner: LoopRunner) -> None:
-    """End all workers that were started on a loop, and let nobody wait for a cluster on it."""
+    """End all workers that were started on a loop, and let nobody wait for a cluster on it, or hear of its end."""
+    runner.loop.asyncio_loop.set_exception_handler(lambda loop, context: None)
     for nanny in list(Nanny._instances):
         if nanny.loop is runner.loop:
             nanny.status = Status.closed  # or it would start another worker in place of one that is gone
@@ -82,7 +87,7 @@ async def abandon_if_stuck(runner: LoopRunner) -> None:
         await asyncio.sleep(0.2)
     abandon(runner)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        if "LoopRunner" not in task.get_coro().__qualname__:  # it keeps the loop running
+        if "LoopRunner" not in repr(task.get_coro()):  # it keeps the loop running
             task.cancel()
 
 

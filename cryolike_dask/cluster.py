@@ -172,7 +172,7 @@ def _starting(runner: LoopRunner) -> Iterator[None]:
 
 
 def _cannot_start(error: BaseException) -> ClusterError:
-    while (cause := error.__cause__ or error.__context__) is not None:
+    while (cause := error.__cause__ or error.__context__) is not None and str(cause):
         error = cause
     given = [name for name in os.environ if name.startswith("DASK_")]
     among = f" ({', '.join(given)})" if given else ""
