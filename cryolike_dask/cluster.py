@@ -21,6 +21,7 @@ from distributed.utils import LoopRunner
 
 from cryolike_dask.addresses import warn_if_open_to_others
 from cryolike_dask.closing import LocalClient, abandon, abandon_if_stuck, loop_without_ctrl_c
+from cryolike_dask.dashboard import mute_the_dashboard
 from cryolike_dask.errors import ClusterError, CryolikeError, DeviceError, number
 
 LOOPBACK = "127.0.0.1"
@@ -77,6 +78,7 @@ def local_cluster(n_workers: int | None = None, *, security: Security | bool = T
     n = number_of_workers(n_workers)
     settings = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0", "threads_per_worker": 1, **kwargs}
     settings.setdefault("local_directory", str(_scratch_folder()))
+    mute_the_dashboard()
     runner = loop_without_ctrl_c()
     try:
         with _starting(runner):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import socket
+import struct
 import sys
 import time
 from importlib.machinery import ModuleSpec
@@ -18,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 from distributed import Client, Security
+from tornado.websocket import WebSocketClosedError
 
 import cryolike_dask as cld
 from cryolike_dask.cluster import LOOPBACK, WORKER_ENVIRONMENT, _cuda_cluster, _scratch_folder, count_gpus
@@ -195,6 +198,35 @@ def test_ctrl_c_while_closing_ends_this_cluster_and_no_other(cluster, monkeypatc
     client.__del__()
     assert time.monotonic() - begun < SECONDS
     assert cluster.submit(os.getpid, pure=False).result() != pid
+
+
+def raised(raising):
+    """An error with the way that it came."""
+    try:
+        raising()
+    except Exception as error:
+        return type(error), error, error.__traceback__
+
+
+def closed():
+    raise WebSocketClosedError
+
+
+def test_errors_on_the_way_to_a_browser_are_not_told_but_others_are(cluster, caplog):
+    page = urlsplit(cluster.dashboard_link)
+    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAA\r\n"
+    for more in ("", upgrade, upgrade + "Sec-WebSocket-Protocol: bokeh, old-token\r\n"):
+        path = f"/individual-nprocessing{'/ws' if more else ''}"
+        with socket.create_connection((page.hostname, page.port)) as browser:
+            browser.sendall(f"GET {path} HTTP/1.1\r\nHost: {page.netloc}\r\n{more}\r\n".encode())
+            browser.settimeout(SECONDS)
+            browser.recv(1 if more else 0)
+            browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # gone without a word
+    cluster.submit(os.getpid, pure=False).result()
+    for name in ("distributed.scheduler", "tornado.application", "asyncio"):
+        logging.getLogger(name).error("of the dashboard", exc_info=raised(closed))
+        logging.getLogger(name).error("of something else", exc_info=raised(lambda: 1 / 0))
+    assert [record.message for record in caplog.records if record.exc_info] == 3 * ["of something else"]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True])
