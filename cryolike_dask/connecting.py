@@ -11,6 +11,7 @@ from distributed import Client, Security, Worker, WorkerPlugin
 from distributed.deploy import Cluster
 
 from cryolike_dask.addresses import address_in, check_scheduler, warn_if_open_to_others
+from cryolike_dask.closing import OnceClosingClient
 from cryolike_dask.errors import ClusterError, InputError, missing_files, number
 from cryolike_dask.io.inputs import regular_file
 
@@ -136,10 +137,10 @@ def _security(security: Security | None, files: dict[str, Any]) -> Security | No
 def _open(where: str | os.PathLike[str] | Cluster, security: Security | None, timeout: float) -> Client:
     """A client of a cluster, an address or a scheduler file, once something there is known to be a scheduler."""
     if isinstance(where, Cluster):
-        return Client(where)
+        return OnceClosingClient(where)
     address, said = _answering(where, security, timeout)
     try:
-        return Client(address, security=security, timeout=timeout)
+        return OnceClosingClient(address, security=security, timeout=timeout)
     except (OSError, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise ClusterError(
             f"{said} does not accept this client ({type(error).__name__}: {error})",

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cryolike_dask.errors import InputError, OutputError
+from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 from cryolike_dask.likelihoods.blocks import BLOCKS
 
 logger = logging.getLogger("cryolike_dask")
@@ -210,14 +211,27 @@ def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[Non
     ------
     InputError
         If there is no client, and so nothing to report.
+    OutputError
+        If the path is no place for a report, before anything is computed. A disk that does not take it in the end is
+        a warning, for the results are there.
     """
     if path is None:
         yield
         return
     if client is None:
         raise InputError("performance_report is asked for, but there are no workers", remedy="Give a client.")
-    with performance_report(filename=str(path)):
+    page = own_output(path, DASK_REPORT)
+    if not page.parent.is_dir():
+        raise OutputError("cannot be written: there is no such folder", source=page, remedy="Choose another.")
+    report = performance_report(filename=str(page))
+    report.__enter__()
+    try:
         yield
+    finally:
+        try:
+            report.__exit__(None, None, None)
+        except Exception as error:  # of the disk, or of a scheduler that is lost
+            logger.warning("%s: the performance report cannot be written (%s)", page, error)
 
 
 @contextmanager
@@ -227,13 +241,14 @@ def logging_to(path: str | Path | None) -> Iterator[None]:
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        If the file cannot be written, or is no such file.
     """
     if path is None:
         yield
         return
+    own_output(path, LOG)
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
     handler.setFormatter(_Structured())
@@ -248,6 +263,27 @@ def logging_to(path: str | Path | None) -> Iterator[None]:
             log.removeHandler(handler)
             log.setLevel(level)
         handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A file that a run goes on without when it cannot be written any more."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write, unless that has failed."""
+        if not self.failed:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say once that it failed."""
+        self.failed, error = True, sys.exc_info()[1]
+        logger.warning("%s: cannot be written (%s); the run goes on without it", self.baseFilename, error)
+
+    def close(self) -> None:
+        """Close the file, whose last words may be lost."""
+        with suppress(OSError):
+            super().close()
 
 
 class _Structured(logging.Formatter):

@@ -26,7 +26,7 @@ ORDER = [
     ["figures"],
     ["plots"],
     ["likelihoods"],
-    ["addresses"],
+    ["addresses", "closing", "dashboard", "worker_setup"],
     ["plans", "cluster", "connecting"],
     ["watching"],
     ["execution"],

@@ -15,6 +15,7 @@ from cryolike_dask import labels
 from cryolike_dask.analysis.assigning import Assignment, of_images
 from cryolike_dask.errors import InputError, InputFileError, OutputError, listed
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.outputs import NPY, STAR, TEXT, own_output
 from cryolike_dask.particles.locate import distinct
 from cryolike_dask.particles.opening import PathOrPaths
 
@@ -142,6 +143,9 @@ def rows_of(results: xr.Dataset, files: Sequence[Described], *, given: bool) -> 
     return rows
 
 
+KINDS = {".star": STAR, ".cs": NPY, ".txt": TEXT}
+
+
 def claim_outputs(paths: Sequence[Path], inputs: Sequence[Path], *, overwrite: bool) -> None:
     """Refuse to replace what is there; of what exports start from, even if asked to.
 
@@ -153,8 +157,7 @@ def claim_outputs(paths: Sequence[Path], inputs: Sequence[Path], *, overwrite: b
     for path in paths:
         if path.resolve() in own:
             raise OutputError("describes the particles themselves", source=path, remedy="Choose another name.")
-        if path.is_dir():
-            raise OutputError("is a folder", source=path, remedy="Choose another name.")
+        own_output(path, KINDS[path.suffix.lower()])
         if path.exists() and not overwrite:
             raise OutputError(
                 "is there already",

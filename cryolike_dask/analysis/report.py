@@ -25,6 +25,7 @@ from cryolike_dask.errors import CryolikeError, InputError, InputFileError, Outp
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.outputs import refuse_special
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 REPORT = "report.html"
@@ -124,11 +125,7 @@ def _place(results: xr.Dataset, path: str | Path | None) -> Path:
 
 def _refuse_others(page: Path, overwrite: bool) -> None:
     """Refuse to replace what is no report."""
-    if not page.exists():
-        return
-    if page.is_dir():
-        raise OutputError("is a folder", source=page, remedy="Give the path of a file, such as report.html.")
-    if not overwrite:
+    if refuse_special(page).exists() and not overwrite:
         with open(page, "rb") as file:
             if OURS not in file.read(START_BYTES):
                 raise OutputError(

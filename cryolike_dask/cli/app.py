@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -19,7 +21,29 @@ from cryolike_dask.cli.telling import OURS, Told, words_of_command
 from cryolike_dask.cli.words import Words
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError
 
-app = typer.Typer(
+
+class Program(typer.Typer):
+    """The application as a program: once a command has ended, Ctrl-C does not disturb Python's own end."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().__call__(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands whose errors are for people, those of imports included."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with errors_for_people():
+            return super().invoke(ctx)
+
+
+app = Program(
+    cls=Commands,
     help="Image-to-structure likelihoods for cryo-EM.",
     no_args_is_help=True,
     rich_markup_mode=None,  # the panels cut the names of options
@@ -99,12 +123,24 @@ def client_for(
     elif workers == 0:
         yield None
     else:
+        say(f"starting {'workers, one per GPU or per core' if workers is None else plural(workers, 'worker')} ...")
         from cryolike_dask.cluster import local_cluster
 
         logging.getLogger("distributed").setLevel(logging.WARNING)
         with local_cluster(workers) as client:
-            err.print(f"dashboard: {client.dashboard_link}", style="dim")
+            n = len(client.scheduler_info(n_workers=-1)["workers"])
+            say(f"{plural(n, 'worker')}; dashboard: {client.dashboard_link}")
             yield client
+
+
+def say(text: str) -> None:
+    """Say what happens now, for whoever waits."""
+    err.print(text, style="dim", highlight=False)
+
+
+def plural(n: int, what: str) -> str:
+    """A number of things."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def runs_on_workers(command: Command) -> Command:
@@ -127,6 +163,20 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         err.print(f"Stopped. {when_stopped}")
         raise typer.Exit(130) from None
+    except Exception as error:
+        if not _is_of_importing_dask(error):
+            raise
+        err.print(
+            f"[bold red]error:[/] Dask cannot be imported ({escape(f'{type(error).__name__}: {error}')}). Check its "
+            "settings, in environment variables that begin with DASK_ and in ~/.config/dask.",
+        )
+        raise typer.Exit(1) from error
+
+
+def _is_of_importing_dask(error: Exception) -> bool:
+    """Whether Dask's settings, which it reads when it is imported, are the reason."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+    return "distributed" not in sys.modules and any(m.split(".")[0] in ("dask", "distributed") for m in modules)
 
 
 def given_or_found(results: Path, *, needed: bool, **given: Path | None) -> dict[str, Any]:

@@ -32,9 +32,11 @@ def init(
 ) -> None:
     """Write an example with comments; its values fit what `demo` makes."""
     from cryolike_dask.io.atomic import replacing
+    from cryolike_dask.io.outputs import RUN, own_output
 
     with errors_for_people():
         path = path / NAME if path.is_dir() else path
+        own_output(path, RUN)
         if path.exists() and not force:
             raise OutputError("is there already", source=path, remedy="Name another file, or pass --force.")
         example = files("cryolike_dask.config").joinpath("example.yaml").read_bytes()

@@ -99,9 +99,11 @@ def parameters(
     overwrite: Overwrite = False,
 ) -> None:
     """Write parameters.npz: the grid of images and templates, and how templates are made from atoms."""
+    from cryolike_dask.io.outputs import NPZ, own_output
     from cryolike_dask.io.parameters import make_parameters
 
     with errors_for_people():
+        own_output(output, NPZ)
         if output.exists() and not overwrite:
             raise OutputError("is there already", source=output, remedy="Name another file, or pass --overwrite.")
         made = make_parameters(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from enum import StrEnum
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -101,11 +99,6 @@ def client_of_a_plan(where: dict[str, Any]) -> Any:
 
 def workers_of_a_run(workers: int | None) -> int:
     """How many workers `local_cluster` starts."""
-    from cryolike_dask.cluster import count_gpus
+    from cryolike_dask.cluster import number_of_workers
 
-    if workers is not None:
-        return workers
-    n_gpus = count_gpus()
-    if n_gpus:
-        return n_gpus if find_spec("dask_cuda") is not None else 1
-    return os.cpu_count() or 1
+    return 0 if workers == 0 else number_of_workers(workers)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cryolike_dask.errors import OutputError
+from cryolike_dask.io.outputs import refuse_special
 
 
 @contextmanager
@@ -22,9 +23,9 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     Raises
     ------
     OutputError
-        If the folder or the disk does not take it.
+        If the folder or the disk does not take it, or what is there is no file.
     """
-    path = Path(path)
+    path = refuse_special(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         with writing(path):
