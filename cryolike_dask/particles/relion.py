@@ -86,12 +86,8 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
     _refuse_unusable(columns)
     optics = optics_of(columns)
     pixel_size = pixel_size_of(columns)
-    angles, origin = columns.together(*ANGLES), _origin(columns, pixel_size)
+    origin = _origin(columns, pixel_size)
     _check(columns, "origin_angstrom", "rlnOriginX or rlnOriginY", origin)
-    for label in ANGLES:
-        _check(columns, "angles_radian", label, columns.number(label))
-    if angles is not None and len(angles) >= ENOUGH and angles.any() and np.abs(angles).max() < np.radians(2 * np.pi):
-        logger.warning("%s: no angle is more than 6.3 degrees in %d rows: they look like radian", path, len(angles))
     where = _named_images(columns, folder) if images is None else _given_images(columns, open_mrc_stack(images))
     warn_of_ignored(path, [label for label, neutral in NOT_APPLIED.items() if columns.differs(label, neutral)])
     n = len(columns)
@@ -106,7 +102,7 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
         metadata_row=np.arange(n),
         pixel_size_angstrom=pixel_size,
         box_size_pixels=columns.integer("rlnImageSize"),
-        angles_radian=angles,
+        angles_radian=_angles(columns),
         origin_angstrom=origin,
         random_subset=columns.integer("rlnRandomSubset"),
         micrograph=columns.particles.get("rlnMicrographName"),
@@ -167,6 +163,15 @@ def pixel_size_of(columns: StarColumns) -> FloatArray | None:
 
 def _check(columns: StarColumns, quantity: str, label: str, values: FloatArray | None) -> None:
     check_recorded(columns.path, {quantity: values}, replace(WORDING, labels={quantity: label}))
+
+
+def _angles(columns: StarColumns) -> FloatArray | None:
+    for label in ANGLES:
+        _check(columns, "angles_radian", label, columns.number(label))
+    angles = columns.together(*ANGLES)
+    if angles is not None and len(angles) >= ENOUGH and angles.any() and np.abs(angles).max() < np.radians(2 * np.pi):
+        logger.warning("%s: no angle of %d rows is above 6.3 degrees: they look like radian", columns.path, len(angles))
+    return angles
 
 
 def _origin(columns: StarColumns, pixel_size: FloatArray | None) -> FloatArray | None:

@@ -250,7 +250,7 @@ def test_angles_in_radian_where_degrees_should_be(images, said, rng):
     angles = {label: rng.uniform(-np.pi, np.pi, 12) for label in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
     names = [f"{i % 4 + 1}@a.mrcs" for i in range(12)]
     cld.open_particles(star(images.with_name("p.star"), 12, names, **angles), PARAMETERS)
-    assert "no angle is more than 6.3 degrees in 12 rows: they look like radian" in said.text
+    assert "no angle of 12 rows is above 6.3 degrees: they look like radian" in said.text
     said.clear()
     degrees = {label: np.degrees(values) for label, values in angles.items()}
     cld.open_particles(star(images.with_name("p.star"), 12, names, **degrees), PARAMETERS)
