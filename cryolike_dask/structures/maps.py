@@ -162,7 +162,7 @@ def open_map(
 
 
 def doubts_of_voxel_size(shape: Sequence[int], voxel: VoxelSize, parameters: ImageParameters) -> list[str]:
-    """Doubt a header that says 1 angstrom where that is unlikely, or makes a map much smaller than the images."""
+    """Doubt 1 angstrom where it is unlikely, sides that differ, and a map far smaller than the images."""
     pixel, box = parameters.pixel_size_angstrom, parameters.grid.box_size_angstrom
     side = max(n * size for n, size in zip(shape, voxel, strict=True))
     is_default = np.allclose(voxel, 1, rtol=1e-6) and not math.isclose(pixel, 1, rel_tol=1e-2)
@@ -172,6 +172,9 @@ def doubts_of_voxel_size(shape: Sequence[int], voxel: VoxelSize, parameters: Ima
             "the voxel size of 1 angstrom in its header is taken, but many programs write 1 without knowing it; if its "
             f"voxels are as large as the pixels, {pixel:g} angstrom, the structure is {wrong}; {SAY_IT}"
         ]
+    if max(voxel) > 1.05 * min(voxel):
+        sides = _times([round(size, 3) for size in voxel])
+        return [f"its voxels are {sides} angstrom by its header, which is rarely meant; {SAY_IT}"]
     if side < box / 2:
         return [
             f"its box of {side:.4g} angstrom is much smaller than that of the images, {box:g}; if {voxel[0]:.4g} "

@@ -78,6 +78,14 @@ def test_elements_of_ligands_are_guessed_and_counted(tmp_path, names, wanted):
     assert "columns 77-78" in note
 
 
+def test_guesses_in_residues_that_are_weighed_by_their_atoms_count_too(tmp_path):
+    unknown = [line(" N  ", "XAA"), line(" CA ", "XAA"), line("CL1 ", "XAA")]
+    path = write(tmp_path / "x.pdb", line(" CA ", "GLY", 2), *unknown, line(" C1 ", "LIG", 3))
+    made, notes = atoms_of(read_models(path)[0], RESIDUES)
+    assert made.electrons.tolist() == [30, 7 + 6 + 17]
+    assert "the elements of 3 atom(s) are guessed from their names (CA: C, CL1: Cl, N: N)" in notes[0]
+
+
 def test_left_aligned_proteins_say_that_columns_mean_nothing(tmp_path):
     path = write(tmp_path / "x.pdb", line("CA  ", "ALA"), line("CL  ", "ALA", 2), line("CD  ", "LIG", 3))
     assert elements(path)[::2] == [6, 6]

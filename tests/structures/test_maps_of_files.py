@@ -85,6 +85,17 @@ def test_a_voxel_size_that_cannot_be_believed_is_told(tmp_path, said, n, voxel, 
     assert not any("1 angstrom in its header" in warning or "much smaller" in warning for warning in warned)
 
 
+@pytest.mark.parametrize("cell", [(36, 36, 360), (36, 40, 36), (36, 36, 37)])
+def test_voxels_whose_sides_differ_are_told(tmp_path, said, cell):
+    path = write(tmp_path / "m.mrc", ball(12, 2), 3.0)
+    content = bytearray(path.read_bytes())
+    content[40:52] = np.array(cell, "<f4").tobytes()
+    path.write_bytes(content)
+    _, warned, _ = said(path)
+    differ = [w for w in warned if "angstrom by its header, which is rarely meant" in w]
+    assert len(differ) == (max(cell) > 37)
+
+
 def test_the_voxel_size_given_is_that_of_the_header(tmp_path, said, rng):
     values = ball(12, 3, 0.1, rng=rng)
     right = write(tmp_path / "right.mrc", values, 2.5)
