@@ -64,6 +64,8 @@ def read_map_header(path: Path) -> MapHeader:
     else:
         header = open_mrc_map(path)
         found = MapHeader(header.shape, header.voxel_size_angstrom, header.doubts, header.notes)
+    if min(found.shape) < 2:
+        raise InputFileError(f"{_times(found.shape)} voxels are no volume", source=path)
     if math.prod(found.shape) > MOST_VOXELS:
         raise InputFileError(
             f"{_times(found.shape)} voxels are more than can be projected", source=path, remedy="Crop or bin it."
@@ -81,9 +83,9 @@ def map_array(path: str | Path) -> NDArray[Any]:
     """
     try:
         values = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, InputFileError):
-            raise
+    except InputFileError:
+        raise
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise InputFileError(f"is not a readable .npy file ({error})", source=path) from error
     if not isinstance(values, np.ndarray):
         raise InputFileError("is not a readable .npy file, but an archive of several", source=path)

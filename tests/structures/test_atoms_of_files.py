@@ -293,6 +293,14 @@ def test_models_are_the_same_compressed_or_not(tmp_path, frame, end):
     assert names == [f"tz_model_{k:04d}" for k in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("end", ["END\n", "ENDMDL\n", "END   \r\n"])
+def test_atoms_after_the_end_are_told(tmp_path, end):
+    path = write(tmp_path / "x.pdb", "MODEL 1\n", line(" CA ", "ALA"), end, line(" CA ", "GLY", 2))
+    (model,) = read_models(path)
+    assert len(model) == 1
+    assert model.notes == ("atoms after the end of the model (END or ENDMDL) are left out",)
+
+
 @pytest.mark.parametrize("suffix", [".pdb.gz", ".cif.gz", ".ent.gz"])
 def test_what_expands_beyond_all_structures_is_refused_early(tmp_path, suffix):
     path = tmp_path / f"z{suffix}"

@@ -211,6 +211,23 @@ def test_archives_named_as_arrays(tmp_path, suffix):
         open_structure(tmp_path / f"x.{suffix}", PARAMETERS)
 
 
+@pytest.mark.parametrize("shape", ["(10**9, 10**9, 10**9)", "(-1, 10, 10)", "(99999, 99999, 99999)"])
+def test_arrays_that_claim_what_they_do_not_hold(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.encode())
+    with pytest.raises(InputFileError, match=r"x\.npy: is not a readable \.npy file"):
+        open_structure(tmp_path / "x.npy", PARAMETERS)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (1, 12, 12), (12, 12, 1)])
+@pytest.mark.parametrize("suffix", ["npy", "pt"])
+def test_planes_are_no_volumes(tmp_path, shape, suffix):
+    path, values = tmp_path / f"x.{suffix}", np.ones(shape)
+    np.save(path, values) if suffix == "npy" else torch.save(torch.from_numpy(values), path)
+    with pytest.raises(InputFileError, match=rf"x\.{suffix}: .*(no volume|mmap)"):
+        open_structure(path, PARAMETERS)
+
+
 def test_maps_in_memory_are_looked_at_too(said):
     _, (warning,), text = said(Volume(ball(24, 9), (3.0, 3.0, 2.0)))
     assert "half a box is 18" in warning
