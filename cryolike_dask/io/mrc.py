@@ -200,7 +200,7 @@ def open_mrc_map(path: str | Path) -> MrcMap:
         holds images or several volumes, or a cell whose angles are not 90 degrees.
     """
     header = _read_header(path)
-    _refuse_other_than_one_volume(header)
+    _refuse_other_than_one_volume(header, path)
     x, y, z = header.voxel_size_angstrom
     n_along = dict(zip(header.axes[::-1], header.n_sections_rows_columns, strict=True))
     return MrcMap(
@@ -217,28 +217,28 @@ def open_mrc_map(path: str | Path) -> MrcMap:
     )
 
 
-def _refuse_other_than_one_volume(header: _Header) -> None:
+def _refuse_other_than_one_volume(header: _Header, path: str | Path) -> None:
     """Refuse what the header says is no volume, or one in a cell that is no box."""
     n, group, of_cell = header.n_sections_rows_columns, header.space_group, header.sections_of_cell
     if min(n) < 2 or (group == 0 and of_cell == 1):
         images = f"a stack of {n[0]} images (space group 0, one section per cell)" if n[0] > 1 else "one image"
         raise InputFileError(
             f"its header says that it is {images}, not a volume",
-            source=header.path,
+            source=path,
             remedy="If it is a volume all the same, say so in its header (mrcfile: set_volume()), else give one.",
         )
     if group in VOLUME_STACKS and of_cell != n[0]:
         several = n[0] // of_cell if of_cell > 0 and n[0] % of_cell == 0 else "several"
         raise InputFileError(
             f"holds {several} volumes (space group {group}, {of_cell} of {n[0]} sections each)",
-            source=header.path,
+            source=path,
             remedy="Write each into a file of its own.",
         )
     angles = header.angles_degree
     if all(0 < angle < 180 for angle in angles) and not np.allclose(angles, 90, atol=0.1):
         raise InputFileError(
             f"its cell has angles of {', '.join(f'{angle:g}' for angle in angles)} degrees, and only 90 make a box",
-            source=header.path,
+            source=path,
             remedy="Resample the map onto a grid of right angles.",
         )
 

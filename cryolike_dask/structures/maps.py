@@ -64,6 +64,8 @@ def read_map_header(path: Path) -> MapHeader:
     else:
         header = open_mrc_map(path)
         found = MapHeader(header.shape, header.voxel_size_angstrom, header.doubts, header.notes)
+    if min(found.shape) < 2:
+        raise InputFileError(f"{_times(found.shape)} voxels are no volume", source=path)
     if math.prod(found.shape) > MOST_VOXELS:
         raise InputFileError(
             f"{_times(found.shape)} voxels are more than can be projected", source=path, remedy="Crop or bin it."
@@ -81,9 +83,9 @@ def map_array(path: str | Path) -> NDArray[Any]:
     """
     try:
         values = np.load(regular_file(path), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, InputFileError):
-            raise
+    except InputFileError:
+        raise
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise InputFileError(f"is not a readable .npy file ({error})", source=path) from error
     if not isinstance(values, np.ndarray):
         raise InputFileError("is not a readable .npy file, but an archive of several", source=path)
@@ -162,7 +164,7 @@ def open_map(
 
 
 def doubts_of_voxel_size(shape: Sequence[int], voxel: VoxelSize, parameters: ImageParameters) -> list[str]:
-    """Doubt a header that says 1 angstrom where that is unlikely, or makes a map much smaller than the images."""
+    """Doubt 1 angstrom where it is unlikely, sides that differ, and a map far smaller than the images."""
     pixel, box = parameters.pixel_size_angstrom, parameters.grid.box_size_angstrom
     side = max(n * size for n, size in zip(shape, voxel, strict=True))
     is_default = np.allclose(voxel, 1, rtol=1e-6) and not math.isclose(pixel, 1, rel_tol=1e-2)
@@ -172,6 +174,9 @@ def doubts_of_voxel_size(shape: Sequence[int], voxel: VoxelSize, parameters: Ima
             "the voxel size of 1 angstrom in its header is taken, but many programs write 1 without knowing it; if its "
             f"voxels are as large as the pixels, {pixel:g} angstrom, the structure is {wrong}; {SAY_IT}"
         ]
+    if max(voxel) > 1.05 * min(voxel):
+        sides = _times([round(size, 3) for size in voxel])
+        return [f"its voxels are {sides} angstrom by its header, which is rarely meant; {SAY_IT}"]
     if side < box / 2:
         return [
             f"its box of {side:.4g} angstrom is much smaller than that of the images, {box:g}; if {voxel[0]:.4g} "

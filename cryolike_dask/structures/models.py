@@ -214,7 +214,11 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
     radii = [RESIDUES[n][1] if n in RESIDUES else OTHER_RESIDUE_RADIUS for n in names]
     notes, left_out = [], kinds.solvent_counted(chosen)
     other = sorted({n for n in names if n not in RESIDUES})
+    guessed, warnings = np.empty(0, np.int64), list[str]()
     if other:
+        weighed = model.residue[rows[np.isin(names, other)]]
+        guessed = np.flatnonzero(np.isin(model.residue, weighed) & model.guessed)
+        warnings = [_said_of_guesses(model, guessed)] if len(guessed) else []
         notes.append(
             f"residue(s) {', '.join(other)} have the electrons of their atoms in the file, and radius 3 angstrom"
         )
@@ -226,7 +230,9 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
             f"{len(without)} residue(s) without a C-alpha are left out ({', '.join(first[:5])}); "
             "use_protein_residue_model=False (--atoms) takes all atoms"
         )
-    return _Found(rows, np.array(electrons, np.float64), np.array(radii, np.float64), left_out, notes=notes)
+    return _Found(
+        rows, np.array(electrons, np.float64), np.array(radii, np.float64), left_out, warnings, notes, len(guessed)
+    )
 
 
 def _columns(flat: Any, position: NDArray[np.float64]) -> tuple[Model, NDArray[np.int64]]:

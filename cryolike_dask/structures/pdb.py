@@ -53,7 +53,8 @@ def read_pdb_model(content: bytes, where: str) -> Model:
     InputFileError
         If there are no atoms, or one without a position, or whose coordinates overflowed into asterisks.
     """
-    rows, part = _rows(content, _end_of(content))
+    end = _end_of(content)
+    rows, part = _rows(content, end)
     if not len(rows):
         raise InputFileError("has no atoms", source=where, remedy="Give a PDB or mmCIF file with coordinates.")
     position, altloc = _positions(rows, where), rows[:, 16]
@@ -71,7 +72,7 @@ def read_pdb_model(content: bytes, where: str) -> Model:
         hetero=(rows[:, 0] | 32) == ord("h"),
         guessed=guessed,
         position_angstrom=position,
-        notes=("columns 73-80 hold an identifier and line numbers, as until 1996",) if _is_old(rows) else (),
+        notes=_what_is_odd(rows, ATOM.search(content, end) is not None),
     )
     return without_alternates(model, altloc, _occupancies(rows, altloc))
 
@@ -145,6 +146,11 @@ def _occupancies(rows: NDArray[np.uint8], altloc: NDArray[np.uint8]) -> NDArray[
     texts = np.ascontiguousarray(rows[atoms, 54:60]).view("S6")[:, 0].tolist()
     occupancies[atoms] = np.nan_to_num([_number(text) for text in texts])
     return occupancies
+
+
+def _what_is_odd(rows: NDArray[np.uint8], has_more: bool) -> tuple[str, ...]:
+    old = ("columns 73-80 hold an identifier and line numbers, as until 1996",) if _is_old(rows) else ()
+    return (*old, "atoms after the end of the model (END or ENDMDL) are left out") if has_more else old
 
 
 def _is_old(rows: NDArray[np.uint8]) -> bool:

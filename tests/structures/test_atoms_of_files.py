@@ -78,6 +78,14 @@ def test_elements_of_ligands_are_guessed_and_counted(tmp_path, names, wanted):
     assert "columns 77-78" in note
 
 
+def test_guesses_in_residues_that_are_weighed_by_their_atoms_count_too(tmp_path):
+    unknown = [line(" N  ", "XAA"), line(" CA ", "XAA"), line("CL1 ", "XAA")]
+    path = write(tmp_path / "x.pdb", line(" CA ", "GLY", 2), *unknown, line(" C1 ", "LIG", 3))
+    made, notes = atoms_of(read_models(path)[0], RESIDUES)
+    assert made.electrons.tolist() == [30, 7 + 6 + 17]
+    assert "the elements of 3 atom(s) are guessed from their names (CA: C, CL1: Cl, N: N)" in notes[0]
+
+
 def test_left_aligned_proteins_say_that_columns_mean_nothing(tmp_path):
     path = write(tmp_path / "x.pdb", line("CA  ", "ALA"), line("CL  ", "ALA", 2), line("CD  ", "LIG", 3))
     assert elements(path)[::2] == [6, 6]
@@ -283,6 +291,14 @@ def test_models_are_the_same_compressed_or_not(tmp_path, frame, end):
         assert [read_model(path, k, where[k]).position_angstrom[0, 0] for k in range(3)] == [1, 2, 3]
     names = [s.structure for s in open_structures(packed, RESIDUES, models="all")]
     assert names == [f"tz_model_{k:04d}" for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("end", ["END\n", "ENDMDL\n", "END   \r\n"])
+def test_atoms_after_the_end_are_told(tmp_path, end):
+    path = write(tmp_path / "x.pdb", "MODEL 1\n", line(" CA ", "ALA"), end, line(" CA ", "GLY", 2))
+    (model,) = read_models(path)
+    assert len(model) == 1
+    assert model.notes == ("atoms after the end of the model (END or ENDMDL) are left out",)
 
 
 @pytest.mark.parametrize("suffix", [".pdb.gz", ".cif.gz", ".ent.gz"])

@@ -85,6 +85,17 @@ def test_a_voxel_size_that_cannot_be_believed_is_told(tmp_path, said, n, voxel, 
     assert not any("1 angstrom in its header" in warning or "much smaller" in warning for warning in warned)
 
 
+@pytest.mark.parametrize("cell", [(36, 36, 360), (36, 40, 36), (36, 36, 37)])
+def test_voxels_whose_sides_differ_are_told(tmp_path, said, cell):
+    path = write(tmp_path / "m.mrc", ball(12, 2), 3.0)
+    content = bytearray(path.read_bytes())
+    content[40:52] = np.array(cell, "<f4").tobytes()
+    path.write_bytes(content)
+    _, warned, _ = said(path)
+    differ = [w for w in warned if "angstrom by its header, which is rarely meant" in w]
+    assert len(differ) == (max(cell) > 37)
+
+
 def test_the_voxel_size_given_is_that_of_the_header(tmp_path, said, rng):
     values = ball(12, 3, 0.1, rng=rng)
     right = write(tmp_path / "right.mrc", values, 2.5)
@@ -198,6 +209,23 @@ def test_archives_named_as_arrays(tmp_path, suffix):
     (tmp_path / "x.npz").rename(tmp_path / f"x.{suffix}")
     with pytest.raises(InputFileError, match=rf"x\.{suffix}: "):
         open_structure(tmp_path / f"x.{suffix}", PARAMETERS)
+
+
+@pytest.mark.parametrize("shape", ["(10**9, 10**9, 10**9)", "(-1, 10, 10)", "(99999, 99999, 99999)"])
+def test_arrays_that_claim_what_they_do_not_hold(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.encode())
+    with pytest.raises(InputFileError, match=r"x\.npy: is not a readable \.npy file"):
+        open_structure(tmp_path / "x.npy", PARAMETERS)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (1, 12, 12), (12, 12, 1)])
+@pytest.mark.parametrize("suffix", ["npy", "pt"])
+def test_planes_are_no_volumes(tmp_path, shape, suffix):
+    path, values = tmp_path / f"x.{suffix}", np.ones(shape)
+    np.save(path, values) if suffix == "npy" else torch.save(torch.from_numpy(values), path)
+    with pytest.raises(InputFileError, match=rf"x\.{suffix}: .*(no volume|mmap)"):
+        open_structure(path, PARAMETERS)
 
 
 def test_maps_in_memory_are_looked_at_too(said):
