@@ -167,7 +167,7 @@ MISTAKES = [
     ("particles.stacks", "p", "excludes stacks="),
     ("particles.images", ["a.mrcs", "b.mrcs"], "has 2 file(s) for 1 file(s) of metadata"),
     ("particles.batch_size", 0, "particles.batch_size=0 is not a whole number, 1 or more"),
-    ("search.n_displacements_x", 10**6, "times n_displacements_x is more than 1000000"),
+    ("search.n_displacements_x", 10**8, "times n_displacements_x is more than 100000000"),
     ("output", "\0", "cannot be a path"),
     ("output", " ", "output=' ' is not a path: it is empty"),
     ("output", "a" * 300, "cannot be a path: no file has such a name"),

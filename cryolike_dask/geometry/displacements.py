@@ -13,7 +13,7 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 
 FloatArray = NDArray[np.float64]
 
-MOST_DISPLACEMENTS = 10**6
+MOST_DISPLACEMENTS = 10**8
 
 
 @dataclass(frozen=True, eq=False)

@@ -248,9 +248,9 @@ def test_what_no_computer_could_hold_is_refused_before_it_is_made(change, messag
         ImageParameters(**{"n_pixels": 64, "pixel_size_angstrom": 2.0} | change)
 
 
-@pytest.mark.parametrize("numbers", [(10**5, 10**5), (10**9, 1), (1, 10**7)])
+@pytest.mark.parametrize("numbers", [(10**5, 10**5), (10**9, 1), (1, 10**30)])
 def test_displacements_that_are_too_many(numbers):
-    with pytest.raises(InputError, match="displacements are more than 1000000"):
+    with pytest.raises(InputError, match="displacements are more than 100000000"):
         DisplacementSearch(4.0, *numbers).grid(1.0)
 
 
