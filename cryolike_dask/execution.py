@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,7 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
     again: set[str] = set()
 
     def submit(piece: Piece) -> None:
-        future = client.compute(plainly_named(piece.build()))  # type: ignore[misc]
+        future = client.compute(lean(piece.build()))  # type: ignore[misc]
         started(piece.blocks)
         in_flight[future] = piece
         completed.add(future)
@@ -199,12 +200,29 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
             client.cancel(list(in_flight))
 
 
-def plainly_named(graph: Delayed) -> Delayed:
-    """The same graph, its keys text: the scheduler remembers for good what it calls a group, each name in a tuple."""
+def lean(graph: Delayed) -> Delayed:
+    """The same graph, its keys text: the scheduler remembers for good what it calls a group, each name in a tuple.
+
+    What only takes parts of a value, all of them for the last task, becomes a part of the last task.
+    """
     nodes = convert_legacy_graph(dict(graph.__dask_graph__()))
+    within = _takers(nodes, graph.key)
+    nodes[graph.key] = nodes[graph.key].substitute(within)
     names = {key: "-".join(map(str, key)) for key in nodes if isinstance(key, tuple)}
-    renamed = {names.get(key, key): node.substitute(names, names.get(key, key)) for key, node in nodes.items()}
-    return Delayed(graph.key, renamed)
+    kept = {key: node for key, node in nodes.items() if key not in within}
+    return Delayed(graph.key, {names.get(k, k): node.substitute(names, names.get(k, k)) for k, node in kept.items()})
+
+
+def _takers(nodes: dict[Any, Any], last: str) -> dict[Any, Any]:
+    """Tasks that need one value, which none but such tasks need, and that only the last task needs."""
+    needed_by: dict[Any, set[Any]] = defaultdict(set)
+    for key, node in nodes.items():
+        for dependency in node.dependencies:
+            needed_by[dependency].add(key)
+    takers = {key for key in nodes if needed_by[key] == {last} and len(nodes[key].dependencies) == 1}
+    wholes = {next(iter(nodes[key].dependencies)) for key in takers}
+    parted = {key for key in wholes if len(needed_by[key]) > 1 and needed_by[key] <= takers}
+    return {key: nodes[key] for key in takers if nodes[key].dependencies <= parted}
 
 
 def _error_of(future: Future) -> BaseException | None:

@@ -9,7 +9,7 @@ import pytest
 from distributed.scheduler import key_split_group
 
 import cryolike_dask as cld
-from cryolike_dask.execution import Piece, plainly_named, stream, task
+from cryolike_dask.execution import Piece, lean, stream, task
 
 
 def pieces(n, values):
@@ -41,18 +41,33 @@ def test_keys_are_text_and_say_what_they_said_and_results_are_the_same(build, ch
     poses = cld.compute_optimal_pose(images.chunk(chunks), templates.chunk(3), device="cpu")
     whole = {name: variable.data.rechunk(-1) for name, variable in poses.data_vars.items()}
     graph = task("last", dict, {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()})
-    plain = plainly_named(graph)
+    plain = lean(graph)
     keys = list(plain.__dask_graph__())
     assert all(isinstance(key, str) for key in keys)
     assert plain.key == graph.key
-    assert len(keys) == len(dict(graph.__dask_graph__()))
+    whole_in_one_block = chunks == 5
+    assert len(dict(graph.__dask_graph__())) - len(keys) == (len(poses.data_vars) if whole_in_one_block else 0)
     groups = {key_split_group(key) for key in keys}
-    assert {"last", "optimal-pose", "cross_correlation"} <= groups
+    assert {"last", "optimal-pose", "optimal-pose-aggregate"} <= groups
     assert not any(character.isdigit() for group in groups for character in group)
     found, wanted = dask.compute(plain, graph, scheduler="synchronous")
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         np.testing.assert_array_equal(found[name], value)
+
+
+def test_blocks_that_the_last_task_waits_for_stay_tasks_of_their_own():
+    """Values that are written region by region must never be together in one task."""
+    blocks = [task(f"block-{k}", np.full, 2, k) for k in range(3)]
+    regions = [task(f"region-{k}", np.sum, block) for k, block in enumerate(blocks)]
+    last = task("last", sum, regions)
+    plain = lean(last)
+    assert len(plain.__dask_graph__()) == 7
+    assert plain.compute(scheduler="synchronous") == 6
+    shared = task("whole", np.arange, 5)
+    kept = task("kept", sum, [task("part", np.sum, shared), task("other", np.max, shared), task("after", str, shared)])
+    both = task("last", lambda *values: values, task("first", np.min, shared), task("second", np.max, kept))
+    assert len(lean(both).__dask_graph__()) == 8  # the whole is needed elsewhere too
 
 
 def test_workers_of_ours_keep_no_profile_and_few_messages(cluster):
