@@ -7,6 +7,7 @@ import logging
 
 import pytest
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from typer.main import get_command
 
 from cryolike_dask.cli import app
@@ -50,6 +51,7 @@ SAID = [
     ("optimal-pose", "run again with skip_exist=True (--skip-exist).", "run again."),
     ("verify", "Run again with skip_exist=True, which", "Run again, which"),
     ("optimal-pose", "kept; skip_exist=False computes them", "kept; --recompute computes them"),
+    ("particles", "folder, pass skip_exist=True to go on, or", "folder, leave --recompute out to go on, or"),
     ("optimal-pose", "skip_exist=True keeps complete ones", "leaving --recompute out keeps complete ones"),
     ("optimal-pose", "(fewer workers, --memory-limit)", "(fewer workers, --memory-limit)"),
     (None, "n_stacks=0 (--not-ours)", "n_stacks=0 (--not-ours)"),
@@ -136,6 +138,15 @@ def test_what_cannot_be_told_ends_nothing(error):
     told.handle(logging.makeLogRecord({"name": "cryolike_dask", "msg": "odd", "levelno": logging.WARNING}))
     assert told.warnings == ["odd"]
     told.warn_again()
+
+
+def test_what_is_told_stands_above_a_bar(monkeypatch):
+    """A bar stands in for sys.stderr while it is drawn, and rich's own consoles write past it."""
+    monkeypatch.setattr("sys.stderr", bar := io.StringIO())
+    told = Told(Console(stderr=True), Words())
+    monkeypatch.setattr("sys.stderr", FileProxy(Console(file=bar), above := io.StringIO()))
+    told.handle(logging.makeLogRecord({"msg": "note", "levelno": logging.INFO}))
+    assert (bar.getvalue(), above.getvalue()) == ("note\n", "")
 
 
 def test_without_a_command_nothing_is_put_into_other_words():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import suppress
 
 from rich.console import Console
@@ -48,8 +49,12 @@ class Told(logging.Handler):
             self._print("  " + escape(text).replace("\n", "\n  "))
 
     def _print(self, text: str) -> None:
+        file = sys.stderr if self.console.stderr else self.console.file  # above a bar, which stands in for sys.stderr
         with suppress(OSError, SystemExit):  # nobody reads it any more: no reason to end a run
-            self.console.print(text)
+            with self.console.capture() as captured:
+                self.console.print(text)
+            file.write(captured.get())
+            file.flush()
 
 
 def words_of_command() -> Words:

@@ -19,6 +19,7 @@ BOTH = re.compile(rf"(?<![\w.])(?:(\w+)=({VALUE})?|\w+_\w+)(?:(?<==), (--[\w-]+)
 ARGUMENT = re.compile(rf"(?<![\w.\-/])(?:(\w+)=({VALUE})?|(\w+_\w+)(?!\w|=|/|\.\w))")
 GOING_ON = {
     re.compile(r" with skip_exist=True(?: \(--skip-exist\))?"): "",
+    re.compile(r"\b(?:pass|set) skip_exist=True(?: \(--skip-exist\))?"): "leave --recompute out",
     re.compile(r"skip_exist=True(?: \(--skip-exist\))?"): "leaving --recompute out",
     re.compile(r"skip_exist=False"): "--recompute",
 }
