@@ -16,6 +16,7 @@ from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.inputs import regular_file
 
 MANY_ON_THE_EDGE = 0.05
 """A larger fraction of winners on the edge of the search is worth a warning."""
@@ -267,7 +268,7 @@ def read_blocks(path: str | Path) -> Blocks:
     """
     seconds, devices, times, n_unreadable = [], [], [], 0
     try:
-        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        with open(regular_file(path), newline="", encoding="utf-8", errors="replace") as file:
             rows = csv.DictReader(file)
             missing = {"seconds", "device", "time"} - set(rows.fieldnames or ())
             if missing:

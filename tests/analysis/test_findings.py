@@ -301,7 +301,7 @@ def test_what_is_no_table_of_blocks_is_refused(tmp_path):
         (tmp_path / "blocks.csv").write_bytes(content)
         with pytest.raises(InputFileError, match=match):
             findings.read_blocks(tmp_path / "blocks.csv")
-    with pytest.raises(InputFileError, match=r"nowhere\.csv: cannot be read"):
+    with pytest.raises(InputFileError, match=r"nowhere\.csv: there is no such file"):
         findings.read_blocks(tmp_path / "nowhere.csv")
 
 
