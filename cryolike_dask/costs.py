@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 from distributed import Client
 
-from cryolike_dask.claiming import claim
+from cryolike_dask.claiming import refuse_claimed
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.counting import (
     Group,
@@ -32,7 +32,6 @@ from cryolike_dask.errors import CannotFitError, InputError, number
 from cryolike_dask.execution import active_client, count_workers, device_of_workers
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates
-from cryolike_dask.io.records import need_folder
 from cryolike_dask.io.sources import innermost
 from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.pairs import image_rows, template_rows
@@ -210,9 +209,8 @@ def plan_likelihood(
     ).in_batches(n_templates_per_batch, n_images_per_batch)
     run = run.in_memory(memory_of_each_worker(client, n))
     run.note_left_out()
-    need_folder(run.files.folder_output)
     if not overwrite:
-        claim(run, overwrite=False)
+        refuse_claimed(run)
     done = find_done(run, kind) if skip_exist else []
     groups = group_jobs(run, kind, done, run.n_parts(n), device_of_workers(client, device), discover_batch_size)
     trials = _trials(groups, kind, client, n, measure=measure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from dask.delayed import Delayed
 from distributed import Client
 
 from cryolike_dask import __version__, labels
-from cryolike_dask.claiming import claim
-from cryolike_dask.counting import Kind, describe, job_of
+from cryolike_dask.claiming import claim, has_displacements, holds_results, refuse_others
+from cryolike_dask.counting import Kind, describe, find_done, job_of
 from cryolike_dask.execution import (
     OnError,
     Piece,
@@ -24,15 +25,16 @@ from cryolike_dask.execution import (
     stream,
     task,
 )
+from cryolike_dask.io.claims import Claim
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles
-from cryolike_dask.io.records import KEPT, NOTHING_THERE, Job, need_folder, why_not_done
+from cryolike_dask.io.records import KEPT, NOTHING_THERE, Job, make_room, nothing_to_do, why_not_done
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
 from cryolike_dask.likelihoods.pairs import name_of, spread_templates
 from cryolike_dask.likelihoods.tiles import real_dtype
-from cryolike_dask.origins import write_origins, write_structure
+from cryolike_dask.origins import Description, describe_images, describe_structure
 from cryolike_dask.plans import Run, memory_of_a_worker, refuse_what_cannot_fit
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.watching import logging_to, reporting_to
@@ -65,10 +67,16 @@ def compute_run(
         jobs = {key: job_of(run, kind, *key) for key in run.pairs()}
         refuse_what_cannot_fit(run, jobs, client)
         n_stores = sum(job.is_store for job in jobs.values())
-    need_folder(run.files.folder_output)
-    with logging_to(log_file), reporting_to(performance_report, client):
-        there = claim(run, overwrite=overwrite)
-        if not there or not run.files.displacements.is_file():
+    to_do, refuse = partial(_to_do, run, kind), partial(refuse_others, run)
+    if skip_exist and not overwrite and nothing_to_do(run.files.folder_output, to_do, refuse):
+        return _OPEN[kind](run.files)
+    with (
+        logging_to(log_file),
+        reporting_to(performance_report, client),
+        claim(run, overwrite=overwrite) as held,
+    ):
+        there = holds_results(run)
+        if not there or not has_displacements(run):
             real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
             save_tensor(run.files.displacements, run.displacements.astype(real))
         claimed()
@@ -82,7 +90,7 @@ def compute_run(
             what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
             logger.info(what, n_stores)
         stream(
-            _pieces(run, kind, skip_exist, discover_batch_size, n_parts, device),
+            _pieces(run, kind, held, skip_exist, discover_batch_size, n_parts, device),
             client,
             n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
             progress=progress,
@@ -93,32 +101,60 @@ def compute_run(
     return _OPEN[kind](run.files)
 
 
+def _to_do(run: Run, kind: Kind) -> list[str]:
+    """What is not there, or not as it should be: results, and what lies beside them."""
+    done = set(find_done(run, kind))
+    beside = {one.path: one for pair in run.pairs() for one in _descriptions(run, *pair)}
+    to_do = [f"{job_of(run, kind, *pair).name} is to be computed" for pair in run.pairs() if pair not in done]
+    to_do += [reason for one in beside.values() if (reason := one.why_not_there())]
+    if not has_displacements(run):
+        to_do.append(f"{run.files.displacements.name} is missing or damaged")
+    logger.info("%d of %d stacks are done already", len(done), len(run.images) * len(run.templates))
+    return to_do
+
+
 def _pieces(
-    run: Run, kind: Kind, skip_exist: bool, discover_batch_size: bool, n_parts: int, device: str
+    run: Run, kind: Kind, held: Claim, skip_exist: bool, discover_batch_size: bool, n_parts: int, device: str
 ) -> Iterator[Piece]:
     """One after the other, so that no run is too long for the memory of the client."""
     details = {"version": __version__, "device": run.options["device"]}
     build = partial(_COMPUTE[kind], discover_batch_size=discover_batch_size, **run.options)
     n_pieces = len(run.images) * len(run.templates)
     n_done = 0
+    described = set[Path]()
     for i, k in run.pairs():
-        images, templates, of_piece = run.images[k], run.templates[i], job_of(run, kind, i, k)
+        images, templates, of_piece = run.images[k], run.templates[i], replace(job_of(run, kind, i, k), claim=held)
         reason = why_not_done(of_piece) if skip_exist else ""
-        graph = None
+        about, graph = _descriptions(run, i, k), None
         if reason is None:
             n_done += 1
+            _describe_again(of_piece, [one for one in about if one.path not in described])
+            described |= {one.path for one in about}
         else:
             if skip_exist and reason != NOTHING_THERE:
                 logger.info("%s is computed: %s", of_piece.name, reason)
             spread = partial(spread_templates, images, templates, n_parts, device)
-            about = (
-                partial(write_origins, run.files.origins(k).absolute(), images, run.inputs["images"][k]),
-                partial(write_structure, run.files.structure(i).absolute(), templates, run.inputs["templates"][i]),
-            )
             graph = partial(_graph, build, images, spread, of_piece, details, about)
         yield Piece(of_piece.name, len(images), graph, name_of(images, templates))
     if n_done:
         logger.info(KEPT, n_done, n_pieces, "stacks are complete")
+
+
+def _descriptions(run: Run, i: int, k: int) -> tuple[Description, Description]:
+    """What lies beside the results of stack k under structure i."""
+    return (
+        describe_images(run.files.origins(k), run.images[k], run.inputs["images"][k]),
+        describe_structure(run.files.structure(i), run.templates[i], run.inputs["templates"][i]),
+    )
+
+
+def _describe_again(job: Job, descriptions: Sequence[Description]) -> None:
+    """Write what lies beside results that are done, where it is missing or damaged."""
+    for description in descriptions:
+        if reason := description.why_not_there():
+            logger.info("%s is written again: %s", description.path.name, reason)
+            make_room(job)
+            description.write()
 
 
 def _graph(
@@ -127,7 +163,7 @@ def _graph(
     templates: Callable[[], TemplateStack],
     job: Job,
     details: dict[str, Any],
-    about: Sequence[Callable[[], None]],
+    about: Sequence[Description],
 ) -> Delayed:
     """The graph of one stack under one structure, its last task writing the files."""
     dataset = build(images, templates())
@@ -136,24 +172,25 @@ def _graph(
         return _store_graph(dataset, name, job, details, about)
     whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}
     values = {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()}
-    return task(f"write-{name}", _write, about, write_results, values, job, details)
+    return task(f"write-{name}", _write, about, job, write_results, values, job, details)
 
 
 def _store_graph(
-    full: xr.Dataset, name: str, job: Job, details: dict[str, Any], about: Sequence[Callable[[], None]]
+    full: xr.Dataset, name: str, job: Job, details: dict[str, Any], about: Sequence[Description]
 ) -> Delayed:
     """Each block writes its region of a store; the last task gives the store its name."""
     begun = begin_store(job, full)
     (variable,) = full.data_vars.values()
     blocks = variable.data.to_delayed(optimize_graph=False)
     regions = [task(f"write-region-{name}", write_region, blocks[at], begun, at) for at in np.ndindex(blocks.shape)]
-    return task(f"write-{name}", _write, about, finish_store, regions, begun, job, details)
+    return task(f"write-{name}", _write, about, job, finish_store, regions, begun, job, details)
 
 
-def _write(about: Sequence[Callable[[], None]], write: Callable[..., int], *arguments: Any) -> int:
+def _write(about: Sequence[Description], job: Job, write: Callable[..., int], *arguments: Any) -> int:
     """Write what the inputs are, once, then the results."""
-    for say in about:
-        say()
+    make_room(job)
+    for description in about:
+        description.write()
     return write(*arguments)
 
 

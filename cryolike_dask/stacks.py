@@ -223,7 +223,8 @@ def open_images(
     numbers = available if i_stack is None else [i_stack]
     opened = [open_image_stack(*file_config.image_stack(k), parameters) for k in numbers]
     images = _joined(opened, numbers, parameters, n_images_per_batch)
-    warn_of_optics(file_config.folder_particles, [images.optics])
+    if i_stack is None:
+        warn_of_optics(file_config.folder_particles, [images.optics])
     return images
 
 

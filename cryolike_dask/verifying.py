@@ -20,6 +20,7 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.checking import NEAR_ANGSTROM, Report, Result, intact_results, read_search
+from cryolike_dask.io.claims import differences
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     PARAMETERS,
@@ -28,12 +29,12 @@ from cryolike_dask.io.layout import (
     holds_templates,
 )
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import differences
 from cryolike_dask.likelihoods.frames import degrees_of_freedom, log_likelihood_at
 from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
 from cryolike_dask.likelihoods.pairs import Pair, image_rows, resolved_tolerance
 from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.tiles import real_dtype
+from cryolike_dask.origins import check_descriptions
 from cryolike_dask.particles.opening import open_particles
 from cryolike_dask.plans import Run, open_run
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -143,6 +144,7 @@ def verify_likelihood(
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     files, report = LikelihoodFiles(None, None, Path(folder_output)), Report()
     results = intact_results(files, report)
+    check_descriptions(files, results, report)
     parts: list[xr.Dataset] = []
     if n and (templates is None or images is None):
         report.notes.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cryolike_dask.errors import InputError, OutputError
+from cryolike_dask.io.atomic import unlinked
 from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 from cryolike_dask.likelihoods.blocks import BLOCKS
 
@@ -151,10 +153,9 @@ class _Calling(logging.Handler):
 def _table(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Append rows to a table, each at once."""
     try:
-        new = not path.is_file() or path.stat().st_size == 0
-        with open(path, "a", newline="", encoding="utf-8", buffering=1) as file:
+        with open(path, "a", newline="", encoding="utf-8", buffering=1, opener=unlinked) as file:
             rows = csv.DictWriter(file, BLOCK_COLUMNS, extrasaction="ignore")
-            if new:
+            if os.fstat(file.fileno()).st_size == 0:
                 rows.writeheader()
 
             def write(block: dict[str, Any]) -> None:
@@ -163,7 +164,8 @@ def _table(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
             yield write
     except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
+        what = "is a link" if path.is_symlink() else f"cannot be written: {error.strerror or error}"
+        raise OutputError(what, source=path, remedy="Remove it." if path.is_symlink() else None) from error
 
 
 @contextmanager

@@ -72,6 +72,7 @@ def test_the_output_tree_file_by_file(files):
     expected = [f"template0/{stem}_stack_{k:06d}.pt" for stem in POSE_FILES for k in (0, 1)]
     expected += [f"template0/done/stack_{k:06d}.json" for k in (0, 1)] + ["blocks.csv", "displacements_set.pt"]
     expected += ["template0/structure.npz", "images/stack_000000.npz", "images/stack_000001.npz"]
+    expected += [".claim-results.json"]
     assert tree(files) == sorted(expected)
     for stem, dtype in POSE_FILES.items():
         for k, n in enumerate(SIZES):
@@ -106,7 +107,8 @@ def test_arguments_override_the_configured_numbers_for_reading_and_writing_alike
     results = run(files, i_template=1, n_stacks=1)
     assert results.structure.item() == "b"
     assert results.sizes == {"image": 4}
-    assert {name.split("/")[0] for name in tree(files)} == {"template1", "images", "blocks.csv", "displacements_set.pt"}
+    written = {".claim-results.json", "template1", "images", "blocks.csv", "displacements_set.pt"}
+    assert {name.split("/")[0] for name in tree(files)} == written
     assert not any("000001" in name for name in tree(files))
 
 
@@ -168,7 +170,8 @@ def test_skip_exist_leaves_complete_results_alone(files):
     run(files, skip_exist=True)
     assert times(files) == before
     run(files)
-    results = {k: v for k, v in before.items() if k != "displacements_set.pt" and not k.endswith(".npz")}
+    kept = ("displacements_set.pt", ".claim-results.json")
+    results = {k: v for k, v in before.items() if k not in kept and not k.endswith(".npz")}
     after = times(files)
     assert all(after[name] != written for name, written in results.items())
 
@@ -233,7 +236,7 @@ def test_results_without_a_record_are_computed_again(files, caplog):
     [
         ({"conventions": "cryolike"}, "conventions: standard there, cryolike here"),
         ({"search": cld.configure_displacement(2.0, 3, 2)}, "another search"),
-        ({"search": cld.configure_displacement(1.5, 3, 3)}, "7 displacements"),
+        ({"search": cld.configure_displacement(1.5, 3, 3)}, "another search .*: n_displacements: 7 there, 9 here"),
     ],
 )
 def test_results_of_another_run_are_refused_or_replaced(files, other, named):

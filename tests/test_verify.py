@@ -394,7 +394,9 @@ def test_the_command(files, written):
     (written / "images").rename(files.folder_particles.with_name("elsewhere"))
     done = invoke(app, ["verify", str(written)], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert "note: no result was computed again" in done.stdout
-    assert "no numbers computed again: 1 finding(s)" in done.stdout
+    for k in (0, 1):
+        assert f"wrong: {written}/images/stack_{k:06d}.npz: there is no such file" in done.stdout
+    assert "no numbers computed again: 3 finding(s)" in done.stdout
     assert isinstance(done.exception, SystemExit)
     failed = invoke(app, ["verify", str(written / "nowhere")])
     assert failed.exit_code == 1

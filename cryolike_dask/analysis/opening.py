@@ -17,12 +17,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.errors import InputError, InputFileError, number
-from cryolike_dask.io.archives import read_archive
+from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles, structure_numbers
 from cryolike_dask.io.records import read_record
+from cryolike_dask.io.results import attributes
 from cryolike_dask.io.tensors import load_displacements, load_vector
-from cryolike_dask.origins import OPTIONAL
+from cryolike_dask.origins import Entries, read_origins, read_structure
 
 DIMS = (labels.STRUCTURE, labels.IMAGE)
 VALUES_PER_CHUNK = 2**16
@@ -57,7 +57,6 @@ ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.ME
 logger = logging.getLogger("cryolike_dask")
 
 Floats = NDArray[np.float64]
-Entries = dict[str, NDArray[Any] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +135,7 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     stacks = sorted({k for of_variable in there.values() for found in of_variable.values() for k in found})
     if not stacks:
         raise InputFileError("holds no results", source=folder_output, remedy="Give the output folder of a run.")
-    about = [_entries(files.structure(i), ABOUT_STRUCTURE) for i in numbers]
+    about = [read_structure(path) if (path := files.structure(i)).is_file() else {} for i in numbers]
     origins = [_origins(files, k, there) for k in stacks]
     record = _any_record(files, there)
     stored = Stored(
@@ -162,8 +161,9 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         arrays[variable] = da.map_blocks(_angles, arrays[labels.OPTIMAL_TEMPLATE], **looked_up)
     data = {name: (DIMS, array, labels.ATTRIBUTES[name]) for name, array in arrays.items()}
     results = xr.Dataset(data, coords=coords, attrs=_attributes(files, record, about, origins))
-    for name in {labels.MICROGRAPH, labels.OPTICS_GROUP} & {*coords}:
-        results = results.set_xindex(name)
+    for name in (labels.MICROGRAPH, labels.OPTICS_GROUP):
+        if name in coords:
+            results = results.set_xindex(name)
     return results
 
 
@@ -185,27 +185,15 @@ def _stacks(files: LikelihoodFiles, i: int) -> dict[str, set[int]]:
     return found
 
 
-def _entries(path: Path, keys: tuple[str, ...], n_images: int | None = None) -> Entries:
-    return read_archive(path, optional=OPTIONAL, keys=keys, n_images=n_images) if path.is_file() else {}
-
-
 def _origins(files: LikelihoodFiles, k: int, there: dict[int, dict[str, set[int]]]) -> Entries:
     """Where the images of a stack come from: no more of them than its results have bytes for."""
     path, result = files.origins(k), _a_result(files, k, there)
+    if not path.is_file():
+        return {}
     most = result.stat().st_size // 4
-    entries = _entries(path, (*ABOUT_IMAGES, *OF_STACK), most)
-    if entries.get("n_images") is None:
-        return entries
-    try:
-        n = number("n_images", entries["n_images"], whole=True, at_least=1)
-    except InputError as error:
-        raise InputFileError(str(error), source=path) from error
-    if n > most:
+    entries = read_origins(path, most)
+    if (n := int(entries["n_images"])) > most:  # type: ignore[arg-type]
         load_vector(result, n)  # says which of them it is
-    wrong = [key for key in ABOUT_IMAGES if (value := entries.get(key)) is not None and value.shape != (n,)]
-    if wrong:
-        what = f"{wrong[0]} is not one value for each of its {n} images"
-        raise InputFileError(what, source=path, remedy="Run the likelihood for this stack again.")
     return entries
 
 
@@ -248,10 +236,9 @@ def _names(
 ) -> list[str]:
     names = []
     for i, entries in zip(numbers, about, strict=True):
-        name = entries.get("structure")
-        if name is None:
-            name = _any_record(files, {i: there[i]}).get("structure", f"template{i}")
-        names.append(str(name))
+        said = entries.get("structure")
+        name = said if said is not None else _any_record(files, {i: there[i]}).get("structure")
+        names.append(f"template{i}" if name is None else str(name))
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} (template{i})" for i, name in zip(numbers, names, strict=True)]
 
@@ -327,10 +314,7 @@ def _attributes(
     files: LikelihoodFiles, record: dict[str, Any], about: list[Entries], origins: list[Entries]
 ) -> dict[str, Any]:
     """What all results share, as plain values."""
-    settings = record.get("settings", {})
-    said = {**settings.get("search", {}), **settings.get("parameters", {})}
-    said |= {name: record.get(name, "unknown") for name in ("precision", "version", "device")}
-    said["conventions"] = settings.get("conventions", "unknown")
+    said = dict.fromkeys(("precision", "version", "device", "conventions"), "unknown") | attributes(record)
     frames = {str(entries.get("frame", "transposed")) for entries in origins}  # CryoLike's folders do not say
     if len(frames) > 1:
         raise InputFileError(
@@ -346,7 +330,7 @@ def _attributes(
     if files.displacements.is_file():
         x, y = load_displacements(files.displacements)
         said |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
-    return {name: value for name, value in said.items() if value is not None and name != "sha256"}
+    return said
 
 
 def _common(described: list[Entries], key: str, otherwise: str) -> str:

@@ -1,15 +1,16 @@
-"""Writing files so that a file that is there is complete."""
+"""Our own small files: written so that a file that is there is complete, and never through a link."""
 
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cryolike_dask.errors import OutputError
+from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.outputs import refuse_special
 
 
@@ -57,3 +58,37 @@ def writing(path: Path) -> Iterator[None]:
             source=path,
             remedy="Choose another output folder, or make room.",
         ) from error
+
+
+def read_own(path: Path, most: int) -> bytes | None:
+    """Read a small file that this program writes; None if there is none.
+
+    Parameters
+    ----------
+    path : Path
+    most : int
+        Bytes; a larger file is none of ours.
+
+    Raises
+    ------
+    InputFileError
+        If it is a link, a folder or anything else that is no file, too large, or cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=unlinked) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputFileError("is not a file", source=path)
+            if status.st_size > most:
+                raise InputFileError(f"has {status.st_size} bytes, far more than such a file has", source=path)
+            return file.read(most)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        what = "is a link" if path.is_symlink() else f"cannot be read: {error.strerror or error}"
+        raise InputFileError(what, source=path) from error
+
+
+def unlinked(path: str, flags: int) -> int:
+    """Open a file as `open` does, but through no link, and without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import stat
+import zipfile
+import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,16 @@ import numpy as np
 from cryolike_dask import labels
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.io.layout import FILE_SUFFIX, FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, LikelihoodFiles, as_stored
-from cryolike_dask.io.records import FORMAT, checksum, read_record
+from cryolike_dask.io.claims import living
+from cryolike_dask.io.layout import (
+    FILE_SUFFIX,
+    FULL_CORRELATION_FILES,
+    OPTIMAL_POSE_FILES,
+    LikelihoodFiles,
+    as_stored,
+    leftovers,
+)
+from cryolike_dask.io.records import AGAIN, FORMAT, checksum, read_record
 from cryolike_dask.io.results import open_result
 from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
@@ -28,11 +38,9 @@ FOLDERS = {"done", *(folder for folders in KINDS.values() for folder in folders.
 REAL = {"single": "float32", "double": "float64"}
 NEAR_ANGSTROM = 1e-3
 
-AGAIN = "Run again with skip_exist=True, which computes again what is damaged."
 TEMPLATE = re.compile(r"template(0|[1-9]\d*)")
 RECORD = re.compile(r"(?:(.+)_)?stack_(\d{6})\.json")
 RESULT = re.compile(r".+_stack_(\d{6})\.(?:pt|zarr)")
-LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ def intact_results(files: LikelihoodFiles, report: Report) -> list[Result]:
         folders = sorted(files.folder_output.iterdir())
     except OSError as error:
         raise InputFileError(f"cannot be read: {error.strerror}", source=files.folder_output) from error
-    _note_leftovers(folders, report)
+    _note_leftovers(files.folder_output, report)
     recorded: dict[Path, tuple[str, int, int]] = {}
     for folder in folders:
         if match := TEMPLATE.fullmatch(folder.name):
@@ -110,6 +118,7 @@ def read_search(files: LikelihoodFiles, result: Result) -> DisplacementGrid:
     _need_content(path)
     try:
         grid = DisplacementGrid(*load_displacements(path))
+        need_whole_archive(path)
     except CryolikeError as error:
         raise OutputError(str(error).removeprefix(f"{path}: "), source=path, remedy=remedy) from error
     farthest = np.abs(grid.table()).max()
@@ -129,7 +138,6 @@ def _records_of_structure(
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise OutputError(what, source=error.filename, remedy="Make it a folder that you may read.") from error
-    _note_leftovers(there, report)
     recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in there)))
     for path in there:
         match = RECORD.fullmatch(path.name)
@@ -155,9 +163,13 @@ def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
     return None
 
 
-def _note_leftovers(paths: Sequence[Path], report: Report) -> None:
-    what = "is left over from a run that was stopped; it may be removed when no run writes here"
-    report.notes += [f"{path}: {what}" for path in paths if LEFTOVER.fullmatch(path.name)]
+def _note_leftovers(folder: Path, report: Report) -> None:
+    """Note what runs left that were killed; while one lives, it may be its own."""
+    if writers := living(folder):
+        report.notes.append(f"{folder}: {writers[0]} is writing here now: not all may be there yet")
+        return
+    what = "is left over from a run that was stopped; the next run removes it"
+    report.notes += [f"{path}: {what}" for path in leftovers(folder)]
 
 
 def _note_gaps(recorded: dict[Path, tuple[str, int, int]], report: Report) -> None:
@@ -186,25 +198,19 @@ def _checked(files: LikelihoodFiles, path: Path, kind: str, i: int, k: int, repo
 def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """Read a record that says what every record says."""
     _need_content(path)
-    record = read_record(path)
+    try:
+        record = read_record(path)
+    except InputFileError as error:
+        raise OutputError(str(error)) from error
     if record is None:
-        raise OutputError("is not a readable completion record", source=path, remedy=AGAIN)
+        raise OutputError("is gone", source=path, remedy=AGAIN)
     for name, value in expected.items():
-        if record.get(name) != value:
-            what = f"says {name}={record.get(name)!r}, but is the record of {value!r}"
+        if record[name] != value:
+            what = f"says {name}={record[name]!r}, but is the record of {value!r}"
             raise OutputError(what, source=path, remedy=AGAIN)
-    shape, settings, inputs = record.get("shape"), record.get("settings"), record.get("inputs")
-    complete = {
-        "shape": isinstance(shape, list) and shape and all(type(n) is int and n > 0 for n in shape),
-        "settings": isinstance(settings, dict)
-        and all(isinstance(settings.get(name), dict) for name in ("search", "parameters")),
-        "inputs": isinstance(inputs, list) and all(isinstance(one, dict) for one in inputs),
-        "outputs": isinstance(record.get("outputs"), dict),
-        "precision": record.get("precision") in list(REAL),
-    }
-    for name, good in complete.items():
-        if not good:
-            raise OutputError(f"says {name}={record.get(name)!r}, which no run writes", source=path, remedy=AGAIN)
+    for name in ("search", "parameters"):
+        if name not in record["settings"]:
+            raise OutputError(f"says no {name}, as the records of results do", source=path, remedy=AGAIN)
     return record
 
 
@@ -218,6 +224,17 @@ def _need_content(path: Path) -> None:
         raise OutputError("is not a file", source=path, remedy=f"Remove it. {AGAIN}")
     if not status.st_size:
         raise OutputError("is empty", source=path, remedy=AGAIN)
+
+
+def need_whole_archive(path: Path) -> None:
+    """Refuse a tensor of which bytes have changed, which torch does not notice."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputFileError(f"is damaged ({error})", source=path) from error
+    if damaged is not None:
+        raise InputFileError(f"is damaged ({damaged})", source=path)
 
 
 def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile | Store:

@@ -41,6 +41,11 @@ STACK_NUMBER = re.compile(r"stack_([0-9]{6})$")
 
 TEMPLATE_LIST, PARAMETERS = "template_file_list.npy", "parameters.npz"
 STRUCTURE_FILE = "structure.npz"
+CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
+"""What is made in an output folder, and who makes it now: `io/claims`."""
+LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
+"""Files and stores that were not finished."""
+PLACES_OF_LEFTOVERS = ("", "done", "fft", "phys", "images", "template*", "template*/*")
 
 STEM_SUFFIX = {labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier", labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier"}
 
@@ -304,3 +309,9 @@ def _numbers_of_results(folder: Path, wanted: int | None) -> set[int]:
         if wanted is None or wanted <= len(numbers):
             break
     return numbers
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What is not finished, or never was, below an output folder."""
+    found = (path for place in PLACES_OF_LEFTOVERS for path in folder.glob(f"{place}/.*.part".lstrip("/")))
+    return sorted(path for path in found if LEFTOVER.fullmatch(path.name))

@@ -1,6 +1,7 @@
 """Completion records: a small file per stack and structure, written last, that says what its results came from.
 
-`skip_exist` believes records, shapes and checksums, never mere names.
+`skip_exist` believes records, shapes and checksums, never mere names. A record is read in one place, which believes it
+only if it is what `write_record` writes: whoever has one need not look at types.
 """
 
 from __future__ import annotations
@@ -8,17 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Hashable, Mapping
+import os
+import reprlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from cryolike_dask.errors import OutputError
-from cryolike_dask.io.atomic import replacing
+from cryolike_dask.errors import LARGEST, InputFileError, OutputError
+from cryolike_dask.io.atomic import read_own, replacing, writing
+from cryolike_dask.io.claims import Claim
 from cryolike_dask.io.layout import STORE_SUFFIX, as_stored
 
 FORMAT = 1
+MOST_BYTES = 2**25
+MAY_BE_ZERO = ("max_displacement_angstrom", "tolerance")
+AGAIN = "Run again with skip_exist=True, which computes again what is damaged."
 NOTHING_THERE = "there are no results"
 KEPT = "%d of %d %s and kept; skip_exist=False computes them again"
 
@@ -48,6 +55,8 @@ class Job:
     precision : "single" | "double"
     inputs : list of dict
         Name, size and time of every input file; contents of files are never hashed on the way.
+    claim : Claim, optional
+        Under which it is written.
     """
 
     kind: str
@@ -59,6 +68,7 @@ class Job:
     settings: dict[str, Any]
     precision: str
     inputs: list[dict[str, Any]]
+    claim: Claim | None = None
 
     def __post_init__(self) -> None:
         """Workers may run in another folder: paths are absolute."""
@@ -69,6 +79,34 @@ class Job:
     def is_store(self) -> bool:
         """Whether its result is written as a store, since it is too large for a file."""
         return any(path.suffix == STORE_SUFFIX for path in self.outputs.values())
+
+
+def make_room(job: Job) -> None:
+    """See that a job may be written, and make its folders, below that of the claim only.
+
+    An output folder that was taken away while a run wrote there is not made anew.
+
+    Raises
+    ------
+    OutputError
+        If the claim does not stand, or folders cannot be made.
+    """
+    if job.claim is None:
+        return
+    job.claim.need()
+    root = job.claim.path.parent
+    with writing(job.record):
+        for folder in sorted({path.parent for path in (job.record, *job.outputs.values())}):
+            if not folder.is_dir():
+                for above in reversed([folder, *folder.parents][: len(folder.relative_to(root).parts)]):
+                    above.mkdir(exist_ok=True)
+
+
+def withdraw_record(job: Job) -> None:
+    """Make room for a job, and remove its former record: none lies beside results that it does not describe."""
+    make_room(job)
+    with writing(job.record):
+        job.record.unlink(missing_ok=True)
 
 
 def write_record(job: Job, details: Mapping[str, Any], known: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -88,6 +126,8 @@ def write_record(job: Job, details: Mapping[str, Any], known: Mapping[str, str] 
         "outputs": outputs,
         **details,
     }
+    if job.claim is not None:
+        job.claim.need()
     with replacing(job.record) as file:
         file.write(json.dumps(record, indent=1).encode())
 
@@ -98,7 +138,7 @@ def why_not_done(job: Job) -> str | None:
     missing = [path.name for path in outputs.values() if not (path.is_file() or path.is_dir())]
     if missing:
         return f"{missing[0]} is missing" if len(missing) < len(outputs) else NOTHING_THERE
-    record = read_record(job.record)
+    record = readable_record(job.record)
     if record is None:
         return f"there is no readable completion record {job.record.name}"
     expected = {"format": FORMAT, "kind": job.kind, "settings": job.settings, "precision": job.precision}
@@ -106,7 +146,7 @@ def why_not_done(job: Job) -> str | None:
         if record.get(name) != value:
             return f"the {name} of the results are others than those of this run"
     for name, path in outputs.items():
-        if listed_outputs(record).get(name, {}).get("sha256") != checksum(path):
+        if record["outputs"].get(name, {}).get("sha256") != checksum(path):
             return f"{path.name} is not the file that the record describes"
     return None
 
@@ -117,6 +157,8 @@ def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done
     `becomes` is what happens to a job ("computed"), `done` what the others are ("stacks are done"), for the log.
     """
     if not skip_exist:
+        if any(job.record.is_file() for job in jobs.values()):
+            logger.info("what is there is replaced; skip_exist=True (--skip-exist) keeps what is complete")
         return list(jobs)
     reasons = {key: why_not_done(job) for key, job in jobs.items()}
     to_do = [key for key, reason in reasons.items() if reason is not None]
@@ -128,30 +170,142 @@ def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done
     return to_do
 
 
+def takes_nothing(folder: Path) -> bool:
+    """Whether a folder is on a disk, or of an owner, that lets nothing be written there."""
+    return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
+
+
+def nothing_to_do(folder: Path, to_do: Callable[[], Sequence[Any]], refuse_others: Callable[[], None]) -> bool:
+    """Whether a folder takes nothing, and all is done there.
+
+    Raises
+    ------
+    OutputError
+        If something is to be done in a folder that takes nothing.
+    """
+    if not takes_nothing(folder):
+        return False
+    refuse_others()
+    if n := len(to_do()):
+        what = f"cannot be written, and {n} of the results that belong there are missing, damaged or of other inputs"
+        raise OutputError(what, source=folder, remedy="Choose another output folder, or a copy of this one.")
+    return True
+
+
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Read a completion record; None if it is not there or not readable."""
+    """Read a completion record; None if there is none.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict or None
+        Each entry has the type that `write_record` gives it; settings hold a search if it is the record of results.
+
+    Raises
+    ------
+    InputFileError
+        If it is a link, a folder or too large, or does not say what such a record says; names the entry.
+    """
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = read_own(path, MOST_BYTES)
+        record = None if content is None else json.loads(content)
+    except InputFileError as error:
+        raise InputFileError(str(error), remedy=f"Remove it. {AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputFileError("is not a readable completion record", source=path, remedy=AGAIN) from error
+    if content is None:
         return None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        raise InputFileError("is not a completion record", source=path, remedy=AGAIN)
+    for name, says in _ENTRIES.items():
+        if not says(record.get(name)):
+            what = f"says {name}={reprlib.repr(record.get(name))}, which no run writes"
+            raise InputFileError(what, source=path, remedy=AGAIN)
+    return record
+
+
+def readable_record(path: Path) -> dict[str, Any] | None:
+    """Read a completion record; None if there is none that can be believed, and what lies beside it is made again."""
+    try:
+        return read_record(path)
+    except InputFileError:
+        return None
+
+
+def _are_settings(value: Any) -> bool:
+    """Search, grid and conventions, as far as they are there, of which every number may be divided by or counted to."""
+    if not isinstance(value, dict):
+        return False
+    search, parameters = value.get("search", {}), value.get("parameters", {})
+    return (
+        isinstance(search, dict)
+        and isinstance(search.get("sha256", ""), str)
+        and isinstance(parameters, dict)
+        and all(_is_number(name, one) for name, one in parameters.items())
+        and all(_is_number(name, one) for name, one in search.items() if name != "sha256")
+        and _is_text_or_none(value.get("conventions"))
+        and (value.get("tolerance") is None or _is_number("tolerance", value["tolerance"]))
+    )
+
+
+def _is_number(name: str, value: Any) -> bool:
+    if name.startswith("n_"):
+        return type(value) is int and 0 < value < 2**31
+    return type(value) in (int, float) and (0 < value < LARGEST or (value == 0 and name in MAY_BE_ZERO))
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(n) is int and 0 < n < 2**63 for n in value)
+
+
+def _are_inputs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and isinstance(one.get("name", ""), str) for one in value
+    )
+
+
+def _are_outputs(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, dict) and isinstance(one.get("file"), str) and isinstance(one.get("sha256"), str)
+        for one in value.values()
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_count_or_none(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value < 2**31)
+
+
+_ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "format": _is_count_or_none,
+    "kind": _is_text,
+    "i_template": _is_count_or_none,
+    "i_stack": _is_count_or_none,
+    "structure": _is_text_or_none,
+    "shape": _is_shape,
+    "settings": _are_settings,
+    "precision": ("single", "double").__contains__,
+    "inputs": _are_inputs,
+    "outputs": _are_outputs,
+    "version": _is_text_or_none,
+    "device": _is_text_or_none,
+}
 
 
 def need_folder(folder: Path) -> None:
     """Refuse an output folder that is something else."""
     if folder.exists() and not folder.is_dir():
         raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
-
-
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Say what is there and what is here, where they differ; empty where they do not."""
-    return "; ".join(f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v)
-
-
-def listed_outputs(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a record says of each output."""
-    outputs = record.get("outputs")
-    return {k: v for k, v in outputs.items() if isinstance(v, dict)} if isinstance(outputs, dict) else {}
 
 
 def checksum(path: Path, known: Mapping[str, str] = MappingProxyType({})) -> str:

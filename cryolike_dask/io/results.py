@@ -22,7 +22,7 @@ from cryolike_dask.io.layout import (
     as_stored,
     need_files,
 )
-from cryolike_dask.io.records import Job, read_record, write_record
+from cryolike_dask.io.records import Job, read_record, withdraw_record, write_record
 from cryolike_dask.io.sources import Files, lazy_array
 from cryolike_dask.io.stores import Store, open_store
 from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor, save_tensor
@@ -31,11 +31,10 @@ from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor
 def write_results(values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any]) -> int:
     """Write all outputs of a job, each atomically, and its record last; give the number of images.
 
-    The former record is removed first, so that there is never a record beside results that it does not describe.
     Files hold float32 for single precision, float64 for double, and int64 for indices.
     """
     real = np.float64 if job.precision == "double" else np.float32
-    job.record.unlink(missing_ok=True)
+    withdraw_record(job)
     for name, path in job.outputs.items():
         value = values[name]
         save_tensor(path, value.astype(real) if value.dtype.kind == "f" else value)
@@ -119,9 +118,9 @@ def _open(
                     )
             data[name] = (dims, _lazy(parts, sizes, name), labels.ATTRIBUTES[name])
         record = read_record(files.record(i, numbers[0], kind)) or {}
-        structure = names[i] if names else str(record.get("structure", f"template{i}"))
+        structure = names[i] if names else record.get("structure") or f"template{i}"
         coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: structure}
-        datasets.append(xr.Dataset(data, coords=coords, attrs=_attributes(record)))
+        datasets.append(xr.Dataset(data, coords=coords, attrs=attributes(record)))
     if np.ndim(files.i_template) == 0 and files.i_template != "all":
         return datasets[0]
     return xr.concat(datasets, dim=labels.STRUCTURE, combine_attrs="drop_conflicts")
@@ -145,8 +144,8 @@ def _lazy(parts: Sequence[TensorFile | Store], sizes: tuple[int, ...], name: str
     )
 
 
-def _attributes(record: dict[str, Any]) -> dict[str, Any]:
-    """What a record says of its results, as plain attributes."""
+def attributes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of its results, as plain attributes; nothing if there is none."""
     settings = record.get("settings", {})
     flat = {**settings.get("search", {}), **settings.get("parameters", {})}
     flat |= {name: record.get(name) for name in ("precision", "version", "device")}

@@ -24,7 +24,7 @@ from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.layout import FILE_SUFFIX
-from cryolike_dask.io.records import Job, checksum, why_not_done, write_record
+from cryolike_dask.io.records import Job, checksum, make_room, why_not_done, withdraw_record, write_record
 from cryolike_dask.io.zarr_arrays import ZarrHeader, read_zarr_header
 
 ARRAY = labels.CROSS_CORRELATION
@@ -95,6 +95,7 @@ def begin_store(job: Job, full: xr.Dataset) -> Path:
     encoding = {ARRAY: {"chunks": full[name].data.chunksize, "compressors": (Crc32cCodec(),)}}
     with writing(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")  # xarray warns where there is none, too
+        make_room(job)
         shutil.rmtree(begun, ignore_errors=True)
         begun.parent.mkdir(parents=True, exist_ok=True)
         labelled.to_zarr(begun, mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding)
@@ -115,7 +116,7 @@ def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> t
 def finish_store(written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, Any]) -> int:
     """Give a store that is complete its name, and write its record last; give the number of images.
 
-    The former record is removed first, and so is a file in place of which the store is written.
+    A file in place of which the store is written is removed.
     """
     (path,) = job.outputs.values()
     if not begun.exists() and why_not_done(job) is None:  # this task ran before, and its worker was lost
@@ -124,7 +125,7 @@ def finish_store(written: Sequence[tuple[str, str]], begun: Path, job: Job, deta
         missing = [name for name, _ in written if not (begun / name).is_file()]
         if missing:
             raise OutputError(f"{missing[0]} is missing", source=begun, remedy="Let one run alone write here.")
-        job.record.unlink(missing_ok=True)
+        withdraw_record(job)
         with suppress(FileNotFoundError):
             shutil.rmtree(path)
         os.replace(begun, path)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,9 +19,19 @@ from cryolike_dask.errors import InputError, OutputError, number
 from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive
+from cryolike_dask.io.claims import Claim, holding
 from cryolike_dask.io.layout import image_stack_file, image_stack_numbers, pixel_stack_file
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import Job, need_folder, read_record, still_to_do, why_not_done, write_record
+from cryolike_dask.io.records import (
+    Job,
+    need_folder,
+    nothing_to_do,
+    readable_record,
+    still_to_do,
+    why_not_done,
+    withdraw_record,
+    write_record,
+)
 from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
@@ -26,6 +40,8 @@ from cryolike_dask.particles.provenance import provenance
 from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.transform import scaled
 from cryolike_dask.stacks import ImageStack, note_left_out
+
+KIND = "image-stacks"
 
 
 def convert_particles(
@@ -65,9 +81,9 @@ def convert_particles(
     write_pixels : bool
         Write `phys/` too: the pixels that were transformed, for looking at.
     skip_exist : bool
-        Leave stacks alone that are complete and came from these very inputs and settings.
+        Leave stacks alone that are complete and came from these very inputs and settings; otherwise they are replaced.
     overwrite : bool
-        Replace the stacks in the output folder.
+        Replace stacks of other particles or settings in the output folder.
     client : distributed.Client, optional
         Where to run; default: the current client, or else the threaded scheduler of this process.
     progress : bool
@@ -83,7 +99,7 @@ def convert_particles(
     InputError, InputFileError, GridMismatchError
         As for `open_particles`; before anything is written.
     OutputError
-        If the output folder holds other stacks.
+        If the output folder holds stacks of other particles or settings, or another call writes there.
     """
     client = active_client(client)
     parameters, output = read_parameters(params_input), Path(folder_output)
@@ -107,20 +123,20 @@ def convert_particles(
     wanted = len(jobs) if n_stacks_max is None else number("n_stacks_max", n_stacks_max, whole=True, at_least=1)
     n = min(wanted, len(jobs))
     note_left_out(n, len(jobs), sum(map(len, stacks[:n])), len(particles))
-    _claim(output, jobs, n, keep=skip_exist, overwrite=overwrite)
-    to_do = still_to_do(
-        dict(enumerate(jobs[:n])), skip_exist=skip_exist, becomes="converted", done="stacks are complete"
+    need_folder(output)
+    found = partial(
+        still_to_do, dict(enumerate(jobs[:n])), skip_exist=skip_exist, becomes="converted", done="stacks are complete"
     )
-    graphs = [
-        Piece(
-            jobs[k].name,
-            len(stacks[k]),
-            partial(task, f"convert-{jobs[k].name}", _convert, stacks[k], parameters, jobs[k]),
-        )
-        for k in to_do
-    ]
-    stream(graphs, client, n_images=sum(p.n_images for p in graphs), progress=progress, title="images")
+    if skip_exist and not overwrite and nothing_to_do(output, found, partial(_refuse_others, output, jobs, n)):
+        return [job.outputs["images"] for job in jobs[:n]]
+    with _claim(output, jobs, n, overwrite=overwrite) as claim:
+        graphs = [_piece(stacks[k], parameters, replace(jobs[k], claim=claim)) for k in found()]
+        stream(graphs, client, n_images=sum(p.n_images for p in graphs), progress=progress, title="images")
     return [job.outputs["images"] for job in jobs[:n]]
+
+
+def _piece(stack: ImageStack, parameters: ImageParameters, job: Job) -> Piece:
+    return Piece(job.name, len(stack), partial(task, f"convert-{job.name}", _convert, stack, parameters, job))
 
 
 def _job(stack: ImageStack, k: int, folder: Path, conventions: str, write_pixels: bool) -> Job:
@@ -145,34 +161,47 @@ def _record(folder: Path, k: int) -> Path:
     return folder / "done" / f"stack_{k:06d}.json"
 
 
-def _claim(folder: Path, jobs: list[Job], n: int, *, keep: bool, overwrite: bool) -> None:
-    """Refuse to mix with, or to replace, the stacks of another call; with `overwrite`, remove what it leaves behind."""
-    need_folder(folder)
+@contextmanager
+def _claim(folder: Path, jobs: list[Job], n: int, *, overwrite: bool) -> Iterator[Claim]:
+    """Claim a folder for these stacks; with `overwrite`, remove what another call left and this one does not write."""
+    first = json.dumps([jobs[0].shape, jobs[0].inputs]).encode()
+    identity = {**jobs[0].settings, "first stack": hashlib.sha256(first).hexdigest()}
+    refuse = partial(_refuse_others, folder, jobs, n)
+    with holding(folder, KIND, identity, overwrite=overwrite, refuse_others=refuse) as claim:
+        if overwrite:
+            beyond = _beyond(folder, jobs, n)
+            for k in image_stack_numbers(folder):
+                tensor = image_stack_file(folder, k)
+                stale = [_record(folder, k), pixel_stack_file(folder, k)]
+                for path in [*stale, tensor, tensor.with_suffix(".npz")] if k in beyond else stale:
+                    path.unlink(missing_ok=True)
+        yield claim
+
+
+def _refuse_others(folder: Path, jobs: list[Job], n: int) -> None:
+    """Refuse to mix with, or to replace, stacks of other particles or settings."""
     there = image_stack_numbers(folder)
-    beyond = [k for k in there if k >= n and (not keep or k >= len(jobs) or why_not_done(jobs[k]) is not None)]
-    if overwrite:
-        for k in there:
-            tensor = image_stack_file(folder, k)
-            stale = [_record(folder, k), pixel_stack_file(folder, k)]
-            for path in [*stale, tensor, tensor.with_suffix(".npz")] if k in beyond else stale:
-                path.unlink(missing_ok=True)
-    elif there and (not keep or beyond or not _are_ours(folder, there, jobs[0])):
+    if there and (_beyond(folder, jobs, n) or not _are_ours(folder, there, jobs[0])):
         raise OutputError(
-            f"holds image stacks already ({len(there)}, the last is number {there[-1]})",
+            f"holds image stacks of other particles or settings already ({len(there)}, the last is number {there[-1]})",
             source=folder,
-            remedy="Choose another output folder, pass skip_exist=True to go on with the same particles "
-            "and settings, or overwrite=True (--overwrite) to replace them.",
+            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace them.",
         )
+
+
+def _beyond(folder: Path, jobs: list[Job], n: int) -> list[int]:
+    """Stacks that this call does not write, and that are none of its own."""
+    there = image_stack_numbers(folder)
+    return [k for k in there if k >= n and (k >= len(jobs) or why_not_done(jobs[k]) is not None)]
 
 
 def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
     """Whether the stacks in a folder are of these particles and settings, or of a call that was stopped early."""
-    records = [record for k in there if (record := read_record(_record(folder, k))) is not None]
+    records = [record for k in there if (record := readable_record(_record(folder, k))) is not None]
     if records:
         names = [one.get("name") for one in job.inputs if "mtime_ns" in one][:1]  # the metadata come first
         return any(
-            record.get("settings") == job.settings
-            and [one.get("name") for one in record.get("inputs", [])][:1] == names
+            record["settings"] == job.settings and [one.get("name") for one in record["inputs"]][:1] == names
             for record in records
         )
     metadata = [image_stack_file(folder, k).with_suffix(".npz") for k in there]
@@ -194,7 +223,7 @@ def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:
         values[rows] = source.transform(pixels, rows)
         if kept is not None:
             kept[rows] = scaled(pixels)
-    job.record.unlink(missing_ok=True)
+    withdraw_record(job)
     entries = provenance(source) | {"frame": None if stack.frame == "transposed" else stack.frame}
     if kept is not None:
         save_tensor(job.outputs["pixels"], kept)

@@ -51,8 +51,8 @@ def origins_of(source: ArraySource) -> dict[str, Any]:
     if not isinstance(source, Files):
         return {}
     known = [_of_file(Path(part.path), part.shape[0]) for part in source.parts]
-    common = {key for key in known[0] if all(key in entries for entries in known)}
-    joined = {key: np.concatenate([entries[key] for entries in known]) for key in common & {*PER_IMAGE}}
+    common = [key for key in PER_IMAGE if all(key in entries for entries in known)]  # always in this order
+    joined = {key: np.concatenate([entries[key] for entries in known]) for key in common}
     return {**joined, "recentered": any(bool(entries.get("recentered")) for entries in known)}
 
 

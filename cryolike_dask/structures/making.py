@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,19 @@ from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import read_list, write_list
+from cryolike_dask.io.claims import brief, holding
 from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, template_file
 from cryolike_dask.io.parameters import read_parameters, write_parameters
-from cryolike_dask.io.records import Job, need_folder, still_to_do, why_not_done, write_record
+from cryolike_dask.io.records import (
+    Job,
+    make_room,
+    need_folder,
+    nothing_to_do,
+    still_to_do,
+    why_not_done,
+    withdraw_record,
+    write_record,
+)
 from cryolike_dask.io.stacks import write_template_stack
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import say
@@ -35,6 +45,7 @@ from cryolike_dask.structures.opening import Models, StructureInput, look_at_str
 BYTES_PER_TASK = 2**25
 LONGEST_NAME = 190
 """Bytes; file systems take 255, and the parts of a template file are named by 61 more."""
+KIND = "templates"
 
 
 def make_templates(
@@ -73,9 +84,10 @@ def make_templates(
     voxel_size_angstrom : float, optional
         Of maps and arrays, in place of what the header says, or of the size of the pixels.
     skip_exist : bool
-        Leave templates alone that are complete and came from these very inputs and parameters.
+        Leave templates alone that are complete and came from these very inputs and parameters; otherwise they are
+        replaced.
     overwrite : bool
-        Replace the templates in the output folder.
+        Replace templates of other structures or parameters in the output folder.
     client : distributed.Client, optional
         Where to run; default: the current client, or else the threaded scheduler of this process.
     progress : bool
@@ -91,7 +103,7 @@ def make_templates(
     InputError, InputFileError
         If a structure is missing, damaged or empty, or nothing in it is selected; before anything is written.
     OutputError
-        If the output folder holds other templates.
+        If the output folder holds templates of other structures or parameters, or another call writes there.
     """
     client = active_client(client)
     parameters, folder = read_parameters(params_input), Path(folder_output)
@@ -106,25 +118,23 @@ def make_templates(
     _refuse_long_names([stack.structure for stack in stacks])
     files = [template_file(folder, stack.structure) for stack in stacks]
     jobs = [_job(stack, parameters, folder) for stack in stacks]
-    _claim(folder, files, parameters, keep=skip_exist, overwrite=overwrite)
-    say(accounts)
-    _remove_leftovers(folder, {job.name for job in jobs})
-    to_do = still_to_do(
-        dict(enumerate(jobs)), skip_exist=skip_exist, becomes="made", done="template files are complete"
+    need_folder(folder)
+    found = partial(
+        still_to_do, dict(enumerate(jobs)), skip_exist=skip_exist, becomes="made", done="template files are complete"
     )
-    write_parameters(folder / PARAMETERS, parameters)
-    scratch = {i: folder.absolute() / f".{jobs[i].name}.{uuid.uuid4().hex}.part" for i in to_do}
-    graphs = [
-        Piece(jobs[i].name, len(stacks[i]), partial(_graph, stacks[i], parameters, jobs[i], scratch[i])) for i in to_do
-    ]
-    try:
-        n_templates = sum(piece.n_images for piece in graphs)
-        stream(graphs, client, n_images=n_templates, progress=progress, title="templates")
-    finally:
-        for path in scratch.values():
-            with suppress(OSError):
-                path.unlink()
-    write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
+    refuse = partial(_refuse_others, folder, files, parameters)
+    if skip_exist and not overwrite and nothing_to_do(folder, lambda: [*found(), *_unlisted(folder, files)], refuse):
+        say(accounts)
+        return files
+    identity = {"parameters": asdict(parameters), "files": brief([file.name for file in files])}
+    with holding(folder, KIND, identity, overwrite=overwrite, refuse_others=refuse) as claim:
+        if overwrite:
+            _remove_others(folder, files)
+        say(accounts)
+        to_do = found()
+        write_parameters(folder / PARAMETERS, parameters)
+        _make([(stacks[i], replace(jobs[i], claim=claim)) for i in to_do], parameters, client, progress)
+        write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
     return files
 
 
@@ -136,6 +146,24 @@ def _refuse_long_names(names: Sequence[str]) -> None:
             f"{len(long)} name(s) of structures are longer than {LONGEST_NAME} bytes: {long[0][:60]}...",
             remedy="Files of templates are named after them: rename the structures.",
         )
+
+
+def _make(
+    to_do: list[tuple[TemplateStack, Job]], parameters: ImageParameters, client: Client | None, progress: bool
+) -> None:
+    """Make template files, each by way of a scratch file."""
+    pieces, scratches = [], []
+    for stack, job in to_do:
+        scratch = job.outputs["templates"].with_name(f".{job.name}.{uuid.uuid4().hex}.part")
+        pieces.append(Piece(job.name, len(stack), partial(_graph, stack, parameters, job, scratch)))
+        scratches.append(scratch)
+    try:
+        n_templates = sum(piece.n_images for piece in pieces)
+        stream(pieces, client, n_images=n_templates, progress=progress, title="templates")
+    finally:
+        for scratch in scratches:
+            with suppress(OSError):
+                scratch.unlink()
 
 
 def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job:
@@ -153,31 +181,35 @@ def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job
     )
 
 
-def _claim(folder: Path, files: list[Path], parameters: ImageParameters, *, keep: bool, overwrite: bool) -> None:
-    """Refuse to mix with, or to replace, the templates of another call; with `overwrite`, remove what would be left."""
-    need_folder(folder)
-    if overwrite:
-        _remove_others(folder, files)
-        return
+def _refuse_others(folder: Path, files: list[Path], parameters: ImageParameters) -> None:
+    """Refuse to mix with, or to replace, templates of other structures or parameters."""
     remedy = "Choose another output folder, or pass overwrite=True (--overwrite) to replace them."
     if (folder / PARAMETERS).is_file() and read_parameters(folder / PARAMETERS) != parameters:
         raise OutputError("holds other parameters", source=folder / PARAMETERS, remedy=remedy)
     if not (folder / TEMPLATE_LIST).is_file():
         return
-    try:
-        listed = [Path(name).name for name in read_list(folder / TEMPLATE_LIST)]
-    except InputFileError:
-        listed = ["an unreadable list"]
-    if not keep or not set(listed) <= {file.name for file in files}:
+    listed = _listed(folder) or ["an unreadable list"]
+    if not set(listed) <= {file.name for file in files}:
         raise OutputError(f"holds templates already: {', '.join(listed[:5])}", source=folder, remedy=remedy)
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names of the templates in a folder; none if the list cannot be read."""
+    try:
+        return [Path(name).name for name in read_list(folder / TEMPLATE_LIST)]
+    except InputFileError:
+        return []
+
+
+def _unlisted(folder: Path, files: list[Path]) -> list[Path]:
+    """What a folder lacks besides templates."""
+    lacking = [] if _listed(folder) == [file.name for file in files] else [folder / TEMPLATE_LIST]
+    return lacking if (folder / PARAMETERS).is_file() else [*lacking, folder / PARAMETERS]
 
 
 def _remove_others(folder: Path, files: list[Path]) -> None:
     """Remove the list of templates, and of those that it names in this folder, those that are not made again."""
-    try:
-        listed = [Path(name).name for name in read_list(folder / TEMPLATE_LIST)]
-    except InputFileError:
-        listed = []
+    listed = _listed(folder)
     (folder / TEMPLATE_LIST).unlink(missing_ok=True)
     for name in set(listed) - {file.name for file in files}:
         if name.startswith("templates_fourier_"):
@@ -186,18 +218,11 @@ def _remove_others(folder: Path, files: list[Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _remove_leftovers(folder: Path, names: set[str]) -> None:
-    """Remove the scratch files that a killed process left of these jobs."""
-    for path in folder.glob(".*.part"):
-        if path.name[1:].rsplit(".", 2)[0] in names:
-            path.unlink(missing_ok=True)
-
-
 def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: Path) -> Delayed:
     """Tasks that write pieces into one scratch file, and one that makes the template file of it."""
     per_template = math.prod(stack.source.shape[1:]) * np.dtype(stack.source.dtype).itemsize
     step = max(1, BYTES_PER_TASK // per_template)
-    scratch.parent.mkdir(parents=True, exist_ok=True)
+    make_room(job)
     with open(scratch, "xb") as file:
         file.truncate(len(stack) * per_template)
     pieces = []
@@ -228,7 +253,7 @@ def _finish(pieces: list[int], stack: TemplateStack, parameters: ImageParameters
     if _made_already(job, scratch):
         return sum(pieces)
     shape = stack.source.shape
-    job.record.unlink(missing_ok=True)
+    withdraw_record(job)
     values = np.memmap(scratch, stack.source.dtype, mode="c", shape=shape)
     write_template_stack(
         job.outputs["templates"],

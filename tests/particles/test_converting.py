@@ -139,7 +139,10 @@ class Project:
         return np.concatenate([load(path) for path in files])
 
     def tree(self) -> list[str]:
-        return sorted(str(p.relative_to(self.output)) for p in self.output.rglob("*") if p.is_file())
+        """All that is written, but for the claim of the folder."""
+        names = {str(p.relative_to(self.output)) for p in self.output.rglob("*") if p.is_file()}
+        assert ".claim-image-stacks.json" in names
+        return sorted(names - {".claim-image-stacks.json"})
 
     def times(self) -> dict[str, int]:
         return {str(p.relative_to(self.output)): p.stat().st_mtime_ns for p in self.output.rglob("*") if p.is_file()}
@@ -751,12 +754,23 @@ def test_skip_exist_converts_again_what_is_not_what_it_should_be(project, caplog
     assert "is converted" not in caplog.text
 
 
-def test_stacks_that_are_there_are_not_replaced(project):
+def test_stacks_of_the_same_particles_and_settings_are_replaced_and_it_is_said(project, caplog):
     project.convert()
-    before = project.times()
-    complaint = r"out: holds image stacks already \(3, the last is number 2\).* skip_exist=True .* overwrite=True"
-    with pytest.raises(OutputError, match=complaint):
+    before = {name: time for name, time in project.times().items() if not name.startswith(".")}
+    with caplog.at_level(logging.INFO, "cryolike_dask"):
         project.convert()
+    assert "what is there is replaced; skip_exist=True (--skip-exist) keeps what is complete" in caplog.text
+    after = project.times()
+    assert all(after[name] != time for name, time in before.items())
+    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+
+
+def test_a_part_of_the_stacks_is_replaced_only_if_the_others_are_of_the_same_settings(project):
+    project.convert()
+    project.convert(n_stacks_max=1)
+    before = project.times()
+    with pytest.raises(OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"):
+        project.convert(n_stacks_max=1, invert_contrast=True)
     assert project.times() == before
 
 
@@ -773,7 +787,7 @@ def test_stacks_of_another_program_are_not_replaced(project, skip_exist):
         del there["metadataFile"]
         np.savez(path.with_suffix(".npz"), **there)
     before = project.times()
-    with pytest.raises(OutputError, match=r"out: holds image stacks already \(3,"):
+    with pytest.raises(OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"):
         project.convert(skip_exist=skip_exist)
     assert project.times() == before
 
@@ -782,7 +796,7 @@ def test_stacks_of_other_metadata_are_not_replaced(project):
     project.convert()
     before = project.times()
     other = describe(project.folder / "other.star", [f"{k + 1}@stacks/a.mrcs" for k in (0, 1, 2, 3, 4) * 2])
-    with pytest.raises(OutputError, match=r"out: holds image stacks already \(3,"):
+    with pytest.raises(OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"):
         project.convert(other, skip_exist=True)
     assert project.times() == before
 
@@ -799,7 +813,7 @@ def test_a_first_stack_without_a_record_can_be_gone_on_with(project):
 def test_stacks_on_another_grid_are_not_replaced(project, change):
     project.convert()
     before = project.times()
-    with pytest.raises(OutputError, match="holds image stacks already"):
+    with pytest.raises(OutputError, match="holds image stacks of other particles or settings already"):
         project.convert(params=replace(PARAMETERS, **change), skip_exist=True)
     assert project.times() == before
 
@@ -807,7 +821,9 @@ def test_stacks_on_another_grid_are_not_replaced(project, change):
 def test_fewer_stacks_than_there_are_refused_and_removed_by_overwrite(project):
     project.convert(batch_size=2)
     assert len(list((project.output / "fft").glob("*.pt"))) == 5
-    with pytest.raises(OutputError, match=r"holds image stacks already \(5, the last is number 4\)"):
+    with pytest.raises(
+        OutputError, match=r"holds image stacks of other particles or settings already \(5, the last is number 4\)"
+    ):
         project.convert(batch_size=4, skip_exist=True)
     project.convert(batch_size=4, overwrite=True)
     for pattern in ("fft/*.pt", "fft/*.npz", "phys/*.pt", "done/*.json"):
@@ -968,7 +984,7 @@ def test_lazy_inputs_give_what_files_give(project, structures):
         for r in ("r1", "r2")
     ]
     assert trees[0] == trees[1]
-    assert len(trees[0]) == 2 + 2 + 2 * (1 + 2 * 9)
+    assert len(trees[0]) == 3 + 2 + 2 * (1 + 2 * 9)
     again = open_optimal_pose(lazily).load()
     assert again.identical(written) or again.equals(written)
 
@@ -1060,7 +1076,9 @@ def test_stacks_and_structures_are_chosen(project, structures):
     poses = run(LikelihoodFiles(None, None, output), n_stacks=2, i_template=1, images=images, templates=templates)
     assert dict(poses.sizes) == {"image": 8}
     assert poses.structure == "y"
-    assert sorted(p.name for p in output.iterdir()) == ["blocks.csv", "displacements_set.pt", "images", "template1"]
+    assert sorted(p.name for p in output.iterdir()) == [
+        *(".claim-results.json", "blocks.csv", "displacements_set.pt", "images", "template1")
+    ]
     assert sorted(p.name for p in (output / "template1" / "done").iterdir()) == [
         "stack_000000.json",
         "stack_000001.json",
@@ -1090,4 +1108,4 @@ def test_errors_of_lazy_images_name_the_file(project, structures, cluster):
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(InputFileError, match=re.escape("a.mrcs: has changed since it was opened")):
         run(LikelihoodFiles(None, None, project.folder / "r"), images=images, templates=templates, client=cluster)
-    assert list((project.folder / "r").rglob("*.json")) == []
+    assert list((project.folder / "r").glob("template*/done/*.json")) == []

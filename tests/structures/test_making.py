@@ -126,6 +126,7 @@ def test_the_files_of_a_template_folder(two, tmp_path):
     files = make(two, output)
     assert files == [output / f"templates_fourier_{name}.pt" for name in "ab"]
     assert tree(output) == [
+        ".claim-templates.json",
         "done/templates_fourier_a.json",
         "done/templates_fourier_b.json",
         "parameters.npz",
