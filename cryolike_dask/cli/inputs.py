@@ -145,10 +145,10 @@ def templates(
     **where: Any,
 ) -> None:
     """Make templates from structures."""
-    from cryolike_dask.structures.making import make_templates
-    from cryolike_dask.structures.opening import open_structures
-
     with errors_for_people(RESUME), client_for(**where) as client:
+        from cryolike_dask.structures.making import make_templates
+        from cryolike_dask.structures.opening import open_structures
+
         viewing = _viewing(healpix_order, viewing_angles)
         options: dict[str, Any] = {"models": str(models), "viewing": viewing, "conventions": str(conventions)}
         files = make_templates(
@@ -198,9 +198,6 @@ def particles(
     **where: Any,
 ) -> None:
     """Convert a RELION or cryoSPARC particle set into image stacks."""
-    from cryolike_dask.particles.converting import convert_particles
-    from cryolike_dask.particles.opening import open_particles
-
     reading: dict[str, Any] = {
         "images": images or None,
         "folder": folder,
@@ -214,6 +211,9 @@ def particles(
         "conventions": str(conventions),
     }
     with errors_for_people(RESUME), client_for(**where) as client:
+        from cryolike_dask.particles.converting import convert_particles
+        from cryolike_dask.particles.opening import open_particles
+
         stacks = convert_particles(
             metadata,
             parameters,
@@ -253,9 +253,9 @@ def simulate(
     **where: Any,
 ) -> None:
     """Simulate particles of structures, as MRCS and a STAR file with their true poses."""
-    from cryolike_dask.simulate import simulate_particles
-
     with errors_for_people(), client_for(**where) as client:
+        from cryolike_dask.simulate import simulate_particles
+
         star = simulate_particles(
             structures,
             parameters,

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
+from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out, say
 
 GIVEN = "As they were given to the run; default: found by what lies beside the results."
 
@@ -41,6 +41,7 @@ def verify(
     Exits with 1 if anything is wrong.
     """
     with errors_for_people():
+        say("reading results ...")
         from cryolike_dask.verifying import verify_likelihood
 
         given = {"templates": templates, "particles": particles, "parameters": parameters}

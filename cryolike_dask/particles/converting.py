@@ -20,6 +20,7 @@ from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job, need_folder, read_record, still_to_do, why_not_done, write_record
 from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
+from cryolike_dask.likelihoods.telling import Teller
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.particles.opening import PathOrPaths, open_particles
 from cryolike_dask.particles.provenance import provenance
@@ -115,6 +116,7 @@ def convert_particles(
             jobs[k].name,
             len(stacks[k]),
             partial(task, f"convert-{jobs[k].name}", _convert, stacks[k], parameters, jobs[k]),
+            jobs[k].name,
         )
         for k in to_do
     ]
@@ -186,12 +188,14 @@ def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:
     n = stack.grid.n_pixels
     values = np.empty(source.shape, source.dtype)
     kept = np.empty((len(stack), n, n), np.float32) if "pixels" in job.outputs else None
+    tell = Teller(job.name, ())
     for start in range(0, len(stack), AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, len(stack)))
         pixels = source.pixels(rows)
         values[rows] = source.transform(pixels, rows)
         if kept is not None:
             kept[rows] = scaled(pixels)
+        tell(start + len(rows))
     job.record.unlink(missing_ok=True)
     entries = provenance(source) | {"frame": None if stack.frame == "transposed" else stack.frame}
     if kept is not None:

@@ -29,6 +29,7 @@ from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, template_file
 from cryolike_dask.io.parameters import read_parameters, write_parameters
 from cryolike_dask.io.records import Job, need_folder, still_to_do, why_not_done, write_record
 from cryolike_dask.io.stacks import write_template_stack
+from cryolike_dask.likelihoods.telling import announce_part
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.opening import Models, StructureInput, open_structures
 
@@ -102,7 +103,8 @@ def make_templates(
     write_parameters(folder / PARAMETERS, parameters)
     scratch = {i: folder.absolute() / f".{jobs[i].name}.{uuid.uuid4().hex}.part" for i in to_do}
     graphs = [
-        Piece(jobs[i].name, len(stacks[i]), partial(_graph, stacks[i], parameters, jobs[i], scratch[i])) for i in to_do
+        Piece(jobs[i].name, len(stacks[i]), partial(_graph, stacks[i], parameters, jobs[i], scratch[i]), jobs[i].name)
+        for i in to_do
     ]
     try:
         n_templates = sum(piece.n_images for piece in graphs)
@@ -202,6 +204,7 @@ def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: s
         with open(scratch, "r+b") as file:
             file.seek(int(rows[0]) * values[0].nbytes)
             values.tofile(file)
+        announce_part(job.name, (int(rows[0]),), len(rows))
     except OSError as error:
         raise OutputError(
             f"cannot be written: {error.strerror or error}", source=scratch, remedy="Make room on the disk."
