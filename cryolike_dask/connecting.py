@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from pathlib import Path
@@ -91,6 +92,7 @@ def connect(
     security = _security(security, {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key})
     if security is not None and isinstance(where, Client | Cluster):
         raise InputError("a client or a cluster has its certificates already", remedy="Give an address to connect to.")
+    logging.getLogger("distributed.client").addFilter(_tells_more_than_our_error)
     client = where if isinstance(where, Client) else _open(where, security, timeout)
     try:
         warn_if_open_to_others(client.scheduler.address)
@@ -114,6 +116,12 @@ def check_connection(
     """Refuse an address or a scheduler file that `connect` would refuse; parameters and errors are the same."""
     security = _security(None, {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key})
     _answering(where, security, timeout)
+
+
+def _tells_more_than_our_error(record: logging.LogRecord) -> bool:
+    """Whether a record is no traceback of a connection that is lost: a run that loses it says so in one line."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, OSError | asyncio.CancelledError)
 
 
 def _security(security: Security | None, files: dict[str, Any]) -> Security | None:

@@ -49,6 +49,7 @@ from cryolike_dask.plans import (
 )
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.trials import Trial, try_block
+from cryolike_dask.watching import progress_bar
 
 PROCESS_BYTES = {"cpu": 750_000_000, "cuda": 3_000_000_000}
 """Of a process besides its block: Python, torch, compiled loops, and memory that is kept from one block to the next.
@@ -172,6 +173,7 @@ def plan_likelihood(
     tolerance: float | None = None,
     conventions: ConventionsName = "standard",
     measure: bool = True,
+    progress: bool = True,
 ) -> LikelihoodPlan:
     """Say what a run will cost; nothing is written. A block of its first stack and structure is computed and timed.
 
@@ -211,11 +213,15 @@ def plan_likelihood(
     run.note_left_out()
     if not overwrite:
         refuse_claimed(run)
-    done = find_done(run, kind) if skip_exist else []
-    groups = group_jobs(run, kind, done, run.n_parts(n), device_of_workers(client, device), discover_batch_size)
-    trials = _trials(groups, kind, client, n, measure=measure)
-    plan = _without_time(run, kind, groups, len(done), trials[0], client, n)
-    _refuse_what_cannot_fit(run, plan, groups, trials[0], client)
+    with progress_bar(3, "steps of the plan", shown=progress) as told:
+        done = find_done(run, kind) if skip_exist else []
+        groups = group_jobs(run, kind, done, run.n_parts(n), device_of_workers(client, device), discover_batch_size)
+        told(1)
+        trials = _trials(groups, kind, client, n, measure=measure)
+        told(2)
+        plan = _without_time(run, kind, groups, len(done), trials[0], client, n)
+        _refuse_what_cannot_fit(run, plan, groups, trials[0], client)
+        told(3)
     return _with_time(plan, groups, trials) if measure else plan
 
 

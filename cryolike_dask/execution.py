@@ -141,7 +141,7 @@ def stream(
             if error is not None:
                 logger.error("%s failed, and is left out: %s", piece.name, error)
                 failed[piece.name] = error
-            meter.finished(piece.blocks, piece.n_images, error)
+            meter.finished(piece.blocks, piece.n_images, error, kept=piece.build is None)
     if failed:
         raise FailedPiecesError.of(failed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from cryolike_dask.particles.opening import open_particles
 from cryolike_dask.plans import Run, open_run
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.opening import open_structures
+from cryolike_dask.watching import counted
 
 POSE = "pose"
 LIKELIHOODS = (labels.LOG_LIKELIHOOD_INTEGRATED, labels.LOG_LIKELIHOOD_OPTIMAL)
@@ -92,6 +94,7 @@ def verify_likelihood(
     images: str | Path | ImageStack | None = None,
     n_samples: int = 16,
     seed: int = 0,
+    progress: bool = True,
 ) -> Verification:
     """Check results against their completion records, and compute a random sample of them again.
 
@@ -113,6 +116,8 @@ def verify_likelihood(
         How many images to compute again, each under one structure; 0: none.
     seed : int
         Same seed, same sample.
+    progress : bool
+        Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
 
     Returns
     -------
@@ -143,7 +148,7 @@ def verify_likelihood(
     n = number("n_samples", n_samples, whole=True, at_least=0)
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     files, report = LikelihoodFiles(None, None, Path(folder_output)), Report()
-    results = intact_results(files, report)
+    results = intact_results(files, report, partial(counted, title="results checked", shown=progress))
     check_descriptions(files, results, report)
     parts: list[xr.Dataset] = []
     if n and (templates is None or images is None):
@@ -159,7 +164,7 @@ def verify_likelihood(
             drawn = draw(results, n, rng)
             run = _open(files, read_parameters(parameters), templates, images, search, [r for r, _ in drawn])
             logger.info("computing %d results again in double precision", sum(len(rows) for _, rows in drawn))
-            for result, rows in drawn:
+            for result, rows in counted(drawn, "results computed again", shown=progress):
                 with report.listing():
                     parts.append(_compared(result, rows, run))
                     report.findings += _differences(parts[-1], result)

@@ -7,21 +7,24 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client, performance_report
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
 
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.atomic import unlinked
 from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
-from cryolike_dask.likelihoods.blocks import BLOCKS
+from cryolike_dask.likelihoods.telling import BLOCKS
 
 logger = logging.getLogger("cryolike_dask")
 EVENTS = logging.getLogger("cryolike_dask.events")
@@ -36,40 +39,65 @@ BLOCK_COLUMNS = (
 )
 
 
+Show = Callable[..., None]
+T = TypeVar("T")
+
+
 class Meter:
-    """How much of a run is done: whole pieces, and blocks of those that are in work.
+    """How much of a run is done: whole pieces, and what is done of those that are in work.
 
     Parameters
     ----------
     n_images : int
         Of all pieces.
     show : callable
-        Gets the number of images that are done, blocks counted as parts of them.
+        Gets the number of images that are done, which may be a fraction, and how many of them were done before.
     """
 
-    def __init__(self, n_images: int, show: Callable[[float], None]) -> None:
+    def __init__(self, n_images: int, show: Show) -> None:
         self.n_images, self.show = n_images, show
-        self.done, self.parts = 0, dict[str, float]()
+        self.done, self.kept, self.in_work = 0, 0, 0.0
+        self.parts = dict[str, dict[tuple[int, ...], float]]()
+        self.lock = threading.Lock()
+        """Pieces finish in one thread, and events of their parts come in another."""
 
-    def finished(self, name: str, n_images: int, error: BaseException | None = None) -> None:
-        """Count a whole piece, or one that failed."""
-        self.done += n_images
+    def finished(self, name: str, n_images: int, error: BaseException | None = None, *, kept: bool = False) -> None:
+        """Count a whole piece, or one that failed, or one that was done before."""
         fields = {"name": name, "n_images": n_images} | ({} if error is None else {"error": str(error)})
         EVENTS.info("finished" if error is None else "failed", extra={"fields": fields})
-        self.parts.pop(name, None)
-        self.show(self.done + sum(self.parts.values()))
+        with self.lock:
+            self.done += n_images
+            self.kept += n_images if kept else 0
+            self.in_work -= sum(self.parts.pop(name, {}).values())
+        self._show()
 
     def started(self, name: str) -> None:
-        """Count blocks of a piece from now on."""
-        self.parts[name] = 0.0
+        """Count what is done of a piece from now on."""
+        with self.lock:
+            self.parts[name] = {}
+
+    def part(self, name: str, at: Iterable[int], n_images: float) -> bool:
+        """Count what is done of a part of a piece, and say whether the piece is in work.
+
+        A part that is computed again, since its worker is gone, counts as much as it did.
+        """
+        with self.lock:
+            if name not in self.parts:
+                return False
+            parts, key = self.parts[name], tuple(at)
+            more = max(0.0, n_images - parts.get(key, 0.0))
+            parts[key] = parts.get(key, 0.0) + more
+            self.in_work += more
+        self._show()
+        return True
 
     def block(self, block: dict[str, Any]) -> bool:
         """Count a block, and say whether it belongs to a piece that is in work."""
-        if block["name"] not in self.parts:
-            return False
-        self.parts[block["name"]] += block["n_images"] * block["n_templates"] / block["of_templates"]
-        self.show(min(self.done + sum(self.parts.values()), self.n_images))
-        return True
+        n_images = block["n_images"] * block["n_templates"] / block["of_templates"]
+        return self.part(block["name"], (block["first_image"], block["first_template"]), n_images)
+
+    def _show(self) -> None:
+        self.show(min(self.done + self.in_work, self.n_images), self.kept)
 
 
 @contextmanager
@@ -92,12 +120,14 @@ def watch(
         Of blocks; rows are appended.
     """
     with ExitStack() as stack:
-        show = stack.enter_context(_bar(n_images, title)) if progress and n_images else _nothing
+        show = stack.enter_context(progress_bar(n_images, title, shown=progress))
         meter = Meter(n_images, show)
         write = stack.enter_context(_table(table)) if table is not None else _nothing
 
         def heard(block: dict[str, Any]) -> None:
-            if meter.block(block):
+            if "n_done" in block:
+                meter.part(block["name"], block["at"], block["n_done"])
+            elif meter.block(block):
                 if block["tile"] != block["first_tile"]:
                     sizes = (*block["first_tile"], *block["tile"])
                     logger.warning(
@@ -111,7 +141,7 @@ def watch(
         yield meter
 
 
-def _nothing(_: Any) -> None:
+def _nothing(*_: Any) -> None:
     """Show nothing."""
 
 
@@ -169,38 +199,82 @@ def _table(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 @contextmanager
-def _bar(n_images: int, title: str) -> Iterator[Callable[[float], None]]:
+def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Show]:
+    """Show how much is done: a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
+
+    Gives a function that takes how much is done of the total, and how much of that was done before.
+    """
     console = Console(file=sys.stderr)
-    if not (console.is_terminal or console.is_jupyter):
-        yield _lines(n_images, title)
-        return
-    columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")),
-        *(TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
-    )
-    start = time.monotonic()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=n_images, rate="")
+    if not shown or not total:
+        yield _nothing
+    elif not (console.is_terminal or console.is_jupyter):
+        yield _lines(total, title)
+    else:
+        unbroken = (kind(table_column=Column(no_wrap=True)) for kind in (MofNCompleteColumn, _Rate, _Times))
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *unbroken)
+        with Progress(*columns, console=console, expand=True) as bar:
+            task = bar.add_task(title, total=total, done=0.0, kept=0.0)
 
-        def show(done: float) -> None:
-            rate = f"{done / max(time.monotonic() - start, 1e-3):.3g}/s"
-            bar.update(task, completed=int(done), rate=rate)
+            def show(done: float, kept: float = 0.0) -> None:
+                bar.update(task, completed=int(done), done=done, kept=kept)
 
-        yield show
-        bar.refresh()  # in a notebook the last state is not drawn otherwise
+            yield show
+            bar.refresh()  # in a notebook the last state is not drawn otherwise
 
 
-def _lines(n_images: int, title: str) -> Callable[[float], None]:
+def counted(things: Sequence[T], title: str, *, shown: bool = True) -> Iterator[T]:
+    """Give things one by one, and show how many are dealt with."""
+    with progress_bar(len(things), title, shown=shown) as show:
+        for n, thing in enumerate(things, start=1):
+            yield thing
+            show(n)
+
+
+class _Rate(ProgressColumn):
+    """How much is done in a second."""
+
+    def render(self, task: Task) -> Text:
+        """Of what was not done before."""
+        rate = _rate(task.fields["done"], task.fields["kept"], task.elapsed or 0.0)
+        return Text(f"{rate:.3g}/s" if rate else "")
+
+
+class _Times(ProgressColumn):
+    """How long it has taken, and will take."""
+
+    def render(self, task: Task) -> Text:
+        """As the log says it."""
+        return Text(_times(task.total or 0, task.fields["done"], task.fields["kept"], task.elapsed or 0.0))
+
+
+def _rate(done: float, kept: float, seconds: float) -> float:
+    return (done - kept) / max(seconds, 1e-3)
+
+
+def _times(total: float, done: float, kept: float, seconds: float) -> str:
+    """What has passed, and what is left if it goes on so."""
+    rate = _rate(done, kept, seconds)
+    left = f", left {_clock((total - done) / rate)}" if rate else ""
+    return f"elapsed {_clock(seconds)}{left}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _lines(total: int, title: str) -> Show:
     """Log a line of progress, not too often."""
     start = last = time.monotonic()
 
-    def show(done: float) -> None:
+    def show(done: float, kept: float = 0.0) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES and done:
+        if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            left = timedelta(seconds=round((n_images - done) * (now - start) / done))
-            logger.info("%d of %d %s, %.3g per second, %s left", done, n_images, title, done / (now - start), left)
+            rate, times = _rate(done, kept, now - start), _times(total, done, kept, now - start)
+            logger.info("%d of %d %s, %.3g per second, %s", done, total, title, rate, times)
 
     return show
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import re
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
+from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -198,6 +202,44 @@ def test_ctrl_c_while_closing_ends_this_cluster_and_no_other(cluster, monkeypatc
     client.__del__()
     assert time.monotonic() - begun < SECONDS
     assert cluster.submit(os.getpid, pure=False).result() != pid
+
+
+CLOSING = """
+import os, signal, threading, time
+from cryolike_dask.cli.app import app, client_for, errors_for_people
+
+def press():
+    for seconds in (0.01, 0.05, 0.2):
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGINT)
+
+@app.command()
+def close():
+    with errors_for_people("What is written stays."), client_for(workers=1) as client:
+        print(*client.run(os.getpid).values(), flush=True)
+        client.submit(time.sleep, 300)
+        threading.Thread(target=press, daemon=True).start()
+
+app(["close"])
+"""
+
+
+def test_ctrl_c_while_a_command_closes_its_workers():
+    command = subprocess.Popen(
+        [sys.executable, "-c", CLOSING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # whoever tests may have ignored it
+    )
+    pid, said = command.communicate(timeout=120)
+    assert command.returncode in (0, 130)
+    assert re.fullmatch(
+        r"starting 1 worker \.\.\.\n1 worker; dashboard: http://127.0.0.1:\d+/status\n"
+        r"(Stopped. What is written stays.\n)?",
+        said,
+    )
+    assert has_ended(int(pid))
 
 
 def raised(raising):

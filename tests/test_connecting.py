@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -263,6 +264,17 @@ def test_every_worker_computes_with_one_thread_of_torch(tmp_path, caplog):
             assert threads(client) == {1}
             client.unregister_worker_plugin(OneTorchThread.name)
             assert set(client.run(torch.get_num_threads).values()) == {2}
+
+
+def test_a_connection_that_is_lost_is_told_by_an_error_alone(cluster, caplog):
+    assert cld.connect(cluster) is cluster
+    for error in (asyncio.CancelledError(), ConnectionRefusedError("by nobody"), TimeoutError()):
+        logging.getLogger("distributed.client").error("lost", exc_info=(type(error), error, None))
+    assert not caplog.records
+    error = ZeroDivisionError()
+    logging.getLogger("distributed.client").error("something else", exc_info=(type(error), error, None))
+    logging.getLogger("distributed.client").warning("without an error")
+    assert caplog.messages == ["something else", "without an error"]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.outputs import refuse_special
 from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.watching import counted
 
 REPORT = "report.html"
 PAGE = "report.html"
@@ -49,6 +51,7 @@ def write_report(
     parameters: str | Path | ImageParameters | None = None,
     n_examples: int = 4,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> Path:
     """Write what results say as one page for a browser: figures, warnings, what was run.
 
@@ -69,6 +72,8 @@ def write_report(
         How many of the best, and of the worst, fitting particles to show; 0: none.
     overwrite : bool
         Replace a file that is not such a page. A page is always replaced.
+    progress : bool
+        Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
 
     Returns
     -------
@@ -93,18 +98,19 @@ def write_report(
         raise InputError("no image has a result", remedy="Run the likelihood first.")
     inputs = {"templates": templates, "particles": particles, "parameters": parameters}
     table, blocks = _blocks(opened)
-    steps = _steps(summary, inputs)
-    sections = [
-        report_sections.run_section(summary, blocks),
-        report_sections.structures_section(opened, summary),
-        report_sections.truth_section(summary),
-        report_sections.correlation_section(summary),
-        report_sections.poses_section(summary),
-        report_sections.displacements_section(summary),
-        report_sections.steps_section(steps),
-        report_sections.examples_section(summary, n, inputs) if n else None,
-        report_sections.time_section(table, blocks),
+    parts: list[Callable[[], Any]] = [
+        partial(_steps, summary, inputs),
+        partial(report_sections.run_section, summary, blocks),
+        partial(report_sections.structures_section, opened, summary),
+        partial(report_sections.truth_section, summary),
+        partial(report_sections.correlation_section, summary),
+        partial(report_sections.poses_section, summary),
+        partial(report_sections.displacements_section, summary),
+        partial(report_sections.examples_section, summary, n, inputs) if n else lambda: None,
+        partial(report_sections.time_section, table, blocks),
     ]
+    steps, *first, examples, times = [make() for make in counted(parts, "parts of the report", shown=progress)]
+    sections = [*first, report_sections.steps_section(steps), examples, times]
     warnings = [*findings.warnings_about(summary), *findings.about_steps(steps)]
     text = _page(summary, [section for section in sections if section is not None], warnings)
     with replacing(page) as file:

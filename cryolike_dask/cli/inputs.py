@@ -154,13 +154,13 @@ def templates(
 
     CryoLike finds them by template_file_list.npy if it is started in the folder in which this is called.
     """
-    from cryolike_dask.structures.making import make_templates
-
     with errors_for_people(RESUME):
         keep = goes_on(recompute=recompute, skip_exist=skip_exist)
         need_each(structures, "structures")
         need(parameters, "parameters")
         with client_for(**where) as client:
+            from cryolike_dask.structures.making import make_templates
+
             files = make_templates(
                 structures,
                 parameters,
@@ -222,9 +222,6 @@ def particles(
     **where: Any,
 ) -> None:
     """Convert a RELION or cryoSPARC particle set into image stacks."""
-    from cryolike_dask.particles.converting import convert_particles
-    from cryolike_dask.particles.opening import open_particles
-
     reading: dict[str, Any] = {
         "images": images or None,
         "folder": folder,
@@ -245,6 +242,9 @@ def particles(
         need(folder)
         need(parameters, "parameters")
         with client_for(**where) as client:
+            from cryolike_dask.particles.converting import convert_particles
+            from cryolike_dask.particles.opening import open_particles
+
             stacks = convert_particles(
                 metadata,
                 parameters,
@@ -288,8 +288,6 @@ def simulate(
     Names of images start in the folder in which the command runs, as in a project of RELION; or, where the output is
     not below it, in the output folder.
     """
-    from cryolike_dask.simulate import simulate_particles
-
     options: dict[str, Any] = {
         "n_images": n_images,
         "signal_to_noise": signal_to_noise,
@@ -307,6 +305,8 @@ def simulate(
         need(parameters, "parameters")
         need(optics, "particles")
         with client_for(**where) as client:
+            from cryolike_dask.simulate import simulate_particles
+
             star = simulate_particles(structures, parameters, output, **options, client=client)
         out.print(f"{n_images} particles (seed {seed}): {escape(str(star))}")
         typed = shlex.join(["particles", str(star), "--parameters", str(parameters), "--output", "image-stacks"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from cryolike_dask.cli.app import (
     errors_for_people,
     out,
     runs_on_workers,
+    say,
 )
 from cryolike_dask.cli.given import need, need_comparable
 from cryolike_dask.cli.going_on import Recompute, SkipExist, goes_on
@@ -107,9 +108,7 @@ def optimal_pose(
     **where: Any,
 ) -> None:
     """Find the best pose and the integrated likelihood of every image."""
-    from cryolike_dask.run_likelihood import run_likelihood_optimal_pose
-
-    _run(run_likelihood_optimal_pose, **locals())
+    _run("run_likelihood_optimal_pose", **locals())
 
 
 @app.command("full-cross-correlation")
@@ -139,9 +138,7 @@ def full_cross_correlation(
     **where: Any,
 ) -> None:
     """Correlate every image with every template at every displacement and rotation, and write all of it."""
-    from cryolike_dask.run_likelihood import run_likelihood_full_cross_correlation
-
-    _run(run_likelihood_full_cross_correlation, **locals())
+    _run("run_likelihood_full_cross_correlation", **locals())
 
 
 @app.command()
@@ -180,13 +177,15 @@ def demo(
         out.print(f"\nNext: cryolike-dask report {folder}; in Python: cld.open_results({folder!r})", highlight=False)
 
 
-def _run(run: Callable[..., Any], **options: Any) -> None:
+def _run(name: str, **options: Any) -> None:
     """Run one of the run_likelihood_* functions with the options of its command."""
     batches = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size")
     passed = (*batches, "tolerance", "overwrite", "log_file", "performance_report")
     words = ("device", "on_error")
     with errors_for_people(RESUME):
         keep = goes_on(recompute=options["recompute"], skip_exist=options["skip_exist"])
+        say("opening templates and particles ...")
+        run = getattr(import_module("cryolike_dask.run_likelihood"), name)
         inputs = inputs_of(options)  # what is wrong with them is said before workers start
         with client_for(**options["where"]) as client:
             results = run(

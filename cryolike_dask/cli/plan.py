@@ -17,6 +17,7 @@ from cryolike_dask.cli.app import (
     errors_for_people,
     out,
     runs_on_workers,
+    say,
 )
 from cryolike_dask.cli.going_on import Recompute, SkipExist, goes_on
 from cryolike_dask.cli.likelihood import (
@@ -75,6 +76,7 @@ def plan(
 
 
 def _plan(**options: Any) -> None:
+    say("opening templates and particles ...")
     from cryolike_dask.costs import plan_likelihood
 
     passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "tolerance")

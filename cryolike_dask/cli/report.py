@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
+from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out, say
 from cryolike_dask.cli.given import need, need_inputs
 
 
@@ -29,6 +29,7 @@ def report(
 ) -> None:
     """Write one page for a browser: what fits, in which poses, how sure, and what to beware of."""
     with errors_for_people():
+        say("reading results ...")
         from cryolike_dask.analysis.report import write_report
 
         need(results, "results")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cryolike_dask.cli.app import RESUME, app, client_for, errors_for_people, out, runs_on_workers
+from cryolike_dask.cli.app import RESUME, app, client_for, errors_for_people, out, runs_on_workers, say
 from cryolike_dask.cli.given import need_description
 from cryolike_dask.cli.going_on import SkipExist, goes_on
 from cryolike_dask.cli.plan import client_of_a_plan, workers_of_a_run
@@ -53,6 +53,7 @@ def run(
 
 
 def _run(config: Any) -> None:
+    say("opening templates and particles ...")
     from cryolike_dask.config.opening import COPY, need_inputs
     from cryolike_dask.config.running import run_config
 

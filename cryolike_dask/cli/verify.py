@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out
+from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out, say
 from cryolike_dask.cli.given import need, need_inputs
 from cryolike_dask.cli.telling import words_of_command
 
@@ -43,6 +43,7 @@ def verify(
     Exits with 1 if anything is wrong.
     """
     with errors_for_people():
+        say("reading results ...")
         from cryolike_dask.verifying import verify_likelihood
 
         need(output, "results")

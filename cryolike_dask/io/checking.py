@@ -8,7 +8,7 @@ import stat
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,8 +75,12 @@ class Report:
                 self.findings.append(str(error))
 
 
-def intact_results(files: LikelihoodFiles, report: Report) -> list[Result]:
+def intact_results(
+    files: LikelihoodFiles, report: Report, counted: Callable[[Sequence[Any]], Iterable[Any]] = iter
+) -> list[Result]:
     """Check every file below the output folder; give the results that are as recorded.
+
+    `counted` is given all records, and gives them one by one.
 
     Raises
     ------
@@ -94,9 +98,9 @@ def intact_results(files: LikelihoodFiles, report: Report) -> list[Result]:
             with report.listing():
                 recorded |= _records_of_structure(files, int(match[1]), folder, report)
     results = []
-    for path, key in recorded.items():
+    for path in counted(list(recorded)):
         with report.listing():
-            results += _checked(files, path, *key, report)
+            results += _checked(files, path, *recorded[path], report)
     if not recorded and not report.findings:
         report.findings.append(str(OutputError("holds no completion records", source=files.folder_output)))
     _note_gaps(recorded, report)

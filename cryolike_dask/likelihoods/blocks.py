@@ -7,7 +7,6 @@ imported inside the functions, because the scheduler imports this module too.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.likelihoods.frames import find_basis, log_likelihood_at, make_frame, read_images, read_templates
 from cryolike_dask.likelihoods.poses import no_poses
+from cryolike_dask.likelihoods.telling import Teller, announce
 from cryolike_dask.likelihoods.tiles import (
     Comparison,
     Footprint,
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 PAIR = np.dtype([("cross_correlation", "f8"), ("displacement", "i4"), ("rotation", "i4"), ("log_likelihood", "f8")])
 BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4")])
 BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
-
-BLOCKS = "cryolike_dask.blocks"
-"""The topic of Dask's events, and in a process without workers the logger, that every block that is done is told to."""
 
 UNKNOWN = -1
 """In place of the index of a pose that nobody has asked for yet."""
@@ -224,6 +221,8 @@ class Block:
         """Correlate. Templates are the outer loop: what belongs to them alone is made once, used, and dropped."""
         from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
 
+        rows, of_templates, n_done = (self.image_rows, self.template_rows), self.comparison.templates.shape[0], 0
+        tell = Teller(self.comparison.name, tuple(int(r["index"][0]) for r in rows))
         for group in slices(0, self.shape[0], self.n_images_at_a_time):
             prepared = []
             for m in slices(group.start, group.stop, self.tile[0]):
@@ -233,6 +232,8 @@ class Block:
                 templates = prepare_templates(values, self.frame, int(self.template_rows["index"][s.start]))
                 for m, images in prepared:
                     yield m, s, correlate(images, templates, self.frame)
+                    n_done += (m.stop - m.start) * (s.stop - s.start)
+                    tell(n_done / of_templates)
 
     def correlations(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
         """Give all correlations, (image, template, displacement, rotation), a few images at a time."""
@@ -324,16 +325,6 @@ def _run(
         block = _smaller(block, message)
     announce({**block.describe(), "first_tile": [int(n) for n in first], "seconds": round(seconds, 3)})
     return found
-
-
-def announce(block: dict[str, Any]) -> None:
-    """Tell whoever listens that a block is done."""
-    from distributed import get_worker
-
-    try:
-        get_worker().log_event(BLOCKS, block)
-    except ValueError:  # not in a worker
-        logging.getLogger(BLOCKS).debug("block", extra={"block": block})
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -34,6 +34,7 @@ from cryolike_dask.io.records import (
 )
 from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
+from cryolike_dask.likelihoods.telling import Teller
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.particles.opening import PathOrPaths, open_particles
 from cryolike_dask.particles.provenance import provenance
@@ -136,7 +137,8 @@ def convert_particles(
 
 
 def _piece(stack: ImageStack, parameters: ImageParameters, job: Job) -> Piece:
-    return Piece(job.name, len(stack), partial(task, f"convert-{job.name}", _convert, stack, parameters, job))
+    build = partial(task, f"convert-{job.name}", _convert, stack, parameters, job)
+    return Piece(job.name, len(stack), build, job.name)
 
 
 def _job(stack: ImageStack, k: int, folder: Path, conventions: str, write_pixels: bool) -> Job:
@@ -217,12 +219,14 @@ def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:
     n = stack.grid.n_pixels
     values = np.empty(source.shape, source.dtype)
     kept = np.empty((len(stack), n, n), np.float32) if "pixels" in job.outputs else None
+    tell = Teller(job.name, ())
     for start in range(0, len(stack), AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, len(stack)))
         pixels = source.pixels(rows)
         values[rows] = source.transform(pixels, rows)
         if kept is not None:
             kept[rows] = scaled(pixels)
+        tell(start + len(rows))
     withdraw_record(job)
     entries = provenance(source) | {"frame": None if stack.frame == "transposed" else stack.frame}
     if kept is not None:

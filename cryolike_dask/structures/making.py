@@ -38,6 +38,7 @@ from cryolike_dask.io.records import (
     write_record,
 )
 from cryolike_dask.io.stacks import write_template_stack
+from cryolike_dask.likelihoods.telling import announce_part
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import say
 from cryolike_dask.structures.opening import Models, StructureInput, look_at_structures
@@ -155,7 +156,7 @@ def _make(
     pieces, scratches = [], []
     for stack, job in to_do:
         scratch = job.outputs["templates"].with_name(f".{job.name}.{uuid.uuid4().hex}.part")
-        pieces.append(Piece(job.name, len(stack), partial(_graph, stack, parameters, job, scratch)))
+        pieces.append(Piece(job.name, len(stack), partial(_graph, stack, parameters, job, scratch), job.name))
         scratches.append(scratch)
     try:
         n_templates = sum(piece.n_images for piece in pieces)
@@ -241,6 +242,7 @@ def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: s
         with open(scratch, "r+b") as file:
             file.seek(int(rows[0]) * values[0].nbytes)
             values.tofile(file)
+        announce_part(job.name, (int(rows[0]),), len(rows))
     except OSError as error:
         raise OutputError(
             f"cannot be written: {error.strerror or error}", source=scratch, remedy="Make room on the disk."
