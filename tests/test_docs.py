@@ -175,7 +175,8 @@ def options_of(words: list[str]) -> set[str]:
     for word in words[1:]:
         command = getattr(command, "commands", {}).get(word, command)
     assert not hasattr(command, "commands") or words[-1] == "config", f"{' '.join(words)}: there is no such command"
-    names = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    names = {name for parameter in shown for name in (*parameter.opts, *parameter.secondary_opts)}
     return {name for name in names if name.startswith("--")} - {"--help"}
 
 
