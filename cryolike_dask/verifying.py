@@ -169,8 +169,7 @@ def verify_likelihood(
                     parts.append(_compared(result, rows, run))
                     report.findings += _differences(parts[-1], result)
     sample = xr.concat(parts, "sample") if parts else _no_sample()
-    n_files = sum(len(result.outputs) for result in results)
-    return Verification(tuple(report.findings), tuple(report.notes), n_files, sample)
+    return Verification(tuple(report.findings), tuple(report.notes), sum(len(r.outputs) for r in results), sample)
 
 
 def _parameters(given: str | Path | ImageParameters | None, templates: Any) -> str | Path | ImageParameters:
