@@ -109,7 +109,7 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
     to_do += [reason for one in beside.values() if (reason := one.why_not_there())]
     if not has_displacements(run):
         to_do.append(f"{run.files.displacements.name} is missing or damaged")
-    logger.info("%d of %d stacks are done already", len(done), len(run.images) * len(run.templates))
+    logger.info(KEPT, len(done), len(run.images) * len(run.templates), "stacks are complete")
     return to_do
 
 

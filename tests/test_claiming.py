@@ -263,7 +263,7 @@ def test_what_lies_beside_results_is_verified_and_written_again(inputs, done, ou
     assert all(f"{output / name}: " in findings for name in BESIDE), findings
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         again = run(output, structures, star, skip_exist=True)
-    assert "6 of 6 stacks are done already" in caplog.text
+    assert "6 of 6 stacks are complete and kept" in caplog.text
     assert again.load().identical(expected(done, output))
     assert cld.verify_likelihood(output, n_samples=0).ok
     assert {path: path.stat().st_mtime_ns for path in records} == records
@@ -325,7 +325,7 @@ def test_results_without_a_claim_are_done(inputs, output, caplog):
     (output / ".claim-results.json").unlink()
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         run(output, structures, star, skip_exist=True)
-    assert "6 of 6 stacks are done already" in caplog.text
+    assert "6 of 6 stacks are complete and kept" in caplog.text
 
 
 def test_records_that_were_edited_are_one_error_or_computed_again(inputs, done, output, caplog):
@@ -341,7 +341,7 @@ def test_records_that_were_edited_are_one_error_or_computed_again(inputs, done, 
         assert f"says {key}=" in "".join(cld.verify_likelihood(output, n_samples=0).findings)
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         assert run(output, structures, star, skip_exist=True).load().identical(expected(done, output))
-    assert "5 of 6 stacks are done already" in caplog.text
+    assert "5 of 6 stacks are complete and kept" in caplog.text
 
 
 def test_a_link_in_place_of_the_table_of_blocks_is_not_followed(inputs, tmp_path):
@@ -386,7 +386,7 @@ def test_results_on_a_disk_that_takes_nothing_are_read_and_count_as_done(inputs,
     with taking_nothing(output):
         with caplog.at_level(logging.INFO, "cryolike_dask"):
             assert run(output, structures, star, skip_exist=True).load().identical(expected(done, output))
-        assert "6 of 6 stacks are done already" in caplog.text
+        assert "6 of 6 stacks are complete and kept" in caplog.text
         assert cld.verify_likelihood(output, n_samples=0).ok
         cld.write_report(output, tmp_path / "report.html", n_examples=0)
         with pytest.raises(OutputError, match=r"out/\S+: cannot be written"):

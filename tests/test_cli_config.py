@@ -110,7 +110,11 @@ def test_an_example_replaces_nothing_unless_it_is_told_to(tmp_path, monkeypatch)
     example = (tmp_path / "run.yaml").read_text()
     (tmp_path / "run.yaml").write_text("mine")
     assert "run.yaml: is there already. Name another file, or pass --force" in failed(cryolike("config", "init"))
+    assert "run.yaml: is there already, and is no file that describes a run" in failed(
+        cryolike("config", "init", "--force")
+    )
     assert (tmp_path / "run.yaml").read_text() == "mine"
+    (tmp_path / "run.yaml").write_text("likelihood: {}")
     worked(cryolike("config", "init", "--force"))
     worked(cryolike("config", "init", "new/other.yaml"))
     assert (tmp_path / "run.yaml").read_text() == (tmp_path / "new/other.yaml").read_text() == example
@@ -241,11 +245,12 @@ def test_check_refuses_what_a_run_refuses_and_says_the_same(with_results, name):
     assert {path: path.stat().st_mtime_ns for path in with_results.rglob("*")} == before
     ran = failed(cryolike("run", with_results / "other.yaml"))
     if name == "below a file":
-        assert "results/displacements_set.pt: cannot be written: Not a directory" in ran
+        assert "results: cannot be written: Not a directory. Choose another" in ran
         assert "results: cannot be written: Not a directory. Choose another" in checked
     elif name == "too large":
         assert said in ran
     else:
+        checked, ran = (said.splitlines()[-1] for said in (checked, ran))  # inputs are told before, as far as it comes
         assert checked.replace("machine.overwrite: true", "--overwrite") == ran
 
 

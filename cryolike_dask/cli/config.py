@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app, errors_for_people, out
+from cryolike_dask.cli.app import app, errors_for_people, out, say
 from cryolike_dask.cli.given import need_description
 from cryolike_dask.cli.plan import workers_of_a_run
 from cryolike_dask.errors import OutputError
@@ -36,9 +36,9 @@ def init(
 
     with errors_for_people():
         path = path / NAME if path.is_dir() else path
-        own_output(path, RUN)
-        if path.exists() and not force:
+        if path.is_file() and not force:
             raise OutputError("is there already", source=path, remedy="Name another file, or pass --force.")
+        own_output(path, RUN)
         example = files("cryolike_dask.config").joinpath("example.yaml").read_bytes()
         with replacing(path) as file:
             file.write(example)
@@ -59,6 +59,7 @@ def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
 
         need_description(config)
         found = read_config(config)
+        say("opening templates and particles ...")
         table = Table(show_header=False, box=None)
         for name, value in {**describe_inputs(found), **_described(found)}.items():
             table.add_row(f"[bold]{name}[/]", escape(value))

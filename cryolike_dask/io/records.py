@@ -158,7 +158,7 @@ def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done
     """
     if not skip_exist:
         if any(job.record.is_file() for job in jobs.values()):
-            logger.info("what is there is replaced; skip_exist=True (--skip-exist) keeps what is complete")
+            logger.info("what is there is replaced; skip_exist=True keeps what is complete")
         return list(jobs)
     reasons = {key: why_not_done(job) for key, job in jobs.items()}
     to_do = [key for key, reason in reasons.items() if reason is not None]
