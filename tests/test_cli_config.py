@@ -108,9 +108,9 @@ def test_an_example_replaces_nothing_unless_it_is_told_to(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     worked(cryolike("config", "init"))
     example = (tmp_path / "run.yaml").read_text()
-    (tmp_path / "run.yaml").write_text("mine")
+    (tmp_path / "run.yaml").write_text("likelihood: mine")
     assert "run.yaml: is there already. Name another file, or pass --force" in failed(cryolike("config", "init"))
-    assert (tmp_path / "run.yaml").read_text() == "mine"
+    assert (tmp_path / "run.yaml").read_text() == "likelihood: mine"
     worked(cryolike("config", "init", "--force"))
     worked(cryolike("config", "init", "new/other.yaml"))
     assert (tmp_path / "run.yaml").read_text() == (tmp_path / "new/other.yaml").read_text() == example
@@ -200,8 +200,9 @@ def test_a_plan_is_of_this_run_and_writes_nothing(folder):
     assert "on 3 workers" in worked(cryolike("run", folder / "run.yaml", "--plan", "--workers", 3))
 
 
-def test_where_it_runs_is_what_the_file_says_or_else_the_options(folder, cluster):
-    values = {**VALUES, "machine": {"scheduler": cluster.scheduler.address}}
+def test_where_it_runs_is_what_the_file_says_or_else_the_options(folder, cluster, reaching_the_cluster):
+    given = dict(zip(reaching_the_cluster[::2], map(str, reaching_the_cluster[1::2]), strict=True))
+    values = {**VALUES, "machine": {name.strip("-").replace("-", "_"): value for name, value in given.items()}}
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     before = cluster.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
     worked(cryolike("run", folder / "run.yaml"))
