@@ -54,6 +54,18 @@ def cluster():
         yield client
 
 
+@pytest.fixture(scope="session")
+def reaching_the_cluster(cluster, tmp_path_factory):
+    """Options of commands that connect to the scheduler of `cluster`, with its certificate in files."""
+    folder, security = tmp_path_factory.mktemp("certificate"), cluster.security
+    texts = {"ca-file": security.tls_ca_file, "cert": security.tls_client_cert, "key": security.tls_client_key}
+    options = ["--scheduler", cluster.scheduler.address]
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        options += [f"--tls-{name}", folder / name]
+    return options
+
+
 @pytest.fixture
 def no_client(monkeypatch):
     """Compute in this process, though other tests may have left a client: what is patched here is not patched there."""

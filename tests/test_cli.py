@@ -73,7 +73,7 @@ def test_a_mistake_is_one_line_and_a_failure(demo, tmp_path, extra, message):
     command = ["optimal-pose", *options(demo, tmp_path / "out"), *workers, *extra]
     failed = CliRunner().invoke(app, list(map(str, command)), env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert failed.exit_code == 1
-    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.startswith("opening templates and particles ...\nerror: ")
     assert message in failed.stderr
     assert isinstance(failed.exception, SystemExit)
     assert not (tmp_path / "out").exists()
@@ -83,7 +83,7 @@ def test_a_mistake_in_a_process_of_its_own(demo, tmp_path):
     failed = cryolike("optimal-pose", *options(demo, tmp_path / "out"), "--workers", 0, "--i-template", 7)
     message = "--i-template 7 is not in"
     assert failed.returncode == 1
-    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.startswith("opening templates and particles ...\nerror: ")
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "out").exists()

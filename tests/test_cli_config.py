@@ -316,8 +316,9 @@ def test_a_plan_is_of_this_run_and_writes_nothing(folder):
     assert "on 3 workers" in worked(cryolike("run", folder / "run.yaml", "--plan", "--workers", 3))
 
 
-def test_where_it_runs_is_what_the_file_says_or_else_the_options(folder, cluster):
-    values = {**VALUES, "machine": {"scheduler": cluster.scheduler.address}}
+def test_where_it_runs_is_what_the_file_says_or_else_the_options(folder, cluster, reaching_the_cluster):
+    given = dict(zip(reaching_the_cluster[::2], map(str, reaching_the_cluster[1::2]), strict=True))
+    values = {**VALUES, "machine": {name.strip("-").replace("-", "_"): value for name, value in given.items()}}
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     before = cluster.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
     worked(cryolike("run", folder / "run.yaml"))

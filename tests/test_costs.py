@@ -261,13 +261,13 @@ def test_nonsense_is_refused(files, options, message):
         plan(files, **options)
 
 
-def on_scheduler(command, cluster):
+def on_scheduler(command, options):
     """What the command says of a running cluster."""
-    arguments = [*command[:-2], "--scheduler", cluster.scheduler.address]
+    arguments = [*command[:-2], *options]
     return CliRunner().invoke(app, [str(a) for a in arguments]).stdout
 
 
-def test_the_command(files, cluster):
+def test_the_command(files, reaching_the_cluster):
     folders = ["--templates", files.folder_templates, "--particles", files.folder_particles]
     search = ["--max-displacement-pixels", 1.5, "--n-displacements-x", 3, "--n-displacements-y", 2]
     command = ["plan", *folders, "--output", files.folder_output, *search, "--i-template", "all", "--workers", 2]
@@ -277,7 +277,7 @@ def test_the_command(files, cluster):
         r"2 structures x 11 images \(3 stacks\): \d+ tasks, about [\d.]+ s on 2 workers, [\d.]+ kB", said.stdout
     )
     assert re.search(r"time +[\d.]+ s to [\d.]+ s; of all workers together: bases", said.stdout)
-    assert re.search(r"2 structures .* on 2 workers", on_scheduler(command, cluster))
+    assert re.search(r"2 structures .* on 2 workers", on_scheduler(command, reaching_the_cluster))
     command += ["--no-measure", "--kind", "full-cross-correlation"]
     said = CliRunner().invoke(app, [str(a) for a in command])
     assert "not measured" in said.stdout

@@ -400,4 +400,4 @@ def test_the_command(files, written):
     assert isinstance(done.exception, SystemExit)
     failed = invoke(app, ["verify", str(written / "nowhere")])
     assert failed.exit_code == 1
-    assert failed.stderr.startswith("error: ")
+    assert failed.stderr.startswith("reading results ...\nerror: ")
