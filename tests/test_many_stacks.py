@@ -21,7 +21,7 @@ from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
 from cryolike_dask.io.results import open_optimal_pose, write_results
 from cryolike_dask.io.stacks import write_image_stack
-from cryolike_dask.origins import write_origins, write_structure
+from cryolike_dask.origins import describe_images, describe_structure
 from cryolike_dask.plans import open_run
 from tests.commands import in_process
 
@@ -50,8 +50,8 @@ def with_results(files):
     values = {name: np.zeros(2, np.int64 if name == "optimal_template" else float) for name in OPTIMAL_POSE_FILES}
     with patch("os.fsync"):
         for i, k in run.pairs():
-            write_origins(files.origins(k), run.images[k], run.inputs["images"][k])
-            write_structure(files.structure(i), run.templates[i], run.inputs["templates"][i])
+            describe_images(files.origins(k), run.images[k], run.inputs["images"][k]).write()
+            describe_structure(files.structure(i), run.templates[i], run.inputs["templates"][i]).write()
             write_results(values, run.job("optimal_pose", OPTIMAL_POSE_FILES, (2,), i, k), {})
     torch.save(torch.from_numpy(run.displacements), files.displacements)
     (files.folder_output.parent / "run.yaml").write_text(

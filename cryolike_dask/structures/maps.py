@@ -26,7 +26,7 @@ MOST_VOXELS = 2**30
 """1024 along each side."""
 BYTES_PER_VOXEL = 50
 """What projecting takes at least: the map in single and complex double precision, and the grid of the FFT."""
-SAY_IT = "voxel_size_angstrom (templates --voxel-size-angstrom) says the true one"
+SAY_IT = "voxel_size_angstrom (--voxel-size-angstrom) says the true one"
 
 VoxelSize = tuple[float, float, float]
 

@@ -80,7 +80,7 @@ def test_a_voxel_size_that_cannot_be_believed_is_told(tmp_path, said, n, voxel, 
     else:
         warning = warned[0]
         assert re.search(doubt, warning)
-        assert "voxel_size_angstrom (templates --voxel-size-angstrom) says the true one" in warning
+        assert "voxel_size_angstrom (--voxel-size-angstrom) says the true one" in warning
     _, warned, _ = said(path, parameters, voxel_size_angstrom=pixel)
     assert not any("1 angstrom in its header" in warning or "much smaller" in warning for warning in warned)
 
