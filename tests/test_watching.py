@@ -86,6 +86,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_and_a_log_say_the_same(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])  # and not what commands have left there
     times = r"elapsed \d:\d\d, left \d:\d\d"
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")

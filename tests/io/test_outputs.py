@@ -95,6 +95,7 @@ def test_a_log_is_added_to_a_log(tmp_path):
 
 def test_a_full_disk_under_a_log_is_one_warning(tmp_path, monkeypatch, caplog, capfd):
     """/dev/full is a disk that is full; here the log is let through to it."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])  # and not what commands have left there
     monkeypatch.setattr("cryolike_dask.watching.own_output", lambda path, kind: path)
     with logging_to("/dev/full"):
         for i in range(3):
