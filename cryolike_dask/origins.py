@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputFileError, OutputError
+from cryolike_dask.errors import InputError, InputFileError, OutputError, number
 from cryolike_dask.io.archives import read_archive, write_archive
 from cryolike_dask.io.checking import Report, Result
 from cryolike_dask.io.layout import LikelihoodFiles
@@ -90,12 +90,15 @@ def read_origins(path: Path, most_images: int | None = None) -> Entries:
         If it is not there, damaged, or an entry is of another type or of another number of images; names the entry.
     """
     entries = _read(path, PER_IMAGE, most_images)
-    n = entries.get("n_images")
-    if n is None or n.dtype.kind not in "iu" or n < 1:
-        _refuse(path, "n_images", n)
+    try:
+        n = number("n_images", entries.get("n_images"), whole=True, at_least=1)
+    except InputError as error:
+        raise InputFileError(str(error), source=path, remedy=AGAIN) from error
     for key in PER_IMAGE:
         value = entries.get(key)
-        if value is not None and (value.shape != (int(n),) or not _may_be(key, value)):
+        if value is not None and value.shape != (n,):
+            raise InputFileError(f"{key} is not one value for each of its {n} images", source=path, remedy=AGAIN)
+        if value is not None and not _may_be(key, value):
             _refuse(path, key, value)
     return entries
 

@@ -282,23 +282,23 @@ def test_a_description_of_another_stack_or_structure_is_found_out(inputs, done, 
 
 def test_a_description_of_other_types_is_one_error(inputs, output):
     structures, (star, _) = inputs
-    for name, key, value, named in [
-        (BESIDE[0], "n_images", "many", "n_images"),
-        (BESIDE[0], "n_images", 4, "angleRotation"),
-        (BESIDE[0], "metadataRow", np.zeros(2, np.int64), "metadataRow"),
-        (BESIDE[0], "files", np.zeros(3), "files"),
-        (BESIDE[0], "frame", np.array(["xy", "xy"]), "frame"),
-        (BESIDE[1], "azimuth", np.zeros((2, 2)), "azimuth"),
-        (BESIDE[1], "polar", "north", "polar"),
-        (BESIDE[1], "structure", np.array(["a", "b"]), "structure"),
+    for name, key, value, said in [
+        (BESIDE[0], "n_images", "many", "n_images='many' is not"),
+        (BESIDE[0], "n_images", 4, "angleRotation is not one value for each of its 4 images"),
+        (BESIDE[0], "metadataRow", np.zeros(2, np.int64), "metadataRow is not one value for each of its 3 images"),
+        (BESIDE[0], "files", np.zeros(3), "entry 'files' has shape"),
+        (BESIDE[0], "frame", np.array(["xy", "xy"]), "entry 'frame' has shape"),
+        (BESIDE[1], "azimuth", np.zeros((2, 2)), "entry 'azimuth' has shape"),
+        (BESIDE[1], "polar", "north", "entry 'polar' has shape"),
+        (BESIDE[1], "structure", np.array(["a", "b"]), "entry 'structure' has shape"),
     ]:
         before = (output / name).read_bytes()
         with np.load(output / name) as archive:
             entries = {**archive, key: value}
         np.savez(output / name, **entries)
-        with pytest.raises(InputFileError, match=rf"{name}: entry '{named}' has shape"):
+        with pytest.raises(InputFileError, match=f"{name}: {said}"):
             cld.open_results(output)
-        assert f"entry '{named}' has shape" in "".join(cld.verify_likelihood(output, n_samples=0).findings)
+        assert f"{name}: {said}" in "".join(cld.verify_likelihood(output, n_samples=0).findings)
         if key in ("n_images", "structure"):
             assert run(output, structures, star, skip_exist=True).sizes["image"] == 9
         (output / name).write_bytes(before)

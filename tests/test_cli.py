@@ -62,7 +62,7 @@ def test_a_run_on_worker_processes(demo, tmp_path):
     ("extra", "message"),
     [
         (["--i-template", "x"], "--i-template 'x'"),
-        (["--n-stacks", "9"], "particles_fourier_stack_000008.npz"),
+        (["--n-stacks", "9"], "--n-stacks 9, but "),
         (["--parameters", "nowhere.npz"], "nowhere.npz: there is no such file"),
         (["--max-displacement-pixels", "-1"], "--max-displacement-pixels -1.0 is not"),
         (["--scheduler", "tcp://127.0.0.1:1"], "127.0.0.1:1"),

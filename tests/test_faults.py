@@ -198,7 +198,18 @@ app()
 @pytest.mark.parametrize("on_error", ["stop", "quarantine"])
 def test_a_disk_that_takes_no_more_is_one_clear_error(files, tmp_path, on_error):
     """The system refuses files larger than a limit, as a full disk would."""
-    command = [sys.executable, "-c", LIMITED, "1000", "optimal-pose", "--workers", "0", "--on-error", on_error]
+    command = [
+        sys.executable,
+        "-c",
+        LIMITED,
+        "1000",
+        "optimal-pose",
+        "--workers",
+        "0",
+        "--on-error",
+        on_error,
+        "--recompute",
+    ]
     inputs = ["--templates", files.folder_templates, "--particles", files.folder_particles]
     search = ["--i-template", 0, "--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
     run(files, n_stacks=1, i_template=0)

@@ -291,7 +291,7 @@ def test_a_record_of_nonsense_is_no_record(files, nonsense):
         (lambda folder: folder.write_text(""), "is not a folder"),
         (
             lambda folder: (folder / "displacements_set.pt").mkdir(parents=True),
-            "displacements_set.pt: cannot be written",
+            "displacements_set.pt: is a folder",
         ),
     ],
 )

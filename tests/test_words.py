@@ -149,6 +149,7 @@ def test_what_is_told_stands_above_a_bar(monkeypatch):
     assert (bar.getvalue(), above.getvalue()) == ("note\n", "")
 
 
-def test_without_a_command_nothing_is_put_into_other_words():
+def test_without_a_command_nothing_is_put_into_other_words(monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # commands of other tests have left theirs
     assert words_of_command() == Words()
     assert Words().say("n_stacks=0 (folder=, --folder)") == "n_stacks=0 (folder=, --folder)"

@@ -75,7 +75,7 @@ def refuse_special(path: str | Path) -> Path:
     except (OSError, ValueError) as error:  # a part of it is no folder, or a name that no file can have
         raise OutputError(f"cannot be written: {getattr(error, 'strerror', None) or error}", source=path) from error
     if stat.S_ISDIR(mode):
-        raise OutputError("is a folder", source=path, remedy="Name a file in it.")
+        raise OutputError("is a folder", source=path, remedy="Name a file, or remove it.")
     if not stat.S_ISREG(mode):
         raise OutputError("is a pipe, a socket or a device, not a file", source=path, remedy="Name a file.")
     return Path(path)

@@ -114,4 +114,4 @@ def test_command(build, tmp_path):
     assert len(list((tmp_path / "out/reweighting").iterdir())) == 3
     failed = CliRunner().invoke(app, ["matrix", str(tmp_path / "nothing")])
     assert failed.exit_code == 1
-    assert "cannot be read" in failed.output
+    assert "nothing: there is no such folder" in failed.output

@@ -426,7 +426,15 @@ def test_bad_images_in_files_are_named_by_their_file(build, files):
 
 
 def test_contrast_of_zero(build):
-    images, templates = build.stacks(scale=[1, 1, 0, 1, 1])
+    present = np.array([1, 1, 0, 1, 1])
+    optics = {
+        "defocus_u_angstrom": 9000 * present,
+        "defocus_v_angstrom": 8000 * present,
+        "spherical_aberration_mm": 2.7 * present,
+        "phase_shift_radian": 0.3 * present,
+        "amplitude_contrast": 0.1 * present,
+    }
+    images, templates = build.stacks(**optics)
     with pytest.raises(ZeroPowerError, match=r"image\(s\) 2 have a contrast transfer of 0 everywhere"):
         computed("compute_optimal_pose", images, templates)
 

@@ -759,7 +759,7 @@ def test_stacks_of_the_same_particles_and_settings_are_replaced_and_it_is_said(p
     before = {name: time for name, time in project.times().items() if not name.startswith(".")}
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         project.convert()
-    assert "what is there is replaced; skip_exist=True (--skip-exist) keeps what is complete" in caplog.text
+    assert "what is there is replaced; skip_exist=True keeps what is complete" in caplog.text
     after = project.times()
     assert all(after[name] != time for name, time in before.items())
     np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
