@@ -77,6 +77,8 @@ def compute_run(
     ):
         there = holds_results(run)
         if not there or not has_displacements(run):
+            if there:
+                logger.info("%s is written again: it is missing or damaged", run.files.displacements.name)
             real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
             save_tensor(run.files.displacements, run.displacements.astype(real))
         claimed()

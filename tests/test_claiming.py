@@ -264,6 +264,7 @@ def test_what_lies_beside_results_is_verified_and_written_again(inputs, done, ou
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         again = run(output, structures, star, skip_exist=True)
     assert "6 of 6 stacks are complete and kept" in caplog.text
+    assert all(f"{Path(name).name} is written again: " in caplog.text for name in BESIDE)
     assert again.load().identical(expected(done, output))
     assert cld.verify_likelihood(output, n_samples=0).ok
     assert {path: path.stat().st_mtime_ns for path in records} == records
