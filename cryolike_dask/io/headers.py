@@ -44,7 +44,7 @@ def read_header(file: IO[bytes], longest: int) -> tuple[tuple[int, ...], bool, n
 
 @lru_cache(maxsize=256)
 def _parsed(text: bytes, version: tuple[int, int], longest: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """What the text of a header says. Files of one kind have the same few: to parse them took a third of opening stacks."""
+    """What the text of a header says. Most files have the same few; to parse each was a third of opening stacks."""
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, by_columns, dtype = read(io.BytesIO(text), max_header_size=longest)
