@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.assigning import Assignment, TemplateSource, assign, of_images, with_images
-from cryolike_dask.analysis.image_names import names_seen_from
+from cryolike_dask.analysis.exported_names import names_seen_from
 from cryolike_dask.analysis.metadata_rows import (
     Described,
     Export,
