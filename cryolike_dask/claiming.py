@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.io.checking import need_whole_archive
 from cryolike_dask.io.claims import Claim, brief, differences, holding, refuse_beneath_others
 from cryolike_dask.io.layout import FILE_SUFFIX, STORE_SUFFIX, STRUCTURE_FILE, LikelihoodFiles
 from cryolike_dask.io.records import need_folder, readable_record
@@ -80,7 +79,6 @@ def has_displacements(run: Run) -> bool:
     path = run.files.displacements
     try:
         there = load_displacements(path)
-        need_whole_archive(path)
         return _same(there, run.displacements)
     except InputFileError:
         return False
@@ -95,7 +93,12 @@ def _identity(run: Run) -> dict[str, Any]:
     """What must be the same for all runs that write here: of particles, what their first stack is."""
     k = min(run.images)
     names = sorted({str(one.get("name")) for one in run.inputs["images"][k]})
-    return {**run.settings, f"image stack {k}": {"n_images": len(run.images[k]), "made_from": brief(names)}}
+    structures = brief(run.structure_names)
+    return {
+        **run.settings,
+        "structures": structures,
+        f"image stack {k}": {"n_images": len(run.images[k]), "made_from": brief(names)},
+    }
 
 
 def _records(run: Run) -> list[tuple[Path, dict[str, Any]]]:

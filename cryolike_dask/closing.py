@@ -42,9 +42,11 @@ class LocalClient(OnceClosingClient):
         if self.status == "closed":
             return None
         try:
-            result = super().close(*args, **kwargs)
-            self.cluster.close()
-            self.runner.stop()
+            try:
+                result = super().close(*args, **kwargs)
+            finally:
+                self.cluster.close()
+                self.runner.stop()
         except KeyboardInterrupt:
             abandon(self.runner)
             raise

@@ -63,7 +63,7 @@ def local_cluster(n_workers: int | None = None, *, security: Security | bool = T
         Certificates of your own; True: make one; False: none, or those of Dask's configuration. Without, every user of
         this machine can run programs as you while the cluster runs.
     **kwargs
-        Passed on to the cluster, such as `host=`, to be reached from other machines too.
+        Passed on to the cluster, such as `host=`, with certificates of your own, to be reached from other machines too.
 
     Returns
     -------

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -167,14 +168,17 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
     again: set[str] = set()
 
     def submit(piece: Piece) -> None:
-        future = client.compute(lean(piece.build()))  # type: ignore[misc]
-        started(piece.blocks)
+        graph = lean(piece.build())  # type: ignore[misc]
+        started(piece.blocks)  # first: what its blocks tell may come before this goes on
+        with _connected():
+            future = client.compute(graph)
         in_flight[future] = piece
         completed.add(future)
 
     try:
         while True:
-            limit = min(IN_FLIGHT_PER_WORKER * count_workers(client), MOST_IN_FLIGHT)
+            with _connected():
+                limit = min(IN_FLIGHT_PER_WORKER * count_workers(client), MOST_IN_FLIGHT)
             while len(in_flight) < limit and (piece := next(waiting, None)) is not None:
                 if piece.build is None:
                     yield piece, None
@@ -191,9 +195,13 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
             if isinstance(error, KilledWorker):
                 if piece.name not in again:  # it may only have been there when others made their worker die
                     again.add(piece.name)
-                    submit(piece)
-                    continue
-                error = _killed(piece)
+                    try:
+                        submit(piece)
+                        continue
+                    except CryolikeError as failure:
+                        error = failure
+                else:
+                    error = _killed(piece)
             yield piece, error
     finally:
         if in_flight and client.status == "running":
@@ -227,16 +235,29 @@ def _takers(nodes: dict[Any, Any], last: str) -> dict[Any, Any]:
 
 def _error_of(future: Future) -> BaseException | None:
     if future.status == "cancelled":
-        raise ClusterError(
-            "the connection to the scheduler was lost, or the work was cancelled there",
-            remedy="What is written is complete: run again with skip_exist=True.",
-        )
+        raise _lost()
     error: BaseException | None = future.exception()
     return error
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Tell of a connection that is lost, in place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise _lost() from error
+
+
+def _lost() -> ClusterError:
+    return ClusterError(
+        "the connection to the scheduler was lost, or the work was cancelled there",
+        remedy="What is written is complete: run again with skip_exist=True.",
+    )
 
 
 def _killed(piece: Piece) -> ClusterError:
     return ClusterError(
         f"{piece.name}: one worker after the other died while computing it, most likely for want of memory",
-        remedy="Give each worker more memory (fewer workers, --memory-limit), or make smaller image stacks.",
+        remedy="Give each worker more memory (fewer workers; `dask worker --memory-limit`), or make smaller stacks.",
     )

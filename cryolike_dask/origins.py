@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -73,7 +74,7 @@ class Description:
 
 def describe_images(path: Path, images: ImageStack, inputs: Sequence[Mapping[str, Any]]) -> Description:
     """Say where the images of a stack come from, at `LikelihoodFiles.origins`."""
-    return Description(path.absolute(), inputs, read_origins, _OfImages(images))
+    return Description(path.absolute(), inputs, partial(read_origins, most_images=len(images)), _OfImages(images))
 
 
 def describe_structure(path: Path, templates: TemplateStack, inputs: Sequence[Mapping[str, Any]]) -> Description:
@@ -136,7 +137,7 @@ def check_descriptions(files: LikelihoodFiles, results: Sequence[Result], report
     stacks, structures = ({getattr(r, name): r for r in reversed(results)} for name in ("i_stack", "i_template"))
     for k, result in sorted(stacks.items()):
         with report.listing():
-            found = read_origins(files.origins(k))
+            found = read_origins(files.origins(k), len(result))
             _need_same_inputs(files.origins(k), result, inputs_of(found), slice(-len(inputs_of(found)), None))
             if (n := found["n_images"]) != len(result):
                 what = f"describes {n} images, but {result.path.name} is of {len(result)}"

@@ -20,7 +20,7 @@ from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import CannotFitError, GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_list
-from cryolike_dask.io.layout import LikelihoodFiles, Templates, as_stored, image_stack_numbers, need_files
+from cryolike_dask.io.layout import LikelihoodFiles, Templates, as_stored, image_stack_numbers, need_files, structure_of
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
 from cryolike_dask.likelihoods.frames import realised_table
@@ -67,10 +67,15 @@ class Run:
     settings: dict[str, Any]
     inputs: dict[str, dict[int, list[dict[str, Any]]]]
     displacements: NDArray[np.float64]
-    n_structures: int
+    structure_names: tuple[str, ...]
     n_stacks: int
     n_images: int | None
     largest_file_bytes: float = math.inf
+
+    @property
+    def n_structures(self) -> int:
+        """Of the inputs, whether the run covers all of them or not."""
+        return len(self.structure_names)
 
     def pairs(self) -> Iterator[tuple[int, int]]:
         """(structure, stack) in the order of work: structures are the outer loop."""
@@ -152,7 +157,7 @@ def open_run(
     tables = [realised_table(t.displacements, values) for t in templates.values()]
     if any(t.shape != tables[0].shape or (t != tables[0]).any() for t in tables):
         raise InputError("the displacer gives different displacements for different structures")
-    n_structures, n_stacks = _how_many(files, given_templates, given_images)
+    structure_names, n_stacks = _what_there_is(files, given_templates, given_images)
     if given_images is not None:
         files = replace(files, n_stacks=len(images))
     if given_templates is not None and files.i_template == "all":
@@ -168,7 +173,7 @@ def open_run(
             "images": {k: s.source.describe(np.arange(len(s))) for k, s in images.items()},
         },
         displacements=tables[0],
-        n_structures=n_structures,
+        structure_names=structure_names,
         n_stacks=n_stacks,
         n_images=None if given_images is None else len(given_images),
     )
@@ -210,16 +215,18 @@ def _templates(
     return {i: listed[i] for i in files.chosen(len(listed), f"the {len(listed)} structure(s) given")}
 
 
-def _how_many(
+def _what_there_is(
     files: LikelihoodFiles, templates: TemplateStack | Sequence[TemplateStack] | None, images: ImageStack | None
-) -> tuple[int, int]:
-    """Structures and stacks that there are."""
-    structures = read_list(files.template_list) if templates is None else templates
-    n_structures = 1 if isinstance(structures, TemplateStack) else len(structures)
+) -> tuple[tuple[str, ...], int]:
+    """The names of all structures, and how many stacks there are."""
+    if templates is None:
+        names = tuple(structure_of(Path(name)) for name in read_list(files.template_list))
+    else:
+        names = tuple(t.structure for t in ([templates] if isinstance(templates, TemplateStack) else templates))
     if images is not None:
-        return n_structures, len(images.chunks)
+        return names, len(images.chunks)
     folder = files.folder_particles
-    return n_structures, 0 if folder is None else max(image_stack_numbers(folder), default=0) + 1
+    return names, 0 if folder is None else max(image_stack_numbers(folder), default=0) + 1
 
 
 def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:

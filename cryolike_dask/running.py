@@ -68,8 +68,9 @@ def compute_run(
         refuse_what_cannot_fit(run, jobs, client)
         n_stores = sum(job.is_store for job in jobs.values())
     to_do, refuse = partial(_to_do, run, kind), partial(refuse_others, run)
-    if skip_exist and not overwrite and nothing_to_do(run.files.folder_output, to_do, refuse):
-        return _OPEN[kind](run.files)
+    with logging_to(log_file):
+        if skip_exist and not overwrite and nothing_to_do(run.files.folder_output, to_do, refuse):
+            return _OPEN[kind](run.files)
     with (
         logging_to(log_file),
         reporting_to(performance_report, client),

@@ -22,7 +22,7 @@ from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.layout import LikelihoodFiles, need_files
+from cryolike_dask.io.layout import LikelihoodFiles, need_files, structure_of
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
 from cryolike_dask.io.stacks import ImageStackFile, open_image_stack, open_template_stack, warn_of_optics
@@ -307,7 +307,7 @@ def open_template_file(
         source=Files((opened.tensor,)),
         grid=parameters.grid,
         viewing=opened.viewing,
-        structure=path.stem.removeprefix("templates_fourier_"),
+        structure=structure_of(path),
         conventions=opened.conventions,
         n_per_batch=n_templates_per_batch,
     )

@@ -22,7 +22,7 @@ from rich.table import Column
 from rich.text import Text
 
 from cryolike_dask.errors import InputError, OutputError
-from cryolike_dask.io.atomic import unlinked
+from cryolike_dask.io.atomic import unlinked, writing
 from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 from cryolike_dask.likelihoods.telling import BLOCKS
 
@@ -72,9 +72,9 @@ class Meter:
         self._show()
 
     def started(self, name: str) -> None:
-        """Count what is done of a piece from now on."""
+        """Count what is done of a piece from now on; what was done of it when its worker died stays."""
         with self.lock:
-            self.parts[name] = {}
+            self.parts.setdefault(name, {})
 
     def part(self, name: str, at: Iterable[int], n_images: float) -> bool:
         """Count what is done of a part of a piece, and say whether the piece is in work.
@@ -183,19 +183,22 @@ class _Calling(logging.Handler):
 def _table(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Append rows to a table, each at once."""
     try:
-        with open(path, "a", newline="", encoding="utf-8", buffering=1, opener=unlinked) as file:
-            rows = csv.DictWriter(file, BLOCK_COLUMNS, extrasaction="ignore")
-            if os.fstat(file.fileno()).st_size == 0:
-                rows.writeheader()
-
-            def write(block: dict[str, Any]) -> None:
-                tile = dict(zip(("n_images_per_tile", "n_templates_per_tile"), block["tile"], strict=True))
-                rows.writerow({**block, **tile, "time": _now()})
-
-            yield write
+        file = open(path, "a", newline="", encoding="utf-8", buffering=1, opener=unlinked)  # noqa: SIM115
     except OSError as error:
         what = "is a link" if path.is_symlink() else f"cannot be written: {error.strerror or error}"
         raise OutputError(what, source=path, remedy="Remove it." if path.is_symlink() else None) from error
+    with file:
+        rows = csv.DictWriter(file, BLOCK_COLUMNS, extrasaction="ignore")
+
+        def write(block: dict[str, Any]) -> None:
+            tile = dict(zip(("n_images_per_tile", "n_templates_per_tile"), block["tile"], strict=True))
+            with writing(path):
+                rows.writerow({**block, **tile, "time": _now()})
+
+        with writing(path):
+            if os.fstat(file.fileno()).st_size == 0:
+                rows.writeheader()
+        yield write
 
 
 @contextmanager

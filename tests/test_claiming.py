@@ -17,9 +17,12 @@ import torch
 
 import cryolike_dask as cld
 from cryolike_dask import claiming
+from cryolike_dask.counting import job_of
 from cryolike_dask.demo import write_hinge
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.origins import describe_images
+from cryolike_dask.io.archives import write_archive
+from cryolike_dask.io.records import withdraw_record
+from cryolike_dask.origins import describe_images, read_origins
 from cryolike_dask.particles.provenance import PER_IMAGE
 from cryolike_dask.plans import open_run
 
@@ -181,6 +184,34 @@ def test_beneath_a_run_that_lives_nothing_else_is_computed_or_overwritten(inputs
             run(output, structures, star, overwrite=True)
         run(output, structures, star, skip_exist=True)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_runs_of_different_structures_at_once_are_told_apart_before_there_is_any_record(inputs, tmp_path):
+    structures, (star, _) = inputs
+    output = tmp_path / "out"
+    refused = pytest.raises(OutputError, match=r"another run is writing here .*structures: \['closed'\] there")
+    with claiming.claim(opened(output, structures[:1], star), overwrite=False), refused:
+        run(output, structures[1:], star)
+    assert not list(output.glob("template*"))
+
+
+def test_a_record_of_another_structure_that_came_meanwhile_is_not_replaced(inputs, output):
+    structures, (star, _) = inputs
+    ours = opened(output, structures[::-1], star)
+    job = job_of(ours, "optimal_pose", 0, 0)
+    before = job.record.read_bytes()
+    with pytest.raises(OutputError, match=r"written meanwhile by another run, whose structure is closed, not open"):
+        withdraw_record(job)
+    assert job.record.read_bytes() == before
+
+
+def test_descriptions_of_very_many_images_are_no_bombs(tmp_path):
+    n = 150_000
+    names = np.char.add("a/very/long/way/to/the/images/of/a/microscope/" * 5, np.arange(n).astype(np.str_))
+    write_archive(tmp_path / "stack.npz", {"n_images": n, "files": names, "metadataFile": names}, compressed=True)
+    assert len(read_origins(tmp_path / "stack.npz", n)["files"]) == n
+    with pytest.raises(InputFileError, match="far more than it should hold"):
+        read_origins(tmp_path / "stack.npz", 1000)
 
 
 def test_a_plan_refuses_a_folder_in_which_another_search_runs(inputs, tmp_path):

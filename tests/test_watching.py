@@ -41,6 +41,7 @@ def test_parts_count_as_they_come_and_never_twice(shown):
     assert meter.part("a", [0, 5], 5)
     assert meter.part("b", (0, 0), 20)
     assert meter.part("a", (0, 0), 4)  # computed again, by another worker
+    meter.started("a")  # again, after its worker was lost
     assert not meter.part("c", (0, 0), 50)
     assert meter.block(
         {"name": "a", "first_image": 0, "first_template": 0, "n_images": 30, "n_templates": 2, "of_templates": 5}

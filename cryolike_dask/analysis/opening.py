@@ -49,9 +49,6 @@ REAL = {
     labels.RECORDED_ORIGIN_Y: "originY",
 }
 OF_STRUCTURE = {labels.TEMPLATE_SOURCE: "source", labels.TEMPLATE_CONVENTIONS: "conventions"}
-ABOUT_IMAGES = (*TEXT.values(), *WHOLE.values(), *REAL.values())
-OF_STACK = (labels.RECENTERED, "n_images", "frame", "folder")
-ABOUT_STRUCTURE = ("structure", "azimuth", "polar", "folder", *OF_STRUCTURE.values())
 ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
 
 logger = logging.getLogger("cryolike_dask")

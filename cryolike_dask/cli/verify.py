@@ -13,8 +13,6 @@ from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out, s
 from cryolike_dask.cli.given import need, need_inputs
 from cryolike_dask.cli.telling import words_of_command
 
-GIVEN = "As they were given to the run; default: found by what lies beside the results."
-
 Templates = Annotated[
     Path | None,
     typer.Option("--templates", help="As they were given to the run; default: found by what lies beside the results."),

@@ -14,6 +14,7 @@ from cryolike_dask.errors import InputError, InputFileError, missing_files
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid
+from cryolike_dask.io.inputs import is_there
 from cryolike_dask.io.kinds import Kind, need_kind
 from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
 from cryolike_dask.io.parameters import read_parameters
@@ -40,7 +41,7 @@ REMEDY = "Correct their names; relative ones start in the folder of the configur
 
 def need_inputs(config: RunConfig) -> None:
     """Refuse a configuration whose inputs are not there; all that it names itself are told at once."""
-    if missing := [path for paths in _named(config).values() for path in paths if not _is_there(path)]:
+    if missing := [path for paths in _named(config).values() for path in paths if not is_there(path)]:
         raise missing_files(missing, REMEDY)
     for part in KEYS:
         _need_kinds(config, part)
@@ -114,7 +115,7 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     """
     said, problems = dict[str, str](), list[str]()
     named = _named(config)
-    missing = [path for paths in named.values() for path in paths if not _is_there(path)]
+    missing = [path for paths in named.values() for path in paths if not is_there(path)]
     if missing:
         problems.append(str(missing_files(missing, REMEDY)))
     looks: dict[str, Callable[[RunConfig], str]] = {
@@ -168,13 +169,6 @@ def _need_kinds(config: RunConfig, part: str) -> None:
     for path, kinds in wanted[part]:
         if path is not None:
             need_kind(path, *kinds, meant_for=KEYS_OF_KINDS)
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def _files(config: RunConfig) -> LikelihoodFiles:

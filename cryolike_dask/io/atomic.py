@@ -91,4 +91,5 @@ def read_own(path: Path, most: int) -> bytes | None:
 
 def unlinked(path: str, flags: int) -> int:
     """Open a file as `open` does, but through no link, and without waiting for the other end of a pipe."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    there = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))  # Windows has none of them
+    return os.open(path, flags | sum(there), 0o666)

@@ -92,8 +92,10 @@ class Holder:
             return self.age_seconds < SECONDS_TO_LIVE
         try:
             process = psutil.Process(int(self.said["pid"]))
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
             same = abs(process.create_time() - float(self.said["started"])) < SAME_START_SECONDS
-            return same and bool(process.status() != psutil.STATUS_ZOMBIE)
+            return same or self.age_seconds < SECONDS_TO_LIVE  # a clock that was set moves the start of processes
         except (psutil.NoSuchProcess, KeyError, TypeError, ValueError, OverflowError):
             return False
         except psutil.AccessDenied:
@@ -234,8 +236,8 @@ def _remove(path: Path, there: bytes, own: Path, identity: Mapping[str, Any]) ->
     try:
         _refuse(_rivals(own, there), path.parent, there, identity)
     except OutputError:
-        with suppress(OSError):
-            os.link(aside, path)
+        with suppress(OSError, OutputError):
+            _linked(path, there)
         raise
     finally:
         with suppress(OSError):
@@ -330,7 +332,8 @@ def _tidy(own: Path) -> None:
         return
     for holder in others:
         holder.path.unlink(missing_ok=True)
-    now = own.stat().st_mtime
+    with writing(own):
+        now = own.stat().st_mtime
     for path in left:
         with suppress(OSError):
             of_runs = path.parent != own.parent or path.name.startswith(OF_RUNS)
@@ -358,8 +361,8 @@ def _digest(said: bytes) -> str:
 
 @cache
 def _place() -> dict[str, str]:
-    """Where numbers of processes mean the same: machine, start of the machine, and container."""
-    place = {"host": platform.node()}
+    """Where numbers of processes mean the same: machine, its start, container, and whose processes can be seen."""
+    place = {"host": platform.node(), "user": str(getattr(os, "getuid", int)())}
     with suppress(OSError):
         place["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         place["namespace"] = os.readlink("/proc/self/ns/pid")

@@ -63,6 +63,14 @@ def reading(path: str | Path, remedy: str | None = None) -> Iterator[io.Buffered
         raise InputFileError(f"cannot be read: {error.strerror or error}", source=path) from error
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything is there; nothing is by a name that no file can have."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def describe_file(path: str | Path) -> dict[str, Any]:
     """Name, size and time of a file; contents are never hashed on the way."""
     status = _status(path)

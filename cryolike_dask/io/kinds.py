@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from cryolike_dask.errors import InputFileError
+from cryolike_dask.io.inputs import is_there
 from cryolike_dask.io.layout import PARAMETERS, STACK_NAME, TEMPLATE_LIST, structure_numbers
 
 Kind = Literal["templates", "image stacks", "structures", "particles", "images", "parameters", "a run", "results"]
@@ -37,7 +38,7 @@ def need_kind(path: Path, *wanted: Kind, meant_for: Mapping[Kind, str] = Mapping
     ------
     InputFileError
     """
-    if not _exists(path):
+    if not is_there(path):
         is_file = any(path.suffix.lower() in suffixes for suffixes in (*SUFFIXES.values(), OURS))
         what = "file" if is_file else "file or folder" if path.suffix else "folder"
         raise InputFileError(f"there is no such {what}", source=path, remedy="Check its name.")
@@ -87,10 +88,3 @@ def _kinds_of_ours(path: Path) -> set[Kind]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that no file can have
-        return False

@@ -241,6 +241,11 @@ def holds_image_stacks(path: Path) -> bool:
     return path.is_dir() and not list(path.glob("*.cs"))
 
 
+def structure_of(path: Path) -> str:
+    """What the structure of a template file is called."""
+    return path.stem.removeprefix("templates_fourier_")
+
+
 def template_file(folder: Path, name: str) -> Path:
     """The templates of a structure; what is known of them lies beside, as `.npz`."""
     return folder / f"templates_fourier_{name}.pt"

@@ -105,6 +105,10 @@ def make_room(job: Job) -> None:
 def withdraw_record(job: Job) -> None:
     """Make room for a job, and remove its former record: none lies beside results that it does not describe."""
     make_room(job)
+    there, structure = readable_record(job.record), job.about.get("structure")
+    if there is not None and there.get("structure") != structure:  # those that were there before are gone by now
+        what = f"was written meanwhile by another run, whose structure is {there.get('structure')}, not {structure}"
+        raise OutputError(what, source=job.record, remedy="Choose another output folder.")
     with writing(job.record):
         job.record.unlink(missing_ok=True)
 

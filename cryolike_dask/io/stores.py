@@ -88,7 +88,7 @@ def begin_store(job: Job, full: xr.Dataset) -> Path:
     from zarr.codecs import Crc32cCodec
 
     (path,) = job.outputs.values()
-    begun = path.with_name(f".{path.name}.part")
+    begun = path.with_name(f".{path.name}.{uuid4().hex}.part")
     (name,) = full.data_vars
     labelled = full.rename({name: ARRAY}).assign_coords({labels.STRUCTURE: full[labels.STRUCTURE].astype(object)})
     # compression takes a sixth off correlations at best, slowly; the checksum makes readers notice damage
@@ -96,7 +96,6 @@ def begin_store(job: Job, full: xr.Dataset) -> Path:
     with writing(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")  # xarray warns where there is none, too
         make_room(job)
-        shutil.rmtree(begun, ignore_errors=True)
         begun.parent.mkdir(parents=True, exist_ok=True)
         labelled.to_zarr(begun, mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding)
     return begun

@@ -115,7 +115,9 @@ def test_nothing_is_overwritten_beneath_a_run_that_lives(tmp_path, identity):
     ("age", "said", "lives"),
     [
         (0, {}, False),
-        (0, {"pid": os.getpid()}, False),  # the number of a process that ended, used again
+        (0, {"pid": os.getpid()}, True),  # which started at another time, by a clock that was set since
+        (400, {"pid": os.getpid()}, False),  # the number of a process that ended, used again
+        (0, {"user": "another"}, True),  # whose processes may be hidden
         (0, {"pid": "x"}, False),
         (0, {"host": "elsewhere"}, True),
         (200, {"host": "elsewhere"}, True),

@@ -33,7 +33,8 @@ OTHERS = [b"ATOM      1  CA  LEU A   1\n", b"\x00\x00\x00\x18\x00", b"{}\n", b'{
 def test_only_a_file_of_its_own_kind_may_be_there(kind, tmp_path):
     path = tmp_path / "file"
     assert outputs.own_output(path, kind) == path
-    for content in (b"", OURS[kind]):
+    long_line = OURS[outputs.LOG].replace(b"finished", b"x" * 9000)
+    for content in (b"", OURS[kind], *([long_line] if kind is outputs.LOG else [])):
         path.write_bytes(content)
         assert outputs.own_output(path, kind) == path
     for content in [*OTHERS, *(head for other, head in OURS.items() if other is not kind)]:
