@@ -7,6 +7,7 @@ garbage, when Python ends. So what is broken off counts as closed, and its worke
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from contextlib import suppress
@@ -72,6 +73,7 @@ def loop_without_ctrl_c() -> LoopRunner:
 def abandon(runner: LoopRunner) -> None:
     """End all workers that were started on a loop, and let nobody wait for a cluster on it, or hear of its end."""
     runner.loop.asyncio_loop.set_exception_handler(lambda loop, context: None)
+    logging.getLogger("distributed.process").setLevel(logging.ERROR)  # it warns of processes that others have ended
     for nanny in list(Nanny._instances):
         if nanny.loop is runner.loop:
             nanny.status = Status.closed  # or it would start another worker in place of one that is gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def rng(request):
     seed = secrets.randbits(32) if given is None else given
     print(f"repeat with --seed {seed}")
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(autouse=True)
+def level_kept():
+    """Commands that run in this process log more than functions do: not for the tests after them."""
+    log = logging.getLogger("cryolike_dask")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

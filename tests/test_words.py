@@ -54,6 +54,8 @@ SAID = [
     ("particles", "folder, pass skip_exist=True to go on, or", "folder, leave --recompute out to go on, or"),
     ("optimal-pose", "skip_exist=True keeps complete ones", "leaving --recompute out keeps complete ones"),
     ("optimal-pose", "(fewer workers, --memory-limit)", "(fewer workers, --memory-limit)"),
+    ("run", "voxel_size_angstrom (--voxel-size-angstrom) says", "structures.voxel_size_angstrom says"),
+    ("optimal-pose", "voxel_size_angstrom (--voxel-size-angstrom) says", "`templates --voxel-size-angstrom` says"),
     (None, "n_stacks=0 (--not-ours)", "n_stacks=0 (--not-ours)"),
 ]
 

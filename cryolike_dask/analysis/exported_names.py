@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.particles.image_names import split_number
+
 logger = logging.getLogger("cryolike_dask")
 
 
@@ -28,7 +30,7 @@ def names_seen_from(path: Path, names: NDArray[np.str_], files: NDArray[Any]) ->
     files : (image,) str
         Where the images are; "" where it is not known.
     """
-    parts = [name.partition("@") if "@" in name else ("", "", name) for name in names.tolist()]
+    parts = [split_number(name) for name in names.tolist()]
     pairs = {(name, file) for (_, _, name), file in zip(parts, files.tolist(), strict=True) if file}
     in_full = {pair: pair[1] for pair in pairs if _is_lost(*pair, path)}
     if not in_full:

@@ -15,7 +15,7 @@ from re import Match
 from typing import Any
 
 VALUE = r"""(?:'[^']*'|"[^"]*"|\[[^\]]*\]|[^\s,;:()]*[^\s,;:().])"""
-BOTH = re.compile(rf"(?<![\w.])(?:(\w+)=({VALUE})?|\w+_\w+)(?:(?<==), (--[\w-]+)| \((--[\w-]+)\))")
+BOTH = re.compile(rf"(?<![\w.])(?:(\w+)=({VALUE})?|(\w+_\w+))(?:(?<==), (--[\w-]+)| \((--[\w-]+)\))")
 ARGUMENT = re.compile(rf"(?<![\w.\-/])(?:(\w+)=({VALUE})?|(\w+_\w+)(?!\w|=|/|\.\w))")
 GOING_ON = {
     re.compile(r" with skip_exist=True(?: \(--skip-exist\))?"): "",
@@ -65,8 +65,8 @@ class Words:
         return text
 
     def _both(self, match: Match[str]) -> str:
-        name, value, after, in_brackets = match.groups()
-        option = after or in_brackets
+        given, value, alone, after, in_brackets = match.groups()
+        name, option = given or alone, after or in_brackets
         if any(option in pair for pair in self.own.values()):
             return _with(option, value)
         if self.from_file and (key := _key(name)):

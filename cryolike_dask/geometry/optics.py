@@ -123,7 +123,7 @@ def _defoci_apart(table: NDArray[np.void], wording: Wording) -> list[str]:
 def _odd_throughout(table: NDArray[np.void], wording: Wording) -> list[str]:
     """Values that one microscope or image may have, but hardly all of them."""
     cs, shift = np.abs(table["spherical_aberration_mm"]), np.abs(table["phase_shift_radian"])
-    in_metre = (cs > 1.1e-3) & (cs < 6.5e-3)
+    in_metre = (cs > 1.1e-3) & (cs < 4.5e-3)
     said = remark("spherical_aberration_mm", cs, in_metre, wording) if in_metre.all() else []
     if wording.in_degrees and shift.any() and shift.max() <= math.radians(math.pi):
         label, most = wording.label("phase_shift_radian"), math.degrees(shift.max())

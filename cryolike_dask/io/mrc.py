@@ -33,6 +33,9 @@ IMOD_STAMP, IMOD_SIGNED, IMOD_HALF_BYTES = 1146047817, 1, 16
 REMEDY = "Make the file again, or check that it is the right one."
 
 
+NO_GROUP = "its header has the space group of image stacks, 0; a cube in a cell of its own, it is taken as one volume"
+
+
 @dataclass(frozen=True)
 class MrcStack:
     """A stack of images in an MRC file, described by its header: what tasks carry instead of the data.
@@ -212,7 +215,7 @@ def open_mrc_map(path: str | Path) -> MrcMap:
         axes=header.axes,
         size=header.size,
         mtime_ns=header.mtime_ns,
-        notes=header.notes,
+        notes=(*header.notes, *([NO_GROUP] if _is_cube_of_no_group(header) else [])),
         doubts=_doubts(header),
     )
 
@@ -245,12 +248,18 @@ def _refuse_other_than_one_volume(header: _Header, path: str | Path) -> None:
 
 def _doubts(header: _Header) -> tuple[str, ...]:
     n, group = header.n_sections_rows_columns, header.space_group
-    sizes = f"{n[0]} sections of {n[2]} x {n[1]}"
-    if group == 0:
+    sizes, is_cell = f"{n[0]} sections of {n[2]} x {n[1]}", header.sections_of_cell == n[0]
+    if group == 0 and not _is_cube_of_no_group(header):
         return (f"its header says that it is a stack of images (space group 0); its {sizes} are taken as one volume",)
-    if n[1] == n[2] and n[0] != n[1]:
+    if group != 0 and n[1] == n[2] and n[0] != n[1] and not (group == 1 and is_cell):
         return (f"its {sizes} are taken as one volume; a stack of images or of volumes is no structure",)
     return ()
+
+
+def _is_cube_of_no_group(header: _Header) -> bool:
+    """Whether it is a volume by its sides and its cell: some programs write space group 0 into all their maps."""
+    n = header.n_sections_rows_columns
+    return header.space_group == 0 and n[0] == n[1] == n[2] == header.sections_of_cell
 
 
 def _read_header(path: str | Path) -> _Header:

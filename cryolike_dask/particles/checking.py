@@ -26,7 +26,7 @@ def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
     if len(beyond):
         row = beyond[0]
         raise InputFileError(
-            f"row {table.metadata_row[row] + 1} is image {table.image_index[row] + 1} of "
+            f"row {table.metadata_row[row]} (from 0) is image {table.image_index[row] + 1} of "
             f"{files[table.file_number[row]].path}, which holds {held[row]}",
             source=table.metadata_files[table.metadata_number[row]],
             remedy="The two do not belong together.",
@@ -123,9 +123,10 @@ def _check_pixel_size(
         if wrong.any():
             row = np.flatnonzero(wrong)[0]
             logger.info(
-                "%s: its header says %.4g angstrom per pixel; the metadata's size is taken (%d image(s) of this kind)",
+                "%s: its header says %.4g angstrom per pixel; %s size is taken (%d image(s) of this kind)",
                 files[table.file_number[row]].path,
                 headers[row],
+                "the given" if given is not None else "the metadata's",
                 int(wrong.sum()),
             )
     sizes = np.full(len(table), given if given is not None else wanted) if said is None else said
@@ -133,7 +134,7 @@ def _check_pixel_size(
     if len(differing):
         row = differing[0]
         group = "" if table.optics_group is None else f" (optics group {table.optics_group[row]})"
-        fitting = f"n_pixels={n} (--n-pixels), pixel_size_angstrom={sizes[row]:.5g} (--pixel-size-angstrom)"
+        fitting = f"`cryolike-dask parameters --n-pixels {n} --pixel-size-angstrom {sizes[row]:.5g}`"
         raise GridMismatchError(
             f"{len(differing)} image(s){group} of {n} pixels of {sizes[row]:.5g} angstrom, but the parameters describe "
             f"a box of {parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:.5g}",

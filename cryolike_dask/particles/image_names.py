@@ -25,9 +25,15 @@ def split_names(image_names: NDArray[np.str_]) -> tuple[list[str], NDArray[np.in
     return [file for file, _ in parts], np.array([index for _, index in parts], np.int64)
 
 
-def _split(row: int, image_name: str) -> tuple[str, int]:
+def split_number(image_name: str) -> tuple[str, str, str]:
+    """Number, @ and file; of a file alone, the first two are empty."""
     number, at, file = image_name.partition("@")
-    if not (at and number.isascii() and number.isdecimal()):
+    return (number, at, file) if at and number.isascii() and number.isdecimal() else ("", "", image_name)
+
+
+def _split(row: int, image_name: str) -> tuple[str, int]:
+    number, at, file = split_number(image_name)
+    if not at:
         return image_name, ALONE
     digits = number.lstrip("0")
     if not digits or len(digits) > MOST_DIGITS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 
 import gemmi
@@ -77,8 +78,8 @@ def elements_by_name(
     kinds, kind = np.unique(residue, return_inverse=True)
     pairs, inverse = np.unique(name * len(kinds) + kind, return_inverse=True)
     named = [(str(names[pair // len(kinds)]), str(kinds[pair % len(kinds)])) for pair in pairs.tolist()]
-    aligned = _are_aligned(named)
-    found = [_element(name, residue, aligned) for name, residue in named]
+    aligned, n_atoms = _are_aligned(named), Counter(residue for _, residue in named)
+    found = [_element(name, residue, aligned, n_atoms[residue] == 1) for name, residue in named]
     symbols, sure = [symbol for symbol, _ in found], [known for _, known in found]
     number = np.array([gemmi.Element(symbol).atomic_number for symbol in symbols], np.int64)
     return number[inverse], ~np.array(sure, np.bool_)[inverse]
@@ -86,16 +87,16 @@ def elements_by_name(
 
 def _are_aligned(named: list[tuple[str, str]]) -> bool:
     """Whether names begin in the column that their element wants: some short ones in the second, none of polymers'."""
-    short = [(name, residue) for name, residue in named if len(name.strip()) < 4 and not name[0].isdigit()]
+    short = [(name, residue) for name, residue in named if 0 < len(name.strip()) < 4 and not name[0].isdigit()]
     wrong = any(name[0] != " " and is_polymer(residue) and name[0] not in "HD" for name, residue in short)
     return not wrong and any(name[0] == " " for name, _ in short)
 
 
-def _element(padded: str, residue: str, aligned: bool) -> tuple[str, bool]:
-    """The symbol, X for none, and whether it follows from residue and name."""
-    name = padded.strip().upper()
-    if name.strip("0123456789+-") in (residue.strip("0123456789+-"), IONS.get(residue)) and residue in IONS:
-        return IONS[residue], True
+def _element(padded: str, residue: str, aligned: bool, is_alone: bool) -> tuple[str, bool]:
+    """The symbol, X for none, and whether it follows from residue and name; an ion is alone in its residue."""
+    name, ion = padded.strip().upper(), residue.upper()
+    if is_alone and ion in IONS and name.strip("0123456789+-") in (ion.strip("0123456789+-"), IONS[ion]):
+        return IONS[ion], True
     if is_bead(name, residue):
         return "X", True
     named = is_polymer(residue) or residue in WATERS
@@ -109,7 +110,7 @@ def _guess(padded: str, name: str, aligned: bool) -> str:
     letters = re.match(r"[A-Z]*", name.lstrip("0123456789"))[0]  # type: ignore[index]
     if not letters:
         return "X"
-    in_first_column = not padded.startswith(" ") and not padded[0].isdigit() and len(name) < 4
+    in_first_column = not padded.startswith(" ") and not padded[:1].isdigit() and len(name) < 4
     is_two = len(letters) > 1 and gemmi.Element(letters[:2]).atomic_number > 0
     if aligned and len(name) < 4:
         return letters[:2] if in_first_column and is_two else letters[0]

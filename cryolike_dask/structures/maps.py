@@ -144,7 +144,10 @@ def open_map(
         If it is no map, has no voxel size, or is no cube where it has to be.
     """
     header = read_map_header(path)
-    voxel, origin, warnings = voxel_size(path, header, parameters, given)
+    if conventions.reads_map_header or given is not None:
+        voxel, origin, warnings = voxel_size(path, header, parameters, given)
+    else:
+        voxel, origin, warnings = header.stated or (parameters.pixel_size_angstrom,) * 3, "", []
     notes, shape = list(header.notes), header.shape
     if len(set(shape)) > 1:
         if not conventions.reads_map_header:

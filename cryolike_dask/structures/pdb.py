@@ -22,6 +22,8 @@ MODEL = re.compile(rb"(?i)^MODEL\b", re.MULTILINE)
 END = re.compile(rb"(?i)^END(?:MDL)?[ \r]*$", re.MULTILINE)
 
 WIDTH = 80
+END_OF_POSITION = 54
+"""Columns of a line, and the last one of its coordinates."""
 AT_ONCE = 2**22
 """Bytes that are split into lines at once: their positions take eight times as much."""
 HYBRID_36 = 10 * 36**3 - 10**4
@@ -118,6 +120,7 @@ def _pieces(content: bytes, end: int) -> Iterator[NDArray[np.uint8]]:
         lines = padded[starts[:, None] + np.arange(WIDTH)]
         lines[(np.arange(WIDTH) >= length[:, None]) | (lines < 32)] = 32
         lines[lines > 126] = ord("?")
+        lines[length < END_OF_POSITION, END_OF_POSITION - 8 : END_OF_POSITION] = 32  # cut short, it would be another
         if len(lines):
             yield lines
         start = stop
@@ -125,7 +128,7 @@ def _pieces(content: bytes, end: int) -> Iterator[NDArray[np.uint8]]:
 
 def _positions(rows: NDArray[np.uint8], where: str) -> NDArray[np.float64]:
     """Coordinates; blank or overflowed ones are refused, which stand for nothing."""
-    texts = np.ascontiguousarray(rows[:, 30:54]).view("S8")
+    texts = np.ascontiguousarray(rows[:, 30:END_OF_POSITION]).view("S8")
     try:
         positions = texts.astype(np.float64)
     except ValueError:

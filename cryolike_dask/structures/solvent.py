@@ -37,7 +37,7 @@ class Kinds:
         """Find them: residues named as waters with the electrons of one, residues named as ions with one atom."""
         kinds, index = np.unique(model.residue_name, return_inverse=True)
         names = kinds.tolist()
-        water, ion = (np.array([name in known for name in names])[index] for known in (WATERS, IONS))
+        water, ion = (np.array([name.upper() in known for name in names])[index] for known in (WATERS, IONS))
         if water.any():
             water &= np.bincount(model.residue, weights=model.element)[model.residue] <= WATER_ELECTRONS
         if ion.any():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.mrc import open_mrc_map, open_mrc_stack
+from cryolike_dask.io.mrc import NO_GROUP, open_mrc_map, open_mrc_stack
 
 WORD = {
     name: 4 * i for i, name in enumerate(["nx", "ny", "nz", "mode", "nxstart", "nystart", "nzstart", "mx", "my", "mz"])
@@ -375,16 +375,19 @@ def test_images_and_several_volumes_are_no_map(path, n, words, complaint):
     [
         (4, {"ispg": 1}, None),
         (4, {"ispg": 401}, None),
-        (4, {"ispg": 0}, "says that it is a stack of images (space group 0); its 4 sections of 4 x 4 are taken as one"),
+        (4, {"ispg": 0}, None),
         (4, {"ispg": 0, "mz": 0}, "says that it is a stack of images"),
         (7, {"ispg": 0}, "its 7 sections of 4 x 4 are taken as one volume"),
-        (7, {"ispg": 1}, "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes is no"),
+        (7, {"ispg": 1}, None),
+        (7, {"ispg": 1, "mz": 1}, "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes"),
+        (7, {"ispg": 401}, "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes is no"),
     ],
 )
 def test_what_may_be_no_volume_is_doubted(path, n, words, doubt):
     edit(write(path, np.zeros((n, 4, 4), np.float32)), **words)
-    doubts = open_mrc_map(path).doubts
-    assert doubts == () if doubt is None else doubt in doubts[0]
+    opened = open_mrc_map(path)
+    assert opened.doubts == () if doubt is None else doubt in opened.doubts[0]
+    assert (NO_GROUP in opened.notes) == (words == {"ispg": 0} and n == 4)
 
 
 @pytest.mark.parametrize(

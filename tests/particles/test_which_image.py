@@ -124,7 +124,7 @@ def test_numbers_that_are_none(tmp_path, stack):
 @pytest.mark.parametrize(
     ("index", "complaint"),
     [
-        ([0, 9, 2], r"row 2 is image 10 of .*a\.mrcs, which holds 9"),
+        ([0, 9, 2], r"row 1 \(from 0\) is image 10 of .*a\.mrcs, which holds 9"),
         (np.array([0, 1, 2**64 - 1], "u8"), r"blob/idx is 1.84467e\+19 in row 2"),
         ([0, -1, 2], "blob/idx is -1 in row 1"),
         ([0, 1.5, 2], "blob/idx is 1.5 in row 1"),

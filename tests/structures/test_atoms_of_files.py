@@ -93,7 +93,10 @@ def test_left_aligned_proteins_say_that_columns_mean_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("residue", "name", "element"),
-    [("CA", "CA", 20), ("SOD", "SOD", 11), ("CLA", "CLA", 17), ("CAL", "CAL", 20), ("ZN", "ZN", 30), ("NA", "NA", 11)],
+    [
+        *[("CA", "CA", 20), ("SOD", "SOD", 11), ("CLA", "CLA", 17), ("CAL", "CAL", 20), ("ZN", "ZN", 30)],
+        *[("NA", "NA", 11), ("Na+", "Na+", 11), ("Cl-", "Cl-", 17)],
+    ],
 )
 def test_ions_of_every_program(tmp_path, residue, name, element):
     for padded in (f"{name:<4}", f" {name}"):
@@ -102,6 +105,23 @@ def test_ions_of_every_program(tmp_path, residue, name, element):
         atoms, notes = atoms_of(read_models(path)[0], ATOMS)
         assert notes == [f'1 ion(s) are part of the structure; "not resname {residue}" leaves them out']
         assert len(atoms) == 2
+
+
+def test_a_residue_of_several_atoms_is_no_ion(tmp_path):
+    """The last letter of a terminal alanine of some force fields, CALA, does not fit into its columns."""
+    path = write(tmp_path / "x.pdb", *(line(f" {name:<3}", "CAL") for name in ("N", "CA", "CB", "C", "O")))
+    assert elements(path) == [7, 6, 6, 6, 8]
+
+
+@pytest.mark.parametrize("length", [45, 47, 49, 51, 53])
+def test_a_file_cut_short_within_a_position_is_refused(tmp_path, length):
+    whole = line(" CA ", "GLY") + line(" CA ", "GLY", 2, at=1.5)
+    path = tmp_path / "x.pdb"
+    path.write_text(whole[: len(whole) // 2 + length])
+    with pytest.raises(InputFileError, match="an atom has no position"):
+        read_models(path)
+    path.write_text(whole[: len(whole) // 2 + 54])
+    assert read_models(path)[0].position_angstrom[:, 0].tolist() == [0, 1.5]
 
 
 def test_elements_that_are_stated_are_believed(tmp_path):
@@ -120,6 +140,8 @@ def test_mmcif_without_elements(tmp_path):
     (model,) = read_models(write(tmp_path / "x.cif", text))
     assert model.element.tolist() == [6, 17]
     assert model.guessed.tolist() == [False, True]
+    nameless = write(tmp_path / "z.cif", text.replace("? CL1 .", "? ? ."))
+    assert read_models(nameless)[0].element.tolist() == [6, 0]
     with pytest.raises(InputFileError, match=r"y\.cif: has no atoms that can be read: _atom_site lacks type_symbol"):
         read_models(write(tmp_path / "y.cif", text.replace("type_symbol", "nothing")))
 

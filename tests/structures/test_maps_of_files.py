@@ -122,6 +122,7 @@ def test_cryolike_ignores_voxel_sizes(tmp_path, said):
     _, warned, text = said(path, conventions="cryolike")
     assert warned == []
     assert "m: 12 x 12 x 12 voxels, which fill the box of the images" in text
+    assert said(write(tmp_path / "n.mrc", ball(10, 2), 0.0), conventions="cryolike")[1] == []
     with pytest.raises(InputError, match=r"voxel_size_angstrom=2.0, but conventions='cryolike' let maps fill the box"):
         open_structure(path, PARAMETERS, conventions="cryolike", voxel_size_angstrom=2.0)
 
@@ -185,8 +186,13 @@ def test_doubts_are_warnings(tmp_path, said):
     content = bytearray(path.read_bytes())
     content[88:92] = bytes(4)
     path.write_bytes(content)
-    _, (warning,), _ = said(path)
-    assert warning.startswith("m: its header says that it is a stack of images (space group 0)")
+    _, warnings, text = said(path)
+    assert warnings == []  # many programs write their maps so
+    assert "m: its header has the space group of image stacks, 0" in text
+    content[36:40] = bytes(4)  # sections of the cell
+    path.write_bytes(content)
+    _, warnings, _ = said(path)
+    assert warnings[0].startswith("m: its header says that it is a stack of images (space group 0)")
 
 
 def test_maps_that_nothing_can_hold(tmp_path, monkeypatch):
