@@ -72,7 +72,7 @@ def export_cryosparc(
     Returns
     -------
     Export
-        How many particles are in the file; the others are listed, each with the reason, in `NAME.dropped.txt`.
+        How many particles are in the file; the others are listed, each with the reason, in `NAME.cs.dropped.txt`.
 
     Raises
     ------
@@ -100,15 +100,20 @@ class CsFile:
     left_out: list[str]
     inputs: Sequence[Path]
 
+    @property
+    def dropped(self) -> Path:
+        """The list of particles that are left out; a STAR file of the same name has one of its own."""
+        return self.path.with_suffix(".cs.dropped.txt")
+
     def claim(self, *, overwrite: bool) -> None:
         """Refuse to replace what is there."""
-        claim_outputs([self.path, self.path.with_suffix(".dropped.txt")], self.inputs, overwrite=overwrite)
+        claim_outputs([self.path, self.dropped], self.inputs, overwrite=overwrite)
 
     def written(self, *, overwrite: bool) -> Export:
         """Write it."""
         self.claim(overwrite=overwrite)
         _write(self.path, self.columns)
-        dropped = write_dropped(self.path.with_suffix(".dropped.txt"), self.left_out)
+        dropped = write_dropped(self.dropped, self.left_out)
         return Export(self.path, len(self.columns[POSE]), len(self.left_out), dropped)
 
 

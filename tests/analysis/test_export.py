@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -294,3 +295,17 @@ def test_the_command_writes_all_that_is_asked_for_or_nothing(conformations, tmp_
         for name in ("all.star", *(f"subsets/{n}.star" for n in ("closed", "open")))
     ]
     assert n_each[0] == sum(n_each[1:]) == len(np.load(tmp_path / "all.cs")) == 16
+
+
+def test_lists_of_what_is_left_out_are_of_one_file_each(conformations, tmp_path):
+    star, _, _, drawn, results = conformations
+    cs = write_cs(star.parent / "left.cs", drawn, "all.mrcs")
+    folder = shutil.copytree(results.folder, tmp_path / "results")
+    for path in folder.glob("template*/*/*stack_000002*"):
+        path.unlink()
+    files = ["--star", tmp_path / "poses.star", "--cs", tmp_path / "poses.cs"]
+    done = command(folder, *files, "--metadata", star, "--metadata", cs)
+    assert done.exit_code == 0, done.output
+    lists = [(tmp_path / f"poses{name}").read_text() for name in (".dropped.txt", ".cs.dropped.txt")]
+    assert all("not among the results given" in text for text in lists)
+    assert lists[0].count("\n") == lists[1].count("\n") > 1

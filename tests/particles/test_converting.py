@@ -488,7 +488,7 @@ def test_pixels_of_another_size_are_refused_with_both_numbers(project):
     project.write(pixel=1.3)
     complaint = (
         r"particles\.star: 10 image\(s\) \(optics group 1\) of 12 pixels of 1\.3 angstrom, but the parameters describe "
-        r"a box of 12 pixels of 1\.5\. Make parameters for this box: n_pixels=12 \(--n-pixels\), pixel_size"
+        r"a box of 12 pixels of 1\.5\. Make parameters for this box: `cryolike-dask parameters --n-pixels 12 "
     )
     with pytest.raises(GridMismatchError, match=complaint):
         project.convert()
@@ -565,7 +565,9 @@ def test_images_that_are_not_square(project):
 
 def test_an_index_beyond_the_file(project):
     describe(project.star, ["1@stacks/a.mrcs", "7@stacks/a.mrcs"])
-    complaint = r"particles\.star: row 2 is image 7 of .*a\.mrcs, which holds 6. The two do not belong together"
+    complaint = (
+        r"particles\.star: row 1 \(from 0\) is image 7 of .*a\.mrcs, which holds 6. The two do not belong together"
+    )
     with pytest.raises(InputFileError, match=complaint):
         project.convert()
 
