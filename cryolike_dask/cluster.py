@@ -22,9 +22,11 @@ from distributed.utils import LoopRunner
 from cryolike_dask.addresses import warn_if_open_to_others
 from cryolike_dask.closing import LocalClient, abandon, abandon_if_stuck, loop_without_ctrl_c
 from cryolike_dask.dashboard import mute_the_dashboard
-from cryolike_dask.errors import ClusterError, CryolikeError, DeviceError, number
+from cryolike_dask.errors import ClusterError, CryolikeError, DeviceError, InputError, number
 
 LOOPBACK = "127.0.0.1"
+MOST_WORKERS_PER_CORE = 16
+"""More is a slip of the keyboard: each takes 0.3 GB and seconds to start."""
 WORKER_SETUP = "cryolike_dask.worker_setup"
 """The module that workers import first."""
 INSTALL_CUDA = "Install cryolike_dask[cuda12] or cryolike_dask[cuda13] for your CUDA version."
@@ -106,6 +108,8 @@ def number_of_workers(asked: int | None) -> int:
         If several GPUs are asked for and dask-cuda cannot be used.
     """
     n = None if asked is None else int(number("n_workers", asked, whole=True, at_least=1))
+    if n is not None and n > MOST_WORKERS_PER_CORE * CPU_COUNT:
+        raise InputError(f"n_workers={n}, but this machine has {CPU_COUNT} core(s)", remedy="Ask for one for each.")
     n_gpus = count_gpus()
     if not n_gpus:
         return n or CPU_COUNT

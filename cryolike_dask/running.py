@@ -112,7 +112,8 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
     to_do += [reason for one in beside.values() if (reason := one.why_not_there())]
     if not has_displacements(run):
         to_do.append(f"{run.files.displacements.name} is missing or damaged")
-    logger.info(KEPT, len(done), len(run.images) * len(run.templates), "stacks are complete")
+    if done:
+        logger.info(KEPT, len(done), len(run.images) * len(run.templates), "stacks are complete")
     return to_do
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputError, OutputError, number
+from cryolike_dask.errors import CannotFitError, InputError, OutputError, number
 from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.optics import OPTICS, optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -24,6 +25,7 @@ from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.star import write_star
 from cryolike_dask.particles.opening import read_optics
 from cryolike_dask.particles.relion import TRUE_STRUCTURE
+from cryolike_dask.plans import existing
 from cryolike_dask.structures.opening import Models, StructureInput, open_structures
 from cryolike_dask.structures.rendering import Poses, render_particles
 from cryolike_dask.structures.sources import Projections, StructureSource
@@ -136,7 +138,10 @@ def simulate_particles(
     n = number("n_images", n_images, whole=True, at_least=1)
     step = number("batch_size", batch_size, whole=True, at_least=1)
     number("signal_to_noise", signal_to_noise, above=0)
-    number("max_displacement_pixels", max_displacement_pixels, at_least=0)
+    if number("max_displacement_pixels", max_displacement_pixels, at_least=0) > parameters.n_pixels / 2:
+        what = f"max_displacement_pixels={max_displacement_pixels:g} is beyond the box, whose half is"
+        raise InputError(f"{what} {parameters.n_pixels / 2:g} pixels")
+    _refuse_what_no_disk_holds(n, parameters, folder)
     if noise not in get_args(Noise):
         raise InputError(f"noise={noise!r} is neither white nor coloured")
     names_of_structures, sources = _sources(structures, parameters, models)
@@ -261,6 +266,17 @@ def star_tables(particles: Particles, names: Sequence[str], parameters: ImagePar
             "rlnRandomSubset": np.arange(len(names)) % 2 + 1,
         },
     }
+
+
+def _refuse_what_no_disk_holds(n_images: int, parameters: ImageParameters, folder: Path) -> None:
+    there = existing(folder)
+    needed, free = 4 * n_images * parameters.n_pixels**2, shutil.disk_usage(there).free
+    if needed > free:
+        raise CannotFitError(
+            f"n_images={n_images} of {parameters.n_pixels} pixels take {needed / 1e9:.3g} GB, but {there} has "
+            f"{free / 1e9:.3g} GB free",
+            remedy="Simulate fewer.",
+        )
 
 
 def _sources(structures: Any, parameters: ImageParameters, models: Models) -> tuple[list[str], list[StructureSource]]:

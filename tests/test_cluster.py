@@ -271,7 +271,7 @@ def test_errors_on_the_way_to_a_browser_are_not_told_but_others_are(cluster, cap
     assert [record.message for record in caplog.records if record.exc_info] == 3 * ["of something else"]
 
 
-@pytest.mark.parametrize("n", [0, -1, 1.5, True])
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, 100_000])
 def test_a_number_of_workers_that_is_none(n):
     with pytest.raises(InputError, match="n_workers"):
         cld.local_cluster(n)

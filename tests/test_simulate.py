@@ -11,7 +11,8 @@ import pytest
 import starfile
 
 from cryolike_dask import ImageParameters, Poses, Volume, optics_table, simulate_particles
-from cryolike_dask.errors import InputError
+from cryolike_dask.demo import write_hinge
+from cryolike_dask.errors import CannotFitError, InputError
 from cryolike_dask.particles.opening import read_particles
 from tests.real_density import Density, leucines, voxels, write_map, write_pdb
 from tests.real_space import StarPoses, render, two_lobes
@@ -245,3 +246,18 @@ def test_how_many_of_each_structure_is_said(tmp_path, caplog):
     listed = ", ".join(f"{n} of s{i:02d} (class {i + 1})" for i, n in enumerate(n_each[:10]))
     assert f"50 particles: {listed}, {n_each[10:].sum()} of 2 more, mixed at random" in caplog.messages
     assert "7 particles: 0 of s01 (class 1), 7 of s00 (class 2), mixed at random" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"n_images": 10**12}, CannotFitError, r"n_images=1000000000000 of 16 pixels take .* GB, but "),
+        ({"max_displacement_pixels": 9}, InputError, r"max_displacement_pixels=9 is beyond the box, whose half is 8"),
+    ],
+)
+def test_what_no_disk_and_no_box_holds(tmp_path, options, error, said):
+    write_hinge(tmp_path / "a.pdb", 0.0)
+    parameters = ImageParameters(16, 8.0, viewing_distance=2.0)
+    with pytest.raises(error, match=said):
+        simulate_particles(tmp_path / "a.pdb", parameters, tmp_path / "out", progress=False, **options)
+    assert not (tmp_path / "out").exists()

@@ -17,7 +17,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.errors import InputFileError
+from cryolike_dask.errors import InputFileError, listed
+from cryolike_dask.io.claims import living
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles, structure_numbers
 from cryolike_dask.io.records import read_record
 from cryolike_dask.io.results import attributes
@@ -144,6 +145,12 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         _views(about),
         "float64" if record.get("precision") != "single" else "float32",
     )
+    if gaps := sorted(set(range(stacks[-1])) - set(stacks)):
+        logger.warning(
+            "%s: image stack(s) %s have no results at all, and their images are left out", folder_output, listed(gaps)
+        )
+    for holder in living(files.folder_output):
+        logger.warning("%s: a run is writing here now (%s): not all may be there yet", folder_output, holder)
     missing = int((~stored.there[labels.CROSS_CORRELATION]).sum())
     if missing:
         logger.warning("%s: %d of %d stacks have no results yet: NaN", folder_output, missing, missing + _done(stored))

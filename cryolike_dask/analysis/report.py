@@ -26,7 +26,7 @@ from cryolike_dask.errors import CryolikeError, InputError, InputFileError, Outp
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.io.outputs import refuse_special
+from cryolike_dask.io.outputs import HTML, own_output
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.watching import counted
 
@@ -130,15 +130,17 @@ def _place(results: xr.Dataset, path: str | Path | None) -> Path:
 
 
 def _refuse_others(page: Path, overwrite: bool) -> None:
-    """Refuse to replace what is no report."""
-    if refuse_special(page).exists() and not overwrite:
+    """Refuse to replace what is no report, and what is no page at all even if it is asked for."""
+    own_output(page, HTML)
+    if page.exists() and not overwrite:
         with open(page, "rb") as file:
-            if OURS not in file.read(START_BYTES):
-                raise OutputError(
-                    "is there already, and is no report",
-                    source=page,
-                    remedy="Give another path, or pass overwrite=True (--overwrite).",
-                )
+            head = file.read(START_BYTES)
+        if head and OURS not in head:
+            raise OutputError(
+                "is there already, and is no report",
+                source=page,
+                remedy="Give another path, or pass overwrite=True (--overwrite).",
+            )
 
 
 def _blocks(results: xr.Dataset) -> tuple[Path | None, Blocks | None]:

@@ -25,7 +25,9 @@ def report(
         Path | None, typer.Option(help="parameters.npz; default: that of the run, or the one in the templates folder.")
     ] = None,
     n_examples: Annotated[int, typer.Option(help="Best, and worst, fitting particles to show.")] = 4,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no report.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a web page that is no report of ours.")
+    ] = False,
 ) -> None:
     """Write one page for a browser: what fits, in which poses, how sure, and what to beware of."""
     with errors_for_people():

@@ -30,10 +30,8 @@ VOLUME_STACKS = range(401, 631)
 """Space groups that stand for several volumes, one after another."""
 IMOD_STAMP, IMOD_SIGNED, IMOD_HALF_BYTES = 1146047817, 1, 16
 """IMOD's mark in the header, and two bits of the flags that follow it."""
-REMEDY = "Make the file again, or check that it is the right one."
-
-
 NO_GROUP = "its header has the space group of image stacks, 0; a cube in a cell of its own, it is taken as one volume"
+REMEDY = "Make the file again, or check that it is the right one."
 
 
 @dataclass(frozen=True)
@@ -258,8 +256,7 @@ def _doubts(header: _Header) -> tuple[str, ...]:
 
 def _is_cube_of_no_group(header: _Header) -> bool:
     """Whether it is a volume by its sides and its cell: some programs write space group 0 into all their maps."""
-    n = header.n_sections_rows_columns
-    return header.space_group == 0 and n[0] == n[1] == n[2] == header.sections_of_cell
+    return header.space_group == 0 and {*header.n_sections_rows_columns} == {header.sections_of_cell}
 
 
 def _read_header(path: str | Path) -> _Header:

@@ -26,6 +26,7 @@ class Kind:
 
 LOG = Kind("log file of these commands", lambda head: LOG_LINE.match(head) is not None)
 DASK_REPORT = Kind("performance report of Dask's", lambda head: b"<title>Dask Performance Report</title>" in head)
+HTML = Kind("web page", lambda head: head.lstrip()[:9].lower() == b"<!doctype" or b"<html" in head[:1000].lower())
 STAR = Kind("STAR file", lambda head: any(line.startswith(b"data_") for line in head.splitlines()))
 NPY = Kind(".cs file", lambda head: head.startswith(b"\x93NUMPY"))
 NPZ = Kind("file of parameters", lambda head: head.startswith(b"PK\x03\x04"))

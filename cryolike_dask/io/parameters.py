@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,9 @@ def make_parameters(
     factor = number("resolution_factor", resolution_factor, above=0)
     if factor > 1:
         raise InputError(f"resolution_factor={factor:g} is beyond the Nyquist frequency", remedy="Give 1 or less.")
-    if viewing_distance is not None:
-        number("viewing_distance", viewing_distance, above=0)
+    if viewing_distance is not None and number("viewing_distance", viewing_distance, above=0) > math.pi:
+        what = f"viewing_distance={viewing_distance:g} is more than half a turn"
+        raise InputError(what, remedy="It is in radian, not in degrees.")
     parameters = ImageParameters(
         n_pixels=n_pixels,
         pixel_size_angstrom=number("pixel_size_angstrom", pixel_size_angstrom, above=0),

@@ -12,6 +12,7 @@ import xarray as xr
 import cryolike_dask as cld
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.archives import read_archive, write_archive
+from cryolike_dask.io.claims import holding
 from cryolike_dask.origins import OPTIONAL
 from tests.conftest import Builder
 
@@ -135,6 +136,16 @@ def test_what_is_not_there_yet_is_nan(folder, caplog):
     assert (results.optimal_template[1, :4] == -1).all()
     assert np.isfinite(results.cross_correlation.isel(image=slice(4, None))).all()
     np.testing.assert_array_equal(results.sel(optics_group=1).image, [0, 2, 4, 6])
+
+
+def test_stacks_that_are_missing_under_all_structures_and_runs_that_write_are_told(folder, caplog):
+    out = folder / "out"
+    for path in out.glob("template*/*/*_stack_000000.*"):
+        path.unlink()
+    with holding(out, "results", {}, overwrite=False, refuse_others=lambda: None):
+        assert cld.open_results(out).sizes["image"] == 3
+    assert "image stack(s) 0 have no results at all, and their images are left out" in caplog.text
+    assert "a run is writing here now (process" in caplog.text
 
 
 def test_folders_of_the_published_program_open(folder):

@@ -211,9 +211,14 @@ def test_one_structure_and_many(rng, tmp_path):
 def test_other_files_are_not_replaced(rng, tmp_path):
     results, page = make_results(rng, ("open",)), tmp_path / "report.html"
     page.write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"report\.html: is there already, and is no web page"):
+            write_report(results, page, overwrite=overwrite)
+    assert page.read_text() == "mine"
+    page.write_text("<!DOCTYPE html>mine")
     with pytest.raises(OutputError, match=r"report\.html: is there already, and is no report.*--overwrite"):
         write_report(results, page)
-    assert page.read_text() == "mine"
+    assert page.read_text() == "<!DOCTYPE html>mine"
     write_report(results, page, overwrite=True, n_examples=0)
     page.write_text(page.read_text().replace("</html>", "earlier"))
     write_report(results, page, n_examples=0)

@@ -152,3 +152,8 @@ def test_parameters_by_hand(changes, complaint):
     for made_by in (ImageParameters, make_parameters):
         with pytest.raises(InputError, match=complaint):
             made_by(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **changes})
+
+
+def test_a_viewing_distance_in_degrees():
+    with pytest.raises(InputError, match=r"viewing_distance=15 is more than half a turn\. It is in radian"):
+        make_parameters(24, 5.0, viewing_distance=15)
