@@ -15,6 +15,13 @@ import numpy as np
 import psutil
 from distributed import Client
 
+AS_IN_THE_DOCS = {
+    "OMP_NUM_THREADS": "1",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__LOW_LEVEL_LOG_LENGTH": "50",
+}
+"""What docs/clusters.md says that workers and schedulers are started with."""
+
 
 @contextmanager
 def processes(folder: Path, n_workers: int = 2) -> Iterator[Client]:
@@ -25,7 +32,7 @@ def processes(folder: Path, n_workers: int = 2) -> Iterator[Client]:
     command = [sys.executable, "-m", "dask", "scheduler", *host, "--port", "0", "--no-dashboard"]
     worker = [sys.executable, "-m", "dask", "worker", "--scheduler-file", str(address), *host, "--nthreads", "1"]
     worker += ["--no-dashboard", "--local-directory", str(folder), "--nworkers", str(n_workers)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **AS_IN_THE_DOCS}
     with open(folder / "processes.log", "w") as log:
         settings = {"stdout": log, "stderr": log, "env": environment}
         started = [subprocess.Popen([*command, "--scheduler-file", str(address)], **settings)]
