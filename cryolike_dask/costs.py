@@ -28,7 +28,7 @@ from cryolike_dask.counting import (
     read_bytes,
     written_bytes,
 )
-from cryolike_dask.errors import CannotFitError, InputError, number
+from cryolike_dask.errors import CannotFitError, InputError, counted, number
 from cryolike_dask.execution import active_client, count_workers, device_of_workers
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates
@@ -123,15 +123,15 @@ class LikelihoodPlan:
 
     def line(self) -> str:
         """Give the plan in one line."""
-        where = _counted(self.n_workers, "worker")
+        where = counted(self.n_workers, "worker")
         about = f"about {_duration(self.seconds)} on {where}" if self.seconds is not None else f"on {where}"
-        what = f"{_counted(self.n_structures, 'structure')} x {_counted(self.n_images, 'image')}"
-        stacks, tasks = _counted(self.n_stacks, "stack"), _counted(self.n_tasks, "task")
+        what = f"{counted(self.n_structures, 'structure')} x {counted(self.n_images, 'image')}"
+        stacks, tasks = counted(self.n_stacks, "stack"), counted(self.n_tasks, "task")
         return f"{what} ({stacks}): {tasks}, {about}, {_size(self.written_bytes)} written"
 
     def __str__(self) -> str:
         rows = {
-            "poses": f"{self.n_poses_per_image:,} per image, of {_counted(self.n_templates, 'template')}",
+            "poses": f"{self.n_poses_per_image:,} per image, of {counted(self.n_templates, 'template')}",
             "done": f"{self.n_jobs_done:,} of {self.n_jobs:,} stacks (counted under each structure)",
             "disk": f"{_size(self.read_bytes)} read, {_size(self.written_bytes)} written, "
             f"{_size(self.free_disk_bytes)} free",
@@ -312,7 +312,7 @@ def _refuse_what_cannot_fit(
         fitting = plan.worker_memory_bytes * plan.n_workers // in_worker
         raise CannotFitError(
             f"a worker takes {_size(in_worker)}, but may use {_size(plan.worker_memory_bytes)}",
-            remedy=f"The memory of all is enough for {_counted(fitting, 'worker')}."
+            remedy=f"The memory of all is enough for {counted(fitting, 'worker')}."
             if fitting
             else "Make smaller image stacks.",
         )
@@ -333,7 +333,7 @@ def _refuse_tile(plan: LikelihoodPlan, trial: Trial, n_displacements: int) -> No
     raise CannotFitError(
         f"one image and one template at {n_displacements:,} displacements take {_size(trial.memory.least)} on the "
         f"{plan.device}, but {_size(plan.device_free_bytes)} are free",
-        remedy=f"At most {_counted(fitting, 'displacement')} would fit." if fitting else "Use a smaller grid.",
+        remedy=f"At most {counted(fitting, 'displacement')} would fit." if fitting else "Use a smaller grid.",
     )
 
 
@@ -358,10 +358,6 @@ def _with_time(plan: LikelihoodPlan, groups: Sequence[Group], trials: Sequence[T
         least_seconds=work / plan.n_workers / UNCERTAINTY * shortest,
         most_seconds=(work / plan.n_workers + waiting) * UNCERTAINTY * longest,
     )
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _size(n_bytes: int) -> str:

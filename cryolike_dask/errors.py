@@ -125,6 +125,16 @@ SHOWN = 10
 """Missing files that a message names."""
 
 
+def counted(n: int, what: str) -> str:
+    """Write a number of things for a message: `1 worker`, `2 workers`."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def times(sizes: Iterable[float]) -> str:
+    """Write sizes for a message: `3 x 4 x 5`."""
+    return " x ".join(f"{n:g}" if isinstance(n, float) else str(n) for n in sizes)
+
+
 def missing_files(paths: Iterable[str | Path], remedy: str, n: int | None = None) -> InputFileError:
     """Name the first of all missing files at once, and say how many there are: n, if only these are given."""
     rest = iter(paths)

@@ -20,7 +20,7 @@ from rich.markup import escape
 from cryolike_dask import __version__
 from cryolike_dask.cli.telling import OURS, Told, words_of_command
 from cryolike_dask.cli.words import Words
-from cryolike_dask.errors import CryolikeError, InputError, InputFileError
+from cryolike_dask.errors import CryolikeError, InputError, InputFileError, counted
 
 
 class Program(typer.Typer):
@@ -124,24 +124,19 @@ def client_for(
     elif workers == 0:
         yield None
     else:
-        say(f"starting {'workers, one per GPU or per core' if workers is None else plural(workers, 'worker')} ...")
+        say(f"starting {'workers, one per GPU or per core' if workers is None else counted(workers, 'worker')} ...")
         from cryolike_dask.cluster import local_cluster
 
         logging.getLogger("distributed").setLevel(logging.WARNING)
         with local_cluster(workers) as client:
             n = len(client.scheduler_info(n_workers=-1)["workers"])
-            say(f"{plural(n, 'worker')}; dashboard: {client.dashboard_link}")
+            say(f"{counted(n, 'worker')}; dashboard: {client.dashboard_link}")
             yield client
 
 
 def say(text: str) -> None:
     """Say what happens now, for whoever waits."""
     err.print(text, style="dim", highlight=False)
-
-
-def plural(n: int, what: str) -> str:
-    """A number of things."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def runs_on_workers(command: Command) -> Command:

@@ -17,7 +17,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 from mrcfile.utils import byte_order_from_machine_stamp
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputFileError, listed
+from cryolike_dask.errors import InputFileError, listed, times
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.inputs import refuse_changed, regular_file
 
@@ -276,7 +276,7 @@ def _read_header(path: str | Path) -> _Header:
     needed = offset + math.prod(shape) * dtype.itemsize
     if status.st_size < needed:
         raise InputFileError(
-            f"is cut short: {status.st_size} bytes, but its header ({_times(shape)} of {dtype.name}) needs {needed}",
+            f"is cut short: {status.st_size} bytes, but its header ({times(shape)} of {dtype.name}) needs {needed}",
             source=path,
             remedy="Copy or make it again.",
         )
@@ -364,7 +364,7 @@ def _refusal(fields: Any, has_id: bool, path: Path) -> InputFileError:
             source=path,
             remedy="Convert it to float32 (mode 2).",
         )
-    return InputFileError(f"is no MRC file: mode {mode}, shape {_times(shape)}", source=path, remedy=REMEDY)
+    return InputFileError(f"is no MRC file: mode {mode}, shape {times(shape)}", source=path, remedy=REMEDY)
 
 
 def _refuse_compressed(start: bytes, path: Path) -> None:
@@ -384,10 +384,6 @@ def _voxels(mrc: MrcStack | MrcMap) -> NDArray[Any]:
     refuse_changed(mrc.path, mrc.size, mrc.mtime_ns)
     shape = mrc.shape if isinstance(mrc, MrcStack) else tuple(mrc.shape[axis - 1] for axis in mrc.axes[::-1])
     return np.memmap(mrc.path, mrc.dtype, "r", mrc.offset, shape)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)
 
 
 def write_mrc_stack(path: str | Path, images: NDArray[np.float32], pixel_size_angstrom: float) -> None:

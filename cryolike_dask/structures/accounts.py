@@ -11,7 +11,7 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, counted
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.columns import Model
@@ -55,15 +55,15 @@ def taken_of(model: Model, rows: NDArray[np.int64], atoms: Atoms, by_residue: bo
     kinds, kind = np.unique(model.residue_name[rows], return_inverse=True)
     polymer = np.array([is_polymer(name) for name in kinds.tolist()])[kind] | by_residue
     n_chains = len(np.unique(model.part[rows][polymer]))
-    chains = "" if n_chains == 0 else f" of {_counted(n_chains, 'chain')}"
+    chains = "" if n_chains == 0 else f" of {counted(n_chains, 'chain')}"
     if by_residue:
-        what = f"{_counted(len(rows), 'residue')}{chains}"
+        what = f"{counted(len(rows), 'residue')}{chains}"
         mass = np.array([_residue_dalton(name) for name in kinds.tolist()])[kind]
         of_atoms = np.bincount(model.residue, weights=WEIGHTS[model.element])[model.residue[rows]]
         dalton = np.where(mass > 0, mass, of_atoms).sum()
     else:
-        n_residues = _counted(len(np.unique(model.residue[rows])), "residue")
-        what = f"{_counted(len(rows), 'atom')} in {n_residues}{chains}"
+        n_residues = counted(len(np.unique(model.residue[rows])), "residue")
+        what = f"{counted(len(rows), 'atom')} in {n_residues}{chains}"
         dalton = WEIGHTS[model.element[rows]].sum()
     return f"{what} as {SHAPES[atoms.shape]}, {atoms.electrons.sum():,.0f} electrons, {dalton / 1000:.3g} kDa"
 
@@ -133,10 +133,6 @@ def _diameter(angstrom: Sequence[float]) -> str:
         return ""
     least, most = f"{min(angstrom):.0f}", f"{max(angstrom):.0f}"
     return f", diameter {least} angstrom" if least == most else f", diameter {least} to {most} angstrom"
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _residue_dalton(name: str) -> float:

@@ -13,7 +13,7 @@ import psutil
 from numpy.typing import NDArray
 
 from cryolike_dask.conventions import Conventions
-from cryolike_dask.errors import CannotFitError, InputFileError
+from cryolike_dask.errors import CannotFitError, InputFileError, times
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.inputs import regular_file
 from cryolike_dask.io.mrc import open_mrc_map
@@ -65,10 +65,10 @@ def read_map_header(path: Path) -> MapHeader:
         header = open_mrc_map(path)
         found = MapHeader(header.shape, header.voxel_size_angstrom, header.doubts, header.notes)
     if min(found.shape) < 2:
-        raise InputFileError(f"{_times(found.shape)} voxels are no volume", source=path)
+        raise InputFileError(f"{times(found.shape)} voxels are no volume", source=path)
     if math.prod(found.shape) > MOST_VOXELS:
         raise InputFileError(
-            f"{_times(found.shape)} voxels are more than can be projected", source=path, remedy="Crop or bin it."
+            f"{times(found.shape)} voxels are more than can be projected", source=path, remedy="Crop or bin it."
         )
     return found
 
@@ -123,8 +123,8 @@ def account_of_map(
 ) -> Account:
     """Account for a map: its size, and its density beyond the box of the images where it is larger than that."""
     sides = [n * size for n, size in zip(shape, voxel, strict=True)]
-    sizes = f"{voxel[0]:.4g}" if len(set(voxel)) == 1 else _times(tuple(round(size, 3) for size in voxel))
-    taken = f"{_times(tuple(shape))} voxels of {sizes} angstrom ({origin}), a box of {max(sides):.4g} angstrom"
+    sizes = f"{voxel[0]:.4g}" if len(set(voxel)) == 1 else times(tuple(round(size, 3) for size in voxel))
+    taken = f"{times(tuple(shape))} voxels of {sizes} angstrom ({origin}), a box of {max(sides):.4g} angstrom"
     box, warnings = parameters.grid.box_size_angstrom, tuple[str, ...]()
     if values is not None and max(sides) > 1.01 * box:
         reach = reach_angstrom(values, voxel)
@@ -152,9 +152,9 @@ def open_map(
     if len(set(shape)) > 1:
         if not conventions.reads_map_header:
             raise InputFileError(f"is no cube: {shape} voxels", source=path, remedy="Pad it to a cube.")
-        notes.append(f"is no cube ({_times(shape)} voxels): the origin is the middle of each side")
+        notes.append(f"is no cube ({times(shape)} voxels): the origin is the middle of each side")
     if not conventions.reads_map_header:
-        account = Account(f"{_times(shape)} voxels, which fill the box of the images")
+        account = Account(f"{times(shape)} voxels, which fill the box of the images")
         return voxel, replace(account, warnings=header.warnings, notes=tuple(notes))
     if header.stated is not None and given is None:
         warnings += doubts_of_voxel_size(shape, voxel, parameters)
@@ -178,7 +178,7 @@ def doubts_of_voxel_size(shape: Sequence[int], voxel: VoxelSize, parameters: Ima
             f"voxels are as large as the pixels, {pixel:g} angstrom, the structure is {wrong}; {SAY_IT}"
         ]
     if max(voxel) > 1.05 * min(voxel):
-        sides = _times([round(size, 3) for size in voxel])
+        sides = times([round(size, 3) for size in voxel])
         return [f"its voxels are {sides} angstrom by its header, which is rarely meant; {SAY_IT}"]
     if side < box / 2:
         return [
@@ -210,7 +210,7 @@ def read_map_values(path: str | Path) -> NDArray[Any]:
     needed, memory = BYTES_PER_VOXEL * math.prod(shape), psutil.virtual_memory().total
     if needed > memory:
         raise CannotFitError(
-            f"{_times(shape)} voxels take {needed / 1e9:.0f} GB to project, and this machine has {memory / 1e9:.0f}",
+            f"{times(shape)} voxels take {needed / 1e9:.0f} GB to project, and this machine has {memory / 1e9:.0f}",
             source=path,
             remedy="Crop or bin it.",
         )
@@ -223,7 +223,3 @@ def _is_mrc(path: str | Path) -> bool:
 
 def _tensor_shape(path: Path) -> tuple[int, ...]:
     return open_tensor(regular_file(path), n_dims=3, dtypes=("float32", "float64", "float16")).shape
-
-
-def _times(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{n:g}" if isinstance(n, float) else str(n) for n in numbers)
