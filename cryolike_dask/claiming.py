@@ -76,10 +76,8 @@ def refuse_others(run: Run) -> None:
 
 def has_displacements(run: Run) -> bool:
     """Whether the displacements of the run stand in their file, whole."""
-    path = run.files.displacements
     try:
-        there = load_displacements(path)
-        return _same(there, run.displacements)
+        return _same(load_displacements(run.files.displacements), run.displacements)
     except InputFileError:
         return False
 

@@ -71,36 +71,32 @@ def compute_run(
     with logging_to(log_file):
         if skip_exist and not overwrite and nothing_to_do(run.files.folder_output, to_do, refuse):
             return _OPEN[kind](run.files)
-    with (
-        logging_to(log_file),
-        reporting_to(performance_report, client),
-        claim(run, overwrite=overwrite) as held,
-    ):
-        there = holds_results(run)
-        if not there or not has_displacements(run):
-            if there:
-                logger.info("%s is written again: it is missing or damaged", run.files.displacements.name)
-            real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
-            save_tensor(run.files.displacements, run.displacements.astype(real))
-        claimed()
-        n_parts = run.n_parts(0 if client is None else count_workers(client))
-        device = device_of_workers(client, run.options["device"])
-        run.note_left_out()
-        logger.info(describe(run, kind, n_parts, device))
-        if there and not skip_exist:
-            logger.info("results that are there are replaced; skip_exist=True keeps complete ones")
-        if n_stores:
-            what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
-            logger.info(what, n_stores)
-        stream(
-            _pieces(run, kind, held, skip_exist, discover_batch_size, n_parts, device),
-            client,
-            n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
-            progress=progress,
-            title="images" if len(run.templates) == 1 else "images x structures",
-            on_error=on_error,
-            table=run.files.block_table,
-        )
+        with reporting_to(performance_report, client), claim(run, overwrite=overwrite) as held:
+            there = holds_results(run)
+            if not there or not has_displacements(run):
+                if there:
+                    logger.info("%s is written again: it is missing or damaged", run.files.displacements.name)
+                real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
+                save_tensor(run.files.displacements, run.displacements.astype(real))
+            claimed()
+            n_parts = run.n_parts(0 if client is None else count_workers(client))
+            device = device_of_workers(client, run.options["device"])
+            run.note_left_out()
+            logger.info(describe(run, kind, n_parts, device))
+            if there and not skip_exist:
+                logger.info("results that are there are replaced; skip_exist=True keeps complete ones")
+            if n_stores:
+                what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
+                logger.info(what, n_stores)
+            stream(
+                _pieces(run, kind, held, skip_exist, discover_batch_size, n_parts, device),
+                client,
+                n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
+                progress=progress,
+                title="images" if len(run.templates) == 1 else "images x structures",
+                on_error=on_error,
+                table=run.files.block_table,
+            )
     return _OPEN[kind](run.files)
 
 
