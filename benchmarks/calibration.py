@@ -23,9 +23,9 @@ from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_op
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.simulation.rendering import Poses, render_particles
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project as project_structure
-from cryolike_dask.structures.rendering import Poses, render_particles
 
 FloatArray = NDArray[np.float64]
 

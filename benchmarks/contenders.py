@@ -17,9 +17,9 @@ import torch
 from benchmarks import fft2, textbook
 from benchmarks.cases import Case, make_inputs, operands
 from cryolike_dask.likelihoods import blocks
+from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
 from cryolike_dask.likelihoods.kernels.rotations import quarter_turn
-from cryolike_dask.likelihoods.pairs import Pair, image_rows, template_rows
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 N_IMAGES, N_TEMPLATES = {"cpu": 96, "cuda": 1024}, {"cpu": 24, "cuda": 64}

@@ -26,10 +26,10 @@ import torch
 
 import cryolike_dask as cld
 from benchmarks.cases import CASES, Case, make_inputs
-from cryolike_dask.costs import LikelihoodPlan, plan_likelihood
 from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
+from cryolike_dask.runs.plan import LikelihoodPlan, plan_likelihood
 
 MEMORY_WITHIN = 2
 N_DRAWN = 64

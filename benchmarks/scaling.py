@@ -29,7 +29,7 @@ from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 from cryolike_dask.likelihoods.blocks import optimal_poses, radial_basis_of
-from cryolike_dask.likelihoods.pairs import Pair, image_rows, template_rows
+from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
 
 MOST_BYTES = 4e9
 N_DRAWN = 64

@@ -19,7 +19,7 @@ import cryolike_dask as cld
 from cryolike_dask.analysis import findings
 from cryolike_dask.analysis.search_steps import search_steps
 from cryolike_dask.analysis.summaries import summarise_results
-from cryolike_dask.demo import STRUCTURES, write_hinge
+from cryolike_dask.simulation.demo import STRUCTURES, write_hinge
 
 SEARCHES = ((0.3, 4), (0.3, 7), (0.3, 13), (0.2, 7), (0.2, 13), (0.15, 13))
 """Viewing distance, radian; displacements along each axis, from -3 to 3 pixels."""

@@ -30,7 +30,7 @@ from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES
 from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
-from cryolike_dask.plans import open_run
+from cryolike_dask.runs.run import open_run
 
 PARAMETERS = cld.ImageParameters(12, 2.0, n_inplanes=20, viewing_distance=2.0)
 SEARCH = cld.configure_displacement(1.0, 3, 3)
@@ -68,7 +68,7 @@ def inputs(folder: Path, n_structures: int, n_stacks: int) -> cld.LikelihoodFile
 def run(files: cld.LikelihoodFiles, **options: object) -> float:
     """Run without reading the results back, and give the seconds that it took."""
     start = time.perf_counter()
-    with patch.dict("cryolike_dask.running._OPEN", optimal_pose=lambda _: None):
+    with patch.dict("cryolike_dask.runs.writing._OPEN", optimal_pose=lambda _: None):
         cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False, device="cpu", **options)
     return time.perf_counter() - start
 
@@ -79,7 +79,7 @@ def lengths(folder: Path, largest: int) -> None:
     for n in (largest // 100, largest // 10, largest):
         n_structures = max(1, round((n / 20) ** 0.5))
         files = inputs(folder / str(n), n_structures, n // n_structures)
-        computing = patch.dict("cryolike_dask.running._COMPUTE", optimal_pose=nothing)
+        computing = patch.dict("cryolike_dask.runs.writing._COMPUTE", optimal_pose=nothing)
         with processes(folder / str(n)) as client, computing:
             scheduler = psutil.Process(client.run_on_scheduler(os.getpid))
             first, done = [], threading.Event()

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.cases import STANDARD, make_inputs
 from cryolike_dask.likelihoods.blocks import optimal_poses, radial_basis_of
-from cryolike_dask.likelihoods.pairs import DEFAULT_TOLERANCE, Pair, image_rows, template_rows
+from cryolike_dask.likelihoods.graph import DEFAULT_TOLERANCE, Pair, image_rows, template_rows
 
 SIGNALS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 0.0)

@@ -8,18 +8,15 @@ from pathlib import Path
 import xarray as xr
 from distributed import Client
 
+from cryolike_dask.compute.device import active_client
+from cryolike_dask.compute.stream import OnError, check_on_error
 from cryolike_dask.conventions import ConventionsName
-from cryolike_dask.execution import (
-    OnError,
-    active_client,
-    check_on_error,
-)
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates
 from cryolike_dask.likelihoods.interface import Device, Precision
-from cryolike_dask.plans import Displacer, open_run
-from cryolike_dask.running import compute_run
+from cryolike_dask.runs.run import Displacer, open_run
+from cryolike_dask.runs.writing import compute_run
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 

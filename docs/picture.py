@@ -10,12 +10,12 @@ import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask import labels
-from cryolike_dask.analysis.drawing import COLOURS, edges_of, finish_histogram, new_figure, stacked_bars
 from cryolike_dask.analysis.matching import Matches, match
+from cryolike_dask.analysis.plots.drawing import COLOURS, edges_of, finish_histogram, new_figure, stacked_bars
+from cryolike_dask.analysis.plots.stack_plots import save_figure
 from cryolike_dask.analysis.summaries import summary_of
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.particles.transform import fourier_to_pixels
-from cryolike_dask.plots import save_figure
 
 NAMES = ("open", "closed")
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_dask.cluster import local_cluster
-from cryolike_dask.demo import make_demo_inputs
+from cryolike_dask.compute.local import local_cluster
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -19,6 +18,7 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.parameters import write_parameters
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
+from cryolike_dask.simulation.demo import make_demo_inputs
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 torch.set_num_threads(1)  # the arrays are small: threads of torch would only wait for each other
@@ -83,7 +83,7 @@ def no_client(monkeypatch):
     def none():
         raise ValueError("no client")
 
-    monkeypatch.setattr("cryolike_dask.execution.default_client", none)
+    monkeypatch.setattr("cryolike_dask.compute.stream.default_client", none)
 
 
 @pytest.fixture(scope="session")

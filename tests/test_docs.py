@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 
 import cryolike_dask as cld
 from cryolike_dask import labels
-from cryolike_dask.analysis import opening
+from cryolike_dask.analysis import dataset
 from cryolike_dask.analysis.matrix import MATRICES
 from cryolike_dask.cli import app
+from cryolike_dask.compute.block_reports import BLOCK_COLUMNS
 from cryolike_dask.io import layout, parameters, stacks
 from cryolike_dask.particles import cryosparc, provenance, relion
-from cryolike_dask.watching import BLOCK_COLUMNS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
@@ -199,7 +199,7 @@ def test_files_are_named_as_they_are():
     """The page about files names every file, variable, coordinate, column and entry that is read or written."""
     names = {
         *(v + layout.STEM_SUFFIX.get(v, "") for v in (*layout.OPTIMAL_POSE_FILES, *layout.FULL_CORRELATION_FILES)),
-        *(*layout.OPTIMAL_POSE_FILES, *opening.LOOKED_UP, *opening.TEXT, *opening.WHOLE, *opening.REAL),
+        *(*layout.OPTIMAL_POSE_FILES, *dataset.LOOKED_UP, *dataset.TEXT, *dataset.WHOLE, *dataset.REAL),
         *(layout.TEMPLATE_LIST, layout.PARAMETERS, layout.STRUCTURE_FILE, *MATRICES.values(), *BLOCK_COLUMNS),
         *(labels.STACK, labels.IMAGE_IN_STACK, *parameters.REQUIRED, *parameters.OPTIONAL, *stacks.SIDECAR_KEYS),
         *(*stacks.STACK_OPTIONAL, *stacks.OPTICS_KEYS, *stacks.ENVELOPE_KEYS, *provenance.PER_IMAGE),

@@ -15,67 +15,52 @@ import cryolike_dask as cld
 
 PACKAGE = Path(cld.__file__).parent
 ORDER = [
-    ["errors"],
-    ["conventions"],
-    ["labels"],
-    ["geometry"],
-    ["likelihoods.kernels"],
+    ["errors", "version", "labels"],
+    ["conventions", "geometry"],
     ["io"],
-    ["stacks"],
-    ["structures", "particles"],
-    ["figures"],
-    ["plots"],
-    ["likelihoods"],
-    ["addresses", "closing", "dashboard", "worker_setup"],
-    ["plans", "cluster", "connecting"],
-    ["watching"],
-    ["execution"],
-    ["counting", "origins", "claiming"],
-    ["running"],
-    ["structures.making", "particles.converting", "run_likelihood", "verifying"],
-    ["trials"],
-    ["costs"],
-    ["simulate"],
-    ["analysis"],
-    ["demo"],
-    ["config"],
+    ["compute", "stacks"],
+    ["structures", "particles", "likelihoods"],
+    ["runs"],
+    ["run_likelihood", "analysis"],
+    ["config", "simulation"],
     ["cli"],
     ["__main__"],
 ]
-"""Imports go only towards the start of this list, or stay inside an entry."""
+"""The rooms of the package from the ground up: imports go to a row further up in this list, or stay inside a room."""
 
 
-def layer_of(module: str) -> tuple[int, str]:
-    """The position in `ORDER` of a module named relative to the package, and the entry that it belongs to."""
-    matches = [
-        (len(entry), position, entry)
-        for position, entries in enumerate(ORDER)
-        for entry in entries
-        if module == entry or module.startswith(entry + ".")
-    ]
-    assert matches, f"{module} has no place in ORDER"
-    _, position, entry = max(matches)
-    return position, entry
+def row_of(module: str) -> int:
+    """The row of `ORDER` in which the room of a module stands."""
+    rows = [i for i, rooms in enumerate(ORDER) if room_of(module) in rooms]
+    assert len(rows) == 1, f"{module} has {len(rows)} places in ORDER"
+    return rows[0]
+
+
+def room_of(module: str) -> str:
+    """The folder or file in the root that a module, named relative to the package, belongs to."""
+    return module.split(".")[0]
+
+
+def imported_by(source: str) -> list[str]:
+    """The modules of the package, relative to it, that a source imports anywhere; "" for the package itself."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cryolike_dask":
+            base = (node.module or "").removeprefix("cryolike_dask").lstrip(".")
+            found += [base] if base else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [a.name for a in node.names if a.name.split(".")[0] == "cryolike_dask"]
+            found += [name.removeprefix("cryolike_dask").lstrip(".") for name in names]
+    return found
 
 
 def wrong_imports(module: str, source: str) -> list[str]:
     """The imports of a module that go the wrong way."""
-    position, own = layer_of(module)
-    wrong = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cryolike_dask":
-            base = (node.module or "").removeprefix("cryolike_dask").lstrip(".")
-            imported = [base] if base else [a.name for a in node.names if a.name != "__version__"]
-        elif isinstance(node, ast.Import):
-            names = [a.name for a in node.names if a.name.startswith("cryolike_dask.")]
-            imported = [n.removeprefix("cryolike_dask.") for n in names]
-        else:
-            continue
-        for name in imported:
-            there, entry = layer_of(name)
-            if there > position or (there == position and entry != own):
-                wrong.append(f"{module} imports {name}")
-    return wrong
+    return [
+        f"{module} imports {name}"
+        for name in imported_by(source)
+        if room_of(name) != room_of(module) and row_of(name) >= row_of(module)
+    ]
 
 
 def modules() -> dict[str, str]:
@@ -91,26 +76,43 @@ def test_imports_go_one_way():
     assert [line for name, source in modules().items() for line in wrong_imports(name, source)] == []
 
 
+def test_every_room_has_its_place():
+    rooms = {room_of(name) for name in modules()}
+    assert rooms == {room for row in ORDER for room in row}
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [
         ("geometry.optics", "from cryolike_dask.io.tensors import save_tensor"),
         ("io.tensors", "import cryolike_dask.stacks"),
-        ("conventions", "from cryolike_dask import labels"),
-        ("plans", "def f():\n    from cryolike_dask.cluster import local_cluster"),
+        ("errors", "from cryolike_dask import labels"),
+        ("particles.opening", "from cryolike_dask.likelihoods.graph import spread_templates"),
+        ("compute.stream", "def f():\n    from cryolike_dask.likelihoods import tiles"),
+        ("runs.run", "if TYPE_CHECKING:\n    from cryolike_dask.analysis.dataset import open_results"),
     ],
 )
 def test_a_wrong_import_is_seen(module, source):
     assert wrong_imports(module, source)
 
 
+@pytest.mark.parametrize(
+    "source", ["import cryolike_dask", "from cryolike_dask import __version__", "from cryolike_dask import no_room"]
+)
+def test_what_is_imported_from_no_room_is_seen(source):
+    with pytest.raises(AssertionError, match="has 0 places"):
+        wrong_imports("cli.app", source)
+
+
 def test_a_right_import_is_not_blamed():
-    assert not wrong_imports("cli", "from cryolike_dask import __version__, labels\nimport cryolike_dask.io.layout")
+    source = "from cryolike_dask.version import __version__\nimport cryolike_dask.io.layout"
+    assert not wrong_imports("cli.app", source)
+    assert not wrong_imports("io.stores", "from cryolike_dask.io import layout")
 
 
 @pytest.mark.parametrize(
     "module",
-    ["cryolike_dask", "cryolike_dask.likelihoods.blocks", "cryolike_dask.io.results", "cryolike_dask.connecting"],
+    ["cryolike_dask", "cryolike_dask.likelihoods.blocks", "cryolike_dask.io.results", "cryolike_dask.compute.remote"],
 )
 def test_what_the_scheduler_imports_does_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

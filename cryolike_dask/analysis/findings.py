@@ -17,7 +17,7 @@ from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 
 MANY_ON_THE_EDGE = 0.05
 """A larger fraction of winners on the edge of the search is worth a warning."""

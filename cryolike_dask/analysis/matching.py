@@ -22,8 +22,8 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.layout import PARAMETERS, LikelihoodFiles, holds_image_stacks, holds_templates
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.likelihoods.frames import shifts_in_half_boxes
-from cryolike_dask.likelihoods.pairs import image_rows
+from cryolike_dask.likelihoods.graph import image_rows
+from cryolike_dask.likelihoods.setup import shifts_in_half_boxes
 from cryolike_dask.particles.opening import open_particles
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_template_file
 from cryolike_dask.structures.opening import open_structures

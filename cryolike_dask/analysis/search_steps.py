@@ -19,7 +19,7 @@ from cryolike_dask.analysis.matching import Images, Pair, Templates, pairs_of
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.likelihoods.frames import degrees_of_freedom
+from cryolike_dask.likelihoods.setup import degrees_of_freedom
 
 LARGEST = 1 - 1e-6
 """Of a correlation: rounding and the offset of a template may bring that of an image without noise above 1."""

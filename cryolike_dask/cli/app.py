@@ -17,10 +17,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cryolike_dask import __version__
 from cryolike_dask.cli.telling import OURS, Told, words_of_command
 from cryolike_dask.cli.words import Words
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError, counted
+from cryolike_dask.version import __version__
 
 
 class Program(typer.Typer):
@@ -117,7 +117,7 @@ def client_for(
     if where is None and any(tls.values()):
         raise InputError("--tls-ca-file, --tls-cert and --tls-key need --scheduler or --scheduler-file")
     if where is not None:
-        from cryolike_dask.connecting import connect
+        from cryolike_dask.compute.remote import connect
 
         with connect(where, **tls) as client:
             yield client
@@ -125,7 +125,7 @@ def client_for(
         yield None
     else:
         say(f"starting {'workers, one per GPU or per core' if workers is None else counted(workers, 'worker')} ...")
-        from cryolike_dask.cluster import local_cluster
+        from cryolike_dask.compute.local import local_cluster
 
         logging.getLogger("distributed").setLevel(logging.WARNING)
         with local_cluster(workers) as client:
@@ -179,7 +179,7 @@ def given_or_found(results: Path, *, needed: bool, **given: Path | None) -> dict
     """Templates, particles and parameters of results: as given, or by what lies beside them; none if unreadable."""
     if any(given.values()) or not needed:
         return given
-    from cryolike_dask.config.opening import COPY, inputs_of_results
+    from cryolike_dask.config.resolve import COPY, inputs_of_results
 
     try:
         return inputs_of_results(results)

@@ -54,8 +54,8 @@ def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
     """
     with errors_for_people():
         from cryolike_dask.config.checking import check_config
-        from cryolike_dask.config.opening import describe_inputs
         from cryolike_dask.config.reading import read_config
+        from cryolike_dask.config.resolve import describe_inputs
 
         need_description(config)
         found = read_config(config)

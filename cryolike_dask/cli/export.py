@@ -69,7 +69,7 @@ def _refuse_unclear(**given: Any) -> None:
 
 def _export(**options: Any) -> list[str]:
     """Write what is asked for, or nothing, and say what was written."""
-    from cryolike_dask.analysis.opening import open_results
+    from cryolike_dask.analysis.dataset import open_results
 
     results, source = open_results(options["output"]), options["template_source"]
     common: dict[str, Any] = {
@@ -82,13 +82,13 @@ def _export(**options: Any) -> list[str]:
     if as_star and as_cs:  # each takes its own
         metadata = [[f for f in options["metadata"] or () if (f.suffix == ".cs") is cs] or None for cs in (False, True)]
     if as_star:
-        from cryolike_dask.analysis.star_export import open_star
+        from cryolike_dask.analysis.export.star_export import open_star
 
         particles = open_star(results, **common, metadata=metadata[0])
         exports += [particles.one(options["star"])] if options["star"] is not None else []
         exports += [particles.subsets(options["subsets"])] if options["subsets"] is not None else []
     if as_cs:
-        from cryolike_dask.analysis.cryosparc_export import open_cryosparc
+        from cryolike_dask.analysis.export.cryosparc_export import open_cryosparc
 
         cs = {"metadata": metadata[1], "passthrough": options["passthrough"]}
         exports.append(open_cryosparc(results, options["cs"], **common, **cs))

@@ -150,7 +150,7 @@ def demo(
 ) -> None:
     """Two conformations, noisy particles of both: which particle is which? Made from a seed, run for real."""
     with errors_for_people(), client_for(**where) as client:
-        from cryolike_dask.demo import SIGNAL_TO_NOISE, STRUCTURES, make_demo_inputs, run_demo
+        from cryolike_dask.simulation.demo import SIGNAL_TO_NOISE, STRUCTURES, make_demo_inputs, run_demo
 
         out.print(f"Making structures, particles and templates in {escape(str(output))} (seed {seed}) ...")
         files, truth = make_demo_inputs(output, seed, client)

@@ -22,8 +22,8 @@ def matrix(
 ) -> None:
     """Write the likelihood matrices, (structure, image), under CryoLike's names."""
     with errors_for_people():
+        from cryolike_dask.analysis.dataset import open_results
         from cryolike_dask.analysis.matrix import write_likelihood_matrix, write_reweighting_inputs
-        from cryolike_dask.analysis.opening import open_results
 
         need(output, "results")
         results, where = open_results(output), output if folder is None else folder

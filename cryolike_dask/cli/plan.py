@@ -77,7 +77,7 @@ def plan(
 
 def _plan(**options: Any) -> None:
     say("opening templates and particles ...")
-    from cryolike_dask.costs import plan_likelihood
+    from cryolike_dask.runs.plan import plan_likelihood
 
     passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "tolerance")
     with errors_for_people(), client_of_a_plan(options["where"]) as client:
@@ -101,6 +101,6 @@ def client_of_a_plan(where: dict[str, Any]) -> Any:
 
 def workers_of_a_run(workers: int | None) -> int:
     """How many workers `local_cluster` starts."""
-    from cryolike_dask.cluster import number_of_workers
+    from cryolike_dask.compute.local import number_of_workers
 
     return 0 if workers == 0 else number_of_workers(workers)

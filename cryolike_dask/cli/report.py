@@ -32,7 +32,7 @@ def report(
     """Write one page for a browser: what fits, in which poses, how sure, and what to beware of."""
     with errors_for_people():
         say("reading results ...")
-        from cryolike_dask.analysis.report import write_report
+        from cryolike_dask.analysis.report.report import write_report
 
         need(results, "results")
         need_inputs(templates, particles, parameters)

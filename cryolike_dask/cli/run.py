@@ -54,8 +54,8 @@ def run(
 
 def _run(config: Any) -> None:
     say("opening templates and particles ...")
-    from cryolike_dask.config.opening import COPY, need_inputs
-    from cryolike_dask.config.running import run_config
+    from cryolike_dask.config.resolve import COPY, need_inputs
+    from cryolike_dask.config.run_config import run_config
 
     need_inputs(config)
     with client_for(**_where(config)) as client:
@@ -67,8 +67,8 @@ def _run(config: Any) -> None:
 
 
 def _plan(config: Any) -> None:
-    from cryolike_dask.config.opening import inputs_of
-    from cryolike_dask.costs import plan_likelihood
+    from cryolike_dask.config.resolve import inputs_of
+    from cryolike_dask.runs.plan import plan_likelihood
 
     where, machine = _where(config), config.machine
     passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "overwrite", "device")

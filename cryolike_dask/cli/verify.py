@@ -42,7 +42,7 @@ def verify(
     """
     with errors_for_people():
         say("reading results ...")
-        from cryolike_dask.verifying import verify_likelihood
+        from cryolike_dask.runs.verification import verify_likelihood
 
         need(output, "results")
         need_inputs(templates, particles, parameters)

@@ -6,15 +6,16 @@ import errno
 import os
 from typing import Any
 
-from cryolike_dask.claiming import refuse_claimed
+from cryolike_dask.compute.remote import check_connection
 from cryolike_dask.config.model import RunConfig
-from cryolike_dask.config.running import opened
-from cryolike_dask.connecting import check_connection
-from cryolike_dask.costs import memory_of_each_worker
-from cryolike_dask.counting import find_done, job_of
+from cryolike_dask.config.run_config import opened
 from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.records import need_folder
-from cryolike_dask.plans import Run, existing, refuse_what_cannot_fit
+from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
+from cryolike_dask.runs.folder import refuse_claimed
+from cryolike_dask.runs.plan import memory_of_each_worker
+from cryolike_dask.runs.run import Run
+from cryolike_dask.runs.sizes import find_done, job_of
 
 
 def check_config(config: RunConfig, n_workers: int) -> None:

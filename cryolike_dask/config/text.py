@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 
 MOST_BYTES = 2**20
 """Thousands of structure files can be listed in it."""

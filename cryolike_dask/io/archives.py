@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.headers import read_header
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 from cryolike_dask.io.pickles import RECONSTRUCT, Call, told
 from cryolike_dask.io.zips import Zip, open_zip
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.headers import read_header
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 
 NUMPY, COMPRESSED, PICKLE = b"\x93NUMPY", b"\x94CSDAT", b"\x80"
 LONGEST_HEADER = 2**18

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.inputs import is_there
+from cryolike_dask.io.identity import is_there
 from cryolike_dask.io.layout import PARAMETERS, STACK_NAME, TEMPLATE_LIST, structure_numbers
 
 Kind = Literal["templates", "image stacks", "structures", "particles", "images", "parameters", "a run", "results"]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError, listed, times
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.inputs import refuse_changed, regular_file
+from cryolike_dask.io.identity import refuse_changed, regular_file
 
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 OTHER_MODES = {3: "complex int16", 4: "complex float32", 101: "4-bit integer"}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.inputs import describe_file
+from cryolike_dask.io.identity import describe_file
 from cryolike_dask.io.tensors import TensorFile
 
 

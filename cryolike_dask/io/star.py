@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 
 PLAIN = re.compile(r"\S+")
 CLOSING = {quote: re.compile(rf"{quote}(?=\s|$)") for quote in ("'", '"')}

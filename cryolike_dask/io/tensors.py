@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.inputs import refuse_changed, regular_file
+from cryolike_dask.io.identity import refuse_changed, regular_file
 from cryolike_dask.io.mapping import REMEDY, map_tensor, read_pickled_array
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 
 MOST_BYTES = 2**26
 """A million directions, with a weight each."""

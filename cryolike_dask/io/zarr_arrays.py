@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 
 LONGEST_HEADER = 2**16
 MOST_CHUNKS = 2**20

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from cryolike_dask.io.inputs import reading
+from cryolike_dask.io.identity import reading
 
 LONGEST_DIRECTORY = 2**18
 """Bytes: thousands of entries. zipfile reads it as a whole, and makes ten times as much of it."""

@@ -1,1 +1,5 @@
-"""Images against templates: kernels (torch), blocks (one task), poses (numpy), interface (Dask and xarray)."""
+"""Images against templates: interface (Dask and xarray), graph (its pieces), blocks (one task), kernels (torch)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

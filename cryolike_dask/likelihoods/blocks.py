@@ -17,26 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.block_reports import Teller, announce
+from cryolike_dask.compute.device import real_dtype, resolve_device
 from cryolike_dask.errors import CryolikeError
-from cryolike_dask.likelihoods.frames import find_basis, log_likelihood_at, make_frame, read_images, read_templates
+from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.poses import no_poses
-from cryolike_dask.likelihoods.telling import Teller, announce
-from cryolike_dask.likelihoods.tiles import (
-    Comparison,
-    Footprint,
-    Rows,
-    first_tile,
-    images_at_a_time,
-    ranks_of,
-    real_dtype,
-    resolve_device,
-    smaller_tile,
-)
+from cryolike_dask.likelihoods.reading import read_images, read_templates
+from cryolike_dask.likelihoods.setup import find_basis, log_likelihood_at, make_frame
+from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_time, ranks_of, smaller_tile
 
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.comparison import Frame
+    from cryolike_dask.likelihoods.kernels.direct import Frame
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
     from cryolike_dask.likelihoods.kernels.tile import Tile
 
@@ -269,7 +262,7 @@ class Block:
         ------
         Images and template within the tile; correlation and log-likelihood, (image, displacement, rotation).
         """
-        from cryolike_dask.likelihoods.kernels.comparison import compare
+        from cryolike_dask.likelihoods.kernels.direct import compare
 
         doubtful = ~(fit < self.frame.recomputes_offset_above)
         for j in doubtful.any(0).nonzero().flatten().tolist():

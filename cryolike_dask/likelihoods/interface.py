@@ -16,7 +16,7 @@ from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError
 from cryolike_dask.likelihoods import blocks
-from cryolike_dask.likelihoods.pairs import Pair
+from cryolike_dask.likelihoods.graph import Pair
 from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
 from cryolike_dask.stacks import ImageStack, TemplateStack
 

@@ -1,31 +1,20 @@
-"""What a task is told, and how it cuts its work into tiles that its memory and its caches hold."""
+"""Sizes: how a task cuts its work into tiles that its memory and its caches hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.conventions import Conventions
-from cryolike_dask.errors import CannotFitError, DeviceError
-from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.geometry.optics import OPTICS
-from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.io.sources import ArraySource
+from cryolike_dask.compute.device import free_memory, real_dtype, resolve_device
+from cryolike_dask.errors import CannotFitError
+from cryolike_dask.likelihoods.comparison import Comparison
 
 if TYPE_CHECKING:
-    import torch
-
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
-IMAGE_ROW = np.dtype([("index", "i8"), *OPTICS.descr])
-TEMPLATE_ROW = np.dtype([("index", "i8"), ("log_prior", "f8")])
-
-Rows = NDArray[np.void]
 
 COLUMNS_PER_PRODUCT = {"cpu": 1024, "cuda": 2048}
 """(template, displacement) pairs that are worth a product of matrices: templates are taken together up to it."""
@@ -39,66 +28,6 @@ IMAGES_BYTES = 2**30
 """Of the spectra of images that a task holds; more images take turns, and templates are prepared anew for each turn."""
 MEMORY_FRACTION = 0.125
 """Of the free memory, for each of a tile's products, its templates, and the images."""
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Everything that a task needs to know, small enough to travel with it.
-
-    Attributes
-    ----------
-    images, templates : ArraySource
-    grid : PolarGrid
-    displacements : DisplacementGrid
-    conventions : Conventions
-    precision : "single" | "double"
-    device : "auto" | "cpu" | "cuda"
-        Resolved inside the task: "auto" is the GPU of the process that runs it, if there is one.
-    tolerance : float
-        Part of a displaced template's norm that compression may leave out, root mean square; 0: no compression.
-    name : str
-        How the comparison is called in logs and tables: structure and image stack.
-    n_images_per_tile, n_templates_per_tile : int or None
-    discover_tiles : bool
-        Choose tiles by the device and its free memory instead.
-    """
-
-    images: ArraySource
-    templates: ArraySource
-    grid: PolarGrid
-    displacements: DisplacementGrid
-    conventions: Conventions
-    precision: str
-    device: str
-    name: str = ""
-    tolerance: float = 0.0
-    n_images_per_tile: int | None = None
-    n_templates_per_tile: int | None = None
-    discover_tiles: bool = False
-
-
-def real_dtype(precision: str) -> np.dtype[Any]:
-    """The real numpy type of a precision."""
-    return np.dtype("f8" if precision == "double" else "f4")
-
-
-def resolve_device(name: str) -> torch.device:
-    """Find the device of this process.
-
-    Raises
-    ------
-    DeviceError
-        If a GPU is asked for and there is none: a CPU is never taken silently.
-    """
-    import torch
-
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise DeviceError(
-            'device="cuda", but this process sees no CUDA GPU',
-            remedy='Use device="auto" or "cpu", or check nvidia-smi and CUDA_VISIBLE_DEVICES.',
-        )
-    return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 
 @dataclass(frozen=True)
@@ -176,33 +105,3 @@ def images_at_a_time(comparison: Comparison, footprint: Footprint, tile: tuple[i
     """How many images' terms a task holds, in whole tiles."""
     budget = min(IMAGES_BYTES, int(free_memory(resolve_device(comparison.device).type) * MEMORY_FRACTION))
     return max(1, budget // (footprint.image * tile[0])) * tile[0]
-
-
-def free_memory(device: str) -> int:
-    """Bytes that this process may still use: of the GPU, of the machine, or of the limit of the worker that it is."""
-    if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
-    import psutil
-    from distributed import get_worker
-
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = get_worker().memory_manager.memory_limit
-    except (ValueError, AttributeError):
-        return free
-    return free if not limit else max(0, min(free, int(limit) - psutil.Process().memory_info().rss))
-
-
-@contextmanager
-def torch_threads(n: int | None) -> Iterator[None]:
-    """Let torch use so many threads meanwhile; None: as many as it does."""
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(before if n is None else n)
-        yield
-    finally:
-        torch.set_num_threads(before)

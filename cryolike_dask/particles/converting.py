@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from distributed import Client
 
-from cryolike_dask import __version__
+from cryolike_dask.compute.block_reports import Teller
+from cryolike_dask.compute.device import active_client
+from cryolike_dask.compute.stream import Piece, stream, task
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, OutputError, number
-from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive
 from cryolike_dask.io.claims import Claim, holding
@@ -34,13 +35,13 @@ from cryolike_dask.io.records import (
 )
 from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
-from cryolike_dask.likelihoods.telling import Teller
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.particles.opening import PathOrPaths, open_particles
 from cryolike_dask.particles.provenance import provenance
 from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.transform import scaled
 from cryolike_dask.stacks import ImageStack, note_left_out
+from cryolike_dask.version import __version__
 
 KIND = "image-stacks"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.io.inputs import describe_file
+from cryolike_dask.io.identity import describe_file
 from cryolike_dask.io.mrc import MrcStack
 from cryolike_dask.io.sources import describe_array
 from cryolike_dask.particles.resample import block_offset_pixels, downsample

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.inputs import regular_file
+from cryolike_dask.io.identity import regular_file
 from cryolike_dask.structures.pdb import Span
 
 MOST_BYTES = 2**30

@@ -17,10 +17,11 @@ import numpy as np
 from dask.delayed import Delayed
 from distributed import Client
 
-from cryolike_dask import __version__
+from cryolike_dask.compute.block_reports import announce_part
+from cryolike_dask.compute.device import active_client
+from cryolike_dask.compute.stream import Piece, stream, task
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, OutputError
-from cryolike_dask.execution import Piece, active_client, stream, task
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import read_list, write_list
@@ -38,10 +39,10 @@ from cryolike_dask.io.records import (
     write_record,
 )
 from cryolike_dask.io.stacks import write_template_stack
-from cryolike_dask.likelihoods.telling import announce_part
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import say
 from cryolike_dask.structures.opening import Models, StructureInput, look_at_structures
+from cryolike_dask.version import __version__
 
 BYTES_PER_TASK = 2**25
 LONGEST_NAME = 190

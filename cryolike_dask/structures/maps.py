@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import CannotFitError, InputFileError, times
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.inputs import regular_file
+from cryolike_dask.io.identity import regular_file
 from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.structures.accounts import Account

@@ -15,7 +15,7 @@ from cryolike_dask.conventions import Conventions, ConventionsName, conventions_
 from cryolike_dask.errors import InputError, InputFileError, missing_files, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.inputs import regular_file
+from cryolike_dask.io.identity import regular_file
 from cryolike_dask.io.layout import TEMPLATE_LIST
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.stacks import TemplateStack

@@ -14,7 +14,7 @@ from cryolike_dask.errors import InputError, InputFileError, ZeroPowerError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.inputs import describe_file, refuse_changed
+from cryolike_dask.io.identity import describe_file, refuse_changed
 from cryolike_dask.io.sources import describe_array
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.maps import read_map_values

@@ -8,8 +8,8 @@ from itertools import count
 import numpy as np
 import xarray as xr
 
+from cryolike_dask.compute.block_reports import BLOCK_COLUMNS
 from cryolike_dask.geometry.displacements import DisplacementSearch
-from cryolike_dask.watching import BLOCK_COLUMNS
 
 SEARCH = DisplacementSearch(4.0, 4, 3)
 REAL = {

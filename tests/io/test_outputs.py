@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import cryolike_dask as cld
+from cryolike_dask.compute.log import logging_to, reporting_to
 from cryolike_dask.errors import OutputError
 from cryolike_dask.io import outputs
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.watching import logging_to, reporting_to
 from tests.commands import in_process
 
 GRID = ("--n-pixels", 16, "--pixel-size-angstrom", 2)
@@ -97,7 +97,7 @@ def test_a_log_is_added_to_a_log(tmp_path):
 def test_a_full_disk_under_a_log_is_one_warning(tmp_path, monkeypatch, caplog, capfd):
     """/dev/full is a disk that is full; here the log is let through to it."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])  # and not what commands have left there
-    monkeypatch.setattr("cryolike_dask.watching.own_output", lambda path, kind: path)
+    monkeypatch.setattr("cryolike_dask.compute.progress.own_output", lambda path, kind: path)
     with logging_to("/dev/full"):
         for i in range(3):
             logging.getLogger("cryolike_dask").info("piece %d", i)
@@ -107,7 +107,7 @@ def test_a_full_disk_under_a_log_is_one_warning(tmp_path, monkeypatch, caplog, c
 
 
 def test_a_full_disk_under_a_performance_report_is_one_warning(tmp_path, cluster, monkeypatch, caplog):
-    monkeypatch.setattr("cryolike_dask.watching.own_output", lambda path, kind: path)
+    monkeypatch.setattr("cryolike_dask.compute.progress.own_output", lambda path, kind: path)
     with reporting_to(Path("/dev/full"), cluster):
         cluster.submit(os.getpid, pure=False).result()
     assert "/dev/full: the performance report cannot be written ([Errno 28] No space left" in caplog.text

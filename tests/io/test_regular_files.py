@@ -6,15 +6,15 @@ import os
 
 import pytest
 
-from cryolike_dask.addresses import address_in
 from cryolike_dask.analysis.findings import read_blocks
+from cryolike_dask.compute.addresses import address_in
+from cryolike_dask.compute.remote import connect
 from cryolike_dask.config import text as config_text
 from cryolike_dask.config.text import mapping_of, read_text
-from cryolike_dask.connecting import connect
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io import viewing
 from cryolike_dask.io.archives import read_archive, read_list
-from cryolike_dask.io.inputs import reading, regular_file
+from cryolike_dask.io.identity import reading, regular_file
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.tensors import load_displacements, load_full_correlation, load_vector, open_tensor
 from cryolike_dask.io.viewing import read_viewing_angles

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.likelihoods import interface
-from cryolike_dask.likelihoods.frames import find_basis, make_frame, read_images, read_templates
+from cryolike_dask.likelihoods.graph import Pair, image_rows
 from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
 from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis
 from cryolike_dask.likelihoods.kernels.rotations import Scratch, angular_spectra, fold, rotate
-from cryolike_dask.likelihoods.pairs import Pair, image_rows
+from cryolike_dask.likelihoods.reading import read_images, read_templates
+from cryolike_dask.likelihoods.setup import find_basis, make_frame
 
 CPU = torch.device("cpu")
 ROUNDING = {"single": 2e-6, "double": 1e-12}

@@ -15,11 +15,13 @@ from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import tiles
-from cryolike_dask.likelihoods.frames import find_basis, make_frame, read_images, read_templates
+from cryolike_dask.likelihoods.comparison import Comparison
+from cryolike_dask.likelihoods.graph import Pair, image_rows
 from cryolike_dask.likelihoods.interface import compute_optimal_displacement_and_rotation, compute_optimal_pose
 from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
-from cryolike_dask.likelihoods.pairs import Pair, image_rows
-from cryolike_dask.likelihoods.tiles import Comparison, Footprint, first_tile, images_at_a_time, ranks_of, smaller_tile
+from cryolike_dask.likelihoods.reading import read_images, read_templates
+from cryolike_dask.likelihoods.setup import find_basis, make_frame
+from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_time, ranks_of, smaller_tile
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import pytest
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.simulate import simulate_particles
+from cryolike_dask.simulation.simulate import simulate_particles
 from cryolike_dask.structures.accounts import LINES
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.making import make_templates

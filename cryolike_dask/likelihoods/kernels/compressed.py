@@ -33,8 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels.comparison import Frame
 from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, refuse_without_power, squared
+from cryolike_dask.likelihoods.kernels.direct import Frame
 from cryolike_dask.likelihoods.kernels.log_likelihood import log_likelihood_height
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
 from cryolike_dask.likelihoods.kernels.tile import Tile, by_pairs

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels.comparison import Frame
+from cryolike_dask.likelihoods.kernels.direct import Frame
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 
 

@@ -1,0 +1,1 @@
+"""Figures: of stacks, poses, structures and particles."""

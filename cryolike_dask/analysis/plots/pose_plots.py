@@ -1,0 +1,253 @@
+"""Figures of results: how well images fit, in which poses, and how long it took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from cryolike_dask import labels
+from cryolike_dask.analysis import findings, summaries
+from cryolike_dask.analysis.plots.drawing import (
+    COLOURS,
+    GREY,
+    ORANGE,
+    bars,
+    coloured,
+    distinct,
+    duration,
+    edges_of,
+    entitle,
+    finish_histogram,
+    known,
+    new_figure,
+    short,
+    stacked_bars,
+)
+from cryolike_dask.analysis.summaries import summary_of
+from cryolike_dask.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_ROTATION_BINS = 72
+ROUND_ANGSTROM, ROUND_RADIAN = 3, 6
+"""Decimals to which directions and displacements are the same."""
+
+
+def plot_viewing_directions(results: xr.Dataset, structure: str | None = None) -> Figure:
+    """Show from which directions the images are best seen: the sphere, areas true (Mollweide).
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As `open_results` gives it.
+    structure : str, optional
+        Under this structure; default: the best of each image.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A dot for each direction that is the best of some image; its colour says of how many.
+
+    Raises
+    ------
+    InputError
+        If there is no such structure, or viewing directions are not known.
+    """
+    summary = summary_of(results, structure)
+    if labels.OPTIMAL_AZIMUTH not in summary:
+        raise InputError("the viewing directions of the templates are not known", remedy=summaries.NOT_RESULTS)
+    places, counts = distinct(summary, (labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR), ROUND_RADIAN)
+    figure = new_figure(6.4, 3.3)
+    axes = figure.add_subplot(projection="mollweide")
+    axes.grid(color="0.8", linewidth=0.5)
+    axes.set_axisbelow("line")
+    size = float(np.clip(30000 / max(len(counts), 1), 3, 60))
+    longitude = np.mod(places[0] + np.pi, 2 * np.pi) - np.pi
+    coloured(axes, (longitude, np.pi / 2 - places[1]), counts, size)
+    azimuths, polars = np.arange(-120, 121, 60), np.arange(30, 151, 30)
+    axes.set_xticks(np.radians(azimuths), [f"{a}°" for a in azimuths], fontsize="small", color="0.35")
+    axes.set_yticks(np.pi / 2 - np.radians(polars), [f"{p}°" for p in polars], fontsize="small", color="0.35")
+    for text in axes.get_xticklabels():
+        text.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5})
+    axes.set_xlabel("azimuth (degree)")
+    axes.set_ylabel("polar angle (degree)")
+    entitle(axes, summary, structure)
+    return figure
+
+
+def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Figure:
+    """Show how the best displacements are spread, and where the search ended.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As `open_results` gives it.
+    structure : str, optional
+        Under this structure; default: the best of each image.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A square for each displacement that is the best of some image, coloured by how many; a dot for each that was
+        tried; a dashed line around the search. Displacements are those of the template before it is turned.
+
+    Raises
+    ------
+    InputError
+        If there is no such structure.
+    """
+    summary = summary_of(results, structure)
+    names = (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
+    places, counts = distinct(summary, names, ROUND_ANGSTROM)
+    tried = np.stack([np.asarray(summary.attrs.get(f"displacements_{a}_angstrom", ()), np.float64) for a in "xy"])
+    every = np.concatenate([tried, places], axis=1)
+    limit = float(np.abs(every).max(initial=0.0)) or 1.0
+    figure = new_figure(5.4, 4.4)
+    axes = figure.add_subplot()
+    axes.plot(*tried, ".", color="0.6", markersize=3, zorder=1)
+    side = 225 / max(len(np.unique(every[0])), len(np.unique(every[1])), 2)  # points; the panel has about 250
+    coloured(axes, places, counts, float(np.clip(0.85 * side, 2, 20)) ** 2, marker="s")
+    edge = findings.on_the_edge(summary)
+    if edge is not None:
+        x, y = edge.limit_x, edge.limit_y
+        corners = np.array([(-x, -y), (x, -y), (x, y), (-x, y), (-x, -y)]).T
+        axes.plot(*corners, "--", color=ORANGE, linewidth=1, zorder=1, label="edge of the search")
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, borderpad=0)
+    axes.set(aspect="equal", xlim=(-1.15 * limit, 1.15 * limit), ylim=(-1.15 * limit, 1.15 * limit))
+    axes.locator_params(nbins=7)
+    axes.set_xlabel("displacement along x (Å)")
+    axes.set_ylabel("displacement along y (Å)")
+    entitle(axes, summary, structure)
+    return figure
+
+
+def plot_inplane_rotations(results: xr.Dataset, structure: str | None = None) -> Figure:
+    """Show how the best in-plane rotations are spread.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As `open_results` gives it.
+    structure : str, optional
+        Under this structure; default: the best of each image.
+
+    Raises
+    ------
+    InputError
+        If there is no such structure.
+    """
+    summary = summary_of(results, structure)
+    values = np.degrees(known(summary[labels.OPTIMAL_INPLANE_ROTATION].values)) % 360
+    n = int(summary.attrs.get("n_inplanes", 0))
+    n_bins = max((d for d in range(1, MOST_ROTATION_BINS + 1) if n and n % d == 0), default=36)
+    first = -180 / n if n else 0.0  # a bin holds as many of the rotations tried as any other
+    edges = first + np.linspace(0, 360, n_bins + 1)
+    figure = new_figure()
+    axes = figure.add_subplot()
+    bars(axes, (values - first) % 360 + first, edges)
+    axes.axhline(len(values) / n_bins, color=GREY, linestyle="--", linewidth=1, label="all alike")
+    finish_histogram(axes, values, "in-plane rotation (degree)", legend=bool(len(values)))
+    axes.set_xticks(np.arange(0, 361, 60))
+    axes.set_xlim(first, first + 360)
+    entitle(axes, summary, structure)
+    return figure
+
+
+def plot_cross_correlation(results: xr.Dataset, structure: str | None = None) -> Figure:
+    """Show how well the images correlate with their best projections.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As `open_results` gives it.
+    structure : str, optional
+        Under this structure; default: the best of each image.
+
+    Raises
+    ------
+    InputError
+        If there is no such structure.
+    """
+    summary = summary_of(results, structure)
+    values = known(summary[labels.CROSS_CORRELATION].values)
+    figure = new_figure()
+    axes = figure.add_subplot()
+    edges = edges_of(values)
+    bars(axes, values, edges)
+    if len(values):
+        median = float(np.median(values))
+        axes.axvline(median, color=ORANGE, linewidth=1.2, label=f"median {median:.3g}")
+        if edges[0] < 0:
+            axes.axvspan(edges[0], 0, color="0.9", zorder=0, label="negative: contrast inverted?")
+    finish_histogram(axes, values, "cross-correlation of the best pose", legend=bool(len(values)))
+    entitle(axes, summary, structure)
+    return figure
+
+
+def plot_direction_errors(results: xr.Dataset) -> Figure:
+    """Show the angle between the best viewing direction of each image and the recorded one.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As `open_results` gives it, with recorded poses, all in the standard conventions.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to compare.
+    """
+    summary = summary_of(results)
+    reason = findings.why_no_pose_errors(summary)
+    if reason is not None:
+        raise InputError(f"directions cannot be compared: {reason}")
+    values = known(findings.direction_errors_degree(summary))
+    edges = np.linspace(0, 180, 61)
+    figure = new_figure()
+    axes = figure.add_subplot()
+    bars(axes, values, edges)
+    if len(values):
+        by_chance = -np.diff(np.cos(np.radians(edges))) / 2 * len(values)
+        axes.plot((edges[1:] + edges[:-1]) / 2, by_chance, "--", color=GREY, label="of random directions")
+        axes.axvline(float(np.median(values)), color=ORANGE, linewidth=1.2, label=f"median {np.median(values):.3g}°")
+    axes.set_xlim(0, 180)
+    axes.set_xticks(np.arange(0, 181, 30))
+    finish_histogram(axes, values, "angle to the recorded direction (degree)", legend=bool(len(values)))
+    entitle(axes, summary, None)
+    return figure
+
+
+def plot_block_times(path: str | Path) -> Figure:
+    """Show how long the blocks of a run took.
+
+    Parameters
+    ----------
+    path : path
+        `blocks.csv` of an output folder.
+
+    Raises
+    ------
+    InputFileError
+        If there is no such table.
+    """
+    blocks = findings.read_blocks(path)
+    devices = sorted(set(blocks.device.tolist()))
+    shown = devices if len(devices) <= len(COLOURS) else devices[: len(COLOURS) - 1]
+    parts = [(name, blocks.device == name) for name in shown]
+    if len(shown) < len(devices):
+        parts.append((f"{len(devices) - len(shown)} other devices", ~np.isin(blocks.device, shown)))
+    figure = new_figure()
+    axes = figure.add_subplot()
+    edges = edges_of(blocks.seconds, least=0.0)
+    stacked_bars(
+        axes,
+        [blocks.seconds[chosen] for _, chosen in parts],
+        edges,
+        [f"{short(name)}: {int(c.sum())} blocks, {duration(float(blocks.seconds[c].sum()))}" for name, c in parts],
+    )
+    finish_histogram(axes, blocks.seconds, "seconds per block", legend=bool(parts), what="blocks")
+    return figure

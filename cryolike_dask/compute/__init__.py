@@ -1,0 +1,1 @@
+"""Where it runs: devices, clusters, connections, the stream of tasks and its progress; nothing of cryo-EM."""

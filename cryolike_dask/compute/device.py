@@ -1,0 +1,106 @@
+"""The device that this process computes on, the workers that there are, and what each of them may use.
+
+torch is imported inside the functions: the scheduler imports this module too, and does not need torch.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from distributed import Client, default_client
+
+from cryolike_dask.errors import DeviceError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def real_dtype(precision: str) -> np.dtype[Any]:
+    """The real numpy type of a precision."""
+    return np.dtype("f8" if precision == "double" else "f4")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Find the device of this process.
+
+    Raises
+    ------
+    DeviceError
+        If a GPU is asked for and there is none: a CPU is never taken silently.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise DeviceError(
+            'device="cuda", but this process sees no CUDA GPU',
+            remedy='Use device="auto" or "cpu", or check nvidia-smi and CUDA_VISIBLE_DEVICES.',
+        )
+    return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+
+def free_memory(device: str) -> int:
+    """Bytes that this process may still use: of the GPU, of the machine, or of the limit of the worker that it is."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+    from distributed import get_worker
+
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except (ValueError, AttributeError):
+        return free
+    return free if not limit else max(0, min(free, int(limit) - psutil.Process().memory_info().rss))
+
+
+@contextmanager
+def torch_threads(n: int | None) -> Iterator[None]:
+    """Let torch use so many threads meanwhile; None: as many as it does."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before if n is None else n)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def active_client(client: Client | None) -> Client | None:
+    """The client to use: the one given, or the current one, or none (the threaded scheduler)."""
+    if client is not None:
+        if not isinstance(client, Client):
+            raise InputError(f"client={client!r} is not a Client", remedy="Connect with distributed.Client(address).")
+        return client
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def count_workers(client: Client | None) -> int:
+    """Workers that run tasks; 1 without a client, since one block at a time uses all cores."""
+    return 1 if client is None else max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+
+def device_of_workers(client: Client | None, device: str) -> str:
+    """Where blocks will run, "cpu" or "cuda", if they are asked to run on that device: one worker answers for all."""
+    if device != "auto":
+        return device
+    if client is None:
+        return resolve_device(device).type
+    if not client.scheduler_info(n_workers=-1)["workers"]:
+        return "cpu"
+    kind: str = client.submit(_resolved, device, key=f"device-{uuid.uuid4().hex}").result()
+    return kind
+
+
+def _resolved(device: str) -> str:
+    return resolve_device(device).type

@@ -1,0 +1,118 @@
+"""Files that a run tells what happens: a log, one JSON object a line, and Dask's page for a browser."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from distributed import Client, performance_report
+
+from cryolike_dask.errors import InputError, OutputError
+from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
+
+logger = logging.getLogger("cryolike_dask")
+EVENTS = logging.getLogger("cryolike_dask.events")
+"""What is too much for a terminal: every piece and every block, for the log file. Records have `fields`."""
+EVENTS.propagate = False
+
+
+@contextmanager
+def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[None]:
+    """Write Dask's report of what the scheduler and the workers did, as a page for a browser.
+
+    Raises
+    ------
+    InputError
+        If there is no client, and so nothing to report.
+    OutputError
+        If the path is no place for a report, before anything is computed. A disk that does not take it in the end is
+        a warning, for the results are there.
+    """
+    if path is None:
+        yield
+        return
+    if client is None:
+        raise InputError("performance_report is asked for, but there are no workers", remedy="Give a client.")
+    page = own_output(path, DASK_REPORT)
+    if not page.parent.is_dir():
+        raise OutputError("cannot be written: there is no such folder", source=page, remedy="Choose another.")
+    report = performance_report(filename=str(page))
+    report.__enter__()
+    try:
+        yield
+    finally:
+        try:
+            report.__exit__(None, None, None)
+        except Exception as error:  # of the disk, or of a scheduler that is lost
+            logger.warning("%s: the performance report cannot be written (%s)", page, error)
+
+
+@contextmanager
+def logging_to(path: str | Path | None) -> Iterator[None]:
+    """Append everything that the package logs, and every piece and block, to a file: one JSON object a line.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, or is no such file.
+    """
+    if path is None:
+        yield
+        return
+    own_output(path, LOG)
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
+    handler.setFormatter(_Structured())
+    levels = {log: log.level for log in (logger, EVENTS)}
+    for log in levels:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for log, level in levels.items():
+            log.removeHandler(handler)
+            log.setLevel(level)
+        handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A file that a run goes on without when it cannot be written any more."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write, unless that has failed."""
+        if not self.failed:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say once that it failed."""
+        self.failed, error = True, sys.exc_info()[1]
+        logger.warning("%s: cannot be written (%s); the run goes on without it", self.baseFilename, error)
+
+    def close(self) -> None:
+        """Close the file, whose last words may be lost."""
+        with suppress(OSError):
+            super().close()
+
+
+class _Structured(logging.Formatter):
+    """A record as a line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level and message."""
+        line = {"time": timestamp(), "level": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(line | record.__dict__.get("fields", {}))
+
+
+def timestamp() -> str:
+    """The time now, as files say it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

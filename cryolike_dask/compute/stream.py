@@ -1,0 +1,230 @@
+"""Computing: one small graph per piece of work, with few of them in flight. The only place that computes."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import dask
+from dask._task_spec import convert_legacy_graph
+from dask.delayed import Delayed
+from distributed import Client, Future, KilledWorker, as_completed
+
+from cryolike_dask.compute.device import count_workers
+from cryolike_dask.compute.progress import watch
+from cryolike_dask.errors import ClusterError, CryolikeError, FailedPiecesError, InputError
+
+logger = logging.getLogger("cryolike_dask")
+
+IN_FLIGHT_PER_WORKER = 2
+MOST_IN_FLIGHT = 1000
+"""However many workers there are."""
+
+OnError = Literal["stop", "quarantine"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of work: an image stack under a structure, or an input file of a run.
+
+    Attributes
+    ----------
+    name : str
+        How messages call it.
+    n_images : int
+        How much it counts for progress.
+    build : callable or None
+        Makes its graph; None: it is done already.
+    blocks : str
+        How its blocks call it.
+    """
+
+    name: str
+    n_images: int
+    build: Callable[[], Delayed] | None
+    blocks: str = ""
+
+
+def check_on_error(on_error: str) -> None:
+    """Refuse a word that says nothing."""
+    if on_error not in ("stop", "quarantine"):
+        raise InputError(f"on_error={on_error!r} is not known", remedy="Use stop or quarantine.")
+
+
+def task(name: str, function: Callable[..., Any], *arguments: Any) -> Delayed:
+    """One task, called `name` on the dashboard; arguments may be tasks, whose results it is given."""
+    return dask.delayed(function)(*arguments, dask_key_name=f"{name}-{uuid.uuid4().hex}")
+
+
+def stream(
+    pieces: Iterable[Piece],
+    client: Client | None,
+    *,
+    n_images: int,
+    progress: bool,
+    title: str,
+    on_error: OnError = "stop",
+    table: Path | None = None,
+) -> None:
+    """Compute pieces in order, each graph built only when its turn is near.
+
+    Parameters
+    ----------
+    pieces : iterable of Piece
+        Taken one by one: a run of any length holds few of them at a time.
+    client : Client or None
+        None: the threaded scheduler of this process.
+    n_images : int
+        Of all pieces, for progress.
+    progress : bool
+        Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
+    title : str
+        What is counted.
+    on_error : "stop" | "quarantine"
+        Stop at the first piece that fails, or go on and raise one error at the end that lists all of them.
+    table : Path, optional
+        Gets a row for each block.
+
+    Raises
+    ------
+    Exception
+        The error of the first piece that fails; what is in flight is cancelled, what is written stays.
+    FailedPiecesError
+        If pieces failed and were left out.
+    ClusterError
+        If the scheduler is lost, or a piece loses one worker after the other.
+    """
+    failed = {}
+    with watch(client, n_images, title, progress=progress, table=table) as meter:
+        outcomes = _in_process(pieces, meter.started) if client is None else _on(client, pieces, meter.started)
+        for piece, error in outcomes:
+            if error is not None and (on_error == "stop" or not isinstance(error, Exception)):
+                raise error
+            if error is not None:
+                logger.error("%s failed, and is left out: %s", piece.name, error)
+                failed[piece.name] = error
+            meter.finished(piece.blocks, piece.n_images, error, kept=piece.build is None)
+    if failed:
+        raise FailedPiecesError.of(failed)
+
+
+Outcomes = Iterator[tuple[Piece, BaseException | None]]
+
+
+def _in_process(pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
+    for piece in pieces:
+        error = None
+        if piece.build is not None:
+            started(piece.blocks)
+            try:
+                dask.compute(piece.build(), scheduler="threads")
+            except Exception as failure:
+                error = failure
+        yield piece, error
+
+
+def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
+    waiting, completed = iter(pieces), as_completed()
+    in_flight: dict[Future, Piece] = {}
+    again: set[str] = set()
+
+    def submit(piece: Piece) -> None:
+        graph = lean(piece.build())  # type: ignore[misc]
+        started(piece.blocks)  # first: what its blocks tell may come before this goes on
+        with _connected():
+            future = client.compute(graph)
+        in_flight[future] = piece
+        completed.add(future)
+
+    try:
+        while True:
+            with _connected():
+                limit = min(IN_FLIGHT_PER_WORKER * count_workers(client), MOST_IN_FLIGHT)
+            while len(in_flight) < limit and (piece := next(waiting, None)) is not None:
+                if piece.build is None:
+                    yield piece, None
+                    continue
+                try:
+                    submit(piece)
+                except CryolikeError as failure:
+                    yield piece, failure
+            if not in_flight:
+                return
+            future = next(completed)
+            piece, error = in_flight.pop(future), _error_of(future)
+            future.release()
+            if isinstance(error, KilledWorker):
+                if piece.name not in again:  # it may only have been there when others made their worker die
+                    again.add(piece.name)
+                    try:
+                        submit(piece)
+                        continue
+                    except CryolikeError as failure:
+                        error = failure
+                else:
+                    error = _killed(piece)
+            yield piece, error
+    finally:
+        if in_flight and client.status == "running":
+            client.cancel(list(in_flight))
+
+
+def lean(graph: Delayed) -> Delayed:
+    """The same graph, its keys text: the scheduler remembers for good what it calls a group, each name in a tuple.
+
+    What only takes parts of a value, all of them for the last task, becomes a part of the last task.
+    """
+    nodes = convert_legacy_graph(dict(graph.__dask_graph__()))
+    within = _takers(nodes, graph.key)
+    nodes[graph.key] = nodes[graph.key].substitute(within)
+    names = {key: "-".join(map(str, key)) for key in nodes if isinstance(key, tuple)}
+    kept = {key: node for key, node in nodes.items() if key not in within}
+    return Delayed(graph.key, {names.get(k, k): node.substitute(names, names.get(k, k)) for k, node in kept.items()})
+
+
+def _takers(nodes: dict[Any, Any], last: str) -> dict[Any, Any]:
+    """Tasks that need one value, which none but such tasks need, and that only the last task needs."""
+    needed_by: dict[Any, set[Any]] = defaultdict(set)
+    for key, node in nodes.items():
+        for dependency in node.dependencies:
+            needed_by[dependency].add(key)
+    takers = {key for key in nodes if needed_by[key] == {last} and len(nodes[key].dependencies) == 1}
+    wholes = {next(iter(nodes[key].dependencies)) for key in takers}
+    parted = {key for key in wholes if len(needed_by[key]) > 1 and needed_by[key] <= takers}
+    return {key: nodes[key] for key in takers if nodes[key].dependencies <= parted}
+
+
+def _error_of(future: Future) -> BaseException | None:
+    if future.status == "cancelled":
+        raise _lost()
+    error: BaseException | None = future.exception()
+    return error
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Tell of a connection that is lost, in place of an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise _lost() from error
+
+
+def _lost() -> ClusterError:
+    return ClusterError(
+        "the connection to the scheduler was lost, or the work was cancelled there",
+        remedy="What is written is complete: run again with skip_exist=True.",
+    )
+
+
+def _killed(piece: Piece) -> ClusterError:
+    return ClusterError(
+        f"{piece.name}: one worker after the other died while computing it, most likely for want of memory",
+        remedy="Give each worker more memory (fewer workers; `dask worker --memory-limit`), or make smaller stacks.",
+    )

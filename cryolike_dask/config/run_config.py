@@ -1,0 +1,154 @@
+"""Running what a configuration describes, with a copy of it beside the results."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+import yaml
+from distributed import Client
+
+from cryolike_dask.compute.device import active_client, torch_threads
+from cryolike_dask.config.model import RunConfig
+from cryolike_dask.config.resolve import COPY, inputs_of
+from cryolike_dask.config.text import mapping_of
+from cryolike_dask.config.values import shown
+from cryolike_dask.errors import InputError, InputFileError, OutputError
+from cryolike_dask.io.atomic import replacing
+from cryolike_dask.runs.run import Run, open_run
+from cryolike_dask.runs.writing import compute_run
+from cryolike_dask.version import __version__
+
+MARK = "# Copied from"
+SKIP_EXIST = re.compile(r"^( +)skip_exist *:.*\n?", re.MULTILINE)
+
+
+def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
+    """Run what a configuration describes, and put a copy of it into the output folder, as `run.yaml`.
+
+    The copy is written when nothing speaks against the run any more, before anything is computed, and can be run again.
+
+    Parameters
+    ----------
+    config : RunConfig
+        As `read_config` gives it.
+    client : distributed.Client, optional
+        Where to run; default: the current client, or else this process alone. Workers are neither started nor
+        connected to: that is what the command `run` does before it comes here.
+
+    Returns
+    -------
+    xarray.Dataset
+        What was written, lazily read back, as `run_likelihood_optimal_pose` or
+        `run_likelihood_full_cross_correlation` give it.
+
+    Raises
+    ------
+    InputError
+        If the configuration asks for workers or a scheduler, and there is no client; or as for
+        `run_likelihood_optimal_pose`.
+    InputFileError, GridMismatchError, CannotFitError, OutputError, FailedPiecesError, ClusterError
+        As for `run_likelihood_optimal_pose`.
+    """
+    if not isinstance(config, RunConfig):
+        raise InputError(f"config is a {type(config).__name__}", remedy="Read it with read_config.")
+    client = _client(config, client)
+    machine = config.machine
+    run = opened(config)
+    with torch_threads(machine.threads if client is None else None):
+        return compute_run(
+            *(run, config.likelihood.kind, client),
+            claimed=partial(keep_copy, config),
+            discover_batch_size=machine.discover_batch_size,
+            skip_exist=machine.keeps,
+            overwrite=machine.overwrite,
+            progress=True,
+            on_error=machine.on_error,
+            log_file=_placed(machine.log_file),
+            performance_report=_placed(machine.performance_report),
+        )
+
+
+def keep_copy(config: RunConfig) -> None:
+    """Write the configuration into its output folder, atomically, in its own words."""
+    path = config.output / COPY
+    if config._source is None or not path.exists() or not path.samefile(config._source):
+        with replacing(path) as file:
+            file.write(copy_of(config).encode())
+
+
+def copy_of(config: RunConfig) -> str:
+    """The text of a configuration such that it means the same in any folder."""
+    config = _in_new_words(config)
+    text, source = config._text, config._source
+    origin = "what was given in Python" if source is None else repr(str(source))
+    first = f"{MARK} {origin}, cryolike-dask {__version__}\n"
+    if text is not None and source is not None:
+        said = mapping_of(text, source)
+        whole = {**said, "folder": said.get("folder") or str(source.parent)}
+        start = "" if text.startswith(MARK) else first
+        copy = start + ("" if "folder" in said else _dump({"folder": whole["folder"]})) + text
+        if _says(copy) == whole:
+            return copy
+    return first + _dump(config.model_dump(mode="json", exclude_defaults=True))
+
+
+def _in_new_words(config: RunConfig) -> RunConfig:
+    """The same without `skip_exist`, in its text too if that is told there in a line of its own."""
+    recompute = None if config.machine.keeps else True
+    machine = config.machine.model_copy(update={"skip_exist": None, "recompute": recompute})
+    new, text, source = config.model_copy(update={"machine": machine}), config._text, config._source
+    if text is not None and source is not None:
+        said = mapping_of(text, source)
+        told = dict(said.get("machine") or {})
+        if "skip_exist" in told:
+            again = {"recompute": True} if told.pop("skip_exist") is False else {}
+            text = SKIP_EXIST.sub(r"\1recompute: true\n" if again else "", text)
+            new._text = text if _says(text) == {**said, "machine": {**told, **again} or None} else None
+    return new
+
+
+def _dump(values: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=10**4)
+    return text
+
+
+def _says(text: str) -> dict[Any, Any]:
+    try:
+        return mapping_of(text, Path(COPY))
+    except InputFileError:  # a second document, or an indented one
+        return {}
+
+
+def opened(config: RunConfig) -> Run:
+    """Every input open and held against the others."""
+    inputs, machine = inputs_of(config), config.machine
+    given = {f"given_{name}": inputs.pop(name) for name in ("images", "templates")}
+    run = open_run(**inputs, **given, i_template=None, n_stacks=None, device=machine.device)
+    return run.in_batches(machine.n_templates_per_batch, machine.n_images_per_batch)
+
+
+def _client(config: RunConfig, client: Client | None) -> Client | None:
+    """The client to run on; never this process in place of workers that were asked for."""
+    client = active_client(client)
+    for name in ("workers", "scheduler", "scheduler_file"):
+        asked = getattr(config.machine, name)
+        if client is None and asked:
+            raise InputError(
+                f"machine.{name}={shown(asked)}, but there is no client",
+                remedy="Make one, with local_cluster or connect; or use the command: cryolike-dask run.",
+            )
+    return client
+
+
+def _placed(path: Path | None) -> Path | None:
+    """Make the folder of a file that is written while it runs."""
+    if path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
+    return path

@@ -1,0 +1,126 @@
+"""From rows of images and templates to tensors on the device: read and checked.
+
+torch is imported inside the functions: the scheduler imports this module too, and does not need torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError, listed
+from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
+from cryolike_dask.io.sources import ArraySource
+from cryolike_dask.likelihoods.comparison import Comparison, Rows
+
+if TYPE_CHECKING:
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.direct import Frame
+
+
+def read_images(rows: Rows, comparison: Comparison, frame: Frame) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read images, complex (image, shell, angle), and evaluate their contrast transfer, real (image, shell, W/2).
+
+    Raises
+    ------
+    NotFiniteError, ZeroPowerError, InputError
+        If a value is not finite, an image is constant, or not the transform of a real image; files and rows named.
+    """
+    values = tensor_on(comparison.images.take(rows["index"]), comparison.precision, frame.weights.device)
+    _refuse_bad(values, frame, comparison.images, rows["index"], "image")
+    contrast = _typed(contrast_of_rows(rows, comparison, frame.weights.device), comparison.precision)
+    light, source, indices = (contrast**2).sum((1, 2)), comparison.images, rows["index"]
+    _refuse(light == 0, source, indices, "image", "have a contrast transfer of 0 everywhere", ZeroPowerError)
+    _refuse(~light.isfinite(), source, indices, "image", "have a contrast transfer that overflows", NotFiniteError)
+    return values, contrast
+
+
+def read_templates(parts: Sequence[NDArray[np.int64]], comparison: Comparison, frame: Frame) -> Iterator[torch.Tensor]:
+    """Read templates part by part, complex (template, shell, angle), each while the one before is in use.
+
+    Raises
+    ------
+    NotFiniteError, ZeroPowerError, InputError
+        As `read_images`.
+    """
+    source = comparison.templates
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(source.take, parts[0])
+        for indices, following in zip(parts, [*parts[1:], None], strict=True):
+            taken = ahead.result()
+            if following is not None:
+                ahead = reader.submit(source.take, following)
+            values = tensor_on(taken, comparison.precision, frame.weights.device)
+            _refuse_bad(values, frame, source, indices, "template")
+            yield values
+
+
+def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:
+    """Contrast transfer in float64, of half rings: (image, shell, W/2). Half a turn further it is the same."""
+    import torch
+
+    from cryolike_dask.likelihoods.kernels import contrast_transfer
+
+    conventions, grid = comparison.conventions, comparison.grid
+    columns = {name: torch.from_numpy(rows[name].copy()).to(device) for name in OPTICS.names or ()}
+    wavelength = electron_wavelength_angstrom(columns["voltage_kilovolt"], conventions.elementary_charge)
+    return contrast_transfer(
+        columns,
+        wavelength,
+        torch.from_numpy(grid.spatial_frequencies).to(device),
+        torch.from_numpy(grid.angles[: grid.n_inplanes // 2]).to(device),
+        signed_astigmatism=conventions.signed_astigmatism,
+        envelope=conventions.applies_envelope,
+    )
+
+
+def tensor_on(values: NDArray[Any], precision: str, device: torch.device) -> torch.Tensor:
+    import torch
+
+    # copied into memory of torch's own alignment: sums over the same values then round the same way every time
+    return _typed(torch.from_numpy(np.ascontiguousarray(values)).to(device, copy=True), precision)
+
+
+def _typed(values: torch.Tensor, precision: str) -> torch.Tensor:
+    real = torch_real(precision)
+    return values.to(real.to_complex() if values.is_complex() else real)
+
+
+def torch_real(precision: str) -> torch.dtype:
+    """The real torch type of a precision."""
+    import torch
+
+    return torch.float64 if precision == "double" else torch.float32
+
+
+def _refuse_bad(values: torch.Tensor, frame: Frame, source: ArraySource, rows: NDArray[np.int64], what: str) -> None:
+    """Refuse values that are not finite, have no power beside a constant offset, or do not transform a real image."""
+    from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, squared
+
+    power = (squared(values) * frame.weights).sum((1, 2))
+    _refuse(~power.isfinite(), source, rows, what, "hold NaN or infinite values", NotFiniteError)
+    _refuse(power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError)
+    offset = mask_terms(frame.mask, values, frame.weights) ** 2 / frame.mask_power
+    constant = power - offset <= 100 * frame.rounding * power
+    _refuse(constant, source, rows, what, "are constant: nothing is left beside their offset", ZeroPowerError)
+    opposite = values.roll(values.shape[-1] // 2, -1).conj()
+    asymmetry = (squared(values - opposite) * frame.weights).sum((1, 2))
+    _refuse(asymmetry > 1e-4 * power, source, rows, what, "are not transforms of real images", InputError)
+
+
+def _refuse(
+    bad: torch.Tensor, source: ArraySource, rows: NDArray[np.int64], what: str, why: str, error: type[CryolikeError]
+) -> None:
+    if not bool(bad.any()):
+        return
+    files: dict[str, list[int]] = {}
+    for row in rows[bad.cpu().numpy()]:
+        path, position = source.locate(int(row))
+        files.setdefault(path, []).append(position)
+    where = "; ".join(f"{path}: {what}(s) {listed(positions)}" for path, positions in files.items())
+    raise error(f"{where} {why}", remedy=f"Leave these {what}s out, or make the file again.")

@@ -1,0 +1,179 @@
+"""One block, tried where blocks will run: how it is cut, what memory it takes, and how long it takes on real data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.compute.device import free_memory, real_dtype, resolve_device, torch_threads
+from cryolike_dask.io.sources import ArraySource
+from cryolike_dask.likelihoods.blocks import all_correlations, optimal_poses, radial_basis_of, slices
+from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_time, piece_bytes, ranks_of
+
+if TYPE_CHECKING:
+    from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+
+BLOCKS: dict[str, Callable[..., NDArray[Any]]] = {
+    "optimal_pose": optimal_poses,
+    "full_cross_correlation": all_correlations,
+}
+"""The block function of each kind of run."""
+COMPRESSED = 0.4
+"""Of the coefficients, kept by compression where no basis has been made yet."""
+MOST_READ = 1024
+"""Images that are read to time it."""
+ENOUGH_SECONDS = 2
+"""Of comparing: of a block that takes less all images are compared, three times; else as many as take so long."""
+COPIES_READ, COPIES_OF_PIECES, AT_ONCE = 5, 4, 64
+"""Of the rows of a tile while they are read and checked; of a piece while it is transformed; and the images whose
+likelihood at their best pose is computed together in double precision."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a block takes on its device: `shared` by all its tiles, of its images, its templates, and their pairs.
+
+    `least` is that of the smallest tile, one image and one template, and `each` the part of it that is proportional to
+    the number of displacements.
+    """
+
+    shared: int
+    images: int
+    templates: int
+    pairs: int
+    result: int
+    least: int
+    each: int
+
+    @property
+    def total(self) -> int:
+        """Of all of it."""
+        return self.shared + self.images + self.templates + self.pairs + self.result
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was found out about a block.
+
+    Attributes
+    ----------
+    device : "cpu" | "cuda"
+    free_bytes : int
+        On the device, before.
+    tile : (int, int)
+        Images and templates.
+    n_images_at_a_time : int
+    memory : Memory
+    basis_seconds : float
+        To make the radial basis.
+    read_seconds_per_pair : float
+        Of the block's time to read its images and templates, or to project and transform what is not in files, the
+        part of one image and one template.
+    compare_seconds_per_pair : tuple of float
+        To compare them; several turns if they are short.
+    """
+
+    device: str
+    free_bytes: int
+    tile: tuple[int, int]
+    n_images_at_a_time: int
+    memory: Memory
+    basis_seconds: float = 0.0
+    read_seconds_per_pair: float = 0.0
+    compare_seconds_per_pair: tuple[float, ...] = ()
+
+
+def try_block(
+    comparison: Comparison, images: Rows, templates: Rows, kind: str, *, measure: bool, n_threads: int | None
+) -> Trial:
+    """Try a block in this process, with so many threads of torch; None: as many as it has."""
+    with torch_threads(n_threads):
+        device = resolve_device(comparison.device).type
+        free = free_memory(device)
+        started = time.perf_counter()
+        basis = radial_basis_of(comparison) if measure else ()
+        basis_seconds = time.perf_counter() - started
+        ranks = ranks_of(basis, comparison)
+        if comparison.tolerance and not basis:
+            ranks = (ranks * COMPRESSED).round().astype(np.int64)
+        footprint = Footprint.of(comparison, ranks)
+        tile = first_tile(len(images), len(templates), comparison, footprint)
+        at_a_time = images_at_a_time(comparison, footprint, tile)
+        memory = memory_of(comparison, ranks, tile, (min(len(images), at_a_time), len(templates)), kind, device)
+        found = Trial(device, free, tile, at_a_time, memory, basis_seconds)
+        return _timed(found, comparison, images, templates, basis, kind) if measure else found
+
+
+def memory_of(
+    comparison: Comparison,
+    ranks: NDArray[np.int64],
+    tile: tuple[int, int],
+    held: tuple[int, int],
+    kind: str,
+    device: str,
+) -> Memory:
+    """Count what a block holds that compares so many images and templates, `held`, tile by tile."""
+    footprint = Footprint.of(comparison, ranks)
+    n_shells, n_inplanes = comparison.grid.shape
+    item, n_displacements = real_dtype(comparison.precision).itemsize, len(comparison.displacements)
+    row, per_pair = 2 * item * n_shells * n_inplanes, item * n_inplanes * n_displacements
+    translation = item * n_inplanes * n_shells * n_displacements
+    exact = AT_ONCE * 16 * n_shells * n_inplanes * COPIES_READ
+    whole = kind == "full_cross_correlation"
+    shared = translation + 2 * item * n_shells * int(ranks.sum()) + COPIES_OF_PIECES * piece_bytes(device)
+    of_template = footprint.template + COPIES_READ * row
+    return Memory(
+        shared=shared + (0 if whole else exact),
+        images=held[0] * footprint.image + tile[0] * COPIES_READ * row,
+        templates=tile[1] * of_template,
+        pairs=tile[0] * tile[1] * footprint.pair,
+        result=held[0] * held[1] * per_pair if whole else 0,
+        least=shared + footprint.image + of_template + footprint.pair,
+        each=translation + footprint.template + footprint.pair,
+    )
+
+
+def _timed(found: Trial, comparison: Comparison, images: Rows, templates: Rows, basis: RadialBasis, kind: str) -> Trial:
+    """Read, warm up, and compare as many images of the block as take long enough."""
+
+    def compare(n_images: int, n_templates: int) -> float:
+        started = time.perf_counter()
+        BLOCKS[kind](images[:n_images], templates[:n_templates], basis, comparison=comparison)
+        return time.perf_counter() - started
+
+    n_read, n_templates = min(len(images), MOST_READ), len(templates)
+    first, again = (
+        (
+            _read_seconds(comparison.images, images[:n_read], found.tile[0]) / n_read,
+            _read_seconds(comparison.templates, templates, found.tile[1]),
+        )
+        for _ in range(2)
+    )
+    n_images = min(found.tile[0], len(images))
+    compare(n_images, min(found.tile[1], n_templates))  # compiles, and gets memory from the system
+    seconds = [compare(n_images, n_templates)]
+    while n_images < len(images) and seconds[0] < ENOUGH_SECONDS:  # what a block takes once would weigh too much
+        n_images = min(len(images), 4 * n_images)
+        seconds = [compare(n_images, n_templates)]
+    while len(seconds) < 3 and seconds[0] < ENOUGH_SECONDS:
+        seconds.append(compare(n_images, n_templates))
+    compared = (max(0.0, s - n_images * again[0] - again[1]) / n_images for s in seconds)
+    return replace(
+        found,
+        read_seconds_per_pair=first[0] / n_templates + first[1] / n_templates / len(images),
+        compare_seconds_per_pair=tuple(s / n_templates for s in compared),
+    )
+
+
+def _read_seconds(source: ArraySource, rows: Rows, n_at_a_time: int) -> float:
+    """Take rows as a block does, and drop them."""
+    started = time.perf_counter()
+    for part in slices(0, len(rows), n_at_a_time):
+        source.take(rows["index"][part])
+    return time.perf_counter() - started

@@ -1,0 +1,1 @@
+"""Particles of known pose, and the demo."""
