@@ -1,22 +1,26 @@
 """How fast is the comparison, against how it is usually done, and against what the device could do?
 
-For each case, device and number of threads one table: microseconds per (image, template, displacement), all rotations
-included, and in brackets how many times faster than `textbook` in the same run.
+For each case, device and number of threads one table: microseconds per (image, template,
+displacement), all rotations included, and in brackets how many times faster than `textbook` in the
+same run.
 
-    textbook    every angular frequency, every shell and every pose in memory, by einsum, expanding images for each
+    textbook    every angular frequency, every shell and every pose in memory, by einsum, expanding
+    images for each
                 batch of templates; at its best batch size (images x templates)
-    batched     the same with images expanded once and one matrix product for each angular frequency: the best that
+    batched     the same with images expanded once and one matrix product for each angular
+    frequency: the best that
                 plain torch does
-    fft2        one two-dimensional FFT for each rotation gives every displacement (in brackets how many are used)
-    exact       the kernel of this package without compression
-    compressed  the kernel of this package
+    fft2        one two-dimensional FFT for each rotation gives every displacement (in brackets how
+    many are used) exact       the kernel of this package without compression compressed  the kernel
+    of this package
 
-Weak images are noise, so that every pose counts for the integral; the peak of strong ones stands about 60 nat or more
-above the rest. Times are medians of interleaved runs: of the best pose, and with the integrated likelihood. "block" is
-the latter with the time to expand images and templates, as it falls on each in a block of 1024 images and 2370
-templates; these times stand in milliseconds beside it. "products" is the time of the kernel's own matrix products
-alone, "rate" the part that the best pose reaches of the device's rate for a large product, "MB" the memory that a
-call adds. The last columns are the largest differences of any pair from `batched`.
+Weak images are noise, so that every pose counts for the integral; the peak of strong ones stands
+about 60 nat or more above the rest. Times are medians of interleaved runs: of the best pose, and
+with the integrated likelihood. "block" is the latter with the time to expand images and templates,
+as it falls on each in a block of 1024 images and 2370 templates; these times stand in milliseconds
+beside it. "products" is the time of the kernel's own matrix products alone, "rate" the part that
+the best pose reaches of the device's rate for a large product, "MB" the memory that a call adds.
+The last columns are the largest differences of any pair from `batched`.
 
     python -m benchmarks [--case standard] [--device cpu] [--threads 1] [--runs 5]
 """
@@ -47,7 +51,10 @@ def product_rate(device: str) -> float:
 def run(case: Case, device: str, n_threads: int, n_runs: int) -> list[Contender]:
     """Measure one case and print its table."""
     torch.set_num_threads(n_threads)
-    rate, n_displacements = product_rate(device), len(case.search.grid(case.parameters.grid.pixel_size_angstrom))
+    rate, n_displacements = (
+        product_rate(device),
+        len(case.search.grid(case.parameters.grid.pixel_size_angstrom)),
+    )
     weak, strong = (inputs(case, device, signal) for signal in (0.0, STRONG))
     contenders = [
         *baselines(weak, device),
@@ -61,8 +68,14 @@ def run(case: Case, device: str, n_threads: int, n_runs: int) -> list[Contender]
         for contender in contenders:
             contender.time()
     grid = case.parameters.grid
-    print(f"\n{case.name}: {case.n_pixels} px, {grid.n_shells} shells, {case.n_inplanes} rotations,", end=" ")
-    print(f"{n_displacements} displacements; {device}, {n_threads} thread(s), {rate / 1e9:.0f} Gflop/s")
+    print(
+        f"\n{case.name}: {case.n_pixels} px, {grid.n_shells} shells, {case.n_inplanes} rotations,",
+        end=" ",
+    )
+    print(
+        f"{n_displacements} displacements; {device}, {n_threads} thread(s), {rate / 1e9:.0f} "
+        f"Gflop/s"
+    )
     heads = ("best", "integrated", "block")
     print(f"{'':<18}" + "".join(f"{head:>16}" for head in heads), end="")
     print("  ms/image ms/template products rate     MB  correlation    nat")
@@ -73,20 +86,34 @@ def run(case: Case, device: str, n_threads: int, n_runs: int) -> list[Contender]
         expanding = c.template_ms / BLOCK_IMAGES + c.image_ms / BLOCK_TEMPLATES
         found.append(found[1] + expanding / n_displacements * 1e3)
         first = first or found
-        line = f"{c.name:<18}" + "".join(f"{a:>8.2f} ({b / a:>5.1f})" for a, b in zip(found, first, strict=True))
+        line = f"{c.name:<18}" + "".join(
+            f"{a:>8.2f} ({b / a:>5.1f})" for a, b in zip(found, first, strict=True)
+        )
         line += f"{c.image_ms:>10.2f}{c.template_ms:>12.1f}"
         if c.products is None:
             line += f"{'':>14}{c.megabytes:>7.0f}"
         else:
-            line += f"{c.microseconds('products'):>9.2f}{c.flops / found[0] * 1e6 / rate:>5.0%}{c.megabytes:>7.0f}"
+            of_peak = c.flops / found[0] * 1e6 / rate
+            line += f"{c.microseconds('products'):>9.2f}{of_peak:>5.0%}{c.megabytes:>7.0f}"
         if c.products is not None and "strong" not in c.name:
             m, s = reference[0].shape
-            changes = (float((a[:m, :s] - b).abs().max()) for a, b in zip(c.pairs(), reference, strict=True))
+            changes = (
+                float((a[:m, :s] - b).abs().max())
+                for a, b in zip(c.pairs(), reference, strict=True)
+            )
             line += f"{next(changes):>13.1e}{next(changes):>7.0e}"
         print(line)
-    whole = contenders[2].microseconds("best") / contenders[4].microseconds("best") * n_displacements
-    print(f"one transform of fft2 costs what {whole:.0f} displacements cost the compressed kernel", end="")
-    print(f", and gives {case.n_pixels**2 if case.resolution_factor == 1 else case.n_pixels**2 // 4} at most")
+    whole = (
+        contenders[2].microseconds("best") / contenders[4].microseconds("best") * n_displacements
+    )
+    print(
+        f"one transform of fft2 costs what {whole:.0f} displacements cost the compressed kernel",
+        end="",
+    )
+    print(
+        f", and gives {case.n_pixels**2 if case.resolution_factor == 1 else case.n_pixels**2 // 4} "
+        f"at most"
+    )
     return contenders
 
 
@@ -95,7 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=[case.name for case in CASES], action="append")
     parser.add_argument("--device", choices=["cpu", "cuda"], action="append")
-    parser.add_argument("--threads", type=int, action="append", help="on CPUs; default: one, and all cores")
+    parser.add_argument(
+        "--threads", type=int, action="append", help="on CPUs; default: one, and all cores"
+    )
     parser.add_argument("--runs", type=int, default=5)
     arguments = parser.parse_args()
     devices = arguments.device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
@@ -106,7 +135,9 @@ def main() -> None:
             continue
         for device in devices:
             all_cores = len(os.sched_getaffinity(0))
-            for n_threads in [1] if device == "cuda" else arguments.threads or sorted({1, all_cores}):
+            for n_threads in (
+                [1] if device == "cuda" else arguments.threads or sorted({1, all_cores})
+            ):
                 with torch.inference_mode():
                     run(case, device, n_threads, arguments.runs)
 

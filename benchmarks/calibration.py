@@ -1,8 +1,10 @@
-"""Are the posteriors calibrated? Simulated images of two similar structures, poses drawn from the prior.
+"""Are the posteriors calibrated? Simulated images of two similar structures, poses drawn from the
+prior.
 
-With a flat prior, the log-likelihood ratio of the two structures is the log-odds of the truth: the logistic slope of
-the truth on the ratio is 1, and among images given a probability p a part p is of that structure. Prints both for
-both conventions; exits with 1 unless `standard` is calibrated and `cryolike` is not at half resolution.
+With a flat prior, the log-likelihood ratio of the two structures is the log-odds of the truth: the
+logistic slope of the truth on the ratio is 1, and among images given a probability p a part p is of
+that structure. Prints both for both conventions; exits with 1 unless `standard` is calibrated and
+`cryolike` is not at half resolution.
 
     python benchmarks/calibration.py [--images 1000] [--seed 0]
 """
@@ -39,7 +41,9 @@ LARGEST_SLOPE_ERROR, LARGEST_CALIBRATION_ERROR = 0.15, 0.05
 
 def two_lobes(opening_radian: float) -> Atoms:
     """48 residues in two lobes, the second turned about z; within 15 angstrom of the middle."""
-    first, second = np.random.default_rng(0).uniform(-5, 5, (2, 24, 3)) + np.array([[[7, 0, 0]], [[-7, 0, 0]]])
+    first, second = np.random.default_rng(0).uniform(-5, 5, (2, 24, 3)) + np.array(
+        [[[7, 0, 0]], [[-7, 0, 0]]]
+    )
     c, s = np.cos(opening_radian), np.sin(opening_radian)
     second = second @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
     return Atoms(np.concatenate([first, second]), np.full(48, 62.0), np.full(48, 3.0))
@@ -69,11 +73,15 @@ class Calibration:
 
     @property
     def holds(self) -> bool:
-        return abs(self.slope - 1) <= LARGEST_SLOPE_ERROR and self.expected_error < LARGEST_CALIBRATION_ERROR
+        return (
+            abs(self.slope - 1) <= LARGEST_SLOPE_ERROR
+            and self.expected_error < LARGEST_CALIBRATION_ERROR
+        )
 
 
 def calibrate(ratios: FloatArray, truth: NDArray[np.bool_]) -> Calibration:
-    """Regress the truth on log-likelihood ratios, by Newton's method, and compare probability with frequency."""
+    """Regress the truth on log-likelihood ratios, by Newton's method, and compare probability
+    with frequency."""
     design = np.stack([np.ones_like(ratios), ratios], axis=1)
     coefficients = np.zeros(2)
     for _ in range(50):
@@ -87,18 +95,29 @@ def calibrate(ratios: FloatArray, truth: NDArray[np.bool_]) -> Calibration:
     gaps = [abs(expit(ratios[b]).mean() - truth[b].mean()) for b in bins]
     expected_error = np.average(gaps, weights=[len(b) for b in bins])
     slope_error = np.sqrt(np.linalg.inv(information)[1, 1])
-    return Calibration(float(coefficients[1]), float(slope_error), float(expected_error), float(ratios.std()))
+    return Calibration(
+        float(coefficients[1]), float(slope_error), float(expected_error), float(ratios.std())
+    )
 
 
 def log_likelihood_ratios(
     n_images: int, resolution_factor: float, seed: int
 ) -> tuple[dict[str, FloatArray], NDArray[np.bool_]]:
-    """Simulate images and compare them with both structures: ratios by conventions, and which are of the first."""
+    """Simulate images and compare them with both structures: ratios by conventions, and which
+    are of the first."""
     rng = np.random.default_rng(seed)
     parameters = ImageParameters(
-        N_PIXELS, PIXEL_SIZE, resolution_factor * N_PIXELS / 4, viewing_distance=1.0, precision="single"
+        N_PIXELS,
+        PIXEL_SIZE,
+        resolution_factor * N_PIXELS / 4,
+        viewing_distance=1.0,
+        precision="single",
     )
-    grid, viewing, displacements = parameters.grid, parameters.viewing_angles(), SEARCH.grid(PIXEL_SIZE)
+    grid, viewing, displacements = (
+        parameters.grid,
+        parameters.viewing_angles(),
+        SEARCH.grid(PIXEL_SIZE),
+    )
     s = rng.choice(len(viewing), n_images, p=viewing.weight / viewing.weight.sum())
     d = rng.integers(0, len(displacements), n_images)
     gamma = rng.choice(grid.angles, n_images)
@@ -108,12 +127,19 @@ def log_likelihood_ratios(
     truth = rng.random(n_images) < 0.5
     noise_free = [render_particles(a, grid, poses, optics) for a in STRUCTURES]
     clean = np.where(truth[:, None, None], *noise_free)
-    # one level of noise for all: scaled to each particle it would tell which structure and pose it is
+    # one level of noise for all: scaled to each particle it would tell which structure and pose it
+    # is
     noise = np.sqrt(clean.var() / SIGNAL_TO_NOISE) * rng.standard_normal(clean.shape)
-    images = ImageStack.from_array(normalised_stack(clean + noise, grid), parameters, optics).chunk(250)
+    images = ImageStack.from_array(normalised_stack(clean + noise, grid), parameters, optics).chunk(
+        250
+    )
 
     stacks = [
-        SEARCH(TemplateStack.from_array(project_structure(a, grid, viewing).astype(np.complex64), parameters, viewing))
+        SEARCH(
+            TemplateStack.from_array(
+                project_structure(a, grid, viewing).astype(np.complex64), parameters, viewing
+            )
+        )
         for a in STRUCTURES
     ]
     ratios = {}
@@ -143,13 +169,17 @@ def _integrated(images: ImageStack, templates: TemplateStack, conventions: Any) 
 
 
 def main() -> int:
-    """Run both resolutions and both conventions, print a table, and say whether it is as expected."""
+    """Run both resolutions and both conventions, print a table, and say whether it is as
+    expected."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     print(f"{arguments.images} images, seed {arguments.seed}")
-    print(f"{'resolution':>10}  {'conventions':<11}  {'slope':>13}  {'calibration error':>17}  {'spread (nat)':>12}")
+    print(
+        f"{'resolution':>10}  {'conventions':<11}  {'slope':>13}  {'calibration error':>17}  "
+        f"{'spread (nat)':>12}"
+    )
     as_expected = True
     for resolution_factor in RESOLUTION_FACTORS:
         start = time.perf_counter()
@@ -157,14 +187,16 @@ def main() -> int:
         for conventions, values in ratios.items():
             found = calibrate(values, truth)
             print(
-                f"{resolution_factor:>10}  {conventions:<11}  {found.slope:>5.2f} +- {found.slope_error:.2f}"
+                f"{resolution_factor:>10}  {conventions:<11}  {found.slope:>5.2f} +- "
+                f"{found.slope_error:.2f}"
                 f"  {found.expected_error:>17.3f}  {found.spread:>12.2f}"
             )
             if conventions == "standard":
                 as_expected &= found.holds
             elif resolution_factor == 0.5:
                 as_expected &= (
-                    abs(found.slope - 1) > LARGEST_SLOPE_ERROR and found.expected_error >= LARGEST_CALIBRATION_ERROR
+                    abs(found.slope - 1) > LARGEST_SLOPE_ERROR
+                    and found.expected_error >= LARGEST_CALIBRATION_ERROR
                 )
         print(f"{'':>10}  {time.perf_counter() - start:.0f} s")
     print("as expected" if as_expected else "NOT as expected")

@@ -1,4 +1,5 @@
-"""What the speed benchmark compares: five cases, and particles and templates in memory for each of them."""
+"""What the speed benchmark compares: five cases, and particles and templates in memory for each
+of them."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ class Case:
     def parameters(self) -> ImageParameters:
         """The grid of images and templates, in single precision."""
         radius_max = self.resolution_factor * self.n_pixels / 4
-        return ImageParameters(self.n_pixels, PIXEL_SIZE, radius_max, self.n_inplanes, precision="single")
+        return ImageParameters(
+            self.n_pixels, PIXEL_SIZE, radius_max, self.n_inplanes, precision="single"
+        )
 
 
 CASES = (
@@ -60,7 +63,8 @@ STANDARD = CASES[2]
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The pose that each image was made with: positions in the stack of templates, the search and the rotations."""
+    """The pose that each image was made with: positions in the stack of templates, the search
+    and the rotations."""
 
     template: NDArray[np.int64]
     displacement: NDArray[np.int64]
@@ -90,17 +94,24 @@ class Operands:
 
 
 def make_inputs(
-    case: Case, n_images: int, n_templates: int, *, signal: float, isotropic: bool = False, seed: int = 0
+    case: Case,
+    n_images: int,
+    n_templates: int,
+    *,
+    signal: float,
+    isotropic: bool = False,
+    seed: int = 0,
 ) -> tuple[ImageStack, TemplateStack, Truth]:
-    """Make templates with the search of the case, and images of them at random poses of the grid, in white noise.
+    """Make templates with the search of the case, and images of them at random poses of the grid,
+    in white noise.
 
     Parameters
     ----------
     case : Case
     n_images, n_templates : int
     signal : float
-        Root of the power of the particle over that of the noise, in the band; 0: noise alone. The correlation with
-        the true pose is signal / sqrt(1 + signal^2) on average.
+        Root of the power of the particle over that of the noise, in the band; 0: noise alone. The
+        correlation with the true pose is signal / sqrt(1 + signal^2) on average.
     isotropic : bool
         No astigmatism.
     seed : int
@@ -122,7 +133,9 @@ def make_inputs(
     noise = rng.standard_normal((n_images, grid.n_pixels, grid.n_pixels), np.float32)
     images = _without_offset(pixels_to_fourier(noise, grid), grid)
     if signal > 0:
-        images += np.float32(signal) * _without_offset(_particles(values, truth, templates, optics), grid)
+        images += np.float32(signal) * _without_offset(
+            _particles(values, truth, templates, optics), grid
+        )
         images = _without_offset(images, grid)
     return ImageStack.from_array(images, parameters, optics), templates, truth
 
@@ -146,17 +159,27 @@ def contrast_of(optics: NDArray[np.void], grid: PolarGrid) -> Tensor:
     wavelength = electron_wavelength_angstrom(columns["voltage_kilovolt"])
     frequencies, angles = torch.from_numpy(grid.spatial_frequencies), torch.from_numpy(grid.angles)
     parts = [
-        contrast_transfer({k: v[i : i + 16] for k, v in columns.items()}, wavelength[i : i + 16], frequencies, angles)
+        contrast_transfer(
+            {k: v[i : i + 16] for k, v in columns.items()},
+            wavelength[i : i + 16],
+            frequencies,
+            angles,
+        )
         for i in range(0, len(optics), 16)
     ]
     return torch.cat([part.float() for part in parts])
 
 
 def translation_of(templates: TemplateStack, rows: NDArray[np.int64]) -> Tensor:
-    """Phase factors of some displacements of the search, complex64, (displacement, shell, angle)."""
+    """Phase factors of some displacements of the search, complex64, (displacement, shell,
+    angle)."""
     kx, ky = (torch.from_numpy(k) for k in templates.grid.points())
-    shifts = torch.from_numpy(2 * templates.displacements.table()[:, rows] / templates.grid.box_size_angstrom)
-    return torch.cat([translation_factors(*some, kx, ky).to(torch.complex64) for some in shifts.split(16, dim=1)])
+    shifts = torch.from_numpy(
+        2 * templates.displacements.table()[:, rows] / templates.grid.box_size_angstrom
+    )
+    return torch.cat(
+        [translation_factors(*some, kx, ky).to(torch.complex64) for some in shifts.split(16, dim=1)]
+    )
 
 
 def _atoms(grid: PolarGrid, rng: np.random.Generator) -> Atoms:
@@ -175,17 +198,24 @@ def _some_views(viewing: ViewingAngles, n: int, rng: np.random.Generator) -> Vie
     return viewing.take(np.sort(rows))
 
 
-def _particles(values: NDArray[Any], truth: Truth, templates: TemplateStack, optics: NDArray[np.void]) -> NDArray[Any]:
+def _particles(
+    values: NDArray[Any], truth: Truth, templates: TemplateStack, optics: NDArray[np.void]
+) -> NDArray[Any]:
     """Particles without noise: displaced, turned, filtered. Complex64, (image, shell, angle)."""
     particles = np.empty((len(optics), *templates.grid.shape), np.complex64)
-    for i, (s, d, w) in enumerate(zip(truth.template, truth.displacement, truth.rotation, strict=True)):
+    for i, (s, d, w) in enumerate(
+        zip(truth.template, truth.displacement, truth.rotation, strict=True)
+    ):
         moved = values[s] * translation_of(templates, np.array([d]))[0].numpy()
-        particles[i] = np.roll(moved, -w, axis=-1) * contrast_of(optics[i : i + 1], templates.grid)[0].numpy()
+        particles[i] = (
+            np.roll(moved, -w, axis=-1) * contrast_of(optics[i : i + 1], templates.grid)[0].numpy()
+        )
     return particles
 
 
 def _without_offset(values: NDArray[Any], grid: PolarGrid) -> NDArray[Any]:
-    """Project a constant out of each image and bring its power to 1. Complex64, (image, shell, angle)."""
+    """Project a constant out of each image and bring its power to 1. Complex64, (image, shell,
+    angle)."""
     mask = grid.mask(exact=True)
     offset = grid.integrate((mask.conj() * values).real) / grid.integrate(np.abs(mask) ** 2)
     values = values - (offset[:, None, None] * mask).astype(values.dtype)

@@ -1,4 +1,5 @@
-"""The ways to compare images with templates that the speed benchmark times, each with its inputs expanded."""
+"""The ways to compare images with templates that the speed benchmark times, each with its inputs
+expanded."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ from benchmarks import fft2, textbook
 from benchmarks.cases import Case, make_inputs, operands
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
-from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+from cryolike_dask.likelihoods.kernels.compressed import (
+    correlate,
+    prepare_images,
+    prepare_templates,
+)
 from cryolike_dask.likelihoods.kernels.rotations import quarter_turn
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -60,7 +65,8 @@ class Contender:
     megabytes: float = 0.0
 
     def time(self) -> None:
-        """Time each of its calls once, after one that is not timed: others had the memory and the caches before."""
+        """Time each of its calls once, after one that is not timed: others had the memory and
+        the caches before."""
         self.best()
         for kind in ("best", "integrated", "products"):
             function = getattr(self, kind)
@@ -133,7 +139,9 @@ def baselines(stacks: Stacks, device: str) -> list[Contender]:
     rotated = _placed(fft2.prepare_templates(o.templates[:1], o.weights, grid, o.mask), device)
     template_ms = (time.perf_counter() - start) * 1e3
     start = time.perf_counter()
-    filtered = _placed(fft2.prepare_images(o.images[some], o.contrast[some], o.weights, grid, o.mask), device)
+    filtered = _placed(
+        fft2.prepare_images(o.images[some], o.contrast[some], o.weights, grid, o.mask), device
+    )
     image_ms = (time.perf_counter() - start) * 1e3 / FFT2_IMAGES
     by_fft2 = Contender(
         f"fft2 ({table.shape[1]})",
@@ -150,7 +158,9 @@ def baselines(stacks: Stacks, device: str) -> list[Contender]:
 
 def _placed(values: Any, device: str) -> Any:
     """A dataclass of tensors, on the device."""
-    return replace(values, **{k: v.to(device) for k, v in vars(values).items() if isinstance(v, torch.Tensor)})
+    return replace(
+        values, **{k: v.to(device) for k, v in vars(values).items() if isinstance(v, torch.Tensor)}
+    )
 
 
 def _textbook(o: Any, device: str, *, batched: bool) -> Contender:
@@ -159,10 +169,14 @@ def _textbook(o: Any, device: str, *, batched: bool) -> Contender:
     m, s = textbook.fastest_batch(*inputs, integrate=False, mask=o.mask, batched=batched)
 
     def expanded_images(i: slice) -> textbook.Images:
-        return textbook.prepare_images(o.images[i], o.contrast[i], o.weights, o.mask, batched=batched)
+        return textbook.prepare_images(
+            o.images[i], o.contrast[i], o.weights, o.mask, batched=batched
+        )
 
     def expanded_templates(i: slice) -> textbook.Templates:
-        return textbook.prepare_templates(o.templates[i], o.translation, o.weights, o.mask, batched=batched)
+        return textbook.prepare_templates(
+            o.templates[i], o.translation, o.weights, o.mask, batched=batched
+        )
 
     of_images = [slice(i, i + m) for i in range(0, len(o.images), m)]
     templates = [expanded_templates(slice(i, i + s)) for i in range(0, len(o.templates), s)]
@@ -172,7 +186,10 @@ def _textbook(o: Any, device: str, *, batched: bool) -> Contender:
         columns = []
         for column in templates:
             batches = kept if batched else (expanded_images(i) for i in of_images)
-            parts = [textbook.compare(batch, column, integrate=integrate, batched=batched) for batch in batches]
+            parts = [
+                textbook.compare(batch, column, integrate=integrate, batched=batched)
+                for batch in batches
+            ]
             columns.append(textbook.joined(parts, 0))
         return textbook.joined(columns, 1)
 
@@ -210,7 +227,9 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
         return prepare_templates(values, frame)
 
     of_images = [(m, expanded_images(m)) for m in blocks.slices(0, len(images), block.tile[0])]
-    of_templates = [(s, expanded_templates(s)) for s in blocks.slices(0, len(templates), block.tile[1])]
+    of_templates = [
+        (s, expanded_templates(s)) for s in blocks.slices(0, len(templates), block.tile[1])
+    ]
 
     priors = torch.from_numpy(rows[1]["log_prior"].copy()).to(frame.weights.device)
     reach = math.log(len(templates) * math.prod(block.pose_shape) / frame.rounding)
@@ -229,9 +248,16 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
                 _products(i, t, frame)
 
     def pairs() -> tuple[torch.Tensor, torch.Tensor]:
-        everything = -math.inf * torch.ones(block.shape, dtype=torch.float64, device=frame.weights.device)
-        found = [[correlate(i, t, frame).summarise(everything[m, s]) for s, t in of_templates] for m, i in of_images]
-        best, summed = (torch.cat([torch.cat([tile[k] for tile in row], 1) for row in found]) for k in (0, 2))
+        everything = -math.inf * torch.ones(
+            block.shape, dtype=torch.float64, device=frame.weights.device
+        )
+        found = [
+            [correlate(i, t, frame).summarise(everything[m, s]) for s, t in of_templates]
+            for m, i in of_images
+        ]
+        best, summed = (
+            torch.cat([torch.cat([tile[k] for tile in row], 1) for row in found]) for k in (0, 2)
+        )
         return best, summed
 
     n_q, quarter = templates.grid.n_inplanes // 2 + 1, templates.grid.n_inplanes // 4 + 1
@@ -251,7 +277,8 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
 
 
 def _products(images: Any, templates: Any, frame: Any) -> None:
-    """The matrix products of a tile alone, in the same shapes and memory; on a CPU the transform is none."""
+    """The matrix products of a tile alone, in the same shapes and memory; on a CPU the transform
+    is none."""
     columns = templates.spectra[0].shape[2]
     n_q = frame.folding.n_inplanes // 2 + 1
     products = frame.scratch.take("products", n_q, 2, len(images) * columns)

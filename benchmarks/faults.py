@@ -1,7 +1,8 @@
 """Do workers that are killed at random moments change a result?
 
-Twenty runs on a scheduler and two workers, each a process, with one to three workers killed by SIGKILL; the outputs of
-each are compared, byte for byte, with those of an undisturbed run. Exits 1 if any differ.
+Twenty runs on a scheduler and two workers, each a process, with one to three workers killed by
+SIGKILL; the outputs of each are compared, byte for byte, with those of an undisturbed run. Exits 1
+if any differ.
 
     python -m benchmarks.faults [--n-runs 20] [--seed 0]
 """
@@ -30,15 +31,21 @@ def inputs(folder: Path) -> cld.LikelihoodFiles:
     rng = np.random.default_rng(0)
     structures = [cld.Volume(rng.random((8, 8, 8), np.float32), (4.0, 4.0, 4.0)) for _ in range(2)]
     cld.make_templates(structures, PARAMETERS, folder / "templates", progress=False)
-    star = cld.simulate_particles(structures, PARAMETERS, folder / "relion", n_images=N_IMAGES, progress=False)
+    star = cld.simulate_particles(
+        structures, PARAMETERS, folder / "relion", n_images=N_IMAGES, progress=False
+    )
     cld.convert_particles(star, PARAMETERS, folder / "particles", batch_size=BATCH, progress=False)
-    return cld.configure_likelihood_files(folder / "templates", folder / "particles", folder / "out", i_template="all")
+    return cld.configure_likelihood_files(
+        folder / "templates", folder / "particles", folder / "out", i_template="all"
+    )
 
 
 def run(files: cld.LikelihoodFiles, client: Client) -> float:
     """Run, and give the seconds that it took."""
     start = time.perf_counter()
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, client=client, progress=False, device="cpu")
+    cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, client=client, progress=False, device="cpu"
+    )
     return time.perf_counter() - start
 
 
@@ -66,7 +73,10 @@ def main() -> None:
                     seconds = run(again, client)
                 same = results(again.folder_output) == undisturbed[1]
                 different += not same
-                print(f"seed {seed}: {len(killed)} killed, {seconds:.1f} s, {'identical' if same else 'DIFFERENT'}")
+                print(
+                    f"seed {seed}: {len(killed)} killed, {seconds:.1f} s, "
+                    f"{'identical' if same else 'DIFFERENT'}"
+                )
     print(f"{different} of {arguments.n_runs} runs differ")
     raise SystemExit(different > 0)
 

@@ -1,8 +1,9 @@
-"""Does anything grow while a run goes on? Memory of workers, client and scheduler, sampled throughout a long run.
+"""Does anything grow while a run goes on? Memory of workers, client and scheduler, sampled
+throughout a long run.
 
-Pieces are tiny and their blocks real, on two workers; `--apart` gives the scheduler a process of its own, which it
-otherwise shares with the client, as it does in a command. Slopes are those of straight lines through the second half of
-the samples, when caches are full.
+Pieces are tiny and their blocks real, on two workers; `--apart` gives the scheduler a process of
+its own, which it otherwise shares with the client, as it does in a command. Slopes are those of
+straight lines through the second half of the samples, when caches are full.
 
     python -m benchmarks.growth [--pieces 5000] [--apart]
 """
@@ -39,7 +40,9 @@ def families(client: Client) -> dict[str, psutil.Process]:
 
 
 @contextmanager
-def sampling(watched: dict[str, psutil.Process], progress: Callable[[], int]) -> Iterator[list[list[float]]]:
+def sampling(
+    watched: dict[str, psutil.Process], progress: Callable[[], int]
+) -> Iterator[list[list[float]]]:
     """Samples, taken while the body runs: seconds, pieces done, bytes of each process."""
     samples: list[list[float]] = []
     over = threading.Event()
@@ -73,7 +76,9 @@ def main() -> None:
     """Run, and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pieces", type=int, default=5000)
-    parser.add_argument("--apart", action="store_true", help="give the scheduler a process of its own")
+    parser.add_argument(
+        "--apart", action="store_true", help="give the scheduler a process of its own"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -81,7 +86,9 @@ def main() -> None:
         done = files.folder_output
         with processes(folder) if arguments.apart else cld.local_cluster(2) as client:
             watched = families(client)
-            with sampling(watched, lambda: sum(1 for _ in done.glob("template*/done/*.json"))) as samples:
+            with sampling(
+                watched, lambda: sum(1 for _ in done.glob("template*/done/*.json"))
+            ) as samples:
                 seconds = run(files, client=client)
     print(f"{arguments.pieces} pieces in {seconds:.0f} s")
     report(watched, samples)

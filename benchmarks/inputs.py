@@ -1,10 +1,11 @@
-"""What making inputs costs: time and peak memory of projecting a large structure and of converting many particles.
+"""What making inputs costs: time and peak memory of projecting a large structure and of converting
+many particles.
 
     python benchmarks/inputs.py                 # everything: some minutes, 8 GB of disk
     python benchmarks/inputs.py --n-particles 2000 --n-views 300
 
-Each job runs in a process of its own, without a cluster; its peak is the largest resident memory of that process, pages
-of mapped files included. Exits with an error if a peak is above its bound.
+Each job runs in a process of its own, without a cluster; its peak is the largest resident memory of
+that process, pages of mapped files included. Exits with an error if a peak is above its bound.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ def structure(n_atoms: int) -> Atoms:
     """Residues spread over a shell, as in ferritin."""
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((n_atoms, 3))
-    positions = directions / np.linalg.norm(directions, axis=1)[:, None] * rng.uniform(40, 62, n_atoms)[:, None]
+    positions = (
+        directions
+        / np.linalg.norm(directions, axis=1)[:, None]
+        * rng.uniform(40, 62, n_atoms)[:, None]
+    )
     return Atoms(positions, rng.uniform(30, 98, n_atoms), rng.choice(RESIDUE_RADII, n_atoms))
 
 
@@ -79,7 +84,8 @@ def compare(n_atoms: int) -> None:
         fast = (time.perf_counter() - start) / n_views
         error = np.abs(found - expected).max() / np.abs(expected).max()
         print(
-            f"{n_atoms} residues, {precision}: direct sum {1e3 * slow:.0f} ms per view, NUFFT {1e3 * fast:.1f} ms, "
+            f"{n_atoms} residues, {precision}: direct sum {1e3 * slow:.0f} ms per view, NUFFT "
+            f"{1e3 * fast:.1f} ms, "
             f"{slow / fast:.0f} times less; largest difference {error:.1e} of the largest value"
         )
 
@@ -97,7 +103,8 @@ def write_particles(folder: Path, n: int) -> Path:
 
 
 def measured(name: str, function: Callable[..., Any], *arguments: Any) -> bool:
-    """Run a job in a process of its own; say its time and peak, and whether it stays below its bound."""
+    """Run a job in a process of its own; say its time and peak, and whether it stays below its
+    bound."""
     start = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         peak = pool.apply(_peak_of, (function, *arguments))
@@ -122,13 +129,19 @@ def main() -> None:
     parser.add_argument("--n-particles", type=int, default=20000)
     parser.add_argument("--n-atoms", type=int, default=4000)
     parser.add_argument("--n-views", type=int, default=2370)
-    parser.add_argument("--folder", type=Path, default=None, help="where to write; default: a temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where to write; default: a temporary folder"
+    )
     options = parser.parse_args()
     compare(options.n_atoms)
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         fits = measured(
-            "templates", make, structure(options.n_atoms), some_views(options.n_views), folder / "templates"
+            "templates",
+            make,
+            structure(options.n_atoms),
+            some_views(options.n_views),
+            folder / "templates",
         )
         star = write_particles(folder, options.n_particles)
         fits &= measured("particles", convert_particles, star, PARTICLES, folder / "particles")

@@ -1,8 +1,9 @@
 """Does a run cost what its plan says? Time, memory and bytes of small runs, each beside its plan.
 
-Every case is planned and run in a process of its own, on one thread, then on two worker processes that the plan
-measures too. The ratios are actual over planned; other work on the machine between the two is part of them. Exits with
-1 if a process took more than twice or less than half of the memory that was said.
+Every case is planned and run in a process of its own, on one thread, then on two worker processes
+that the plan measures too. The ratios are actual over planned; other work on the machine between
+the two is part of them. Exits with 1 if a process took more than twice or less than half of the
+memory that was said.
 
     python -m benchmarks.planning [--repeats 2] [--only projected]
 """
@@ -55,7 +56,9 @@ class Small:
 
     def files(self, folder: Path) -> LikelihoodFiles:
         """Where its inputs and outputs are."""
-        return cld.configure_likelihood_files(folder / "templates", folder / "particles", folder / "out")
+        return cld.configure_likelihood_files(
+            folder / "templates", folder / "particles", folder / "out"
+        )
 
     def write(self, folder: Path) -> None:
         """Put inputs into files, as a run finds them."""
@@ -63,21 +66,30 @@ class Small:
         images, templates, _ = make_inputs(self.case, N_DRAWN, self.n_templates, signal=0.1)
         again = np.arange(self.n_images) % len(images)
         for k in range(self.n_stacks):
-            write_image_stack(files.image_stack(k)[0], images.source.take(again), images.optics[again], parameters)
+            write_image_stack(
+                files.image_stack(k)[0], images.source.take(again), images.optics[again], parameters
+            )
         path = files.folder_templates / "templates_fourier_benchmark.pt"
-        write_template_stack(path, templates.source.values, templates.viewing, parameters, "standard")
+        write_template_stack(
+            path, templates.source.values, templates.viewing, parameters, "standard"
+        )
         write_list(files.template_list, [path.name])
 
     def inputs(self, folder: Path) -> tuple[LikelihoodFiles, dict[str, Any]]:
         """What the run is given."""
         files, options = self.files(folder), {}
         if self.in_batches:
-            options = {"n_images_per_batch": self.n_images, "n_templates_per_batch": self.n_templates}
+            options = {
+                "n_images_per_batch": self.n_images,
+                "n_templates_per_batch": self.n_templates,
+            }
         if self.lazily:
             viewing = cld.open_templates(files, self.case.parameters).viewing
             positions = np.random.default_rng(0).normal(0, 15, (2000, 3))
             atoms = cld.Atoms(positions, np.ones(2000), np.full(2000, 2.5))
-            options = {"templates": cld.open_structure(atoms, self.case.parameters, viewing=viewing)}
+            options = {
+                "templates": cld.open_structure(atoms, self.case.parameters, viewing=viewing)
+            }
             files = replace(files, folder_templates=None)
         return files, options
 
@@ -95,7 +107,8 @@ RUN_CASES = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """A plan, the seconds that it took, those of the run, and the peak of the process or of a worker in bytes."""
+    """A plan, the seconds that it took, those of the run, and the peak of the process or of a
+    worker in bytes."""
 
     plan: LikelihoodPlan
     planning_seconds: float
@@ -112,7 +125,11 @@ def compare(case: Small, folder: Path, n_workers: int) -> Outcome:
     """Plan and run, here or on workers."""
     torch.set_num_threads(1)
     files, options = case.inputs(folder)
-    arguments = (replace(files, folder_output=folder / f"on-{n_workers}"), case.case.parameters, case.case.search)
+    arguments = (
+        replace(files, folder_output=folder / f"on-{n_workers}"),
+        case.case.parameters,
+        case.case.search,
+    )
     with cld.local_cluster(n_workers) if n_workers else nullcontext() as client:
         begun = time.perf_counter()
         plan = plan_likelihood(*arguments, kind=case.kind, client=client, **options)  # type: ignore[arg-type]
@@ -126,9 +143,15 @@ def compare(case: Small, folder: Path, n_workers: int) -> Outcome:
 def show(case: Small, n_workers: int, found: Outcome) -> bool:
     """Print a line, and say whether the memory was as planned."""
     plan, seconds, ratio = found.plan, found.seconds, found.peak_bytes / found.plan.worker_bytes
-    said, inside = plan.seconds or 0.0, (plan.least_seconds or 0) <= seconds <= (plan.most_seconds or 0)
+    said, inside = (
+        plan.seconds or 0.0,
+        (plan.least_seconds or 0) <= seconds <= (plan.most_seconds or 0),
+    )
     line = f"{case.name:<29}{f'{n_workers} workers' if n_workers else 'one thread':<11}"
-    line += f"{seconds:6.1f} s, said {said:6.1f} s ({found.planning_seconds:.0f} s to say): {seconds / said:.2f}"
+    line += (
+        f"{seconds:6.1f} s, said {said:6.1f} s ({found.planning_seconds:.0f} s to say): "
+        f"{seconds / said:.2f}"
+    )
     line += "" if inside else " (beyond its bounds)"
     line += f"; {found.peak_bytes / 1e9:.2f} GB, said {plan.worker_bytes / 1e9:.2f} GB: {ratio:.2f}"
     print(line, flush=True)

@@ -1,4 +1,5 @@
-"""A scheduler and workers as a user starts them, each a process on loopback, and what kills them."""
+"""A scheduler and workers as a user starts them, each a process on loopback, and what kills
+them."""
 
 from __future__ import annotations
 
@@ -30,7 +31,17 @@ def processes(folder: Path, n_workers: int = 2) -> Iterator[Client]:
     address = folder / "scheduler.json"
     host = ["--host", "127.0.0.1"]
     command = [sys.executable, "-m", "dask", "scheduler", *host, "--port", "0", "--no-dashboard"]
-    worker = [sys.executable, "-m", "dask", "worker", "--scheduler-file", str(address), *host, "--nthreads", "1"]
+    worker = [
+        sys.executable,
+        "-m",
+        "dask",
+        "worker",
+        "--scheduler-file",
+        str(address),
+        *host,
+        "--nthreads",
+        "1",
+    ]
     worker += ["--no-dashboard", "--local-directory", str(folder), "--nworkers", str(n_workers)]
     environment = {**os.environ, **AS_IN_THE_DOCS}
     with open(folder / "processes.log", "w") as log:
@@ -50,10 +61,20 @@ def processes(folder: Path, n_workers: int = 2) -> Iterator[Client]:
 
 
 def pids_of_workers(client: Client) -> list[int]:
-    """Process numbers, as the system knows who listens: a worker that is busy or dead need not answer."""
-    ports = {int(address.rsplit(":", 1)[-1]) for address in client.scheduler_info(n_workers=-1)["workers"]}
+    """Process numbers, as the system knows who listens: a worker that is busy or dead need not
+    answer."""
+    ports = {
+        int(address.rsplit(":", 1)[-1])
+        for address in client.scheduler_info(n_workers=-1)["workers"]
+    }
     connections = psutil.net_connections("tcp")
-    return sorted({c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port in ports and c.pid})
+    return sorted(
+        {
+            c.pid
+            for c in connections
+            if c.status == psutil.CONN_LISTEN and c.laddr.port in ports and c.pid
+        }
+    )
 
 
 @contextmanager

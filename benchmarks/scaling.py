@@ -1,9 +1,10 @@
-"""How does the time of a task grow, what does Dask add to it, and how much memory does it take? The standard case.
+"""How does the time of a task grow, what does Dask add to it, and how much memory does it take? The
+standard case.
 
-Prints the time of one task on one thread while images, templates and displacements each grow by a decade; then that of
-a task alone, on Dask's threaded scheduler, and on two worker processes (there: the part of the workers' time that they
-are idle between tasks); then the memory of a task of 1024 images with batch sizes that are far too large. Exits with 1
-if that is more than 4 GB.
+Prints the time of one task on one thread while images, templates and displacements each grow by a
+decade; then that of a task alone, on Dask's threaded scheduler, and on two worker processes (there:
+the part of the workers' time that they are idle between tasks); then the memory of a task of 1024
+images with batch sizes that are far too large. Exits with 1 if that is more than 4 GB.
 
     python -m benchmarks.scaling [--images 320] [--templates 40]
 """
@@ -40,17 +41,25 @@ def write_inputs(folder: Path, n_images: int, n_templates: int) -> tuple[ImageSt
     """Put particles and templates into files, as a run finds them."""
     images, templates, _ = make_inputs(STANDARD, min(n_images, N_DRAWN), n_templates, signal=0.1)
     again = np.arange(n_images) % len(images)
-    files = cld.configure_likelihood_files(folder / "templates", folder / "particles", folder / "likelihood")
+    files = cld.configure_likelihood_files(
+        folder / "templates", folder / "particles", folder / "likelihood"
+    )
     stack, path = files.image_stack(0)[0], files.folder_templates / "templates_fourier_benchmark.pt"
     for parent in (stack.parent, path.parent):
         parent.mkdir(parents=True)
     write_image_stack(stack, images.source.take(again), images.optics[again], STANDARD.parameters)
-    write_template_stack(path, templates.source.values, templates.viewing, STANDARD.parameters, "standard")
+    write_template_stack(
+        path, templates.source.values, templates.viewing, STANDARD.parameters, "standard"
+    )
     write_list(files.template_list, [path.name])
-    return cld.open_images(files, STANDARD.parameters), cld.open_templates(files, STANDARD.parameters)
+    return cld.open_images(files, STANDARD.parameters), cld.open_templates(
+        files, STANDARD.parameters
+    )
 
 
-def task_seconds(images: ImageStack, templates: TemplateStack, n_templates: int | None = None) -> float:
+def task_seconds(
+    images: ImageStack, templates: TemplateStack, n_templates: int | None = None
+) -> float:
     """Time one task, of the first templates, without the basis that all tasks share."""
     pair = Pair(images, templates, "standard", "cpu", "default", False, None)
     basis, conventions = radial_basis_of(pair.comparison), pair.comparison.conventions
@@ -72,7 +81,10 @@ def growth(images: ImageStack, templates: TemplateStack) -> None:
         tried = DisplacementSearch(8, side, side)(templates)
         seconds = task_seconds(images[:n_images], tried, n_templates)
         n_displacements = len(tried.displacements)
-        print(f"{n_images:>8}{n_templates:>10}{n_displacements:>14}{seconds:>9.2f}{seconds / n_images * 1e3:>14.2f}")
+        print(
+            f"{n_images:>8}{n_templates:>10}{n_displacements:>14}"
+            f"{seconds:>9.2f}{seconds / n_images * 1e3:>14.2f}"
+        )
 
 
 def overhead(images: ImageStack, templates: TemplateStack) -> None:
@@ -82,17 +94,24 @@ def overhead(images: ImageStack, templates: TemplateStack) -> None:
         pair = Pair(images, templates, "standard", "cpu", "default", False, None)
         start = time.perf_counter()
         basis = radial_basis_of(pair.comparison)
-        rows = (f(x, pair.comparison.conventions) for f, x in ((image_rows, images), (template_rows, templates)))
+        rows = (
+            f(x, pair.comparison.conventions)
+            for f, x in ((image_rows, images), (template_rows, templates))
+        )
         optimal_poses(*rows, basis, comparison=pair.comparison)
         alone.append(time.perf_counter() - start)
         start = time.perf_counter()
         compute_optimal_pose(images, templates, device="cpu").compute(scheduler="threads")
         threaded.append(time.perf_counter() - start)
     added = np.median(threaded) / np.median(alone) - 1
-    times = f"basis and task alone {np.median(alone):.2f} s, on the threaded scheduler {np.median(threaded):.2f} s"
+    times = (
+        f"basis and task alone {np.median(alone):.2f} s, on the threaded scheduler "
+        f"{np.median(threaded):.2f} s"
+    )
     print(f"{times}: {added:+.1%}")
     with cld.local_cluster(2) as client:
-        compute_optimal_pose(images[:4], templates, device="cpu").compute()  # workers have imported everything
+        # workers have imported everything
+        compute_optimal_pose(images[:4], templates, device="cpu").compute()
         lazy = compute_optimal_pose(images.chunk(len(images) // 4), templates, device="cpu")
         with get_task_stream(client) as stream:
             start = time.perf_counter()
@@ -100,7 +119,10 @@ def overhead(images: ImageStack, templates: TemplateStack) -> None:
             wall = time.perf_counter() - start
     spans = [s for task in stream.data for s in task["startstops"] if s["action"] == "compute"]
     idle = 1 - sum(s["stop"] - s["start"] for s in spans) / (2 * wall)
-    print(f"two workers, {len(lazy.chunks['image'])} tasks: {wall:.2f} s, idle {idle:.1%} of their time")
+    print(
+        f"two workers, {len(lazy.chunks['image'])} tasks: {wall:.2f} s, idle {idle:.1%} of their "
+        f"time"
+    )
 
 
 def main() -> int:
@@ -115,7 +137,10 @@ def main() -> int:
         growth(images[: arguments.images], templates)
         displaced = STANDARD.search(templates)
         overhead(images[: arguments.images], displaced)
-        asked = replace(images, n_per_batch=len(images)), replace(displaced, n_per_batch=len(displaced))
+        asked = (
+            replace(images, n_per_batch=len(images)),
+            replace(displaced, n_per_batch=len(displaced)),
+        )
         taken = peak_bytes(lambda: task_seconds(*asked))
     print(f"1024 images in one batch, all templates in one: {taken / 1e9:.2f} GB at most")
     return 0 if taken < MOST_BYTES else 1

@@ -1,8 +1,9 @@
 """What a coarse search costs: assignments and probabilities over steps of views and displacements.
 
-Particles of the demo's two conformations, in random poses, are compared with both. For each search: what is lost of
-log-likelihoods half-way between two views and between two displacements, as the report measures it; how many particles
-are assigned rightly, and how many should be by their probabilities.
+Particles of the demo's two conformations, in random poses, are compared with both. For each search:
+what is lost of log-likelihoods half-way between two views and between two displacements, as the
+report measures it; how many particles are assigned rightly, and how many should be by their
+probabilities.
 
     python -m benchmarks.steps [--images 256] [--signal-to-noise 0.2] [--seed 0]
 """
@@ -33,8 +34,14 @@ def main() -> None:
     parser.add_argument("--signal-to-noise", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print(f"{arguments.images} images, signal to noise {arguments.signal_to_noise}, seed {arguments.seed}")
-    print(f"{'views':>8} {'shifts':>8} {'lost, nat: views':>16} {'shifts':>8} {'right':>7} {'expected':>8}")
+    print(
+        f"{arguments.images} images, signal to noise {arguments.signal_to_noise}, seed "
+        f"{arguments.seed}"
+    )
+    print(
+        f"{'views':>8} {'shifts':>8} {'lost, nat: views':>16} {'shifts':>8} {'right':>7} "
+        f"{'expected':>8}"
+    )
     with tempfile.TemporaryDirectory() as name, cld.local_cluster():
         folder = Path(name)
         paths = []
@@ -63,13 +70,20 @@ def _row(paths: list[Path], star: Path, output: Path, distance: float, n: int) -
     images = cld.open_particles(star, parameters)
     files = cld.configure_likelihood_files(None, None, output, i_template="all")
     search = cld.configure_displacement(3.0, n, n)
-    cld.run_likelihood_optimal_pose(files, parameters, search, images=images, templates=structures, progress=False)
+    cld.run_likelihood_optimal_pose(
+        files, parameters, search, images=images, templates=structures, progress=False
+    )
     summary = summarise_results(cld.open_results(output))
     rows = np.argsort(summary.cross_correlation.values)[:: max(1, len(images) // N_MEASURED)]
-    lost = {step.name: step.loss for step in search_steps(summary.isel(image=rows), images, structures)}
+    lost = {
+        step.name: step.loss for step in search_steps(summary.isel(image=rows), images, structures)
+    }
     found = findings.calibration(summary)
     steps = f"{np.degrees(distance):>7.3g}° {6 / (n - 1):>5.2g} px"
-    return f"{steps} {lost['views']:>16.2g} {lost['displacements']:>8.2g} {found.found:>7.1%} {found.expected:>8.1%}"
+    return (
+        f"{steps} {lost['views']:>16.2g} {lost['displacements']:>8.2g} {found.found:>7.1%} "
+        f"{found.expected:>8.1%}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """What does a run cost beside its blocks, and does it stay small however long it is?
 
-Runs of growing length with a block that computes nothing, on a scheduler and two workers that are processes of their
-own: seconds for each stack under a structure, time to the first result, memory of the client and of the scheduler. Then
-the time to find 10,000 finished stacks finished, and one and two workers with the real block.
+Runs of growing length with a block that computes nothing, on a scheduler and two workers that are
+processes of their own: seconds for each stack under a structure, time to the first result, memory
+of the client and of the scheduler. Then the time to find 10,000 finished stacks finished, and one
+and two workers with the real block.
 
     python -m benchmarks.streaming [--largest 2000]
 """
@@ -49,9 +50,13 @@ def nothing(images: cld.ImageStack, templates: cld.TemplateStack, **_: object) -
 def inputs(folder: Path, n_structures: int, n_stacks: int) -> cld.LikelihoodFiles:
     """Tiny files."""
     rng, grid, viewing = np.random.default_rng(0), PARAMETERS.grid, PARAMETERS.viewing_angles()
-    files = cld.configure_likelihood_files(folder / "templates", folder / "particles", folder / "out", i_template="all")
+    files = cld.configure_likelihood_files(
+        folder / "templates", folder / "particles", folder / "out", i_template="all"
+    )
     names = [f"templates_fourier_{i}.pt" for i in range(n_structures)]
-    half = rng.standard_normal((len(viewing), grid.n_shells, grid.n_inplanes // 2, 2)).astype(np.float32)
+    half = rng.standard_normal((len(viewing), grid.n_shells, grid.n_inplanes // 2, 2)).astype(
+        np.float32
+    )
     rings = half.view(np.complex64)[..., 0]
     rings = np.concatenate([rings, rings.conj()], 2)
     for name in names:
@@ -69,7 +74,9 @@ def run(files: cld.LikelihoodFiles, **options: object) -> float:
     """Run without reading the results back, and give the seconds that it took."""
     start = time.perf_counter()
     with patch.dict("cryolike_dask.runs.writing._OPEN", optimal_pose=lambda _: None):
-        cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False, device="cpu", **options)
+        cld.run_likelihood_optimal_pose(
+            files, PARAMETERS, SEARCH, progress=False, device="cpu", **options
+        )
     return time.perf_counter() - start
 
 
@@ -86,7 +93,9 @@ def lengths(folder: Path, largest: int) -> None:
             start = time.perf_counter()
             out = files.folder_output
 
-            def watch(out: Path = out, first: list[float] = first, done: threading.Event = done) -> None:
+            def watch(
+                out: Path = out, first: list[float] = first, done: threading.Event = done
+            ) -> None:
                 while not done.wait(0.002) and not first:
                     if any(out.glob("template0/done/*.json")):
                         first.append(time.perf_counter())
@@ -109,13 +118,18 @@ def resuming(folder: Path, n_structures: int = 100, n_stacks: int = 100) -> None
     settings = ("all", None, "standard", "cpu", "default", None, None, None)
     opened = open_run(files, PARAMETERS, SEARCH, *settings)
     values = {
-        name: np.zeros(N_IMAGES, np.int64 if name == "optimal_template" else float) for name in OPTIMAL_POSE_FILES
+        name: np.zeros(N_IMAGES, np.int64 if name == "optimal_template" else float)
+        for name in OPTIMAL_POSE_FILES
     }
     with patch("os.fsync"):
         for i, k in opened.pairs():
-            write_results(values, opened.job("optimal_pose", OPTIMAL_POSE_FILES, (N_IMAGES,), i, k), {})
+            write_results(
+                values, opened.job("optimal_pose", OPTIMAL_POSE_FILES, (N_IMAGES,), i, k), {}
+            )
     n = n_structures * n_stacks
-    print(f"{n} finished stacks are found finished in {run(files, skip_exist=True):.1f} s", flush=True)
+    print(
+        f"{n} finished stacks are found finished in {run(files, skip_exist=True):.1f} s", flush=True
+    )
 
 
 def scaling(folder: Path) -> None:
@@ -127,7 +141,8 @@ def scaling(folder: Path) -> None:
             seconds += [faults.run(replace(files, folder_output=folder / f"out-{n}"), client)]
     efficiency = seconds[0] / seconds[1] / 2
     print(
-        f"one worker {seconds[0]:.1f} s, two {seconds[1]:.1f} s: efficiency {efficiency:.0%} (client and scheduler",
+        f"one worker {seconds[0]:.1f} s, two {seconds[1]:.1f} s: efficiency {efficiency:.0%} "
+        f"(client and scheduler",
         end="",
     )
     print(f" share {os.cpu_count()} cores with them)")

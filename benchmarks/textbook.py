@@ -1,7 +1,9 @@
-"""The comparison as it is usually programmed: every angular frequency, every shell, every pose in memory.
+"""The comparison as it is usually programmed: every angular frequency, every shell, every pose in
+memory.
 
-The products of spectra are one einsum over (image, shell, q) and (template, displacement, shell, q), as in the
-published program; or, with `batched`, one matrix product for each q, which is what plain torch does best.
+The products of spectra are one einsum over (image, shell, q) and (template, displacement, shell,
+q), as in the published program; or, with `batched`, one matrix product for each q, which is what
+plain torch does best.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ IMAGES_PER_BATCH, TEMPLATES_PER_BATCH = (1, 4, 8, 16, 32, 64, 128), (1, 2, 4)
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """What is found, each (image, template): correlation, int64 positions of its pose, float64 log-likelihood."""
+    """What is found, each (image, template): correlation, int64 positions of its pose, float64
+    log-likelihood."""
 
     correlation: Tensor
     displacement: Tensor
@@ -31,7 +34,8 @@ class Best:
 class Images:
     """What depends on the images alone; q is an angular frequency."""
 
-    spectra: Tensor  # complex, (image, shell, q), or (q, image, shell): of the filtered images, conjugated
+    # complex, (image, shell, q), or (q, image, shell): of the filtered images, conjugated
+    spectra: Tensor
     contrast: Tensor  # real, (image, shell x angle)
     contrast_power: Tensor  # complex, (q, image, shell): spectra of contrast^2, conjugated
     power: Tensor  # real, (image, 1, 1, 1)
@@ -42,7 +46,9 @@ class Images:
 class Templates:
     """What depends on the templates alone."""
 
-    spectra: Tensor  # complex, (template, displacement, shell, q), or (q, shell, template, displacement)
+    spectra: (
+        Tensor  # complex, (template, displacement, shell, q), or (q, shell, template, displacement)
+    )
     power: Tensor  # complex, (q, shell, template): spectra of |template|^2
     mask: Tensor  # real, (shell x angle, template): products with the box
     n_inplanes: int
@@ -52,7 +58,8 @@ class Templates:
 
 @dataclass(frozen=True, eq=False)
 class Norms:
-    """What the likelihood depends on beside the products of images and templates; broadcasts with the products."""
+    """What the likelihood depends on beside the products of images and templates; broadcasts
+    with the products."""
 
     template_power: Tensor
     template_mask: Tensor
@@ -63,11 +70,19 @@ class Norms:
 
     @classmethod
     def of(cls, images: Images, templates: Templates) -> Norms:
-        """Integrate the power of the filtered templates at every rotation, and their offset at zero pose."""
+        """Integrate the power of the filtered templates at every rotation, and their offset at
+        zero pose."""
         power = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
         power = torch.fft.irfft(power, n=templates.n_inplanes, norm="forward")[:, :, None]
         mask = (images.contrast @ templates.mask)[:, :, None, None]
-        return cls(power, mask, images.power, images.mask, templates.mask_power, templates.n_degrees_of_freedom)
+        return cls(
+            power,
+            mask,
+            images.power,
+            images.mask,
+            templates.mask_power,
+            templates.n_degrees_of_freedom,
+        )
 
     def correlate_(self, products: Tensor) -> Tensor:
         """Turn products into zero-normalised correlations, in place."""
@@ -78,13 +93,23 @@ class Norms:
 
     def log_likelihood(self, products: Tensor) -> Tensor:
         """Weigh every pose, in float64; the same shape as the products."""
-        template_mask, image_mask, n = self.template_mask.double(), self.image_mask.double(), self.n_degrees_of_freedom
+        template_mask, image_mask, n = (
+            self.template_mask.double(),
+            self.image_mask.double(),
+            self.n_degrees_of_freedom,
+        )
         a = self.template_power.double() * self.mask_power - template_mask**2
         c = image_mask**2 - self.image_power.double() * self.mask_power
         p = n / 2 - 2
-        constant = (3 - n) / 2 * math.log(2 * math.pi) - math.log(2) - 0.5 * math.log(self.mask_power)
+        constant = (
+            (3 - n) / 2 * math.log(2 * math.pi) - math.log(2) - 0.5 * math.log(self.mask_power)
+        )
         constant += math.lgamma(p) + p * math.log(2 * self.mask_power)
-        d = products.to(torch.float64, copy=True).mul_(self.mask_power).sub_(template_mask * image_mask)
+        d = (
+            products.to(torch.float64, copy=True)
+            .mul_(self.mask_power)
+            .sub_(template_mask * image_mask)
+        )
         d.square_().div_(a).add_(c).neg_().clamp_(min=-torch.finfo(products.dtype).eps * c)
         return d.log_().mul_(-p).add_(constant - 0.5 * a.log())
 
@@ -103,7 +128,9 @@ def prepare_images(
     if spectra is None:
         spectra = torch.fft.fft(images * contrast * root, norm="ortho").conj().resolve_conj()
         spectra = spectra.permute(2, 0, 1).contiguous() if batched else spectra
-    contrast_power = torch.fft.rfft(contrast**2 * root, norm="ortho").conj().permute(2, 0, 1).contiguous()
+    contrast_power = (
+        torch.fft.rfft(contrast**2 * root, norm="ortho").conj().permute(2, 0, 1).contiguous()
+    )
     power = (images.abs() ** 2 * weights).sum((1, 2))[:, None, None, None]
     overlap = torch.zeros_like(power)
     if mask is not None:
@@ -120,7 +147,8 @@ def prepare_templates(
     *,
     batched: bool = False,
 ) -> Templates:
-    """Displace a batch of templates and expand them in angular frequency; or take the spectra that are given."""
+    """Displace a batch of templates and expand them in angular frequency; or take the spectra
+    that are given."""
     root = weights.sqrt()
     if spectra is None:
         spectra = torch.fft.fft((templates * root)[:, None] * translation, norm="ortho")
@@ -129,10 +157,14 @@ def prepare_templates(
     box = torch.zeros_like(templates[0]) if mask is None else mask
     mask_power = 1.0 if mask is None else float((mask.abs() ** 2 * weights).sum())
     overlap = ((box.conj() * templates).real * weights).flatten(1).T.contiguous()
-    return Templates(spectra, power, overlap, weights.shape[-1], mask_power, 4 * float(weights.sum()))
+    return Templates(
+        spectra, power, overlap, weights.shape[-1], mask_power, 4 * float(weights.sum())
+    )
 
 
-def compare(images: Images, templates: Templates, *, integrate: bool, batched: bool = False) -> Best:
+def compare(
+    images: Images, templates: Templates, *, integrate: bool, batched: bool = False
+) -> Best:
     """Multiply spectra, go over to rotations, normalise, look for NaN, and reduce."""
     if batched:
         products = torch.bmm(images.spectra, templates.spectra.flatten(2)).permute(1, 2, 0)
@@ -162,11 +194,13 @@ def best_poses(
     mask: Tensor | None = None,
     batched: bool = False,
 ) -> Best:
-    """Find the best displacement and rotation of every image under every template, and the likelihood over all poses.
+    """Find the best displacement and rotation of every image under every template, and the
+    likelihood over all poses.
 
-    `images`, complex, `contrast`, real, `templates` and `translation`, complex, are (image | template | displacement,
-    shell, angle), `weights`, real, and `mask`, complex, (shell, angle). With the mask the correlation is
-    zero-normalised, otherwise plain. `integrate` sums the likelihood of every pose, without a prior; it needs the mask.
+    `images`, complex, `contrast`, real, `templates` and `translation`, complex, are (image |
+    template | displacement, shell, angle), `weights`, real, and `mask`, complex, (shell, angle).
+    With the mask the correlation is zero-normalised, otherwise plain. `integrate` sums the
+    likelihood of every pose, without a prior; it needs the mask.
     """
     if integrate and mask is None:
         raise ValueError("the likelihood needs the mask")
@@ -175,7 +209,15 @@ def best_poses(
     columns = []
     for some in templates.split(n_templates_per_batch):
         prepared = prepare_templates(some, translation, weights, mask, batched=batched)
-        columns.append(joined([compare(batch, prepared, integrate=integrate, batched=batched) for batch in batches], 0))
+        columns.append(
+            joined(
+                [
+                    compare(batch, prepared, integrate=integrate, batched=batched)
+                    for batch in batches
+                ],
+                0,
+            )
+        )
     return joined(columns, 1)
 
 
@@ -197,7 +239,8 @@ def fastest_batch(
     memory_bytes: int = 2**31,
     batched: bool = False,
 ) -> tuple[int, int]:
-    """Time `compare` on single batches of several sizes and give the images and templates per batch of the fastest.
+    """Time `compare` on single batches of several sizes and give the images and templates per batch
+    of the fastest.
 
     No batch is larger than the inputs, or takes more than about `memory_bytes`.
     """
@@ -205,7 +248,9 @@ def fastest_batch(
     per_pair = len(translation) * weights.shape[-1] * (36 if integrate else 20)
     for s in TEMPLATES_PER_BATCH:
         left = memory_bytes - s * translation.numel() * 24
-        sizes = [m for m in IMAGES_PER_BATCH if m == 1 or (m <= len(images) and m * s * per_pair <= left)]
+        sizes = [
+            m for m in IMAGES_PER_BATCH if m == 1 or (m <= len(images) and m * s * per_pair <= left)
+        ]
         if s > 1 and (s > len(templates) or left < 0):
             break
         some = prepare_templates(templates[:s], translation, weights, mask, batched=batched)

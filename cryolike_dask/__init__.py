@@ -1,4 +1,5 @@
-"""Image-to-structure likelihoods for cryo-EM, on Dask. Names are loaded when they are first used."""
+"""Image-to-structure likelihoods for cryo-EM, on Dask. Names are loaded when they are first
+used."""
 
 import lazy_loader
 

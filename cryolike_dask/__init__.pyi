@@ -1,4 +1,4 @@
-"""The public names, and where they are: read by type checkers, and by the package when a name is first used."""
+"""The public names and their modules: for type checkers, and for loading a name on first use."""
 
 from .analysis.dataset import open_results as open_results
 from .analysis.export.cryosparc_export import export_cryosparc as export_cryosparc
@@ -37,8 +37,12 @@ from .geometry.viewing_angles import healpix_grid as healpix_grid
 from .io.parameters import make_parameters as make_parameters
 from .io.results import open_optimal_pose as open_optimal_pose
 from .io.viewing import read_viewing_angles as read_viewing_angles
-from .likelihoods.interface import compute_cross_correlation_complete as compute_cross_correlation_complete
-from .likelihoods.interface import compute_integrated_log_likelihood as compute_integrated_log_likelihood
+from .likelihoods.interface import (
+    compute_cross_correlation_complete as compute_cross_correlation_complete,
+)
+from .likelihoods.interface import (
+    compute_integrated_log_likelihood as compute_integrated_log_likelihood,
+)
 from .likelihoods.interface import compute_optimal_displacement as compute_optimal_displacement
 from .likelihoods.interface import (
     compute_optimal_displacement_and_rotation as compute_optimal_displacement_and_rotation,
@@ -49,7 +53,9 @@ from .particles.converting import convert_particles as convert_particles
 from .particles.opening import open_particles as open_particles
 from .run_likelihood import configure_displacement as configure_displacement
 from .run_likelihood import configure_likelihood_files as configure_likelihood_files
-from .run_likelihood import run_likelihood_full_cross_correlation as run_likelihood_full_cross_correlation
+from .run_likelihood import (
+    run_likelihood_full_cross_correlation as run_likelihood_full_cross_correlation,
+)
 from .run_likelihood import run_likelihood_optimal_pose as run_likelihood_optimal_pose
 from .runs.plan import LikelihoodPlan as LikelihoodPlan
 from .runs.plan import plan_likelihood as plan_likelihood

@@ -1,7 +1,7 @@
 """The two conventions, and the explicit values that each word stands for.
 
-`standard` is the default and is right; `cryolike` reproduces the numbers of the published program CryoLike, its errors
-included. Only this file knows the words: everything below is given the values.
+`standard` is the default and is right; `cryolike` reproduces the numbers of the published program
+CryoLike, its errors included. Only this file knows the words: everything below is given the values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Conventions:
     signed_astigmatism : bool
         Defocus is (U+V)/2 + (U-V)/2 cos 2(theta - angle); otherwise with the absolute value of U-V.
     corrects_transposed_stacks : bool
-        In a stack whose x axis is the MRC row (one that CryoLike made) the defocus angle a is read as 90 degrees - a.
+        In a stack whose x axis is the MRC row (one that CryoLike made) the defocus angle a is read
+        as 90 degrees - a.
     applies_envelope : bool
         The contrast transfer is multiplied by scale exp(-B f^2 / 4).
     optics_per_image : bool
@@ -37,18 +38,22 @@ class Conventions:
     degrees_of_freedom_in_band : bool
         Counts the degrees of freedom inside the band, 4 pi K^2; otherwise all pixels.
     weight_is_log_prior : bool
-        Adds the viewing weight itself to the log-likelihood; otherwise log(weight / sum of weights).
+        Adds the viewing weight itself to the log-likelihood; otherwise log(weight / sum of
+        weights).
     rounds_to_single : bool
         Viewing angles and displacements are rounded to single precision.
     atoms_weigh_electrons : bool
-        An atom or residue weighs as many as its electrons; otherwise radius^-3 (Gaussians) or 1 (hard spheres).
+        An atom or residue weighs as many as its electrons; otherwise radius^-3 (Gaussians) or 1
+        (hard spheres).
     removes_box_from_templates : bool
-        A constant box is subtracted from Gaussian and map templates before they are moved and filtered.
+        A constant box is subtracted from Gaussian and map templates before they are moved and
+        filtered.
     reads_map_header : bool
-        A map has the voxel size and the axes of its header; otherwise it fills the box, its sections along x.
+        A map has the voxel size and the axes of its header; otherwise it fills the box, its
+        sections along x.
     recomputes_offset_above : float
-        The offset of the template is recomputed exactly for poses whose squared correlation exceeds this
-        (and wherever the residual would not be positive).
+        The offset of the template is recomputed exactly for poses whose squared correlation exceeds
+        this (and wherever the residual would not be positive).
     elementary_charge : float
         Coulomb.
     """
@@ -118,4 +123,7 @@ def conventions_named(name: str) -> Conventions:
     for conventions in (STANDARD, CRYOLIKE):
         if conventions.name == name:
             return conventions
-    raise InputError(f"conventions={name!r} is not known", remedy=f"Use one of {', '.join(get_args(ConventionsName))}.")
+    raise InputError(
+        f"conventions={name!r} is not known",
+        remedy=f"Use one of {', '.join(get_args(ConventionsName))}.",
+    )

@@ -1,6 +1,8 @@
-"""Every error a user can meet. A message says where, what, which value, and what to do; it is put together here.
+"""Every error a user can meet. A message says where, what, which value, and what to do; it is put
+together here.
 
-The one positional argument of each error is its whole message, so that errors raised on a worker arrive unchanged.
+The one positional argument of each error is its whole message, so that errors raised on a worker
+arrive unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ class CryolikeError(Exception):
         What the user can do.
     """
 
-    def __init__(self, what: str, *, source: str | Path | None = None, remedy: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, source: str | Path | None = None, remedy: str | None = None
+    ) -> None:
         message = what if source is None else f"{source}: {what}"
         if remedy is not None:
             message = f"{message.rstrip('.')}. {remedy}"
@@ -83,7 +87,14 @@ class FailedPiecesError(CryolikeError, RuntimeError):
 LARGEST = 1e300
 
 
-def number(name: str, value: Any, *, whole: bool = False, above: float = -math.inf, at_least: float = -math.inf) -> Any:
+def number(
+    name: str,
+    value: Any,
+    *,
+    whole: bool = False,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+) -> Any:
     """Give a value as a plain int or float; refuse what is not a finite number, naming it.
 
     Parameters
@@ -101,7 +112,9 @@ def number(name: str, value: Any, *, whole: bool = False, above: float = -math.i
     InputError
     """
     scalar = value.item() if getattr(value, "shape", None) == () else value
-    right_type = isinstance(scalar, numbers.Integral if whole else numbers.Real) and not isinstance(scalar, bool)
+    right_type = isinstance(scalar, numbers.Integral if whole else numbers.Real) and not isinstance(
+        scalar, bool
+    )
     if right_type and abs(scalar) < LARGEST and scalar > above and scalar >= at_least:
         return int(scalar) if whole else float(scalar)
     kind = f"a {'whole ' if whole else ''}number"
@@ -136,9 +149,12 @@ def times(sizes: Iterable[float]) -> str:
 
 
 def missing_files(paths: Iterable[str | Path], remedy: str, n: int | None = None) -> InputFileError:
-    """Name the first of all missing files at once, and say how many there are: n, if only these are given."""
+    """Name the first of all missing files at once, and say how many there are: n, if only these
+    are given."""
     rest = iter(paths)
     names = [str(p) for p in islice(rest, SHOWN)]
     n = len(names) + sum(1 for _ in rest) if n is None else n
     more = [f"and {n - len(names):,} more"] if n > len(names) else []
-    return InputFileError("\n  ".join([f"{n:,} missing input file(s):", *names, *more]) + f"\n{remedy}")
+    return InputFileError(
+        "\n  ".join([f"{n:,} missing input file(s):", *names, *more]) + f"\n{remedy}"
+    )

@@ -1,4 +1,5 @@
-"""Every dimension, coordinate, variable and unit name, once. Variables are named as the stems of their files."""
+"""Every dimension, coordinate, variable and unit name, once. Variables are named as the stems of
+their files."""
 
 from __future__ import annotations
 
@@ -58,8 +59,14 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     RECORDED_ROT: {"long_name": "recorded rot, as RELION defines it", "units": "radian"},
     RECORDED_TILT: {"long_name": "recorded tilt, as RELION defines it", "units": "radian"},
     RECORDED_PSI: {"long_name": "recorded psi, as RELION defines it", "units": "radian"},
-    RECORDED_ORIGIN_X: {"long_name": "recorded origin along x, as RELION defines it", "units": "angstrom"},
-    RECORDED_ORIGIN_Y: {"long_name": "recorded origin along y, as RELION defines it", "units": "angstrom"},
+    RECORDED_ORIGIN_X: {
+        "long_name": "recorded origin along x, as RELION defines it",
+        "units": "angstrom",
+    },
+    RECORDED_ORIGIN_Y: {
+        "long_name": "recorded origin along y, as RELION defines it",
+        "units": "angstrom",
+    },
     RECENTERED: {"long_name": "was moved by its recorded origin before it was compared"},
     TEMPLATE_SOURCE: {"long_name": "what templates were made from: atoms, a map, or unknown"},
     TEMPLATE_CONVENTIONS: {"long_name": "conventions that templates were made under"},
@@ -69,7 +76,10 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     ROTATION: {"long_name": "in-plane rotation of the template", "units": "radian"},
     AZIMUTH: {"long_name": "azimuth of the viewing direction", "units": "radian"},
     POLAR: {"long_name": "polar angle of the viewing direction", "units": "radian"},
-    VIEWING_WEIGHT: {"long_name": "quadrature weight of the viewing direction", "units": "steradian"},
+    VIEWING_WEIGHT: {
+        "long_name": "quadrature weight of the viewing direction",
+        "units": "steradian",
+    },
     CROSS_CORRELATION: {"long_name": "cross-correlation", "units": "1"},
     OPTIMAL_TEMPLATE: {"long_name": "index of the best template", "units": "1"},
     OPTIMAL_DISPLACEMENT_X: {"long_name": "best displacement along x", "units": "angstrom"},
@@ -77,8 +87,17 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     OPTIMAL_INPLANE_ROTATION: {"long_name": "best in-plane rotation", "units": "radian"},
     OPTIMAL_AZIMUTH: {"long_name": "azimuth of the best viewing direction", "units": "radian"},
     OPTIMAL_POLAR: {"long_name": "polar angle of the best viewing direction", "units": "radian"},
-    LOG_LIKELIHOOD: {"long_name": "log-likelihood summed over displacements and rotations, no prior", "units": "nat"},
-    LOG_LIKELIHOOD_INTEGRATED: {"long_name": "log-likelihood integrated over all poses", "units": "nat"},
+    LOG_LIKELIHOOD: {
+        "long_name": "log-likelihood summed over displacements and rotations, no prior",
+        "units": "nat",
+    },
+    LOG_LIKELIHOOD_INTEGRATED: {
+        "long_name": "log-likelihood integrated over all poses",
+        "units": "nat",
+    },
     LOG_LIKELIHOOD_OPTIMAL: {"long_name": "log-likelihood of the best pose", "units": "nat"},
-    CORRELATION_ERROR_BOUND: {"long_name": "bound on what compression changes of any cross-correlation", "units": "1"},
+    CORRELATION_ERROR_BOUND: {
+        "long_name": "bound on what compression changes of any cross-correlation",
+        "units": "1",
+    },
 }

@@ -33,10 +33,11 @@ def configure_likelihood_files(
     Parameters
     ----------
     folder_templates : path or None
-        Holds `template_file_list.npy`. None for a run that is given its templates, as `open_structures` gives them.
+        Holds `template_file_list.npy`. None for a run that is given its templates, as
+        `open_structures` gives them.
     folder_particles : path or None
-        Holds `fft/particles_fourier_stack_NNNNNN.pt` and `.npz`. None for a run that is given its images, as
-        `open_particles` gives them.
+        Holds `fft/particles_fourier_stack_NNNNNN.pt` and `.npz`. None for a run that is given its
+        images, as `open_particles` gives them.
     folder_output : path
     n_stacks : int, optional
         Image stacks 0 to n_stacks - 1; None: all that are there.
@@ -61,7 +62,8 @@ def configure_displacement(
     Returns
     -------
     DisplacementSearch
-        Call it on a TemplateStack to apply it; `.grid(pixel_size_angstrom)` gives the displacements alone.
+        Call it on a TemplateStack to apply it; `.grid(pixel_size_angstrom)` gives the displacements
+        alone.
     """
     return DisplacementSearch(max_displacement_pixels, n_displacements_x, n_displacements_y)
 
@@ -103,7 +105,8 @@ def run_likelihood_optimal_pose(
     i_template, n_stacks : optional
         Override the configured ones, for reading and writing alike.
     skip_exist : bool
-        Leave stacks alone whose complete results came from these very inputs, search, parameters and conventions.
+        Leave stacks alone whose complete results came from these very inputs, search, parameters
+        and conventions.
     n_templates_per_batch, n_images_per_batch : int, optional
         Tiles inside a task. They change no result beyond rounding; None lets the kernel choose.
     discover_batch_size : bool
@@ -111,7 +114,8 @@ def run_likelihood_optimal_pose(
     images : ImageStack, optional
         Images instead of those of the files, as `open_particles` gives them; each chunk is a stack.
     templates : TemplateStack or several, optional
-        Structures instead of those of the files, as `open_structures` gives them; `i_template` counts them.
+        Structures instead of those of the files, as `open_structures` gives them; `i_template`
+        counts them.
     overwrite : bool
         Replace results of another search, parameters or conventions in the output folder.
     client : distributed.Client, optional
@@ -125,8 +129,8 @@ def run_likelihood_optimal_pose(
     progress : bool
         Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
     on_error : "stop" | "quarantine"
-        Stop at the first image stack that fails; or go on, and raise one error at the end that lists those that
-        failed.
+        Stop at the first image stack that fails; or go on, and raise one error at the end that
+        lists those that failed.
     log_file : path, optional
         Append what happens to this file, one JSON object a line.
     performance_report : path, optional
@@ -135,8 +139,8 @@ def run_likelihood_optimal_pose(
     Returns
     -------
     xarray.Dataset
-        What was written, lazily read back: the variables of `compute_optimal_pose`, dims (image), or
-        (structure, image) if a list of structures or "all" is asked for.
+        What was written, lazily read back: the variables of `compute_optimal_pose`, dims (image),
+        or (structure, image) if a list of structures or "all" is asked for.
 
     Raises
     ------
@@ -202,22 +206,24 @@ def run_likelihood_full_cross_correlation(
     log_file: str | Path | None = None,
     performance_report: str | Path | None = None,
 ) -> xr.Dataset:
-    """Correlate every image with every template at every displacement and rotation, and write all of it.
+    """Correlate every image with every template at every displacement and rotation, and write all
+    of it.
 
-    Parameters are those of `run_likelihood_optimal_pose`. What takes more memory than a worker has (2.5 times its
-    size, while it is written) goes to a Zarr store instead of a `.pt` file, block by block; its chunks are as large as
-    the batches, and `xarray.open_zarr` opens it.
+    Parameters are those of `run_likelihood_optimal_pose`. What takes more memory than a worker has
+    (2.5 times its size, while it is written) goes to a Zarr store instead of a `.pt` file, block by
+    block; its chunks are as large as the batches, and `xarray.open_zarr` opens it.
 
     Returns
     -------
     xarray.Dataset
-        What was written, lazily read back: cross_correlation, dims (image, template, displacement, rotation).
+        What was written, lazily read back: cross_correlation, dims (image, template, displacement,
+        rotation).
 
     Raises
     ------
     CannotFitError
-        If a block does not fit in memory, or the result on the disk, with its size; before anything is written.
-        `compute_cross_correlation_complete` reduces it lazily instead.
+        If a block does not fit in memory, or the result on the disk, with its size; before anything
+        is written. `compute_cross_correlation_complete` reduces it lazily instead.
     InputError, InputFileError, GridMismatchError, OutputError, FailedPiecesError, ClusterError
         As for `run_likelihood_optimal_pose`.
     """

@@ -1,7 +1,9 @@
-"""Image stacks and template stacks: a lazy array with its grid, and its optics or viewing angles and displacements.
+"""Image stacks and template stacks: a lazy array with its grid, and its optics or viewing angles
+and displacements.
 
-A stack holds a descriptor of its data (a file, several files, or an array in memory), never the data of a file. Tasks
-carry the descriptor and read the rows that they need; `.data` gives the same as a Dask array.
+A stack holds a descriptor of its data (a file, several files, or an array in memory), never the
+data of a file. Tasks carry the descriptor and read the rows that they need; `.data` gives the same
+as a Dask array.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.layout import LikelihoodFiles, need_files, structure_of
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
-from cryolike_dask.io.stacks import ImageStackFile, open_image_stack, open_template_stack, warn_of_optics
+from cryolike_dask.io.stacks import (
+    ImageStackFile,
+    open_image_stack,
+    open_template_stack,
+    warn_of_optics,
+)
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -47,7 +54,8 @@ class ImageStack:
     chunks : tuple of int
         Images per task.
     n_per_batch : int or None
-        Images per tile inside a task; None lets the kernel choose. Changes no result beyond rounding.
+        Images per tile inside a task; None lets the kernel choose. Changes no result beyond
+        rounding.
     """
 
     source: ArraySource
@@ -64,7 +72,8 @@ class ImageStack:
         n = len(self)
         if self.optics.dtype != OPTICS or self.optics.shape != (n,):
             raise InputError(
-                f"optics has type {self.optics.dtype} and shape {self.optics.shape}, but there are {n} images",
+                f"optics has type {self.optics.dtype} and shape {self.optics.shape}, but there are "
+                f"{n} images",
                 remedy="Make it with optics_table(n_images, ...).",
             )
         if self.frame not in ("xy", "transposed"):
@@ -74,12 +83,18 @@ class ImageStack:
 
     @classmethod
     def from_array(
-        cls, values: NDArray[Any], parameters: ImageParameters, optics: NDArray[np.void], frame: str = "xy"
+        cls,
+        values: NDArray[Any],
+        parameters: ImageParameters,
+        optics: NDArray[np.void],
+        frame: str = "xy",
     ) -> ImageStack:
         """Wrap an array in memory, complex (image, shell, angle)."""
         source = InMemory(np.asarray(values))
         n = source.shape[0]
-        return cls(source, parameters.grid, optics, frame, np.zeros(n, np.int64), np.arange(n), (n,))
+        return cls(
+            source, parameters.grid, optics, frame, np.zeros(n, np.int64), np.arange(n), (n,)
+        )
 
     def __len__(self) -> int:
         return self.source.shape[0]
@@ -91,12 +106,14 @@ class ImageStack:
 
     def __repr__(self) -> str:
         return (
-            f"<ImageStack: {len(self)} images of {self.grid.n_shells} shells x {self.grid.n_inplanes} angles, "
+            f"<ImageStack: {len(self)} images of {self.grid.n_shells} shells x "
+            f"{self.grid.n_inplanes} angles, "
             f"{self.source.dtype}, chunks {self.chunks}, from {self.source.locate(0)[0]}>"
         )
 
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> ImageStack:
-        """Give some of the images, by a slice, positions, or one boolean each; in one chunk, still lazily."""
+        """Give some of the images, by a slice, positions, or one boolean each; in one chunk,
+        still lazily."""
         if not isinstance(rows, (slice, Sequence, np.ndarray)) or isinstance(rows, str):
             raise InputError(f"images[{rows!r}]", remedy="Give a slice, or a list of positions.")
         try:
@@ -136,13 +153,16 @@ class TemplateStack:
     chunks : tuple of int or None
         Templates per task; None: as many as make a block worth its overhead.
     n_per_batch : int or None
-        Templates per tile inside a task; None lets the kernel choose. Changes no result beyond rounding.
+        Templates per tile inside a task; None lets the kernel choose. Changes no result beyond
+        rounding.
     """
 
     source: ArraySource
     grid: PolarGrid
     viewing: ViewingAngles
-    displacements: DisplacementGrid = field(default_factory=lambda: DisplacementGrid(np.zeros(1), np.zeros(1)))
+    displacements: DisplacementGrid = field(
+        default_factory=lambda: DisplacementGrid(np.zeros(1), np.zeros(1))
+    )
     structure: str = "structure"
     conventions: str | None = None
     chunks: tuple[int, ...] | None = None
@@ -151,7 +171,9 @@ class TemplateStack:
     def __post_init__(self) -> None:
         _check_source(self.source, self.grid, "templates")
         if len(self.viewing) != len(self):
-            raise GridMismatchError(f"{len(self)} templates, but {len(self.viewing)} viewing directions")
+            raise GridMismatchError(
+                f"{len(self)} templates, but {len(self.viewing)} viewing directions"
+            )
         _check_batch(self.n_per_batch, "n_templates_per_batch")
         if self.chunks is not None:
             _chunks(self.chunks, len(self), "template")
@@ -180,8 +202,10 @@ class TemplateStack:
 
     def __repr__(self) -> str:
         return (
-            f"<TemplateStack {self.structure!r}: {len(self)} templates of {self.grid.n_shells} shells x "
-            f"{self.grid.n_inplanes} angles, {self.source.dtype}, {len(self.displacements)} displacement(s), "
+            f"<TemplateStack {self.structure!r}: {len(self)} templates of {self.grid.n_shells} "
+            f"shells x "
+            f"{self.grid.n_inplanes} angles, {self.source.dtype}, {len(self.displacements)} "
+            f"displacement(s), "
             f"from {self.source.locate(0)[0]}>"
         )
 
@@ -218,7 +242,8 @@ def open_images(
     available = file_config.stack_numbers()
     if i_stack is not None and number("i_stack", i_stack, whole=True) not in available:
         raise InputError(
-            f"i_stack={i_stack}, but {file_config.folder_particles} is configured with stacks 0 to {available[-1]}"
+            f"i_stack={i_stack}, but {file_config.folder_particles} is configured with stacks 0 to "
+            f"{available[-1]}"
         )
     numbers = available if i_stack is None else [i_stack]
     opened = [open_image_stack(*file_config.image_stack(k), parameters) for k in numbers]
@@ -228,7 +253,9 @@ def open_images(
     return images
 
 
-def open_image_stacks(file_config: LikelihoodFiles, parameters: ImageParameters) -> dict[int, ImageStack]:
+def open_image_stacks(
+    file_config: LikelihoodFiles, parameters: ImageParameters
+) -> dict[int, ImageStack]:
     """Open each of the configured stacks by itself; the folder is looked at once."""
     images = {
         k: _joined([open_image_stack(*file_config.image_stack(k), parameters)], [k], parameters)
@@ -286,15 +313,17 @@ def open_templates(
     Raises
     ------
     InputFileError, GridMismatchError, InputError
-        Missing or damaged files, another grid, another number of templates than viewing directions, or a position
-        beyond the list.
+        Missing or damaged files, another grid, another number of templates than viewing directions,
+        or a position beyond the list.
     """
     need_files(file_config)
     parameters = read_parameters(params_input)
     files = file_config if i_template is None else replace(file_config, i_template=i_template)
     numbers = files.structures()
     if len(numbers) != 1:
-        raise InputError(f"{len(numbers)} structures are configured", remedy="Choose one with i_template.")
+        raise InputError(
+            f"{len(numbers)} structures are configured", remedy="Choose one with i_template."
+        )
     return open_template_file(files.template_files()[numbers[0]], parameters, n_templates_per_batch)
 
 
@@ -314,10 +343,15 @@ def open_template_file(
 
 
 def note_left_out(n_stacks: int, of_stacks: int, n_images: int, of_images: int | None) -> None:
-    """Say how much is taken, where it is not all: populations of a part may be others than those of the whole."""
+    """Say how much is taken, where it is not all: populations of a part may be others than those
+    of the whole."""
     if n_stacks < of_stacks:
-        images = f"{n_images:,} images" if of_images is None else f"{n_images:,} of {of_images:,} images"
-        logger.warning("takes %s of %s image stacks (%s)", f"{n_stacks:,}", f"{of_stacks:,}", images)
+        images = (
+            f"{n_images:,} images" if of_images is None else f"{n_images:,} of {of_images:,} images"
+        )
+        logger.warning(
+            "takes %s of %s image stacks (%s)", f"{n_stacks:,}", f"{of_stacks:,}", images
+        )
 
 
 def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:
@@ -333,10 +367,13 @@ def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:
 def _check_source(source: ArraySource, grid: PolarGrid, what: str) -> None:
     if len(source.shape) != 3 or source.shape[1:] != grid.shape or source.shape[0] < 1:
         raise GridMismatchError(
-            f"{what} have shape {source.shape}, but the parameters describe (n, {grid.shape[0]}, {grid.shape[1]})"
+            f"{what} have shape {source.shape}, but the parameters describe (n, {grid.shape[0]}, "
+            f"{grid.shape[1]})"
         )
     if source.dtype not in ("complex64", "complex128"):
-        raise InputError(f"{what} are {source.dtype}", remedy="They must be complex64 or complex128.")
+        raise InputError(
+            f"{what} are {source.dtype}", remedy="They must be complex64 or complex128."
+        )
 
 
 def _check_batch(n: int | None, name: str) -> None:

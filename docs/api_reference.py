@@ -23,11 +23,15 @@ def api_reference() -> str:
     parts = []
     for home, names in sorted(cryolike_dask._HOMES.items()):
         parts.append(f"## {home}\n\n{introduction(home)}\n")
-        parts += [directive(getattr(cryolike_dask, name), f"cryolike_dask.{name}") for name in names]
+        parts += [
+            directive(getattr(cryolike_dask, name), f"cryolike_dask.{name}") for name in names
+        ]
     parts.append("## What functions give back\n")
     for home, names in RETURNED.items():
         module = importlib.import_module(f"cryolike_dask.{home}")
-        parts += [directive(getattr(module, name), f"cryolike_dask.{home}.{name}") for name in names]
+        parts += [
+            directive(getattr(module, name), f"cryolike_dask.{home}.{name}") for name in names
+        ]
     parts.append(f"## errors\n\n{introduction('errors')}\n")
     parts += [directive(error, f"cryolike_dask.errors.{error.__name__}") for error in all_errors()]
     return "\n".join(parts)
@@ -57,13 +61,17 @@ def all_errors() -> Iterator[type]:
             yield value
 
 
-def readable_docstring(app: object, what: str, name: str, value: object, options: object, lines: list[str]) -> None:
-    """Say in reStructuredText what docstrings say in plain text: formulas, code, and remarks on parameters."""
+def readable_docstring(
+    app: object, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
+    """Say in reStructuredText what docstrings say in plain text: formulas, code, and remarks on
+    parameters."""
     lines[:] = [linked(line) for line in literal_formulas(remarks_first(lines))]
 
 
 def remarks_first(lines: list[str]) -> list[str]:
-    """Put sentences among the parameters, such as "The other parameters are those of `f`.", before their list."""
+    """Put sentences among the parameters, such as "The other parameters are those of `f`.",
+    before their list."""
     if "Parameters" not in lines:
         return lines
     start = lines.index("Parameters")
@@ -76,7 +84,8 @@ def remarks_first(lines: list[str]) -> list[str]:
 
 
 def literal_formulas(lines: list[str]) -> list[str]:
-    """Mark indented paragraphs of running text as literal: no section of fields has a blank line before them."""
+    """Mark indented paragraphs of running text as literal: no section of fields has a blank line
+    before them."""
     literal: list[str] = []
     for line in lines:
         before = next((text for text in reversed(literal) if text), "")
@@ -87,11 +96,14 @@ def literal_formulas(lines: list[str]) -> list[str]:
 
 
 def linked(line: str) -> str:
-    """Make public names in backticks links, and everything else in backticks, and options of commands, code."""
+    """Make public names in backticks links, and everything else in backticks, and options of
+    commands, code."""
 
     def written(match: re.Match[str]) -> str:
         name = match[1]
-        return f":py:obj:`~cryolike_dask.{name}`" if name in cryolike_dask.__all__ else f"``{name}``"
+        return (
+            f":py:obj:`~cryolike_dask.{name}`" if name in cryolike_dask.__all__ else f"``{name}``"
+        )
 
     quoted = re.sub(r"(?<![\w`-])(--\w[\w-]*)(?!`)", r"`\1`", line)
     return re.sub(r"(?<![`:])`([^`]+)`(?!`)", written, quoted)

@@ -22,7 +22,8 @@ def command_reference() -> str:
 
 
 def commands(command: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """All commands that do something, each with its whole name and the context that its help is made in."""
+    """All commands that do something, each with its whole name and the context that its help is
+    made in."""
     groups = getattr(command, "commands", None)
     if groups is None:
         yield name, command, typer.Context(command, info_name=name)
@@ -37,7 +38,8 @@ def described(names: str, help_text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text whose characters mean nothing to Markdown; what is in backticks, and options, are code."""
+    """Text whose characters mean nothing to Markdown; what is in backticks, and options, are
+    code."""
     parts = re.sub(r"(?<![\w`-])(--\w[\w-]*)", r"`\1`", text).split("`")
     parts[::2] = [re.sub(r"([\\*_<>\[\]#|])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)

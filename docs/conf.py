@@ -1,4 +1,5 @@
-"""How the pages are built: `sphinx-build -W -b html docs docs/_build`. Warnings are errors there, and in the tests."""
+"""How the pages are built: `sphinx-build -W -b html docs docs/_build`. Warnings are errors
+there, and in the tests."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Draw the README's picture from what the demo left: `python docs/picture.py cryolike-dask-demo docs/picture.png`."""
+"""Draw the README's picture from what the demo left: `python docs/picture.py cryolike-dask-demo
+docs/picture.png`."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ import xarray as xr
 import cryolike_dask as cld
 from cryolike_dask import labels
 from cryolike_dask.analysis.matching import Matches, match
-from cryolike_dask.analysis.plots.drawing import COLOURS, edges_of, finish_histogram, new_figure, stacked_bars
+from cryolike_dask.analysis.plots.drawing import (
+    COLOURS,
+    edges_of,
+    finish_histogram,
+    new_figure,
+    stacked_bars,
+)
 from cryolike_dask.analysis.plots.stack_plots import save_figure
 from cryolike_dask.analysis.summaries import summary_of
 from cryolike_dask.io.parameters import read_parameters
@@ -32,8 +39,13 @@ def draw(demo: Path, path: Path) -> None:
         for axes, values in zip(row, (found.particles, found.projections), strict=True):
             axes.imshow(fourier_to_pixels(values, found.grid)[0], cmap="gray", origin="lower")
             axes.set(xticks=[], yticks=[])
-        azimuth, polar = (np.degrees(float(one[angle])) for angle in (labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR))
-        row[1].set_xlabel(f"{name}, seen from {azimuth:.0f}°, {polar:.0f}°", color=COLOURS[NAMES.index(name)])
+        azimuth, polar = (
+            np.degrees(float(one[angle]))
+            for angle in (labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR)
+        )
+        row[1].set_xlabel(
+            f"{name}, seen from {azimuth:.0f}°, {polar:.0f}°", color=COLOURS[NAMES.index(name)]
+        )
     draw_ratios(results, right.add_subplot())
     save_figure(figure, path)
 
@@ -43,7 +55,9 @@ def match_of(results: xr.Dataset, demo: Path, name: str) -> tuple[Matches, xr.Da
     other = next(n for n in NAMES if n != name)
     ratio = cld.log_likelihood_ratio(results, reference=other).sel(structure=name).values
     one = summary_of(results, None).isel(image=[int(ratio.argmax())])
-    files = cld.configure_likelihood_files(demo / "templates", demo / "particles", demo / "likelihood")
+    files = cld.configure_likelihood_files(
+        demo / "templates", demo / "particles", demo / "likelihood"
+    )
     parameters = read_parameters(demo / "templates/parameters.npz")
     stack = cld.open_images(files, parameters, i_stack=int(one[labels.STACK].item()))
     number = results.structure.values.tolist().index(name)
@@ -57,9 +71,13 @@ def draw_ratios(results: xr.Dataset, axes) -> None:
     parts = [ratio.values[truth == name] for name in NAMES]
     stacked_bars(axes, parts, edges_of(ratio.values), [f"truly {name}" for name in NAMES])
     axes.axvline(0, color="black", linewidth=1)
-    finish_histogram(axes, ratio.values, "log-likelihood ratio, open over closed (nat)", legend=True)
+    finish_histogram(
+        axes, ratio.values, "log-likelihood ratio, open over closed (nat)", legend=True
+    )
     right = float(np.mean((ratio.values > 0) == (truth == "open")))
-    axes.set_title(f"{right:.0%} of {len(truth)} noisy particles are assigned rightly", fontsize="medium")
+    axes.set_title(
+        f"{right:.0%} of {len(truth)} noisy particles are assigned rightly", fontsize="medium"
+    )
 
 
 if __name__ == "__main__":

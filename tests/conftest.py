@@ -28,7 +28,12 @@ GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
 
 def pytest_addoption(parser):
     """Let a failure be repeated."""
-    parser.addoption("--seed", type=int, default=None, help="seed of the randomised tests; default: a new one per test")
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=None,
+        help="seed of the randomised tests; default: a new one per test",
+    )
 
 
 @pytest.fixture
@@ -42,7 +47,8 @@ def rng(request):
 
 @pytest.fixture(autouse=True)
 def level_kept():
-    """Commands that run in this process log more than functions do: not for the tests after them."""
+    """Commands that run in this process log more than functions do: not for the tests after
+    them."""
     log = logging.getLogger("cryolike_dask")
     level = log.level
     yield
@@ -66,9 +72,14 @@ def cluster():
 
 @pytest.fixture(scope="session")
 def reaching_the_cluster(cluster, tmp_path_factory):
-    """Options of commands that connect to the scheduler of `cluster`, with its certificate in files."""
+    """Options of commands that connect to the scheduler of `cluster`, with its certificate in
+    files."""
     folder, security = tmp_path_factory.mktemp("certificate"), cluster.security
-    texts = {"ca-file": security.tls_ca_file, "cert": security.tls_client_cert, "key": security.tls_client_key}
+    texts = {
+        "ca-file": security.tls_ca_file,
+        "cert": security.tls_client_cert,
+        "key": security.tls_client_key,
+    }
     options = ["--scheduler", cluster.scheduler.address]
     for name, text in texts.items():
         (folder / name).write_text(text)
@@ -78,12 +89,13 @@ def reaching_the_cluster(cluster, tmp_path_factory):
 
 @pytest.fixture
 def no_client(monkeypatch):
-    """Compute in this process, though other tests may have left a client: what is patched here is not patched there."""
+    """Compute in this process, though other tests may have left a client: what is patched here
+    is not patched there."""
 
     def none():
         raise ValueError("no client")
 
-    monkeypatch.setattr("cryolike_dask.compute.stream.default_client", none)
+    monkeypatch.setattr("cryolike_dask.compute.device.default_client", none)
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +125,8 @@ class Builder:
         return np.concatenate([half, half.conj()], axis=2)
 
     def particles(self, n, grid, n_atoms=8, radius=0.15, spread=0.3):
-        """Transforms of a few Gaussians each, coordinates in half boxes: complex (n, shell, angle)."""
+        """Transforms of a few Gaussians each, coordinates in half boxes: complex (n, shell,
+        angle)."""
         kx, ky = grid.points()
         x, y = self.rng.uniform(-spread, spread, (2, n, n_atoms, 1, 1))
         mass = self.rng.uniform(0.5, 1.5, (n, n_atoms, 1, 1))
@@ -138,8 +151,18 @@ class Builder:
         """Directions with uneven weights."""
         return ViewingAngles(*self.rng.uniform(0.1, 3.0, (3, n)))
 
-    def stacks(self, n_images=5, n_templates=7, n_pixels=12, n_inplanes=20, search=(1.5, 3, 2), noise=1.0, **optics):
-        """Noisy images of moved, turned, filtered templates, and the templates with the displacements to try.
+    def stacks(
+        self,
+        n_images=5,
+        n_templates=7,
+        n_pixels=12,
+        n_inplanes=20,
+        search=(1.5, 3, 2),
+        noise=1.0,
+        **optics,
+    ):
+        """Noisy images of moved, turned, filtered templates, and the templates with the
+        displacements to try.
 
         The filter of the simulation need not be that of the comparison, so it is a plain fall-off.
         """
@@ -147,8 +170,13 @@ class Builder:
         grid = parameters.grid
         values = self.particles(n_templates, grid)
         templates = TemplateStack.from_array(values, parameters, self.viewing(n_templates))
-        chosen, turns = self.rng.integers(n_templates, size=n_images), self.rng.integers(n_inplanes, size=n_images)
-        images = np.stack([np.roll(values[s], -w, axis=-1) for s, w in zip(chosen, turns, strict=True)])
+        chosen, turns = (
+            self.rng.integers(n_templates, size=n_images),
+            self.rng.integers(n_inplanes, size=n_images),
+        )
+        images = np.stack(
+            [np.roll(values[s], -w, axis=-1) for s, w in zip(chosen, turns, strict=True)]
+        )
         images = images * np.exp(-grid.radii[:, None] / grid.radius_max)
         images = images + noise * self.rings(n_images, grid)
         return (
@@ -157,17 +185,24 @@ class Builder:
         )
 
     def write_files(self, files, parameters, /, structures=("a", "b"), sizes=(4, 3), **entries):
-        """Templates of some structures and image stacks of some sizes, where `files` says; more entries of stacks."""
+        """Templates of some structures and image stacks of some sizes, where `files` says; more
+        entries of stacks."""
         viewing = parameters.viewing_angles()
         names = [f"templates_fourier_{name}.pt" for name in structures]
         for name in names:
             values = self.particles(len(viewing), parameters.grid).astype(np.complex64)
-            write_template_stack(files.folder_templates / name, values, viewing, parameters, "standard")
+            write_template_stack(
+                files.folder_templates / name, values, viewing, parameters, "standard"
+            )
         write_list(files.template_list, names)
         write_parameters(files.folder_templates / "parameters.npz", parameters)
         for k, n in enumerate(sizes):
             values = self.particles(n, parameters.grid) + self.rings(n, parameters.grid)
             more = {key: make(k, n) for key, make in entries.items()}
             write_image_stack(
-                files.image_stack(k)[0], values.astype(np.complex64), self.optics(n), parameters, more or None
+                files.image_stack(k)[0],
+                values.astype(np.complex64),
+                self.optics(n),
+                parameters,
+                more or None,
             )

@@ -1,6 +1,8 @@
-"""Densities of atoms in space, sampled and integrated by sums, and their transforms from the definition.
+"""Densities of atoms in space, sampled and integrated by sums, and their transforms from the
+definition.
 
-Nothing of the package is used here. Positions are x, y, z; maps are [z, y, x], their origin at voxel n // 2.
+Nothing of the package is used here. Positions are x, y, z; maps are [z, y, x], their origin at
+voxel n // 2.
 """
 
 from __future__ import annotations
@@ -36,23 +38,36 @@ class Density:
 
 
 def random_density(
-    rng: np.random.Generator, n_atoms: int, extent_angstrom: float, shape: str = "gaussian", n_radii: int = 5
+    rng: np.random.Generator,
+    n_atoms: int,
+    extent_angstrom: float,
+    shape: str = "gaussian",
+    n_radii: int = 5,
 ) -> Density:
-    """Draw atoms in a cube about the origin, their mean there, of a few distinct radii and different electrons."""
+    """Draw atoms in a cube about the origin, their mean there, of a few distinct radii and
+    different electrons."""
     positions = rng.uniform(-extent_angstrom, extent_angstrom, (n_atoms, 3))
     radii = rng.uniform(2.2, 3.5, n_radii)[rng.integers(n_radii, size=n_atoms)]
     return Density(positions - positions.mean(axis=0), rng.uniform(30, 100, n_atoms), radii, shape)
 
 
 def image_axes(azimuth: Any, polar: Any) -> FloatArray:
-    """Rz(azimuth) Ry(polar), radian: its columns are the axes x, y of an image and the beam, (direction, 3, 3)."""
+    """Rz(azimuth) Ry(polar), radian: its columns are the axes x, y of an image and the beam,
+    (direction, 3, 3)."""
     return about_z(np.degrees(azimuth)) @ about_y(np.degrees(polar))
 
 
 def transform(
-    density: Density, axes: FloatArray, kx: FloatArray, ky: FloatArray, box: float, *, cryolike: bool = False
+    density: Density,
+    axes: FloatArray,
+    kx: FloatArray,
+    ky: FloatArray,
+    box: float,
+    *,
+    cryolike: bool = False,
 ) -> NDArray[np.complex128]:
-    """Sum over the atoms, one by one, of profile and wave: (direction, *shape of kx), k in cycles per half box.
+    """Sum over the atoms, one by one, of profile and wave: (direction, *shape of kx), k in cycles
+    per half box.
 
     cryolike: the masses of that program, and its box subtracted from Gaussians.
     """
@@ -61,13 +76,17 @@ def transform(
     n = len(centred)
     values = np.zeros((len(axes), *k.shape), np.complex128)
     mass = 0.0
-    for position, electrons, radius in zip(centred, density.electrons, density.radii_angstrom, strict=True):
+    for position, electrons, radius in zip(
+        centred, density.electrons, density.radii_angstrom, strict=True
+    ):
         sigma = 2 * radius / box
         if density.shape == "gaussian":
             weight = (2 * np.pi) ** -1.5 * sigma**-3 / n if cryolike else electrons
             profile = weight * np.exp(-2 * np.pi**2 * sigma**2 * k**2)
         else:
-            weight = 3 / (8 * np.pi**2 * n) if cryolike else 3 * electrons / (8 * np.pi**3 * sigma**3)
+            weight = (
+                3 / (8 * np.pi**2 * n) if cryolike else 3 * electrons / (8 * np.pi**3 * sigma**3)
+            )
             profile = weight * _sphere(2 * np.pi * k * sigma) * (2 * np.pi * sigma) ** 3
         mass += weight
         for i, (along_x, along_y, _) in enumerate(np.swapaxes(axes, 1, 2)):
@@ -101,7 +120,9 @@ def line_integrals(
     axis = (np.arange(-n, n) + 0.5) * step_angstrom
     projection = np.zeros((2 * n, 2 * n))
     centred = (density.positions_angstrom - density.positions_angstrom.mean(axis=0)) @ axes
-    for position, electrons, radius in zip(centred, density.electrons, density.radii_angstrom, strict=True):
+    for position, electrons, radius in zip(
+        centred, density.electrons, density.radii_angstrom, strict=True
+    ):
         reach = 10 * radius if density.shape == "gaussian" else radius
         parts = [np.flatnonzero(np.abs(axis - c) <= reach) for c in position]
         x, y, z = (axis[part] - c for part, c in zip(parts, position, strict=True))
@@ -114,14 +135,21 @@ def line_integrals(
     return axis, projection
 
 
-def transform_of_image(axis: FloatArray, image: FloatArray, kx: FloatArray, ky: FloatArray, box: float) -> Any:
+def transform_of_image(
+    axis: FloatArray, image: FloatArray, kx: FloatArray, ky: FloatArray, box: float
+) -> Any:
     """Sum of pixels and waves, k in cycles per half box."""
-    waves_x, waves_y = (np.exp(-4j * np.pi / box * np.multiply.outer(k.ravel(), axis)) for k in (kx, ky))
+    waves_x, waves_y = (
+        np.exp(-4j * np.pi / box * np.multiply.outer(k.ravel(), axis)) for k in (kx, ky)
+    )
     return ((waves_y @ image) * waves_x).sum(axis=1).reshape(kx.shape)
 
 
-def voxels(density: Density, n: tuple[int, int, int], voxel_angstrom: tuple[float, float, float]) -> FloatArray:
-    """Sample the density of Gaussians at the centres of voxels; n and voxel_angstrom along x, y, z. [z, y, x]."""
+def voxels(
+    density: Density, n: tuple[int, int, int], voxel_angstrom: tuple[float, float, float]
+) -> FloatArray:
+    """Sample the density of Gaussians at the centres of voxels; n and voxel_angstrom along x, y,
+    z. [z, y, x]."""
     values = np.zeros(n[::-1])
     x, y, z = ((np.arange(m) - m // 2) * step for m, step in zip(n, voxel_angstrom, strict=True))
     for (px, py, pz), electrons, radius in zip(
@@ -149,7 +177,10 @@ def write_pdb(path: Path, density: Density) -> Path:
 
 
 def write_map(
-    path: Path, density: Density, n: tuple[int, int, int], voxel_angstrom: tuple[float, float, float]
+    path: Path,
+    density: Density,
+    n: tuple[int, int, int],
+    voxel_angstrom: tuple[float, float, float],
 ) -> Path:
     """Write Gaussians as a map whose voxel n // 2 is at the mean of their positions."""
     positions = density.positions_angstrom - density.positions_angstrom.mean(axis=0)

@@ -1,7 +1,8 @@
-"""A witness from the physics alone: atoms to pixels by RELION's conventions, and the likelihood of pixels.
+"""A witness from the physics alone: atoms to pixels by RELION's conventions, and the likelihood of
+pixels.
 
-Nothing of the package is used here. An image is [row, column] = [y, x], and the centre of pixel p lies at
-(p - n // 2) times the pixel size.
+Nothing of the package is used here. An image is [row, column] = [y, x], and the centre of pixel p
+lies at (p - n // 2) times the pixel size.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ PADDING = 2
 
 
 def two_lobes(opening_degrees: float, n_residues: int = 48) -> FloatArray:
-    """Positions of residues in two lobes, the second turned about z: no symmetry, within 15 angstrom of the middle."""
+    """Positions of residues in two lobes, the second turned about z: no symmetry, within 15
+    angstrom of the middle."""
     centres = np.array([[[7, 0, 0]], [[-7, 0, 0]]])
     first, second = centres + np.random.default_rng(0).uniform(-5, 5, (2, n_residues // 2, 3))
     return np.concatenate([first, second @ about_z(np.float64(-opening_degrees))])
@@ -28,7 +30,8 @@ def two_lobes(opening_degrees: float, n_residues: int = 48) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class StarPoses:
-    """Columns of a RELION star file: rlnAngleRot, Tilt, Psi (degrees) and rlnOriginXAngst, YAngst, each (pose,)."""
+    """Columns of a RELION star file: rlnAngleRot, Tilt, Psi (degrees) and rlnOriginXAngst,
+    YAngst, each (pose,)."""
 
     rot: FloatArray
     tilt: FloatArray
@@ -48,7 +51,13 @@ class StarPoses:
         return len(self.rot)
 
     def __getitem__(self, part: Any) -> StarPoses:
-        return StarPoses(self.rot[part], self.tilt[part], self.psi[part], self.origin_x[part], self.origin_y[part])
+        return StarPoses(
+            self.rot[part],
+            self.tilt[part],
+            self.psi[part],
+            self.origin_x[part],
+            self.origin_y[part],
+        )
 
     def matrices(self) -> FloatArray:
         """A = Rz(-psi) Ry(-tilt) Rz(-rot), which acts on atom positions, (pose, 3, 3)."""
@@ -68,7 +77,8 @@ def about_y(degrees: FloatArray) -> FloatArray:
 
 
 def project(atoms: Any, poses: StarPoses, n: int, pixel_size: float) -> FloatArray:
-    """Turn Gaussian atoms, project them along z, shift by -origin, sample at pixel centres: (pose, row, column)."""
+    """Turn Gaussian atoms, project them along z, shift by -origin, sample at pixel centres:
+    (pose, row, column)."""
     centred = atoms.positions_angstrom - atoms.positions_angstrom.mean(axis=0)
     turned = np.einsum("pij,aj->pai", poses.matrices(), centred)
     x = turned[..., 0] - poses.origin_x[:, None]
@@ -76,7 +86,9 @@ def project(atoms: Any, poses: StarPoses, n: int, pixel_size: float) -> FloatArr
     axis = (np.arange(n) - n // 2) * pixel_size
     spread = 2 * atoms.radii_angstrom[:, None] ** 2
     along_x = np.exp(-((axis - x[..., None]) ** 2) / spread)
-    along_y = np.exp(-((axis - y[..., None]) ** 2) / spread) * (atoms.electrons[:, None] / (np.pi * spread))
+    along_y = np.exp(-((axis - y[..., None]) ** 2) / spread) * (
+        atoms.electrons[:, None] / (np.pi * spread)
+    )
     return along_y.swapaxes(1, 2) @ along_x
 
 
@@ -94,20 +106,28 @@ def relion_ctf(optics: Any, fx: FloatArray, fy: FloatArray) -> FloatArray:
 
 
 def electron_wavelength(volt: float) -> float:
-    """De Broglie's, relativistic, angstrom. RELION writes 12.2643247 / sqrt(V (1 + 0.978466e-6 V)): 5e-6 larger."""
+    """De Broglie's, relativistic, angstrom. RELION writes 12.2643247 / sqrt(V (1 + 0.978466e-6
+    V)): 5e-6 larger."""
     energy = volt * constants.e
-    return 1e10 * constants.h * constants.c / np.sqrt(energy * (energy + 2 * constants.m_e * constants.c**2))
+    return (
+        1e10
+        * constants.h
+        * constants.c
+        / np.sqrt(energy * (energy + 2 * constants.m_e * constants.c**2))
+    )
 
 
 def frequencies(n: int, pixel_size: float) -> tuple[FloatArray, FloatArray]:
-    """Where the discrete Fourier transform of n x n pixels lies, fx and fy in 1/angstrom, (row, column)."""
+    """Where the discrete Fourier transform of n x n pixels lies, fx and fy in 1/angstrom, (row,
+    column)."""
     frequency = np.fft.fftfreq(n, pixel_size)
     fx, fy = np.meshgrid(frequency, frequency)
     return fx, fy
 
 
 def band(n: int, pixel_size: float, highest: float) -> NDArray[np.bool_]:
-    """The part of the discrete Fourier transform of n x n pixels up to a spatial frequency, (row, column)."""
+    """The part of the discrete Fourier transform of n x n pixels up to a spatial frequency,
+    (row, column)."""
     return np.hypot(*frequencies(n, pixel_size)) <= highest
 
 
@@ -128,11 +148,16 @@ def render(atoms: Any, poses: StarPoses, optics: Any, n: int, pixel_size: float)
     wide = PADDING * n
     projections = project(atoms, poses, wide, pixel_size)
     transfers = (relion_ctf(record, *frequencies(wide, pixel_size)) for record in optics)
-    return np.stack([crop(apply_filter(p, t), n) for p, t in zip(projections, transfers, strict=True)])
+    return np.stack(
+        [crop(apply_filter(p, t), n) for p, t in zip(projections, transfers, strict=True)]
+    )
 
 
-def log_likelihood_on_pixels(images: FloatArray, models: FloatArray, n_degrees_of_freedom: float) -> FloatArray:
-    """Fit offset and scale of each model to each image and integrate them and the noise variance out, flat priors.
+def log_likelihood_on_pixels(
+    images: FloatArray, models: FloatArray, n_degrees_of_freedom: float
+) -> FloatArray:
+    """Fit offset and scale of each model to each image and integrate them and the noise variance
+    out, flat priors.
 
     Returns (image, model), natural logarithm, up to a constant that depends on the image alone.
     """

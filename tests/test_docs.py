@@ -1,4 +1,5 @@
-"""The documentation: it builds without a warning, and what it tells to run is run, or says why not."""
+"""The documentation: it builds without a warning, and what it tells to run is run, or says why
+not."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ from cryolike_dask.particles import cryosparc, provenance, relion
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = {path.stem: path.read_text() for path in sorted(DOCS.glob("*.md"))}
-FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>.*)\n(?P<code>(?:.*\n)*?)(?P=fence)$", re.MULTILINE)
+FENCE = re.compile(
+    r"^(?P<fence>`{3,})(?P<language>.*)\n(?P<code>(?:.*\n)*?)(?P=fence)$", re.MULTILINE
+)
 MARKER = re.compile(r"<!-- (not run: .+|prints|file: \S+) -->\n\Z")
 COMMAND = "cryolike-dask"
 OF_DASK = ("--nthreads", "--nworkers")
@@ -39,7 +42,8 @@ OF_DASK = ("--nthreads", "--nworkers")
 
 @dataclass(frozen=True)
 class Block:
-    """A code block, and what the comment in front of it says: how it is to be treated; empty: it is run."""
+    """A code block, and what the comment in front of it says: how it is to be treated; empty: it
+    is run."""
 
     line: int
     language: str
@@ -72,7 +76,9 @@ def blocks(page: str) -> list[Block]:
 def problems(page: str) -> list[str]:
     """What is neither run nor says why not, and code that is none of these blocks."""
     hidden = re.findall(r"^(?: {4,}\S| *(?:`{3,}|~{3,})).*", FENCE.sub("", page), re.MULTILINE)
-    return [b.problem for b in blocks(page) if b.problem] + [f"is no plain code block: {text}" for text in hidden]
+    return [b.problem for b in blocks(page) if b.problem] + [
+        f"is no plain code block: {text}" for text in hidden
+    ]
 
 
 def commands(code: str) -> list[list[str]]:
@@ -82,7 +88,8 @@ def commands(code: str) -> list[list[str]]:
 
 
 def run(page: str) -> None:
-    """Run the blocks of a page in the current folder, one after the other, and compare what they print."""
+    """Run the blocks of a page in the current folder, one after the other, and compare what they
+    print."""
     names, printed = {"__name__": "__main__"}, ""
     for block in blocks(page):
         if block.marker.startswith("file: "):
@@ -109,7 +116,8 @@ def invoke(words: list[str]) -> str:
 
 
 def alike(told: str, printed: str) -> bool:
-    """Whether two texts are the same but for percentages, which may differ by 3: processors round differently."""
+    """Whether two texts are the same but for percentages, which may differ by 3: processors
+    round differently."""
     texts = [re.sub(r"\d+%", "%", text.rstrip()) for text in (told, printed)]
     shares = [[int(share) for share in re.findall(r"(\d+)%", text)] for text in (told, printed)]
     return texts[0] == texts[1] and all(abs(a - b) <= 3 for a, b in zip(*shares, strict=True))
@@ -142,7 +150,8 @@ def test_a_block_that_is_neither_is_seen(page, problem):
 def test_a_block_that_is_either_is_not_blamed():
     assert not problems(
         "```{toctree}\nfiles\n```\n\n```python\n1\n```\n\n<!-- prints -->\n```text\n1\n```\n\n"
-        "<!-- not run: needs a GPU -->\n```bash\nmake\n```\n\n<!-- file: a.yaml -->\n```yaml\na: 1\n```\n\n"
+        "<!-- not run: needs a GPU -->\n```bash\nmake\n```\n\n<!-- file: a.yaml -->\n```yaml\na: "
+        "1\n```\n\n"
         "```bash\ncryolike-dask demo \\\n    --seed 1  # a comment\n```\n"
     )
 
@@ -162,7 +171,9 @@ def test_a_block_that_fails_is_seen(page, tmp_path, monkeypatch):
         run(page)
 
 
-@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if any(not b.marker for b in blocks(text))])
+@pytest.mark.parametrize(
+    "name", [name for name, text in PAGES.items() if any(not b.marker for b in blocks(text))]
+)
 def test_code_blocks_run(name, demo, tmp_path, monkeypatch):
     shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -174,7 +185,9 @@ def options_of(words: list[str]) -> set[str]:
     command = typer.main.get_command(app)
     for word in words[1:]:
         command = getattr(command, "commands", {}).get(word, command)
-    assert not hasattr(command, "commands") or words[-1] == "config", f"{' '.join(words)}: there is no such command"
+    assert not hasattr(command, "commands") or words[-1] == "config", (
+        f"{' '.join(words)}: there is no such command"
+    )
     shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
     names = {name for parameter in shown for name in (*parameter.opts, *parameter.secondary_opts)}
     return {name for name in names if name.startswith("--")} - {"--help"}
@@ -183,27 +196,73 @@ def options_of(words: list[str]) -> set[str]:
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_and_names_in_passing_exist(name):
     inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", PAGES[name])
-    shown = [line for block in blocks(PAGES[name]) if block.language == "bash" for line in commands(block.code)]
+    shown = [
+        line
+        for block in blocks(PAGES[name])
+        if block.language == "bash"
+        for line in commands(block.code)
+    ]
     spoken = [text.split() for text in inline if text.startswith(f"{COMMAND} ")]
-    for words in [words for words in shown + spoken if words[0] == COMMAND and "COMMAND" not in words]:
-        given = {word.partition("=")[0] for word in words if word.startswith("--")} - {"--help", "--version"}
+    for words in [
+        words for words in shown + spoken if words[0] == COMMAND and "COMMAND" not in words
+    ]:
+        given = {word.partition("=")[0] for word in words if word.startswith("--")} - {
+            "--help",
+            "--version",
+        }
         assert given <= options_of(words), words
-    alone = {word.partition("=")[0] for text in inline for word in text.split() if word.startswith("--")}
-    every = set().union(*(options_of([COMMAND, name]) for name in typer.main.get_command(app).commands))
+    alone = {
+        word.partition("=")[0] for text in inline for word in text.split() if word.startswith("--")
+    }
+    every = set().union(
+        *(options_of([COMMAND, name]) for name in typer.main.get_command(app).commands)
+    )
     assert alone - every <= {"--help", *OF_DASK}
     named = {found for text in inline for found in re.findall(r"\bcld\.(\w+)", text)}
     assert named <= set(cld.__all__)
 
 
 def test_files_are_named_as_they_are():
-    """The page about files names every file, variable, coordinate, column and entry that is read or written."""
+    """The page about files names every file, variable, coordinate, column and entry that is read
+    or written."""
     names = {
-        *(v + layout.STEM_SUFFIX.get(v, "") for v in (*layout.OPTIMAL_POSE_FILES, *layout.FULL_CORRELATION_FILES)),
-        *(*layout.OPTIMAL_POSE_FILES, *dataset.LOOKED_UP, *dataset.TEXT, *dataset.WHOLE, *dataset.REAL),
-        *(layout.TEMPLATE_LIST, layout.PARAMETERS, layout.STRUCTURE_FILE, *MATRICES.values(), *BLOCK_COLUMNS),
-        *(labels.STACK, labels.IMAGE_IN_STACK, *parameters.REQUIRED, *parameters.OPTIONAL, *stacks.SIDECAR_KEYS),
-        *(*stacks.STACK_OPTIONAL, *stacks.OPTICS_KEYS, *stacks.ENVELOPE_KEYS, *provenance.PER_IMAGE),
-        *(*relion.LABELS.values(), *relion.ALREADY_CORRECTED, *cryosparc.LABELS.values(), *cryosparc.BLOB),
+        *(
+            v + layout.STEM_SUFFIX.get(v, "")
+            for v in (*layout.OPTIMAL_POSE_FILES, *layout.FULL_CORRELATION_FILES)
+        ),
+        *(
+            *layout.OPTIMAL_POSE_FILES,
+            *dataset.LOOKED_UP,
+            *dataset.TEXT,
+            *dataset.WHOLE,
+            *dataset.REAL,
+        ),
+        *(
+            layout.TEMPLATE_LIST,
+            layout.PARAMETERS,
+            layout.STRUCTURE_FILE,
+            *MATRICES.values(),
+            *BLOCK_COLUMNS,
+        ),
+        *(
+            labels.STACK,
+            labels.IMAGE_IN_STACK,
+            *parameters.REQUIRED,
+            *parameters.OPTIONAL,
+            *stacks.SIDECAR_KEYS,
+        ),
+        *(
+            *stacks.STACK_OPTIONAL,
+            *stacks.OPTICS_KEYS,
+            *stacks.ENVELOPE_KEYS,
+            *provenance.PER_IMAGE,
+        ),
+        *(
+            *relion.LABELS.values(),
+            *relion.ALREADY_CORRECTED,
+            *cryosparc.LABELS.values(),
+            *cryosparc.BLOB,
+        ),
     }
     assert sorted(name for name in names if name not in PAGES["files"]) == []
 
@@ -222,8 +281,12 @@ def test_it_builds_without_a_warning_and_tells_all(tmp_path):
         env={**os.environ, "NO_COLOR": "1"},
     )
     assert done.returncode == 0, done.stderr
-    api, command_line = ((tmp_path / "html" / f"{page}.html").read_text() for page in ("api", "command-line"))
-    assert [n for n in cld.__all__ if n != "__version__" and f'id="cryolike_dask.{n}"' not in api] == []
+    api, command_line = (
+        (tmp_path / "html" / f"{page}.html").read_text() for page in ("api", "command-line")
+    )
+    assert [
+        n for n in cld.__all__ if n != "__version__" and f'id="cryolike_dask.{n}"' not in api
+    ] == []
     for name in typer.main.get_command(app).commands:
         assert f"<h2>{COMMAND} {name}" in command_line
         told = re.findall(rf'id="cmdoption-{COMMAND}-{name}(-[^"]+)"', command_line)

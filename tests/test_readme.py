@@ -30,7 +30,9 @@ def test_commands_install_tested_versions_into_a_new_environment(name):
 def test_continuous_integration_runs_the_test_command():
     script = (ROOT / ".ci/run").read_text()
     extract = re.search(r"^command=\$\((.*)\)$", script, re.MULTILINE)[1]
-    found = subprocess.run(["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run(
+        ["bash", "-c", extract], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert found.strip() == block("test")
 
 
@@ -40,7 +42,12 @@ def commands_run(name: str, folder: Path, demo: Path) -> subprocess.CompletedPro
         shutil.copytree(demo / part, folder / "cryolike-dask-demo" / part)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-euc", block(name)], cwd=folder, capture_output=True, text=True, timeout=240, env=environment
+        ["bash", "-euc", block(name)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -54,7 +61,11 @@ def test_commands_run(tmp_path, demo):
     pictures = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
     assert pictures == {"my-particles/particles.png"}
     done = subprocess.run(
-        [sys.executable, "-c", block("results")], cwd=folder, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", block("results")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d\d% of 256 images prefer the open structure", done.stdout)
@@ -64,7 +75,15 @@ def test_commands_run(tmp_path, demo):
 def test_one_run_in_one_file(tmp_path, demo):
     commands_run("run", tmp_path, demo)
     assert len(list((tmp_path / "cryolike-dask-demo").glob("*/template?/done/stack_*.json"))) >= 2
-    exported = [sys.executable, "-m", "cryolike_dask", "export", "results", "--star", "relion/assigned.star"]
+    exported = [
+        sys.executable,
+        "-m",
+        "cryolike_dask",
+        "export",
+        "results",
+        "--star",
+        "relion/assigned.star",
+    ]
     folder = tmp_path / "cryolike-dask-demo"
     done = subprocess.run(exported, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -75,7 +94,10 @@ def test_python_example_runs(tmp_path, demo):
     for name in ("structures", "relion"):
         shutil.copytree(demo / name, tmp_path / name)
     (tmp_path / "example.py").write_text(block("python"))
-    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert "http://127.0.0.1" in done.stdout
-    assert len(list((tmp_path / "likelihood-from-python").glob("template?/done/*.json"))) == 8  # all four stacks
+    # all four stacks
+    assert len(list((tmp_path / "likelihood-from-python").glob("template?/done/*.json"))) == 8

@@ -1,4 +1,5 @@
-"""From input files to written outputs: the tree, file by file; what is skipped, what is refused, what is replaced."""
+"""From input files to written outputs: the tree, file by file; what is skipped, what is refused,
+what is replaced."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from cryolike_dask.errors import CannotFitError, InputError, OutputError
 from cryolike_dask.io.stacks import write_image_stack
 
 SEARCH = cld.configure_displacement(1.5, 3, 2)
-PARAMETERS = cld.ImageParameters(n_pixels=12, pixel_size_angstrom=1.5, n_inplanes=20, viewing_distance=3.0)
+PARAMETERS = cld.ImageParameters(
+    n_pixels=12, pixel_size_angstrom=1.5, n_inplanes=20, viewing_distance=3.0
+)
 SIZES = (4, 3)
 POSE_FILES = {
     "cross_correlation/cross_correlation": torch.float32,
@@ -39,14 +42,18 @@ POSE_FILES = {
 @pytest.fixture
 def files(tmp_path, build):
     """Two structures and two stacks of unequal length, as a user has them."""
-    files = cld.configure_likelihood_files(tmp_path / "templates", tmp_path / "particles", tmp_path / "out")
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "out"
+    )
     build.write_files(files, PARAMETERS, sizes=SIZES)
     return files
 
 
 def run(files, **options):
     parameters = files.folder_templates / "parameters.npz"
-    return cld.run_likelihood_optimal_pose(files, parameters, SEARCH, **{"progress": False, **options})
+    return cld.run_likelihood_optimal_pose(
+        files, parameters, SEARCH, **{"progress": False, **options}
+    )
 
 
 def tree(files):
@@ -70,13 +77,18 @@ def times(files):
 def test_the_output_tree_file_by_file(files):
     results = run(files)
     expected = [f"template0/{stem}_stack_{k:06d}.pt" for stem in POSE_FILES for k in (0, 1)]
-    expected += [f"template0/done/stack_{k:06d}.json" for k in (0, 1)] + ["blocks.csv", "displacements_set.pt"]
+    expected += [f"template0/done/stack_{k:06d}.json" for k in (0, 1)] + [
+        "blocks.csv",
+        "displacements_set.pt",
+    ]
     expected += ["template0/structure.npz", "images/stack_000000.npz", "images/stack_000001.npz"]
     expected += [".claim-results.json"]
     assert tree(files) == sorted(expected)
     for stem, dtype in POSE_FILES.items():
         for k, n in enumerate(SIZES):
-            tensor = torch.load(files.folder_output / f"template0/{stem}_stack_{k:06d}.pt", weights_only=True)
+            tensor = torch.load(
+                files.folder_output / f"template0/{stem}_stack_{k:06d}.pt", weights_only=True
+            )
             assert (tensor.shape, tensor.dtype) == ((n,), dtype)
     displacements = torch.load(files.folder_output / "displacements_set.pt", weights_only=True)
     assert displacements.shape == (2, 7)
@@ -89,9 +101,13 @@ def test_the_output_tree_file_by_file(files):
 def test_what_is_written_is_what_is_computed(files):
     results = run(files).load()
     images = cld.open_images(files, PARAMETERS)
-    computed = cld.compute_optimal_pose(images, SEARCH(cld.open_templates(files, PARAMETERS))).compute()
+    computed = cld.compute_optimal_pose(
+        images, SEARCH(cld.open_templates(files, PARAMETERS))
+    ).compute()
     for name in computed.data_vars:
-        np.testing.assert_allclose(results[name], computed[name], rtol=1e-6, atol=1.2e-7, err_msg=name)
+        np.testing.assert_allclose(
+            results[name], computed[name], rtol=1e-6, atol=1.2e-7, err_msg=name
+        )
     np.testing.assert_array_equal(results["stack"], [0] * 4 + [1] * 3)
     np.testing.assert_array_equal(results["image_in_stack"], [0, 1, 2, 3, 0, 1, 2])
 
@@ -99,7 +115,10 @@ def test_what_is_written_is_what_is_computed(files):
 def test_double_precision_is_written_as_double(files):
     run(files, precision="double")
     folder = files.folder_output / "template0"
-    assert torch.load(folder / "cross_correlation/cross_correlation_stack_000000.pt").dtype == torch.float64
+    assert (
+        torch.load(folder / "cross_correlation/cross_correlation_stack_000000.pt").dtype
+        == torch.float64
+    )
     assert torch.load(files.folder_output / "displacements_set.pt").dtype == torch.float64
 
 
@@ -122,7 +141,10 @@ def test_several_structures_in_one_call(files, i_template):
 
 def test_batch_sizes_never_change_a_result(files):
     whole = run(files, precision="double").load()
-    for options in ({"n_images_per_batch": 1, "n_templates_per_batch": 3}, {"discover_batch_size": True}):
+    for options in (
+        {"n_images_per_batch": 1, "n_templates_per_batch": 3},
+        {"discover_batch_size": True},
+    ):
         tiled = run(files, precision="double", **options).load()
         xr.testing.assert_allclose(whole, tiled, rtol=1e-12)
         np.testing.assert_array_equal(whole.optimal_template, tiled.optimal_template)
@@ -143,7 +165,10 @@ def test_full_cross_correlation_is_written_and_agrees_with_the_poses(files):
     poses = run(files).load()
     parameters = files.folder_templates / "parameters.npz"
     full = cld.run_likelihood_full_cross_correlation(files, parameters, SEARCH, progress=False)
-    path = files.folder_output / "template0/cross_correlation/cross_correlation_pose_msdw_stack_000001.pt"
+    path = (
+        files.folder_output
+        / "template0/cross_correlation/cross_correlation_pose_msdw_stack_000001.pt"
+    )
     stored = torch.load(path, weights_only=True)
     assert stored.shape == (3, len(PARAMETERS.viewing_angles()), 7, 20)
     assert full.cross_correlation.dims == ("image", "template", "displacement", "rotation")
@@ -158,8 +183,12 @@ def test_a_full_cross_correlation_whose_blocks_cannot_fit_is_refused_with_their_
     side = int(np.sqrt(psutil.virtual_memory().total / (4 * n_templates * 20 * 4))) | 1
     search = cld.configure_displacement(1.0, side, side)
     batches = {"n_images_per_batch": 4, "n_templates_per_batch": 1000}
-    with pytest.raises(CannotFitError, match=rf"4 x {n_templates} x {side**2} x 20 .* takes [\d.e+]+ GB"):
-        cld.run_likelihood_full_cross_correlation(files, parameters, search, progress=False, **batches)
+    with pytest.raises(
+        CannotFitError, match=rf"4 x {n_templates} x {side**2} x 20 .* takes [\d.e+]+ GB"
+    ):
+        cld.run_likelihood_full_cross_correlation(
+            files, parameters, search, progress=False, **batches
+        )
     assert not files.folder_output.exists()
 
 
@@ -196,9 +225,17 @@ def replace_by_a_pickle(path):
 
 @pytest.mark.parametrize(
     "damage",
-    [truncate, empty, replace_by_another_of_the_same_shape, replace_by_a_pickle, lambda path: path.unlink()],
+    [
+        truncate,
+        empty,
+        replace_by_another_of_the_same_shape,
+        replace_by_a_pickle,
+        lambda path: path.unlink(),
+    ],
 )
-@pytest.mark.parametrize("name", ["cross_correlation/cross_correlation", "optimal_pose/optimal_template"])
+@pytest.mark.parametrize(
+    "name", ["cross_correlation/cross_correlation", "optimal_pose/optimal_template"]
+)
 def test_damaged_or_foreign_results_are_not_skipped_over(files, damage, name, caplog):
     first = run(files).load()
     before = times(files)
@@ -236,7 +273,10 @@ def test_results_without_a_record_are_computed_again(files, caplog):
     [
         ({"conventions": "cryolike"}, "conventions: standard there, cryolike here"),
         ({"search": cld.configure_displacement(2.0, 3, 2)}, "another search"),
-        ({"search": cld.configure_displacement(1.5, 3, 3)}, "another search .*: n_displacements: 7 there, 9 here"),
+        (
+            {"search": cld.configure_displacement(1.5, 3, 3)},
+            "another search .*: n_displacements: 7 there, 9 here",
+        ),
     ],
 )
 def test_results_of_another_run_are_refused_or_replaced(files, other, named):
@@ -246,19 +286,24 @@ def test_results_of_another_run_are_refused_or_replaced(files, other, named):
     arguments = (files, PARAMETERS, options.pop("search"))
     for skip_exist in (False, True):
         with pytest.raises(OutputError, match=named) as refusal:
-            cld.run_likelihood_optimal_pose(*arguments, skip_exist=skip_exist, progress=False, **options)
+            cld.run_likelihood_optimal_pose(
+                *arguments, skip_exist=skip_exist, progress=False, **options
+            )
         assert str(files.folder_output) in str(refusal.value)
         assert "overwrite=True" in str(refusal.value)
     assert times(files) == before
     run(files, i_template=1)  # the same search in the same folder is welcome
     cld.run_likelihood_optimal_pose(*arguments, overwrite=True, progress=False, **options)
-    assert not any(name.startswith("template1/") for name in tree(files)), "results of the old search are gone"
+    assert not any(name.startswith("template1/") for name in tree(files)), (
+        "results of the old search are gone"
+    )
     records = [json.loads(p.read_text()) for p in files.folder_output.glob("template*/done/*.json")]
     assert {r["settings"]["conventions"] for r in records} == {options["conventions"]}
 
 
 def test_results_of_another_program_are_not_replaced_unasked(files):
-    """CryoLike's have no records; those of a run that was killed before its first record have origins."""
+    """CryoLike's have no records; those of a run that was killed before its first record have
+    origins."""
     run(files)
     for path in files.folder_output.glob("template*/done/*.json"):
         path.unlink()
@@ -276,12 +321,19 @@ def test_results_of_another_program_are_not_replaced_unasked(files):
     run(files, overwrite=True)
 
 
-@pytest.mark.parametrize("nonsense", ['{"outputs": {"cross_correlation": null}}', "[" * 100000, "[]", ""])
+@pytest.mark.parametrize(
+    "nonsense", ['{"outputs": {"cross_correlation": null}}', "[" * 100000, "[]", ""]
+)
 def test_a_record_of_nonsense_is_no_record(files, nonsense):
     first = run(files).load()
     (files.folder_output / "template0/done/stack_000000.json").write_text(nonsense)
     same(first, run(files, skip_exist=True, overwrite=True).load())
-    assert json.loads((files.folder_output / "template0/done/stack_000000.json").read_text())["i_stack"] == 0
+    assert (
+        json.loads((files.folder_output / "template0/done/stack_000000.json").read_text())[
+            "i_stack"
+        ]
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -295,7 +347,9 @@ def test_a_record_of_nonsense_is_no_record(files, nonsense):
         ),
     ],
 )
-def test_an_output_that_cannot_be_written_is_said_before_anything_is_computed(files, spoil, message):
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_computed(
+    files, spoil, message
+):
     spoil(files.folder_output)
     with pytest.raises(OutputError, match=message):
         run(files)
@@ -305,7 +359,9 @@ def test_results_of_another_length_are_named_on_reading(files):
     run(files)
     path = files.folder_output / "template0/cross_correlation/cross_correlation_stack_000001.pt"
     torch.save(torch.zeros(2), path)
-    with pytest.raises(cld.errors.InputFileError, match=f"{path.name}: holds 2 images, but their stack holds 3"):
+    with pytest.raises(
+        cld.errors.InputFileError, match=f"{path.name}: holds 2 images, but their stack holds 3"
+    ):
         cld.open_optimal_pose(files)
 
 
@@ -313,7 +369,10 @@ def test_other_folders_in_the_output_are_no_results(files):
     results = run(files).load()
     (files.folder_output / "template_old2").mkdir()
     output = cld.configure_likelihood_files(None, None, files.folder_output, i_template="all")
-    same(cld.open_optimal_pose(output).isel(structure=0, drop=True).load(), results.drop_vars("structure"))
+    same(
+        cld.open_optimal_pose(output).isel(structure=0, drop=True).load(),
+        results.drop_vars("structure"),
+    )
     shutil.rmtree(files.folder_output / "template0")
     with pytest.raises(cld.errors.InputFileError, match=r"template0|holds no results"):
         cld.open_optimal_pose(output)
@@ -329,7 +388,12 @@ def test_the_record_says_what_it_is_of(files):
     assert record["version"] == cld.__version__
     names = {i["name"] for i in record["inputs"]}
     stack = "particles_fourier_stack_000001"
-    assert names == {"templates_fourier_a.pt", "templates_fourier_a.npz", f"{stack}.pt", f"{stack}.npz"}
+    assert names == {
+        "templates_fourier_a.pt",
+        "templates_fourier_a.npz",
+        f"{stack}.pt",
+        f"{stack}.npz",
+    }
 
 
 def test_results_carry_what_they_were_made_with(files):
@@ -358,7 +422,8 @@ def test_an_error_on_a_worker_arrives_as_it_is_and_leaves_nothing_half_written(f
 
 
 def test_killing_the_process_leaves_only_complete_files(files, tmp_path, rng):
-    """Whatever stands under a final name after SIGKILL loads, and a record stands beside complete results alone."""
+    """Whatever stands under a final name after SIGKILL loads, and a record stands beside
+    complete results alone."""
     code = (
         "import sys, cryolike_dask as cld\n"
         "files = cld.configure_likelihood_files(*sys.argv[1:4])\n"
@@ -367,8 +432,12 @@ def test_killing_the_process_leaves_only_complete_files(files, tmp_path, rng):
         "    cld.run_likelihood_optimal_pose(files, sys.argv[1] + '/parameters.npz',"
         " cld.configure_displacement(1.5, 3, 2), progress=False)\n"
     )
-    folders = [str(f) for f in (files.folder_templates, files.folder_particles, files.folder_output)]
-    with subprocess.Popen([sys.executable, "-c", code, *folders], stdout=subprocess.PIPE, text=True) as process:
+    folders = [
+        str(f) for f in (files.folder_templates, files.folder_particles, files.folder_output)
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *folders], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         deadline = time.monotonic() + 60
         while not files.folder_output.exists() and time.monotonic() < deadline:

@@ -1,4 +1,5 @@
-"""The shape of the package: which way imports go, what is imported when, how large files are, what must not exist."""
+"""The shape of the package: which way imports go, what is imported when, how large files are,
+what must not exist."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ ORDER = [
     ["cli"],
     ["__main__"],
 ]
-"""The rooms of the package from the ground up: imports go to a row further up in this list, or stay inside a room."""
+"""The rooms of the package from the ground up: imports go to a row further up in this list, or
+stay inside a room."""
 
 
 def row_of(module: str) -> int:
@@ -42,10 +44,14 @@ def room_of(module: str) -> str:
 
 
 def imported_by(source: str) -> list[str]:
-    """The modules of the package, relative to it, that a source imports anywhere; "" for the package itself."""
+    """The modules of the package, relative to it, that a source imports anywhere; "" for the
+    package itself."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cryolike_dask":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").split(".")[0] == "cryolike_dask"
+        ):
             base = (node.module or "").removeprefix("cryolike_dask").lstrip(".")
             found += [base] if base else [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -73,7 +79,9 @@ def modules() -> dict[str, str]:
 
 
 def test_imports_go_one_way():
-    assert [line for name, source in modules().items() for line in wrong_imports(name, source)] == []
+    assert [
+        line for name, source in modules().items() for line in wrong_imports(name, source)
+    ] == []
 
 
 def test_every_room_has_its_place():
@@ -89,7 +97,10 @@ def test_every_room_has_its_place():
         ("errors", "from cryolike_dask import labels"),
         ("particles.opening", "from cryolike_dask.likelihoods.graph import spread_templates"),
         ("compute.stream", "def f():\n    from cryolike_dask.likelihoods import tiles"),
-        ("runs.run", "if TYPE_CHECKING:\n    from cryolike_dask.analysis.dataset import open_results"),
+        (
+            "runs.run",
+            "if TYPE_CHECKING:\n    from cryolike_dask.analysis.dataset import open_results",
+        ),
     ],
 )
 def test_a_wrong_import_is_seen(module, source):
@@ -97,7 +108,12 @@ def test_a_wrong_import_is_seen(module, source):
 
 
 @pytest.mark.parametrize(
-    "source", ["import cryolike_dask", "from cryolike_dask import __version__", "from cryolike_dask import no_room"]
+    "source",
+    [
+        "import cryolike_dask",
+        "from cryolike_dask import __version__",
+        "from cryolike_dask import no_room",
+    ],
 )
 def test_what_is_imported_from_no_room_is_seen(source):
     with pytest.raises(AssertionError, match="has 0 places"):
@@ -112,7 +128,12 @@ def test_a_right_import_is_not_blamed():
 
 @pytest.mark.parametrize(
     "module",
-    ["cryolike_dask", "cryolike_dask.likelihoods.blocks", "cryolike_dask.io.results", "cryolike_dask.compute.remote"],
+    [
+        "cryolike_dask",
+        "cryolike_dask.likelihoods.blocks",
+        "cryolike_dask.io.results",
+        "cryolike_dask.compute.remote",
+    ],
 )
 def test_what_the_scheduler_imports_does_not_import_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
@@ -127,13 +148,23 @@ def test_public_names_exist_and_are_listed():
 
 
 def test_files_hold_one_idea():
-    too_long = {name: len(text.splitlines()) for name, text in modules().items() if len(text.splitlines()) > 400}
+    too_long = {
+        name: len(text.splitlines())
+        for name, text in modules().items()
+        if len(text.splitlines()) > 400
+    }
     assert not too_long
 
 
 @pytest.mark.parametrize(
     "forbidden",
-    ["allow_pickle=True", "weights_only=False", "set_default_dtype", "set_default_device", 'os.environ.get("CRYO'],
+    [
+        "allow_pickle=True",
+        "weights_only=False",
+        "set_default_dtype",
+        "set_default_device",
+        'os.environ.get("CRYO',
+    ],
 )
 def test_forbidden_words(forbidden):
     assert [name for name, text in modules().items() if forbidden in text] == []
@@ -144,7 +175,9 @@ def test_only_the_command_line_prints():
         name
         for name, text in modules().items()
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
     ]
     assert not printing
 
@@ -160,11 +193,15 @@ def public_functions():
         yield name, getattr(kernels, name)
 
 
-@pytest.mark.parametrize(("name", "function"), [pytest.param(n, f, id=n) for n, f in public_functions()])
+@pytest.mark.parametrize(
+    ("name", "function"), [pytest.param(n, f, id=n) for n, f in public_functions()]
+)
 def test_documented_parameters_are_the_parameters(name, function):
     """A docstring either names every parameter, or says whose parameters it shares."""
     assert function.__doc__
-    shared = [n for n, _ in public_functions() if f"those of `{n}`" in " ".join(function.__doc__.split())]
+    shared = [
+        n for n, _ in public_functions() if f"those of `{n}`" in " ".join(function.__doc__.split())
+    ]
     documented = {
         part.strip().lstrip("*")
         for doc in [function, *(dict(public_functions())[n] for n in shared)]

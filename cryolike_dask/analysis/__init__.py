@@ -1,1 +1,2 @@
-"""Results looked at: opened with what is known of each image, compared, exported, drawn, reported."""
+"""Results looked at: opened with what is known of each image, compared, exported, drawn,
+reported."""

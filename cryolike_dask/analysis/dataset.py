@@ -27,7 +27,8 @@ from cryolike_dask.runs.origins import Entries, read_origins, read_structure
 
 DIMS = (labels.STRUCTURE, labels.IMAGE)
 VALUES_PER_CHUNK = 2**16
-"""Files of several structures are read by one task: Dask takes as long for a task as it takes to read a file."""
+"""Files of several structures are read by one task: Dask takes as long for a task as it takes to
+read a file."""
 LOOKED_UP = {labels.OPTIMAL_AZIMUTH: 0, labels.OPTIMAL_POLAR: 1}
 """Rows of `Floats`."""
 TEXT = {
@@ -87,7 +88,9 @@ class Stored:
         """One variable of one stack under one structure; positions, not numbers."""
         if not self.there[variable][i, k]:
             return np.full(self.sizes[k], -1 if variable == labels.OPTIMAL_TEMPLATE else np.nan)
-        path = self.files.output(self.structures[i], variable, OPTIMAL_POSE_FILES[variable], self.stacks[k])
+        path = self.files.output(
+            self.structures[i], variable, OPTIMAL_POSE_FILES[variable], self.stacks[k]
+        )
         return load_vector(path, self.sizes[k])
 
     def look_up(self, i: int, templates: NDArray[np.int64], row: int) -> Floats:
@@ -100,10 +103,12 @@ class Stored:
 
 
 def open_results(folder_output: str | Path) -> xr.Dataset:
-    """Open all optimal poses and likelihoods of an output folder, lazily, with where each image comes from.
+    """Open all optimal poses and likelihoods of an output folder, lazily, with where each image
+    comes from.
 
-    Select with `results.sel(structure="open")`, and where they are recorded `results.sel(micrograph=...)` and
-    `results.sel(optics_group=...)`. `results.to_zarr(path)`, `results.to_netcdf(path)` keep all of it.
+    Select with `results.sel(structure="open")`, and where they are recorded
+    `results.sel(micrograph=...)` and `results.sel(optics_group=...)`. `results.to_zarr(path)`,
+    `results.to_netcdf(path)` keep all of it.
 
     Parameters
     ----------
@@ -113,10 +118,11 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dims (structure, image): the variables of `compute_optimal_pose`, and the direction of the best view,
-        optimal_azimuth and optimal_polar (radian). Where there is no result yet values are NaN, optimal_template -1.
-        Coordinates of each image: its stack and position there, image file and position there, metadata file and row,
-        and what was recorded of micrograph, optics group, half-set and pose; true_structure of simulated particles.
+        Dims (structure, image): the variables of `compute_optimal_pose`, and the direction of the
+        best view, optimal_azimuth and optimal_polar (radian). Where there is no result yet values
+        are NaN, optimal_template -1. Coordinates of each image: its stack and position there, image
+        file and position there, metadata file and row, and what was recorded of micrograph, optics
+        group, half-set and pose; true_structure of simulated particles.
 
     Raises
     ------
@@ -128,12 +134,22 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         os.listdir(files.folder_output)
     except OSError as error:
         raise InputFileError(f"cannot be read: {error.strerror}", source=folder_output) from error
-    there = {i: found for i in structure_numbers(files.folder_output) if any((found := _stacks(files, i)).values())}
+    there = {
+        i: found
+        for i in structure_numbers(files.folder_output)
+        if any((found := _stacks(files, i)).values())
+    }
     numbers = list(there)
-    stacks = sorted({k for of_variable in there.values() for found in of_variable.values() for k in found})
+    stacks = sorted(
+        {k for of_variable in there.values() for found in of_variable.values() for k in found}
+    )
     if not stacks:
-        raise InputFileError("holds no results", source=folder_output, remedy="Give the output folder of a run.")
-    about = [read_structure(path) if (path := files.structure(i)).is_file() else {} for i in numbers]
+        raise InputFileError(
+            "holds no results", source=folder_output, remedy="Give the output folder of a run."
+        )
+    about = [
+        read_structure(path) if (path := files.structure(i)).is_file() else {} for i in numbers
+    ]
     origins = [_origins(files, k, there) for k in stacks]
     record = _any_record(files, there)
     stored = Stored(
@@ -141,26 +157,41 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         tuple(numbers),
         tuple(stacks),
         tuple(_size(files, k, entries, there) for k, entries in zip(stacks, origins, strict=True)),
-        {v: np.array([[k in there[i][v] for k in stacks] for i in numbers]) for v in OPTIMAL_POSE_FILES},
+        {
+            v: np.array([[k in there[i][v] for k in stacks] for i in numbers])
+            for v in OPTIMAL_POSE_FILES
+        },
         _views(about),
         "float64" if record.get("precision") != "single" else "float32",
     )
     if gaps := sorted(set(range(stacks[-1])) - set(stacks)):
         logger.warning(
-            "%s: image stack(s) %s have no results at all, and their images are left out", folder_output, listed(gaps)
+            "%s: image stack(s) %s have no results at all, and their images are left out",
+            folder_output,
+            listed(gaps),
         )
     for holder in living(files.folder_output):
-        logger.warning("%s: a run is writing here now (%s): not all may be there yet", folder_output, holder)
+        logger.warning(
+            "%s: a run is writing here now (%s): not all may be there yet", folder_output, holder
+        )
     missing = int((~stored.there[labels.CROSS_CORRELATION]).sum())
     if missing:
-        logger.warning("%s: %d of %d stacks have no results yet: NaN", folder_output, missing, missing + _done(stored))
+        logger.warning(
+            "%s: %d of %d stacks have no results yet: NaN",
+            folder_output,
+            missing,
+            missing + _done(stored),
+        )
     coords = {
         **_of_images(stored, origins),
         **{name: _of_structures(about, name, key) for name, key in OF_STRUCTURE.items()},
         labels.STRUCTURE: np.array(_names(numbers, about, files, there), object),
     }
     arrays = {variable: _lazy(stored, variable) for variable in OPTIMAL_POSE_FILES}
-    for variable, row in LOOKED_UP.items():  # from the same array, so that its files are read once for all three
+    for (
+        variable,
+        row,
+    ) in LOOKED_UP.items():  # from the same array, so that its files are read once for all three
         looked_up = {"stored": stored, "row": row, "dtype": "float64", "meta": np.empty((0, 0))}
         arrays[variable] = da.map_blocks(_angles, arrays[labels.OPTIMAL_TEMPLATE], **looked_up)
     data = {name: (DIMS, array, labels.ATTRIBUTES[name]) for name, array in arrays.items()}
@@ -184,7 +215,11 @@ def _stacks(files: LikelihoodFiles, i: int) -> dict[str, set[int]]:
         if first.parent not in listed:
             listed[first.parent] = set(os.listdir(first.parent)) if first.parent.is_dir() else set()
         stem = first.name.removesuffix("000000.pt")
-        here = (n for n in listed[first.parent] if n.startswith(stem) and re.fullmatch(r"\d{6}\.pt", n[len(stem) :]))
+        here = (
+            n
+            for n in listed[first.parent]
+            if n.startswith(stem) and re.fullmatch(r"\d{6}\.pt", n[len(stem) :])
+        )
         found[variable] = {int(name[len(stem) : -3]) for name in here}
     return found
 
@@ -210,14 +245,18 @@ def _any_record(files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]) -
     return {}
 
 
-def _size(files: LikelihoodFiles, k: int, origins: Entries, there: dict[int, dict[str, set[int]]]) -> int:
+def _size(
+    files: LikelihoodFiles, k: int, origins: Entries, there: dict[int, dict[str, set[int]]]
+) -> int:
     if origins.get("n_images") is not None:
         return int(origins["n_images"])  # type: ignore[arg-type]
     return len(load_vector(_a_result(files, k, there)))
 
 
 def _a_result(files: LikelihoodFiles, k: int, there: dict[int, dict[str, set[int]]]) -> Path:
-    i, v = next((i, v) for i, of_variable in there.items() for v, found in of_variable.items() if k in found)
+    i, v = next(
+        (i, v) for i, of_variable in there.items() for v, found in of_variable.items() if k in found
+    )
     return files.output(i, v, OPTIMAL_POSE_FILES[v], k)
 
 
@@ -236,7 +275,10 @@ def _views(about: list[Entries]) -> tuple[Floats | None, ...]:
 
 
 def _names(
-    numbers: list[int], about: list[Entries], files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]
+    numbers: list[int],
+    about: list[Entries],
+    files: LikelihoodFiles,
+    there: dict[int, dict[str, set[int]]],
 ) -> list[str]:
     names = []
     for i, entries in zip(numbers, about, strict=True):
@@ -244,11 +286,15 @@ def _names(
         name = said if said is not None else _any_record(files, {i: there[i]}).get("structure")
         names.append(f"template{i}" if name is None else str(name))
     counts = Counter(names)
-    return [name if counts[name] == 1 else f"{name} (template{i})" for i, name in zip(numbers, names, strict=True)]
+    return [
+        name if counts[name] == 1 else f"{name} (template{i})"
+        for i, name in zip(numbers, names, strict=True)
+    ]
 
 
 def _of_images(stored: Stored, origins: list[Entries]) -> dict[str, Any]:
-    """Coordinates along image; what no stack says is left out, what some do not say is "", -1 or NaN."""
+    """Coordinates along image; what no stack says is left out, what some do not say is "", -1 or
+    NaN."""
     sizes = stored.sizes
     coords: dict[str, Any] = {
         labels.IMAGE: np.arange(sum(sizes)),
@@ -259,7 +305,10 @@ def _of_images(stored: Stored, origins: list[Entries]) -> dict[str, Any]:
         for name, key in keys.items():
             parts = [entries.get(key) for entries in origins]
             if name in ALWAYS or any(part is not None for part in parts):
-                filled = [np.full(n, unknown) if p is None else p for p, n in zip(parts, sizes, strict=True)]
+                filled = [
+                    np.full(n, unknown) if p is None else p
+                    for p, n in zip(parts, sizes, strict=True)
+                ]
                 joined = [_shared(part) for part in filled] if keys is TEXT else filled
                 coords[name] = np.concatenate(joined)
     moved = [entries.get(labels.RECENTERED) for entries in origins]
@@ -270,7 +319,9 @@ def _of_images(stored: Stored, origins: list[Entries]) -> dict[str, Any]:
     }
 
 
-def _of_structures(about: list[Entries], name: str, key: str) -> tuple[str, NDArray[np.object_], dict[str, str]]:
+def _of_structures(
+    about: list[Entries], name: str, key: str
+) -> tuple[str, NDArray[np.object_], dict[str, str]]:
     said = [str(entries.get(key, "unknown")) for entries in about]
     return labels.STRUCTURE, np.array(said, object), labels.ATTRIBUTES[name]
 
@@ -290,7 +341,8 @@ def _lazy(stored: Stored, variable: str) -> da.Array:
         chunks=(tuple(min(step, n - start) for start in range(0, n, step)), stored.sizes),
         dtype=dtype,
         meta=np.empty((0, 0), dtype),
-        name=f"read-{variable}-{uuid4().hex}",  # files may be others when the same folder is opened again
+        # files may be others when the same folder is opened again
+        name=f"read-{variable}-{uuid4().hex}",
         stored=stored,
         variable=variable,
         real=dtype,
@@ -308,7 +360,9 @@ def _block(stored: Stored, variable: str, real: str, block_id: tuple[int, int]) 
     return np.stack([stored.read(variable, i, k) for i in rows]).astype(real, copy=False)
 
 
-def _angles(templates: NDArray[np.int64], stored: Stored, row: int, block_id: tuple[int, int]) -> Floats:
+def _angles(
+    templates: NDArray[np.int64], stored: Stored, row: int, block_id: tuple[int, int]
+) -> Floats:
     """The direction of the best templates of a block."""
     start = block_id[0] * _structures_at_once(stored)
     return np.stack([stored.look_up(start + i, of_one, row) for i, of_one in enumerate(templates)])
@@ -318,8 +372,11 @@ def _attributes(
     files: LikelihoodFiles, record: dict[str, Any], about: list[Entries], origins: list[Entries]
 ) -> dict[str, Any]:
     """What all results share, as plain values."""
-    said = dict.fromkeys(("precision", "version", "device", "conventions"), "unknown") | attributes(record)
-    frames = {str(entries.get("frame", "transposed")) for entries in origins}  # CryoLike's folders do not say
+    said = dict.fromkeys(("precision", "version", "device", "conventions"), "unknown") | attributes(
+        record
+    )
+    # CryoLike's folders do not say
+    frames = {str(entries.get("frame", "transposed")) for entries in origins}
     if len(frames) > 1:
         raise InputFileError(
             "holds results of stacks in different frames",
@@ -330,7 +387,10 @@ def _attributes(
     said["template_conventions"] = _common(about, "conventions", "unknown")
     said["template_source"] = _common(about, "source", "unknown")
     said["folder"] = str(files.folder_output)
-    said["folder_templates"], said["folder_particles"] = _common(about, "folder", ""), _common(origins, "folder", "")
+    said["folder_templates"], said["folder_particles"] = (
+        _common(about, "folder", ""),
+        _common(origins, "folder", ""),
+    )
     if files.displacements.is_file():
         x, y = load_displacements(files.displacements)
         said |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}

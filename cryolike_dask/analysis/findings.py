@@ -1,4 +1,5 @@
-"""What a summary of results tells: winners on the edge of the search, calibration, errors of poses, warnings."""
+"""What a summary of results tells: winners on the edge of the search, calibration, errors of
+poses, warnings."""
 
 from __future__ import annotations
 
@@ -22,13 +23,15 @@ from cryolike_dask.io.identity import reading
 MANY_ON_THE_EDGE = 0.05
 """A larger fraction of winners on the edge of the search is worth a warning."""
 SHARE_OF_THE_EDGE = 0.75
-"""A displacement on the edge is nearest to half as many true ones as its neighbour, where these end at the edge."""
+"""A displacement on the edge is nearest to half as many true ones as its neighbour, where these
+end at the edge."""
 NEAR_EDGE_ANGSTROM = 1e-3
 MISCALIBRATED, STANDARD_ERRORS = 0.03, 4.0
-"""Probability and frequency that differ by more, and by more than chance explains, are worth a warning."""
+"""Probability and frequency that differ by more, and by more than chance explains, are worth a
+warning."""
 LOST_BETWEEN_POSES = 5.0
-"""Nat: more is worth a warning. With 3, 14 and 31 nat, 92%, 89% and 78% of the demo's particles are assigned rightly,
-where probabilities say 95%, 94% and 93% (benchmarks/steps.py)."""
+"""Nat: more is worth a warning. With 3, 14 and 31 nat, 92%, 89% and 78% of the demo's particles
+are assigned rightly, where probabilities say 95%, 94% and 93% (benchmarks/steps.py)."""
 CALIBRATION_BINS = 10
 MOST_CONFUSED = 12
 """Structures of a confusion matrix; all others are one row and one column."""
@@ -73,8 +76,12 @@ class Edge:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether many images are on the edge, and more than if particles were spread to the edge and no further."""
-        return self.fraction > MANY_ON_THE_EDGE and self.per_edge > SHARE_OF_THE_EDGE * self.per_neighbour
+        """Whether many images are on the edge, and more than if particles were spread to the
+        edge and no further."""
+        return (
+            self.fraction > MANY_ON_THE_EDGE
+            and self.per_edge > SHARE_OF_THE_EDGE * self.per_neighbour
+        )
 
     @property
     def fraction(self) -> float:
@@ -84,13 +91,19 @@ class Edge:
 
 def on_the_edge(summary: xr.Dataset) -> Edge | None:
     """Count winners on the edge of the search; None where no displacements are known or tried."""
-    tried = [np.asarray(summary.attrs.get(f"displacements_{axis}_angstrom", ()), np.float64) for axis in "xy"]
+    tried = [
+        np.asarray(summary.attrs.get(f"displacements_{axis}_angstrom", ()), np.float64)
+        for axis in "xy"
+    ]
     if not all(len(values) for values in tried):
         return None
     limits = [float(np.abs(values).max()) for values in tried]
     if not any(limits):
         return None
-    found = [summary[name].values for name in (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)]
+    found = [
+        summary[name].values
+        for name in (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
+    ]
     known = np.isfinite(found[0])
     found = [values[known] for values in found]
     outer = [limit or np.inf for limit in limits]  # an axis that was not searched has no edge
@@ -115,7 +128,10 @@ def _next_inside(tried: Floats, limit: float) -> float:
 
 
 def _beyond(displacements: list[Floats], limits: list[float]) -> NDArray[np.bool_]:
-    near = [np.abs(values) >= limit - NEAR_EDGE_ANGSTROM for values, limit in zip(displacements, limits, strict=True)]
+    near = [
+        np.abs(values) >= limit - NEAR_EDGE_ANGSTROM
+        for values, limit in zip(displacements, limits, strict=True)
+    ]
     return np.asarray(near[0] | near[1])
 
 
@@ -133,7 +149,8 @@ def knows_truth(summary: xr.Dataset) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Posterior probability of the best structure against how often it is right, in bins of equal width.
+    """Posterior probability of the best structure against how often it is right, in bins of equal
+    width.
 
     Attributes
     ----------
@@ -155,7 +172,9 @@ class Calibration:
     def expected(self) -> float:
         """Fraction of assignments that should be right."""
         known = self.n_images > 0
-        return float((self.mean_probability * self.n_images)[known].sum() / max(self.n_images.sum(), 1))
+        return float(
+            (self.mean_probability * self.n_images)[known].sum() / max(self.n_images.sum(), 1)
+        )
 
     @property
     def found(self) -> float:
@@ -164,10 +183,13 @@ class Calibration:
 
 
 def calibration(summary: xr.Dataset, n_bins: int = CALIBRATION_BINS) -> Calibration:
-    """Hold the probability of each best structure against the truth; images that can be compared only."""
+    """Hold the probability of each best structure against the truth; images that can be compared
+    only."""
     chosen = summary[summaries.COMPARABLE].values
     probability = summary[summaries.PROBABILITY].values[chosen]
-    right = (summary[summaries.BEST_STRUCTURE].values == summary[labels.TRUE_STRUCTURE].values)[chosen]
+    right = (summary[summaries.BEST_STRUCTURE].values == summary[labels.TRUE_STRUCTURE].values)[
+        chosen
+    ]
     which = np.minimum((probability * n_bins).astype(np.int64), n_bins - 1)
     n_images = np.bincount(which, minlength=n_bins)
     sums = np.bincount(which, probability, minlength=n_bins)
@@ -191,7 +213,8 @@ class Confusion:
 
 
 def confusion(summary: xr.Dataset, most: int = MOST_CONFUSED) -> Confusion:
-    """Count true against assigned structures; beyond `most` of them, the less frequent are taken together."""
+    """Count true against assigned structures; beyond `most` of them, the less frequent are taken
+    together."""
     chosen = summary[summaries.COMPARABLE].values
     best = summary[summaries.BEST_STRUCTURE].values[chosen].astype(str)
     truth = summary[labels.TRUE_STRUCTURE].values[chosen].astype(str)
@@ -201,7 +224,9 @@ def confusion(summary: xr.Dataset, most: int = MOST_CONFUSED) -> Confusion:
         frequent = {name for name, _ in counts.most_common(most - 1)}
         names = [*(name for name in names if name in frequent), OTHERS]
     position = {name: i for i, name in enumerate(names)}
-    rows, columns = ([position.get(str(name), len(names) - 1) for name in values] for values in (truth, best))
+    rows, columns = (
+        [position.get(str(name), len(names) - 1) for name in values] for values in (truth, best)
+    )
     table = np.zeros((len(names), len(names)), np.int64)
     np.add.at(table, (rows, columns), 1)
     return Confusion(names, table)
@@ -214,18 +239,28 @@ def why_no_pose_errors(summary: xr.Dataset) -> str | None:
         return "no poses are recorded with the particles"
     if not all(name in summary for name in (labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR)):
         return "the viewing directions of the templates are not known"
-    frame = {name: summary.attrs.get(name) for name in ("conventions", "frame", "template_conventions")}
+    frame = {
+        name: summary.attrs.get(name) for name in ("conventions", "frame", "template_conventions")
+    }
     if frame != {"conventions": "standard", "frame": "xy", "template_conventions": "standard"}:
-        return "recorded poses are compared only where images, templates and results follow the standard conventions"
+        return (
+            "recorded poses are compared only where images, templates and results follow the "
+            "standard conventions"
+        )
     if not np.isfinite(direction_errors_degree(summary)).any():
         return "no image with a result has a recorded pose"
     return None
 
 
 def direction_errors_degree(summary: xr.Dataset) -> Floats:
-    """Angle between the best viewing direction of each image and the recorded one, degree; NaN where one is missing."""
-    found = _directions(summary[labels.OPTIMAL_AZIMUTH].values, summary[labels.OPTIMAL_POLAR].values)
-    recorded = _directions(summary[labels.RECORDED_ROT].values, summary[labels.RECORDED_TILT].values)
+    """Angle between the best viewing direction of each image and the recorded one, degree; NaN
+    where one is missing."""
+    found = _directions(
+        summary[labels.OPTIMAL_AZIMUTH].values, summary[labels.OPTIMAL_POLAR].values
+    )
+    recorded = _directions(
+        summary[labels.RECORDED_ROT].values, summary[labels.RECORDED_TILT].values
+    )
     half_chord = np.clip(np.linalg.norm(found - recorded, axis=0) / 2, 0, 1)
     return np.asarray(np.degrees(2 * np.arcsin(half_chord)))
 
@@ -260,7 +295,8 @@ class Blocks:
 
 
 def read_blocks(path: str | Path) -> Blocks:
-    """Read the table of blocks that runs append to; rows that cannot be read are counted and left out.
+    """Read the table of blocks that runs append to; rows that cannot be read are counted and left
+    out.
 
     Raises
     ------
@@ -269,11 +305,16 @@ def read_blocks(path: str | Path) -> Blocks:
     """
     seconds, devices, times, n_unreadable = [], [], [], 0
     try:
-        with reading(path) as opened, io.TextIOWrapper(opened, "utf-8", "replace", newline="") as file:
+        with (
+            reading(path) as opened,
+            io.TextIOWrapper(opened, "utf-8", "replace", newline="") as file,
+        ):
             rows = csv.DictReader(file)
             missing = {"seconds", "device", "time"} - set(rows.fieldnames or ())
             if missing:
-                raise InputFileError(f"is no table of blocks: it lacks {', '.join(sorted(missing))}", source=path)
+                raise InputFileError(
+                    f"is no table of blocks: it lacks {', '.join(sorted(missing))}", source=path
+                )
             for row in rows:
                 try:
                     value, when = float(row["seconds"]), datetime.fromisoformat(row["time"])
@@ -312,8 +353,10 @@ def about_steps(steps: list[Step]) -> list[Finding]:
     return [
         Finding(
             "steps",
-            f"The search is coarse for these images: half-way between {step.name}, {step.shown(step.size)} apart, "
-            f"log-likelihoods are up to {step.loss:.2g} nat lower, under one structure more than under another. "
+            f"The search is coarse for these images: half-way between {step.name}, "
+            f"{step.shown(step.size)} apart, "
+            f"log-likelihoods are up to {step.loss:.2g} nat lower, under one structure more than "
+            f"under another. "
             "Assignments suffer, and probabilities are too large. Try steps of "
             f"{step.shown(step.size_of_loss(LOST_BETWEEN_POSES))} or less.",
         )
@@ -334,10 +377,15 @@ def _about_what_is_missing(summary: xr.Dataset) -> list[Finding]:
         names = ", ".join(map(str, empty[:3])) + (" and others" if len(empty) > 3 else "")
         said.append(f"{len(empty)} of {n_structures} structures have no result yet ({names}).")
     if n_apart:
-        said.append(f"{n_apart} images have results under some structures only, and are left out where these compete.")
+        said.append(
+            f"{n_apart} images have results under some structures only, and are left out where "
+            f"these compete."
+        )
     if not said:
         return []
-    remedy = "What follows is about the rest. The same run goes on (in Python with skip_exist=True)."
+    remedy = (
+        "What follows is about the rest. The same run goes on (in Python with skip_exist=True)."
+    )
     return [Finding("run", " ".join(["The results are partial.", *said, remedy]))]
 
 
@@ -346,7 +394,8 @@ def _about_contrast(summary: xr.Dataset) -> list[Finding]:
     if fraction <= 0.5:
         return []
     text = (
-        f"{fraction:.0%} of the best correlations are negative. Is the contrast inverted? If particles are dark on "
+        f"{fraction:.0%} of the best correlations are negative. Is the contrast inverted? If "
+        f"particles are dark on "
         "light, convert them again with --invert-contrast."
     )
     return [Finding("correlation", text)]
@@ -359,9 +408,12 @@ def _about_the_edge(summary: xr.Dataset) -> list[Finding]:
     axes = zip("xy", (edge.limit_x, edge.limit_y), strict=True)
     limits = " and ".join(f"{limit:.3g} Å in {axis}" for axis, limit in axes if limit)
     text = (
-        f"{edge.n_on_edge} of {edge.n_images} images ({edge.fraction:.0%}) fit best on the edge of the search "
-        f"({limits}; {edge.fraction_tried:.0%} of the displacements tried lie there). These particles may be further "
-        "off centre than was searched: search wider, max_displacement_pixels (--max-displacement-pixels), or "
+        f"{edge.n_on_edge} of {edge.n_images} images ({edge.fraction:.0%}) fit best on the edge of "
+        f"the search "
+        f"({limits}; {edge.fraction_tried:.0%} of the displacements tried lie there). These "
+        f"particles may be further "
+        "off centre than was searched: search wider, max_displacement_pixels "
+        "(--max-displacement-pixels), or "
         "centre them as they are read, recenter=True (--recenter)."
     )
     return [Finding("displacements", text)]
@@ -374,7 +426,10 @@ def _about_calibration(summary: xr.Dataset) -> list[Finding]:
     if abs(found.surprise) < STANDARD_ERRORS or abs(found.expected - found.found) < MISCALIBRATED:
         return []
     how = "too large" if found.surprise > 0 else "too small"
-    text = f"Probabilities are {how}: {found.expected:.1%} of the assignments should be right, {found.found:.1%} are."
+    text = (
+        f"Probabilities are {how}: {found.expected:.1%} of the assignments should be right, "
+        f"{found.found:.1%} are."
+    )
     if found.surprise > 0:
         text += " A search that is too coarse, in views or displacements, makes them so."
     return [Finding("calibration", text)]

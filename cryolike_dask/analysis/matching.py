@@ -1,4 +1,5 @@
-"""Particles beside the projections that match them best: found in their stacks, moved, turned and filtered."""
+"""Particles beside the projections that match them best: found in their stacks, moved, turned
+and filtered."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class Pair:
     projection : complex, (shell, angle)
         The template displaced, turned and filtered.
     correlation : float
-        Computed from these values; the offset of a template as it is before it is moved, as in results.
+        Computed from these values; the offset of a template as it is before it is moved, as in
+        results.
     templates : TemplateStack
     row : int
         Of the template there.
@@ -80,7 +82,8 @@ class Matches:
 
 
 def match(summary: xr.Dataset, images: Images, templates: Templates) -> Matches:
-    """Make the best projection of each image of a summary; parameters and errors are those of `pairs_of`."""
+    """Make the best projection of each image of a summary; parameters and errors are those of
+    `pairs_of`."""
     pairs = pairs_of(summary, images, templates)
     return Matches(
         np.stack([pair.particle for pair in pairs]),
@@ -105,7 +108,8 @@ def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[
     Raises
     ------
     InputError, GridMismatchError
-        If an image or a structure is not there, an image has no result, or they lie on different grids.
+        If an image or a structure is not there, an image has no result, or they lie on different
+        grids.
     """
     conventions = conventions_named(str(summary.attrs.get("conventions")))
     image_stacks = [images] if isinstance(images, ImageStack) else list(images)
@@ -115,13 +119,17 @@ def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[
         one = summary.isel({labels.IMAGE: m})
         image, stack = _image(one, image_stacks), _templates(one, by_name)
         if image.grid != stack.grid:
-            raise GridMismatchError(f"images lie on {image.grid}, templates of {stack.structure} on {stack.grid}")
+            raise GridMismatchError(
+                f"images lie on {image.grid}, templates of {stack.structure} on {stack.grid}"
+            )
         particle = image.source.take(np.arange(1))[0].astype(np.complex128)
         row = int(one[labels.OPTIMAL_TEMPLATE])
         template = stack.source.take(np.atleast_1d(row))[0].astype(np.complex128)
         contrast = _contrast(image, conventions)
         projection = contrast * _in_pose(template, one, image.grid, conventions)
-        correlation = _correlation(particle, projection, contrast * template, image.grid, conventions)
+        correlation = _correlation(
+            particle, projection, contrast * template, image.grid, conventions
+        )
         pairs.append(Pair(particle, template, contrast, projection, correlation, stack, row))
     if not pairs:
         raise InputError("there is no image to show")
@@ -129,9 +137,13 @@ def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[
 
 
 def _by_name(templates: Sequence[TemplateStack]) -> dict[str, TemplateStack]:
-    """Templates by the names of their structures; namesakes are told apart as `open_results` does."""
+    """Templates by the names of their structures; namesakes are told apart as `open_results`
+    does."""
     counts = Counter(stack.structure for stack in templates)
-    own = (s.structure if counts[s.structure] == 1 else f"{s.structure} (template{i})" for i, s in enumerate(templates))
+    own = (
+        s.structure if counts[s.structure] == 1 else f"{s.structure} (template{i})"
+        for i, s in enumerate(templates)
+    )
     return dict(zip(own, templates, strict=True))
 
 
@@ -155,7 +167,9 @@ def _templates(one: xr.Dataset, by_name: dict[str, TemplateStack]) -> TemplateSt
     return by_name[name]
 
 
-def _in_pose(template: Complex, one: xr.Dataset, grid: PolarGrid, conventions: Conventions) -> Complex:
+def _in_pose(
+    template: Complex, one: xr.Dataset, grid: PolarGrid, conventions: Conventions
+) -> Complex:
     """A template displaced, then turned."""
     x, y = (np.atleast_1d(float(one[f"optimal_displacement_{axis}"])) for axis in "xy")
     shift = shifts_in_half_boxes(DisplacementGrid(x, y), grid, conventions)
@@ -185,15 +199,23 @@ def _contrast(image: ImageStack, conventions: Conventions) -> NDArray[np.float64
 
 
 def _correlation(
-    particle: Complex, projection: Complex, unmoved: Complex, grid: PolarGrid, conventions: Conventions
+    particle: Complex,
+    projection: Complex,
+    unmoved: Complex,
+    grid: PolarGrid,
+    conventions: Conventions,
 ) -> float:
     def overlap(a: Complex, b: Complex) -> float:
         return float(grid.integrate((a.conj() * b).real))
 
     mask = grid.mask(exact=conventions.exact_mask)
-    offsets = [overlap(mask, values) / np.sqrt(overlap(mask, mask)) for values in (particle, unmoved)]
+    offsets = [
+        overlap(mask, values) / np.sqrt(overlap(mask, mask)) for values in (particle, unmoved)
+    ]
     of_particle, of_template = offsets if conventions.zero_normalised else (0.0, 0.0)
-    powers = (overlap(particle, particle) - of_particle**2) * (overlap(projection, projection) - of_template**2)
+    powers = (overlap(particle, particle) - of_particle**2) * (
+        overlap(projection, projection) - of_template**2
+    )
     return float((overlap(particle, projection) - of_particle * of_template) / np.sqrt(powers))
 
 
@@ -222,24 +244,37 @@ def open_matching(
     CryolikeError
         If they are not there, or not known.
     """
-    templates, particles = _known(summary, "templates", templates), _known(summary, "particles", particles)
-    if parameters is None and isinstance(templates, (str, Path)) and holds_templates(Path(templates)):
+    templates, particles = (
+        _known(summary, "templates", templates),
+        _known(summary, "particles", particles),
+    )
+    if (
+        parameters is None
+        and isinstance(templates, (str, Path))
+        and holds_templates(Path(templates))
+    ):
         parameters = Path(templates) / PARAMETERS
     read = None if parameters is None else read_parameters(parameters)
     names = {str(name) for name in summary[BEST_STRUCTURE].values[rows]}
-    return _open_images(summary, rows, particles, read), _open_templates(summary, names, templates, read)
+    return _open_images(summary, rows, particles, read), _open_templates(
+        summary, names, templates, read
+    )
 
 
 def _known(summary: xr.Dataset, what: str, given: Any) -> Any:
     found = summary.attrs.get(f"folder_{what}") if given is None else given
     if found is None or found == "":
-        raise InputError(f"the results do not say where the {what} are", remedy=f"Give {what} (--{what}).")
+        raise InputError(
+            f"the results do not say where the {what} are", remedy=f"Give {what} (--{what})."
+        )
     return found
 
 
 def _needed(parameters: ImageParameters | None) -> ImageParameters:
     if parameters is None:
-        raise InputError("the parameters are not known", remedy="Give parameters.npz (--parameters).")
+        raise InputError(
+            "the parameters are not known", remedy="Give parameters.npz (--parameters)."
+        )
     return parameters
 
 
@@ -252,7 +287,9 @@ def _open_images(
     if holds_image_stacks(Path(given)):
         files = LikelihoodFiles(None, Path(given), Path())
         numbers = np.unique(stacks[rows]).tolist()
-        return [open_images(replace(files, n_stacks=k + 1), _needed(parameters), k) for k in numbers]
+        return [
+            open_images(replace(files, n_stacks=k + 1), _needed(parameters), k) for k in numbers
+        ]
     conventions: Any = summary.attrs.get("conventions")
     n = int(np.unique(stacks, return_counts=True)[1].max())
     return [open_particles(given, _needed(parameters), batch_size=n, conventions=conventions)]
@@ -269,6 +306,10 @@ def _open_templates(
     opened = []
     for i, path in enumerate(LikelihoodFiles(Path(given), None, Path()).template_files()):
         stem = path.stem.removeprefix("templates_fourier_")
-        for name in names & {stem, f"{stem} (template{i})"}:  # as open_results tells namesakes apart
+        # as open_results tells namesakes apart
+        for name in names & {
+            stem,
+            f"{stem} (template{i})",
+        }:
             opened.append(replace(open_template_file(path, _needed(parameters)), structure=name))
     return opened

@@ -29,7 +29,8 @@ IMAGES_AT_ONCE = 4096
 def log_likelihood_ratio(
     results: xr.Dataset, reference: str, variable: str = labels.LOG_LIKELIHOOD_INTEGRATED
 ) -> xr.DataArray:
-    """Log-likelihood of every structure less that of one of them, lazily: positive where the image prefers the other.
+    """Log-likelihood of every structure less that of one of them, lazily: positive where the image
+    prefers the other.
 
     Parameters
     ----------
@@ -54,13 +55,19 @@ def log_likelihood_ratio(
     names = [str(name) for name in values[labels.STRUCTURE].values]
     if reference not in names:
         shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-        raise InputError(f"reference={reference!r} is none of the structures", remedy=f"There are {shown}.")
+        raise InputError(
+            f"reference={reference!r} is none of the structures", remedy=f"There are {shown}."
+        )
     ratio = values - values.sel({labels.STRUCTURE: reference}, drop=True)
     long_name = f"{values.attrs.get('long_name', variable)}, less that of {reference}"
-    return ratio.rename("log_likelihood_ratio").assign_attrs(long_name=long_name, units="nat", reference=reference)
+    return ratio.rename("log_likelihood_ratio").assign_attrs(
+        long_name=long_name, units="nat", reference=reference
+    )
 
 
-def structure_probability(results: xr.Dataset, shares: Sequence[float] | None = None) -> xr.DataArray:
+def structure_probability(
+    results: xr.Dataset, shares: Sequence[float] | None = None
+) -> xr.DataArray:
     """Give the probability of each structure for each image, as if one of them were shown, lazily.
 
     Parameters
@@ -68,8 +75,8 @@ def structure_probability(results: xr.Dataset, shares: Sequence[float] | None = 
     results : xarray.Dataset
         As `open_results` gives it.
     shares : sequence of float, optional
-        How much of the sample each structure is held to be beforehand, in the order of `results.structure`; default:
-        all the same.
+        How much of the sample each structure is held to be beforehand, in the order of
+        `results.structure`; default: all the same.
 
     Returns
     -------
@@ -82,8 +89,16 @@ def structure_probability(results: xr.Dataset, shares: Sequence[float] | None = 
         If there are not as many shares as structures, or one is not positive.
     """
     values = _matrix(results, labels.LOG_LIKELIHOOD_INTEGRATED).astype(np.float64)
-    given = np.ones(values.sizes[labels.STRUCTURE]) if shares is None else np.asarray(shares, np.float64)
-    if given.shape != (values.sizes[labels.STRUCTURE],) or not (given > 0).all() or not np.isfinite(given).all():
+    given = (
+        np.ones(values.sizes[labels.STRUCTURE])
+        if shares is None
+        else np.asarray(shares, np.float64)
+    )
+    if (
+        given.shape != (values.sizes[labels.STRUCTURE],)
+        or not (given > 0).all()
+        or not np.isfinite(given).all()
+    ):
         raise InputError(
             f"shares={list(given.ravel())} for {values.sizes[labels.STRUCTURE]} structure(s)",
             remedy="Give one positive share for each.",
@@ -96,7 +111,9 @@ def structure_probability(results: xr.Dataset, shares: Sequence[float] | None = 
     )
 
 
-def write_likelihood_matrix(results: xr.Dataset, folder_output: str | Path, *, text: bool = False) -> list[Path]:
+def write_likelihood_matrix(
+    results: xr.Dataset, folder_output: str | Path, *, text: bool = False
+) -> list[Path]:
     """Write the matrices under CryoLike's names: `likelihood_matrix/*.pt`, (structure, image).
 
     Parameters
@@ -106,7 +123,8 @@ def write_likelihood_matrix(results: xr.Dataset, folder_output: str | Path, *, t
     folder_output : path
         Gets the folder `likelihood_matrix`.
     text : bool
-        Write `.txt` too: a line for each image, a column for each structure, their names in the first line.
+        Write `.txt` too: a line for each image, a column for each structure, their names in the
+        first line.
 
     Returns
     -------
@@ -131,16 +149,20 @@ def write_likelihood_matrix(results: xr.Dataset, folder_output: str | Path, *, t
 
 
 def write_reweighting_inputs(results: xr.Dataset, folder_output: str | Path) -> list[Path]:
-    """Write what programs read that weight the structures of an ensemble, each with the sign that it expects.
+    """Write what programs read that weight the structures of an ensemble, each with the sign that
+    it expects.
 
     Of each image's log-likelihoods the largest is subtracted, which changes no weight.
 
     - `cryoer_distance_is_minus_log_likelihood.npy`, (structure, image), zero or positive: for
-      `cryoER.run_cryoER_mcmc --infileimagedistance ... --lmbd 0.7071067811865476`, which multiplies it by
+      `cryoER.run_cryoER_mcmc --infileimagedistance ... --lmbd 0.7071067811865476`, which multiplies
+      it by
       -1 / (2 lmbd^2) = -1.
-    - `cryoer_readlikeli_is_minus_log_likelihood.txt`, (image, structure), zero or positive: as its reader of
+    - `cryoer_readlikeli_is_minus_log_likelihood.txt`, (image, structure), zero or positive: as its
+      reader of
       likelihood matrices takes them, which expects it under the name LogLikeMat.
-    - `log_likelihood_image_by_structure.npy`, (image, structure), zero or negative: for programs that take
+    - `log_likelihood_image_by_structure.npy`, (image, structure), zero or negative: for programs
+      that take
       log-likelihoods as they are.
 
     Parameters
@@ -177,7 +199,10 @@ def write_reweighting_inputs(results: xr.Dataset, folder_output: str | Path) -> 
 def _matrix(results: xr.Dataset, variable: str) -> xr.DataArray:
     """One variable, (structure, image), whatever was selected."""
     if variable not in MATRICES or variable not in results:
-        raise InputError(f"variable={variable!r} is no matrix of these results", remedy=f"Give {', '.join(MATRICES)}.")
+        raise InputError(
+            f"variable={variable!r} is no matrix of these results",
+            remedy=f"Give {', '.join(MATRICES)}.",
+        )
     values = results[variable]
     for dim in (labels.STRUCTURE, labels.IMAGE):
         if dim not in values.dims:
@@ -187,7 +212,8 @@ def _matrix(results: xr.Dataset, variable: str) -> xr.DataArray:
 
 @contextmanager
 def _filled(values: xr.DataArray) -> Iterator[NDArray[Any]]:
-    """Give a matrix as an array in a scratch file, filled some images at a time: it may be larger than memory."""
+    """Give a matrix as an array in a scratch file, filled some images at a time: it may be
+    larger than memory."""
     with tempfile.NamedTemporaryFile(prefix="cryolike_dask-") as scratch:
         array = np.memmap(scratch, values.dtype, shape=values.shape)
         for part in _parts(values.sizes[labels.IMAGE]):
@@ -197,7 +223,8 @@ def _filled(values: xr.DataArray) -> Iterator[NDArray[Any]]:
                 first = int(values[labels.IMAGE][part][np.argmax(unknown)])
                 raise OutputError(
                     f"{values.name}: image {first} has no result under some structure",
-                    remedy="Finish the run with skip_exist=True, or select the images that are done.",
+                    remedy="Finish the run with skip_exist=True, or select the images that are "
+                    "done.",
                 )
         yield array
 
@@ -210,7 +237,10 @@ def _write_text(path: Path, values: NDArray[Any], structures: NDArray[Any] | Non
     digits = "%.9g" if values.dtype == np.float32 else "%.17g"
     with replacing(path) as file:
         if structures is not None:
-            names = (str(name).replace("\t", " ").replace("\n", " ") for name in np.atleast_1d(structures))
+            names = (
+                str(name).replace("\t", " ").replace("\n", " ")
+                for name in np.atleast_1d(structures)
+            )
             file.write(("# " + "\t".join(names) + "\n").encode())
         for part in _parts(values.shape[1]):
             np.savetxt(file, values[:, part].T, fmt=digits, delimiter="\t")

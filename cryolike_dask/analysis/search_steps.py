@@ -1,9 +1,10 @@
-"""Whether the search was fine enough: what images lose half-way between two displacements, rotations or views.
+"""Whether the search was fine enough: what images lose half-way between two displacements,
+rotations or views.
 
-A best projection is compared with itself half a step away: if these correlate a, an image that would correlate c with
-the right pose correlates c a with the one that was tried, and with n degrees of freedom its log-likelihood is
-n/2 log((1 - (c a)^2) / (1 - c^2)) lower. For c the correlation that was found is taken, which is a little low. The loss
-grows as the square of the step.
+A best projection is compared with itself half a step away: if these correlate a, an image that
+would correlate c with the right pose correlates c a with the one that was tried, and with n degrees
+of freedom its log-likelihood is n/2 log((1 - (c a)^2) / (1 - c^2)) lower. For c the correlation
+that was found is taken, which is a little low. The loss grows as the square of the step.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.setup import degrees_of_freedom
 
 LARGEST = 1 - 1e-6
-"""Of a correlation: rounding and the offset of a template may bring that of an image without noise above 1."""
+"""Of a correlation: rounding and the offset of a template may bring that of an image without
+noise above 1."""
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -39,8 +41,8 @@ class Step:
     size : float
         From one to the next: angstrom, or radian.
     loss : float
-        Of the log-likelihood half a step away, nat; the median over images. For displacements half a step along both
-        axes.
+        Of the log-likelihood half a step away, nat; the median over images. For displacements half
+        a step along both axes.
     """
 
     name: str
@@ -72,7 +74,9 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
         As for `match`.
     """
     x, y = (np.round(chosen.attrs.get(f"displacements_{axis}_angstrom", ()), 3) for axis in "xy")
-    half_steps = [float(np.median(np.diff(axis))) / 2 if len(axis) > 1 else 0.0 for axis in _axes(x, y)]
+    half_steps = [
+        float(np.median(np.diff(axis))) / 2 if len(axis) > 1 else 0.0 for axis in _axes(x, y)
+    ]
     conventions = conventions_named(str(chosen.attrs.get("conventions")))
     losses, angles = [], []
     for pair in pairs_of(chosen, images, templates):
@@ -81,18 +85,26 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
         alike = [
             _overlap(filtered, _displaced(filtered, half_steps, grid), grid),
             _overlap(filtered, _turned(filtered), grid),
-            1 - (1 - _seen_from(pair, neighbour)) / 4,  # half-way: what is lost grows as the square of the angle
+            1
+            - (1 - _seen_from(pair, neighbour))
+            / 4,  # half-way: what is lost grows as the square of the angle
         ]
         c, n = np.clip(pair.correlation, -LARGEST, LARGEST), degrees_of_freedom(grid, conventions)
         losses.append(n / 2 * np.log((1 - (c * np.array(alike)) ** 2) / (1 - c**2)))
         angles.append(angle)
     sizes = (2 * max(half_steps), 2 * np.pi / grid.n_inplanes, float(np.median(angles)))
-    steps = zip(("displacements", "rotations", "views"), sizes, np.median(losses, axis=0).tolist(), strict=True)
+    steps = zip(
+        ("displacements", "rotations", "views"),
+        sizes,
+        np.median(losses, axis=0).tolist(),
+        strict=True,
+    )
     return [Step(*step) for step in steps if step[1] > 0]
 
 
 def _axes(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """The axes of a grid of displacements, to which (0, 0) may be appended; empty if they are no grid."""
+    """The axes of a grid of displacements, to which (0, 0) may be appended; empty if they are no
+    grid."""
     for n in (len(x), len(x) - 1):
         axes = np.unique(x[:n]), np.unique(y[:n])
         if len(axes[0]) * len(axes[1]) == n:

@@ -1,7 +1,8 @@
-"""Results reduced to what can be looked at: the best structure of each image, its pose there, each structure's share.
+"""Results reduced to what can be looked at: the best structure of each image, its pose there, each
+structure's share.
 
-Log-likelihoods are read block by block, all structures of some images at a time; of everything else what belongs to the
-winners.
+Log-likelihoods are read block by block, all structures of some images at a time; of everything else
+what belongs to the winners.
 """
 
 from __future__ import annotations
@@ -18,13 +19,23 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import InputError
 
-BEST_STRUCTURE, PROBABILITY, MARGIN, COMPARABLE = "best_structure", "probability", "margin", "comparable"
+BEST_STRUCTURE, PROBABILITY, MARGIN, COMPARABLE = (
+    "best_structure",
+    "probability",
+    "margin",
+    "comparable",
+)
 N_RESULTS, N_ASSIGNED, MEAN_LOG_LIKELIHOOD = "n_results", "n_assigned", "mean_log_likelihood"
 NO_STRUCTURE = ""
 """The best structure of an image that has no results."""
 
 OF_THE_WINNER = (
-    *(labels.CROSS_CORRELATION, labels.OPTIMAL_TEMPLATE, labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y),
+    *(
+        labels.CROSS_CORRELATION,
+        labels.OPTIMAL_TEMPLATE,
+        labels.OPTIMAL_DISPLACEMENT_X,
+        labels.OPTIMAL_DISPLACEMENT_Y,
+    ),
     *(labels.OPTIMAL_INPLANE_ROTATION, labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR),
 )
 BLOCK_BYTES = 2**25
@@ -32,13 +43,19 @@ BLOCK_BYTES = 2**25
 
 ATTRIBUTES = {
     BEST_STRUCTURE: {"long_name": "structure of the largest integrated log-likelihood"},
-    PROBABILITY: {"long_name": "posterior probability of the best structure, all being equally likely before"},
-    MARGIN: {"long_name": "integrated log-likelihood of the best structure less that of the second", "units": "nat"},
+    PROBABILITY: {
+        "long_name": "posterior probability of the best structure, all being equally likely before"
+    },
+    MARGIN: {
+        "long_name": "integrated log-likelihood of the best structure less that of the second",
+        "units": "nat",
+    },
     COMPARABLE: {"long_name": "has results under every structure that has any"},
     N_RESULTS: {"long_name": "images with results"},
     N_ASSIGNED: {"long_name": "comparable images whose best structure this is"},
     MEAN_LOG_LIKELIHOOD: {
-        "long_name": "mean over comparable images of the integrated log-likelihood less that of each image's best",
+        "long_name": "mean over comparable images of the integrated log-likelihood less that of "
+        "each image's best",
         "units": "nat",
     },
 }
@@ -48,7 +65,8 @@ Integers = NDArray[np.int64]
 
 
 def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.Dataset:
-    """Find the best structure of each image, its pose there, and each structure's share of the images.
+    """Find the best structure of each image, its pose there, and each structure's share of the
+    images.
 
     Parameters
     ----------
@@ -60,9 +78,9 @@ def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.D
     Returns
     -------
     xarray.Dataset
-        In memory. Along `image`: best_structure ("" without results), probability, margin, comparable, and the
-        winner's correlation and pose; along `structure`: n_results, n_assigned, mean_log_likelihood. Coordinates and
-        attributes of the results are kept.
+        In memory. Along `image`: best_structure ("" without results), probability, margin,
+        comparable, and the winner's correlation and pose; along `structure`: n_results, n_assigned,
+        mean_log_likelihood. Coordinates and attributes of the results are kept.
 
     Raises
     ------
@@ -71,13 +89,23 @@ def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.D
     """
     results = _by_structure(results, structure)
     names = results[labels.STRUCTURE].values.astype(object)
-    shares = _shares(results[labels.LOG_LIKELIHOOD_INTEGRATED].transpose(labels.STRUCTURE, labels.IMAGE))
+    shares = _shares(
+        results[labels.LOG_LIKELIHOOD_INTEGRATED].transpose(labels.STRUCTURE, labels.IMAGE)
+    )
     missing = shares.best < 0
     best = xr.DataArray(shares.best.clip(0), dims=labels.IMAGE)
     every = xr.DataArray(np.arange(len(missing)), dims=labels.IMAGE)
     there = [name for name in OF_THE_WINNER if name in results]
-    poses = results[there].isel({labels.STRUCTURE: best, labels.IMAGE: every}).drop_vars(labels.STRUCTURE)
-    of_images = {PROBABILITY: shares.probability, MARGIN: shares.margin, COMPARABLE: shares.comparable}
+    poses = (
+        results[there]
+        .isel({labels.STRUCTURE: best, labels.IMAGE: every})
+        .drop_vars(labels.STRUCTURE)
+    )
+    of_images = {
+        PROBABILITY: shares.probability,
+        MARGIN: shares.margin,
+        COMPARABLE: shares.comparable,
+    }
     of_structures = {
         N_RESULTS: shares.n_results,
         N_ASSIGNED: shares.n_assigned,
@@ -85,10 +113,15 @@ def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.D
     }
     summary: xr.Dataset = poses.compute().assign(
         {name: (labels.IMAGE, values, ATTRIBUTES[name]) for name, values in of_images.items()}
-        | {name: (labels.STRUCTURE, values, ATTRIBUTES[name]) for name, values in of_structures.items()}
+        | {
+            name: (labels.STRUCTURE, values, ATTRIBUTES[name])
+            for name, values in of_structures.items()
+        }
     )
     best_names = np.where(missing, NO_STRUCTURE, names[shares.best.clip(0)])
-    return summary.assign_coords({labels.STRUCTURE: names, BEST_STRUCTURE: (labels.IMAGE, best_names)})
+    return summary.assign_coords(
+        {labels.STRUCTURE: names, BEST_STRUCTURE: (labels.IMAGE, best_names)}
+    )
 
 
 def summary_of(results: xr.Dataset, structure: str | None = None) -> xr.Dataset:
@@ -96,7 +129,9 @@ def summary_of(results: xr.Dataset, structure: str | None = None) -> xr.Dataset:
     if BEST_STRUCTURE not in results.coords:
         return summarise_results(results, structure)
     if structure is not None:
-        raise InputError(f"structure={structure!r} of a summary", remedy="Give the results themselves.")
+        raise InputError(
+            f"structure={structure!r} of a summary", remedy="Give the results themselves."
+        )
     return results
 
 
@@ -111,19 +146,34 @@ def positions_of(results: xr.Dataset, *structures: str) -> list[int]:
     names = [str(name) for name in np.atleast_1d(results[labels.STRUCTURE].values)]
     for structure in structures:
         if structure not in names:
-            shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-            raise InputError(f"structure={structure!r} is not among the results", remedy=f"There are {shown}.")
+            shown = ", ".join(names[:10]) + (
+                f" and {len(names) - 10} more" if len(names) > 10 else ""
+            )
+            raise InputError(
+                f"structure={structure!r} is not among the results", remedy=f"There are {shown}."
+            )
     return [names.index(structure) for structure in structures]
 
 
 def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
     """Results with both dims, of one structure if asked for."""
-    missing = [name for name in (labels.STRUCTURE, labels.LOG_LIKELIHOOD_INTEGRATED) if name not in results.variables]
+    missing = [
+        name
+        for name in (labels.STRUCTURE, labels.LOG_LIKELIHOOD_INTEGRATED)
+        if name not in results.variables
+    ]
     if missing or labels.IMAGE not in results.dims:
-        raise InputError(f"no results: there is no {' and no '.join(missing) or labels.IMAGE}", remedy=NOT_RESULTS)
+        raise InputError(
+            f"no results: there is no {' and no '.join(missing) or labels.IMAGE}",
+            remedy=NOT_RESULTS,
+        )
     if labels.STRUCTURE not in results.dims:
         results = results.expand_dims(labels.STRUCTURE)
-    return results if structure is None else results.isel({labels.STRUCTURE: positions_of(results, structure)})
+    return (
+        results
+        if structure is None
+        else results.isel({labels.STRUCTURE: positions_of(results, structure)})
+    )
 
 
 NOT_RESULTS = "Give the Dataset that open_results gives."
@@ -161,7 +211,9 @@ def _shares(log_likelihood: xr.DataArray) -> _Shares:
         margin=np.concatenate([part.margin for part in parts]),
         comparable=np.concatenate([part.comparable for part in parts]),
         n_results=n_results,
-        n_assigned=sum((part.n_assigned for part in whole_parts), np.zeros(len(n_results), np.int64)),
+        n_assigned=sum(
+            (part.n_assigned for part in whole_parts), np.zeros(len(n_results), np.int64)
+        ),
         mean_log_likelihood=np.where(n_results > 0, total / n if n else np.nan, np.nan),
     )
 
@@ -181,10 +233,14 @@ def _shares_of(log_likelihood: NDArray[Any]) -> _Shares:
     below = values - largest
     with np.errstate(divide="ignore", invalid="ignore"):
         probability = np.where(best >= 0, 1 / np.exp(below).sum(axis=0), np.nan)
-        mean = np.where(n_results > 0, np.where(known, below, 0.0)[:, comparable].sum(axis=1), np.nan)
+        mean = np.where(
+            n_results > 0, np.where(known, below, 0.0)[:, comparable].sum(axis=1), np.nan
+        )
     margin = np.full(len(best), np.nan)
     if len(values) > 1:
         second = np.partition(below, -2, axis=0)[-2]
         margin = np.where(np.isfinite(second) & (best >= 0), -second, np.nan)
     n_assigned = np.bincount(best[comparable], minlength=len(values))
-    return _Shares(best, probability, margin, comparable, n_results, n_assigned, np.nan_to_num(mean))
+    return _Shares(
+        best, probability, margin, comparable, n_results, n_assigned, np.nan_to_num(mean)
+    )

@@ -24,7 +24,8 @@ from cryolike_dask.version import __version__
 
 
 class Program(typer.Typer):
-    """The application as a program: once a command has ended, Ctrl-C does not disturb Python's own end."""
+    """The application as a program: once a command has ended, Ctrl-C does not disturb Python's
+    own end."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command."""
@@ -61,20 +62,28 @@ class Conventions(StrEnum):
     cryolike = "cryolike"
 
 
-ConventionsOption = Annotated[Conventions, typer.Option(help="cryolike: CryoLike's numbers, its errors included.")]
+ConventionsOption = Annotated[
+    Conventions, typer.Option(help="cryolike: CryoLike's numbers, its errors included.")
+]
 RESUME = "What was written is complete; the same command, without --recompute, goes on."
 
 Workers = Annotated[
-    int | None, typer.Option(help="Worker processes. Default: one per GPU, or per core; 0: none, this process alone.")
+    int | None,
+    typer.Option(
+        help="Worker processes. Default: one per GPU, or per core; 0: none, this process alone."
+    ),
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a running Dask scheduler, tcp://host:port or tls://host:port.")
+    str | None,
+    typer.Option(help="Address of a running Dask scheduler, tcp://host:port or tls://host:port."),
 ]
 SchedulerFile = Annotated[
-    Path | None, typer.Option(help="File that a running Dask scheduler wrote, instead of its address.")
+    Path | None,
+    typer.Option(help="File that a running Dask scheduler wrote, instead of its address."),
 ]
 TlsCaFile = Annotated[
-    Path | None, typer.Option(help="PEM file of who signed the certificates of scheduler and client.")
+    Path | None,
+    typer.Option(help="PEM file of who signed the certificates of scheduler and client."),
 ]
 TlsCert = Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")]
 TlsKey = Annotated[Path | None, typer.Option(help="PEM file of its private key.")]
@@ -115,7 +124,9 @@ def client_for(
         raise InputError(f"{' and '.join(given)} exclude each other", remedy="Give one of them.")
     where = scheduler_file if scheduler is None else scheduler
     if where is None and any(tls.values()):
-        raise InputError("--tls-ca-file, --tls-cert and --tls-key need --scheduler or --scheduler-file")
+        raise InputError(
+            "--tls-ca-file, --tls-cert and --tls-key need --scheduler or --scheduler-file"
+        )
     if where is not None:
         from cryolike_dask.compute.remote import connect
 
@@ -124,7 +135,8 @@ def client_for(
     elif workers == 0:
         yield None
     else:
-        say(f"starting {'workers, one per GPU or per core' if workers is None else counted(workers, 'worker')} ...")
+        what = "workers, one per GPU or per core" if workers is None else counted(workers, "worker")
+        say(f"starting {what} ...")
         from cryolike_dask.compute.local import local_cluster
 
         logging.getLogger("distributed").setLevel(logging.WARNING)
@@ -163,7 +175,8 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
         if not _is_of_importing_dask(error):
             raise
         err.print(
-            f"[bold red]error:[/] Dask cannot be imported ({escape(f'{type(error).__name__}: {error}')}). Check its "
+            f"[bold red]error:[/] Dask cannot be imported "
+            f"({escape(f'{type(error).__name__}: {error}')}). Check its "
             "settings, in environment variables that begin with DASK_ and in ~/.config/dask.",
         )
         raise typer.Exit(1) from error
@@ -172,11 +185,14 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
 def _is_of_importing_dask(error: Exception) -> bool:
     """Whether Dask's settings, which it reads when it is imported, are the reason."""
     modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
-    return "distributed" not in sys.modules and any(m.split(".")[0] in ("dask", "distributed") for m in modules)
+    return "distributed" not in sys.modules and any(
+        m.split(".")[0] in ("dask", "distributed") for m in modules
+    )
 
 
 def given_or_found(results: Path, *, needed: bool, **given: Path | None) -> dict[str, Any]:
-    """Templates, particles and parameters of results: as given, or by what lies beside them; none if unreadable."""
+    """Templates, particles and parameters of results: as given, or by what lies beside them;
+    none if unreadable."""
     if any(given.values()) or not needed:
         return given
     from cryolike_dask.config.resolve import COPY, inputs_of_results

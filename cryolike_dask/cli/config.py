@@ -27,7 +27,9 @@ app.add_typer(commands, name="config")
 
 @commands.command("init")
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write, or a folder for it.")] = Path(NAME),
+    path: Annotated[Path, typer.Argument(help="The file to write, or a folder for it.")] = Path(
+        NAME
+    ),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write an example with comments; its values fit what `demo` makes."""
@@ -37,7 +39,9 @@ def init(
     with errors_for_people():
         path = path / NAME if path.is_dir() else path
         if path.is_file() and not force:
-            raise OutputError("is there already", source=path, remedy="Name another file, or pass --force.")
+            raise OutputError(
+                "is there already", source=path, remedy="Name another file, or pass --force."
+            )
         own_output(path, RUN)
         example = files("cryolike_dask.config").joinpath("example.yaml").read_bytes()
         with replacing(path) as file:
@@ -48,9 +52,11 @@ def init(
 
 @commands.command("check")
 def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
-    """Validate a file, look at all that a run of it looks at, inputs and output folder, and say what it describes.
+    """Validate a file, look at all that a run of it looks at, inputs and output folder, and say
+    what it describes.
 
-    Exits with 1 if anything is wrong. Nothing is written. `run --plan` says what the run will cost, too.
+    Exits with 1 if anything is wrong. Nothing is written. `run --plan` says what the run will cost,
+    too.
     """
     with errors_for_people():
         from cryolike_dask.config.checking import check_config
@@ -82,10 +88,19 @@ def schema() -> None:
 def _described(config: Any) -> dict[str, str]:
     """What needs no input to be looked at."""
     likelihood, machine = config.likelihood, config.machine
-    workers = "one worker per GPU, or per core" if machine.workers is None else f"{machine.workers} worker(s)"
-    where = machine.scheduler or machine.scheduler_file or (workers if machine.workers != 0 else "this process alone")
+    workers = (
+        "one worker per GPU, or per core"
+        if machine.workers is None
+        else f"{machine.workers} worker(s)"
+    )
+    where = (
+        machine.scheduler
+        or machine.scheduler_file
+        or (workers if machine.workers != 0 else "this process alone")
+    )
     return {
-        "likelihood": f"{likelihood.kind}, conventions {likelihood.conventions}, precision {likelihood.precision}",
+        "likelihood": f"{likelihood.kind}, conventions {likelihood.conventions}, precision "
+        f"{likelihood.precision}",
         "machine": f"{where}, device {machine.device}",
         "output": str(config.output),
     }

@@ -27,30 +27,41 @@ def export(
     star: Annotated[Path | None, typer.Option(help="STAR file to write, for RELION.")] = None,
     cs: Annotated[Path | None, typer.Option(help=".cs file to write, for cryoSPARC.")] = None,
     subsets: Annotated[
-        Path | None, typer.Option(help="Folder for one STAR file per structure, of the particles it fits best.")
+        Path | None,
+        typer.Option(help="Folder for one STAR file per structure, of the particles it fits best."),
     ] = None,
     structure: Annotated[
-        str | None, typer.Option(help="Poses under this structure. Default: under the best one of each image.")
+        str | None,
+        typer.Option(help="Poses under this structure. Default: under the best one of each image."),
     ] = None,
     metadata: Annotated[
         list[Path] | None,
-        typer.Option(help="STAR or .cs file whose rows are the images in order, where results do not say; repeatable."),
+        typer.Option(
+            help="STAR or .cs file whose rows are the images in order, where results do not say; "
+            "repeatable."
+        ),
     ] = None,
     passthrough: Annotated[
-        Path | None, typer.Option(help="cryoSPARC's passthrough file, whose columns are added to --cs.")
+        Path | None,
+        typer.Option(help="cryoSPARC's passthrough file, whose columns are added to --cs."),
     ] = None,
     template_source: Annotated[
         TemplatesFrom | None,
-        typer.Option("--templates-from", help="What CryoLike made its templates from: its files do not say."),
+        typer.Option(
+            "--templates-from", help="What CryoLike made its templates from: its files do not say."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
 ) -> None:
     """Write poses and likelihoods into a copy of the particles' STAR or .cs file.
 
-    Names of images start in the project folder, as before; in files outside of it they are whole paths.
+    Names of images start in the project folder, as before; in files outside of it they are whole
+    paths.
     """
     with errors_for_people():
-        _refuse_unclear(star=star, cs=cs, subsets=subsets, structure=structure, passthrough=passthrough)
+        _refuse_unclear(
+            star=star, cs=cs, subsets=subsets, structure=structure, passthrough=passthrough
+        )
         need(output, "results")
         need_each(metadata or (), "particles")
         need(passthrough, "particles")
@@ -77,10 +88,16 @@ def _export(**options: Any) -> list[str]:
         "template_source": None if source is None else str(source),
     }
     exports: list[Any] = []
-    as_star, as_cs = options["star"] is not None or options["subsets"] is not None, options["cs"] is not None
+    as_star, as_cs = (
+        options["star"] is not None or options["subsets"] is not None,
+        options["cs"] is not None,
+    )
     metadata = [options["metadata"] or None] * 2
     if as_star and as_cs:  # each takes its own
-        metadata = [[f for f in options["metadata"] or () if (f.suffix == ".cs") is cs] or None for cs in (False, True)]
+        metadata = [
+            [f for f in options["metadata"] or () if (f.suffix == ".cs") is cs] or None
+            for cs in (False, True)
+        ]
     if as_star:
         from cryolike_dask.analysis.export.star_export import open_star
 

@@ -52,7 +52,8 @@ def need_inputs(templates: Path | None, particles: Path | None, parameters: Path
 
 
 def need_comparable(templates: Path, particles: Path) -> None:
-    """Refuse templates, or structures, and particles that are not, saying so if they only stand for each other."""
+    """Refuse templates, or structures, and particles that are not, saying so if they only stand
+    for each other."""
     from cryolike_dask.io.kinds import kinds_of
 
     ours, theirs = {"templates", "structures"}, {"image stacks", "particles"}

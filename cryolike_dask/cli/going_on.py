@@ -1,4 +1,5 @@
-"""Commands go on where they stopped: what is complete and came from the same inputs is kept, unless they are told."""
+"""Commands go on where they stopped: what is complete and came from the same inputs is kept,
+unless they are told."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ import typer
 from cryolike_dask.errors import InputError
 
 Recompute = Annotated[
-    bool, typer.Option("--recompute", help="Compute again what is complete and came from these very inputs.")
+    bool,
+    typer.Option(
+        "--recompute", help="Compute again what is complete and came from these very inputs."
+    ),
 ]
 SkipExist = Annotated[bool | None, typer.Option(hidden=True)]
 """What going on was asked for by before it was the default."""
@@ -24,5 +28,7 @@ def goes_on(*, recompute: bool | None, skip_exist: bool | None) -> bool:
         If both are asked for.
     """
     if recompute and skip_exist:
-        raise InputError("--recompute and --skip-exist exclude each other", remedy="Give one of them.")
+        raise InputError(
+            "--recompute and --skip-exist exclude each other", remedy="Give one of them."
+        )
     return not recompute and skip_exist is not False

@@ -46,38 +46,68 @@ TemplatesFolder = Annotated[
     Path,
     typer.Option(
         "--templates",
-        help="Folder with template_file_list.npy; or a structure file, or a folder of them, projected while it runs.",
+        help="Folder with template_file_list.npy; or a structure file, or a folder of them, "
+        "projected while it runs.",
     ),
 ]
 ParticlesFolder = Annotated[
     Path,
     typer.Option(
         "--particles",
-        help="Folder with fft/particles_fourier_stack_*; or a .star or .cs file, read while it runs.",
+        help="Folder with fft/particles_fourier_stack_*; or a .star or .cs file, read while it "
+        "runs.",
     ),
 ]
-OutputFolder = Annotated[Path, typer.Option("--output", help="Folder for the results; it is created.")]
+OutputFolder = Annotated[
+    Path, typer.Option("--output", help="Folder for the results; it is created.")
+]
 ParametersFile = Annotated[
-    Path | None, typer.Option("--parameters", help="parameters.npz; default: the one in the templates folder.")
+    Path | None,
+    typer.Option("--parameters", help="parameters.npz; default: the one in the templates folder."),
 ]
 NStacks = Annotated[int | None, typer.Option(help="Image stacks, from number 0 on. Default: all.")]
 ITemplate = Annotated[
-    str, typer.Option(help='Which structures: a position in the list of templates, from 0; several as "0,2"; or "all".')
+    str,
+    typer.Option(
+        help='Which structures: a position in the list of templates, from 0; several as "0,2"; or '
+        '"all".'
+    ),
 ]
-MaxDisplacement = Annotated[float, typer.Option(help="Largest displacement along each axis, pixels.")]
-NDisplacements = Annotated[int, typer.Option(help="Displacements along this axis, both ends included.")]
-Batch = Annotated[int | None, typer.Option(help="Tile inside a task; changes no result beyond rounding.")]
-Discover = Annotated[bool, typer.Option(help="Choose tiles by the device and its free memory, not by batch sizes.")]
+MaxDisplacement = Annotated[
+    float, typer.Option(help="Largest displacement along each axis, pixels.")
+]
+NDisplacements = Annotated[
+    int, typer.Option(help="Displacements along this axis, both ends included.")
+]
+Batch = Annotated[
+    int | None, typer.Option(help="Tile inside a task; changes no result beyond rounding.")
+]
+Discover = Annotated[
+    bool, typer.Option(help="Choose tiles by the device and its free memory, not by batch sizes.")
+]
 Tolerance = Annotated[
     float | None,
-    typer.Option(help="What compression may leave out of templates. Default: 1e-6 in single precision, 0 in double."),
+    typer.Option(
+        help="What compression may leave out of templates. Default: 1e-6 in single precision, 0 in "
+        "double."
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option(help="Replace results of another search or conventions in the output folder.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(help="Replace results of another search or conventions in the output folder."),
+]
 OnErrorOption = Annotated[
-    OnError, typer.Option(help="When an image stack fails: stop, or leave it out, go on, and list it at the end.")
+    OnError,
+    typer.Option(
+        help="When an image stack fails: stop, or leave it out, go on, and list it at the end."
+    ),
 ]
-LogFile = Annotated[Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")]
-PerformanceReport = Annotated[Path | None, typer.Option(help="Write Dask's report to this file, for a browser.")]
+LogFile = Annotated[
+    Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")
+]
+PerformanceReport = Annotated[
+    Path | None, typer.Option(help="Write Dask's report to this file, for a browser.")
+]
 DeviceOption = Annotated[Device, typer.Option(help="auto: the GPU of each worker, if it has one.")]
 
 
@@ -137,44 +167,65 @@ def full_cross_correlation(
     skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
-    """Correlate every image with every template at every displacement and rotation, and write all of it."""
+    """Correlate every image with every template at every displacement and rotation, and write
+    all of it."""
     _run("run_likelihood_full_cross_correlation", **locals())
 
 
 @app.command()
 @runs_on_workers
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path("cryolike-dask-demo"),
+    output: Annotated[Path, typer.Option(help="Folder for inputs and results.")] = Path(
+        "cryolike-dask-demo"
+    ),
     seed: Annotated[int, typer.Option(help="Seed of the structures and particles.")] = 0,
     **where: Any,
 ) -> None:
-    """Two conformations, noisy particles of both: which particle is which? Made from a seed, run for real."""
+    """Two conformations, noisy particles of both: which particle is which? Made from a seed, run
+    for real."""
     with errors_for_people(), client_for(**where) as client:
-        from cryolike_dask.simulation.demo import SIGNAL_TO_NOISE, STRUCTURES, make_demo_inputs, run_demo
+        from cryolike_dask.simulation.demo import (
+            SIGNAL_TO_NOISE,
+            STRUCTURES,
+            make_demo_inputs,
+            run_demo,
+        )
 
-        out.print(f"Making structures, particles and templates in {escape(str(output))} (seed {seed}) ...")
+        out.print(
+            f"Making structures, particles and templates in {escape(str(output))} (seed {seed}) ..."
+        )
         files, truth = make_demo_inputs(output, seed, client)
         out.print(
-            f"{len(truth.structure)} particles of {len(STRUCTURES)} conformations ({', '.join(STRUCTURES)}), "
+            f"{len(truth.structure)} particles of {len(STRUCTURES)} conformations "
+            f"({', '.join(STRUCTURES)}), "
             f"signal to noise {SIGNAL_TO_NOISE}, astigmatic optics. Comparing each with both ..."
         )
         outcome = run_demo(files, truth, client)
         table = Table(show_header=False, box=None)
         rate = outcome.n_images * len(STRUCTURES) / outcome.seconds
-        poses = f"{outcome.n_templates} views x {outcome.n_displacements} shifts x {outcome.n_rotations} rotations"
+        poses = (
+            f"{outcome.n_templates} views x {outcome.n_displacements} shifts x "
+            f"{outcome.n_rotations} rotations"
+        )
         for name, value in {
             "search": poses,
             "poses within one view and one pixel": f"{outcome.pose_recovered:.1%}",
             "assigned to the right conformation": f"{outcome.structure_recovered:.1%}",
-            "speed": f"{rate:.0f} images per second under one structure ({outcome.seconds:.1f} s in all)",
-            "dashboard (while it ran)": client.dashboard_link if client is not None else "no cluster: one process",
+            "speed": f"{rate:.0f} images per second under one structure ({outcome.seconds:.1f} s "
+            f"in all)",
+            "dashboard (while it ran)": client.dashboard_link
+            if client is not None
+            else "no cluster: one process",
             "inputs": f"{files.folder_templates}, {files.folder_particles}",
             "results": str(files.folder_output),
         }.items():
             table.add_row(f"[bold]{name}[/]", escape(value))
         out.print(table)
         folder = escape(str(files.folder_output))
-        out.print(f"\nNext: cryolike-dask report {folder}; in Python: cld.open_results({folder!r})", highlight=False)
+        out.print(
+            f"\nNext: cryolike-dask report {folder}; in Python: cld.open_results({folder!r})",
+            highlight=False,
+        )
 
 
 def _run(name: str, **options: Any) -> None:
@@ -195,7 +246,9 @@ def _run(name: str, **options: Any) -> None:
                 skip_exist=keep,
                 client=client,
             )
-            out.print(f"{results.sizes['image']} images: results are in {escape(str(options['output']))}")
+            out.print(
+                f"{results.sizes['image']} images: results are in {escape(str(options['output']))}"
+            )
 
 
 def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +264,10 @@ def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
     need(options["parameters"], "parameters")
     in_files, converted = holds_templates(templates), holds_image_stacks(particles)
     if not in_files and options["parameters"] is None:
-        raise InputError(f"{templates} holds structures: --parameters is needed", remedy="See `parameters --help`.")
+        raise InputError(
+            f"{templates} holds structures: --parameters is needed",
+            remedy="See `parameters --help`.",
+        )
     parameters: Path = options["parameters"] or templates / PARAMETERS
     return {
         "file_config": configure_likelihood_files(
@@ -223,10 +279,16 @@ def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
         ),
         "params_input": parameters,
         "displacer": configure_displacement(
-            options["max_displacement_pixels"], options["n_displacements_x"], options["n_displacements_y"]
+            options["max_displacement_pixels"],
+            options["n_displacements_x"],
+            options["n_displacements_y"],
         ),
-        "templates": None if in_files else open_structures(templates, parameters, conventions=conventions),
-        "images": None if converted else open_particles(particles, parameters, conventions=conventions),
+        "templates": None
+        if in_files
+        else open_structures(templates, parameters, conventions=conventions),
+        "images": None
+        if converted
+        else open_particles(particles, parameters, conventions=conventions),
         "conventions": conventions,
     }
 
@@ -237,5 +299,7 @@ def _structures(text: str) -> int | list[int] | Literal["all"]:
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise InputError(f"--i-template {text!r}", remedy='Give a number, several as "0,2", or "all".') from None
+        raise InputError(
+            f"--i-template {text!r}", remedy='Give a number, several as "0,2", or "all".'
+        ) from None
     return numbers[0] if len(numbers) == 1 else numbers

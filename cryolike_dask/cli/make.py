@@ -63,12 +63,21 @@ class Noise(StrEnum):
     coloured = "coloured"
 
 
-ParametersFile = Annotated[Path, typer.Option("--parameters", help="parameters.npz, as `parameters` writes it.")]
-OutputFolder = Annotated[Path, typer.Option("--output", help="Folder for what is made; it is created.")]
-Structures = Annotated[
-    list[Path], typer.Argument(help="PDB, mmCIF, MRC, .npy or .pt files, or folders of them.", show_default=False)
+ParametersFile = Annotated[
+    Path, typer.Option("--parameters", help="parameters.npz, as `parameters` writes it.")
 ]
-ModelsOption = Annotated[Models, typer.Option(help="Models of PDB and mmCIF files; all: each as a structure.")]
+OutputFolder = Annotated[
+    Path, typer.Option("--output", help="Folder for what is made; it is created.")
+]
+Structures = Annotated[
+    list[Path],
+    typer.Argument(
+        help="PDB, mmCIF, MRC, .npy or .pt files, or folders of them.", show_default=False
+    ),
+]
+ModelsOption = Annotated[
+    Models, typer.Option(help="Models of PDB and mmCIF files; all: each as a structure.")
+]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in the output folder.")]
 Plots = Annotated[bool, typer.Option(help="Draw the first few into a picture beside the output.")]
 
@@ -78,16 +87,24 @@ def parameters(
     n_pixels: Annotated[int, typer.Option(help="Pixels along a side of the images.")],
     pixel_size_angstrom: Annotated[float, typer.Option(help="Pixel size, angstrom.")],
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("parameters.npz"),
-    precision: Annotated[Precision, typer.Option(help="default: that of the data, single where there is none.")] = (
-        Precision.default
-    ),
-    resolution_factor: Annotated[float, typer.Option(help="Band limit as a fraction of Nyquist's.")] = 1.0,
+    precision: Annotated[
+        Precision, typer.Option(help="default: that of the data, single where there is none.")
+    ] = (Precision.default),
+    resolution_factor: Annotated[
+        float, typer.Option(help="Band limit as a fraction of Nyquist's.")
+    ] = 1.0,
     viewing_distance: Annotated[
-        float | None, typer.Option(help="Distance of viewing directions, radian. Default: 1/(4 pi factor), 2370 views.")
+        float | None,
+        typer.Option(
+            help="Distance of viewing directions, radian. Default: 1/(4 pi factor), 2370 views."
+        ),
     ] = None,
-    n_inplanes: Annotated[int | None, typer.Option(help="In-plane angles, even. Default: twice the pixels.")] = None,
+    n_inplanes: Annotated[
+        int | None, typer.Option(help="In-plane angles, even. Default: twice the pixels.")
+    ] = None,
     atom_radii: Annotated[
-        float | None, typer.Option(help="One radius for all, angstrom. Default: of each residue or element.")
+        float | None,
+        typer.Option(help="One radius for all, angstrom. Default: of each residue or element."),
     ] = None,
     atom_selection: Annotated[
         str | None, typer.Option(help='Such as "name CA" or "chain A and not resname GLY".')
@@ -95,17 +112,22 @@ def parameters(
     use_protein_residue_model: Annotated[
         bool, typer.Option("--residues/--atoms", help="One sphere per residue, or all atoms.")
     ] = True,
-    atom_shape: Annotated[AtomShape, typer.Option(help="default: hard-sphere.")] = AtomShape.default,
+    atom_shape: Annotated[
+        AtomShape, typer.Option(help="default: hard-sphere.")
+    ] = AtomShape.default,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write parameters.npz: the grid of images and templates, and how templates are made from atoms."""
+    """Write parameters.npz: the grid of images and templates, and how templates are made from
+    atoms."""
     from cryolike_dask.io.outputs import NPZ, own_output
     from cryolike_dask.io.parameters import make_parameters
 
     with errors_for_people():
         own_output(output, NPZ)
         if output.exists() and not overwrite:
-            raise OutputError("is there already", source=output, remedy="Name another file, or pass --overwrite.")
+            raise OutputError(
+                "is there already", source=output, remedy="Name another file, or pass --overwrite."
+            )
         made = make_parameters(
             n_pixels,
             pixel_size_angstrom,
@@ -119,10 +141,14 @@ def parameters(
             str(atom_shape),
             path=output,
         )
-        box, finest = made.grid.box_size_angstrom, made.grid.box_size_angstrom / (2 * made.radius_max)
+        box, finest = (
+            made.grid.box_size_angstrom,
+            made.grid.box_size_angstrom / (2 * made.radius_max),
+        )
         out.print(
             f"{escape(str(output))}: box of {box:g} angstrom, band limit {finest:.3g} angstrom, "
-            f"{made.grid.n_shells} shells x {made.n_inplanes} angles, {len(made.viewing_angles())} viewing directions"
+            f"{made.grid.n_shells} shells x {made.n_inplanes} angles, {len(made.viewing_angles())} "
+            f"viewing directions"
         )
 
 
@@ -134,11 +160,16 @@ def templates(
     output: OutputFolder,
     models: ModelsOption = Models.first,
     healpix_order: Annotated[
-        int | None, typer.Option(help="Views at the pixel centres of HEALPix of this order instead of the grid.")
+        int | None,
+        typer.Option(
+            help="Views at the pixel centres of HEALPix of this order instead of the grid."
+        ),
     ] = None,
     viewing_angles: Annotated[
         Path | None,
-        typer.Option(help="Text file of views: azimuth and polar angle in degrees, perhaps a weight."),
+        typer.Option(
+            help="Text file of views: azimuth and polar angle in degrees, perhaps a weight."
+        ),
     ] = None,
     conventions: ConventionsOption = Conventions.standard,
     voxel_size_angstrom: Annotated[
@@ -152,7 +183,8 @@ def templates(
 ) -> None:
     """Make templates from structures.
 
-    CryoLike finds them by template_file_list.npy if it is started in the folder in which this is called.
+    CryoLike finds them by template_file_list.npy if it is started in the folder in which this is
+    called.
     """
     with errors_for_people(RESUME):
         keep = goes_on(recompute=recompute, skip_exist=skip_exist)
@@ -180,7 +212,8 @@ def templates(
 
             for file in files:
                 save_figure(
-                    plot_templates(open_template_file(file, read_parameters(parameters))), file.with_suffix(".png")
+                    plot_templates(open_template_file(file, read_parameters(parameters))),
+                    file.with_suffix(".png"),
                 )
         out.print(f"{len(files)} structure(s): templates are in {escape(str(output))}")
 
@@ -189,12 +222,18 @@ def templates(
 @runs_on_workers
 def particles(
     metadata: Annotated[
-        list[Path], typer.Argument(help=".star or .cs files, or folders of cryoSPARC jobs.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help=".star or .cs files, or folders of cryoSPARC jobs.", show_default=False
+        ),
     ],
     parameters: ParametersFile,
     output: OutputFolder,
     images: Annotated[
-        list[Path] | None, typer.Option(help="One MRC file for each STAR file: that of its images, wherever they were.")
+        list[Path] | None,
+        typer.Option(
+            help="One MRC file for each STAR file: that of its images, wherever they were."
+        ),
     ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Project folder that the names of image files start from.")
@@ -203,14 +242,18 @@ def particles(
     pixel_size_angstrom: Annotated[
         float | None, typer.Option(help="Of the stored images, where the files do not say it.")
     ] = None,
-    downsample: Annotated[Downsampling, typer.Option(help="How images are brought to fewer pixels.")] = (
-        Downsampling.fourier
-    ),
-    invert_contrast: Annotated[bool, typer.Option("--invert-contrast", help="Particles are dark on light.")] = False,
+    downsample: Annotated[
+        Downsampling, typer.Option(help="How images are brought to fewer pixels.")
+    ] = (Downsampling.fourier),
+    invert_contrast: Annotated[
+        bool, typer.Option("--invert-contrast", help="Particles are dark on light.")
+    ] = False,
     background_radius_pixels: Annotated[
         float | None, typer.Option(help="Normalise by the pixels beyond this radius.")
     ] = None,
-    recenter: Annotated[bool, typer.Option("--recenter", help="Move each image by its recorded origin.")] = False,
+    recenter: Annotated[
+        bool, typer.Option("--recenter", help="Move each image by its recorded origin.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Images per stack.")] = 1024,
     n_stacks_max: Annotated[int | None, typer.Option(help="Convert the first stacks only.")] = None,
     write_pixels: Annotated[bool, typer.Option(help="Write the pixels too, into phys/.")] = True,
@@ -259,7 +302,10 @@ def particles(
         if plots:
             from cryolike_dask.analysis.plots.stack_plots import plot_images, save_figure
 
-            save_figure(plot_images(open_particles(metadata, parameters, **reading)), output / "particles.png")
+            save_figure(
+                plot_images(open_particles(metadata, parameters, **reading)),
+                output / "particles.png",
+            )
         out.print(f"{len(stacks)} image stack(s) are in {escape(str(output))}")
 
 
@@ -270,13 +316,22 @@ def simulate(
     parameters: ParametersFile,
     output: OutputFolder,
     n_images: Annotated[int, typer.Option(help="Particles, of all structures together.")] = 1000,
-    signal_to_noise: Annotated[float, typer.Option(help="Variance of the signal over that of the noise.")] = 0.1,
-    noise: Annotated[Noise, typer.Option(help="coloured: falls off with resolution.")] = Noise.white,
+    signal_to_noise: Annotated[
+        float, typer.Option(help="Variance of the signal over that of the noise.")
+    ] = 0.1,
+    noise: Annotated[
+        Noise, typer.Option(help="coloured: falls off with resolution.")
+    ] = Noise.white,
     populations: Annotated[
-        list[float] | None, typer.Option("--population", help="Share of each structure, given once for each.")
+        list[float] | None,
+        typer.Option("--population", help="Share of each structure, given once for each."),
     ] = None,
-    max_displacement_pixels: Annotated[float, typer.Option(help="Particles are off the middle by up to this.")] = 4.0,
-    optics: Annotated[Path | None, typer.Option(help="A .star or .cs file to draw the optics from.")] = None,
+    max_displacement_pixels: Annotated[
+        float, typer.Option(help="Particles are off the middle by up to this.")
+    ] = 4.0,
+    optics: Annotated[
+        Path | None, typer.Option(help="A .star or .cs file to draw the optics from.")
+    ] = None,
     models: ModelsOption = Models.first,
     batch_size: Annotated[int, typer.Option(help="Images per .mrcs file.")] = 1024,
     seed: Annotated[int, typer.Option(help="Same seed, same particles.")] = 0,
@@ -285,8 +340,8 @@ def simulate(
 ) -> None:
     """Simulate particles of structures, as MRCS and a STAR file with their true poses.
 
-    Names of images start in the folder in which the command runs, as in a project of RELION; or, where the output is
-    not below it, in the output folder.
+    Names of images start in the folder in which the command runs, as in a project of RELION; or,
+    where the output is not below it, in the output folder.
     """
     options: dict[str, Any] = {
         "n_images": n_images,
@@ -309,7 +364,9 @@ def simulate(
 
             star = simulate_particles(structures, parameters, output, **options, client=client)
         out.print(f"{n_images} particles (seed {seed}): {escape(str(star))}")
-        typed = shlex.join(["particles", str(star), "--parameters", str(parameters), "--output", "image-stacks"])
+        typed = shlex.join(
+            ["particles", str(star), "--parameters", str(parameters), "--output", "image-stacks"]
+        )
         out.print(f"Next: cryolike-dask {escape(typed)}", highlight=False)
 
 

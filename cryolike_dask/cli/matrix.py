@@ -14,10 +14,17 @@ from cryolike_dask.cli.given import need
 @app.command()
 def matrix(
     output: Annotated[Path, typer.Argument(help="Folder with results.")],
-    folder: Annotated[Path | None, typer.Option(help="Where to write; default: the folder with results.")] = None,
-    text: Annotated[bool, typer.Option("--text", help="Write text files too: a line per image.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to write; default: the folder with results.")
+    ] = None,
+    text: Annotated[
+        bool, typer.Option("--text", help="Write text files too: a line per image.")
+    ] = False,
     reweighting: Annotated[
-        bool, typer.Option("--reweighting", help="Write inputs of cryoER and the like too, each with its sign.")
+        bool,
+        typer.Option(
+            "--reweighting", help="Write inputs of cryoER and the like too, each with its sign."
+        ),
     ] = False,
 ) -> None:
     """Write the likelihood matrices, (structure, image), under CryoLike's names."""

@@ -67,11 +67,14 @@ def plan(
     device: DeviceOption = Device.auto,
     conventions: ConventionsOption = Conventions.standard,
     kind: Annotated[Kind, typer.Option(help="The command of the run.")] = Kind.optimal_pose,
-    measure: Annotated[bool, typer.Option(help="Compute and time a block; without it the time is left out.")] = True,
+    measure: Annotated[
+        bool, typer.Option(help="Compute and time a block; without it the time is left out.")
+    ] = True,
     skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
-    """Say what a run will cost: tasks, bytes, memory and time. Takes the options of the run, and writes nothing."""
+    """Say what a run will cost: tasks, bytes, memory and time. Takes the options of the run, and
+    writes nothing."""
     _plan(**locals())
 
 

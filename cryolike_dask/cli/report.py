@@ -14,17 +14,30 @@ from cryolike_dask.cli.given import need, need_inputs
 @app.command()
 def report(
     results: Annotated[Path, typer.Argument(help="Folder with results.")],
-    output: Annotated[Path | None, typer.Option(help="The file to write; default: report.html in that folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write; default: report.html in that folder.")
+    ] = None,
     templates: Annotated[
-        Path | None, typer.Option(help="As they were given to the run; default: found by what lies beside the results.")
+        Path | None,
+        typer.Option(
+            help="As they were given to the run; default: found by what lies beside the results."
+        ),
     ] = None,
     particles: Annotated[
-        Path | None, typer.Option(help="As they were given to the run; default: found by what lies beside the results.")
+        Path | None,
+        typer.Option(
+            help="As they were given to the run; default: found by what lies beside the results."
+        ),
     ] = None,
     parameters: Annotated[
-        Path | None, typer.Option(help="parameters.npz; default: that of the run, or the one in the templates folder.")
+        Path | None,
+        typer.Option(
+            help="parameters.npz; default: that of the run, or the one in the templates folder."
+        ),
     ] = None,
-    n_examples: Annotated[int, typer.Option(help="Best, and worst, fitting particles to show.")] = 4,
+    n_examples: Annotated[
+        int, typer.Option(help="Best, and worst, fitting particles to show.")
+    ] = 4,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a web page that is no report of ours.")
     ] = False,

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from cryolike_dask.cli.app import RESUME, app, client_for, errors_for_people, out, runs_on_workers, say
+from cryolike_dask.cli.app import (
+    RESUME,
+    app,
+    client_for,
+    errors_for_people,
+    out,
+    runs_on_workers,
+    say,
+)
 from cryolike_dask.cli.given import need_description
 from cryolike_dask.cli.going_on import SkipExist, goes_on
 from cryolike_dask.cli.plan import client_of_a_plan, workers_of_a_run
@@ -22,20 +30,28 @@ def run(
     config: Annotated[Path, typer.Argument(help="A YAML file, such as `config init` writes.")],
     recompute: Annotated[
         bool | None,
-        typer.Option(help="Compute again what is complete and came from these very inputs.", show_default=False),
+        typer.Option(
+            help="Compute again what is complete and came from these very inputs.",
+            show_default=False,
+        ),
     ] = None,
     overwrite: Annotated[
         bool | None,
-        typer.Option(help="Replace results of another search or conventions in the output folder.", show_default=False),
+        typer.Option(
+            help="Replace results of another search or conventions in the output folder.",
+            show_default=False,
+        ),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what the run will cost, and write nothing.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what the run will cost, and write nothing.")
+    ] = False,
     skip_exist: SkipExist = None,
     **where: Any,
 ) -> None:
     """Run what a file describes: the likelihood of particles under structures.
 
-    Options take the place of what the file says; --workers, --scheduler and the like take the place of all that it says
-    of where to run.
+    Options take the place of what the file says; --workers, --scheduler and the like take the place
+    of all that it says of where to run.
     """
     with errors_for_people(RESUME):
         from cryolike_dask.config.reading import read_config
@@ -61,7 +77,10 @@ def _run(config: Any) -> None:
     with client_for(**_where(config)) as client:
         results = run_config(config, client)
         folder = escape(str(config.output))
-        out.print(f"{results.sizes['image']} images: results are in {folder}, and what was run in {COPY} there")
+        out.print(
+            f"{results.sizes['image']} images: results are in {folder}, and what was run in {COPY} "
+            f"there"
+        )
         if config.likelihood.kind == "optimal_pose":
             out.print(f"Next: cryolike-dask report {folder}")
 
@@ -71,7 +90,13 @@ def _plan(config: Any) -> None:
     from cryolike_dask.runs.plan import plan_likelihood
 
     where, machine = _where(config), config.machine
-    passed = ("n_templates_per_batch", "n_images_per_batch", "discover_batch_size", "overwrite", "device")
+    passed = (
+        "n_templates_per_batch",
+        "n_images_per_batch",
+        "discover_batch_size",
+        "overwrite",
+        "device",
+    )
     with client_of_a_plan(where) as client:
         planned = plan_likelihood(
             **inputs_of(config),

@@ -1,4 +1,5 @@
-"""What is told beside the output of a command: the log, line by line, and its warnings once more at the end."""
+"""What is told beside the output of a command: the log, line by line, and its warnings once more
+at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ OURS = "cryolike_dask"
 
 
 class Told(logging.Handler):
-    """Prints what is logged in the words of the command, each thing once, and keeps warnings of this package.
+    """Prints what is logged in the words of the command, each thing once, and keeps warnings of
+    this package.
 
     Parameters
     ----------
@@ -49,7 +51,8 @@ class Told(logging.Handler):
             self._print("  " + escape(text).replace("\n", "\n  "))
 
     def _print(self, text: str) -> None:
-        file = sys.stderr if self.console.stderr else self.console.file  # above a bar, which stands in for sys.stderr
+        # above a bar, which stands in for sys.stderr
+        file = sys.stderr if self.console.stderr else self.console.file
         with suppress(OSError, SystemExit):  # nobody reads it any more: no reason to end a run
             with self.console.capture() as captured:
                 self.console.print(text)
@@ -59,4 +62,7 @@ class Told(logging.Handler):
 
 def words_of_command() -> Words:
     """The words of the command that runs in this process."""
-    return next((handler.words for handler in logging.getLogger().handlers if isinstance(handler, Told)), Words())
+    return next(
+        (handler.words for handler in logging.getLogger().handlers if isinstance(handler, Told)),
+        Words(),
+    )

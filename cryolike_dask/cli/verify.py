@@ -15,15 +15,24 @@ from cryolike_dask.cli.telling import words_of_command
 
 Templates = Annotated[
     Path | None,
-    typer.Option("--templates", help="As they were given to the run; default: found by what lies beside the results."),
+    typer.Option(
+        "--templates",
+        help="As they were given to the run; default: found by what lies beside the results.",
+    ),
 ]
 Particles = Annotated[
     Path | None,
-    typer.Option("--particles", help="As they were given to the run; default: found by what lies beside the results."),
+    typer.Option(
+        "--particles",
+        help="As they were given to the run; default: found by what lies beside the results.",
+    ),
 ]
 Parameters = Annotated[
     Path | None,
-    typer.Option("--parameters", help="parameters.npz; default: that of the run, or the one in the templates folder."),
+    typer.Option(
+        "--parameters",
+        help="parameters.npz; default: that of the run, or the one in the templates folder.",
+    ),
 ]
 
 
@@ -33,7 +42,9 @@ def verify(
     templates: Templates = None,
     particles: Particles = None,
     parameters: Parameters = None,
-    n_samples: Annotated[int, typer.Option(help="Images to compute again in double precision; 0: files only.")] = 16,
+    n_samples: Annotated[
+        int, typer.Option(help="Images to compute again in double precision; 0: files only.")
+    ] = 16,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
 ) -> None:
     """Check results against their completion records, and compute a random sample of them again.
@@ -65,12 +76,20 @@ def verify(
             used = found.sample.dropna("quantity", how="all")
             for name in used.quantity.values:
                 of_one = used.sel(quantity=name)
-                worst = of_one.isel(sample=(of_one.difference / of_one.tolerance).fillna(float("inf")).argmax("sample"))
-                table.add_row(str(name), f"{worst.difference.item():.2g}", f"{worst.tolerance.item():.2g}")
+                worst = of_one.isel(
+                    sample=(of_one.difference / of_one.tolerance)
+                    .fillna(float("inf"))
+                    .argmax("sample")
+                )
+                table.add_row(
+                    str(name), f"{worst.difference.item():.2g}", f"{worst.tolerance.item():.2g}"
+                )
             out.print(table)
         n_again = found.sample.sizes["sample"]
         again = f"{n_again} results computed again" if n_again else "no numbers computed again"
         checked = f"{found.n_files} files of whole results are as recorded, {again}"
-        out.print(f"{checked}: {'nothing is wrong' if found.ok else f'{len(found.findings)} finding(s)'}")
+        out.print(
+            f"{checked}: {'nothing is wrong' if found.ok else f'{len(found.findings)} finding(s)'}"
+        )
         if not found.ok:
             raise typer.Exit(1)

@@ -1,7 +1,8 @@
-"""Messages of the package name arguments of Python; a command says the same by its options, or by keys of a file.
+"""Messages of the package name arguments of Python; a command says the same by its options, or by
+keys of a file.
 
-In a message `recenter=True (--recenter)` and `folder=, --folder` name an option of some command, whichever runs;
-`n_stacks=0` and `performance_report` are options if the command that runs has such.
+In a message `recenter=True (--recenter)` and `folder=, --folder` name an option of some command,
+whichever runs; `n_stacks=0` and `performance_report` are options if the command that runs has such.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from re import Match
 from typing import Any
 
 VALUE = r"""(?:'[^']*'|"[^"]*"|\[[^\]]*\]|[^\s,;:()]*[^\s,;:().])"""
-BOTH = re.compile(rf"(?<![\w.])(?:(\w+)=({VALUE})?|(\w+_\w+))(?:(?<==), (--[\w-]+)| \((--[\w-]+)\))")
+BOTH = re.compile(
+    rf"(?<![\w.])(?:(\w+)=({VALUE})?|(\w+_\w+))(?:(?<==), (--[\w-]+)| \((--[\w-]+)\))"
+)
 ARGUMENT = re.compile(rf"(?<![\w.\-/])(?:(\w+)=({VALUE})?|(\w+_\w+)(?!\w|=|/|\.\w))")
 GOING_ON = {
     re.compile(r" with skip_exist=True(?: \(--skip-exist\))?"): "",
@@ -52,11 +55,17 @@ class Words:
         """Those of one of the commands."""
         options = {command: _options(commands[command]) for command in commands}
         first = sorted(options, key=lambda command: command not in INPUTS)
-        others = {o: command for command in reversed(first) for pair in options[command].values() for o in pair}
+        others = {
+            o: command
+            for command in reversed(first)
+            for pair in options[command].values()
+            for o in pair
+        }
         return cls(options.get(name or "", {}), others, name in ("run", "config"))
 
     def say(self, text: str, *, arguments: bool = True) -> str:
-        """Put a message into the words of the command; without `arguments`, names alone are entries of some file."""
+        """Put a message into the words of the command; without `arguments`, names alone are
+        entries of some file."""
         for going_on, said in GOING_ON.items():
             text = going_on.sub(said, text)
         text = BOTH.sub(self._both, text)
@@ -71,7 +80,9 @@ class Words:
             return _with(option, value)
         if self.from_file and (key := _key(name)):
             return key if value is None else f"{key}: {_in_yaml(value)}"
-        return f"`{self.others[option]} {_with(option, value)}`" if option in self.others else match[0]
+        return (
+            f"`{self.others[option]} {_with(option, value)}`" if option in self.others else match[0]
+        )
 
     def _argument(self, match: Match[str]) -> str:
         name, value, alone = match.groups()
@@ -103,7 +114,14 @@ def _key(name: str | None) -> str:
     """Where a configuration says this."""
     from cryolike_dask.config.model import SECTIONS
 
-    return next((f"{part}.{name}" for part, model in SECTIONS.items() if part and name in model.model_fields), "")
+    return next(
+        (
+            f"{part}.{name}"
+            for part, model in SECTIONS.items()
+            if part and name in model.model_fields
+        ),
+        "",
+    )
 
 
 def _in_yaml(value: str) -> str:

@@ -1,1 +1,2 @@
-"""Where it runs: devices, clusters, connections, the stream of tasks and its progress; nothing of cryo-EM."""
+"""Where it runs: devices, clusters, connections, the stream of tasks and its progress; nothing
+of cryo-EM."""

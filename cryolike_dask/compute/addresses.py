@@ -1,4 +1,5 @@
-"""Addresses of schedulers: where they are written, and whether a scheduler answers there, in the right language."""
+"""Addresses of schedulers: where they are written, and whether a scheduler answers there, in the
+right language."""
 
 from __future__ import annotations
 
@@ -21,15 +22,18 @@ LONGEST_FILE = 2**24
 """Bytes of a scheduler file, which lists workers too."""
 
 LONGEST_GREETING = 2**20
-"""Bytes. A scheduler speaks first, and starts with the length of what it says; other services start otherwise."""
+"""Bytes. A scheduler speaks first, and starts with the length of what it says; other services
+start otherwise."""
 
 
 def warn_if_open_to_others(address: str) -> None:
-    """Warn of a scheduler that more than this machine can reach, and that asks nobody for a certificate."""
+    """Warn of a scheduler that more than this machine can reach, and that asks nobody for a
+    certificate."""
     parts = urlsplit(address)
     if parts.scheme == "tcp" and not _on_loopback(parts.hostname or ""):
         logger.warning(
-            "%s: anyone who can reach this scheduler can run programs as you and read your files. Use TLS "
+            "%s: anyone who can reach this scheduler can run programs as you and read your files. "
+            "Use TLS "
             "(dask scheduler --tls-ca-file --tls-cert --tls-key), or keep it behind a firewall.",
             address,
         )
@@ -50,7 +54,9 @@ def address_in(file: Path) -> str:
     InputFileError
     """
     if not file.name:
-        raise InputFileError(f"{str(file)!r} is not a scheduler file", remedy="Give a file, or tcp://host:port.")
+        raise InputFileError(
+            f"{str(file)!r} is not a scheduler file", remedy="Give a file, or tcp://host:port."
+        )
     start = "Start `dask scheduler --scheduler-file` with it first, or give tcp://host:port or tls://host:port."
     with reading(file, start) as opened:
         content = opened.read(LONGEST_FILE)
@@ -65,7 +71,8 @@ def address_in(file: Path) -> str:
 
 
 def check_scheduler(address: str, said: str, security: Security | None, timeout: float) -> None:
-    """See whether a scheduler answers that these certificates fit; a client of Dask's may wait for it without end.
+    """See whether a scheduler answers that these certificates fit; a client of Dask's may wait for
+    it without end.
 
     Parameters
     ----------
@@ -93,7 +100,8 @@ def check_scheduler(address: str, said: str, security: Security | None, timeout:
     except OSError as error:
         raise ClusterError(
             f"{said} cannot be reached ({error.strerror or error})",
-            remedy="Check that `dask scheduler` runs there and no firewall is between; a scheduler file may be old.",
+            remedy="Check that `dask scheduler` runs there and no firewall is between; a scheduler "
+            "file may be old.",
         ) from error
     if greeting and int.from_bytes(greeting, "little") < LONGEST_GREETING:
         return
@@ -103,7 +111,8 @@ def check_scheduler(address: str, said: str, security: Security | None, timeout:
             remedy="Give tls://host:port, with tls_ca_file, tls_cert and tls_key.",
         )
     raise ClusterError(
-        f"{said} does not answer as a Dask scheduler within {timeout:g} s", remedy="Check host and port, or try again."
+        f"{said} does not answer as a Dask scheduler within {timeout:g} s",
+        remedy="Check host and port, or try again.",
     )
 
 
@@ -114,7 +123,9 @@ def _parts(address: str, said: str) -> SplitResult:
     except ValueError:  # of the port
         right = False
     if not right:
-        raise InputError(f"{said} is not an address", remedy="Give tcp://host:port or tls://host:port.")
+        raise InputError(
+            f"{said} is not an address", remedy="Give tcp://host:port or tls://host:port."
+        )
     return parts
 
 
@@ -124,12 +135,15 @@ def _tls_context(scheme: str, said: str, security: Security | None) -> ssl.SSLCo
     context = _load(wanted)
     if scheme == "tls":
         if context is None:
-            raise InputError(f"{said} needs certificates", remedy="Give tls_ca_file, tls_cert and tls_key.")
+            raise InputError(
+                f"{said} needs certificates", remedy="Give tls_ca_file, tls_cert and tls_key."
+            )
         return context
     if wanted.require_encryption or (security is not None and context is not None):
         raise InputError(
             f"{said} is not encrypted, but certificates are given",
-            remedy="Start the scheduler and its workers with them and give tls://host:port, or leave them out.",
+            remedy="Start the scheduler and its workers with them and give tls://host:port, or "
+            "leave them out.",
         )
     return None
 
@@ -162,9 +176,16 @@ def _greeting(parts: SplitResult, context: ssl.SSLContext | None, timeout: float
 
 def _speaks_tls(parts: SplitResult) -> bool:
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # to ask which language, not to tell anything
+    # to ask which language, not to tell anything
+    context.check_hostname, context.verify_mode = (
+        False,
+        ssl.CERT_NONE,
+    )
     try:
-        with socket.create_connection((parts.hostname, parts.port), 2) as plain, context.wrap_socket(plain):
+        with (
+            socket.create_connection((parts.hostname, parts.port), 2) as plain,
+            context.wrap_socket(plain),
+        ):
             return True
     except OSError:
         return False
@@ -172,9 +193,18 @@ def _speaks_tls(parts: SplitResult) -> bool:
 
 def _tls_error(said: str, error: ssl.SSLError) -> ClusterError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        what, remedy = "its certificate is not signed by tls_ca_file", "Give the CA that the scheduler was started with"
+        what, remedy = (
+            "its certificate is not signed by tls_ca_file",
+            "Give the CA that the scheduler was started with",
+        )
     elif "ALERT" in (error.reason or ""):
-        what, remedy = "it refuses tls_cert", "Give a certificate that the CA of the scheduler has signed"
+        what, remedy = (
+            "it refuses tls_cert",
+            "Give a certificate that the CA of the scheduler has signed",
+        )
     else:
-        what, remedy = "this scheduler does not speak TLS", "Start it with certificates, or give tcp://host:port"
+        what, remedy = (
+            "this scheduler does not speak TLS",
+            "Start it with certificates, or give tcp://host:port",
+        )
     return ClusterError(f"{said}: {what} ({error.reason})", remedy=f"{remedy}.")

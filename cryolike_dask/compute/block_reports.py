@@ -18,7 +18,8 @@ from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import unlinked, writing
 
 BLOCKS = "cryolike_dask.blocks"
-"""The topic of Dask's events, and in a process without workers the logger, that tasks tell of blocks."""
+"""The topic of Dask's events, and in a process without workers the logger, that tasks tell of
+blocks."""
 SECONDS_BETWEEN_PARTS = 1.0
 
 
@@ -33,7 +34,8 @@ def announce(block: dict[str, Any]) -> None:
 
 
 def announce_part(name: str, at: tuple[int, ...], n_images: float) -> None:
-    """Tell how many images are done, as a number that may be a fraction, in the part of piece `name` at this place."""
+    """Tell how many images are done, as a number that may be a fraction, in the part of piece
+    `name` at this place."""
     announce({"name": name, "at": list(at), "n_done": n_images})
 
 
@@ -60,13 +62,24 @@ class Teller:
 
 
 BLOCK_COLUMNS = (
-    *("time", "name", "first_image", "n_images", "first_template", "n_templates", "device", "dtype"),
+    *(
+        "time",
+        "name",
+        "first_image",
+        "n_images",
+        "first_template",
+        "n_templates",
+        "device",
+        "dtype",
+    ),
     *("n_images_per_tile", "n_templates_per_tile", "seconds"),
 )
 
 
 @contextmanager
-def listening_to_blocks(client: Client | None, heard: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+def listening_to_blocks(
+    client: Client | None, heard: Callable[[dict[str, Any]], None]
+) -> Iterator[None]:
     """Call a function with each block that the workers, or this process, have done."""
     if client is None:
         handler, log = _Calling(heard), logging.getLogger(BLOCKS)
@@ -106,12 +119,16 @@ def block_table(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
         file = open(path, "a", newline="", encoding="utf-8", buffering=1, opener=unlinked)  # noqa: SIM115
     except OSError as error:
         what = "is a link" if path.is_symlink() else f"cannot be written: {error.strerror or error}"
-        raise OutputError(what, source=path, remedy="Remove it." if path.is_symlink() else None) from error
+        raise OutputError(
+            what, source=path, remedy="Remove it." if path.is_symlink() else None
+        ) from error
     with file:
         rows = csv.DictWriter(file, BLOCK_COLUMNS, extrasaction="ignore")
 
         def write(block: dict[str, Any]) -> None:
-            tile = dict(zip(("n_images_per_tile", "n_templates_per_tile"), block["tile"], strict=True))
+            tile = dict(
+                zip(("n_images_per_tile", "n_templates_per_tile"), block["tile"], strict=True)
+            )
             with writing(path):
                 rows.writerow({**block, **tile, "time": timestamp()})
 

@@ -1,7 +1,8 @@
 """Clients and clusters whose closing ends, however it is interrupted.
 
-Dask waits without end for a closing that Ctrl-C has broken off: when it is closed again, when Python collects it as
-garbage, when Python ends. So what is broken off counts as closed, and its workers are ended at once.
+Dask waits without end for a closing that Ctrl-C has broken off: when it is closed again, when
+Python collects it as garbage, when Python ends. So what is broken off counts as closed, and its
+workers are ended at once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from distributed.utils import LoopRunner
 
 
 class OnceClosingClient(Client):  # type: ignore[misc]
-    """A client whose closing is not begun again after Ctrl-C; scheduler and workers that others started stay."""
+    """A client whose closing is not begun again after Ctrl-C; scheduler and workers that others
+    started stay."""
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """Close the client."""
@@ -55,12 +57,14 @@ class LocalClient(OnceClosingClient):
 
 
 def loop_without_ctrl_c() -> LoopRunner:
-    """Start a loop whose threads, and whatever processes they start, are spared Ctrl-C: it is the client's business."""
+    """Start a loop whose threads, and whatever processes they start, are spared Ctrl-C: it is
+    the client's business."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         runner = LoopRunner()
         runner.start()
         return runner
-    resource_tracker.ensure_running()  # whoever starts this process of Python's lets Ctrl-C through again
+    # whoever starts this process of Python's lets Ctrl-C through again
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         runner = LoopRunner()
@@ -71,12 +75,15 @@ def loop_without_ctrl_c() -> LoopRunner:
 
 
 def abandon(runner: LoopRunner) -> None:
-    """End all workers that were started on a loop, and let nobody wait for a cluster on it, or hear of its end."""
+    """End all workers that were started on a loop, and let nobody wait for a cluster on it, or
+    hear of its end."""
     runner.loop.asyncio_loop.set_exception_handler(lambda loop, context: None)
-    logging.getLogger("distributed.process").setLevel(logging.ERROR)  # it warns of processes that others have ended
+    # it warns of processes that others have ended
+    logging.getLogger("distributed.process").setLevel(logging.ERROR)
     for nanny in list(Nanny._instances):
         if nanny.loop is runner.loop:
-            nanny.status = Status.closed  # or it would start another worker in place of one that is gone
+            # or it would start another worker in place of one that is gone
+            nanny.status = Status.closed
             with suppress(ProcessLookupError):
                 if nanny.pid:
                     os.kill(nanny.pid, signal.SIGKILL)
@@ -86,8 +93,11 @@ def abandon(runner: LoopRunner) -> None:
 
 
 async def abandon_if_stuck(runner: LoopRunner) -> None:
-    """End a start that cannot succeed: Dask waits without end for a nanny that could not start its process."""
-    while not any(_is_stuck(nanny) for nanny in list(Nanny._instances) if nanny.loop is runner.loop):
+    """End a start that cannot succeed: Dask waits without end for a nanny that could not start
+    its process."""
+    while not any(
+        _is_stuck(nanny) for nanny in list(Nanny._instances) if nanny.loop is runner.loop
+    ):
         await asyncio.sleep(0.2)
     abandon(runner)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -97,4 +107,8 @@ async def abandon_if_stuck(runner: LoopRunner) -> None:
 
 def _is_stuck(nanny: Nanny) -> bool:
     process = nanny.process
-    return nanny.status == Status.closing and process is not None and process.status in (Status.init, Status.starting)
+    return (
+        nanny.status == Status.closing
+        and process is not None
+        and process.status in (Status.init, Status.starting)
+    )

@@ -1,6 +1,8 @@
-"""The device that this process computes on, the workers that there are, and what each of them may use.
+"""The device that this process computes on, the workers that there are, and what each of them may
+use.
 
-torch is imported inside the functions: the scheduler imports this module too, and does not need torch.
+torch is imported inside the functions: the scheduler imports this module too, and does not need
+torch.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def free_memory(device: str) -> int:
-    """Bytes that this process may still use: of the GPU, of the machine, or of the limit of the worker that it is."""
+    """Bytes that this process may still use: of the GPU, of the machine, or of the limit of the
+    worker that it is."""
     if device == "cuda":
         import torch
 
@@ -77,7 +80,10 @@ def active_client(client: Client | None) -> Client | None:
     """The client to use: the one given, or the current one, or none (the threaded scheduler)."""
     if client is not None:
         if not isinstance(client, Client):
-            raise InputError(f"client={client!r} is not a Client", remedy="Connect with distributed.Client(address).")
+            raise InputError(
+                f"client={client!r} is not a Client",
+                remedy="Connect with distributed.Client(address).",
+            )
         return client
     try:
         return default_client()
@@ -91,7 +97,8 @@ def count_workers(client: Client | None) -> int:
 
 
 def device_of_workers(client: Client | None, device: str) -> str:
-    """Where blocks will run, "cpu" or "cuda", if they are asked to run on that device: one worker answers for all."""
+    """Where blocks will run, "cpu" or "cuda", if they are asked to run on that device: one
+    worker answers for all."""
     if device != "auto":
         return device
     if client is None:

@@ -20,7 +20,12 @@ from distributed import LocalCluster, Security
 from distributed.utils import LoopRunner
 
 from cryolike_dask.compute.addresses import warn_if_open_to_others
-from cryolike_dask.compute.closing import LocalClient, abandon, abandon_if_stuck, loop_without_ctrl_c
+from cryolike_dask.compute.closing import (
+    LocalClient,
+    abandon,
+    abandon_if_stuck,
+    loop_without_ctrl_c,
+)
 from cryolike_dask.compute.dashboard import mute_the_dashboard
 from cryolike_dask.errors import ClusterError, CryolikeError, DeviceError, InputError, number
 
@@ -35,47 +40,55 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": 2**28,
     "MALLOC_MMAP_THRESHOLD_": 2**25,
 }
-"""Set before a worker starts. Dask's own trim threshold, 64 kB, hands the memory of every tile back to the system:
-blocks took twice as long (9.5 against 4.6 microseconds per image, template and displacement at 48 pixels)."""
+"""Set before a worker starts. Dask's own trim threshold, 64 kB, hands the memory of every tile
+back to the system: blocks took twice as long (9.5 against 4.6 microseconds per image, template
+and displacement at 48 pixels)."""
 
 FLAT_MEMORY = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.low-level-log-length": 50,
 }
-"""Dask looks every 10 ms at what a worker does, and keeps all of it: 0.1 to 0.3 MB each second. The scheduler keeps the
-last messages to each worker, otherwise 1000 of them, with the tasks in them."""
+"""Dask looks every 10 ms at what a worker does, and keeps all of it: 0.1 to 0.3 MB each second.
+The scheduler keeps the last messages to each worker, otherwise 1000 of them, with the tasks in
+them."""
 
 
-def local_cluster(n_workers: int | None = None, *, security: Security | bool = True, **kwargs: Any) -> LocalClient:
+def local_cluster(
+    n_workers: int | None = None, *, security: Security | bool = True, **kwargs: Any
+) -> LocalClient:
     """Start workers on this machine that nobody else can use.
 
-    They are reached from this machine only, unless `host=` says otherwise, and with a certificate that is made for them
-    and stays in memory: neither other machines nor other users of this one can run programs on them. The dashboard is
-    open to all users of this machine, who can look but change nothing.
+    They are reached from this machine only, unless `host=` says otherwise, and with a certificate
+    that is made for them and stays in memory: neither other machines nor other users of this one
+    can run programs on them. The dashboard is open to all users of this machine, who can look but
+    change nothing.
 
-    With GPUs and dask-cuda: a LocalCUDACluster, one process and one thread per GPU. Otherwise a LocalCluster: one
-    process per core with one thread of Dask and one of torch. With a GPU but without dask-cuda: one process, so that
-    the GPU runs one block at a time.
+    With GPUs and dask-cuda: a LocalCUDACluster, one process and one thread per GPU. Otherwise a
+    LocalCluster: one process per core with one thread of Dask and one of torch. With a GPU but
+    without dask-cuda: one process, so that the GPU runs one block at a time.
 
     Parameters
     ----------
     n_workers : int, optional
         Workers; default one per GPU, or else one per core that this process may use.
     security : distributed.Security or bool
-        Certificates of your own; True: make one; False: none, or those of Dask's configuration. Without, every user of
-        this machine can run programs as you while the cluster runs.
+        Certificates of your own; True: make one; False: none, or those of Dask's configuration.
+        Without, every user of this machine can run programs as you while the cluster runs.
     **kwargs
-        Passed on to the cluster, such as `host=`, with certificates of your own, to be reached from other machines too.
+        Passed on to the cluster, such as `host=`, with certificates of your own, to be reached from
+        other machines too.
 
     Returns
     -------
     distributed.Client
-        Use it in a `with` block, or close it: its cluster closes with it. `client.dashboard_link` is the dashboard.
+        Use it in a `with` block, or close it: its cluster closes with it. `client.dashboard_link`
+        is the dashboard.
 
     Raises
     ------
     ClusterError
-        If the workers cannot start, which Dask's configuration, an argument, or the machine may be the reason for.
+        If the workers cannot start, which Dask's configuration, an argument, or the machine may be
+        the reason for.
     DeviceError
         If several GPUs are asked for and dask-cuda cannot be used.
     """
@@ -85,13 +98,20 @@ def local_cluster(n_workers: int | None = None, *, security: Security | bool = T
             remedy='Put what it does below a line `if __name__ == "__main__":`.',
         )
     n = number_of_workers(n_workers)
-    settings = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0", "threads_per_worker": 1, **kwargs}
+    settings = {
+        "host": LOOPBACK,
+        "dashboard_address": f"{LOOPBACK}:0",
+        "threads_per_worker": 1,
+        **kwargs,
+    }
     settings.setdefault("local_directory", str(_scratch_folder()))
     mute_the_dashboard()
     runner = loop_without_ctrl_c()
     try:
         with _starting(runner):
-            cluster = _cluster(n, {"security": _security(security), "loop": runner.loop, **settings})
+            cluster = _cluster(
+                n, {"security": _security(security), "loop": runner.loop, **settings}
+            )
             warn_if_open_to_others(cluster.scheduler_address)
             return LocalClient(cluster, runner)
     except BaseException:
@@ -100,7 +120,8 @@ def local_cluster(n_workers: int | None = None, *, security: Security | bool = T
 
 
 def number_of_workers(asked: int | None) -> int:
-    """How many workers start: one for each GPU, or else for each core that this process may use, if none are asked for.
+    """How many workers start: one for each GPU, or else for each core that this process may use, if
+    none are asked for.
 
     Raises
     ------
@@ -109,14 +130,20 @@ def number_of_workers(asked: int | None) -> int:
     """
     n = None if asked is None else int(number("n_workers", asked, whole=True, at_least=1))
     if n is not None and n > MOST_WORKERS_PER_CORE * CPU_COUNT:
-        raise InputError(f"n_workers={n}, but this machine has {CPU_COUNT} core(s)", remedy="Ask for one for each.")
+        raise InputError(
+            f"n_workers={n}, but this machine has {CPU_COUNT} core(s)",
+            remedy="Ask for one for each.",
+        )
     n_gpus = count_gpus()
     if not n_gpus:
         return n or CPU_COUNT
     if find_spec("dask_cuda") is not None:
         return n or n_gpus
     if n is not None and n > 1:
-        raise DeviceError(f"{n} workers on {n_gpus} GPU(s) need dask-cuda, which is not installed", remedy=INSTALL_CUDA)
+        raise DeviceError(
+            f"{n} workers on {n_gpus} GPU(s) need dask-cuda, which is not installed",
+            remedy=INSTALL_CUDA,
+        )
     return 1
 
 
@@ -137,9 +164,14 @@ def _cuda_cluster(n_workers: int | None, settings: dict[str, Any]) -> Any:
     try:
         from dask_cuda import LocalCUDACluster
 
-        return LocalCUDACluster(n_workers=n_workers, device_memory_limit=None, preload=[WORKER_SETUP], **settings)
-    except Exception as error:  # ImportError without the CUDA bindings; pynvml's errors without a driver
-        raise DeviceError(f"dask-cuda cannot start ({type(error).__name__}: {error})", remedy=INSTALL_CUDA) from error
+        return LocalCUDACluster(
+            n_workers=n_workers, device_memory_limit=None, preload=[WORKER_SETUP], **settings
+        )
+    # ImportError without the CUDA bindings; pynvml's errors without a driver
+    except Exception as error:
+        raise DeviceError(
+            f"dask-cuda cannot start ({type(error).__name__}: {error})", remedy=INSTALL_CUDA
+        ) from error
 
 
 def _security(asked: Security | bool) -> Security | None:
@@ -150,26 +182,33 @@ def _security(asked: Security | bool) -> Security | None:
 
 
 def _scratch_folder() -> Path:
-    """A folder for what workers put on disk that is the user's alone: what they put there, they would run again."""
+    """A folder for what workers put on disk that is the user's alone: what they put there, they
+    would run again."""
     try:
         parent = Path(dask.config.get("temporary-directory") or tempfile.gettempdir())
         folder = parent / f"cryolike_dask-{os.getuid()}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        if (
+            not stat.S_ISDIR(status.st_mode)
+            or status.st_uid != os.getuid()
+            or status.st_mode & 0o022
+        ):
             folder = Path(tempfile.mkdtemp(prefix="cryolike_dask-", dir=parent))
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
         raise ClusterError(
             f"workers need a temporary folder, and this one cannot be used ({error})",
-            remedy="Set TMPDIR, or temporary-directory in Dask's configuration, to a folder that you can write to.",
+            remedy="Set TMPDIR, or temporary-directory in Dask's configuration, to a folder that "
+            "you can write to.",
         ) from error
 
 
 @contextmanager
 def _starting(runner: LoopRunner) -> Iterator[None]:
-    """One error for all that can go wrong, in place of what scheduler and workers say of it one after the other."""
+    """One error for all that can go wrong, in place of what scheduler and workers say of it one
+    after the other."""
     watch = asyncio.run_coroutine_threadsafe(abandon_if_stuck(runner), runner.loop.asyncio_loop)
     settings = {"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT, **FLAT_MEMORY}
     with _hearing_causes() as causes:
@@ -199,7 +238,12 @@ def _cannot_start(error: BaseException) -> ClusterError:
 def _hearing_causes() -> Iterator[list[BaseException]]:
     """Keep Dask from printing the errors that its logs tell of, and give them."""
     log, hearing = logging.getLogger("distributed"), _Hearing()
-    handlers, log.handlers[:], propagate, log.propagate = log.handlers[:], [hearing], log.propagate, False
+    handlers, log.handlers[:], propagate, log.propagate = (
+        log.handlers[:],
+        [hearing],
+        log.propagate,
+        False,
+    )
     try:
         yield hearing.causes
     finally:

@@ -1,4 +1,5 @@
-"""Files that a run tells what happens: a log, one JSON object a line, and Dask's page for a browser."""
+"""Files that a run tells what happens: a log, one JSON object a line, and Dask's page for a
+browser."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 
 logger = logging.getLogger("cryolike_dask")
 EVENTS = logging.getLogger("cryolike_dask.events")
-"""What is too much for a terminal: every piece and every block, for the log file. Records have `fields`."""
+"""What is too much for a terminal: every piece and every block, for the log file. Records have
+`fields`."""
 EVENTS.propagate = False
 
 
@@ -30,17 +32,21 @@ def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[Non
     InputError
         If there is no client, and so nothing to report.
     OutputError
-        If the path is no place for a report, before anything is computed. A disk that does not take it in the end is
-        a warning, for the results are there.
+        If the path is no place for a report, before anything is computed. A disk that does not take
+        it in the end is a warning, for the results are there.
     """
     if path is None:
         yield
         return
     if client is None:
-        raise InputError("performance_report is asked for, but there are no workers", remedy="Give a client.")
+        raise InputError(
+            "performance_report is asked for, but there are no workers", remedy="Give a client."
+        )
     page = own_output(path, DASK_REPORT)
     if not page.parent.is_dir():
-        raise OutputError("cannot be written: there is no such folder", source=page, remedy="Choose another.")
+        raise OutputError(
+            "cannot be written: there is no such folder", source=page, remedy="Choose another."
+        )
     report = performance_report(filename=str(page))
     report.__enter__()
     try:
@@ -54,7 +60,8 @@ def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[Non
 
 @contextmanager
 def logging_to(path: str | Path | None) -> Iterator[None]:
-    """Append everything that the package logs, and every piece and block, to a file: one JSON object a line.
+    """Append everything that the package logs, and every piece and block, to a file: one JSON
+    object a line.
 
     Raises
     ------
@@ -96,7 +103,9 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Say once that it failed."""
         self.failed, error = True, sys.exc_info()[1]
-        logger.warning("%s: cannot be written (%s); the run goes on without it", self.baseFilename, error)
+        logger.warning(
+            "%s: cannot be written (%s); the run goes on without it", self.baseFilename, error
+        )
 
     def close(self) -> None:
         """Close the file, whose last words may be lost."""
@@ -109,7 +118,11 @@ class _Structured(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Time, level and message."""
-        line = {"time": timestamp(), "level": record.levelname.lower(), "message": record.getMessage()}
+        line = {
+            "time": timestamp(),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
         return json.dumps(line | record.__dict__.get("fields", {}))
 
 

@@ -38,7 +38,8 @@ class Meter:
     n_images : int
         Of all pieces.
     show : callable
-        Gets the number of images that are done, which may be a fraction, and how many of them were done before.
+        Gets the number of images that are done, which may be a fraction, and how many of them were
+        done before.
     """
 
     def __init__(self, n_images: int, show: Show) -> None:
@@ -48,9 +49,13 @@ class Meter:
         self.lock = threading.Lock()
         """Pieces finish in one thread, and events of their parts come in another."""
 
-    def finished(self, name: str, n_images: int, error: BaseException | None = None, *, kept: bool = False) -> None:
+    def finished(
+        self, name: str, n_images: int, error: BaseException | None = None, *, kept: bool = False
+    ) -> None:
         """Count a whole piece, or one that failed, or one that was done before."""
-        fields = {"name": name, "n_images": n_images} | ({} if error is None else {"error": str(error)})
+        fields = {"name": name, "n_images": n_images} | (
+            {} if error is None else {"error": str(error)}
+        )
         EVENTS.info("finished" if error is None else "failed", extra={"fields": fields})
         with self.lock:
             self.done += n_images
@@ -59,7 +64,8 @@ class Meter:
         self._show()
 
     def started(self, name: str) -> None:
-        """Count what is done of a piece from now on; what was done of it when its worker died stays."""
+        """Count what is done of a piece from now on; what was done of it when its worker died
+        stays."""
         with self.lock:
             self.parts.setdefault(name, {})
 
@@ -118,7 +124,8 @@ def watch(
                 if block["tile"] != block["first_tile"]:
                     sizes = (*block["first_tile"], *block["tile"])
                     logger.warning(
-                        "%s: out of memory with tiles of %d x %d (images x templates); went on with %d x %d",
+                        "%s: out of memory with tiles of %d x %d (images x templates); went on "
+                        "with %d x %d",
                         *(block["name"], *sizes),
                     )
                 write(block)
@@ -134,7 +141,8 @@ def _nothing(*_: Any) -> None:
 
 @contextmanager
 def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Show]:
-    """Show how much is done: a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
+    """Show how much is done: a bar on a terminal or in a notebook, elsewhere a line of the log now
+    and then.
 
     Gives a function that takes how much is done of the total, and how much of that was done before.
     """
@@ -144,7 +152,9 @@ def progress_bar(total: int, title: str, *, shown: bool = True) -> Iterator[Show
     elif not (console.is_terminal or console.is_jupyter):
         yield _lines(total, title)
     else:
-        unbroken = (kind(table_column=Column(no_wrap=True)) for kind in (MofNCompleteColumn, _Rate, _Times))
+        unbroken = (
+            kind(table_column=Column(no_wrap=True)) for kind in (MofNCompleteColumn, _Rate, _Times)
+        )
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *unbroken)
         with Progress(*columns, console=console, expand=True) as bar:
             task = bar.add_task(title, total=total, done=0.0, kept=0.0)
@@ -178,7 +188,9 @@ class _Times(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """As the log says it."""
-        return Text(_times(task.total or 0, task.fields["done"], task.fields["kept"], task.elapsed or 0.0))
+        return Text(
+            _times(task.total or 0, task.fields["done"], task.fields["kept"], task.elapsed or 0.0)
+        )
 
 
 def _rate(done: float, kept: float, seconds: float) -> float:

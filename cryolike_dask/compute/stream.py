@@ -1,4 +1,5 @@
-"""Computing: one small graph per piece of work, with few of them in flight. The only place that computes."""
+"""Computing: one small graph per piece of work, with few of them in flight. The only place that
+computes."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def check_on_error(on_error: str) -> None:
 
 
 def task(name: str, function: Callable[..., Any], *arguments: Any) -> Delayed:
-    """One task, called `name` on the dashboard; arguments may be tasks, whose results it is given."""
+    """One task, called `name` on the dashboard; arguments may be tasks, whose results it is
+    given."""
     return dask.delayed(function)(*arguments, dask_key_name=f"{name}-{uuid.uuid4().hex}")
 
 
@@ -87,14 +89,16 @@ def stream(
     title : str
         What is counted.
     on_error : "stop" | "quarantine"
-        Stop at the first piece that fails, or go on and raise one error at the end that lists all of them.
+        Stop at the first piece that fails, or go on and raise one error at the end that lists all
+        of them.
     table : Path, optional
         Gets a row for each block.
 
     Raises
     ------
     Exception
-        The error of the first piece that fails; what is in flight is cancelled, what is written stays.
+        The error of the first piece that fails; what is in flight is cancelled, what is written
+        stays.
     FailedPiecesError
         If pieces failed and were left out.
     ClusterError
@@ -102,7 +106,11 @@ def stream(
     """
     failed = {}
     with watch(client, n_images, title, progress=progress, table=table) as meter:
-        outcomes = _in_process(pieces, meter.started) if client is None else _on(client, pieces, meter.started)
+        outcomes = (
+            _in_process(pieces, meter.started)
+            if client is None
+            else _on(client, pieces, meter.started)
+        )
         for piece, error in outcomes:
             if error is not None and (on_error == "stop" or not isinstance(error, Exception)):
                 raise error
@@ -160,7 +168,8 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
             piece, error = in_flight.pop(future), _error_of(future)
             future.release()
             if isinstance(error, KilledWorker):
-                if piece.name not in again:  # it may only have been there when others made their worker die
+                # it may only have been there when others made their worker die
+                if piece.name not in again:
                     again.add(piece.name)
                     try:
                         submit(piece)
@@ -176,25 +185,33 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
 
 
 def lean(graph: Delayed) -> Delayed:
-    """The same graph, its keys text: the scheduler remembers for good what it calls a group, each name in a tuple.
+    """The same graph, its keys text: the scheduler remembers for good what it calls a group, each
+    name in a tuple.
 
-    What only takes parts of a value, all of them for the last task, becomes a part of the last task.
+    What only takes parts of a value, all of them for the last task, becomes a part of the last
+    task.
     """
     nodes = convert_legacy_graph(dict(graph.__dask_graph__()))
     within = _takers(nodes, graph.key)
     nodes[graph.key] = nodes[graph.key].substitute(within)
     names = {key: "-".join(map(str, key)) for key in nodes if isinstance(key, tuple)}
     kept = {key: node for key, node in nodes.items() if key not in within}
-    return Delayed(graph.key, {names.get(k, k): node.substitute(names, names.get(k, k)) for k, node in kept.items()})
+    return Delayed(
+        graph.key,
+        {names.get(k, k): node.substitute(names, names.get(k, k)) for k, node in kept.items()},
+    )
 
 
 def _takers(nodes: dict[Any, Any], last: str) -> dict[Any, Any]:
-    """Tasks that need one value, which none but such tasks need, and that only the last task needs."""
+    """Tasks that need one value, which none but such tasks need, and that only the last task
+    needs."""
     needed_by: dict[Any, set[Any]] = defaultdict(set)
     for key, node in nodes.items():
         for dependency in node.dependencies:
             needed_by[dependency].add(key)
-    takers = {key for key in nodes if needed_by[key] == {last} and len(nodes[key].dependencies) == 1}
+    takers = {
+        key for key in nodes if needed_by[key] == {last} and len(nodes[key].dependencies) == 1
+    }
     wholes = {next(iter(nodes[key].dependencies)) for key in takers}
     parted = {key for key in wholes if len(needed_by[key]) > 1 and needed_by[key] <= takers}
     return {key: nodes[key] for key in takers if nodes[key].dependencies <= parted}
@@ -225,6 +242,8 @@ def _lost() -> ClusterError:
 
 def _killed(piece: Piece) -> ClusterError:
     return ClusterError(
-        f"{piece.name}: one worker after the other died while computing it, most likely for want of memory",
-        remedy="Give each worker more memory (fewer workers; `dask worker --memory-limit`), or make smaller stacks.",
+        f"{piece.name}: one worker after the other died while computing it, most likely for want "
+        f"of memory",
+        remedy="Give each worker more memory (fewer workers; `dask worker --memory-limit`), or "
+        "make smaller stacks.",
     )

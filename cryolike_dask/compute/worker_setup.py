@@ -1,4 +1,5 @@
-"""What a worker process of a local cluster does when it starts, and when it ends. Dask imports this file there."""
+"""What a worker process of a local cluster does when it starts, and when it ends. Dask imports
+this file there."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """One thread of torch for one core; errors are told once, by the client that they reach, but memory is warned of.
+    """One thread of torch for one core; errors are told once, by the client that they reach, but
+    memory is warned of.
 
     A terminal sends Ctrl-C to workers as well, whose end is the client's business.
     """
@@ -31,8 +33,8 @@ def dask_teardown(worker: Any) -> None:
 
 
 def _leave() -> None:
-    """End the process here. Python takes most of a second of computing to unload what we import, so that workers that
-    share few cores seemed to hang, and were killed."""
+    """End the process here. Python takes most of a second of computing to unload what we import,
+    so that workers that share few cores seemed to hang, and were killed."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -1,4 +1,5 @@
-"""Everything that a run looks at before it computes, looked at without writing anything or starting workers."""
+"""Everything that a run looks at before it computes, looked at without writing anything or
+starting workers."""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ def check_config(config: RunConfig, n_workers: int) -> None:
     Raises
     ------
     CryolikeError
-        As the run would: inputs that do not fit together, results of another run in the output folder, an output that
-        cannot be written or is too large, a scheduler that does not answer.
+        As the run would: inputs that do not fit together, results of another run in the output
+        folder, an output that cannot be written or is too large, a scheduler that does not answer.
     """
     run, kind, machine = opened(config), config.likelihood.kind, config.machine
     where = machine.scheduler or machine.scheduler_file
@@ -55,7 +56,9 @@ def check_config(config: RunConfig, n_workers: int) -> None:
 def _need_room_for_writing(config: RunConfig, run: Run) -> None:
     """Refuse folders that take no files; results that are complete need not be written again."""
     machine = config.machine
-    beside = [path.parent for path in (machine.log_file, machine.performance_report) if path is not None]
+    beside = [
+        path.parent for path in (machine.log_file, machine.performance_report) if path is not None
+    ]
     for folder in (config.output, *beside):
         there = existing(folder)
         if there.is_dir() and os.access(there, os.W_OK | os.X_OK):

@@ -1,4 +1,5 @@
-"""Sections of a configuration about what goes in: structures, particles, and the grid that they share."""
+"""Sections of a configuration about what goes in: structures, particles, and the grid that they
+share."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ from cryolike_dask.io.parameters import make_parameters
 from cryolike_dask.structures.selection import selected
 
 NEEDED, UNFIT = "needed", "unfit"
-"""Kinds of errors beside pydantic's: a section lacks something; the values of a section do not fit each other."""
+"""Kinds of errors beside pydantic's: a section lacks something; the values of a section do not
+fit each other."""
 
 
 class Section(BaseModel):
@@ -46,7 +48,8 @@ class Section(BaseModel):
 
 
 def one_of(other: str, value: Any, info: ValidationInfo, needed: str) -> Any:
-    """Refuse two sources of one thing, and none; nothing is said of a source that was refused already."""
+    """Refuse two sources of one thing, and none; nothing is said of a source that was refused
+    already."""
     if value is not None and info.data.get(other) is not None:
         raise ValueError(f"excludes {other}={shown(info.data[other])}; leave one of them out")
     if value is None and info.data.get(other, "refused") is None:
@@ -62,7 +65,8 @@ def not_with(other: str, value: Any, info: ValidationInfo) -> Any:
 
 
 class Structures(Section):
-    """The candidate structures: templates that were made before, or files that are projected while it runs."""
+    """The candidate structures: templates that were made before, or files that are projected
+    while it runs."""
 
     templates: File | None = Field(
         default=None, description="Folder of templates made before: with template_file_list.npy."
@@ -70,28 +74,36 @@ class Structures(Section):
     files: Files | None = Field(
         default=None,
         validate_default=True,
-        description="Instead of templates: PDB, mmCIF, MRC, .npy or .pt files, or folders of them; one or a list.",
+        description="Instead of templates: PDB, mmCIF, MRC, .npy or .pt files, or folders of them; "
+        "one or a list.",
     )
     models: Literal["first", "all"] = Field(
-        default="first", description="Of PDB and mmCIF files: their first model, or each model as a structure."
+        default="first",
+        description="Of PDB and mmCIF files: their first model, or each model as a structure.",
     )
     healpix_order: Order | None = Field(
         default=None,
-        description="Views of structure files: HEALPix of this order. Default: the grid of the parameters.",
+        description="Views of structure files: HEALPix of this order. Default: the grid of the "
+        "parameters.",
     )
     viewing_angles: File | None = Field(
         default=None,
-        description="Views of structure files: a text file of azimuth and polar angle in degrees, and a weight.",
+        description="Views of structure files: a text file of azimuth and polar angle in degrees, "
+        "and a weight.",
     )
     voxel_size_angstrom: Angstrom | None = Field(
         default=None, description="Of maps among the files, in place of what their headers say."
     )
-    i_template: Which = Field(default="all", description="Which structures, by position from 0: one, a list, or all.")
+    i_template: Which = Field(
+        default="all", description="Which structures, by position from 0: one, a list, or all."
+    )
 
     @field_validator("files")
     @classmethod
     def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
-        return one_of("templates", value, info, "templates (a folder made before) or files (PDB, mmCIF, MRC)")
+        return one_of(
+            "templates", value, info, "templates (a folder made before) or files (PDB, mmCIF, MRC)"
+        )
 
     @field_validator("models", "healpix_order", "viewing_angles", "voxel_size_angstrom")
     @classmethod
@@ -105,47 +117,71 @@ class Structures(Section):
 
 
 class Particles(Section):
-    """The particle images: image stacks that were made before, or STAR or .cs files that are read while it runs."""
+    """The particle images: image stacks that were made before, or STAR or .cs files that are
+    read while it runs."""
 
     stacks: File | None = Field(
         default=None,
-        description="Folder of image stacks made before: with fft/particles_fourier_stack_NNNNNN.pt and .npz.",
+        description="Folder of image stacks made before: with "
+        "fft/particles_fourier_stack_NNNNNN.pt and .npz.",
     )
     metadata: Files | None = Field(
         default=None,
         validate_default=True,
-        description="Instead of stacks: STAR files, .cs files, or folders of cryoSPARC jobs; one or a list.",
+        description="Instead of stacks: STAR files, .cs files, or folders of cryoSPARC jobs; one "
+        "or a list.",
     )
     images: Files | None = Field(
-        default=None, description="One MRC file for each STAR file: that of its images, wherever it says that they are."
+        default=None,
+        description="One MRC file for each STAR file: that of its images, wherever it says that "
+        "they are.",
     )
     folder: File | None = Field(
-        default=None, description="Where the names of image files start. Default: found upwards from the metadata."
+        default=None,
+        description="Where the names of image files start. Default: found upwards from the "
+        "metadata.",
     )
     passthrough: File | None = Field(
         default=None, description="cryoSPARC's passthrough file. Default: found beside the .cs."
     )
     pixel_size_angstrom: Angstrom | None = Field(
-        default=None, description="Of the stored images, angstrom, where neither metadata nor headers say it."
+        default=None,
+        description="Of the stored images, angstrom, where neither metadata nor headers say it.",
     )
     downsample: Literal["fourier", "mean", "max"] = Field(
-        default="fourier", description="How images are brought to fewer pixels: cropped in Fourier space, or by blocks."
+        default="fourier",
+        description="How images are brought to fewer pixels: cropped in Fourier space, or by "
+        "blocks.",
     )
     invert_contrast: bool = Field(default=False, description="Particles are dark on light.")
     background_radius_pixels: Radius | None = Field(
-        default=None, description="Normalise by the pixels beyond this radius, in pixels of the grid."
+        default=None,
+        description="Normalise by the pixels beyond this radius, in pixels of the grid.",
     )
     recenter: bool = Field(default=False, description="Move every image by its recorded origin.")
-    batch_size: Count = Field(default=1024, description="Images per stack, which is a piece of work.")
-    n_stacks: Count | None = Field(default=None, description="Only so many stacks, from the first on. Default: all.")
+    batch_size: Count = Field(
+        default=1024, description="Images per stack, which is a piece of work."
+    )
+    n_stacks: Count | None = Field(
+        default=None, description="Only so many stacks, from the first on. Default: all."
+    )
 
     @field_validator("metadata")
     @classmethod
     def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
-        return one_of("stacks", value, info, "stacks (a folder made before) or metadata (STAR or .cs files)")
+        return one_of(
+            "stacks", value, info, "stacks (a folder made before) or metadata (STAR or .cs files)"
+        )
 
     @field_validator(
-        *("images", "folder", "passthrough", "pixel_size_angstrom", "downsample", "invert_contrast"),
+        *(
+            "images",
+            "folder",
+            "passthrough",
+            "pixel_size_angstrom",
+            "downsample",
+            "invert_contrast",
+        ),
         *("background_radius_pixels", "recenter", "batch_size"),
     )
     @classmethod
@@ -168,21 +204,31 @@ class Parameters(Section):
     pixel_size_angstrom: Angstrom = Field(description="Pixel size, angstrom.")
     precision: Precision = Field(
         default="default",
-        description="Of what is read while it runs; default: that of the data, single where there is none.",
+        description="Of what is read while it runs; default: that of the data, single where there "
+        "is none.",
     )
-    resolution_factor: PartOfNyquist = Field(default=1.0, description="Band limit as a fraction of Nyquist's.")
+    resolution_factor: PartOfNyquist = Field(
+        default=1.0, description="Band limit as a fraction of Nyquist's."
+    )
     viewing_distance: Radian | None = Field(
         default=None,
-        description="Distance of viewing directions, radian. Default: 1/(4 pi resolution_factor), 2370 views.",
+        description="Distance of viewing directions, radian. Default: 1/(4 pi resolution_factor), "
+        "2370 views.",
     )
-    n_inplanes: Angles | None = Field(default=None, description="In-plane angles, even. Default: twice the pixels.")
+    n_inplanes: Angles | None = Field(
+        default=None, description="In-plane angles, even. Default: twice the pixels."
+    )
     atom_radii: Angstrom | None = Field(
-        default=None, description="One radius for all, angstrom. Default: of each residue or element."
+        default=None,
+        description="One radius for all, angstrom. Default: of each residue or element.",
     )
     atom_selection: Text | None = Field(
-        default=None, description='Such as "name CA" or "chain A and not resname GLY". Default: all.'
+        default=None,
+        description='Such as "name CA" or "chain A and not resname GLY". Default: all.',
     )
-    use_protein_residue_model: bool = Field(default=True, description="One sphere per residue; otherwise all atoms.")
+    use_protein_residue_model: bool = Field(
+        default=True, description="One sphere per residue; otherwise all atoms."
+    )
     atom_shape: Literal["default", "gaussian", "hard-sphere"] = Field(
         default="default", description="What stands for an atom or residue; default: hard-sphere."
     )

@@ -5,11 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag, ValidationInfo, field_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from cryolike_dask.config.inputs import NEEDED, Parameters, Particles, Section, Structures, not_with
-from cryolike_dask.config.values import Address, Count, Displacement, File, Folder, Part, Threads, Workers
+from cryolike_dask.config.values import (
+    Address,
+    Count,
+    Displacement,
+    File,
+    Folder,
+    Part,
+    Threads,
+    Workers,
+)
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS
 from cryolike_dask.geometry.parameters import Precision
@@ -21,14 +38,21 @@ class Search(Section):
     max_displacement_pixels: Displacement = Field(
         default=8.0, description="Largest displacement along each axis, pixels."
     )
-    n_displacements_x: Count = Field(default=16, description="Displacements along x, both ends included.")
-    n_displacements_y: Count = Field(default=16, description="Displacements along y, both ends included.")
+    n_displacements_x: Count = Field(
+        default=16, description="Displacements along x, both ends included."
+    )
+    n_displacements_y: Count = Field(
+        default=16, description="Displacements along y, both ends included."
+    )
 
     @field_validator("n_displacements_y")
     @classmethod
     def _not_too_many(cls, value: int, info: ValidationInfo) -> int:
         if value * info.data.get("n_displacements_x", 1) > MOST_DISPLACEMENTS:
-            raise ValueError(f"times n_displacements_x is more than {MOST_DISPLACEMENTS}; try a coarser search first")
+            raise ValueError(
+                f"times n_displacements_x is more than {MOST_DISPLACEMENTS}; try a coarser search "
+                f"first"
+            )
         return value
 
 
@@ -36,15 +60,19 @@ class Likelihood(Section):
     """What is computed, and by whose conventions."""
 
     kind: Literal["optimal_pose", "full_cross_correlation"] = Field(
-        default="optimal_pose", description="Best poses and integrated likelihoods; or the correlation of every pose."
+        default="optimal_pose",
+        description="Best poses and integrated likelihoods; or the correlation of every pose.",
     )
     conventions: ConventionsName = Field(
         default="standard", description="cryolike: CryoLike's numbers, its errors included."
     )
-    precision: Precision = Field(default="default", description="Of the comparison; default: that of the templates.")
+    precision: Precision = Field(
+        default="default", description="Of the comparison; default: that of the templates."
+    )
     tolerance: Part | None = Field(
         default=None,
-        description="What compression may leave out of templates. Default: 1e-6 in single precision, 0 in double.",
+        description="What compression may leave out of templates. Default: 1e-6 in single "
+        "precision, 0 in double.",
     )
 
 
@@ -55,45 +83,65 @@ class Machine(Section):
         default="auto", description="auto: the GPU of each worker, if it has one."
     )
     workers: Workers | None = Field(
-        default=None, description="Worker processes. Default: one per GPU, or per core; 0: none, this process alone."
+        default=None,
+        description="Worker processes. Default: one per GPU, or per core; 0: none, this process "
+        "alone.",
     )
     scheduler: Address | None = Field(
-        default=None, description="Address of a running Dask scheduler, tcp://host:port or tls://host:port."
+        default=None,
+        description="Address of a running Dask scheduler, tcp://host:port or tls://host:port.",
     )
     scheduler_file: File | None = Field(
-        default=None, description="File that a running Dask scheduler wrote, instead of its address."
+        default=None,
+        description="File that a running Dask scheduler wrote, instead of its address.",
     )
     tls_ca_file: File | None = Field(
         default=None, description="PEM file of who signed the certificates of scheduler and client."
     )
     tls_cert: File | None = Field(default=None, description="PEM file of the client's certificate.")
-    tls_key: File | None = Field(default=None, validate_default=True, description="PEM file of its private key.")
+    tls_key: File | None = Field(
+        default=None, validate_default=True, description="PEM file of its private key."
+    )
     threads: Threads | None = Field(
         default=None,
-        description="Threads of this process where there are no workers (workers: 0). Default: one per core.",
+        description="Threads of this process where there are no workers (workers: 0). Default: one "
+        "per core.",
     )
-    n_templates_per_batch: Count | None = Field(default=None, description="Templates in a tile inside a task.")
-    n_images_per_batch: Count | None = Field(default=None, description="Images in a tile inside a task.")
+    n_templates_per_batch: Count | None = Field(
+        default=None, description="Templates in a tile inside a task."
+    )
+    n_images_per_batch: Count | None = Field(
+        default=None, description="Images in a tile inside a task."
+    )
     discover_batch_size: bool = Field(
-        default=False, description="Choose tiles by the device and its free memory, not by batch sizes."
+        default=False,
+        description="Choose tiles by the device and its free memory, not by batch sizes.",
     )
     on_error: Literal["stop", "quarantine"] = Field(
-        default="stop", description="When an image stack fails: stop, or leave it out, go on, and list it at the end."
+        default="stop",
+        description="When an image stack fails: stop, or leave it out, go on, and list it at the "
+        "end.",
     )
-    log_file: File | None = Field(default=None, description="Append what happens to this file, one JSON object a line.")
+    log_file: File | None = Field(
+        default=None, description="Append what happens to this file, one JSON object a line."
+    )
     performance_report: File | None = Field(
         default=None, description="Write Dask's report to this file, for a browser; needs workers."
     )
     skip_exist: bool | None = Field(
         default=None,
-        description="The older word: false means recompute: true, and true what happens in any case.",
+        description="The older word: false means recompute: true, and true what happens in any "
+        "case.",
         json_schema_extra={"deprecated": True},
     )
     recompute: bool | None = Field(
-        default=None, description="Compute again what is complete and came from these very inputs. Default: keep it."
+        default=None,
+        description="Compute again what is complete and came from these very inputs. Default: keep "
+        "it.",
     )
     overwrite: bool = Field(
-        default=False, description="Replace results of another search or conventions in the output folder."
+        default=False,
+        description="Replace results of another search or conventions in the output folder.",
     )
 
     @field_validator("scheduler", "scheduler_file")
@@ -107,9 +155,13 @@ class Machine(Section):
         files = [*(info.data.get(name, "refused") for name in ("tls_ca_file", "tls_cert")), value]
         places = [info.data.get(name, "refused") for name in ("scheduler", "scheduler_file")]
         if any(files) and not all(files):
-            raise PydanticCustomError(NEEDED, "TLS needs tls_ca_file, tls_cert and tls_key, all three")
+            raise PydanticCustomError(
+                NEEDED, "TLS needs tls_ca_file, tls_cert and tls_key, all three"
+            )
         if any(files) and (not any(places) or str(places[0]).startswith("tcp:")):
-            raise PydanticCustomError(NEEDED, "certificates are for a scheduler_file, or a scheduler at tls://")
+            raise PydanticCustomError(
+                NEEDED, "certificates are for a scheduler_file, or a scheduler at tls://"
+            )
         return value
 
     @field_validator("recompute")
@@ -154,17 +206,24 @@ class RunConfig(Section):
     """A whole run: what is compared with what, how, where the results go, and where it runs."""
 
     folder: Folder | None = Field(
-        default=None, description="Absolute path where relative ones start. Default: the folder of this file."
+        default=None,
+        description="Absolute path where relative ones start. Default: the folder of this file.",
     )
-    structures: Annotated[Structures, BeforeValidator(_nothing_said)] = Field(description="The candidate structures.")
-    particles: Annotated[Particles, BeforeValidator(_nothing_said)] = Field(description="The particle images.")
+    structures: Annotated[Structures, BeforeValidator(_nothing_said)] = Field(
+        description="The candidate structures."
+    )
+    particles: Annotated[Particles, BeforeValidator(_nothing_said)] = Field(
+        description="The particle images."
+    )
     parameters: Annotated[FromFile | Inline, Discriminator(_kind_of_parameters)] | None = Field(
         default=None,
         validate_default=True,
-        description="The grid and how atoms are made: parameters.npz, or its content. Default: that of the templates.",
+        description="The grid and how atoms are made: parameters.npz, or its content. Default: "
+        "that of the templates.",
     )
     search: Annotated[Search, BeforeValidator(_nothing_said)] = Field(
-        default_factory=Search, description="Which displacements to try, in the plane of the images."
+        default_factory=Search,
+        description="Which displacements to try, in the plane of the images.",
     )
     likelihood: Annotated[Likelihood, BeforeValidator(_nothing_said)] = Field(
         default_factory=Likelihood, description="What to compute, and by whose conventions."
@@ -183,7 +242,8 @@ class RunConfig(Section):
         structures = info.data.get("structures")
         if value is None and structures is not None and structures.files is not None:
             raise PydanticCustomError(
-                NEEDED, "parameters is missing, which structure files need: its keys, or parameters.npz"
+                NEEDED,
+                "parameters is missing, which structure files need: its keys, or parameters.npz",
             )
         return value
 

@@ -27,8 +27,8 @@ def read_config(config: str | Path | Mapping[str, Any]) -> RunConfig:
     Parameters
     ----------
     config : path or mapping
-        A YAML file; or what such a file would say. Relative paths start in the folder of the file, or else in the
-        current one.
+        A YAML file; or what such a file would say. Relative paths start in the folder of the file,
+        or else in the current one.
 
     Returns
     -------
@@ -37,13 +37,16 @@ def read_config(config: str | Path | Mapping[str, Any]) -> RunConfig:
     Raises
     ------
     InputError, InputFileError
-        If the file is missing or is no YAML; if a key is unknown, missing, or has a value that cannot be used. All
-        problems are told at once, each with its key, its value, and the values that would do.
+        If the file is missing or is no YAML; if a key is unknown, missing, or has a value that
+        cannot be used. All problems are told at once, each with its key, its value, and the values
+        that would do.
     """
     if isinstance(config, Mapping):
         return validated(config, Path.cwd())
     if not isinstance(config, (str, Path)):
-        raise InputError(f"a configuration is a {type(config).__name__}", remedy="Give the path of a YAML file.")
+        raise InputError(
+            f"a configuration is a {type(config).__name__}", remedy="Give the path of a YAML file."
+        )
     source = Path(config)
     text = read_text(source)
     read = validated(mapping_of(text, source), source.absolute().parent, source)
@@ -58,11 +61,15 @@ def config_schema() -> dict[str, Any]:
     -------
     dict
     """
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunConfig.model_json_schema()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunConfig.model_json_schema(),
+    }
 
 
 def validated(values: Mapping[Any, Any], folder: Path, source: Path | None = None) -> RunConfig:
-    """Validate what a configuration says; relative paths start in `folder`, unless it names one itself."""
+    """Validate what a configuration says; relative paths start in `folder`, unless it names one
+    itself."""
     said = {_key(k): _keys(v) for k, v in values.items()}
     named = said.get("folder")
     if isinstance(named, (str, Path)) and Path(named).is_absolute():
@@ -81,7 +88,9 @@ def _keys(value: Any) -> Any:
 
 def _key(key: Any) -> str:
     """A key as text that can be shown; one that is no text is unknown in any case."""
-    return key if isinstance(key, str) and key.isprintable() and len(key) < LONGEST_KEY else shown(key)
+    return (
+        key if isinstance(key, str) and key.isprintable() and len(key) < LONGEST_KEY else shown(key)
+    )
 
 
 def _told(problem: Any) -> str:
@@ -107,7 +116,11 @@ def _dotted(location: tuple[Any, ...]) -> list[str]:
             parts[-1] += f"[{part}]"
         else:
             parts.append(str(part))
-    return [part for i, part in enumerate(parts) if not (i == 1 and parts[0] == "parameters" and part in TAGS)]
+    return [
+        part
+        for i, part in enumerate(parts)
+        if not (i == 1 and parts[0] == "parameters" and part in TAGS)
+    ]
 
 
 def _wrong(problem: Any, key: str) -> str:
@@ -128,7 +141,9 @@ def _wrong(problem: Any, key: str) -> str:
 def _nearest(section: str, key: str) -> str:
     """What may have been meant: a key of this section, or the same key of another."""
     own = SECTIONS[section].model_fields
-    elsewhere = [name for name, model in SECTIONS.items() if name != section and key in model.model_fields]
+    elsewhere = [
+        name for name, model in SECTIONS.items() if name != section and key in model.model_fields
+    ]
     near = get_close_matches(key.replace("-", "_").lower(), own, n=1)
     if near or elsewhere:
         found = f"{section}.{near[0]}" if near else f"{elsewhere[0]}.{key}"

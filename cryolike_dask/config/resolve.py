@@ -26,7 +26,13 @@ COPY = "run.yaml"
 """What was run, beside its results."""
 ORIGINS = ("images", "folder", "passthrough")
 """Of particles: what else says where images are."""
-PREPARATION = ("pixel_size_angstrom", "downsample", "invert_contrast", "background_radius_pixels", "recenter")
+PREPARATION = (
+    "pixel_size_angstrom",
+    "downsample",
+    "invert_contrast",
+    "background_radius_pixels",
+    "recenter",
+)
 KEYS = ("structures", "particles", "parameters")
 KEYS_OF_KINDS: dict[Kind, str] = {
     "templates": "structures.templates",
@@ -40,20 +46,25 @@ REMEDY = "Correct their names; relative ones start in the folder of the configur
 
 
 def need_inputs(config: RunConfig) -> None:
-    """Refuse a configuration whose inputs are not there; all that it names itself are told at once."""
-    if missing := [path for paths in _named(config).values() for path in paths if not is_there(path)]:
+    """Refuse a configuration whose inputs are not there; all that it names itself are told at
+    once."""
+    if missing := [
+        path for paths in _named(config).values() for path in paths if not is_there(path)
+    ]:
         raise missing_files(missing, REMEDY)
     for part in KEYS:
         _need_kinds(config, part)
 
 
 def inputs_of(config: RunConfig) -> dict[str, Any]:
-    """Open structures and particles, and give them as `run_likelihood_optimal_pose` and `plan_likelihood` take them.
+    """Open structures and particles, and give them as `run_likelihood_optimal_pose` and
+    `plan_likelihood` take them.
 
     Raises
     ------
     InputError, InputFileError, GridMismatchError
-        If inputs are missing (all that the configuration names are told at once), damaged, or do not fit together.
+        If inputs are missing (all that the configuration names are told at once), damaged, or do
+        not fit together.
     """
     need_inputs(config)
     structures, particles, likelihood = config.structures, config.particles, config.likelihood
@@ -69,20 +80,32 @@ def inputs_of(config: RunConfig) -> dict[str, Any]:
             voxel_size_angstrom=structures.voxel_size_angstrom,
         )
     if particles.metadata is not None:
-        reading = {name: getattr(particles, name) for name in (*ORIGINS, *PREPARATION, "batch_size")}
-        given["images"] = open_particles(particles.metadata, parameters, **reading, conventions=conventions)
+        reading = {
+            name: getattr(particles, name) for name in (*ORIGINS, *PREPARATION, "batch_size")
+        }
+        given["images"] = open_particles(
+            particles.metadata, parameters, **reading, conventions=conventions
+        )
     compared = likelihood.model_dump(exclude={"kind"})
     search = DisplacementSearch(**dict(config.search))
-    return {"file_config": _files(config), "params_input": parameters, "displacer": search, **given, **compared}
+    return {
+        "file_config": _files(config),
+        "params_input": parameters,
+        "displacer": search,
+        **given,
+        **compared,
+    }
 
 
 def inputs_of_results(folder: str | Path) -> dict[str, Any]:
-    """Find the inputs of results by what lies beside them: the configuration, or else where they say they came from.
+    """Find the inputs of results by what lies beside them: the configuration, or else where they
+    say they came from.
 
     Returns
     -------
     dict
-        templates, particles and parameters, as far as they are known: folders, or what is opened of the configuration.
+        templates, particles and parameters, as far as they are known: folders, or what is opened of
+        the configuration.
 
     Raises
     ------
@@ -93,7 +116,9 @@ def inputs_of_results(folder: str | Path) -> dict[str, Any]:
     if copy.is_file():
         config = read_config(copy)
         found = inputs_of(config)
-        templates = config.structures.templates if found["templates"] is None else found["templates"]
+        templates = (
+            config.structures.templates if found["templates"] is None else found["templates"]
+        )
         particles = config.particles.stacks if found["images"] is None else found["images"]
         return {"templates": templates, "particles": particles, "parameters": found["params_input"]}
     attrs = open_results(folder).attrs
@@ -141,7 +166,10 @@ def _named(config: RunConfig) -> dict[str, list[Path]]:
     if parameters is None and structures.templates is not None:
         parameters = structures.templates / PARAMETERS
     one_by_one = {
-        "structures": [structures.templates and structures.templates / TEMPLATE_LIST, structures.viewing_angles],
+        "structures": [
+            structures.templates and structures.templates / TEMPLATE_LIST,
+            structures.viewing_angles,
+        ],
         "particles": [particles.stacks, particles.folder, particles.passthrough],
         "parameters": [None if isinstance(parameters, Parameters) else parameters],
     }
@@ -150,21 +178,29 @@ def _named(config: RunConfig) -> dict[str, list[Path]]:
         "particles": (*(particles.metadata or ()), *(particles.images or ())),
         "parameters": (),
     }
-    return {part: [path for path in paths if path is not None] + [*listed[part]] for part, paths in one_by_one.items()}
+    return {
+        part: [path for path in paths if path is not None] + [*listed[part]]
+        for part, paths in one_by_one.items()
+    }
 
 
 def _need_kinds(config: RunConfig, part: str) -> None:
     """Refuse files that are known to hold something else than their key says."""
     structures, particles, parameters = config.structures, config.particles, config.parameters
     wanted: dict[str, list[tuple[Path | None, tuple[Kind, ...]]]] = {
-        "structures": [(structures.templates, ("templates",)), *((p, ("structures",)) for p in structures.files or ())],
+        "structures": [
+            (structures.templates, ("templates",)),
+            *((p, ("structures",)) for p in structures.files or ()),
+        ],
         "particles": [
             (particles.stacks, ("image stacks",)),
             (particles.passthrough, ("particles",)),
             *((path, ("particles",)) for path in particles.metadata or ()),
             *((path, ("images",)) for path in particles.images or ()),
         ],
-        "parameters": [(None if isinstance(parameters, Parameters) else parameters, ("parameters",))],
+        "parameters": [
+            (None if isinstance(parameters, Parameters) else parameters, ("parameters",))
+        ],
     }
     for path, kinds in wanted[part]:
         if path is not None:
@@ -199,7 +235,11 @@ def _views(config: RunConfig) -> ViewingAngles | None:
 def _said_of_parameters(config: RunConfig) -> str:
     parameters = _parameters(config)
     size = f"{parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:g} angstrom"
-    views = "" if config.structures.files is None else f", {len(_views(config) or parameters.viewing_angles())} views"
+    views = (
+        ""
+        if config.structures.files is None
+        else f", {len(_views(config) or parameters.viewing_angles())} views"
+    )
     n = len(DisplacementSearch(**dict(config.search)).grid(parameters.pixel_size_angstrom))
     return f"{size}{views}, {parameters.n_inplanes} rotations, {n} displacements"
 

@@ -27,17 +27,19 @@ SKIP_EXIST = re.compile(r"^( +)skip_exist *:.*\n?", re.MULTILINE)
 
 
 def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
-    """Run what a configuration describes, and put a copy of it into the output folder, as `run.yaml`.
+    """Run what a configuration describes, and put a copy of it into the output folder, as
+    `run.yaml`.
 
-    The copy is written when nothing speaks against the run any more, before anything is computed, and can be run again.
+    The copy is written when nothing speaks against the run any more, before anything is computed,
+    and can be run again.
 
     Parameters
     ----------
     config : RunConfig
         As `read_config` gives it.
     client : distributed.Client, optional
-        Where to run; default: the current client, or else this process alone. Workers are neither started nor
-        connected to: that is what the command `run` does before it comes here.
+        Where to run; default: the current client, or else this process alone. Workers are neither
+        started nor connected to: that is what the command `run` does before it comes here.
 
     Returns
     -------
@@ -107,7 +109,9 @@ def _in_new_words(config: RunConfig) -> RunConfig:
         if "skip_exist" in told:
             again = {"recompute": True} if told.pop("skip_exist") is False else {}
             text = SKIP_EXIST.sub(r"\1recompute: true\n" if again else "", text)
-            new._text = text if _says(text) == {**said, "machine": {**told, **again} or None} else None
+            new._text = (
+                text if _says(text) == {**said, "machine": {**told, **again} or None} else None
+            )
     return new
 
 
@@ -139,7 +143,8 @@ def _client(config: RunConfig, client: Client | None) -> Client | None:
         if client is None and asked:
             raise InputError(
                 f"machine.{name}={shown(asked)}, but there is no client",
-                remedy="Make one, with local_cluster or connect; or use the command: cryolike-dask run.",
+                remedy="Make one, with local_cluster or connect; or use the command: cryolike-dask "
+                "run.",
             )
     return client
 
@@ -150,5 +155,7 @@ def _placed(path: Path | None) -> Path | None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
+            raise OutputError(
+                f"cannot be written: {error.strerror or error}", source=path
+            ) from error
     return path

@@ -1,4 +1,5 @@
-"""The text of a configuration: YAML without duplicate keys, of a sensible size, and nothing but data."""
+"""The text of a configuration: YAML without duplicate keys, of a sensible size, and nothing but
+data."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ INIT = "`cryolike-dask config init` writes an example."
 
 
 class Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads plain data; refuses keys that are there twice, and references to lists and mappings, which can explode."""
+    """Reads plain data; refuses keys that are there twice, and references to lists and mappings,
+    which can explode."""
 
     n_values = 0
 
@@ -67,12 +69,16 @@ def read_text(source: Path) -> str:
     with reading(source, f"Give a YAML file; {INIT}") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise InputFileError(f"has more than {MOST_BYTES} bytes: it is no configuration", source=source)
+        raise InputFileError(
+            f"has more than {MOST_BYTES} bytes: it is no configuration", source=source
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise InputFileError(f"line {line} is not UTF-8 text", source=source, remedy="Save it as UTF-8.") from error
+        raise InputFileError(
+            f"line {line} is not UTF-8 text", source=source, remedy="Save it as UTF-8."
+        ) from error
 
 
 def mapping_of(text: str, source: Path) -> dict[Any, Any]:
@@ -91,10 +97,19 @@ def mapping_of(text: str, source: Path) -> dict[Any, Any]:
             loader.dispose()
     except yaml.YAMLError as error:
         raise InputFileError(f"cannot be read as YAML: {_told(error)}", source=source) from error
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         deep = isinstance(error, RecursionError)
         what = (
-            "it is nested too deeply" if deep else "a number has too many digits, or a value is not what its tag says"
+            "it is nested too deeply"
+            if deep
+            else "a number has too many digits, or a value is not what its tag says"
         )
         raise InputFileError(f"cannot be read as YAML: {what}", source=source) from error
     if said is None:
@@ -110,6 +125,8 @@ def _told(error: Any) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         return f"the character U+{error.character:04X} has no place in it"
     mark = error.problem_mark or error.context_mark
-    problem = "a tab where only spaces may stand" if "'\\t'" in str(error.problem) else error.problem
+    problem = (
+        "a tab where only spaces may stand" if "'\\t'" in str(error.problem) else error.problem
+    )
     what = " ".join(part for part in (problem, error.context and f"({error.context})") if part)
     return f"line {mark.line + 1}, column {mark.column + 1}: {what}" if mark is not None else what

@@ -62,7 +62,9 @@ class Number:
         if self.above > -math.inf:
             return f"{kind} above {self.above:g}, at most {self.at_most:g}"
         bounds = (
-            f", {self.at_least:g} or more" if self.at_most == MOST else f" from {self.at_least:g} to {self.at_most:g}"
+            f", {self.at_least:g} or more"
+            if self.at_most == MOST
+            else f" from {self.at_least:g} to {self.at_most:g}"
         )
         return kind + bounds
 
@@ -76,12 +78,18 @@ class Number:
             raise ValueError(f"is not {self}")
         return taken
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
         return no_info_before_validator_function(self.check, handler(source))
 
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         bounds = {"minimum": self.at_least, "exclusiveMinimum": self.above, "maximum": self.at_most}
-        return handler(core) | {name: bound for name, bound in bounds.items() if math.isfinite(bound)}
+        return handler(core) | {
+            name: bound for name, bound in bounds.items() if math.isfinite(bound)
+        }
 
 
 def _hint(value: object) -> str:
@@ -110,7 +118,9 @@ def _path(value: Any, info: ValidationInfo) -> Path:
         path = Path(text).expanduser() if text.startswith("~") else Path(text)
         longest = max(len(os.fsencode(part)) for part in path.parts or [""])
     except (RuntimeError, ValueError):
-        raise ValueError("cannot be a path: no file has such a name, or no one has such a home folder") from None
+        raise ValueError(
+            "cannot be a path: no file has such a name, or no one has such a home folder"
+        ) from None
     if "\0" in text or longest > LONGEST_NAME or len(text) > LONGEST_PATH:
         raise ValueError("cannot be a path: no file has such a name")
     folder: Path = (info.context or {}).get("folder", Path())
@@ -138,7 +148,9 @@ def _which(value: Any) -> Any:
         return value
     several = isinstance(value, (list, tuple))
     try:
-        numbers = [number("", one, whole=True, at_least=0) for one in (value if several else [value])]
+        numbers = [
+            number("", one, whole=True, at_least=0) for one in (value if several else [value])
+        ]
     except ValueError:
         numbers = []
     if not numbers or len(set(numbers)) < len(numbers) or max(numbers) > MOST:
@@ -158,12 +170,19 @@ def _text(value: Any) -> Any:
     return value
 
 
-_FILES = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+_FILES = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+}
 _WHICH = {
     "anyOf": [
         {"const": "all"},
         {"type": "integer", "minimum": 0},
-        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True},
+        {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0},
+            "minItems": 1,
+            "uniqueItems": True,
+        },
     ]
 }
 
@@ -171,7 +190,9 @@ Count = Annotated[int, Number(whole=True, at_least=1)]
 Workers = Annotated[int, Number(whole=True, at_least=0, at_most=100_000)]
 Threads = Annotated[int, Number(whole=True, at_least=1, at_most=4096)]
 Pixels = Annotated[int, Number(whole=True, at_least=1, at_most=32_768)]
-Angles = Annotated[int, Number(whole=True, at_least=2, at_most=65_536), Field(json_schema_extra={"multipleOf": 2})]
+Angles = Annotated[
+    int, Number(whole=True, at_least=2, at_most=65_536), Field(json_schema_extra={"multipleOf": 2})
+]
 Order = Annotated[int, Number(whole=True, at_least=0, at_most=8)]
 Angstrom = Annotated[float, Number(above=0, at_most=10_000)]
 Displacement = Annotated[float, Number(at_least=0, at_most=32_768)]
@@ -182,6 +203,10 @@ Part = Annotated[float, Number(at_least=0, at_most=0.999)]
 File = Annotated[Path, BeforeValidator(_path)]
 Folder = Annotated[Path, BeforeValidator(_path), BeforeValidator(_absolute)]
 Files = Annotated[tuple[File, ...], BeforeValidator(_several), WithJsonSchema(_FILES)]
-Which = Annotated[int | tuple[int, ...] | Literal["all"], BeforeValidator(_which), WithJsonSchema(_WHICH)]
-Address = Annotated[str, BeforeValidator(_address), Field(json_schema_extra={"pattern": f"^{ADDRESS}$"})]
+Which = Annotated[
+    int | tuple[int, ...] | Literal["all"], BeforeValidator(_which), WithJsonSchema(_WHICH)
+]
+Address = Annotated[
+    str, BeforeValidator(_address), Field(json_schema_extra={"pattern": f"^{ADDRESS}$"})
+]
 Text = Annotated[str, BeforeValidator(_text)]

@@ -1,4 +1,5 @@
-"""In-plane displacements of the templates: the search that a user asks for and the grid that it becomes."""
+"""In-plane displacements of the templates: the search that a user asks for and the grid that it
+becomes."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ class DisplacementGrid:
     def __post_init__(self) -> None:
         x, y = np.shape(self.x_angstrom), np.shape(self.y_angstrom)
         if x != y or len(x) != 1 or x[0] == 0:
-            raise InputError(f"a displacement grid needs as many x as y, and at least one; got shapes {x} and {y}")
+            raise InputError(
+                f"a displacement grid needs as many x as y, and at least one; got shapes {x} and "
+                f"{y}"
+            )
         if not (np.isfinite(self.x_angstrom).all() and np.isfinite(self.y_angstrom).all()):
             raise InputError("a displacement is not finite")
 
@@ -58,7 +62,8 @@ Templates = TypeVar("Templates", bound=_Displaceable)
 
 @dataclass(frozen=True)
 class DisplacementSearch:
-    """A square search, and the callback that applies it: `search(templates)` gives templates that carry its grid.
+    """A square search, and the callback that applies it: `search(templates)` gives templates that
+    carry its grid.
 
     Attributes
     ----------
@@ -78,12 +83,14 @@ class DisplacementSearch:
         number("n_displacements_y", self.n_displacements_y, whole=True)
 
     def grid(self, pixel_size_angstrom: float) -> DisplacementGrid:
-        """Realise the search; (0, 0) is appended where an even count would leave it out. x runs fastest."""
+        """Realise the search; (0, 0) is appended where an even count would leave it out. x runs
+        fastest."""
         limit = self.max_displacement_pixels * pixel_size_angstrom
         n_x, n_y = max(1, int(self.n_displacements_x)), max(1, int(self.n_displacements_y))
         if n_x * n_y > MOST_DISPLACEMENTS:
             raise InputError(
-                f"{n_x} x {n_y} displacements are more than {MOST_DISPLACEMENTS}", remedy="Try a coarser search first."
+                f"{n_x} x {n_y} displacements are more than {MOST_DISPLACEMENTS}",
+                remedy="Try a coarser search first.",
             )
         x = np.linspace(-limit, limit, n_x) if n_x > 1 else np.zeros(1)
         y = np.linspace(-limit, limit, n_y) if n_y > 1 else np.zeros(1)

@@ -1,4 +1,5 @@
-"""The optics of each image, as one table: what the contrast transfer of the microscope depends on."""
+"""The optics of each image, as one table: what the contrast transfer of the microscope depends
+on."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.plausible import AS_GIVEN, Wording, numbers_of, refuse, refuse_implausible, remark, unusual
+from cryolike_dask.geometry.plausible import (
+    AS_GIVEN,
+    Wording,
+    numbers_of,
+    refuse,
+    refuse_implausible,
+    remark,
+    unusual,
+)
 
 OPTICS = np.dtype(
     [
@@ -25,13 +34,16 @@ OPTICS = np.dtype(
         ("scale", "f8"),
     ]
 )
-"""One row per image. The defocus angle runs from the x axis of the image to the axis of defocus u."""
+"""One row per image. The defocus angle runs from the x axis of the image to the axis of defocus
+u."""
 
 BOTH_DEFOCI = ("defocus_u_angstrom", "defocus_v_angstrom")
 SMALL_DEFOCUS_ANGSTROM = 100.0
-"""No microscope is set as finely as this: a set whose defoci are all smaller has them in another unit."""
+"""No microscope is set as finely as this: a set whose defoci are all smaller has them in another
+unit."""
 MOST_ASTIGMATISM = 0.9
-"""Of the larger defocus: beyond it one of both is in another unit, was not estimated, or has another sign."""
+"""Of the larger defocus: beyond it one of both is in another unit, was not estimated, or has
+another sign."""
 NEAR_FOCUS_ANGSTROM = 1e3
 """Below it no phase contrast is seen without a phase plate."""
 
@@ -47,8 +59,9 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
     ----------
     n_images : int
     **columns : float or array, (image,)
-        The names of `OPTICS`, each one value or one per image. `phase_shift_radian`, `b_factor_angstrom2` and `scale`
-        default to 0, 0 and 1; the rest must be given. A scale of 0 is one that was not fitted: 1.
+        The names of `OPTICS`, each one value or one per image. `phase_shift_radian`,
+        `b_factor_angstrom2` and `scale` default to 0, 0 and 1; the rest must be given. A scale of 0
+        is one that was not fitted: 1.
 
     Returns
     -------
@@ -57,20 +70,25 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
     Raises
     ------
     InputError
-        If a column is missing, unknown, of another length, not finite, or can only be in another unit.
+        If a column is missing, unknown, of another length, not finite, or can only be in another
+        unit.
     """
     table = filled_optics(n_images, columns)
     refuse_other_units(table)
     return table
 
 
-def filled_optics(n_images: int, columns: Mapping[str, Any], wording: Wording = AS_GIVEN) -> NDArray[np.void]:
+def filled_optics(
+    n_images: int, columns: Mapping[str, Any], wording: Wording = AS_GIVEN
+) -> NDArray[np.void]:
     """Build optics as `optics_table` does, of images that need not be a whole set."""
     defaults = {"phase_shift_radian": 0.0, "b_factor_angstrom2": 0.0, "scale": 1.0}
     names = set(OPTICS.names or ())
     given = {**defaults, **columns}
     if set(given) != names:
-        raise InputError(f"optics: missing {sorted(names - set(given))}, unknown {sorted(set(given) - names)}")
+        raise InputError(
+            f"optics: missing {sorted(names - set(given))}, unknown {sorted(set(given) - names)}"
+        )
     table = np.empty(n_images, OPTICS)
     for name, value in given.items():
         table[name] = numbers_of(name, value, n_images, wording)
@@ -96,7 +114,9 @@ def remarks_on(table: NDArray[np.void], wording: Wording = AS_GIVEN) -> list[str
 
 def _small_defocus(table: NDArray[np.void], wording: Wording) -> list[str]:
     defocus, on_purpose = _defocus(table), _in_focus_on_purpose(table)
-    throughout = defocus.max(initial=0) < (SMALL_DEFOCUS_ANGSTROM if on_purpose.any() else NEAR_FOCUS_ANGSTROM)
+    throughout = defocus.max(initial=0) < (
+        SMALL_DEFOCUS_ANGSTROM if on_purpose.any() else NEAR_FOCUS_ANGSTROM
+    )
     small = (defocus > 0) & (throughout | (defocus < SMALL_DEFOCUS_ANGSTROM) & ~on_purpose)
     return remark("defocus_u_angstrom", table["defocus_u_angstrom"], small, wording)
 
@@ -107,17 +127,24 @@ def _no_defocus(table: NDArray[np.void], wording: Wording) -> list[str]:
         return []
     which = "all" if len(unknown) == len(table) else f"{wording.where(unknown)}, {len(unknown)} of"
     both = " and ".join(wording.label(name) for name in BOTH_DEFOCI)
-    return [f"{both} are 0 for {which} {len(table)} images: their contrast transfer seems not to have been estimated"]
+    return [
+        f"{both} are 0 for {which} {len(table)} images: their contrast transfer seems not to have "
+        f"been estimated"
+    ]
 
 
 def _defoci_apart(table: NDArray[np.void], wording: Wording) -> list[str]:
     defocus, (u, v) = _defocus(table), (table[name] for name in BOTH_DEFOCI)
-    apart = np.flatnonzero((defocus >= NEAR_FOCUS_ANGSTROM) & (np.abs(u - v) > MOST_ASTIGMATISM * defocus))
+    apart = np.flatnonzero(
+        (defocus >= NEAR_FOCUS_ANGSTROM) & (np.abs(u - v) > MOST_ASTIGMATISM * defocus)
+    )
     if not len(apart):
         return []
     both = " and ".join(wording.label(name) for name in BOTH_DEFOCI)
     values = f"{u[apart[0]]:g} and {v[apart[0]]:g} angstrom"
-    return [f"{both} are far apart ({values}) for {wording.where(apart)}, {len(apart)} of {len(table)}"]
+    return [
+        f"{both} are far apart ({values}) for {wording.where(apart)}, {len(apart)} of {len(table)}"
+    ]
 
 
 def _odd_throughout(table: NDArray[np.void], wording: Wording) -> list[str]:
@@ -127,9 +154,14 @@ def _odd_throughout(table: NDArray[np.void], wording: Wording) -> list[str]:
     said = remark("spherical_aberration_mm", cs, in_metre, wording) if in_metre.all() else []
     if wording.in_degrees and shift.any() and shift.max() <= math.radians(math.pi):
         label, most = wording.label("phase_shift_radian"), math.degrees(shift.max())
-        said.append(f"{label} is at most {most:g} degrees for all {len(table)} images: it looks like radian")
+        said.append(
+            f"{label} is at most {most:g} degrees for all {len(table)} images: it looks like radian"
+        )
     if len(table) and (table["defocus_u_angstrom"] + table["defocus_v_angstrom"] < 0).all():
-        said.append(f"defocus is negative for all {len(table)} images (overfocus): here underfocus counts as positive")
+        said.append(
+            f"defocus is negative for all {len(table)} images (overfocus): here underfocus counts "
+            f"as positive"
+        )
     return said
 
 
@@ -146,7 +178,9 @@ def _in_focus_on_purpose(table: NDArray[np.void]) -> NDArray[np.bool_]:
     return by_plate | by_amplitude
 
 
-def electron_wavelength_angstrom(voltage_kilovolt: Any, elementary_charge: float = 1.602176634e-19) -> Any:
+def electron_wavelength_angstrom(
+    voltage_kilovolt: Any, elementary_charge: float = 1.602176634e-19
+) -> Any:
     """Relativistic wavelength of the electron, angstrom, elementwise."""
     energy = elementary_charge * 1e3 * voltage_kilovolt
     momentum = (2 * ELECTRON_MASS * energy) ** 0.5

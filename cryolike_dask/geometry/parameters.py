@@ -1,4 +1,5 @@
-"""What `parameters.npz` says: the image grid, the precision, and how templates are made from atoms."""
+"""What `parameters.npz` says: the image grid, the precision, and how templates are made from
+atoms."""
 
 from __future__ import annotations
 
@@ -8,7 +9,11 @@ from typing import Literal
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.geometry.viewing_angles import ViewingAngles, check_viewing_distance, viewing_grid
+from cryolike_dask.geometry.viewing_angles import (
+    ViewingAngles,
+    check_viewing_distance,
+    viewing_grid,
+)
 
 REAL = ("pixel_size_angstrom", "radius_max", "dist_radii", "viewing_distance")
 Precision = Literal["default", "single", "double"]
@@ -32,7 +37,8 @@ class ImageParameters:
     precision : "default" | "single" | "double"
         "default" is the precision of the data found.
     viewing_distance : float
-        Distance of viewing directions, radian. Default 1 / (4 pi resolution factor): 2370 at full resolution.
+        Distance of viewing directions, radian. Default 1 / (4 pi resolution factor): 2370 at full
+        resolution.
     atom_radii, atom_selection, use_protein_residue_model, atom_shape
         How templates were made from atoms.
     """
@@ -53,12 +59,22 @@ class ImageParameters:
         if self.precision not in ("default", "single", "double"):
             raise InputError(f"precision={self.precision!r} is not default, single or double")
         if self.atom_shape not in ("gaussian", "hard-sphere", "default"):
-            raise InputError(f"atom_shape={self.atom_shape!r} is not gaussian, hard-sphere or default")
+            raise InputError(
+                f"atom_shape={self.atom_shape!r} is not gaussian, hard-sphere or default"
+            )
         n_pixels = number("n_pixels", self.n_pixels, whole=True, at_least=1)
-        whole = {"n_pixels": n_pixels, "n_inplanes": number("n_inplanes", self.n_inplanes, whole=True)}
+        whole = {
+            "n_pixels": n_pixels,
+            "n_inplanes": number("n_inplanes", self.n_inplanes, whole=True),
+        }
         real = {name: number(name, getattr(self, name)) for name in REAL}
         radii = None if self.atom_radii is None else number("atom_radii", self.atom_radii, above=0)
-        for name, value in {**whole, **real, "atom_radii": radii}.items():  # plain numbers, which go into records
+        # plain numbers, which go into records
+        for name, value in {
+            **whole,
+            **real,
+            "atom_radii": radii,
+        }.items():
             object.__setattr__(self, name, value)
         if not self.radius_max:
             object.__setattr__(self, "radius_max", n_pixels / 4)

@@ -28,7 +28,8 @@ class Quantity:
     usual : tuple of float
         Least and most of what is not worth a word.
     typical : tuple of float
-        Least and most magnitude of nearly all values there are: what a value in another unit turns into.
+        Least and most magnitude of nearly all values there are: what a value in another unit turns
+        into.
     others : dict of str to float
         Other units, and how many of `unit` one of them is.
     """
@@ -51,7 +52,9 @@ class Quantity:
 
 LENGTHS = {"micrometre": 1e4, "nanometre": 10.0, "metre": 1e10}
 DEFOCUS = Quantity("angstrom", (-1e6, 1e6), (-1e5, 1e5), (1e2, 1e5), LENGTHS)
-IN_TURN = Quantity("radian", (-TURN, TURN), (-TURN, TURN), (0.0, 2 * TURN), {"degrees": math.pi / 180})
+IN_TURN = Quantity(
+    "radian", (-TURN, TURN), (-TURN, TURN), (0.0, 2 * TURN), {"degrees": math.pi / 180}
+)
 TURNED = Quantity("radian", (-1e4, 1e4), (-2 * TURN, 2 * TURN), IN_TURN.typical, IN_TURN.others)
 
 QUANTITIES = {
@@ -59,11 +62,19 @@ QUANTITIES = {
     "defocus_v_angstrom": DEFOCUS,
     "defocus_angle_radian": IN_TURN,
     "phase_shift_radian": IN_TURN,
-    "voltage_kilovolt": Quantity("kilovolt", (10, 2000), (50, 1500), (50, 1500), {"volts": 1e-3, "megavolts": 1e3}),
-    "spherical_aberration_mm": Quantity(
-        "mm", (-100, 100), (-0.1, 10), (0.5, 10), {"micrometre": 1e-3, "angstrom": 1e-7, "metre": 1e3}
+    "voltage_kilovolt": Quantity(
+        "kilovolt", (10, 2000), (50, 1500), (50, 1500), {"volts": 1e-3, "megavolts": 1e3}
     ),
-    "amplitude_contrast": Quantity("fractions of 1", (0, 1), (0, 0.5), (0.01, 0.5), {"percent": 0.01}),
+    "spherical_aberration_mm": Quantity(
+        "mm",
+        (-100, 100),
+        (-0.1, 10),
+        (0.5, 10),
+        {"micrometre": 1e-3, "angstrom": 1e-7, "metre": 1e3},
+    ),
+    "amplitude_contrast": Quantity(
+        "fractions of 1", (0, 1), (0, 0.5), (0.01, 0.5), {"percent": 0.01}
+    ),
     "b_factor_angstrom2": Quantity("angstrom^2", (-1e3, 1e4), (0, 1e3)),
     "scale": Quantity("fractions of 1", (-1e3, 1e3), (1e-3, 10)),
     "pixel_size_angstrom": Quantity("angstrom", (1e-2, 1e3), (0.2, 50), (0.2, 20), LENGTHS),
@@ -103,7 +114,11 @@ class Wording:
     def said(self, name: str, value: float) -> tuple[str, str]:
         """A value as the file has it, and its unit."""
         unit = QUANTITIES[name].unit
-        return (f"{math.degrees(value):g}", "degrees") if unit == "radian" and self.in_degrees else (f"{value:g}", unit)
+        return (
+            (f"{math.degrees(value):g}", "degrees")
+            if unit == "radian" and self.in_degrees
+            else (f"{value:g}", unit)
+        )
 
 
 AS_GIVEN = Wording()
@@ -120,7 +135,9 @@ def refuse_implausible(name: str, values: NDArray[np.float64], wording: Wording 
     refuse(name, values, ~((values >= least) & (values <= most)), wording)
 
 
-def refuse(name: str, values: NDArray[np.float64], bad: NDArray[np.bool_], wording: Wording = AS_GIVEN) -> None:
+def refuse(
+    name: str, values: NDArray[np.float64], bad: NDArray[np.bool_], wording: Wording = AS_GIVEN
+) -> None:
     """Refuse the values that are bad, and say what they look like."""
     if not bad.any():
         return
@@ -128,7 +145,8 @@ def refuse(name: str, values: NDArray[np.float64], bad: NDArray[np.bool_], wordi
     label = wording.label(name)
     if wording.in_rows:
         what = (
-            f"{label} is {value} in row {rows[0]} (from 0), which is no value in {unit}{guess}; {len(rows)} such row(s)"
+            f"{label} is {value} in row {rows[0]} (from 0), which is no value in {unit}{guess}; "
+            f"{len(rows)} such row(s)"
         )
     else:
         what = f"{label}={value} of {wording.where(rows)} is not a value in {unit}{guess}"
@@ -136,7 +154,8 @@ def refuse(name: str, values: NDArray[np.float64], bad: NDArray[np.bool_], wordi
 
 
 def unusual(name: str, values: NDArray[np.float64], wording: Wording = AS_GIVEN) -> list[str]:
-    """Say which values are possible, but so rare that a slip or another unit is likelier: one remark, or none."""
+    """Say which values are possible, but so rare that a slip or another unit is likelier: one
+    remark, or none."""
     least, most = QUANTITIES[name].usual
     bad = (values < least) | (values > most)
     if name == "amplitude_contrast":
@@ -144,12 +163,17 @@ def unusual(name: str, values: NDArray[np.float64], wording: Wording = AS_GIVEN)
     return remark(name, values, bad, wording)
 
 
-def remark(name: str, values: NDArray[np.float64], bad: NDArray[np.bool_], wording: Wording = AS_GIVEN) -> list[str]:
+def remark(
+    name: str, values: NDArray[np.float64], bad: NDArray[np.bool_], wording: Wording = AS_GIVEN
+) -> list[str]:
     """Say which values are suspect, and what they look like: one remark, or none if none are."""
     if not bad.any():
         return []
     rows, value, unit, guess = _of_bad(name, values, bad, wording)
-    said = f"{wording.label(name)} is {value} for {wording.where(rows)}, which is unusual for a value in {unit}{guess}"
+    said = (
+        f"{wording.label(name)} is {value} for {wording.where(rows)}, which is unusual for a "
+        f"value in {unit}{guess}"
+    )
     return [f"{said} ({len(rows)} of {len(values)})"]
 
 
@@ -180,5 +204,7 @@ def numbers_of(name: str, value: Any, n: int, wording: Wording = AS_GIVEN) -> ND
         raise InputError(f"{label} has shape {column.shape}, but there are {n} images")
     column = np.broadcast_to(column, n)
     if not np.isfinite(column).all():
-        raise InputError(f"{label} is not finite for {wording.where(np.flatnonzero(~np.isfinite(column)))}")
+        raise InputError(
+            f"{label} is not finite for {wording.where(np.flatnonzero(~np.isfinite(column)))}"
+        )
     return column

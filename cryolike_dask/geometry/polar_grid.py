@@ -1,4 +1,5 @@
-"""The Fourier polar grid that images and templates are sampled on, and the transform of the box on it."""
+"""The Fourier polar grid that images and templates are sampled on, and the transform of the box
+on it."""
 
 from __future__ import annotations
 
@@ -14,14 +15,16 @@ from cryolike_dask.errors import InputError, number
 FloatArray = NDArray[np.float64]
 
 MOST_PIXELS, MOST_SHELLS, MOST_POINTS = 2**15, 2**14, 2**28
-"""Along a side, of a grid, and of all its shells: detectors have a third of these pixels, and boxes a tenth."""
+"""Along a side, of a grid, and of all its shells: detectors have a third of these pixels, and
+boxes a tenth."""
 
 
 @dataclass(frozen=True)
 class PolarGrid:
     """Rings of constant spatial frequency, each with equally spaced angles.
 
-    Frequencies are in cycles per half box: a coordinate X = 2 r / L runs over [-1, 1) in a box of L angstrom.
+    Frequencies are in cycles per half box: a coordinate X = 2 r / L runs over [-1, 1) in a box of L
+    angstrom.
 
     Attributes
     ----------
@@ -52,7 +55,8 @@ class PolarGrid:
         if number("n_inplanes", self.n_inplanes, whole=True) < 2 or self.n_inplanes % 2:
             raise InputError(
                 f"n_inplanes={self.n_inplanes} is not a positive even number",
-                remedy="Take an even number of in-plane angles: the half spectrum of a real image needs it.",
+                remedy="Take an even number of in-plane angles: the half spectrum of a real image "
+                "needs it.",
             )
         for name in ("pixel_size_angstrom", "radius_max", "dist_radii"):
             number(name, getattr(self, name), above=0)
@@ -61,15 +65,19 @@ class PolarGrid:
     def _refuse_vast(self) -> None:
         """Refuse what no computer could hold, before anything of it is made."""
         if self.n_pixels > MOST_PIXELS:
-            raise InputError(f"n_pixels={self.n_pixels} is more than {MOST_PIXELS}, larger than any detector")
+            raise InputError(
+                f"n_pixels={self.n_pixels} is more than {MOST_PIXELS}, larger than any detector"
+            )
         if self.radius_max / self.dist_radii >= MOST_SHELLS:
             raise InputError(
-                f"radius_max={self.radius_max:g} by dist_radii={self.dist_radii:g} is {MOST_SHELLS} shells or more",
+                f"radius_max={self.radius_max:g} by dist_radii={self.dist_radii:g} is "
+                f"{MOST_SHELLS} shells or more",
                 remedy="Both are in cycles per half box: n_pixels / 4 and 0.25 are usual.",
             )
         if self.n_shells * self.n_inplanes > MOST_POINTS:
             raise InputError(
-                f"{self.n_shells} shells of n_inplanes={self.n_inplanes} angles are more points than memory holds",
+                f"{self.n_shells} shells of n_inplanes={self.n_inplanes} angles are more points "
+                f"than memory holds",
                 remedy="n_inplanes is usually twice n_pixels.",
             )
 
@@ -105,8 +113,15 @@ class PolarGrid:
 
     @property
     def weights(self) -> FloatArray:
-        """Quadrature weight of a point on each shell, cycles^2 per half box^2, (shell,). Over all points: pi K^2."""
-        return _gauss_jacobi(self.n_shells)[1] * (self.radius_max / 2) ** 2 * 2 * np.pi / self.n_inplanes
+        """Quadrature weight of a point on each shell, cycles^2 per half box^2, (shell,). Over
+        all points: pi K^2."""
+        return (
+            _gauss_jacobi(self.n_shells)[1]
+            * (self.radius_max / 2) ** 2
+            * 2
+            * np.pi
+            / self.n_inplanes
+        )
 
     def points(self) -> tuple[FloatArray, FloatArray]:
         """Cartesian frequencies kx, ky of all points, cycles per half box, each (shell, angle)."""
@@ -118,8 +133,8 @@ class PolarGrid:
         Parameters
         ----------
         exact : bool
-            True: the sum over the pixels of the box (a real image's pixels, the centre half a pixel off for an even
-            side). False: the continuous square, as in CryoLike.
+            True: the sum over the pixels of the box (a real image's pixels, the centre half a pixel
+            off for an even side). False: the continuous square, as in CryoLike.
 
         Notes
         -----
@@ -130,7 +145,12 @@ class PolarGrid:
             return (4 * np.sinc(2 * kx) * np.sinc(2 * ky)).astype(np.complex128)
         off_centre = (self.n_pixels + 1) % 2 / self.n_pixels
         phase: NDArray[np.complex128] = np.exp(2j * np.pi * (kx + ky) * off_centre)
-        return (4 / self.n_pixels**2) * _dirichlet(kx, self.n_pixels) * _dirichlet(ky, self.n_pixels) * phase
+        return (
+            (4 / self.n_pixels**2)
+            * _dirichlet(kx, self.n_pixels)
+            * _dirichlet(ky, self.n_pixels)
+            * phase
+        )
 
     def integrate(self, values: FloatArray) -> FloatArray:
         """Sum over the last two axes, (shell, angle), with the quadrature weights."""

@@ -48,7 +48,9 @@ class ViewingAngles:
 
     def in_single_precision(self) -> ViewingAngles:
         """The same directions with their angles rounded to float32, held in float64."""
-        azimuth, polar = (v.astype(np.float32).astype(np.float64) for v in (self.azimuth, self.polar))
+        azimuth, polar = (
+            v.astype(np.float32).astype(np.float64) for v in (self.azimuth, self.polar)
+        )
         return ViewingAngles(azimuth, polar, self.weight)
 
     def rotations(self) -> FloatArray:
@@ -57,7 +59,8 @@ class ViewingAngles:
 
 
 def viewing_rotation(azimuth: ArrayLike, polar: ArrayLike, gamma: ArrayLike = 0.0) -> FloatArray:
-    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the frame of the structure.
+    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the frame of the
+    structure.
 
     Parameters
     ----------
@@ -82,7 +85,8 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
     Returns
     -------
     ViewingAngles
-        Circle by circle, from the south pole up (the nodes of Gauss and Legendre in cos(polar) ascend).
+        Circle by circle, from the south pole up (the nodes of Gauss and Legendre in cos(polar)
+        ascend).
     """
     check_viewing_distance(viewing_distance)
     density = 2 * np.pi / viewing_distance
@@ -99,7 +103,8 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
 
 
 def check_viewing_distance(viewing_distance: float) -> None:
-    """Refuse a distance that is not positive, or gives more directions than any computer could use."""
+    """Refuse a distance that is not positive, or gives more directions than any computer could
+    use."""
     if number("viewing_distance", viewing_distance, above=0) < SMALLEST_DISTANCE:
         raise InputError(
             f"viewing_distance={viewing_distance:g} gives more than a million directions",
@@ -108,12 +113,14 @@ def check_viewing_distance(viewing_distance: float) -> None:
 
 
 def healpix_grid(order: int) -> ViewingAngles:
-    """Give the pixel centres of a HEALPix sphere, ring by ring from the north pole, all of equal weight.
+    """Give the pixel centres of a HEALPix sphere, ring by ring from the north pole, all of equal
+    weight.
 
     Parameters
     ----------
     order : int
-        12 * 4**order directions: 0 gives 12 of them 58.6 degrees apart, 3 (RELION's 7.5 degrees) 768, 4 3072.
+        12 * 4**order directions: 0 gives 12 of them 58.6 degrees apart, 3 (RELION's 7.5 degrees)
+        768, 4 3072.
 
     Returns
     -------
@@ -134,7 +141,11 @@ def healpix_grid(order: int) -> ViewingAngles:
         if to_pole < n:  # polar caps: rings of 4, 8, ... pixels
             cosine, n_on_ring, offset = 1 - to_pole**2 / (3 * n**2), 4 * to_pole, 0.5
         else:
-            cosine, n_on_ring, offset = abs(4 / 3 - 2 * ring / (3 * n)), 4 * n, (ring - n + 1) % 2 / 2
+            cosine, n_on_ring, offset = (
+                abs(4 / 3 - 2 * ring / (3 * n)),
+                4 * n,
+                (ring - n + 1) % 2 / 2,
+            )
         cosines.append(np.full(n_on_ring, math.copysign(cosine, 2 * n - ring)))
         azimuths.append(2 * np.pi * (np.arange(n_on_ring) + offset) / n_on_ring)
     azimuth = np.concatenate(azimuths)

@@ -1,7 +1,7 @@
 """Reading `.npz` and `.npy` files without ever unpickling, and writing `.npz` atomically.
 
-CryoLike writes None as a pickled object of shape (), whose bytes are looked at. This project writes None as an empty
-float array, which both programs read as None.
+CryoLike writes None as a pickled object of shape (), whose bytes are looked at. This project writes
+None as an empty float array, which both programs read as None.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ LONGEST_NONE = 1000
 
 MOST_BYTES = 2**28
 BYTES_PER_IMAGE = 2**13
-"""What entries may take more than the file itself; of each image: some numbers, and names of 2000 characters in all."""
+"""What entries may take more than the file itself; of each image: some numbers, and names of
+2000 characters in all."""
 
 
 def read_archive(
-    path: str | Path, *, optional: Collection[str], keys: Collection[str] | None = None, n_images: int | None = None
+    path: str | Path,
+    *,
+    optional: Collection[str],
+    keys: Collection[str] | None = None,
+    n_images: int | None = None,
 ) -> dict[str, NDArray[Any] | None]:
     """Read entries of an `.npz` file; those that stand for None are None.
 
@@ -41,22 +46,28 @@ def read_archive(
     keys : collection of str, optional
         What is read if it is there, and nothing else; default: everything.
     n_images : int, optional
-        How many images it describes, if that is known: entries that would take far more memory are refused.
+        How many images it describes, if that is known: entries that would take far more memory are
+        refused.
 
     Raises
     ------
     InputFileError
-        If the file is missing or damaged, an entry is a pickled object that does not stand for an optional None, or
-        entries expand to more than they should.
+        If the file is missing or damaged, an entry is a pickled object that does not stand for an
+        optional None, or entries expand to more than they should.
     """
     try:
         with open_zip(path) as file:
             names = {name.removesuffix(".npy"): name for name in file.entries}
             if len(names) < len(file.entries):
-                raise InputFileError("has two entries of one name", source=path, remedy="Make the file again.")
+                raise InputFileError(
+                    "has two entries of one name", source=path, remedy="Make the file again."
+                )
             wanted = {key: name for key, name in names.items() if keys is None or key in keys}
             _refuse_bomb(path, file, wanted.values(), n_images)
-            return {key: _read_entry(path, file, key, name, key in optional) for key, name in wanted.items()}
+            return {
+                key: _read_entry(path, file, key, name, key in optional)
+                for key, name in wanted.items()
+            }
     except InputFileError:
         raise
     except Exception as error:  # zipfile raises many types for damaged files
@@ -84,12 +95,19 @@ def read_list(path: str | Path) -> list[str]:
     return [str(v) for v in np.atleast_1d(values)]
 
 
-def write_archive(path: str | Path, entries: Mapping[str, Any], *, compressed: bool = False) -> None:
+def write_archive(
+    path: str | Path, entries: Mapping[str, Any], *, compressed: bool = False
+) -> None:
     """Write an `.npz` file atomically; None becomes an empty float array."""
-    arrays = {key: np.empty(0) if value is None else np.asarray(value) for key, value in entries.items()}
+    arrays = {
+        key: np.empty(0) if value is None else np.asarray(value) for key, value in entries.items()
+    }
     objects = [key for key, value in arrays.items() if value.dtype.hasobject]
     if objects:
-        raise InputError(f"{', '.join(objects)}: objects are not written to {path}, for they would have to be pickled")
+        raise InputError(
+            f"{', '.join(objects)}: objects are not written to {path}, for they would have to be "
+            f"pickled"
+        )
     with replacing(path) as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
 
@@ -101,7 +119,8 @@ def write_list(path: str | Path, values: list[str]) -> None:
 
 
 def _refuse_bomb(path: str | Path, file: Zip, names: Collection[str], n_images: int | None) -> None:
-    """Refuse entries that would take far more memory than they need, before any of them is expanded."""
+    """Refuse entries that would take far more memory than they need, before any of them is
+    expanded."""
     size = sum(file.entries[name].file_size for name in names)
     most = MOST_BYTES if n_images is None else MOST_BYTES // 16 + n_images * BYTES_PER_IMAGE
     if size > sum(entry.compress_size for entry in file.entries.values()) + most:
@@ -109,9 +128,13 @@ def _refuse_bomb(path: str | Path, file: Zip, names: Collection[str], n_images: 
         raise InputFileError(what, source=path, remedy="Make the file again.")
 
 
-def _read_entry(path: str | Path, file: Zip, key: str, name: str, may_be_none: bool) -> NDArray[Any] | None:
+def _read_entry(
+    path: str | Path, file: Zip, key: str, name: str, may_be_none: bool
+) -> NDArray[Any] | None:
     with file.open(name) as entry:
-        return _read_array(entry, file.entries[name].file_size, f"{path}, entry {key!r}", may_be_none)
+        return _read_array(
+            entry, file.entries[name].file_size, f"{path}, entry {key!r}", may_be_none
+        )
 
 
 def _read_array(file: IO[bytes], size: int, where: str, may_be_none: bool) -> NDArray[Any] | None:
@@ -130,7 +153,9 @@ def _read_array(file: IO[bytes], size: int, where: str, may_be_none: bool) -> ND
     if len(data) != n_bytes:
         raise InputFileError(f"is cut short: {len(data)} of {n_bytes} bytes", source=where)
     file.read(1)  # at its end, the checksum is looked at
-    values = np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if by_columns else "C").copy()
+    values = (
+        np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if by_columns else "C").copy()
+    )
     return None if may_be_none and values.size == 0 and dtype.kind == "f" else values
 
 

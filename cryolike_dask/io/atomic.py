@@ -1,4 +1,5 @@
-"""Our own small files: written so that a file that is there is complete, and never through a link."""
+"""Our own small files: written so that a file that is there is complete, and never through a
+link."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ from cryolike_dask.io.outputs import refuse_special
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that takes its name once it is complete and on disk.
 
-    The folder is created. If the body fails, or the process is killed, no half file is left under `path`, and what
-    was there stays.
+    The folder is created. If the body fails, or the process is killed, no half file is left under
+    `path`, and what was there stays.
 
     Raises
     ------
@@ -80,7 +81,9 @@ def read_own(path: Path, most: int) -> bytes | None:
             if not stat.S_ISREG(status.st_mode):
                 raise InputFileError("is not a file", source=path)
             if status.st_size > most:
-                raise InputFileError(f"has {status.st_size} bytes, far more than such a file has", source=path)
+                raise InputFileError(
+                    f"has {status.st_size} bytes, far more than such a file has", source=path
+                )
             return file.read(most)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -90,6 +93,8 @@ def read_own(path: Path, most: int) -> bytes | None:
 
 
 def unlinked(path: str, flags: int) -> int:
-    """Open a file as `open` does, but through no link, and without waiting for the other end of a pipe."""
-    there = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))  # Windows has none of them
+    """Open a file as `open` does, but through no link, and without waiting for the other end of
+    a pipe."""
+    # Windows has none of them
+    there = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
     return os.open(path, flags | sum(there), 0o666)

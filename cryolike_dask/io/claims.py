@@ -1,15 +1,17 @@
 """Who may write into an output folder: nothing is mixed, whoever starts when, on whichever machine.
 
-A claim, one small file for each kind of folder, says what is made there: what must be the same for all that a folder
-holds. It is linked to its name when it is complete, which fails where there is one: whoever is first has it. It stays
-when its run has ended, and the next run takes it over if what lies there is its own, or to be overwritten.
+A claim, one small file for each kind of folder, says what is made there: what must be the same for
+all that a folder holds. It is linked to its name when it is complete, which fails where there is
+one: whoever is first has it. It stays when its run has ended, and the next run takes it over if
+what lies there is its own, or to be overwritten.
 
-A holder is a file of each run that lives. A starter writes its holder first and looks at the claim afterwards; who
-takes a claim over moves it aside first and looks for its holders afterwards. So one of two that meet sees the other.
-What remains is found out when something is written: each task sees beforehand that the claim still stands, and so
-does each record.
+A holder is a file of each run that lives. A starter writes its holder first and looks at the claim
+afterwards; who takes a claim over moves it aside first and looks for its holders afterwards. So one
+of two that meet sees the other. What remains is found out when something is written: each task sees
+beforehand that the claim still stands, and so does each record.
 
-A holder is alive if its process is; on another machine if its file has been touched of late, by the clock of the disk.
+A holder is alive if its process is; on another machine if its file has been touched of late, by the
+clock of the disk.
 """
 
 from __future__ import annotations
@@ -70,11 +72,17 @@ class Claim:
         if said is not None and _digest(said) == self.digest:
             return
         if not self.path.parent.is_dir():
-            what, remedy = "is gone: it was moved or removed while a run wrote into it", "Run again."
+            what, remedy = (
+                "is gone: it was moved or removed while a run wrote into it",
+                "Run again.",
+            )
         elif said is None:
             what, remedy = f"{self.path.name} was removed while a run wrote here", "Run again."
         else:
-            what, remedy = "is claimed by another run by now, of other settings", "Choose another output folder."
+            what, remedy = (
+                "is claimed by another run by now, of other settings",
+                "Choose another output folder.",
+            )
         raise OutputError(what, source=self.path.parent, remedy=remedy)
 
 
@@ -95,7 +103,8 @@ class Holder:
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
             same = abs(process.create_time() - float(self.said["started"])) < SAME_START_SECONDS
-            return same or self.age_seconds < SECONDS_TO_LIVE  # a clock that was set moves the start of processes
+            # a clock that was set moves the start of processes
+            return same or self.age_seconds < SECONDS_TO_LIVE
         except (psutil.NoSuchProcess, KeyError, TypeError, ValueError, OverflowError):
             return False
         except psutil.AccessDenied:
@@ -111,9 +120,15 @@ class Holder:
 
 @contextmanager
 def holding(
-    folder: Path, kind: str, identity: Mapping[str, Any], *, overwrite: bool, refuse_others: Callable[[], None]
+    folder: Path,
+    kind: str,
+    identity: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    refuse_others: Callable[[], None],
 ) -> Iterator[Claim]:
-    """Claim a folder while the body runs; what killed processes left is removed if no other run lives.
+    """Claim a folder while the body runs; what killed processes left is removed if no other run
+    lives.
 
     Parameters
     ----------
@@ -131,7 +146,8 @@ def holding(
     Raises
     ------
     OutputError
-        If what is there is of others, or another run writes there; and at the end, if the folder was taken away.
+        If what is there is of others, or another run writes there; and at the end, if the folder
+        was taken away.
     """
     said = _said(kind, identity)
     claim = Claim(folder.absolute() / CLAIM.format(kind=kind), _digest(said))
@@ -139,7 +155,9 @@ def holding(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     own, stop = _begin(claim), threading.Event()
-    threading.Thread(target=_beat, args=(own, stop), daemon=True, name="claim of an output folder").start()
+    threading.Thread(
+        target=_beat, args=(own, stop), daemon=True, name="claim of an output folder"
+    ).start()
     try:
         _take(claim, said, own, overwrite, refuse_others)
         _tidy(own)
@@ -164,14 +182,18 @@ def living(folder: Path) -> list[Holder]:
 
 
 def refuse_beneath_others(folder: Path, kind: str, identity: Mapping[str, Any]) -> None:
-    """Refuse, as `holding` would, a folder into which a run writes that claims it for something else; write nothing."""
+    """Refuse, as `holding` would, a folder into which a run writes that claims it for something
+    else; write nothing."""
     there = _claimed(folder / CLAIM.format(kind=kind))
     if there is not None and there != _said(kind, identity):
-        _refuse([holder for holder in living(folder) if holder.claims(there)], folder, there, identity)
+        _refuse(
+            [holder for holder in living(folder) if holder.claims(there)], folder, there, identity
+        )
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Say what is there and what is here, where they differ; empty where they do not. Checksums tell people nothing."""
+    """Say what is there and what is here, where they differ; empty where they do not. Checksums
+    tell people nothing."""
     found = []
     for name, here in ours.items():
         there = theirs.get(name)
@@ -186,7 +208,11 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 def brief(names: Sequence[str]) -> list[str]:
     """Many names, such that others are told from them, few shown."""
-    return list(names) if len(names) < 4 else [*names[:2], f"and others: {_digest(json.dumps(names).encode())[:16]}"]
+    return (
+        list(names)
+        if len(names) < 4
+        else [*names[:2], f"and others: {_digest(json.dumps(names).encode())[:16]}"]
+    )
 
 
 def _begin(claim: Claim) -> Path:
@@ -206,7 +232,9 @@ def _beat(own: Path, stop: threading.Event) -> None:
             os.utime(own)
 
 
-def _take(claim: Claim, said: bytes, own: Path, overwrite: bool, refuse_others: Callable[[], None]) -> None:
+def _take(
+    claim: Claim, said: bytes, own: Path, overwrite: bool, refuse_others: Callable[[], None]
+) -> None:
     """Make the claim, or share it, or take it over from a run that ended."""
     folder, identity = claim.path.parent, json.loads(said)
     for _ in range(TRIES):
@@ -223,7 +251,9 @@ def _take(claim: Claim, said: bytes, own: Path, overwrite: bool, refuse_others: 
             return
         if there is not None:
             _remove(claim.path, there, own, identity)
-    raise OutputError("is claimed by one run after the other", source=folder, remedy="Start one after the other.")
+    raise OutputError(
+        "is claimed by one run after the other", source=folder, remedy="Start one after the other."
+    )
 
 
 def _remove(path: Path, there: bytes, own: Path, identity: Mapping[str, Any]) -> None:
@@ -276,7 +306,9 @@ def _claimed(path: Path) -> bytes | None:
         return read_own(path, MOST_BYTES)
     except InputFileError as error:
         what = str(error).removeprefix(f"{path}: ")
-        raise OutputError(f"{what}, where a run says what it makes", source=path, remedy="Remove it.") from error
+        raise OutputError(
+            f"{what}, where a run says what it makes", source=path, remedy="Remove it."
+        ) from error
 
 
 def _refuse(holders: list[Holder], folder: Path, there: bytes, identity: Mapping[str, Any]) -> None:
@@ -308,7 +340,11 @@ def _others(own: Path) -> list[Holder]:
 
 
 def _holders(folder: Path, now: float) -> list[Holder]:
-    return [holder for path in sorted(folder.glob(HOLDERS)) if (holder := _holder(path, now)) is not None]
+    return [
+        holder
+        for path in sorted(folder.glob(HOLDERS))
+        if (holder := _holder(path, now)) is not None
+    ]
 
 
 def _holder(path: Path, now: float) -> Holder | None:
@@ -325,7 +361,8 @@ def _holder(path: Path, now: float) -> Holder | None:
 
 
 def _tidy(own: Path) -> None:
-    """Remove what runs left that were killed, if no other run lives: it may be its own that is listed."""
+    """Remove what runs left that were killed, if no other run lives: it may be its own that is
+    listed."""
     left = leftovers(own.parent)
     others = _others(own)
     if any(holder.lives() for holder in others):
@@ -342,7 +379,8 @@ def _tidy(own: Path) -> None:
 
 
 def _discard(path: Path) -> None:
-    """Remove a file, or a store, which gets another name first: a run that begins now may begin it anew."""
+    """Remove a file, or a store, which gets another name first: a run that begins now may begin
+    it anew."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
@@ -361,7 +399,8 @@ def _digest(said: bytes) -> str:
 
 @cache
 def _place() -> dict[str, str]:
-    """Where numbers of processes mean the same: machine, its start, container, and whose processes can be seen."""
+    """Where numbers of processes mean the same: machine, its start, container, and whose
+    processes can be seen."""
     place = {"host": platform.node(), "user": str(getattr(os, "getuid", int)())}
     with suppress(OSError):
         place["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -14,7 +14,8 @@ from cryolike_dask.io.identity import reading
 
 NUMPY, COMPRESSED, PICKLE = b"\x93NUMPY", b"\x94CSDAT", b"\x80"
 LONGEST_HEADER = 2**18
-"""Bytes. numpy's own limit, 10000, is passed by tables with a few hundred columns; this is one of thousands."""
+"""Bytes. numpy's own limit, 10000, is passed by tables with a few hundred columns; this is one
+of thousands."""
 LONGEST_ROW, LONGEST_TEXT = 2**20, 10_000
 """Bytes of a particle, and characters of a text: names of files have 4096 at most."""
 
@@ -81,21 +82,28 @@ def _header(file: IO[bytes], path: Path) -> tuple[int, np.dtype[np.void]]:
         raise InputFileError(
             "is in cryoSPARC's compressed format, which is not read",
             source=path,
-            remedy="Save it as numpy: cryosparc.dataset.Dataset.load(PATH).save(PATH, format=NUMPY_FORMAT).",
+            remedy="Save it as numpy: cryosparc.dataset.Dataset.load(PATH).save(PATH, "
+            "format=NUMPY_FORMAT).",
         )
     if start[:1] == PICKLE:
         raise InputFileError("is a pickled object, which is not read", source=path, remedy=REMEDY)
     if start != NUMPY:
-        raise InputFileError(f"is no .cs file: it starts with {start!r}", source=path, remedy=REMEDY)
+        raise InputFileError(
+            f"is no .cs file: it starts with {start!r}", source=path, remedy=REMEDY
+        )
     file.seek(0)
     try:
         shape, _, dtype, _ = read_header(file, LONGEST_HEADER)
     except ValueError as error:
-        raise InputFileError(f"has a damaged header ({error})", source=path, remedy=REMEDY) from error
+        raise InputFileError(
+            f"has a damaged header ({error})", source=path, remedy=REMEDY
+        ) from error
     if dtype.hasobject:
         raise InputFileError("is a pickled object, which is not read", source=path, remedy=REMEDY)
     if not dtype.names or not dtype.itemsize or len(shape) != 1:
-        raise InputFileError(f"is no table: shape {shape}, type {str(dtype)[:200]}", source=path, remedy=REMEDY)
+        raise InputFileError(
+            f"is no table: shape {shape}, type {str(dtype)[:200]}", source=path, remedy=REMEDY
+        )
     _refuse_wide(dtype, path)
     return shape[0], dtype
 
@@ -109,4 +117,6 @@ def _refuse_wide(dtype: np.dtype[np.void], path: Path) -> None:
             what = f"has the column {name[:100]} of {n_characters} characters for each particle"
             raise InputFileError(what, source=path, remedy=REMEDY)
     if dtype.itemsize > LONGEST_ROW:
-        raise InputFileError(f"has {dtype.itemsize} bytes for each particle", source=path, remedy=REMEDY)
+        raise InputFileError(
+            f"has {dtype.itemsize} bytes for each particle", source=path, remedy=REMEDY
+        )

@@ -1,4 +1,5 @@
-"""What a `.npy` file says before its values: read without trust in how long it is, or what it stands for."""
+"""What a `.npy` file says before its values: read without trust in how long it is, or what it
+stands for."""
 
 from __future__ import annotations
 
@@ -36,16 +37,25 @@ def read_header(file: IO[bytes], longest: int) -> tuple[tuple[int, ...], bool, n
     if int.from_bytes(length, "little") > longest:
         raise ValueError(f"its header takes {int.from_bytes(length, 'little')} bytes")
     text = length + file.read(int.from_bytes(length, "little"))
-    shape, by_columns, dtype = (_parsed if len(text) < SHORT else _parsed.__wrapped__)(text, version, longest)
+    shape, by_columns, dtype = (_parsed if len(text) < SHORT else _parsed.__wrapped__)(
+        text, version, longest
+    )
     if len(shape) > MOST_DIMENSIONS or any(not 0 <= n < 2**63 for n in shape):
         raise ValueError(f"its header says shape {str(shape[:MOST_DIMENSIONS])[:100]}")
     return shape, by_columns, dtype, math.prod(shape) * dtype.itemsize
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: bytes, version: tuple[int, int], longest: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """What the text of a header says. Most files have the same few; to parse each was a third of opening stacks."""
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+def _parsed(
+    text: bytes, version: tuple[int, int], longest: int
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """What the text of a header says. Most files have the same few; to parse each was a third of
+    opening stacks."""
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     try:
         shape, by_columns, dtype = read(io.BytesIO(text), max_header_size=longest)
     except Exception as error:  # numpy evaluates it as a literal, which fails in many ways

@@ -25,18 +25,23 @@ def regular_file(path: str | Path, remedy: str | None = None) -> Path:
     Raises
     ------
     InputFileError
-        If nothing is there, or a folder, or a pipe, socket or device, whose reading might never end.
+        If nothing is there, or a folder, or a pipe, socket or device, whose reading might never
+        end.
     """
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise InputFileError("there is no such file", source=path, remedy=remedy) from None
     except (OSError, ValueError) as error:  # no permission, or a name that no file can have
-        raise InputFileError(f"cannot be read: {getattr(error, 'strerror', None) or error}", source=path) from error
+        raise InputFileError(
+            f"cannot be read: {getattr(error, 'strerror', None) or error}", source=path
+        ) from error
     if stat.S_ISDIR(mode):
         raise InputFileError("is a folder", source=path, remedy="Give the file itself.")
     if not stat.S_ISREG(mode):
-        raise InputFileError("is a pipe, a socket or a device, not a file", source=path, remedy="Give a file.")
+        raise InputFileError(
+            "is a pipe, a socket or a device, not a file", source=path, remedy="Give a file."
+        )
     return Path(path)
 
 
@@ -81,7 +86,9 @@ def refuse_changed(path: str | Path, size: int, mtime_ns: int) -> None:
     """Refuse a file that is gone, or is not the one that was opened."""
     status = _status(path)
     if (status.st_size, status.st_mtime_ns) != (size, mtime_ns):
-        raise InputFileError("has changed since it was opened", source=path, remedy="Open it again.")
+        raise InputFileError(
+            "has changed since it was opened", source=path, remedy="Open it again."
+        )
 
 
 def _status(path: str | Path) -> os.stat_result:

@@ -1,4 +1,5 @@
-"""What a file or folder that was given holds, by names alone, so that a wrong one is told from a damaged one."""
+"""What a file or folder that was given holds, by names alone, so that a wrong one is told from a
+damaged one."""
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.identity import is_there
 from cryolike_dask.io.layout import PARAMETERS, STACK_NAME, TEMPLATE_LIST, structure_numbers
 
-Kind = Literal["templates", "image stacks", "structures", "particles", "images", "parameters", "a run", "results"]
+Kind = Literal[
+    "templates",
+    "image stacks",
+    "structures",
+    "particles",
+    "images",
+    "parameters",
+    "a run",
+    "results",
+]
 
 SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
     "structures": (".pdb", ".ent", ".cif", ".mmcif", ".map", ".ccp4", ".mrc"),
@@ -20,10 +30,15 @@ SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
     "a run": (".yaml", ".yml"),
 }
 OURS = (".npz", ".npy", ".pt")
-NAMES: Mapping[Kind, str] = {"particles": "metadata of particles", "a run": "the description of a run"}
+NAMES: Mapping[Kind, str] = {
+    "particles": "metadata of particles",
+    "a run": "the description of a run",
+}
 
 
-def need_kind(path: Path, *wanted: Kind, meant_for: Mapping[Kind, str] = MappingProxyType({})) -> None:
+def need_kind(
+    path: Path, *wanted: Kind, meant_for: Mapping[Kind, str] = MappingProxyType({})
+) -> None:
     """Refuse what is not there, and what holds something else; what is not known may be right.
 
     Parameters
@@ -43,14 +58,24 @@ def need_kind(path: Path, *wanted: Kind, meant_for: Mapping[Kind, str] = Mapping
         what = "file" if is_file else "file or folder" if path.suffix else "folder"
         raise InputFileError(f"there is no such {what}", source=path, remedy="Check its name.")
     kinds = kinds_of(path)
-    if path.is_dir() and kinds == {"particles"} == kinds & set(wanted) and not any(path.glob("*.cs")):
+    if (
+        path.is_dir()
+        and kinds == {"particles"} == kinds & set(wanted)
+        and not any(path.glob("*.cs"))
+    ):
         names = sorted(p.name for p in path.glob("*.star"))
-        raise InputFileError("is a folder", source=path, remedy=f"Name a STAR file in it: {_some(names)}.")
+        raise InputFileError(
+            "is a folder", source=path, remedy=f"Name a STAR file in it: {_some(names)}."
+        )
     if wanted and kinds and not kinds & set(wanted):
         kind = next(one for one in get_args(Kind) if one in kinds)
         asked = " or ".join(NAMES.get(one, one) for one in wanted)
-        remedy = f"Is it meant for {meant_for[kind]}?" if kind in meant_for else "Was another one meant?"
-        raise InputFileError(f"holds {NAMES.get(kind, kind)}, not {asked}", source=path, remedy=remedy)
+        remedy = (
+            f"Is it meant for {meant_for[kind]}?" if kind in meant_for else "Was another one meant?"
+        )
+        raise InputFileError(
+            f"holds {NAMES.get(kind, kind)}, not {asked}", source=path, remedy=remedy
+        )
 
 
 def kinds_of(path: Path) -> set[Kind]:
@@ -58,7 +83,9 @@ def kinds_of(path: Path) -> set[Kind]:
     if path.is_dir():
         return _kinds_of_folder(path)
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    return {kind for kind, suffixes in SUFFIXES.items() if suffix.lower() in suffixes} or _kinds_of_ours(path)
+    return {
+        kind for kind, suffixes in SUFFIXES.items() if suffix.lower() in suffixes
+    } or _kinds_of_ours(path)
 
 
 def _kinds_of_folder(path: Path) -> set[Kind]:

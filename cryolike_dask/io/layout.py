@@ -47,7 +47,10 @@ LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
 """Files and stores that were not finished."""
 PLACES_OF_LEFTOVERS = ("", "done", "fft", "phys", "images", "template*", "template*/*")
 
-STEM_SUFFIX = {labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier", labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier"}
+STEM_SUFFIX = {
+    labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier",
+    labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class LikelihoodFiles:
     Attributes
     ----------
     folder_templates, folder_particles : Path or None
-        None: the run is given templates or images that are not in files; results are found by what is in the output.
+        None: the run is given templates or images that are not in files; results are found by what
+        is in the output.
     folder_output : Path
     n_stacks : int or None
         How many image stacks, from number 0 on; None: all that are there.
@@ -103,11 +107,20 @@ class LikelihoodFiles:
     def output(self, i_template: int, variable: str, folder: str, i_stack: int) -> Path:
         """The file of one variable of one stack under one structure."""
         stem = variable + STEM_SUFFIX.get(variable, "")
-        return self.folder_output / f"template{i_template}" / folder / f"{stem}_stack_{i_stack:06d}{FILE_SUFFIX}"
+        return (
+            self.folder_output
+            / f"template{i_template}"
+            / folder
+            / f"{stem}_stack_{i_stack:06d}{FILE_SUFFIX}"
+        )
 
     def record(self, i_template: int, i_stack: int, kind: str) -> Path:
         """The completion record of one stack under one structure."""
-        name = f"stack_{i_stack:06d}.json" if kind == "optimal_pose" else f"{kind}_stack_{i_stack:06d}.json"
+        name = (
+            f"stack_{i_stack:06d}.json"
+            if kind == "optimal_pose"
+            else f"{kind}_stack_{i_stack:06d}.json"
+        )
         return self.folder_output / f"template{i_template}" / "done" / name
 
     def origins(self, i_stack: int) -> Path:
@@ -126,9 +139,14 @@ class LikelihoodFiles:
         InputError
             If there are fewer than `n_stacks`.
         InputFileError
-            If any tensor or metadata file is missing; names the first of them, and counts the others.
+            If any tensor or metadata file is missing; names the first of them, and counts the
+            others.
         """
-        wanted = None if self.n_stacks is None else number("n_stacks", self.n_stacks, whole=True, at_least=1)
+        wanted = (
+            None
+            if self.n_stacks is None
+            else number("n_stacks", self.n_stacks, whole=True, at_least=1)
+        )
         if self.folder_particles is None:
             found = _numbers_of_results(self.folder_output, wanted)
             return list(range(_how_many(found, wanted, f"{self.folder_output} has results of")))
@@ -136,7 +154,12 @@ class LikelihoodFiles:
         n = _how_many({k for k, _ in files}, wanted, f"{self.folder_particles} has")
         n_missing = 2 * n - sum(k < n for k, _ in files)
         if n_missing:
-            paths = (path for k in range(n) for path in self.image_stack(k) if (k, path.suffix) not in files)
+            paths = (
+                path
+                for k in range(n)
+                for path in self.image_stack(k)
+                if (k, path.suffix) not in files
+            )
             remedy = "Convert the particles, or give the folder that holds fft/."
             raise missing_files(islice(paths, SHOWN), remedy, n_missing)
         return list(range(n))
@@ -144,19 +167,27 @@ class LikelihoodFiles:
     def template_files(self) -> list[Path]:
         """The template file of each structure in the list.
 
-        A name is looked for as it is, which is from the current folder on, and beside the list, where the whole folder
-        may have been moved to. Of two files that hold the same the one beside the list is taken.
+        A name is looked for as it is, which is from the current folder on, and beside the list,
+        where the whole folder may have been moved to. Of two files that hold the same the one
+        beside the list is taken.
 
         Raises
         ------
         InputFileError
             If the list or a file is missing, or a name fits two files that differ.
         """
-        folder, names = self.template_list.parent, [Path(name) for name in read_list(self.template_list)]
+        folder, names = (
+            self.template_list.parent,
+            [Path(name) for name in read_list(self.template_list)],
+        )
         found = [_template_of(name, folder, self.template_list) for name in names]
-        missing = [folder / name.name for name, path in zip(names, found, strict=True) if path is None]
+        missing = [
+            folder / name.name for name, path in zip(names, found, strict=True) if path is None
+        ]
         if missing:
-            raise missing_files(missing, f"Make the templates again, or correct {self.template_list}.")
+            raise missing_files(
+                missing, f"Make the templates again, or correct {self.template_list}."
+            )
         return [path for path in found if path is not None]
 
     def structures(self) -> list[int]:
@@ -177,7 +208,9 @@ class LikelihoodFiles:
         """The numbers that `i_template` names among `n` structures, which stand in `where`."""
         if isinstance(self.i_template, str):
             if self.i_template != "all":
-                raise InputError(f"i_template={self.i_template!r}", remedy='Give a number, a list, or "all".')
+                raise InputError(
+                    f"i_template={self.i_template!r}", remedy='Give a number, a list, or "all".'
+                )
             return list(range(n))
         wanted: list[int] = np.atleast_1d(np.asarray(self.i_template, object)).tolist()
         if not wanted:
@@ -204,7 +237,8 @@ def pixel_stack_file(folder: Path, i_stack: int) -> Path:
 
 
 def as_stored(path: Path) -> Path:
-    """Where a result is: in its file, or in the store that is written in place of a file that would be too large."""
+    """Where a result is: in its file, or in the store that is written in place of a file that
+    would be too large."""
     if path.suffix not in (FILE_SUFFIX, STORE_SUFFIX):
         return path
     file, store = path.with_suffix(FILE_SUFFIX), path.with_suffix(STORE_SUFFIX)
@@ -232,12 +266,14 @@ def structure_numbers(folder: Path) -> list[int]:
 
 
 def holds_templates(path: Path) -> bool:
-    """Whether a path that was given for templates is a folder of template files, or not there, and not structures."""
+    """Whether a path that was given for templates is a folder of template files, or not there,
+    and not structures."""
     return (path / TEMPLATE_LIST).is_file() or not path.exists()
 
 
 def holds_image_stacks(path: Path) -> bool:
-    """Whether a path that was given for particles is a folder of image stacks, and not particles to be read."""
+    """Whether a path that was given for particles is a folder of image stacks, and not particles
+    to be read."""
     return path.is_dir() and not list(path.glob("*.cs"))
 
 
@@ -254,7 +290,10 @@ def template_file(folder: Path, name: str) -> Path:
 def need_files(value: object) -> None:
     """Refuse what is not a `LikelihoodFiles`."""
     if not isinstance(value, LikelihoodFiles):
-        raise InputError(f"file_config is a {type(value).__name__}", remedy="Make it with configure_likelihood_files.")
+        raise InputError(
+            f"file_config is a {type(value).__name__}",
+            remedy="Make it with configure_likelihood_files.",
+        )
 
 
 def _needed(folder: Path | None, name: str) -> Path:
@@ -279,7 +318,8 @@ def _template_of(name: Path, folder: Path, source: Path) -> Path | None:
 
 
 def _content(path: Path) -> list[tuple[str, int, int]]:
-    """What an archive says of its content: names, sizes and checksums; nothing of a file that is none."""
+    """What an archive says of its content: names, sizes and checksums; nothing of a file that is
+    none."""
     try:
         with ZipFile(path) as archive:
             return [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
@@ -306,7 +346,8 @@ def _how_many(there: set[int], wanted: int | None, where: str) -> int:
 
 
 def _numbers_of_results(folder: Path, wanted: int | None) -> set[int]:
-    """The stacks that have records of results; or results at all, where so many are wanted that some have no record."""
+    """The stacks that have records of results; or results at all, where so many are wanted that
+    some have no record."""
     numbers: set[int] = set()
     for names in ("done/*.json", "*/*.*"):
         found = (STACK_NUMBER.search(path.stem) for path in folder.glob(f"template*/{names}"))
@@ -318,5 +359,9 @@ def _numbers_of_results(folder: Path, wanted: int | None) -> set[int]:
 
 def leftovers(folder: Path) -> list[Path]:
     """What is not finished, or never was, below an output folder."""
-    found = (path for place in PLACES_OF_LEFTOVERS for path in folder.glob(f"{place}/.*.part".lstrip("/")))
+    found = (
+        path
+        for place in PLACES_OF_LEFTOVERS
+        for path in folder.glob(f"{place}/.*.part".lstrip("/"))
+    )
     return sorted(path for path in found if LEFTOVER.fullmatch(path.name))

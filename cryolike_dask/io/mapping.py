@@ -1,4 +1,5 @@
-"""A tensor where it stands in its file: what its pickle says is held against what is there, nothing is unpickled."""
+"""A tensor where it stands in its file: what its pickle says is held against what is there,
+nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -20,19 +21,27 @@ from cryolike_dask.io.zips import Zip, open_zip
 REMEDY = "Make the file again, or check that it is the right one."
 
 LONGEST_HEADER, LONGEST_PICKLE = 2**16, 2**22
-"""Bytes of the pickle of a tensor, whose values stand beside it, and of that of CryoLike's displacements."""
+"""Bytes of the pickle of a tensor, whose values stand beside it, and of that of CryoLike's
+displacements."""
 
 AT_ONCE = 2**16
 """Bytes that are read, for that takes less time than to map them."""
 
 STORED = {
     **{"HalfStorage": "f2", "FloatStorage": "f4", "DoubleStorage": "f8"},
-    **{"ComplexFloatStorage": "c8", "ComplexDoubleStorage": "c16", "BoolStorage": "b1", "ByteStorage": "u1"},
+    **{
+        "ComplexFloatStorage": "c8",
+        "ComplexDoubleStorage": "c16",
+        "BoolStorage": "b1",
+        "ByteStorage": "u1",
+    },
     **{"CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4", "LongStorage": "i8"},
 }
 """numpy's names of what torch's classes store."""
 
-FULL_CORRELATION = "cryolike.likelihoods.interface.cross_correlation_full_return.CrossCorrelationReturn"
+FULL_CORRELATION = (
+    "cryolike.likelihoods.interface.cross_correlation_full_return.CrossCorrelationReturn"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,8 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class MappedTensor:
-    """A tensor in a file, mapped into memory as it is stored; `crc` is the checksum of its storage."""
+    """A tensor in a file, mapped into memory as it is stored; `crc` is the checksum of its
+    storage."""
 
     path: str
     layout: Layout
@@ -81,7 +91,9 @@ class MappedTensor:
         """Everything, in memory, undamaged; a part of a storage has no checksum."""
         whole = self.values.size == self.layout.claimed and self.values.flags.c_contiguous
         if whole and zlib.crc32(self.values.data) != self.crc:
-            raise InputFileError("is damaged (its checksum is another)", source=self.path, remedy=REMEDY)
+            raise InputFileError(
+                "is damaged (its checksum is another)", source=self.path, remedy=REMEDY
+            )
         return self.copy()
 
 
@@ -96,7 +108,11 @@ def map_tensor(path: str | Path) -> MappedTensor:
     try:
         with open_zip(path) as file:
             root = _root(file)
-            order = file.read(f"{root}/byteorder", 10) if f"{root}/byteorder" in file.entries else b"little"
+            order = (
+                file.read(f"{root}/byteorder", 10)
+                if f"{root}/byteorder" in file.entries
+                else b"little"
+            )
             layout = _layout(file.read(f"{root}/data.pkl", LONGEST_HEADER), order)
             start, held = file.place(f"{root}/data/{layout.key}")
             _refuse_beyond(layout, held, path)
@@ -112,7 +128,8 @@ def map_tensor(path: str | Path) -> MappedTensor:
 
 
 def read_pickled_array(path: str | Path) -> NDArray[Any] | None:
-    """Read an array of real numbers that was pickled as a whole; None if the file holds something else.
+    """Read an array of real numbers that was pickled as a whole; None if the file holds something
+    else.
 
     Raises
     ------
@@ -140,7 +157,9 @@ def _unreadable(path: str | Path, error: Exception) -> InputFileError:
 
 def _root(file: Zip) -> str:
     """The folder in which torch puts everything."""
-    roots = [name.partition("/")[0] for name in file.entries if name.partition("/")[2] == "data.pkl"]
+    roots = [
+        name.partition("/")[0] for name in file.entries if name.partition("/")[2] == "data.pkl"
+    ]
     if len(roots) != 1:
         raise ValueError(f"it has {len(roots)} entries data.pkl")
     return roots[0]
@@ -150,15 +169,29 @@ def _root(file: Zip) -> str:
 def _layout(pickle: bytes, order: bytes) -> Layout:
     """How the tensor lies that a pickle describes."""
     value = told(pickle)
-    if isinstance(value, Call) and value.name in (FULL_CORRELATION, "torch._utils._rebuild_parameter"):
+    if isinstance(value, Call) and value.name in (
+        FULL_CORRELATION,
+        "torch._utils._rebuild_parameter",
+    ):
         value = value.arguments[0]
     match value:
         case Call(
             "torch._utils._rebuild_tensor_v2",
-            (Reference(("storage", Name(kind), str(key), _, n)), offset, shape, stride, bool(), Call(), *views),
+            (
+                Reference(("storage", Name(kind), str(key), _, n)),
+                offset,
+                shape,
+                stride,
+                bool(),
+                Call(),
+                *views,
+            ),
         ):
             whole = [n, offset, *shape, *stride]
-            if any(type(k) is not int or not 0 <= k < 2**63 for k in whole) or not len(shape) == len(stride) <= 32:
+            if (
+                any(type(k) is not int or not 0 <= k < 2**63 for k in whole)
+                or not len(shape) == len(stride) <= 32
+            ):
                 raise ValueError("its header is damaged")
             names = frozenset(name for view in views for name, is_so in view.items() if is_so)
             return Layout(_dtype(kind, order), key, n, offset, shape, stride, names)
@@ -182,9 +215,13 @@ def _refuse_beyond(layout: Layout, held: int, path: str | Path) -> None:
         what = f"claims {layout.size} values of shape {layout.shape}, but stores {stored}"
         raise InputFileError(what, source=path, remedy=REMEDY)
     if layout.claimed > stored:
-        raise InputFileError("claims a storage larger than the one it holds", source=path, remedy=REMEDY)
+        raise InputFileError(
+            "claims a storage larger than the one it holds", source=path, remedy=REMEDY
+        )
     if layout.reach > stored:
-        raise InputFileError(f"reaches beyond the {stored} values that it stores", source=path, remedy=REMEDY)
+        raise InputFileError(
+            f"reaches beyond the {stored} values that it stores", source=path, remedy=REMEDY
+        )
 
 
 def _stored(file: Zip, layout: Layout, start: int, path: str | Path) -> NDArray[Any]:
@@ -198,19 +235,26 @@ def _stored(file: Zip, layout: Layout, start: int, path: str | Path) -> NDArray[
 def _view(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
     if not layout.size:
         return np.empty(layout.shape, layout.dtype)
-    strides = [step * layout.dtype.itemsize * (n > 1) for n, step in zip(layout.shape, layout.stride, strict=True)]
+    strides = [
+        step * layout.dtype.itemsize * (n > 1)
+        for n, step in zip(layout.shape, layout.stride, strict=True)
+    ]
     return as_strided(stored[layout.offset :], layout.shape, strides, writeable=False)
 
 
 def _array(value: Any) -> NDArray[Any] | None:
     """The array that numpy would make: all of its bytes must be there."""
     match value:
-        case Call(made, (Name("numpy.ndarray"), (0,), _), (1, tuple(shape), dtype, bool(by_columns), content)) if (
-            made in RECONSTRUCT
-        ):
+        case Call(
+            made,
+            (Name("numpy.ndarray"), (0,), _),
+            (1, tuple(shape), dtype, bool(by_columns), content),
+        ) if made in RECONSTRUCT:
             kind = _real(dtype)
             data = _bytes(content)
-            if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * kind.itemsize != len(data):
+            if any(type(n) is not int or n < 0 for n in shape) or math.prod(
+                shape
+            ) * kind.itemsize != len(data):
                 raise ValueError(f"it claims an array of shape {shape} but holds {len(data)} bytes")
             return np.frombuffer(data, kind).reshape(shape, order="F" if by_columns else "C")
     return None

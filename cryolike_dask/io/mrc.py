@@ -1,7 +1,7 @@
 """MRC files: the header when a file is opened, the voxels when a task asks for them.
 
-The layout of the header is mrcfile's. The bytes are read here, because mrcfile reports what is odd through warnings of
-the whole process, which threads share; here it is a note on the result.
+The layout of the header is mrcfile's. The bytes are read here, because mrcfile reports what is odd
+through warnings of the whole process, which threads share; here it is a note on the result.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ VOLUME_STACKS = range(401, 631)
 """Space groups that stand for several volumes, one after another."""
 IMOD_STAMP, IMOD_SIGNED, IMOD_HALF_BYTES = 1146047817, 1, 16
 """IMOD's mark in the header, and two bits of the flags that follow it."""
-NO_GROUP = "its header has the space group of image stacks, 0; a cube in a cell of its own, it is taken as one volume"
+NO_GROUP = (
+    "its header has the space group of image stacks, 0; a cube in a cell of its own, it is "
+    "taken as one volume"
+)
 REMEDY = "Make the file again, or check that it is the right one."
 
 
 @dataclass(frozen=True)
 class MrcStack:
-    """A stack of images in an MRC file, described by its header: what tasks carry instead of the data.
+    """A stack of images in an MRC file, described by its header: what tasks carry instead of the
+    data.
 
     Attributes
     ----------
@@ -77,7 +81,8 @@ class MrcStack:
         beyond = rows[(rows < 0) | (rows >= self.shape[0])]
         if len(beyond):
             raise InputFileError(
-                f"holds {self.shape[0]} image(s), counted from 0, but {listed(np.unique(beyond))} is asked for",
+                f"holds {self.shape[0]} image(s), counted from 0, but {listed(np.unique(beyond))} "
+                f"is asked for",
                 source=self.path,
                 remedy="Check that the metadata belong to this file.",
             )
@@ -124,7 +129,8 @@ class MrcMap:
     doubts: tuple[str, ...] = ()
 
     def mapped(self) -> NDArray[Any]:
-        """Map the file, indexed [z, y, x], in the type and order of the file: nothing is read yet."""
+        """Map the file, indexed [z, y, x], in the type and order of the file: nothing is read
+        yet."""
         stored = self.axes[::-1]
         return _voxels(self).transpose([stored.index(axis) for axis in (3, 2, 1)])
 
@@ -163,16 +169,18 @@ def open_mrc_stack(path: str | Path) -> MrcStack:
     Raises
     ------
     InputFileError
-        If the file is missing, compressed, cut short, no MRC file, or holds values of a type that images cannot have,
-        or its columns do not run along x and its rows along y.
+        If the file is missing, compressed, cut short, no MRC file, or holds values of a type that
+        images cannot have, or its columns do not run along x and its rows along y.
     """
     header = _read_header(path)
     if header.axes != PLAIN_AXES:
         raise InputFileError(
-            f"its columns, rows and sections run along {', '.join('xyz'[axis - 1] for axis in header.axes)} "
+            f"its columns, rows and sections run along "
+            f"{', '.join('xyz'[axis - 1] for axis in header.axes)} "
             "(MAPC, MAPR, MAPS), but images need x, y, z",
             source=path,
-            remedy="Write it again with plain axes; programs that do not look at these words read it mirrored.",
+            remedy="Write it again with plain axes; programs that do not look at these words read "
+            "it mirrored.",
         )
     notes = header.notes
     x, y, _ = header.voxel_size_angstrom
@@ -197,8 +205,9 @@ def open_mrc_map(path: str | Path) -> MrcMap:
     Raises
     ------
     InputFileError
-        If the file is missing, compressed, cut short, no MRC file, or holds values of a type that maps cannot have, or
-        holds images or several volumes, or a cell whose angles are not 90 degrees.
+        If the file is missing, compressed, cut short, no MRC file, or holds values of a type that
+        maps cannot have, or holds images or several volumes, or a cell whose angles are not 90
+        degrees.
     """
     header = _read_header(path)
     _refuse_other_than_one_volume(header, path)
@@ -222,11 +231,16 @@ def _refuse_other_than_one_volume(header: _Header, path: str | Path) -> None:
     """Refuse what the header says is no volume, or one in a cell that is no box."""
     n, group, of_cell = header.n_sections_rows_columns, header.space_group, header.sections_of_cell
     if min(n) < 2 or (group == 0 and of_cell == 1):
-        images = f"a stack of {n[0]} images (space group 0, one section per cell)" if n[0] > 1 else "one image"
+        images = (
+            f"a stack of {n[0]} images (space group 0, one section per cell)"
+            if n[0] > 1
+            else "one image"
+        )
         raise InputFileError(
             f"its header says that it is {images}, not a volume",
             source=path,
-            remedy="If it is a volume all the same, say so in its header (mrcfile: set_volume()), else give one.",
+            remedy="If it is a volume all the same, say so in its header (mrcfile: set_volume()), "
+            "else give one.",
         )
     if group in VOLUME_STACKS and of_cell != n[0]:
         several = n[0] // of_cell if of_cell > 0 and n[0] % of_cell == 0 else "several"
@@ -238,7 +252,8 @@ def _refuse_other_than_one_volume(header: _Header, path: str | Path) -> None:
     angles = header.angles_degree
     if all(0 < angle < 180 for angle in angles) and not np.allclose(angles, 90, atol=0.1):
         raise InputFileError(
-            f"its cell has angles of {', '.join(f'{angle:g}' for angle in angles)} degrees, and only 90 make a box",
+            f"its cell has angles of {', '.join(f'{angle:g}' for angle in angles)} degrees, and "
+            f"only 90 make a box",
             source=path,
             remedy="Resample the map onto a grid of right angles.",
         )
@@ -248,15 +263,23 @@ def _doubts(header: _Header) -> tuple[str, ...]:
     n, group = header.n_sections_rows_columns, header.space_group
     sizes, is_cell = f"{n[0]} sections of {n[2]} x {n[1]}", header.sections_of_cell == n[0]
     if group == 0 and not _is_cube_of_no_group(header):
-        return (f"its header says that it is a stack of images (space group 0); its {sizes} are taken as one volume",)
+        return (
+            f"its header says that it is a stack of images (space group 0); its {sizes} are taken "
+            f"as one volume",
+        )
     if group != 0 and n[1] == n[2] and n[0] != n[1] and not (group == 1 and is_cell):
-        return (f"its {sizes} are taken as one volume; a stack of images or of volumes is no structure",)
+        return (
+            f"its {sizes} are taken as one volume; a stack of images or of volumes is no structure",
+        )
     return ()
 
 
 def _is_cube_of_no_group(header: _Header) -> bool:
-    """Whether it is a volume by its sides and its cell: some programs write space group 0 into all their maps."""
-    return header.space_group == 0 and {*header.n_sections_rows_columns} == {header.sections_of_cell}
+    """Whether it is a volume by its sides and its cell: some programs write space group 0 into
+    all their maps."""
+    return header.space_group == 0 and {*header.n_sections_rows_columns} == {
+        header.sections_of_cell
+    }
 
 
 def _read_header(path: str | Path) -> _Header:
@@ -276,7 +299,8 @@ def _read_header(path: str | Path) -> _Header:
     needed = offset + math.prod(shape) * dtype.itemsize
     if status.st_size < needed:
         raise InputFileError(
-            f"is cut short: {status.st_size} bytes, but its header ({times(shape)} of {dtype.name}) needs {needed}",
+            f"is cut short: {status.st_size} bytes, but its header ({times(shape)} of "
+            f"{dtype.name}) needs {needed}",
             source=path,
             remedy="Copy or make it again.",
         )
@@ -292,7 +316,11 @@ def _read_header(path: str | Path) -> _Header:
         n_sections_rows_columns=shape,
         dtype=dtype.str,
         offset=offset,
-        voxel_size_angstrom=(_voxel_size(fields, "x"), _voxel_size(fields, "y"), _voxel_size(fields, "z")),
+        voxel_size_angstrom=(
+            _voxel_size(fields, "x"),
+            _voxel_size(fields, "y"),
+            _voxel_size(fields, "z"),
+        ),
         axes=axes,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
@@ -304,20 +332,26 @@ def _read_header(path: str | Path) -> _Header:
 
 
 def _kind_of_values(fields: Any, path: Path) -> tuple[str, list[str]]:
-    """The type of the values, and how bytes are read: signed by the standard, unsigned by IMOD unless a flag is set."""
+    """The type of the values, and how bytes are read: signed by the standard, unsigned by IMOD
+    unless a flag is set."""
     if fields["mode"] != 0:
         return MODES[int(fields["mode"])], []
     words = np.frombuffer(fields.tobytes(), fields.dtype["nx"])
     stamp, flags = int(words[38]), int(words[39])
     if stamp == IMOD_STAMP and flags & IMOD_HALF_BYTES:
         raise InputFileError(
-            "holds two values of 4 bits in each byte", source=path, remedy="Convert it to float32 (mode 2)."
+            "holds two values of 4 bits in each byte",
+            source=path,
+            remedy="Convert it to float32 (mode 2).",
         )
     if stamp == IMOD_STAMP and not flags & IMOD_SIGNED:
         return "u1", ["its bytes are read as unsigned, 0 to 255, as IMOD's flags say"]
     least, most = float(fields["dmin"]), float(fields["dmax"])
     if stamp != IMOD_STAMP and least >= 0 and 127 < most <= 255 and most.is_integer():
-        return "u1", [f"its bytes are read as unsigned, 0 to 255, for its header says that the largest is {most:g}"]
+        return "u1", [
+            f"its bytes are read as unsigned, 0 to 255, for its header says that the largest is "
+            f"{most:g}"
+        ]
     return MODES[0], []
 
 
@@ -325,7 +359,9 @@ def _fields(start: bytes, size: int, path: Path) -> tuple[Any, list[str]]:
     """The header in the byte order in which it makes sense, and what is odd about it."""
     if len(start) < HEADER_DTYPE.itemsize:
         raise InputFileError(
-            f"is no MRC file: {size} bytes, but a header alone has {HEADER_DTYPE.itemsize}", source=path, remedy=REMEDY
+            f"is no MRC file: {size} bytes, but a header alone has {HEADER_DTYPE.itemsize}",
+            source=path,
+            remedy=REMEDY,
         )
     as_stored = np.frombuffer(start, HEADER_DTYPE)[0]
     notes = []
@@ -351,7 +387,12 @@ def _fields(start: bytes, size: int, path: Path) -> tuple[Any, list[str]]:
 def _makes_sense(fields: Any, size: int) -> bool:
     """Whether the numbers can be those of this file, or of the whole of which it is a part."""
     shape = [int(fields[name]) for name in ("nx", "ny", "nz")]
-    return int(fields["mode"]) in MODES and min(shape) > 0 and max(shape[:2]) < 2**17 and 0 <= fields["nsymbt"] <= size
+    return (
+        int(fields["mode"]) in MODES
+        and min(shape) > 0
+        and max(shape[:2]) < 2**17
+        and 0 <= fields["nsymbt"] <= size
+    )
 
 
 def _refusal(fields: Any, has_id: bool, path: Path) -> InputFileError:
@@ -364,13 +405,17 @@ def _refusal(fields: Any, has_id: bool, path: Path) -> InputFileError:
             source=path,
             remedy="Convert it to float32 (mode 2).",
         )
-    return InputFileError(f"is no MRC file: mode {mode}, shape {times(shape)}", source=path, remedy=REMEDY)
+    return InputFileError(
+        f"is no MRC file: mode {mode}, shape {times(shape)}", source=path, remedy=REMEDY
+    )
 
 
 def _refuse_compressed(start: bytes, path: Path) -> None:
     for magic, kind in COMPRESSED.items():
         if start.startswith(magic):
-            raise InputFileError(f"is compressed ({kind})", source=path, remedy="Decompress it first.")
+            raise InputFileError(
+                f"is compressed ({kind})", source=path, remedy="Decompress it first."
+            )
 
 
 def _voxel_size(fields: Any, axis: str) -> float | None:
@@ -382,11 +427,17 @@ def _voxel_size(fields: Any, axis: str) -> float | None:
 def _voxels(mrc: MrcStack | MrcMap) -> NDArray[Any]:
     """The voxels as they lie in the file, mapped: nothing is read yet."""
     refuse_changed(mrc.path, mrc.size, mrc.mtime_ns)
-    shape = mrc.shape if isinstance(mrc, MrcStack) else tuple(mrc.shape[axis - 1] for axis in mrc.axes[::-1])
+    shape = (
+        mrc.shape
+        if isinstance(mrc, MrcStack)
+        else tuple(mrc.shape[axis - 1] for axis in mrc.axes[::-1])
+    )
     return np.memmap(mrc.path, mrc.dtype, "r", mrc.offset, shape)
 
 
-def write_mrc_stack(path: str | Path, images: NDArray[np.float32], pixel_size_angstrom: float) -> None:
+def write_mrc_stack(
+    path: str | Path, images: NDArray[np.float32], pixel_size_angstrom: float
+) -> None:
     """Write images as an MRC stack (mode 2), atomically."""
     with replacing(path) as file, mrcfile.new(file.name, overwrite=True) as mrc:
         mrc.set_data(images.astype(np.float32, copy=False))

@@ -1,4 +1,5 @@
-"""Files that an option names to be written: where one stands already, it must be of the kind that is written."""
+"""Files that an option names to be written: where one stands already, it must be of the kind
+that is written."""
 
 from __future__ import annotations
 
@@ -25,8 +26,13 @@ class Kind:
 
 
 LOG = Kind("log file of these commands", lambda head: LOG_LINE.match(head) is not None)
-DASK_REPORT = Kind("performance report of Dask's", lambda head: b"<title>Dask Performance Report</title>" in head)
-HTML = Kind("web page", lambda head: head.lstrip()[:9].lower() == b"<!doctype" or b"<html" in head[:1000].lower())
+DASK_REPORT = Kind(
+    "performance report of Dask's", lambda head: b"<title>Dask Performance Report</title>" in head
+)
+HTML = Kind(
+    "web page",
+    lambda head: head.lstrip()[:9].lower() == b"<!doctype" or b"<html" in head[:1000].lower(),
+)
 STAR = Kind("STAR file", lambda head: any(line.startswith(b"data_") for line in head.splitlines()))
 NPY = Kind(".cs file", lambda head: head.startswith(b"\x93NUMPY"))
 NPZ = Kind("file of parameters", lambda head: head.startswith(b"PK\x03\x04"))
@@ -35,7 +41,8 @@ RUN = Kind("file that describes a run", lambda head: b"\nlikelihood:" in b"\n" +
 
 
 def own_output(path: str | Path, kind: Kind) -> Path:
-    """Refuse what is no place for such a file, or is something else that would be lost, and give the path.
+    """Refuse what is no place for such a file, or is something else that would be lost, and give
+    the path.
 
     Raises
     ------
@@ -51,7 +58,9 @@ def own_output(path: str | Path, kind: Kind) -> Path:
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
     if head and not kind.is_one(head):
-        raise OutputError(f"is there already, and is no {kind.name}", source=path, remedy="Name another file.")
+        raise OutputError(
+            f"is there already, and is no {kind.name}", source=path, remedy="Name another file."
+        )
     return path
 
 
@@ -66,10 +75,14 @@ def refuse_special(path: str | Path) -> Path:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return Path(path)
-    except (OSError, ValueError) as error:  # a part of it is no folder, or a name that no file can have
-        raise OutputError(f"cannot be written: {getattr(error, 'strerror', None) or error}", source=path) from error
+    except (OSError, ValueError) as error:  # part of it is no folder, or a name no file can have
+        raise OutputError(
+            f"cannot be written: {getattr(error, 'strerror', None) or error}", source=path
+        ) from error
     if stat.S_ISDIR(mode):
         raise OutputError("is a folder", source=path, remedy="Name a file, or remove it.")
     if not stat.S_ISREG(mode):
-        raise OutputError("is a pipe, a socket or a device, not a file", source=path, remedy="Name a file.")
+        raise OutputError(
+            "is a pipe, a socket or a device, not a file", source=path, remedy="Name a file."
+        )
     return Path(path)

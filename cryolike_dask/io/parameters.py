@@ -54,12 +54,13 @@ def make_parameters(
     resolution_factor : float
         Band limit as a fraction of the Nyquist frequency: 1 uses all of it, 0.5 half.
     viewing_distance : float, optional
-        Distance of viewing directions, radian; default 1 / (4 pi resolution_factor), which is 2370 directions at
-        full resolution.
+        Distance of viewing directions, radian; default 1 / (4 pi resolution_factor), which is 2370
+        directions at full resolution.
     n_inplanes : int, optional
         In-plane angles, an even number; default 2 n_pixels.
     atom_radii : float, optional
-        One radius for all atoms or residues, angstrom; default: that of each residue, or else of each element.
+        One radius for all atoms or residues, angstrom; default: that of each residue, or else of
+        each element.
     atom_selection : str, optional
         Such as "name CA", "resname GLY ALA and not chain B", "resid 10-50"; default: everything.
     use_protein_residue_model : bool
@@ -81,15 +82,23 @@ def make_parameters(
     n_pixels = number("n_pixels", n_pixels, whole=True, at_least=1)
     factor = number("resolution_factor", resolution_factor, above=0)
     if factor > 1:
-        raise InputError(f"resolution_factor={factor:g} is beyond the Nyquist frequency", remedy="Give 1 or less.")
-    if viewing_distance is not None and number("viewing_distance", viewing_distance, above=0) > math.pi:
+        raise InputError(
+            f"resolution_factor={factor:g} is beyond the Nyquist frequency",
+            remedy="Give 1 or less.",
+        )
+    if (
+        viewing_distance is not None
+        and number("viewing_distance", viewing_distance, above=0) > math.pi
+    ):
         what = f"viewing_distance={viewing_distance:g} is more than half a turn"
         raise InputError(what, remedy="It is in radian, not in degrees.")
     parameters = ImageParameters(
         n_pixels=n_pixels,
         pixel_size_angstrom=number("pixel_size_angstrom", pixel_size_angstrom, above=0),
         radius_max=factor * n_pixels / 4,
-        n_inplanes=0 if n_inplanes is None else number("n_inplanes", n_inplanes, whole=True, at_least=1),
+        n_inplanes=0
+        if n_inplanes is None
+        else number("n_inplanes", n_inplanes, whole=True, at_least=1),
         precision=precision,
         viewing_distance=viewing_distance or 0.0,
         atom_radii=atom_radii,
@@ -108,7 +117,8 @@ def read_parameters(params_input: str | Path | ImageParameters) -> ImageParamete
     Raises
     ------
     InputFileError
-        If the file is missing or damaged, lacks a key, or describes a box or pixel that is not square.
+        If the file is missing or damaged, lacks a key, or describes a box or pixel that is not
+        square.
     """
     if isinstance(params_input, ImageParameters):
         return params_input
@@ -117,7 +127,9 @@ def read_parameters(params_input: str | Path | ImageParameters) -> ImageParamete
             f"params_input is a {type(params_input).__name__}",
             remedy="Give the path of parameters.npz, or an ImageParameters.",
         )
-    return parameters_from(read_archive(params_input, optional=OPTIONAL, keys=KEYS, n_images=0), str(params_input))
+    return parameters_from(
+        read_archive(params_input, optional=OPTIONAL, keys=KEYS, n_images=0), str(params_input)
+    )
 
 
 def write_parameters(path: str | Path, parameters: ImageParameters) -> None:
@@ -149,12 +161,18 @@ def parameters_from(entries: Mapping[str, Any], source: str) -> ImageParameters:
         if len(missing) == len(REQUIRED):
             what = f"holds {', '.join(sorted(entries)[:5]) or 'nothing'}, not parameters"
             raise InputFileError(what, source=source, remedy="Give parameters.npz.")
-        raise InputFileError(f"lacks {', '.join(missing)}", source=source, remedy="Make the parameters again.")
+        raise InputFileError(
+            f"lacks {', '.join(missing)}", source=source, remedy="Make the parameters again."
+        )
     try:
         radii, selection = entries.get("atom_radii"), entries.get("atom_selection")
         return ImageParameters(
-            n_pixels=number("n_pixels", _square(entries["n_pixels"], "n_pixels", source), whole=True, at_least=1),
-            pixel_size_angstrom=number("pixel_size", _square(entries["pixel_size"], "pixel_size", source), above=0),
+            n_pixels=number(
+                "n_pixels", _square(entries["n_pixels"], "n_pixels", source), whole=True, at_least=1
+            ),
+            pixel_size_angstrom=number(
+                "pixel_size", _square(entries["pixel_size"], "pixel_size", source), above=0
+            ),
             radius_max=number("radius_max", entries["radius_max"], above=0),
             n_inplanes=number("n_inplanes", entries["n_inplanes"], whole=True),
             dist_radii=number("dist_radii", entries["dist_radii"], above=0),

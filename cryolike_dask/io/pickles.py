@@ -1,6 +1,7 @@
 """What a pickle says, told without running it: names stay names, and calls are told, not made.
 
-torch's and numpy's files hold pickles; those of plain tensors and arrays, and of None, need a few of all operations.
+torch's and numpy's files hold pickles; those of plain tensors and arrays, and of None, need a few
+of all operations.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def told(content: bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is damaged, or needs other operations or more of them than tensors, arrays and None do.
+        If it is damaged, or needs other operations or more of them than tensors, arrays and None
+        do.
     """
     machine = _Machine()
     try:

@@ -1,7 +1,9 @@
-"""Completion records: a small file per stack and structure, written last, that says what its results came from.
+"""Completion records: a small file per stack and structure, written last, that says what its
+results came from.
 
-`skip_exist` believes records, shapes and checksums, never mere names. A record is read in one place, which believes it
-only if it is what `write_record` writes: whoever has one need not look at types.
+`skip_exist` believes records, shapes and checksums, never mere names. A record is read in one
+place, which believes it only if it is what `write_record` writes: whoever has one need not look at
+types.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ logger = logging.getLogger("cryolike_dask")
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be written, where, and from what: an image stack under a structure, or an input file of a run.
+    """What is to be written, where, and from what: an image stack under a structure, or an input
+    file of a run.
 
     Attributes
     ----------
@@ -51,7 +54,8 @@ class Job:
         Of the outputs that are results; an input file of a run has the shape of its tensor.
     record : Path
     settings : dict
-        Search, parameters, conventions and the like: what must be the same throughout an output folder.
+        Search, parameters, conventions and the like: what must be the same throughout an output
+        folder.
     precision : "single" | "double"
     inputs : list of dict
         Name, size and time of every input file; contents of files are never hashed on the way.
@@ -72,7 +76,9 @@ class Job:
 
     def __post_init__(self) -> None:
         """Workers may run in another folder: paths are absolute."""
-        object.__setattr__(self, "outputs", {name: path.absolute() for name, path in self.outputs.items()})
+        object.__setattr__(
+            self, "outputs", {name: path.absolute() for name, path in self.outputs.items()}
+        )
         object.__setattr__(self, "record", self.record.absolute())
 
     @property
@@ -98,27 +104,40 @@ def make_room(job: Job) -> None:
     with writing(job.record):
         for folder in sorted({path.parent for path in (job.record, *job.outputs.values())}):
             if not folder.is_dir():
-                for above in reversed([folder, *folder.parents][: len(folder.relative_to(root).parts)]):
+                for above in reversed(
+                    [folder, *folder.parents][: len(folder.relative_to(root).parts)]
+                ):
                     above.mkdir(exist_ok=True)
 
 
 def withdraw_record(job: Job) -> None:
-    """Make room for a job, and remove its former record: none lies beside results that it does not describe."""
+    """Make room for a job, and remove its former record: none lies beside results that it does
+    not describe."""
     make_room(job)
     there, structure = readable_record(job.record), job.about.get("structure")
-    if there is not None and there.get("structure") != structure:  # those that were there before are gone by now
-        what = f"was written meanwhile by another run, whose structure is {there.get('structure')}, not {structure}"
+    # those that were there before are gone by now
+    if there is not None and there.get("structure") != structure:
+        what = (
+            f"was written meanwhile by another run, whose structure is "
+            f"{there.get('structure')}, not {structure}"
+        )
         raise OutputError(what, source=job.record, remedy="Choose another output folder.")
     with writing(job.record):
         job.record.unlink(missing_ok=True)
 
 
-def write_record(job: Job, details: Mapping[str, Any], known: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write the record of a job whose outputs are all in place; `details` says by what they were made.
+def write_record(
+    job: Job, details: Mapping[str, Any], known: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write the record of a job whose outputs are all in place; `details` says by what they were
+    made.
 
     `known` holds checksums of files of a store that need not be computed again.
     """
-    outputs = {name: {"file": path.name, "sha256": checksum(path, known)} for name, path in job.outputs.items()}
+    outputs = {
+        name: {"file": path.name, "sha256": checksum(path, known)}
+        for name, path in job.outputs.items()
+    }
     record = {
         "format": FORMAT,
         "kind": job.kind,
@@ -137,7 +156,8 @@ def write_record(job: Job, details: Mapping[str, Any], known: Mapping[str, str] 
 
 
 def why_not_done(job: Job) -> str | None:
-    """Say why a job must be computed; None if its results are complete, undamaged, and came from these inputs."""
+    """Say why a job must be computed; None if its results are complete, undamaged, and came from
+    these inputs."""
     outputs = {name: as_stored(path) for name, path in job.outputs.items()}
     missing = [path.name for path in outputs.values() if not (path.is_file() or path.is_dir())]
     if missing:
@@ -145,7 +165,12 @@ def why_not_done(job: Job) -> str | None:
     record = readable_record(job.record)
     if record is None:
         return f"there is no readable completion record {job.record.name}"
-    expected = {"format": FORMAT, "kind": job.kind, "settings": job.settings, "precision": job.precision}
+    expected = {
+        "format": FORMAT,
+        "kind": job.kind,
+        "settings": job.settings,
+        "precision": job.precision,
+    }
     for name, value in {**expected, "inputs": job.inputs, "shape": list(job.shape)}.items():
         if record.get(name) != value:
             return f"the {name} of the results are others than those of this run"
@@ -156,9 +181,11 @@ def why_not_done(job: Job) -> str | None:
 
 
 def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done: str) -> list[Key]:
-    """Which jobs are to be done: with `skip_exist` those that are not done yet; of what is there the log says why.
+    """Which jobs are to be done: with `skip_exist` those that are not done yet; of what is there
+    the log says why.
 
-    `becomes` is what happens to a job ("computed"), `done` what the others are ("stacks are done"), for the log.
+    `becomes` is what happens to a job ("computed"), `done` what the others are ("stacks are done"),
+    for the log.
     """
     if not skip_exist:
         if any(job.record.is_file() for job in jobs.values()):
@@ -179,7 +206,9 @@ def takes_nothing(folder: Path) -> bool:
     return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
 
 
-def nothing_to_do(folder: Path, to_do: Callable[[], Sequence[Any]], refuse_others: Callable[[], None]) -> bool:
+def nothing_to_do(
+    folder: Path, to_do: Callable[[], Sequence[Any]], refuse_others: Callable[[], None]
+) -> bool:
     """Whether a folder takes nothing, and all is done there.
 
     Raises
@@ -191,8 +220,13 @@ def nothing_to_do(folder: Path, to_do: Callable[[], Sequence[Any]], refuse_other
         return False
     refuse_others()
     if n := len(to_do()):
-        what = f"cannot be written, and {n} of the results that belong there are missing, damaged or of other inputs"
-        raise OutputError(what, source=folder, remedy="Choose another output folder, or a copy of this one.")
+        what = (
+            f"cannot be written, and {n} of the results that belong there are missing, damaged "
+            f"or of other inputs"
+        )
+        raise OutputError(
+            what, source=folder, remedy="Choose another output folder, or a copy of this one."
+        )
     return True
 
 
@@ -206,12 +240,14 @@ def read_record(path: Path) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        Each entry has the type that `write_record` gives it; settings hold a search if it is the record of results.
+        Each entry has the type that `write_record` gives it; settings hold a search if it is the
+        record of results.
 
     Raises
     ------
     InputFileError
-        If it is a link, a folder or too large, or does not say what such a record says; names the entry.
+        If it is a link, a folder or too large, or does not say what such a record says; names the
+        entry.
     """
     try:
         content = read_own(path, MOST_BYTES)
@@ -219,7 +255,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except InputFileError as error:
         raise InputFileError(str(error), remedy=f"Remove it. {AGAIN}") from error
     except (ValueError, RecursionError) as error:
-        raise InputFileError("is not a readable completion record", source=path, remedy=AGAIN) from error
+        raise InputFileError(
+            "is not a readable completion record", source=path, remedy=AGAIN
+        ) from error
     if content is None:
         return None
     if not isinstance(record, dict):
@@ -232,7 +270,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def readable_record(path: Path) -> dict[str, Any] | None:
-    """Read a completion record; None if there is none that can be believed, and what lies beside it is made again."""
+    """Read a completion record; None if there is none that can be believed, and what lies beside
+    it is made again."""
     try:
         return read_record(path)
     except InputFileError:
@@ -240,7 +279,8 @@ def readable_record(path: Path) -> dict[str, Any] | None:
 
 
 def _are_settings(value: Any) -> bool:
-    """Search, grid and conventions, as far as they are there, of which every number may be divided by or counted to."""
+    """Search, grid and conventions, as far as they are there, of which every number may be
+    divided by or counted to."""
     if not isinstance(value, dict):
         return False
     search, parameters = value.get("search", {}), value.get("parameters", {})
@@ -258,11 +298,17 @@ def _are_settings(value: Any) -> bool:
 def _is_number(name: str, value: Any) -> bool:
     if name.startswith("n_"):
         return type(value) is int and 0 < value < 2**31
-    return type(value) in (int, float) and (0 < value < LARGEST or (value == 0 and name in MAY_BE_ZERO))
+    return type(value) in (int, float) and (
+        0 < value < LARGEST or (value == 0 and name in MAY_BE_ZERO)
+    )
 
 
 def _is_shape(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(n) is int and 0 < n < 2**63 for n in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(n) is int and 0 < n < 2**63 for n in value)
+    )
 
 
 def _are_inputs(value: Any) -> bool:
@@ -273,7 +319,9 @@ def _are_inputs(value: Any) -> bool:
 
 def _are_outputs(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(one, dict) and isinstance(one.get("file"), str) and isinstance(one.get("sha256"), str)
+        isinstance(one, dict)
+        and isinstance(one.get("file"), str)
+        and isinstance(one.get("sha256"), str)
         for one in value.values()
     )
 
@@ -313,10 +361,13 @@ def need_folder(folder: Path) -> None:
 
 
 def checksum(path: Path, known: Mapping[str, str] = MappingProxyType({})) -> str:
-    """sha256 in hexadecimal: of a file, or of the names and checksums of the files of a store, known ones excepted."""
+    """sha256 in hexadecimal: of a file, or of the names and checksums of the files of a store,
+    known ones excepted."""
     if path.is_dir():
         files = {str(file.relative_to(path)): file for file in path.rglob("*") if not file.is_dir()}
-        lines = (f"{known.get(name) or checksum(file)}  {name}\n" for name, file in sorted(files.items()))
+        lines = (
+            f"{known.get(name) or checksum(file)}  {name}\n" for name, file in sorted(files.items())
+        )
         return hashlib.sha256("".join(lines).encode()).hexdigest()
     if not path.is_file():
         raise OutputError("is not a file", source=path, remedy="Remove it.")

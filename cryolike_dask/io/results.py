@@ -54,8 +54,8 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Dims (image) with a scalar coordinate `structure` for one structure; (structure, image) for several. Every
-        variable is one that `compute_optimal_pose` gives.
+        Dims (image) with a scalar coordinate `structure` for one structure; (structure, image) for
+        several. Every variable is one that `compute_optimal_pose` gives.
 
     Raises
     ------
@@ -67,7 +67,8 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
 
 
 def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
-    """Open the full cross-correlations that a run wrote, lazily: (image, template, displacement, rotation).
+    """Open the full cross-correlations that a run wrote, lazily: (image, template, displacement,
+    rotation).
 
     Parameters, structures and errors are those of `open_optimal_pose`.
     """
@@ -87,7 +88,10 @@ def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
 
 
 def _open(
-    files: LikelihoodFiles, kind: str, folders: dict[str, str], variables: Mapping[str, tuple[str, Sequence[str]]]
+    files: LikelihoodFiles,
+    kind: str,
+    folders: dict[str, str],
+    variables: Mapping[str, tuple[str, Sequence[str]]],
 ) -> xr.Dataset:
     need_files(files)
     numbers, structures = files.stack_numbers(), files.structures()
@@ -99,9 +103,15 @@ def _open(
     missing = [path for group in paths.values() for path in group if not path.exists()]
     if missing:
         raise missing_files(missing, "Run the likelihood for these stacks first.")
-    n_images = [open_tensor(files.image_stack(k)[0]).shape[0] for k in numbers] if files.folder_particles else None
+    n_images = (
+        [open_tensor(files.image_stack(k)[0]).shape[0] for k in numbers]
+        if files.folder_particles
+        else None
+    )
     names = (
-        [p.stem.removeprefix("templates_fourier_") for p in files.template_files()] if files.folder_templates else []
+        [p.stem.removeprefix("templates_fourier_") for p in files.template_files()]
+        if files.folder_templates
+        else []
     )
     datasets = []
     for i in structures:
@@ -138,7 +148,9 @@ def _lazy(parts: Sequence[TensorFile | Store], sizes: tuple[int, ...], name: str
         return lazy_array(Files(tensors), sizes, f"read-{name}")
     return da.concatenate(
         [
-            part.lazy() if isinstance(part, Store) else lazy_array(Files((part,)), part.shape[:1], f"read-{name}")
+            part.lazy()
+            if isinstance(part, Store)
+            else lazy_array(Files((part,)), part.shape[:1], f"read-{name}")
             for part in parts
         ]
     )

@@ -18,7 +18,8 @@ from cryolike_dask.io.tensors import TensorFile
 
 
 class ArraySource(Protocol):
-    """Where rows of a three-dimensional complex array come from; small enough to travel with every task."""
+    """Where rows of a three-dimensional complex array come from; small enough to travel with
+    every task."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -37,7 +38,8 @@ class ArraySource(Protocol):
         """The file of a row, and its position there."""
 
     def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """What rows are made from, for completion records: files by name, size and time, arrays by checksum."""
+        """What rows are made from, for completion records: files by name, size and time, arrays
+        by checksum."""
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """These rows as a source, which carries what these rows need and no more."""
@@ -82,7 +84,8 @@ class Files:
         raise IndexError(row)
 
     def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-        """The files of rows, as they were when they were opened, and the `.npz` files beside them."""
+        """The files of rows, as they were when they were opened, and the `.npz` files beside
+        them."""
         described = []
         for part in (self.parts[i] for i in np.unique(self._places(rows)[0])):
             path = Path(part.path)
@@ -112,7 +115,8 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """The rows of an array in memory. It travels with the tasks: meant for small data, tests and notebooks."""
+    """The rows of an array in memory. It travels with the tasks: meant for small data, tests and
+    notebooks."""
 
     values: NDArray[Any]
 
@@ -197,7 +201,10 @@ def innermost(source: ArraySource) -> ArraySource:
 
 def describe_array(values: NDArray[Any]) -> dict[str, Any]:
     """Shape and checksum of an array."""
-    return {"shape": list(values.shape), "sha256": hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()}
+    return {
+        "shape": list(values.shape),
+        "sha256": hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest(),
+    }
 
 
 @dataclass(frozen=True)
@@ -229,4 +236,6 @@ def lazy_array(source: ArraySource, chunks: tuple[int, ...], name: str) -> da.Ar
     array = _Sliceable(source)
     token = f"{name}-{da.core.tokenize(source, chunks)}"
     meta = np.empty((0,) * array.ndim, array.dtype)
-    return da.from_array(array, chunks=(chunks, *source.shape[1:]), name=token, meta=meta, asarray=False)
+    return da.from_array(
+        array, chunks=(chunks, *source.shape[1:]), name=token, meta=meta, asarray=False
+    )

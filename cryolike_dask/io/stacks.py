@@ -1,8 +1,10 @@
-"""Image stacks (`particles_fourier_stack_NNNNNN.pt`, `.npz`) and template stacks (`templates_fourier_NAME.pt`) on disk.
+"""Image stacks (`particles_fourier_stack_NNNNNN.pt`, `.npz`) and template stacks
+(`templates_fourier_NAME.pt`) on disk.
 
-A stack of this project says `frame = "xy"` (x is the MRC column); one without that key is CryoLike's, transposed (x is
-the MRC row). Templates of this project have a sidecar `templates_fourier_NAME.npz` with their viewing angles and
-conventions; templates without one are CryoLike's.
+A stack of this project says `frame = "xy"` (x is the MRC column); one without that key is
+CryoLike's, transposed (x is the MRC row). Templates of this project have a sidecar
+`templates_fourier_NAME.npz` with their viewing angles and conventions; templates without one are
+CryoLike's.
 """
 
 from __future__ import annotations
@@ -64,22 +66,31 @@ class ImageStackFile:
     frame: str
 
 
-def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImageParameters) -> ImageStackFile:
+def open_image_stack(
+    tensor_path: Path, metadata_path: Path, parameters: ImageParameters
+) -> ImageStackFile:
     """Read the headers of one image stack and hold them against the parameters.
 
     Raises
     ------
     InputFileError, GridMismatchError
-        If a file is damaged or incomplete, or the stack lies on another grid than the parameters describe.
+        If a file is damaged or incomplete, or the stack lies on another grid than the parameters
+        describe.
     """
     tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
     check_shape(tensor, parameters, "Convert the stack again with these parameters.")
-    entries = read_archive(metadata_path, optional=STACK_OPTIONAL, keys=STACK_KEYS, n_images=tensor.shape[0])
+    entries = read_archive(
+        metadata_path, optional=STACK_OPTIONAL, keys=STACK_KEYS, n_images=tensor.shape[0]
+    )
     io_parameters.parameters_from(entries, str(metadata_path))  # refuses what describes no grid
-    _check_grid(entries, parameters, metadata_path, "Convert the stack again with these parameters.")
+    _check_grid(
+        entries, parameters, metadata_path, "Convert the stack again with these parameters."
+    )
     missing = [key for key in (*OPTICS_KEYS, "n_images") if entries.get(key) is None]
     if missing:
-        raise InputFileError(f"lacks {', '.join(missing)}", source=metadata_path, remedy="Convert the stack again.")
+        raise InputFileError(
+            f"lacks {', '.join(missing)}", source=metadata_path, remedy="Convert the stack again."
+        )
     n_images = _number(entries["n_images"], "n_images", metadata_path)
     if n_images != tensor.shape[0]:
         raise GridMismatchError(
@@ -88,7 +99,9 @@ def open_image_stack(tensor_path: Path, metadata_path: Path, parameters: ImagePa
             remedy="The two files do not belong together; convert the stack again.",
         )
     columns: dict[str, Any] = {name: entries[key] for key, name in OPTICS_KEYS.items()}
-    columns |= {name: entries[key] for key, name in ENVELOPE_KEYS.items() if entries.get(key) is not None}
+    columns |= {
+        name: entries[key] for key, name in ENVELOPE_KEYS.items() if entries.get(key) is not None
+    }
     try:
         optics = filled_optics(n_images, columns, WORDING)
     except InputError as error:
@@ -114,12 +127,15 @@ def write_image_stack(
 ) -> None:
     """Write an image stack; the metadata first, so that a tensor that is there has its metadata.
 
-    `more` are further entries of the `.npz`; a `frame` of None there leaves the key out, as CryoLike does.
+    `more` are further entries of the `.npz`; a `frame` of None there leaves the key out, as
+    CryoLike does.
     """
     entries: dict[str, Any] = io_parameters.parameters_entries(parameters)
     entries |= {key: optics[name] for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()}
     entries |= {key: entries[key][0] for key in ONCE_IF_ALIKE if np.ptp(entries[key]) == 0}
-    entries |= dict.fromkeys(("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"))
+    entries |= dict.fromkeys(
+        ("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs")
+    )
     entries |= {"n_images": len(images), "frame": "xy"} | dict(more or {})
     if entries["frame"] is None:
         del entries["frame"]
@@ -129,7 +145,8 @@ def write_image_stack(
 
 @dataclass(frozen=True, eq=False)
 class TemplateStackFile:
-    """One template stack as its headers describe it; `conventions` is None for CryoLike's, which do not say."""
+    """One template stack as its headers describe it; `conventions` is None for CryoLike's, which
+    do not say."""
 
     tensor: TensorFile
     viewing: ViewingAngles
@@ -142,7 +159,8 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     Raises
     ------
     InputFileError, GridMismatchError
-        If a file is damaged, on another grid, or has another number of templates than the viewing grid has directions.
+        If a file is damaged, on another grid, or has another number of templates than the viewing
+        grid has directions.
     """
     tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
     check_shape(tensor, parameters, "Make the templates again with these parameters.")
@@ -152,9 +170,14 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
         entries = read_archive(sidecar, optional=(), keys=SIDECAR_KEYS, n_images=tensor.shape[0])
         missing = [k for k in SIDECAR_KEYS if k not in entries]
         if missing:
-            raise InputFileError(f"lacks {', '.join(missing)}", source=sidecar, remedy="Make the templates again.")
+            raise InputFileError(
+                f"lacks {', '.join(missing)}", source=sidecar, remedy="Make the templates again."
+            )
         try:
-            angles = [np.atleast_1d(np.asarray(entries[k], np.float64)) for k in ("azimuth", "polar", "viewing_weight")]
+            angles = [
+                np.atleast_1d(np.asarray(entries[k], np.float64))
+                for k in ("azimuth", "polar", "viewing_weight")
+            ]
             viewing = ViewingAngles(*angles)
         except (InputError, ValueError) as error:
             raise InputFileError(str(error), source=sidecar) from error
@@ -165,12 +188,16 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
         _check_grid(entries, parameters, sidecar, "Make the templates again with these parameters.")
     else:
         viewing = parameters.viewing_angles()
-        described = f"viewing_distance={parameters.viewing_distance} gives {len(viewing)} viewing directions"
+        described = (
+            f"viewing_distance={parameters.viewing_distance} gives {len(viewing)} viewing "
+            f"directions"
+        )
     if tensor.shape[0] != len(viewing):
         raise GridMismatchError(
             f"{tensor.shape[0]} templates, but {described}",
             source=tensor_path,
-            remedy="Give the parameters that the templates were made with, or make the templates again.",
+            remedy="Give the parameters that the templates were made with, or make the templates "
+            "again.",
         )
     return TemplateStackFile(tensor, viewing, conventions)
 
@@ -183,12 +210,17 @@ def write_template_stack(
     conventions: str,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a template file and its sidecar; the sidecar first, so that templates that are there have one.
+    """Write a template file and its sidecar; the sidecar first, so that templates that are there
+    have one.
 
     `more` are further entries of the sidecar.
     """
     entries = {
-        **{key: value for key, value in io_parameters.parameters_entries(parameters).items() if key in GRID_KEYS},
+        **{
+            key: value
+            for key, value in io_parameters.parameters_entries(parameters).items()
+            if key in GRID_KEYS
+        },
         "azimuth": viewing.azimuth,
         "polar": viewing.polar,
         "viewing_weight": viewing.weight,
@@ -199,7 +231,9 @@ def write_template_stack(
     save_tensor(tensor_path, templates)
 
 
-def _check_grid(entries: Mapping[str, Any], parameters: ImageParameters, source: Path, remedy: str) -> None:
+def _check_grid(
+    entries: Mapping[str, Any], parameters: ImageParameters, source: Path, remedy: str
+) -> None:
     """Refuse a file whose grid is not that of the parameters."""
     expected = io_parameters.parameters_entries(parameters)
     for key in GRID_KEYS:
@@ -218,12 +252,15 @@ def _number(value: Any, name: str, source: Path) -> int:
 
 
 def check_shape(tensor: TensorFile, parameters: ImageParameters, remedy: str) -> None:
-    """Refuse a tensor that is not (item, shell, angle) on the grid of the parameters, or that is empty."""
+    """Refuse a tensor that is not (item, shell, angle) on the grid of the parameters, or that is
+    empty."""
     found, expected = tensor.shape[1:], parameters.grid.shape
     for value, wanted, name in zip(found, expected, ("shells", "in-plane angles"), strict=True):
         if value != wanted:
             raise GridMismatchError(
-                f"{value} {name}, but the parameters describe {wanted}", source=tensor.path, remedy=remedy
+                f"{value} {name}, but the parameters describe {wanted}",
+                source=tensor.path,
+                remedy=remedy,
             )
     if tensor.shape[0] == 0:
         raise InputFileError("is empty", source=tensor.path, remedy=remedy)

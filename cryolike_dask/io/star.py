@@ -1,7 +1,8 @@
 """STAR files: tables of text in, tables out; what a column means is its reader's business.
 
-Read line by line here, because starfile gives other values than the file for a path with an apostrophe or a `#`, NaN
-for a value that is not there, the last of two blocks of one name, and nothing at all for text that is not UTF-8.
+Read line by line here, because starfile gives other values than the file for a path with an
+apostrophe or a `#`, NaN for a value that is not there, the last of two blocks of one name, and
+nothing at all for text that is not UTF-8.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ AT_ONCE = 2**20
 """Bytes that are read at once."""
 
 MOST_MEMORY = 64 * 2**20
-"""Bytes that the columns of a table may take, however unequal their values are: each takes as much as its longest."""
+"""Bytes that the columns of a table may take, however unequal their values are: each takes as
+much as its longest."""
 
 REMEDY = "Make the file again, or check that it is the right one."
 
@@ -66,7 +68,8 @@ def read_star(path: str | Path) -> list[StarBlock]:
     Raises
     ------
     InputFileError
-        If the file is missing, not text, holds no table, or a row has too few or too many values; names the line.
+        If the file is missing, not text, holds no table, or a row has too few or too many values;
+        names the line.
     """
     path = Path(path)
     reader = _Reader(path)
@@ -75,17 +78,22 @@ def read_star(path: str | Path) -> list[StarBlock]:
             reader.read(number, line)
     reader.end_table()
     if not reader.blocks:
-        raise InputFileError("holds no STAR table (no data_ block with values)", source=path, remedy=REMEDY)
+        raise InputFileError(
+            "holds no STAR table (no data_ block with values)", source=path, remedy=REMEDY
+        )
     return reader.blocks
 
 
-def write_star(path: str | Path, blocks: Mapping[str, Mapping[str, ArrayLike]], version: int | None = 30001) -> None:
+def write_star(
+    path: str | Path, blocks: Mapping[str, Mapping[str, ArrayLike]], version: int | None = 30001
+) -> None:
     """Write tables as RELION 3.1 does, atomically.
 
     Parameters
     ----------
     blocks : dict
-        Columns by block name and by label without its underscore; one value per row. Numbers get 12 digits.
+        Columns by block name and by label without its underscore; one value per row. Numbers get 12
+        digits.
 
     version : int, optional
         RELION's of the format; None: not said, as before RELION 3.1.
@@ -116,7 +124,8 @@ class _Reader:
         values = _values(line)
         if not values:
             return
-        keyword = line.split(None, 1)[0] if len(values) == 1 else ""  # as it stands: a quoted value is no keyword
+        # as it stands: a quoted value is no keyword
+        keyword = line.split(None, 1)[0] if len(values) == 1 else ""
         if keyword.lower().startswith("data_"):
             self.end_table()
             self.name = keyword[len("data_") :]
@@ -151,7 +160,8 @@ class _Reader:
             if repeated:
                 more = f" and {len(repeated) - 5} more" if len(repeated) > 5 else ""
                 raise InputFileError(
-                    f"has the column(s) {', '.join(sorted(repeated)[:5])}{more} twice in block 'data_{self.name}'",
+                    f"has the column(s) {', '.join(sorted(repeated)[:5])}{more} twice in block "
+                    f"'data_{self.name}'",
                     source=self.path,
                     remedy=REMEDY,
                 )
@@ -166,7 +176,8 @@ class _Reader:
         widest = max(widths, key=lambda label: widths[label])
         if widths[widest] > LONGEST_VALUE or needed > MOST_MEMORY + 16 * self.n_characters:
             raise InputFileError(
-                f"column {widest} of block 'data_{self.name}' has a value of {widths[widest]} characters, which is "
+                f"column {widest} of block 'data_{self.name}' has a value of {widths[widest]} "
+                f"characters, which is "
                 "too long, or far longer than its others",
                 source=self.path,
                 remedy=REMEDY,
@@ -198,7 +209,9 @@ def _is_label(line: str) -> bool:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a file, a part of it at a time; they end as they do on any system."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    decoder = io.IncrementalNewlineDecoder(
+        codecs.getincrementaldecoder("utf-8-sig")(), translate=True
+    )
     n_characters, begun = 0, ""
     with reading(path) as file:
         while True:
@@ -207,7 +220,9 @@ def _lines(path: Path) -> Iterator[str]:
                 text = decoder.decode(content, final=not content)
             except UnicodeDecodeError as error:
                 byte = file.tell() - len(error.object) + error.start
-                raise InputFileError(f"is not text in UTF-8 (byte {byte})", source=path, remedy=REMEDY) from None
+                raise InputFileError(
+                    f"is not text in UTF-8 (byte {byte})", source=path, remedy=REMEDY
+                ) from None
             if "\0" in text:
                 byte = n_characters + text.index("\0")
                 raise InputFileError(f"is not text (byte {byte} is 0)", source=path, remedy=REMEDY)
@@ -217,7 +232,9 @@ def _lines(path: Path) -> Iterator[str]:
             if not content:
                 break
             if len(begun) > LONGEST_LINE:
-                raise InputFileError(f"has a line of more than {LONGEST_LINE} characters", source=path, remedy=REMEDY)
+                raise InputFileError(
+                    f"has a line of more than {LONGEST_LINE} characters", source=path, remedy=REMEDY
+                )
     yield begun
 
 
@@ -226,7 +243,13 @@ def _table_lines(name: str, columns: Mapping[str, ArrayLike], version: int | Non
     lengths = {label: array.shape for label, array in arrays.items()}
     if len(set(lengths.values())) > 1 or any(len(shape) > 1 for shape in lengths.values()):
         raise InputError(f"block data_{name}: columns of different shapes, {lengths}")
-    yield from ("", *([] if version is None else [f"# version {version}", ""]), f"data_{name}", "", "loop_")
+    yield from (
+        "",
+        *([] if version is None else [f"# version {version}", ""]),
+        f"data_{name}",
+        "",
+        "loop_",
+    )
     yield from (f"_{label} #{number}" for number, label in enumerate(arrays, start=1))
     texts = [_texts(label, array) for label, array in arrays.items()]
     yield from (" ".join(row) for row in zip(*texts, strict=True))

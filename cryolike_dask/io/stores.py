@@ -1,4 +1,5 @@
-"""Results that are too large for one file: a Zarr store, written region by region, which gets its name when complete.
+"""Results that are too large for one file: a Zarr store, written region by region, which gets its
+name when complete.
 
 zarr is imported inside the functions: the scheduler imports this module too.
 """
@@ -24,7 +25,14 @@ from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.layout import FILE_SUFFIX
-from cryolike_dask.io.records import Job, checksum, make_room, why_not_done, withdraw_record, write_record
+from cryolike_dask.io.records import (
+    Job,
+    checksum,
+    make_room,
+    why_not_done,
+    withdraw_record,
+    write_record,
+)
 from cryolike_dask.io.zarr_arrays import ZarrHeader, read_zarr_header
 
 ARRAY = labels.CROSS_CORRELATION
@@ -63,9 +71,12 @@ class Store:
             return values
 
     def lazy(self) -> da.Array:
-        """All of it, chunked as it is stored; never what was read of an earlier store of this name."""
+        """All of it, chunked as it is stored; never what was read of an earlier store of this
+        name."""
         with _as_input(self.path):
-            return da.from_zarr(_header(self.path).open(), name=f"read-{Path(self.path).name}-{uuid4().hex}")
+            return da.from_zarr(
+                _header(self.path).open(), name=f"read-{Path(self.path).name}-{uuid4().hex}"
+            )
 
 
 def open_store(path: str | Path) -> Store:
@@ -84,20 +95,27 @@ def open_store(path: str | Path) -> Store:
 
 
 def begin_store(job: Job, full: xr.Dataset) -> Path:
-    """Write all but the values of a full cross-correlation, under a name that says that it is not complete."""
+    """Write all but the values of a full cross-correlation, under a name that says that it is
+    not complete."""
     from zarr.codecs import Crc32cCodec
 
     (path,) = job.outputs.values()
     begun = path.with_name(f".{path.name}.{uuid4().hex}.part")
     (name,) = full.data_vars
-    labelled = full.rename({name: ARRAY}).assign_coords({labels.STRUCTURE: full[labels.STRUCTURE].astype(object)})
-    # compression takes a sixth off correlations at best, slowly; the checksum makes readers notice damage
+    labelled = full.rename({name: ARRAY}).assign_coords(
+        {labels.STRUCTURE: full[labels.STRUCTURE].astype(object)}
+    )
+    # compression takes a sixth off correlations at best, slowly; the checksum makes readers notice
+    # damage
     encoding = {ARRAY: {"chunks": full[name].data.chunksize, "compressors": (Crc32cCodec(),)}}
     with writing(path), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata")  # xarray warns where there is none, too
+        # xarray warns where there is none, too
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
         make_room(job)
         begun.parent.mkdir(parents=True, exist_ok=True)
-        labelled.to_zarr(begun, mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding)
+        labelled.to_zarr(
+            begun, mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding
+        )
     return begun
 
 
@@ -112,18 +130,23 @@ def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> t
         return str(file.relative_to(begun)), checksum(file)
 
 
-def finish_store(written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, Any]) -> int:
+def finish_store(
+    written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, Any]
+) -> int:
     """Give a store that is complete its name, and write its record last; give the number of images.
 
     A file in place of which the store is written is removed.
     """
     (path,) = job.outputs.values()
-    if not begun.exists() and why_not_done(job) is None:  # this task ran before, and its worker was lost
+    # this task ran before, and its worker was lost
+    if not begun.exists() and why_not_done(job) is None:
         return job.shape[0]
     with writing(path):
         missing = [name for name, _ in written if not (begun / name).is_file()]
         if missing:
-            raise OutputError(f"{missing[0]} is missing", source=begun, remedy="Let one run alone write here.")
+            raise OutputError(
+                f"{missing[0]} is missing", source=begun, remedy="Let one run alone write here."
+            )
         withdraw_record(job)
         with suppress(FileNotFoundError):
             shutil.rmtree(path)
@@ -144,4 +167,6 @@ def _as_input(path: str | Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = getattr(error, "strerror", None) or error
         what = f"is not a readable store of a full cross-correlation: {reason}"
-        raise InputFileError(what, source=path, remedy="Run the likelihood for this stack again.") from error
+        raise InputFileError(
+            what, source=path, remedy="Run the likelihood for this stack again."
+        ) from error

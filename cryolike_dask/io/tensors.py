@@ -1,4 +1,5 @@
-"""Reading and writing `.pt` files: nothing is unpickled, headers only until data is asked for, writes are atomic.
+"""Reading and writing `.pt` files: nothing is unpickled, headers only until data is asked for,
+writes are atomic.
 
 torch writes files, and has no part in reading them.
 """
@@ -51,7 +52,9 @@ class TensorFile:
         return map_tensor(self.path).copy(rows)
 
 
-def open_tensor(path: str | Path, *, n_dims: int | None = None, dtypes: tuple[str, ...] | None = None) -> TensorFile:
+def open_tensor(
+    path: str | Path, *, n_dims: int | None = None, dtypes: tuple[str, ...] | None = None
+) -> TensorFile:
     """Read the header of a `.pt` file that holds one tensor.
 
     Parameters
@@ -64,7 +67,8 @@ def open_tensor(path: str | Path, *, n_dims: int | None = None, dtypes: tuple[st
     Raises
     ------
     InputFileError
-        If the file is missing, damaged, not a single plain tensor, larger than its storage, or of another rank or type.
+        If the file is missing, damaged, not a single plain tensor, larger than its storage, or of
+        another rank or type.
     """
     path = regular_file(path)
     status = path.stat()
@@ -73,7 +77,9 @@ def open_tensor(path: str | Path, *, n_dims: int | None = None, dtypes: tuple[st
     if n_dims is not None and len(shape) != n_dims:
         raise InputFileError(f"has shape {shape}, but {n_dims} dimensions are needed", source=path)
     if dtypes is not None and dtype not in dtypes:
-        raise InputFileError(f"holds {dtype} values, but {' or '.join(dtypes)} are needed", source=path)
+        raise InputFileError(
+            f"holds {dtype} values, but {' or '.join(dtypes)} are needed", source=path
+        )
     return TensorFile(str(path.absolute()), shape, dtype, status.st_size, status.st_mtime_ns)
 
 
@@ -100,7 +106,8 @@ def load_vector(path: str | Path, n: int | None = None) -> NDArray[Any]:
 
 
 def save_tensor(path: str | Path, values: NDArray[Any]) -> None:
-    """Write an array as a plain tensor, atomically; it loads with `torch.load(weights_only=True)`."""
+    """Write an array as a plain tensor, atomically; it loads with
+    `torch.load(weights_only=True)`."""
     import torch
 
     contiguous = np.require(values, requirements=["C", "W"])
@@ -112,17 +119,23 @@ def save_tensor(path: str | Path, values: NDArray[Any]) -> None:
 
 
 def load_displacements(path: str | Path) -> NDArray[np.float64]:
-    """Read `displacements_set.pt`, ours or CryoLike's: angstrom, (2, displacement), rows x and y."""
+    """Read `displacements_set.pt`, ours or CryoLike's: angstrom, (2, displacement), rows x and
+    y."""
     pickled = read_pickled_array(path)
     values = map_tensor(path).checked() if pickled is None else pickled
     if values.ndim != 2 or values.shape[0] != 2 or values.dtype.kind != "f":
-        raise InputFileError("does not hold displacements of shape (2, D)", source=path, remedy=REMEDY)
+        raise InputFileError(
+            "does not hold displacements of shape (2, D)", source=path, remedy=REMEDY
+        )
     return values.astype(np.float64)
 
 
 def load_full_correlation(path: str | Path) -> NDArray[Any]:
-    """Read a full cross-correlation, ours or CryoLike's: (image, template, displacement, rotation)."""
+    """Read a full cross-correlation, ours or CryoLike's: (image, template, displacement,
+    rotation)."""
     tensor = map_tensor(path)
     if tensor.values.ndim != 4 or tensor.values.dtype.kind != "f":
-        raise InputFileError("does not hold a correlation of four dimensions", source=path, remedy=REMEDY)
+        raise InputFileError(
+            "does not hold a correlation of four dimensions", source=path, remedy=REMEDY
+        )
     return tensor.copy()

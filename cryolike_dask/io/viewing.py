@@ -20,7 +20,8 @@ def read_viewing_angles(path: str | Path) -> ViewingAngles:
     Parameters
     ----------
     path : path
-        Columns: azimuth (RELION's rot) and polar angle (tilt) in degrees, and a weight; without one all weigh alike.
+        Columns: azimuth (RELION's rot) and polar angle (tilt) in degrees, and a weight; without one
+        all weigh alike.
 
     Returns
     -------
@@ -37,10 +38,16 @@ def read_viewing_angles(path: str | Path) -> ViewingAngles:
     if len(content) > MOST_BYTES:
         raise InputFileError(f"has more than {MOST_BYTES} bytes: too many directions", source=path)
     try:
-        lines = [line for line in content.decode("utf-8-sig").splitlines() if line.partition("#")[0].strip()]
+        lines = [
+            line
+            for line in content.decode("utf-8-sig").splitlines()
+            if line.partition("#")[0].strip()
+        ]
         table = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, 0))
     except ValueError as error:
-        raise InputFileError(f"is not a table of numbers ({str(error)[:200]})", source=path) from error
+        raise InputFileError(
+            f"is not a table of numbers ({str(error)[:200]})", source=path
+        ) from error
     if table.shape[0] == 0 or table.shape[1] not in (2, 3):
         raise InputFileError(
             f"has {table.shape[0]} lines of {table.shape[1]} columns",
@@ -49,7 +56,9 @@ def read_viewing_angles(path: str | Path) -> ViewingAngles:
         )
     weight = table[:, 2] if table.shape[1] == 3 else np.ones(len(table))
     if not (weight > 0).all():
-        raise InputFileError(f"has a weight of {weight.min():g}", source=path, remedy="Weights are positive.")
+        raise InputFileError(
+            f"has a weight of {weight.min():g}", source=path, remedy="Weights are positive."
+        )
     try:
         azimuth, polar = np.radians(table[:, 0]), np.radians(table[:, 1])
         return ViewingAngles(azimuth, polar, 4 * np.pi * weight / weight.sum())

@@ -1,7 +1,8 @@
 """The array of a Zarr store, opened only if it is of the one kind that this program writes.
 
-What a store says of itself chooses the programs that decode it; some would unpickle. So that is read here first: format
-3, real numbers, plain bytes with a checksum. zarr is imported inside the functions: the scheduler imports this module.
+What a store says of itself chooses the programs that decode it; some would unpickle. So that is
+read here first: format 3, real numbers, plain bytes with a checksum. zarr is imported inside the
+functions: the scheduler imports this module.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class ZarrHeader:
         return tuple(-(-n // step) for n, step in zip(self.shape, self.chunk, strict=True))
 
     def open(self, chunks: Iterable[int] | None = None) -> Any:
-        """Give zarr's array, once the files are seen to be whole that hold some chunks of its first axis, or all.
+        """Give zarr's array, once the files are seen to be whole that hold some chunks of its first
+        axis, or all.
 
         Raises
         ------
@@ -62,7 +64,11 @@ class ZarrHeader:
             name = "/".join(("c", *map(str, index)))
             file = os.path.join(root, name)
             status = os.lstat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size != size or os.path.realpath(file) != file:
+            if (
+                not stat.S_ISREG(status.st_mode)
+                or status.st_size != size
+                or os.path.realpath(file) != file
+            ):
                 raise ValueError(f"its chunk {name} is not a file of {size} bytes")
         return zarr.open_array(self.folder, mode="r", zarr_format=3)
 
@@ -83,14 +89,20 @@ def read_zarr_header(folder: Path) -> ZarrHeader:
         said = json.loads(content)
     except RecursionError as error:
         raise ValueError("its zarr.json is nested too deeply") from error
-    if any(said.get(key, value) != value for key, value in KIND.items()) or said["chunk_key_encoding"] != KEYS:
+    if (
+        any(said.get(key, value) != value for key, value in KIND.items())
+        or said["chunk_key_encoding"] != KEYS
+    ):
         raise ValueError("it is no array as this program writes them")
     if said["data_type"] not in ("float32", "float64"):
         raise ValueError(f"it holds {str(said['data_type'])[:50]}, not float32 or float64")
     _refuse_codecs(said["codecs"])
     grid = said["chunk_grid"]
     header = ZarrHeader(
-        folder, _whole(said["shape"]), _whole(grid["configuration"]["chunk_shape"]), np.dtype(said["data_type"])
+        folder,
+        _whole(said["shape"]),
+        _whole(grid["configuration"]["chunk_shape"]),
+        np.dtype(said["data_type"]),
     )
     if grid["name"] != "regular" or math.prod(header.n_chunks) > MOST_CHUNKS:
         raise ValueError("it is in chunks of an impossible kind or number")
@@ -100,7 +112,9 @@ def read_zarr_header(folder: Path) -> ZarrHeader:
 def _refuse_codecs(codecs: list[dict[str, Any]]) -> None:
     names = tuple(str(codec["name"]) for codec in codecs)
     if names != CODECS or any(codec.get("configuration") not in OPTIONS for codec in codecs):
-        raise ValueError(f"its chunks are made by {', '.join(names)[:100]}, not by {' and '.join(CODECS)}")
+        raise ValueError(
+            f"its chunks are made by {', '.join(names)[:100]}, not by {' and '.join(CODECS)}"
+        )
 
 
 def _whole(numbers: list[Any]) -> tuple[int, ...]:

@@ -1,4 +1,5 @@
-"""Zip files, as `.npz` and `.pt` files are: whatever they say of themselves, nothing is expanded unasked."""
+"""Zip files, as `.npz` and `.pt` files are: whatever they say of themselves, nothing is expanded
+unasked."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ LONGEST_DIRECTORY = 2**18
 
 ENCRYPTED = 1
 LOCAL_HEADER = 30
-"""Bytes before each entry, beside its name and an extra field, whose lengths are the last two numbers there."""
+"""Bytes before each entry, beside its name and an extra field, whose lengths are the last two
+numbers there."""
 
 
 class _Wary(io.BufferedReader):

@@ -1,4 +1,5 @@
-"""Images against templates: interface (Dask and xarray), graph (its pieces), blocks (one task), kernels (torch)."""
+"""Images against templates: interface (Dask and xarray), graph (its pieces), blocks (one task),
+kernels (torch)."""
 
 import lazy_loader
 

@@ -1,8 +1,9 @@
 """One task: rows of images against rows of templates. The border between numpy and torch.
 
-Block functions take small tables of rows (which images, which templates, and what is known of each), a radial basis
-and a `Comparison` (where the data is, and every setting), and give numpy arrays. torch lives only inside them; it is
-imported inside the functions, because the scheduler imports this module too.
+Block functions take small tables of rows (which images, which templates, and what is known of
+each), a radial basis and a `Comparison` (where the data is, and every setting), and give numpy
+arrays. torch lives only inside them; it is imported inside the functions, because the scheduler
+imports this module too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.setup import find_basis, log_likelihood_at, make_frame
-from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_time, ranks_of, smaller_tile
+from cryolike_dask.likelihoods.tiles import (
+    Footprint,
+    first_tile,
+    images_at_a_time,
+    ranks_of,
+    smaller_tile,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +40,14 @@ if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
     from cryolike_dask.likelihoods.kernels.tile import Tile
 
-PAIR = np.dtype([("cross_correlation", "f8"), ("displacement", "i4"), ("rotation", "i4"), ("log_likelihood", "f8")])
+PAIR = np.dtype(
+    [
+        ("cross_correlation", "f8"),
+        ("displacement", "i4"),
+        ("rotation", "i4"),
+        ("log_likelihood", "f8"),
+    ]
+)
 BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4")])
 BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
 
@@ -43,7 +57,8 @@ PAIRS_AT_A_TIME = 16
 """That are compared directly: every pose of theirs is in memory."""
 
 _TURN = threading.Lock()
-"""One block at a time in a process, so that a device never runs two: the only state of this module."""
+"""One block at a time in a process, so that a device never runs two: the only state of this
+module."""
 
 
 def radial_basis_of(comparison: Comparison) -> RadialBasis:
@@ -55,7 +70,8 @@ def radial_basis_of(comparison: Comparison) -> RadialBasis:
 def optimal_poses(
     image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.void]:
-    """The best pose of each image among these templates, and its likelihood over all of them: (image, 1), POSE."""
+    """The best pose of each image among these templates, and its likelihood over all of them:
+    (image, 1), POSE."""
     poses = _run(image_rows, template_rows, basis, comparison, _search)
     with _TURN:
         poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
@@ -67,7 +83,9 @@ def _search(block: Block) -> Rows:
     import torch
 
     poses = no_poses((block.shape[0],))
-    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(block.frame.weights.device)
+    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(
+        block.frame.weights.device
+    )
     # all poses that are farther below the sum than this would change it by less than rounding does
     reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.frame.rounding)
     sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=priors.device)
@@ -92,7 +110,8 @@ def _keep_best(
     indices: NDArray[np.int64],
     pose_shape: tuple[int, int],
 ) -> None:
-    """Update the poses of images that some template of a tile fits better; find out where only for these."""
+    """Update the poses of images that some template of a tile fits better; find out where only
+    for these."""
     import torch
 
     top, template = best.max(1)  # the first of equal ones
@@ -105,13 +124,16 @@ def _keep_best(
     at = torch.where(at[m, s] == UNKNOWN, tile.locate(m, s), at[m, s])
     poses["cross_correlation"][improved] = values[improved]
     poses["template"][improved] = indices[s.cpu().numpy()]
-    poses["displacement"][improved], poses["rotation"][improved] = np.unravel_index(at.cpu().numpy(), pose_shape)
+    poses["displacement"][improved], poses["rotation"][improved] = np.unravel_index(
+        at.cpu().numpy(), pose_shape
+    )
 
 
 def best_of_pairs(
     image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.void]:
-    """The best displacement and rotation, and the log-likelihood summed over both: (image, template), PAIR."""
+    """The best displacement and rotation, and the log-likelihood summed over both: (image,
+    template), PAIR."""
     import torch
 
     def search(block: Block) -> Rows:
@@ -123,7 +145,9 @@ def best_of_pairs(
                 best[part], at[part] = correlation.flatten(2).max(2)
             block.settle_doubtful_pairs(m, s, fit, best, at, summed)
             pairs["cross_correlation"][m, s] = best.cpu().numpy()
-            pairs["displacement"][m, s], pairs["rotation"][m, s] = np.unravel_index(at.cpu().numpy(), block.pose_shape)
+            pairs["displacement"][m, s], pairs["rotation"][m, s] = np.unravel_index(
+                at.cpu().numpy(), block.pose_shape
+            )
             pairs["log_likelihood"][m, s] = summed.cpu().numpy()
         return pairs
 
@@ -136,7 +160,12 @@ def best_displacements(
     """The best displacement at each rotation: (image, template, rotation), BEST_DISPLACEMENT."""
 
     def search(block: Block) -> Rows:
-        return _best_along(block, 2, np.zeros((*block.shape, block.pose_shape[1]), BEST_DISPLACEMENT), "displacement")
+        return _best_along(
+            block,
+            2,
+            np.zeros((*block.shape, block.pose_shape[1]), BEST_DISPLACEMENT),
+            "displacement",
+        )
 
     return _run(image_rows, template_rows, basis, comparison, search)
 
@@ -147,7 +176,9 @@ def best_rotations(
     """The best rotation at each displacement: (image, template, displacement), BEST_ROTATION."""
 
     def search(block: Block) -> Rows:
-        return _best_along(block, 3, np.zeros((*block.shape, block.pose_shape[0]), BEST_ROTATION), "rotation")
+        return _best_along(
+            block, 3, np.zeros((*block.shape, block.pose_shape[0]), BEST_ROTATION), "rotation"
+        )
 
     return _run(image_rows, template_rows, basis, comparison, search)
 
@@ -211,10 +242,19 @@ class Block:
         return len(self.comparison.displacements), self.comparison.grid.n_inplanes
 
     def tiles(self) -> Iterator[tuple[slice, slice, Tile]]:
-        """Correlate. Templates are the outer loop: what belongs to them alone is made once, used, and dropped."""
-        from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+        """Correlate. Templates are the outer loop: what belongs to them alone is made once,
+        used, and dropped."""
+        from cryolike_dask.likelihoods.kernels.compressed import (
+            correlate,
+            prepare_images,
+            prepare_templates,
+        )
 
-        rows, of_templates, n_done = (self.image_rows, self.template_rows), self.comparison.templates.shape[0], 0
+        rows, of_templates, n_done = (
+            (self.image_rows, self.template_rows),
+            self.comparison.templates.shape[0],
+            0,
+        )
         tell = Teller(self.comparison.name, tuple(int(r["index"][0]) for r in rows))
         for group in slices(0, self.shape[0], self.n_images_at_a_time):
             prepared = []
@@ -222,26 +262,38 @@ class Block:
                 prepared.append((m, prepare_images(*self.images(m), self.frame)))
             columns = list(slices(0, self.shape[1], self.tile[1]))
             for s, values in zip(columns, self.templates(columns), strict=True):
-                templates = prepare_templates(values, self.frame, int(self.template_rows["index"][s.start]))
+                templates = prepare_templates(
+                    values, self.frame, int(self.template_rows["index"][s.start])
+                )
                 for m, images in prepared:
                     yield m, s, correlate(images, templates, self.frame)
                     n_done += (m.stop - m.start) * (s.stop - s.start)
                     tell(n_done / of_templates)
 
     def correlations(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-        """Give all correlations, (image, template, displacement, rotation), a few images at a time."""
+        """Give all correlations, (image, template, displacement, rotation), a few images at a
+        time."""
         for m, s, tile in self.tiles():
             for i, correlation in tile.correlations():
                 part = slice(m.start + i.start, m.start + i.stop)
                 if self.frame.zero_normalised:
-                    for k, j, exact, _ in self.doubtful_pairs(part, s, correlation.square().amax((2, 3))):
+                    for k, j, exact, _ in self.doubtful_pairs(
+                        part, s, correlation.square().amax((2, 3))
+                    ):
                         correlation[k, j] = exact
                 yield part, s, correlation
 
     def settle_doubtful_pairs(
-        self, m: slice, s: slice, fit: torch.Tensor, best: torch.Tensor, at: torch.Tensor, summed: torch.Tensor
+        self,
+        m: slice,
+        s: slice,
+        fit: torch.Tensor,
+        best: torch.Tensor,
+        at: torch.Tensor,
+        summed: torch.Tensor,
     ) -> None:
-        """Put the best correlation, its place and the summed log-likelihood of doubtful pairs in place of a tile's."""
+        """Put the best correlation, its place and the summed log-likelihood of doubtful pairs in
+        place of a tile's."""
         from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
 
         for i, j, correlation, log_likelihood in self.doubtful_pairs(m, s, fit):
@@ -251,7 +303,8 @@ class Block:
     def doubtful_pairs(
         self, m: slice, s: slice, fit: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]]:
-        """Compare those pairs of a tile directly, over all shells, whose offset must be taken at the pose.
+        """Compare those pairs of a tile directly, over all shells, whose offset must be taken at
+        the pose.
 
         Parameters
         ----------
@@ -259,8 +312,8 @@ class Block:
             The largest part of each image's variance that a pose explains.
 
         Yields
-        ------
-        Images and template within the tile; correlation and log-likelihood, (image, displacement, rotation).
+        ------ Images and template within the tile; correlation and log-likelihood, (image,
+          displacement, rotation).
         """
         from cryolike_dask.likelihoods.kernels.direct import compare
 
@@ -316,7 +369,9 @@ def _run(
                 raise
             message = str(error)
         block = _smaller(block, message)
-    announce({**block.describe(), "first_tile": [int(n) for n in first], "seconds": round(seconds, 3)})
+    announce(
+        {**block.describe(), "first_tile": [int(n) for n in first], "seconds": round(seconds, 3)}
+    )
     return found
 
 
@@ -339,7 +394,9 @@ def _smaller(block: Block, reason: str) -> Block:
     return replace(block, tile=tile, n_images_at_a_time=max(tile[0], block.n_images_at_a_time // 2))
 
 
-def open_block(image_rows: Rows, template_rows: Rows, basis: RadialBasis, comparison: Comparison) -> Block:
+def open_block(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis, comparison: Comparison
+) -> Block:
     """Choose tiles by memory, and bring to the device what all of them share."""
     footprint = Footprint.of(comparison, ranks_of(basis, comparison))
     tile = first_tile(len(image_rows), len(template_rows), comparison, footprint)

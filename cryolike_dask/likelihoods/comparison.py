@@ -36,7 +36,8 @@ class Comparison:
     device : "auto" | "cpu" | "cuda"
         Resolved inside the task: "auto" is the GPU of the process that runs it, if there is one.
     tolerance : float
-        Part of a displaced template's norm that compression may leave out, root mean square; 0: no compression.
+        Part of a displaced template's norm that compression may leave out, root mean square; 0: no
+        compression.
     name : str
         How the comparison is called in logs and tables: structure and image stack.
     n_images_per_tile, n_templates_per_tile : int or None

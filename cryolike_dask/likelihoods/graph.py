@@ -1,4 +1,5 @@
-"""Images and templates that are to be compared: the checks before, what tasks need to know, pieces of graph."""
+"""Images and templates that are to be compared: the checks before, what tasks need to know,
+pieces of graph."""
 
 from __future__ import annotations
 
@@ -26,12 +27,13 @@ from cryolike_dask.likelihoods.setup import realised_table
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 POSES_PER_BLOCK = {"cpu": 2**27, "cuda": 2**28}
-"""(image, template, displacement) triples of a block where the caller does not chunk templates. On a CPU a block takes
-6 ms per image to prepare it and to settle its best pose, in the standard case, and 1.2 microseconds per triple: with
-1024 images 6 and 160 seconds. Fixed, not timed: the same run is cut in the same way again, and gives the same bits."""
+"""(image, template, displacement) triples of a block where the caller does not chunk templates.
+On a CPU a block takes 6 ms per image to prepare it and to settle its best pose, in the standard
+case, and 1.2 microseconds per triple: with 1024 images 6 and 160 seconds. Fixed, not timed: the
+same run is cut in the same way again, and gives the same bits."""
 DEFAULT_TOLERANCE = 1e-6
-"""Of compression in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times more would save a
-twenty-fifth of the coefficients."""
+"""Of compression in single precision: no worse than rounding (benchmarks/tolerance.py). Ten
+times more would save a twenty-fifth of the coefficients."""
 CORRELATION_CHUNK_BYTES = 2**27
 """Largest chunk of a complete cross-correlation where no batch sizes are given."""
 
@@ -75,10 +77,14 @@ class Pair:
             discover_tiles=discover_batch_size,
         )
         if by_batch:
-            self.image_chunks, self.template_chunks = chunks_of_correlations(images, templates, self.real)
+            self.image_chunks, self.template_chunks = chunks_of_correlations(
+                images, templates, self.real
+            )
         else:
             self.image_chunks = images.chunks
-            self.template_chunks = templates.chunks or spread_templates(images, templates, 1).chunks or ()
+            self.template_chunks = (
+                templates.chunks or spread_templates(images, templates, 1).chunks or ()
+            )
 
     def blockwise(
         self,
@@ -94,9 +100,14 @@ class Pair:
         return da.blockwise(
             function,
             indices,
-            da.from_array(image_rows(self.images, self.comparison.conventions), chunks=(self.image_chunks,)),
+            da.from_array(
+                image_rows(self.images, self.comparison.conventions), chunks=(self.image_chunks,)
+            ),
             "m",
-            da.from_array(template_rows(self.templates, self.comparison.conventions), chunks=(self.template_chunks,)),
+            da.from_array(
+                template_rows(self.templates, self.comparison.conventions),
+                chunks=(self.template_chunks,),
+            ),
             "s",
             basis=self._basis(),
             comparison=self.comparison,
@@ -117,7 +128,11 @@ class Pair:
         return dask.delayed(radial_basis_of, pure=True)(self.comparison, dask_key_name=key)
 
     def field(
-        self, records: da.Array, name: str, dtype: np.dtype[Any] | None = None, token: str | None = None
+        self,
+        records: da.Array,
+        name: str,
+        dtype: np.dtype[Any] | None = None,
+        token: str | None = None,
     ) -> da.Array:
         """Take one field out of the records, in the precision of the computation."""
         dtype = dtype or self.real
@@ -125,7 +140,9 @@ class Pair:
 
     def displacement_fields(self, records: da.Array) -> dict[str, da.Array]:
         """Turn displacement indices into angstrom."""
-        tables = realised_table(self.templates.displacements, self.comparison.conventions).astype(self.real)
+        tables = realised_table(self.templates.displacements, self.comparison.conventions).astype(
+            self.real
+        )
         names = (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
         return {
             name: records.map_blocks(_look_up, "displacement", table, dtype=self.real, token=name)
@@ -157,7 +174,10 @@ class Pair:
             labels.AZIMUTH: (labels.TEMPLATE, viewing.azimuth),
             labels.POLAR: (labels.TEMPLATE, viewing.polar),
             labels.VIEWING_WEIGHT: (labels.TEMPLATE, viewing.weight),
-            labels.DISPLACEMENT: (labels.DISPLACEMENT, np.arange(len(self.templates.displacements))),
+            labels.DISPLACEMENT: (
+                labels.DISPLACEMENT,
+                np.arange(len(self.templates.displacements)),
+            ),
             labels.DISPLACEMENT_X: (labels.DISPLACEMENT, displacements[0]),
             labels.DISPLACEMENT_Y: (labels.DISPLACEMENT, displacements[1]),
             labels.ROTATION: (labels.ROTATION, self.templates.grid.angles),
@@ -188,20 +208,28 @@ class Pair:
         }
 
 
-def spread_templates(images: ImageStack, templates: TemplateStack, n_parts: int, device: str = "cpu") -> TemplateStack:
-    """Chunk templates into at least `n_parts`, and into blocks of no more poses than are worth one task."""
+def spread_templates(
+    images: ImageStack, templates: TemplateStack, n_parts: int, device: str = "cpu"
+) -> TemplateStack:
+    """Chunk templates into at least `n_parts`, and into blocks of no more poses than are worth
+    one task."""
     n_poses = max(images.chunks) * len(templates.displacements)
     largest = max(1, POSES_PER_BLOCK[device] // n_poses)
-    return templates.chunk(_even_chunks(len(templates), min(largest, math.ceil(len(templates) / n_parts))))
+    return templates.chunk(
+        _even_chunks(len(templates), min(largest, math.ceil(len(templates) / n_parts)))
+    )
 
 
 def chunks_of_correlations(
     images: ImageStack, templates: TemplateStack, real: np.dtype[Any]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Chunks of both for results that keep every pose: their batches, or else chunks of a fixed size."""
+    """Chunks of both for results that keep every pose: their batches, or else chunks of a fixed
+    size."""
     per_pair = len(templates.displacements) * templates.grid.n_inplanes * real.itemsize
     n_templates = templates.n_per_batch or max(1, CORRELATION_CHUNK_BYTES // (16 * per_pair))
-    n_images = images.n_per_batch or CORRELATION_CHUNK_BYTES // (min(n_templates, len(templates)) * per_pair)
+    n_images = images.n_per_batch or CORRELATION_CHUNK_BYTES // (
+        min(n_templates, len(templates)) * per_pair
+    )
     image_chunks = tuple(c for chunk in images.chunks for c in _even_chunks(chunk, n_images))
     return image_chunks, _even_chunks(len(templates), n_templates)
 
@@ -209,26 +237,31 @@ def chunks_of_correlations(
 def resolved_precision(templates: TemplateStack, precision: str) -> str:
     """The precision of a computation: the one asked for, or else that of the templates."""
     if precision not in ("default", "single", "double"):
-        raise InputError(f"precision={precision!r} is not known", remedy="Use default, single or double.")
+        raise InputError(
+            f"precision={precision!r} is not known", remedy="Use default, single or double."
+        )
     if precision != "default":
         return precision
     return "double" if templates.source.dtype == "complex128" else "single"
 
 
 def resolved_tolerance(tolerance: float | None, precision: str) -> float:
-    """What compression may leave out: as asked, or else little in single precision and nothing in double."""
+    """What compression may leave out: as asked, or else little in single precision and nothing
+    in double."""
     if tolerance is None:
         return 0.0 if precision == "double" else DEFAULT_TOLERANCE
     value: float = number("tolerance", tolerance, at_least=0)
     if value >= 1:
         raise InputError(
-            f"tolerance={value:g} is not a part of 1", remedy="Give 1e-6, say; 0 computes without compression."
+            f"tolerance={value:g} is not a part of 1",
+            remedy="Give 1e-6, say; 0 computes without compression.",
         )
     return value
 
 
 def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]:
-    """What a task needs to know of each image; the defocus angle is corrected for the frame here."""
+    """What a task needs to know of each image; the defocus angle is corrected for the frame
+    here."""
     rows = np.empty(len(images), IMAGE_ROW)
     rows["index"] = np.arange(len(images))
     for name in OPTICS.names or ():
@@ -239,7 +272,8 @@ def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]
 
 
 def template_rows(templates: TemplateStack, conventions: Conventions) -> NDArray[np.void]:
-    """What a task needs to know of each template: its index and the logarithm of the prior of each of its poses."""
+    """What a task needs to know of each template: its index and the logarithm of the prior of
+    each of its poses."""
     weight = templates.viewing.weight
     rows = np.empty(len(templates), TEMPLATE_ROW)
     rows["index"] = np.arange(len(templates))
@@ -248,8 +282,11 @@ def template_rows(templates: TemplateStack, conventions: Conventions) -> NDArray
     return rows
 
 
-def check_comparable(images: ImageStack, templates: TemplateStack, conventions: Conventions) -> None:
-    """Refuse stacks that cannot be compared, and log what the user should know of those that can."""
+def check_comparable(
+    images: ImageStack, templates: TemplateStack, conventions: Conventions
+) -> None:
+    """Refuse stacks that cannot be compared, and log what the user should know of those that
+    can."""
     if not isinstance(images, ImageStack) or not isinstance(templates, TemplateStack):
         raise InputError(
             f"images are a {type(images).__name__} and templates a {type(templates).__name__}",
@@ -257,10 +294,14 @@ def check_comparable(images: ImageStack, templates: TemplateStack, conventions: 
         )
     if images.grid != templates.grid:
         raise GridMismatchError(f"images lie on {images.grid}, but templates on {templates.grid}")
-    farthest, half_box = np.abs(templates.displacements.table()).max(), templates.grid.box_size_angstrom / 2
+    farthest, half_box = (
+        np.abs(templates.displacements.table()).max(),
+        templates.grid.box_size_angstrom / 2,
+    )
     if farthest > half_box:
         raise InputError(
-            f"displacements of up to {farthest:g} angstrom leave the box, whose half is {half_box:g} angstrom",
+            f"displacements of up to {farthest:g} angstrom leave the box, whose half is "
+            f"{half_box:g} angstrom",
             remedy="max_displacement_pixels counts pixels; give less than half of the box.",
         )
     if not conventions.optics_per_image:
@@ -268,7 +309,8 @@ def check_comparable(images: ImageStack, templates: TemplateStack, conventions: 
             values = np.unique(images.optics[name])
             if len(values) > 1:
                 raise InputError(
-                    f'{name} takes {len(values)} values, {values[0]} to {values[-1]}, but conventions="cryolike" '
+                    f"{name} takes {len(values)} values, {values[0]} to {values[-1]}, but "
+                    f'conventions="cryolike" '
                     "knows one per stack",
                     remedy='Use conventions="standard", or one optics group at a time.',
                 )
@@ -280,19 +322,25 @@ def check_device(device: str) -> None:
         raise InputError(f"device={device!r} is not known", remedy="Use auto, cpu or cuda.")
 
 
-def notes_on(images: ImageStack, templates: TemplateStack, conventions: ConventionsName, precision: str) -> list[str]:
-    """What a user should know about these inputs before believing the numbers, one sentence each."""
+def notes_on(
+    images: ImageStack, templates: TemplateStack, conventions: ConventionsName, precision: str
+) -> list[str]:
+    """What a user should know about these inputs before believing the numbers, one sentence
+    each."""
     notes = []
     values = conventions_named(conventions)
     if values.corrects_transposed_stacks and images.frame == "transposed":
         notes.append(
-            "these stacks were made by CryoLike (x is the MRC row): the defocus angle a is read as 90 degrees - a; "
+            "these stacks were made by CryoLike (x is the MRC row): the defocus angle a is read as "
+            "90 degrees - a; "
             'conventions="cryolike" takes it as it is'
         )
     if values.zero_normalised and templates.conventions != "standard":
         notes.append(
-            "these templates were made by CryoLike, or under its conventions: their offset box moves with the "
-            "template, and correlations come out too low; make them again (make_templates, cryolike-dask templates); "
+            "these templates were made by CryoLike, or under its conventions: their offset box "
+            "moves with the "
+            "template, and correlations come out too low; make them again (make_templates, "
+            "cryolike-dask templates); "
             'conventions="cryolike" gives the numbers of CryoLike from them'
         )
     used = resolved_precision(templates, precision)
@@ -310,7 +358,8 @@ def name_of(images: ImageStack, templates: TemplateStack) -> str:
 
 
 def _even_chunks(n: int, size: int) -> tuple[int, ...]:
-    """As few chunks as there can be, of one size but for the last, which stores of arrays ask for."""
+    """As few chunks as there can be, of one size but for the last, which stores of arrays ask
+    for."""
     n_chunks = -(-n // max(1, size))
     each = -(-n // n_chunks)
     return tuple(min(each, n - start) for start in range(0, n, each))

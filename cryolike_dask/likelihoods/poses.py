@@ -1,4 +1,5 @@
-"""The record of a best pose, and the associative rule that combines two records of one image (numpy only)."""
+"""The record of a best pose, and the associative rule that combines two records of one image
+(numpy only)."""
 
 from __future__ import annotations
 
@@ -19,9 +20,9 @@ POSE = np.dtype(
         ("correlation_error_bound", "f8"),
     ]
 )
-"""The best pose of an image among some templates (indices over the whole search), the log-likelihood there, and the
-logarithm of the likelihood times the prior summed over all of these templates' poses; and how far off the correlation
-with any of them may be."""
+"""The best pose of an image among some templates (indices over the whole search), the
+log-likelihood there, and the logarithm of the likelihood times the prior summed over all of
+these templates' poses; and how far off the correlation with any of them may be."""
 
 Poses = NDArray[np.void]
 
@@ -39,8 +40,9 @@ def no_poses(shape: tuple[int, ...]) -> Poses:
 def combine(a: Poses, b: Poses) -> Poses:
     """Combine records of the same images from different templates.
 
-    The larger correlation wins; exact ties go to the lowest template, then displacement, then rotation. Likelihoods
-    add. Associative and commutative (likelihoods to rounding), so that chunking and order cannot change a pose.
+    The larger correlation wins; exact ties go to the lowest template, then displacement, then
+    rotation. Likelihoods add. Associative and commutative (likelihoods to rounding), so that
+    chunking and order cannot change a pose.
     """
     same = a["cross_correlation"] == b["cross_correlation"]
     takes_b = b["cross_correlation"] > a["cross_correlation"]
@@ -48,12 +50,17 @@ def combine(a: Poses, b: Poses) -> Poses:
         takes_b = takes_b | (same & (b[name] < a[name]))
         same = same & (b[name] == a[name])
     combined = np.where(takes_b, b, a)
-    combined["log_likelihood_integrated"] = np.logaddexp(a["log_likelihood_integrated"], b["log_likelihood_integrated"])
-    combined["correlation_error_bound"] = np.maximum(a["correlation_error_bound"], b["correlation_error_bound"])
+    combined["log_likelihood_integrated"] = np.logaddexp(
+        a["log_likelihood_integrated"], b["log_likelihood_integrated"]
+    )
+    combined["correlation_error_bound"] = np.maximum(
+        a["correlation_error_bound"], b["correlation_error_bound"]
+    )
     return combined
 
 
 def combine_along_templates(records: Poses, axis: Any = None, keepdims: bool = False) -> Poses:
-    """Combine all records along axis 1, (image, template chunk): the form that `dask.array.reduction` calls."""
+    """Combine all records along axis 1, (image, template chunk): the form that
+    `dask.array.reduction` calls."""
     combined = reduce(combine, (records[:, i] for i in range(records.shape[1])))
     return combined[:, None] if keepdims else combined

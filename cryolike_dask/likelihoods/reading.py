@@ -1,6 +1,7 @@
 """From rows of images and templates to tensors on the device: read and checked.
 
-torch is imported inside the functions: the scheduler imports this module too, and does not need torch.
+torch is imported inside the functions: the scheduler imports this module too, and does not need
+torch.
 """
 
 from __future__ import annotations
@@ -23,25 +24,50 @@ if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.direct import Frame
 
 
-def read_images(rows: Rows, comparison: Comparison, frame: Frame) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read images, complex (image, shell, angle), and evaluate their contrast transfer, real (image, shell, W/2).
+def read_images(
+    rows: Rows, comparison: Comparison, frame: Frame
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read images, complex (image, shell, angle), and evaluate their contrast transfer, real
+    (image, shell, W/2).
 
     Raises
     ------
     NotFiniteError, ZeroPowerError, InputError
-        If a value is not finite, an image is constant, or not the transform of a real image; files and rows named.
+        If a value is not finite, an image is constant, or not the transform of a real image; files
+        and rows named.
     """
-    values = tensor_on(comparison.images.take(rows["index"]), comparison.precision, frame.weights.device)
+    values = tensor_on(
+        comparison.images.take(rows["index"]), comparison.precision, frame.weights.device
+    )
     _refuse_bad(values, frame, comparison.images, rows["index"], "image")
-    contrast = _typed(contrast_of_rows(rows, comparison, frame.weights.device), comparison.precision)
+    contrast = _typed(
+        contrast_of_rows(rows, comparison, frame.weights.device), comparison.precision
+    )
     light, source, indices = (contrast**2).sum((1, 2)), comparison.images, rows["index"]
-    _refuse(light == 0, source, indices, "image", "have a contrast transfer of 0 everywhere", ZeroPowerError)
-    _refuse(~light.isfinite(), source, indices, "image", "have a contrast transfer that overflows", NotFiniteError)
+    _refuse(
+        light == 0,
+        source,
+        indices,
+        "image",
+        "have a contrast transfer of 0 everywhere",
+        ZeroPowerError,
+    )
+    _refuse(
+        ~light.isfinite(),
+        source,
+        indices,
+        "image",
+        "have a contrast transfer that overflows",
+        NotFiniteError,
+    )
     return values, contrast
 
 
-def read_templates(parts: Sequence[NDArray[np.int64]], comparison: Comparison, frame: Frame) -> Iterator[torch.Tensor]:
-    """Read templates part by part, complex (template, shell, angle), each while the one before is in use.
+def read_templates(
+    parts: Sequence[NDArray[np.int64]], comparison: Comparison, frame: Frame
+) -> Iterator[torch.Tensor]:
+    """Read templates part by part, complex (template, shell, angle), each while the one before is
+    in use.
 
     Raises
     ------
@@ -61,14 +87,17 @@ def read_templates(parts: Sequence[NDArray[np.int64]], comparison: Comparison, f
 
 
 def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:
-    """Contrast transfer in float64, of half rings: (image, shell, W/2). Half a turn further it is the same."""
+    """Contrast transfer in float64, of half rings: (image, shell, W/2). Half a turn further it
+    is the same."""
     import torch
 
     from cryolike_dask.likelihoods.kernels import contrast_transfer
 
     conventions, grid = comparison.conventions, comparison.grid
     columns = {name: torch.from_numpy(rows[name].copy()).to(device) for name in OPTICS.names or ()}
-    wavelength = electron_wavelength_angstrom(columns["voltage_kilovolt"], conventions.elementary_charge)
+    wavelength = electron_wavelength_angstrom(
+        columns["voltage_kilovolt"], conventions.elementary_charge
+    )
     return contrast_transfer(
         columns,
         wavelength,
@@ -82,7 +111,8 @@ def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -
 def tensor_on(values: NDArray[Any], precision: str, device: torch.device) -> torch.Tensor:
     import torch
 
-    # copied into memory of torch's own alignment: sums over the same values then round the same way every time
+    # copied into memory of torch's own alignment: sums over the same values then round the same way
+    # every time
     return _typed(torch.from_numpy(np.ascontiguousarray(values)).to(device, copy=True), precision)
 
 
@@ -98,23 +128,47 @@ def torch_real(precision: str) -> torch.dtype:
     return torch.float64 if precision == "double" else torch.float32
 
 
-def _refuse_bad(values: torch.Tensor, frame: Frame, source: ArraySource, rows: NDArray[np.int64], what: str) -> None:
-    """Refuse values that are not finite, have no power beside a constant offset, or do not transform a real image."""
+def _refuse_bad(
+    values: torch.Tensor, frame: Frame, source: ArraySource, rows: NDArray[np.int64], what: str
+) -> None:
+    """Refuse values that are not finite, have no power beside a constant offset, or do not
+    transform a real image."""
     from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, squared
 
     power = (squared(values) * frame.weights).sum((1, 2))
     _refuse(~power.isfinite(), source, rows, what, "hold NaN or infinite values", NotFiniteError)
-    _refuse(power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError)
+    _refuse(
+        power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError
+    )
     offset = mask_terms(frame.mask, values, frame.weights) ** 2 / frame.mask_power
     constant = power - offset <= 100 * frame.rounding * power
-    _refuse(constant, source, rows, what, "are constant: nothing is left beside their offset", ZeroPowerError)
+    _refuse(
+        constant,
+        source,
+        rows,
+        what,
+        "are constant: nothing is left beside their offset",
+        ZeroPowerError,
+    )
     opposite = values.roll(values.shape[-1] // 2, -1).conj()
     asymmetry = (squared(values - opposite) * frame.weights).sum((1, 2))
-    _refuse(asymmetry > 1e-4 * power, source, rows, what, "are not transforms of real images", InputError)
+    _refuse(
+        asymmetry > 1e-4 * power,
+        source,
+        rows,
+        what,
+        "are not transforms of real images",
+        InputError,
+    )
 
 
 def _refuse(
-    bad: torch.Tensor, source: ArraySource, rows: NDArray[np.int64], what: str, why: str, error: type[CryolikeError]
+    bad: torch.Tensor,
+    source: ArraySource,
+    rows: NDArray[np.int64],
+    what: str,
+    why: str,
+    error: type[CryolikeError],
 ) -> None:
     if not bool(bad.any()):
         return

@@ -1,6 +1,7 @@
 """What all tiles of a task share, made once: weights, displacement phases, and the radial basis.
 
-torch is imported inside the functions: the scheduler imports this module too, and does not need torch.
+torch is imported inside the functions: the scheduler imports this module too, and does not need
+torch.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from cryolike_dask.conventions import Conventions
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
-from cryolike_dask.likelihoods.reading import contrast_of_rows, read_templates, tensor_on, torch_real
+from cryolike_dask.likelihoods.reading import (
+    contrast_of_rows,
+    read_templates,
+    tensor_on,
+    torch_real,
+)
 from cryolike_dask.likelihoods.tiles import piece_bytes
 
 if TYPE_CHECKING:
@@ -27,8 +33,9 @@ if TYPE_CHECKING:
 
 
 SAMPLED_TEMPLATES, SAMPLED_SPECTRA = 64, 2048
-"""What makes the radial basis: so many templates, and displaced templates in all. Measured at the standard case, of
-templates that are not in the sample 3e-6 is left out at most for a tolerance of 1e-6; by 32 templates, 4e-5."""
+"""What makes the radial basis: so many templates, and displaced templates in all. Measured at
+the standard case, of templates that are not in the sample 3e-6 is left out at most for a
+tolerance of 1e-6; by 32 templates, 4e-5."""
 
 
 DISPLACEMENTS_AT_A_TIME = 32
@@ -42,14 +49,18 @@ def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis 
 
     grid, conventions = comparison.grid, comparison.conventions
     mask = grid.mask(exact=conventions.exact_mask)
-    weights = tensor_on(np.broadcast_to(grid.weights[:, None], grid.shape), comparison.precision, device)
+    weights = tensor_on(
+        np.broadcast_to(grid.weights[:, None], grid.shape), comparison.precision, device
+    )
     folding = fold(grid.n_inplanes, weights.dtype, device)
     return Frame(
         weights=weights,
         mask=tensor_on(mask, comparison.precision, device),
         translation=_translation(comparison, folding.angles),
         folding=folding,
-        basis=tuple(tensor_on(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis),
+        basis=tuple(
+            tensor_on(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis
+        ),
         mask_power=float(grid.integrate(np.abs(mask) ** 2)),
         n_degrees_of_freedom=degrees_of_freedom(grid, conventions),
         zero_normalised=conventions.zero_normalised,
@@ -61,11 +72,16 @@ def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis 
 
 def degrees_of_freedom(grid: PolarGrid, conventions: Conventions) -> float:
     """Of the noise: inside the band, or of all pixels."""
-    return 4 * np.pi * grid.radius_max**2 if conventions.degrees_of_freedom_in_band else float(grid.n_pixels**2)
+    return (
+        4 * np.pi * grid.radius_max**2
+        if conventions.degrees_of_freedom_in_band
+        else float(grid.n_pixels**2)
+    )
 
 
 def _translation(comparison: Comparison, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Real and imaginary parts of the factors that displace, on half rings: (W/2, shell, displacement)."""
+    """Real and imaginary parts of the factors that displace, on half rings: (W/2, shell,
+    displacement)."""
     import torch
 
     from cryolike_dask.likelihoods.kernels import translation_factors
@@ -75,7 +91,8 @@ def _translation(comparison: Comparison, angles: torch.Tensor) -> tuple[torch.Te
     shifts = shifts_in_half_boxes(comparison.displacements, grid, comparison.conventions)
     x, y = (torch.from_numpy(v).to(device) for v in shifts)
     parts = tuple(
-        torch.empty(*kx.shape, len(x), device=device, dtype=torch_real(comparison.precision)) for _ in range(2)
+        torch.empty(*kx.shape, len(x), device=device, dtype=torch_real(comparison.precision))
+        for _ in range(2)
     )
     for start in range(0, len(x), DISPLACEMENTS_AT_A_TIME):
         d = slice(start, start + DISPLACEMENTS_AT_A_TIME)
@@ -84,8 +101,11 @@ def _translation(comparison: Comparison, angles: torch.Tensor) -> tuple[torch.Te
     return parts[0], parts[1]
 
 
-def realised_table(displacements: DisplacementGrid, conventions: Conventions) -> NDArray[np.float64]:
-    """Displacements as they are reported, angstrom, rounded where the conventions round: (2, displacement)."""
+def realised_table(
+    displacements: DisplacementGrid, conventions: Conventions
+) -> NDArray[np.float64]:
+    """Displacements as they are reported, angstrom, rounded where the conventions round: (2,
+    displacement)."""
     table = displacements.table()
     return table.astype(np.float32).astype(np.float64) if conventions.rounds_to_single else table
 
@@ -93,15 +113,19 @@ def realised_table(displacements: DisplacementGrid, conventions: Conventions) ->
 def shifts_in_half_boxes(
     displacements: DisplacementGrid, grid: PolarGrid, conventions: Conventions
 ) -> NDArray[np.float64]:
-    """Displacements as the phase factors take them, 2 d / L, rounded where the conventions round: (2, displacement)."""
+    """Displacements as the phase factors take them, 2 d / L, rounded where the conventions
+    round: (2, displacement)."""
     table = realised_table(displacements, conventions)
     if conventions.rounds_to_single:
-        return (table.astype(np.float32) * np.float32(2) / np.float32(grid.box_size_angstrom)).astype(np.float64)
+        return (
+            table.astype(np.float32) * np.float32(2) / np.float32(grid.box_size_angstrom)
+        ).astype(np.float64)
     return 2 * table / grid.box_size_angstrom
 
 
 def find_basis(comparison: Comparison) -> RadialBasis:
-    """Make the radial basis of a comparison from a sample of its whole template stack, displaced; empty: all shells.
+    """Make the radial basis of a comparison from a sample of its whole template stack, displaced;
+    empty: all shells.
 
     The sample is the same however templates are chunked.
     """
@@ -115,21 +139,31 @@ def find_basis(comparison: Comparison) -> RadialBasis:
         return ()
     device, exact = resolve_device(comparison.device), replace(comparison, precision="double")
     n_templates, n_displacements = comparison.templates.shape[0], len(comparison.displacements)
-    some_templates = np.unique(np.linspace(0, n_templates - 1, SAMPLED_TEMPLATES).round().astype(np.int64))
-    drawn = np.random.default_rng(0).permutation(n_displacements)[: -(-SAMPLED_SPECTRA // len(some_templates))]
-    some = DisplacementGrid(comparison.displacements.x_angstrom[drawn], comparison.displacements.y_angstrom[drawn])
+    some_templates = np.unique(
+        np.linspace(0, n_templates - 1, SAMPLED_TEMPLATES).round().astype(np.int64)
+    )
+    drawn = np.random.default_rng(0).permutation(n_displacements)[
+        : -(-SAMPLED_SPECTRA // len(some_templates))
+    ]
+    some = DisplacementGrid(
+        comparison.displacements.x_angstrom[drawn], comparison.displacements.y_angstrom[drawn]
+    )
     with torch.inference_mode():
         frame = make_frame(replace(exact, displacements=some), device)
         moments = torch.zeros((), dtype=torch.float64, device=device)
         for values in read_templates(list(some_templates[:, None]), exact, frame):
             template = half(values) * half(frame.weights).sqrt()
-            brightness = squared(template).sum().sqrt()  # what is left out is a part of each template
+            # what is left out is a part of each template
+            brightness = squared(template).sum().sqrt()
             moments = moments + second_moments(displaced_spectra(template / brightness, frame))
         return radial_basis(moments, frame.folding.multiplicity, comparison.tolerance)
 
 
-def log_likelihood_at(image_rows: Rows, poses: Rows, comparison: Comparison, n_at_once: int = 64) -> NDArray[Any]:
-    """Log-likelihood of each image at its own pose, by direct sums in float64 with the offset of that pose."""
+def log_likelihood_at(
+    image_rows: Rows, poses: Rows, comparison: Comparison, n_at_once: int = 64
+) -> NDArray[Any]:
+    """Log-likelihood of each image at its own pose, by direct sums in float64 with the offset of
+    that pose."""
     import torch
 
     from cryolike_dask.likelihoods.kernels import translation_factors
@@ -138,8 +172,11 @@ def log_likelihood_at(image_rows: Rows, poses: Rows, comparison: Comparison, n_a
 
     device = resolve_device(comparison.device)
     grid, exact = comparison.grid, replace(comparison, precision="double")
-    frame = make_frame(replace(exact, displacements=DisplacementGrid(np.zeros(1), np.zeros(1))), device)
-    frame = replace(frame, weights=2 * half(frame.weights), mask=half(frame.mask))  # half a turn adds the same again
+    frame = make_frame(
+        replace(exact, displacements=DisplacementGrid(np.zeros(1), np.zeros(1))), device
+    )
+    # half a turn adds the same again
+    frame = replace(frame, weights=2 * half(frame.weights), mask=half(frame.mask))
     kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
     table = realised_table(comparison.displacements, comparison.conventions)
     shifts = torch.from_numpy(2 * table / grid.box_size_angstrom).to(device)
@@ -150,10 +187,14 @@ def log_likelihood_at(image_rows: Rows, poses: Rows, comparison: Comparison, n_a
         x, y = shifts[:, torch.from_numpy(poses["displacement"][part].astype(np.int64)).to(device)]
         rotation = torch.from_numpy(poses["rotation"][part].astype(np.int64)).to(device)
         turned = (angles + rotation[:, None]) % grid.n_inplanes
-        factors = translation_factors(x, y, kx[:, turned].transpose(0, 1), ky[:, turned].transpose(0, 1))
+        factors = translation_factors(
+            x, y, kx[:, turned].transpose(0, 1), ky[:, turned].transpose(0, 1)
+        )
         templates = tensor_on(comparison.templates.take(poses["template"][part]), "double", device)
         templates = templates.gather(2, turned[:, None, :].expand(factors.shape)) * factors
-        images = half(tensor_on(comparison.images.take(image_rows["index"][part]), "double", device))
+        images = half(
+            tensor_on(comparison.images.take(image_rows["index"][part]), "double", device)
+        )
         contrast = contrast_of_rows(image_rows[part], comparison, device)
         values[part] = at_given_poses(images, contrast, templates, frame).cpu().numpy()
     return values

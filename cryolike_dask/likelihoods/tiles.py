@@ -17,22 +17,27 @@ if TYPE_CHECKING:
 
 
 COLUMNS_PER_PRODUCT = {"cpu": 1024, "cuda": 2048}
-"""(template, displacement) pairs that are worth a product of matrices: templates are taken together up to it."""
+"""(template, displacement) pairs that are worth a product of matrices: templates are taken
+together up to it."""
 TILE_BYTES = {"cpu": 2**25, "cuda": 3 * 2**29}
-"""Of a tile's products. On a CPU they stay in the outer cache; measured: four times as much is a fifth slower."""
+"""Of a tile's products. On a CPU they stay in the outer cache; measured: four times as much is a
+fifth slower."""
 PIECE_BYTES = {"cpu": 2**22, "cuda": 2**28}
-"""Of the correlation that is transformed and reduced at a time; on a CPU about the cache of a core."""
+"""Of the correlation that is transformed and reduced at a time; on a CPU about the cache of a
+core."""
 MOST_TILE_BYTES = {"cpu": 2**29, "cuda": 3 * 2**29}
 """Of a tile's products, whatever batch sizes are asked for."""
 IMAGES_BYTES = 2**30
-"""Of the spectra of images that a task holds; more images take turns, and templates are prepared anew for each turn."""
+"""Of the spectra of images that a task holds; more images take turns, and templates are prepared
+anew for each turn."""
 MEMORY_FRACTION = 0.125
 """Of the free memory, for each of a tile's products, its templates, and the images."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a comparison takes: of one image's terms, of one template's, and of the products of both."""
+    """Bytes that a comparison takes: of one image's terms, of one template's, and of the
+    products of both."""
 
     image: int
     template: int
@@ -42,7 +47,10 @@ class Footprint:
     def of(cls, comparison: Comparison, ranks: NDArray[np.int64]) -> Footprint:
         """Count what the kernel holds for these ranks at each angular frequency."""
         n_shells, n_inplanes = comparison.grid.shape
-        item, n_displacements = real_dtype(comparison.precision).itemsize, len(comparison.displacements)
+        item, n_displacements = (
+            real_dtype(comparison.precision).itemsize,
+            len(comparison.displacements),
+        )
         coefficients, half = int(ranks.sum()), n_inplanes // 2
         return cls(
             image=item * (4 * coefficients + n_shells * half + 2 * n_shells * (half // 2 + 1)),
@@ -60,11 +68,14 @@ class Footprint:
 def ranks_of(basis: RadialBasis, comparison: Comparison) -> NDArray[np.int64]:
     """The coefficients that are kept at each angular frequency; without a basis, all shells."""
     n_shells, n_inplanes = comparison.grid.shape
-    return np.concatenate([np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_inplanes // 2 + 1, n_shells)])
+    return np.concatenate(
+        [np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_inplanes // 2 + 1, n_shells)]
+    )
 
 
 def piece_bytes(device: str) -> int:
-    """What is transformed and reduced at a time: on a CPU every thread of torch has a cache of its own."""
+    """What is transformed and reduced at a time: on a CPU every thread of torch has a cache of
+    its own."""
     import torch
 
     return PIECE_BYTES[device] * (torch.get_num_threads() if device == "cpu" else 1)
@@ -82,26 +93,44 @@ def smaller_tile(tile: tuple[int, int], reason: str) -> tuple[int, int]:
     if n_images == n_templates == 1:
         raise CannotFitError(
             f"one image and one template do not fit into the memory of the device ({reason})",
-            remedy="Use fewer displacements, a lower resolution factor, or a device with more memory.",
+            remedy="Use fewer displacements, a lower resolution factor, or a device with more "
+            "memory.",
         )
-    return ((n_images + 1) // 2, n_templates) if n_images >= n_templates else (n_images, (n_templates + 1) // 2)
+    return (
+        ((n_images + 1) // 2, n_templates)
+        if n_images >= n_templates
+        else (n_images, (n_templates + 1) // 2)
+    )
 
 
-def first_tile(n_images: int, n_templates: int, comparison: Comparison, footprint: Footprint) -> tuple[int, int]:
-    """Choose the (images, templates) of a tile: as asked, as far as memory allows, or what the device does best."""
+def first_tile(
+    n_images: int, n_templates: int, comparison: Comparison, footprint: Footprint
+) -> tuple[int, int]:
+    """Choose the (images, templates) of a tile: as asked, as far as memory allows, or what the
+    device does best."""
     device = resolve_device(comparison.device).type
     limit = min(MOST_TILE_BYTES[device], int(free_memory(device) * MEMORY_FRACTION))
     asked_images = asked_templates = None
     if not comparison.discover_tiles:
-        asked_images, asked_templates = comparison.n_images_per_tile, comparison.n_templates_per_tile
+        asked_images, asked_templates = (
+            comparison.n_images_per_tile,
+            comparison.n_templates_per_tile,
+        )
     together = max(1, COLUMNS_PER_PRODUCT[device] // len(comparison.displacements))
-    templates = min(asked_templates or together, n_templates, max(1, limit // (footprint.pair + footprint.template)))
+    templates = min(
+        asked_templates or together,
+        n_templates,
+        max(1, limit // (footprint.pair + footprint.template)),
+    )
     images = asked_images or max(8, min(limit, TILE_BYTES[device]) // (footprint.pair * templates))
     images = max(1, min(images, n_images, limit // (footprint.pair * templates)))
-    return images if asked_images else -(-n_images // -(-n_images // images)), templates  # of one size, not a rest
+    # of one size, not a rest
+    return images if asked_images else -(-n_images // -(-n_images // images)), templates
 
 
 def images_at_a_time(comparison: Comparison, footprint: Footprint, tile: tuple[int, int]) -> int:
     """How many images' terms a task holds, in whole tiles."""
-    budget = min(IMAGES_BYTES, int(free_memory(resolve_device(comparison.device).type) * MEMORY_FRACTION))
+    budget = min(
+        IMAGES_BYTES, int(free_memory(resolve_device(comparison.device).type) * MEMORY_FRACTION)
+    )
     return max(1, budget // (footprint.image * tile[0])) * tile[0]

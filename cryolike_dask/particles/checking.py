@@ -16,12 +16,17 @@ from cryolike_dask.particles.table import ParticleTable
 logger = logging.getLogger("cryolike_dask")
 
 SAME_SIZE = 1e-3
-"""Relative difference up to which two sizes in angstrom are one size: files write three or four digits."""
+"""Relative difference up to which two sizes in angstrom are one size: files write three or four
+digits."""
 
 
 def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
-    """Give the table, a file that is named alone being its only image; refuse images that files do not hold."""
-    held, alone = np.array([file.shape[0] for file in files])[table.file_number], table.image_index < 0
+    """Give the table, a file that is named alone being its only image; refuse images that files
+    do not hold."""
+    held, alone = (
+        np.array([file.shape[0] for file in files])[table.file_number],
+        table.image_index < 0,
+    )
     beyond, many = np.flatnonzero(table.image_index >= held), np.flatnonzero(alone & (held > 1))
     if len(beyond):
         row = beyond[0]
@@ -34,10 +39,13 @@ def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
     if len(many):
         row = many[0]
         raise InputFileError(
-            f"{len(many)} row(s) name a file alone, not which of its images they are; the first, row "
-            f"{table.metadata_row[row]} (from 0), names {files[table.file_number[row]].path}, which holds {held[row]}",
+            f"{len(many)} row(s) name a file alone, not which of its images they are; the first, "
+            f"row "
+            f"{table.metadata_row[row]} (from 0), names {files[table.file_number[row]].path}, "
+            f"which holds {held[row]}",
             source=table.metadata_files[table.metadata_number[row]],
-            remedy="Name images as N@FILE, N from 1; or if the rows are the images of one file in order, remove the "
+            remedy="Name images as N@FILE, N from 1; or if the rows are the images of one file in "
+            "order, remove the "
             "column rlnImageName and give that file (images=, --images).",
         )
     return replace(table, image_index=np.where(alone, 0, table.image_index))
@@ -46,13 +54,16 @@ def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
 def warn_of_repeated(table: ParticleTable) -> None:
     """Say how many rows are an image that another row is, too, and whether their optics differ."""
     one_number = table.file_number * (table.image_index.max() + 1) + table.image_index
-    _, first, inverse, count = np.unique(one_number, return_index=True, return_inverse=True, return_counts=True)
+    _, first, inverse, count = np.unique(
+        one_number, return_index=True, return_inverse=True, return_counts=True
+    )
     rows = np.flatnonzero(count[inverse] > 1)
     if not len(rows):
         return
     differ = np.count_nonzero(table.optics != table.optics[first][inverse])
     logger.warning(
-        "%s: %d of %d rows are an image that another row is too (%d such image(s); the first, image %d of %s, in "
+        "%s: %d of %d rows are an image that another row is too (%d such image(s); the first, "
+        "image %d of %s, in "
         "row(s) %s, from 0)%s; each row counts by itself",
         table.metadata_files[table.metadata_number[rows[0]]],
         len(rows),
@@ -72,21 +83,34 @@ def check_sizes(
     given: float | None,
     downsample: str,
 ) -> None:
-    """See that all images show the box of the parameters; say once what is done to them, and what headers say wrong."""
+    """See that all images show the box of the parameters; say once what is done to them, and
+    what headers say wrong."""
     shapes = {file.shape[1:]: file.path for file in files}
     if len(shapes) > 1:
-        different = "; ".join(f"{rows} x {columns} in {path}" for (rows, columns), path in shapes.items())
-        raise GridMismatchError(f"images of different sizes: {different}", remedy="Convert them one by one.")
+        different = "; ".join(
+            f"{rows} x {columns} in {path}" for (rows, columns), path in shapes.items()
+        )
+        raise GridMismatchError(
+            f"images of different sizes: {different}", remedy="Convert them one by one."
+        )
     ((rows, n),) = shapes
     if rows != n:
-        raise GridMismatchError(f"images of {rows} x {n} pixels are not square", source=files[0].path)
+        raise GridMismatchError(
+            f"images of {rows} x {n} pixels are not square", source=files[0].path
+        )
     if table.box_size_pixels is not None and (table.box_size_pixels != n).any():
         said = table.box_size_pixels[table.box_size_pixels != n][0]
-        raise GridMismatchError(f"says {said} pixels, but {files[0].path} has {n}", source=table.metadata_files[0])
+        raise GridMismatchError(
+            f"says {said} pixels, but {files[0].path} has {n}", source=table.metadata_files[0]
+        )
     check_downsampling(n, parameters.n_pixels, downsample)
     _check_pixel_size(table, files, parameters, given, n)
     if n != parameters.n_pixels:
-        how = {"fourier": "cropped in Fourier space", "mean": "averaged", "max": "reduced to the largest"}[downsample]
+        how = {
+            "fourier": "cropped in Fourier space",
+            "mean": "averaged",
+            "max": "reduced to the largest",
+        }[downsample]
         logger.info(
             "images of %d pixels are %s to %d pixels of %.4g angstrom",
             n,
@@ -97,25 +121,40 @@ def check_sizes(
 
 
 def _check_pixel_size(
-    table: ParticleTable, files: tuple[MrcStack, ...], parameters: ImageParameters, given: float | None, n: int
+    table: ParticleTable,
+    files: tuple[MrcStack, ...],
+    parameters: ImageParameters,
+    given: float | None,
+    n: int,
 ) -> None:
     wanted = parameters.grid.box_size_angstrom / n
     said = table.pixel_size_angstrom
     headers = np.array([file.voxel_size_angstrom or 0.0 for file in files])[table.file_number]
     if given is not None:
         number("pixel_size_angstrom", given, above=0)
-    if said is not None and given is not None and not np.allclose(said, given, rtol=SAME_SIZE, atol=0):
+    if (
+        said is not None
+        and given is not None
+        and not np.allclose(said, given, rtol=SAME_SIZE, atol=0)
+    ):
         raise GridMismatchError(
-            f"pixels of {said[np.argmax(np.abs(said - given))]:.5g} angstrom, but pixel_size_angstrom={given:g}",
+            f"pixels of {said[np.argmax(np.abs(said - given))]:.5g} angstrom, but "
+            f"pixel_size_angstrom={given:g}",
             source=table.metadata_files[0],
         )
     where, or_given = table.metadata_files[0], ""
     if said is None and given is None:
-        _say_what_is_assumed(table, int(np.count_nonzero(headers == 0)), wanted, n == parameters.n_pixels)
+        _say_what_is_assumed(
+            table, int(np.count_nonzero(headers == 0)), wanted, n == parameters.n_pixels
+        )
         if headers.any():
-            said, where = np.where(headers > 0, headers, wanted), files[table.file_number[np.argmax(headers > 0)]].path
+            said, where = (
+                np.where(headers > 0, headers, wanted),
+                files[table.file_number[np.argmax(headers > 0)]].path,
+            )
             or_given = (
-                "; or give that of the images, if the header is wrong (pixel_size_angstrom=, --pixel-size-angstrom)"
+                "; or give that of the images, if the header is wrong "
+                "(pixel_size_angstrom=, --pixel-size-angstrom)"
             )
     elif headers.any():
         known = np.full(len(table), given) if said is None else said
@@ -123,7 +162,8 @@ def _check_pixel_size(
         if wrong.any():
             row = np.flatnonzero(wrong)[0]
             logger.info(
-                "%s: its header says %.4g angstrom per pixel; %s size is taken (%d image(s) of this kind)",
+                "%s: its header says %.4g angstrom per pixel; %s size is taken (%d image(s) of "
+                "this kind)",
                 files[table.file_number[row]].path,
                 headers[row],
                 "the given" if given is not None else "the metadata's",
@@ -134,20 +174,27 @@ def _check_pixel_size(
     if len(differing):
         row = differing[0]
         group = "" if table.optics_group is None else f" (optics group {table.optics_group[row]})"
-        fitting = f"`cryolike-dask parameters --n-pixels {n} --pixel-size-angstrom {sizes[row]:.5g}`"
+        fitting = (
+            f"`cryolike-dask parameters --n-pixels {n} --pixel-size-angstrom {sizes[row]:.5g}`"
+        )
         raise GridMismatchError(
-            f"{len(differing)} image(s){group} of {n} pixels of {sizes[row]:.5g} angstrom, but the parameters describe "
+            f"{len(differing)} image(s){group} of {n} pixels of {sizes[row]:.5g} angstrom, but the "
+            f"parameters describe "
             f"a box of {parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:.5g}",
             source=where,
-            remedy=f"Make parameters for this box: {fitting}, or fewer and larger pixels{or_given}.",
+            remedy=f"Make parameters for this box: {fitting}, or fewer and larger "
+            f"pixels{or_given}.",
         )
 
 
-def _say_what_is_assumed(table: ParticleTable, n_unknown: int, size_angstrom: float, in_full: bool) -> None:
+def _say_what_is_assumed(
+    table: ParticleTable, n_unknown: int, size_angstrom: float, in_full: bool
+) -> None:
     """Say what is taken for the pixels of images whose size is recorded nowhere."""
     if n_unknown:
         logger.info(
-            "%s: no pixel size is recorded, there or in the headers of %s images; %.4g angstrom, %s, is taken",
+            "%s: no pixel size is recorded, there or in the headers of %s images; %.4g angstrom, "
+            "%s, is taken",
             table.metadata_files[0],
             f"all {n_unknown}" if n_unknown == len(table) else f"{n_unknown} of {len(table)}",
             size_angstrom,

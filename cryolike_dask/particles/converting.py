@@ -70,8 +70,9 @@ def convert_particles(
 ) -> list[Path]:
     """Convert a RELION or cryoSPARC particle set into image stacks in files.
 
-    Writes `fft/particles_fourier_stack_NNNNNN.pt` and `.npz`, and `phys/particles_phys_stack_NNNNNN.pt`, in the order
-    of the metadata. The `.npz` says of every image which file, image and row it is, and its recorded pose.
+    Writes `fft/particles_fourier_stack_NNNNNN.pt` and `.npz`, and
+    `phys/particles_phys_stack_NNNNNN.pt`, in the order of the metadata. The `.npz` says of every
+    image which file, image and row it is, and its recorded pose.
 
     Other parameters are those of `open_particles`.
 
@@ -83,7 +84,8 @@ def convert_particles(
     write_pixels : bool
         Write `phys/` too: the pixels that were transformed, for looking at.
     skip_exist : bool
-        Leave stacks alone that are complete and came from these very inputs and settings; otherwise they are replaced.
+        Leave stacks alone that are complete and came from these very inputs and settings; otherwise
+        they are replaced.
     overwrite : bool
         Replace stacks of other particles or settings in the output folder.
     client : distributed.Client, optional
@@ -101,7 +103,8 @@ def convert_particles(
     InputError, InputFileError, GridMismatchError
         As for `open_particles`; before anything is written.
     OutputError
-        If the output folder holds stacks of other particles or settings, or another call writes there.
+        If the output folder holds stacks of other particles or settings, or another call writes
+        there.
     """
     client = active_client(client)
     parameters, output = read_parameters(params_input), Path(folder_output)
@@ -122,18 +125,36 @@ def convert_particles(
     ends = np.cumsum(particles.chunks)
     stacks = [particles[end - size : end] for end, size in zip(ends, particles.chunks, strict=True)]
     jobs = [_job(stack, k, output, conventions, write_pixels) for k, stack in enumerate(stacks)]
-    wanted = len(jobs) if n_stacks_max is None else number("n_stacks_max", n_stacks_max, whole=True, at_least=1)
+    wanted = (
+        len(jobs)
+        if n_stacks_max is None
+        else number("n_stacks_max", n_stacks_max, whole=True, at_least=1)
+    )
     n = min(wanted, len(jobs))
     note_left_out(n, len(jobs), sum(map(len, stacks[:n])), len(particles))
     need_folder(output)
     found = partial(
-        still_to_do, dict(enumerate(jobs[:n])), skip_exist=skip_exist, becomes="converted", done="stacks are complete"
+        still_to_do,
+        dict(enumerate(jobs[:n])),
+        skip_exist=skip_exist,
+        becomes="converted",
+        done="stacks are complete",
     )
-    if skip_exist and not overwrite and nothing_to_do(output, found, partial(_refuse_others, output, jobs, n)):
+    if (
+        skip_exist
+        and not overwrite
+        and nothing_to_do(output, found, partial(_refuse_others, output, jobs, n))
+    ):
         return [job.outputs["images"] for job in jobs[:n]]
     with _claim(output, jobs, n, overwrite=overwrite) as claim:
         graphs = [_piece(stacks[k], parameters, replace(jobs[k], claim=claim)) for k in found()]
-        stream(graphs, client, n_images=sum(p.n_images for p in graphs), progress=progress, title="images")
+        stream(
+            graphs,
+            client,
+            n_images=sum(p.n_images for p in graphs),
+            progress=progress,
+            title="images",
+        )
     return [job.outputs["images"] for job in jobs[:n]]
 
 
@@ -166,7 +187,8 @@ def _record(folder: Path, k: int) -> Path:
 
 @contextmanager
 def _claim(folder: Path, jobs: list[Job], n: int, *, overwrite: bool) -> Iterator[Claim]:
-    """Claim a folder for these stacks; with `overwrite`, remove what another call left and this one does not write."""
+    """Claim a folder for these stacks; with `overwrite`, remove what another call left and this
+    one does not write."""
     first = json.dumps([jobs[0].shape, jobs[0].inputs]).encode()
     identity = {**jobs[0].settings, "first stack": hashlib.sha256(first).hexdigest()}
     refuse = partial(_refuse_others, folder, jobs, n)
@@ -186,9 +208,11 @@ def _refuse_others(folder: Path, jobs: list[Job], n: int) -> None:
     there = image_stack_numbers(folder)
     if there and (_beyond(folder, jobs, n) or not _are_ours(folder, there, jobs[0])):
         raise OutputError(
-            f"holds image stacks of other particles or settings already ({len(there)}, the last is number {there[-1]})",
+            f"holds image stacks of other particles or settings already ({len(there)}, the last is "
+            f"number {there[-1]})",
             source=folder,
-            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace them.",
+            remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace "
+            "them.",
         )
 
 
@@ -199,21 +223,29 @@ def _beyond(folder: Path, jobs: list[Job], n: int) -> list[int]:
 
 
 def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
-    """Whether the stacks in a folder are of these particles and settings, or of a call that was stopped early."""
+    """Whether the stacks in a folder are of these particles and settings, or of a call that was
+    stopped early."""
     records = [record for k in there if (record := readable_record(_record(folder, k))) is not None]
     if records:
-        names = [one.get("name") for one in job.inputs if "mtime_ns" in one][:1]  # the metadata come first
+        # the metadata come first
+        names = [one.get("name") for one in job.inputs if "mtime_ns" in one][:1]
         return any(
-            record["settings"] == job.settings and [one.get("name") for one in record["inputs"]][:1] == names
+            record["settings"] == job.settings
+            and [one.get("name") for one in record["inputs"]][:1] == names
             for record in records
         )
     metadata = [image_stack_file(folder, k).with_suffix(".npz") for k in there]
     key, optional = "metadataFile", STACK_OPTIONAL
-    return all(key in read_archive(path, optional=optional, keys=(key,)) for path in metadata if path.is_file())
+    return all(
+        key in read_archive(path, optional=optional, keys=(key,))
+        for path in metadata
+        if path.is_file()
+    )
 
 
 def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:
-    """Convert one stack and write it, its record last. Images are read and transformed few at a time."""
+    """Convert one stack and write it, its record last. Images are read and transformed few at a
+    time."""
     source = stack.source
     if not isinstance(source, ParticleImages):
         raise InputError(f"cannot convert {stack!r}")

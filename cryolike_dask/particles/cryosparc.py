@@ -1,4 +1,5 @@
-"""Particles described by cryoSPARC: `.cs` files, the passthrough files that complete them, and job folders."""
+"""Particles described by cryoSPARC: `.cs` files, the passthrough files that complete them, and
+job folders."""
 
 from __future__ import annotations
 
@@ -63,9 +64,11 @@ def read_cryosparc(
     path : path
         A `.cs` file, or the folder of a job.
     folder : path, optional
-        The project folder, where the names of image files start; None: looked for upwards from the `.cs` file.
+        The project folder, where the names of image files start; None: looked for upwards from the
+        `.cs` file.
     passthrough : path, optional
-        The `.cs` file that has what the first one lacks, joined by `uid`. None: looked for beside it if it is needed.
+        The `.cs` file that has what the first one lacks, joined by `uid`. None: looked for beside
+        it if it is needed.
 
     Returns
     -------
@@ -75,8 +78,8 @@ def read_cryosparc(
     Raises
     ------
     InputFileError
-        If a file is damaged, columns are nowhere to be found, the two files do not describe the same particles, or
-        image files are not there.
+        If a file is damaged, columns are nowhere to be found, the two files do not describe the
+        same particles, or image files are not there.
     """
     path = Path(path)
     if not path.is_dir():
@@ -84,18 +87,23 @@ def read_cryosparc(
         names = [name.removeprefix(">") for name in _text(path, columns, "blob/path").tolist()]
         position = np.asarray(_whole(path, columns, "blob/idx"))
         return _table(path, columns, locate_images(names, position, path, folder))
-    named = [file for file in _cs_files(path) if "passthrough" not in file.name and _has(file, BLOB)]
+    named = [
+        file for file in _cs_files(path) if "passthrough" not in file.name and _has(file, BLOB)
+    ]
     if len(named) == 1:
         return read_cryosparc(named[0], folder, passthrough)
     if named:
         raise InputFileError(
-            f"has {len(named)} .cs files that name images: {_names(named)}", source=path, remedy="Give one of them."
+            f"has {len(named)} .cs files that name images: {_names(named)}",
+            source=path,
+            remedy="Give one of them.",
         )
     return _job_that_names_no_images(path, passthrough)
 
 
 def read_cryosparc_optics(path: str | Path) -> NDArray[np.void]:
-    """Read the optics alone of a `.cs` file, or of the passthrough file beside it; errors as of `read_cryosparc`."""
+    """Read the optics alone of a `.cs` file, or of the passthrough file beside it; errors as of
+    `read_cryosparc`."""
     path = Path(path)
     return _optics(path, _completed(path, None, CTF))
 
@@ -106,7 +114,8 @@ def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
     Parameters
     ----------
     rotation_vectors : (image, 3)
-        Axis times angle, radian. The rotation turns the axes of the image into the frame of the structure.
+        Axis times angle, radian. The rotation turns the axes of the image into the frame of the
+        structure.
 
     Returns
     -------
@@ -115,7 +124,8 @@ def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
     """
     from scipy.spatial.transform import Rotation
 
-    axes = Rotation.from_rotvec(np.asarray(rotation_vectors, np.float64)).as_matrix()  # Rz(rot) Ry(tilt) Rz(psi)
+    # Rz(rot) Ry(tilt) Rz(psi)
+    axes = Rotation.from_rotvec(np.asarray(rotation_vectors, np.float64)).as_matrix()
     sine = np.hypot(axes[:, 0, 2], axes[:, 1, 2])
     tilt = np.arctan2(sine, axes[:, 2, 2])
     rot = np.arctan2(axes[:, 1, 2], axes[:, 0, 2])
@@ -149,11 +159,16 @@ def _completed(path: Path, passthrough: str | Path | None, needed: Sequence[str]
 
 
 def _beside(path: Path, missing: list[str]) -> Path:
-    seen = [file for file in _cs_files(path.parent) if "passthrough" in file.name and file.name != path.name]
+    seen = [
+        file
+        for file in _cs_files(path.parent)
+        if "passthrough" in file.name and file.name != path.name
+    ]
     complete = [file for file in seen if _has(file, missing)]
     if len(complete) != 1:
         raise InputFileError(
-            f"does not have {', '.join(missing)}, and of the passthrough files beside it ({_names(seen)}) "
+            f"does not have {', '.join(missing)}, and of the passthrough files beside it "
+            f"({_names(seen)}) "
             f"{len(complete)} have",
             source=path,
             remedy="Give the passthrough file of these particles.",
@@ -166,11 +181,16 @@ def _joined(path: Path, columns: Columns, passthrough: Path) -> Columns:
     other = _read(passthrough)
     wanted, known = _uids(path, columns), _uids(passthrough, other)
     order = np.argsort(known)
-    rows = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)] if len(known) else order
+    rows = (
+        order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+        if len(known)
+        else order
+    )
     n_missing = np.count_nonzero(known[rows] != wanted) if len(known) else len(wanted)
     if n_missing:
         raise InputFileError(
-            f"{n_missing} of {len(wanted)} particles are not in {passthrough}, which has {len(known)}",
+            f"{n_missing} of {len(wanted)} particles are not in {passthrough}, which has "
+            f"{len(known)}",
             source=path,
             remedy="Give the passthrough file of the same job.",
         )
@@ -182,18 +202,24 @@ def _uids(path: Path, columns: Columns) -> NDArray[Any]:
         raise InputFileError("has no uid, by which two .cs files are joined", source=path)
     n_twice = len(columns["uid"]) - len(np.unique(columns["uid"]))
     if n_twice:
-        raise InputFileError(f"has {n_twice} of {len(columns['uid'])} uid values more than once", source=path)
+        raise InputFileError(
+            f"has {n_twice} of {len(columns['uid'])} uid values more than once", source=path
+        )
     return columns["uid"]
 
 
 def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> ParticleTable:
-    """A restack or downsample job: image k of its stacks, taken in the order of their numbers, is particle k."""
+    """A restack or downsample job: image k of its stacks, taken in the order of their numbers,
+    is particle k."""
     seen = _cs_files(job) if passthrough is None else [Path(passthrough)]
     described = [file for file in seen if _has(file, CTF)]
-    images = next((found for found in (_by_number(job.glob(pattern)) for pattern in MADE_IMAGES) if found), [])
+    images = next(
+        (found for found in (_by_number(job.glob(pattern)) for pattern in MADE_IMAGES) if found), []
+    )
     if len(described) != 1 or not images:
         raise InputFileError(
-            f"no .cs file names the images; {len(described)} of {_names(seen)} describe the contrast transfer, and "
+            f"no .cs file names the images; {len(described)} of {_names(seen)} describe the "
+            f"contrast transfer, and "
             f"{len(images)} stacks are in restack/ or downsample/",
             source=job,
             remedy="Give the .cs file of the particles.",
@@ -203,11 +229,17 @@ def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> Part
     counts = [open_mrc_stack(image).shape[0] for image in images]
     if sum(counts) != n:
         raise InputFileError(
-            f"describes {n} particles, but the {len(images)} stacks of {images[0].parent} hold {sum(counts)}",
+            f"describes {n} particles, but the {len(images)} stacks of {images[0].parent} hold "
+            f"{sum(counts)}",
             source=described[0],
             remedy="Give the .cs file of the particles.",
         )
-    logger.info("%s: no file names the images; taken in order: %s to %s", job, images[0].name, images[-1].name)
+    logger.info(
+        "%s: no file names the images; taken in order: %s to %s",
+        job,
+        images[0].name,
+        images[-1].name,
+    )
     places = ImagePlaces(
         files=tuple(str(image.absolute()) for image in images),
         number=np.repeat(np.arange(len(images)), counts),
@@ -217,7 +249,9 @@ def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> Part
 
 
 def _optics(path: Path, columns: Columns) -> NDArray[np.void]:
-    return recorded_optics(path, {name: _numbers(path, columns, LABELS[name]) for name in OPTICS.names or ()}, WORDING)
+    return recorded_optics(
+        path, {name: _numbers(path, columns, LABELS[name]) for name in OPTICS.names or ()}, WORDING
+    )
 
 
 def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
@@ -226,8 +260,14 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
         raise InputFileError("has no particles", source=path)
     warn_of_ignored(path, [name for name in NOT_APPLIED if name in columns and columns[name].any()])
     pixel_size = _pixel_size(path, columns, "blob/psize_A")
-    shape, split = _positive(_whole(path, columns, "blob/shape", 2)), _whole(path, columns, "alignments3D/split")
-    pose, origin = _numbers(path, columns, "alignments3D/pose", 3), _origin(path, columns, pixel_size)
+    shape, split = (
+        _positive(_whole(path, columns, "blob/shape", 2)),
+        _whole(path, columns, "alignments3D/split"),
+    )
+    pose, origin = (
+        _numbers(path, columns, "alignments3D/pose", 3),
+        _origin(path, columns, pixel_size),
+    )
     said = {"pixel_size_angstrom": pixel_size, "origin_angstrom": origin, "rotation_radian": pose}
     check_recorded(path, said, WORDING)
     return ParticleTable(
@@ -244,7 +284,9 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
         angles_radian=None if pose is None else relion_angles(pose),
         origin_angstrom=origin,
         random_subset=None if split is None else split + 1,
-        micrograph=np.char.lstrip(_text(path, columns, MICROGRAPH), ">") if MICROGRAPH in columns else None,
+        micrograph=np.char.lstrip(_text(path, columns, MICROGRAPH), ">")
+        if MICROGRAPH in columns
+        else None,
         optics_group=_whole(path, columns, "ctf/exp_group_id"),
     )
 
@@ -255,7 +297,9 @@ def _sign(path: Path, columns: Columns, n: int) -> FloatArray:
         return np.ones(n)
     wrong = np.flatnonzero(~np.isin(sign, (-1, 0, 1)))
     if len(wrong):
-        raise InputFileError(f"blob/sign is {sign[wrong[0]]:g} in row {wrong[0]} (from 0), not 1 or -1", source=path)
+        raise InputFileError(
+            f"blob/sign is {sign[wrong[0]]:g} in row {wrong[0]} (from 0), not 1 or -1", source=path
+        )
     return np.where(sign == 0, 1.0, sign)
 
 
@@ -265,7 +309,9 @@ def _origin(path: Path, columns: Columns, pixel_size: FloatArray | None) -> Floa
     unit = pixel_size if own_pixel_size is None else own_pixel_size
     if shift is None or unit is None:
         if shift is not None:
-            logger.info("%s: alignments3D/shift is left out, because no pixel size is recorded", path)
+            logger.info(
+                "%s: alignments3D/shift is left out, because no pixel size is recorded", path
+            )
         return None
     with np.errstate(over="ignore"):
         origin: FloatArray = shift * unit[:, None]
@@ -276,11 +322,15 @@ def _pixel_size(path: Path, columns: Columns, name: str) -> FloatArray | None:
     values = _numbers(path, columns, name)
     if values is not None and (values < 0).any():
         row = np.flatnonzero(values < 0)[0]
-        raise InputFileError(f"{name} is {values[row]:g} in row {row} (from 0), no pixel size", source=path)
+        raise InputFileError(
+            f"{name} is {values[row]:g} in row {row} (from 0), no pixel size", source=path
+        )
     return _positive(values)
 
 
-def _numbers(path: Path, columns: Columns, name: str, width: int | None = None) -> FloatArray | None:
+def _numbers(
+    path: Path, columns: Columns, name: str, width: int | None = None
+) -> FloatArray | None:
     """A column of finite numbers, `width` of them in each row; None if it is not there."""
     if name not in columns:
         return None
@@ -288,16 +338,22 @@ def _numbers(path: Path, columns: Columns, name: str, width: int | None = None) 
     if column.dtype.kind not in "biuf":
         raise InputFileError(f"{name} holds {column.dtype}, not numbers", source=path)
     if column.shape[1:] != (() if width is None else (width,)):
-        raise InputFileError(f"{name} has the shape {column.shape}, not {width or 1} number(s) a row", source=path)
+        raise InputFileError(
+            f"{name} has the shape {column.shape}, not {width or 1} number(s) a row", source=path
+        )
     values: FloatArray = column.astype(np.float64)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         value = values[tuple(bad[0])]
-        raise InputFileError(f"{name} is {value} in row {bad[0][0]} (from 0), which is no number", source=path)
+        raise InputFileError(
+            f"{name} is {value} in row {bad[0][0]} (from 0), which is no number", source=path
+        )
     return values
 
 
-def _whole(path: Path, columns: Columns, name: str, width: int | None = None) -> NDArray[np.int64] | None:
+def _whole(
+    path: Path, columns: Columns, name: str, width: int | None = None
+) -> NDArray[np.int64] | None:
     """A column of whole numbers, 0 or more."""
     values = _numbers(path, columns, name, width)
     if values is None:
@@ -305,7 +361,9 @@ def _whole(path: Path, columns: Columns, name: str, width: int | None = None) ->
     bad = np.argwhere((values != np.round(values)) | (values < 0) | (values > LARGEST_INTEGER))
     if len(bad):
         value = values[tuple(bad[0])]
-        raise InputFileError(f"{name} is {value:g} in row {bad[0][0]} (from 0), which counts nothing", source=path)
+        raise InputFileError(
+            f"{name} is {value:g} in row {bad[0][0]} (from 0), which counts nothing", source=path
+        )
     return values.astype(np.int64)
 
 
@@ -335,4 +393,6 @@ def _names(paths: list[Path]) -> str:
 
 def _by_number(paths: Any) -> list[Path]:
     """Batch 10 comes after batch 9."""
-    return sorted(paths, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
+    return sorted(
+        paths, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name)
+    )

@@ -1,4 +1,5 @@
-"""What `rlnImageName` says: `000003@file`, the third image of a file; a name alone, the only image of its file."""
+"""What `rlnImageName` says: `000003@file`, the third image of a file; a name alone, the only
+image of its file."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ MOST_DIGITS = 18
 
 
 def split_names(image_names: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:
-    """Give the file that each name is of, and the index there, from 0; `ALONE` where there is no number.
+    """Give the file that each name is of, and the index there, from 0; `ALONE` where there is no
+    number.
 
     Raises
     ------
@@ -28,7 +30,11 @@ def split_names(image_names: NDArray[np.str_]) -> tuple[list[str], NDArray[np.in
 def split_number(image_name: str) -> tuple[str, str, str]:
     """Number, @ and file; of a file alone, the first two are empty."""
     number, at, file = image_name.partition("@")
-    return (number, at, file) if at and number.isascii() and number.isdecimal() else ("", "", image_name)
+    return (
+        (number, at, file)
+        if at and number.isascii() and number.isdecimal()
+        else ("", "", image_name)
+    )
 
 
 def _split(row: int, image_name: str) -> tuple[str, int]:

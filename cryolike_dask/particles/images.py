@@ -24,8 +24,9 @@ AT_ONCE = 64
 
 
 REMEMBERED_BYTES = 2**29
-"""Transformed images that a process keeps: the tasks of a stack, one for each chunk of templates, need them again, and
-the transform (4 ms per image of 128 pixels) would take as long as the comparison with a small chunk."""
+"""Transformed images that a process keeps: the tasks of a stack, one for each chunk of
+templates, need them again, and the transform (4 ms per image of 128 pixels) would take as long
+as the comparison with a small chunk."""
 
 _LATEST: dict[Hashable, NDArray[Any]] = {}
 _REMEMBERING = threading.Lock()
@@ -112,7 +113,9 @@ class ParticleImages:
         pixels = np.empty((len(rows), n, n), np.float32)
         for i in np.unique(number):
             here = np.flatnonzero(number == i)
-            pixels[here] = downsample(self.files[i].take(index[here]), n, self.preparation.downsample)
+            pixels[here] = downsample(
+                self.files[i].take(index[here]), n, self.preparation.downsample
+            )
         sign = self.table.sign[rows] * (-1 if self.preparation.invert_contrast else 1)
         pixels *= sign[:, None, None].astype(np.float32)
         self._refuse_bad(pixels, rows)
@@ -126,8 +129,9 @@ class ParticleImages:
     def transform(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[Any]:
         """Give what an image stack holds of the pixels of rows: power 1, moved by their origins.
 
-        The offset of an image that is moved is the mean of its rim: that of the whole image would take part of the
-        particle, which would then be missing from the box where the image was, not from where it is.
+        The offset of an image that is moved is the mean of its rim: that of the whole image would
+        take part of the particle, which would then be missing from the box where the image was, not
+        from where it is.
         """
         oriented = pixels.swapaxes(1, 2) if self.preparation.transposed else pixels
         if not (self.preparation.recenter or self._block_offset_angstrom):
@@ -136,7 +140,8 @@ class ParticleImages:
         shift = self._shift_angstrom(rows)[:, :: -1 if self.preparation.transposed else 1]
         x, y = 2 * shift.T / self.grid.box_size_angstrom
         kx, ky = self.grid.points()
-        for i in range(len(values)):  # one by one: the factors of all images would be as large as the images
+        # one by one: the factors of all images would be as large as the images
+        for i in range(len(values)):
             values[i] *= np.exp(-2j * np.pi * (kx * x[i] + ky * y[i]))
         return values
 
@@ -150,9 +155,14 @@ class ParticleImages:
         used = [table.metadata_files[i] for i in np.unique(table.metadata_number[rows])]
         used += [self.files[i].path for i in np.unique(table.file_number[rows])]
         origins = table.origin_angstrom if self.preparation.recenter else None
-        where = np.stack([table.metadata_number, table.metadata_row, table.file_number, table.image_index], axis=1)
+        where = np.stack(
+            [table.metadata_number, table.metadata_row, table.file_number, table.image_index],
+            axis=1,
+        )
         columns = {"rows": where, "optics": table.optics, "sign": table.sign, "origins": origins}
-        arrays = [{"name": n, **describe_array(c[rows])} for n, c in columns.items() if c is not None]
+        arrays = [
+            {"name": n, **describe_array(c[rows])} for n, c in columns.items() if c is not None
+        ]
         return [*(describe_file(path) for path in used), *arrays, vars(self.preparation)]
 
     def subset(self, rows: NDArray[np.int64]) -> ParticleImages:
@@ -164,11 +174,17 @@ class ParticleImages:
     def _keys(self, rows: NDArray[np.int64]) -> list[Hashable]:
         """What the transform of each image depends on."""
         settings = (self.grid, self.preparation, self.precision)
-        number, index, sign = self.table.file_number[rows], self.table.image_index[rows], self.table.sign[rows]
+        number, index, sign = (
+            self.table.file_number[rows],
+            self.table.image_index[rows],
+            self.table.sign[rows],
+        )
         shift = self._shift_angstrom(rows)
         return [
             (self.files[f], i, s, x, y, settings)
-            for f, i, s, (x, y) in zip(number.tolist(), index.tolist(), sign.tolist(), shift.tolist(), strict=True)
+            for f, i, s, (x, y) in zip(
+                number.tolist(), index.tolist(), sign.tolist(), shift.tolist(), strict=True
+            )
         ]
 
     def _shift_angstrom(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -191,7 +207,9 @@ class ParticleImages:
         spread: NDArray[np.float32] = np.ptp(pixels, axis=(1, 2))
         self._refuse(spread == 0, "is constant", ZeroPowerError, rows)
 
-    def _refuse(self, bad: NDArray[np.bool_], what: str, error: type[CryolikeError], rows: NDArray[np.int64]) -> None:
+    def _refuse(
+        self, bad: NDArray[np.bool_], what: str, error: type[CryolikeError], rows: NDArray[np.int64]
+    ) -> None:
         if bad.any():
             path, index = self.locate(int(rows[np.flatnonzero(bad)[0]]))
             raise error(
@@ -213,7 +231,8 @@ def _remember(keys: list[Hashable], images: NDArray[Any]) -> None:
 def against_background(
     pixels: NDArray[np.float32], radius_pixels: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Subtract the mean of the pixels beyond a radius from the centre, and divide by their standard deviation.
+    """Subtract the mean of the pixels beyond a radius from the centre, and divide by their standard
+    deviation.
 
     Also says which images have a constant background, and cannot be divided.
 
@@ -225,18 +244,25 @@ def against_background(
     n = pixels.shape[-1]
     beyond = _distance(n) > radius_pixels
     if not beyond.any():
-        raise InputError(f"background_radius_pixels={radius_pixels:g} leaves no background in {n} pixels")
+        raise InputError(
+            f"background_radius_pixels={radius_pixels:g} leaves no background in {n} pixels"
+        )
     background = pixels[:, beyond].astype(np.float64)
     spread = background.std(axis=1)
     centred = pixels - background.mean(axis=1)[:, None, None]
-    return (centred / np.where(spread > 0, spread, 1)[:, None, None]).astype(np.float32), spread == 0
+    return (centred / np.where(spread > 0, spread, 1)[:, None, None]).astype(
+        np.float32
+    ), spread == 0
 
 
 def contrast_with_rim(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much brighter than its rim the middle of each image is, in standard deviations of its pixels."""
+    """How much brighter than its rim the middle of each image is, in standard deviations of its
+    pixels."""
     n = pixels.shape[-1]
     middle = pixels[:, _distance(n) < n / 4].mean(axis=1, dtype=np.float64)
-    contrast: NDArray[np.float64] = (middle - mean_of_rim(pixels)) / pixels.std(axis=(1, 2), dtype=np.float64)
+    contrast: NDArray[np.float64] = (middle - mean_of_rim(pixels)) / pixels.std(
+        axis=(1, 2), dtype=np.float64
+    )
     return contrast
 
 

@@ -1,4 +1,5 @@
-"""Where the image files are that metadata name: names start from a project folder that the metadata do not know."""
+"""Where the image files are that metadata name: names start from a project folder that the
+metadata do not know."""
 
 from __future__ import annotations
 
@@ -35,9 +36,13 @@ class ImagePlaces:
 
 
 def locate_images(
-    names: Sequence[str], position: NDArray[np.int64], metadata: str | Path, folder: str | Path | None = None
+    names: Sequence[str],
+    position: NDArray[np.int64],
+    metadata: str | Path,
+    folder: str | Path | None = None,
 ) -> ImagePlaces:
-    """Find the image of each particle by the name of its file; parameters and errors as in `resolve`."""
+    """Find the image of each particle by the name of its file; parameters and errors as in
+    `resolve`."""
     each_once, number = distinct(names)
     files, number_of_name = distinct(resolve(each_once, metadata, folder))
     return ImagePlaces(files, number_of_name[number], position)
@@ -54,11 +59,15 @@ def distinct(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         Of every given name.
     """
     numbers: dict[str, int] = {}
-    number = np.fromiter((numbers.setdefault(name, len(numbers)) for name in names), np.int64, len(names))
+    number = np.fromiter(
+        (numbers.setdefault(name, len(numbers)) for name in names), np.int64, len(names)
+    )
     return tuple(numbers), number
 
 
-def resolve(names: Sequence[str], metadata: str | Path, folder: str | Path | None = None) -> tuple[str, ...]:
+def resolve(
+    names: Sequence[str], metadata: str | Path, folder: str | Path | None = None
+) -> tuple[str, ...]:
     """Find files by the names that metadata give them.
 
     Parameters
@@ -68,8 +77,9 @@ def resolve(names: Sequence[str], metadata: str | Path, folder: str | Path | Non
     metadata : path
         The file that names them.
     folder : path, optional
-        Where relative names start. None: from the first that has the first of the names, of the folder of the metadata,
-        its parents upwards, and the current folder; a name that is not there is looked for in the others.
+        Where relative names start. None: from the first that has the first of the names, of the
+        folder of the metadata, its parents upwards, and the current folder; a name that is not
+        there is looked for in the others.
 
     Returns
     -------
@@ -84,7 +94,8 @@ def resolve(names: Sequence[str], metadata: str | Path, folder: str | Path | Non
     bases = _bases(Path(metadata)) if folder is None else [os.path.abspath(folder)]
     relative = next((name for name in names if not os.path.isabs(name)), None)
     if relative is not None:
-        bases.sort(key=lambda base: not os.path.isfile(os.path.join(base, relative)))  # stable: the first comes first
+        # stable: the first comes first
+        bases.sort(key=lambda base: not os.path.isfile(os.path.join(base, relative)))
     found = [_first_file(name, bases) for name in names]
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
@@ -94,7 +105,8 @@ def resolve(names: Sequence[str], metadata: str | Path, folder: str | Path | Non
 
 
 def _bases(metadata: Path) -> list[str]:
-    """Upwards from where the metadata are, also from where a link to them leads, then the current folder."""
+    """Upwards from where the metadata are, also from where a link to them leads, then the
+    current folder."""
     here, there = metadata.absolute(), metadata.resolve()
     return list(dict.fromkeys(str(base) for base in (*here.parents, *there.parents, Path.cwd())))
 

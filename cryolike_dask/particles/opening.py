@@ -51,20 +51,23 @@ def open_particles(
     n_images_per_batch: int | None = None,
     conventions: ConventionsName = "standard",
 ) -> ImageStack:
-    """Open a RELION or cryoSPARC particle set as images that are read and transformed on the workers when needed.
+    """Open a RELION or cryoSPARC particle set as images that are read and transformed on the
+    workers when needed.
 
-    Metadata, the headers of the image files, and the pixels of up to 64 images (is the contrast inverted?) are read.
+    Metadata, the headers of the image files, and the pixels of up to 64 images (is the contrast
+    inverted?) are read.
 
     Parameters
     ----------
     metadata : path or several
-        STAR files (RELION 3.1 and later, 3.0 and older), `.cs` files, or folders of cryoSPARC jobs. Several are taken
-        one after the other; the order of rows is kept.
+        STAR files (RELION 3.1 and later, 3.0 and older), `.cs` files, or folders of cryoSPARC jobs.
+        Several are taken one after the other; the order of rows is kept.
     params_input : path or ImageParameters
-        `parameters.npz`, or its content. Images of more pixels over the same box are brought to its pixels.
+        `parameters.npz`, or its content. Images of more pixels over the same box are brought to its
+        pixels.
     images : path or several, optional
-        One MRC file for each STAR file, wherever its `rlnImageName` says that images are: each row is the image of the
-        number there, or without that column image k is row k.
+        One MRC file for each STAR file, wherever its `rlnImageName` says that images are: each row
+        is the image of the number there, or without that column image k is row k.
     folder : path, optional
         Where the names of image files start; default: found upwards from the metadata.
     passthrough : path, optional
@@ -76,7 +79,8 @@ def open_particles(
     invert_contrast : bool
         Particles are dark on light.
     background_radius_pixels : float, optional
-        Subtract the mean of the pixels beyond this radius and divide by their standard deviation; pixels of the grid.
+        Subtract the mean of the pixels beyond this radius and divide by their standard deviation;
+        pixels of the grid.
     recenter : bool
         Move every image by its recorded origin, so that the search needs to cover less.
     batch_size : int
@@ -99,7 +103,9 @@ def open_particles(
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     batch_size = number("batch_size", batch_size, whole=True, at_least=1)
     if background_radius_pixels is not None:
-        background_radius_pixels = number("background_radius_pixels", background_radius_pixels, above=0)
+        background_radius_pixels = number(
+            "background_radius_pixels", background_radius_pixels, above=0
+        )
     table = read_particles(metadata, images=images, folder=folder, passthrough=passthrough)
     files = tuple(open_mrc_stack(path) for path in table.image_files)
     _say_what_is_odd(files)
@@ -141,16 +147,21 @@ def read_particles(
     folder: str | Path | None = None,
     passthrough: str | Path | None = None,
 ) -> ParticleTable:
-    """Read what metadata files say of their particles, each by its kind; parameters are those of `open_particles`."""
+    """Read what metadata files say of their particles, each by its kind; parameters are those of
+    `open_particles`."""
     paths = _paths(metadata, "metadata")
-    paired: list[Path | None] = [None] * len(paths) if images is None else list(_paths(images, "images"))
+    paired: list[Path | None] = (
+        [None] * len(paths) if images is None else list(_paths(images, "images"))
+    )
     if len(paired) != len(paths):
         raise InputError(f"{len(paths)} metadata file(s), but {len(paired)} image file(s)")
     tables = []
     for path, image_file in zip(paths, paired, strict=True):
         if path.is_dir() or path.suffix.lower() == ".cs":
             if image_file is not None:
-                raise InputFileError("names its image files itself", source=path, remedy="Leave images out.")
+                raise InputFileError(
+                    "names its image files itself", source=path, remedy="Leave images out."
+                )
             tables.append(read_cryosparc(path, folder, passthrough))
         else:
             tables.append(read_relion(path, folder, image_file))
@@ -174,7 +185,11 @@ def read_optics(path: str | Path) -> NDArray[np.void]:
 
 def _paths(given: Any, name: str) -> list[Path]:
     listed = [given] if isinstance(given, (str, Path)) else given
-    if not isinstance(listed, Sequence) or not listed or not all(isinstance(p, (str, Path)) for p in listed):
+    if (
+        not isinstance(listed, Sequence)
+        or not listed
+        or not all(isinstance(p, (str, Path)) for p in listed)
+    ):
         raise InputError(f"{name}={given!r} is not a path, or several")
     return [Path(p) for p in listed]
 
@@ -186,16 +201,24 @@ def _say_what_is_odd(files: tuple[MrcStack, ...]) -> None:
         for note in file.notes:
             notes.setdefault(note, []).append(file.path)
     for note, paths in notes.items():
-        logger.info("%s: %s%s", paths[0], note, f" ({len(paths)} files of this kind)" if len(paths) > 1 else "")
+        logger.info(
+            "%s: %s%s",
+            paths[0],
+            note,
+            f" ({len(paths)} files of this kind)" if len(paths) > 1 else "",
+        )
 
 
 def _warn_of_offsets(table: ParticleTable, parameters: ImageParameters, recenter: bool) -> None:
     if table.origin_angstrom is None:
         return
-    outside = np.flatnonzero((np.abs(table.origin_angstrom) > parameters.grid.box_size_angstrom / 2).any(axis=1))
+    outside = np.flatnonzero(
+        (np.abs(table.origin_angstrom) > parameters.grid.box_size_angstrom / 2).any(axis=1)
+    )
     if len(outside):
         logger.warning(
-            "%d of %d particles are recorded more than half of the box off its middle, row(s) %s (from 0) of %s",
+            "%d of %d particles are recorded more than half of the box off its middle, row(s) %s "
+            "(from 0) of %s",
             len(outside),
             len(table),
             listed(table.metadata_row[outside]),
@@ -207,7 +230,8 @@ def _warn_of_offsets(table: ParticleTable, parameters: ImageParameters, recenter
     fraction = float((np.abs(table.origin_angstrom) > limit).any(axis=1).mean())
     if fraction > 0:
         logger.warning(
-            "%.1f%% of the particles are recorded more than %g pixels (%.3g angstrom) off the middle, beyond a common "
+            "%.1f%% of the particles are recorded more than %g pixels (%.3g angstrom) off the "
+            "middle, beyond a common "
             "search; recenter=True (--recenter) moves them there",
             100 * fraction,
             COMMON_SEARCH_PIXELS,
@@ -222,7 +246,8 @@ def _warn_of_contrast(source: ParticleImages) -> None:
     contrast = contrast_with_rim(plain.pixels(rows))
     if n > 1 and contrast.mean() < -3 * contrast.std(ddof=1) / np.sqrt(n):
         logger.warning(
-            "%.0f%% of %d particles looked at are darker in the middle than at the rim: dark on light? "
+            "%.0f%% of %d particles looked at are darker in the middle than at the rim: dark on "
+            "light? "
             "invert_contrast=True (--invert-contrast) turns them over",
             100 * (contrast < 0).mean(),
             n,

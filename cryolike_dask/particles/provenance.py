@@ -22,10 +22,15 @@ PER_IMAGE = (
 
 
 def provenance(source: ParticleImages) -> dict[str, Any]:
-    """Say it of particles that are read from their own files, as entries of the `.npz` of a stack."""
+    """Say it of particles that are read from their own files, as entries of the `.npz` of a
+    stack."""
     table = source.table
-    angles: list[NDArray[Any] | None] = [None] * 3 if table.angles_radian is None else list(table.angles_radian.T)
-    origins: list[NDArray[Any] | None] = [None] * 2 if table.origin_angstrom is None else list(table.origin_angstrom.T)
+    angles: list[NDArray[Any] | None] = (
+        [None] * 3 if table.angles_radian is None else list(table.angles_radian.T)
+    )
+    origins: list[NDArray[Any] | None] = (
+        [None] * 2 if table.origin_angstrom is None else list(table.origin_angstrom.T)
+    )
     return {
         **dict(zip(("angleRotation", "angleTilt", "anglePsi"), angles, strict=True)),
         **dict(zip(("originX", "originY"), origins, strict=True)),
@@ -47,21 +52,31 @@ def origins_of(source: ArraySource) -> dict[str, Any]:
         return {key: value for key, value in provenance(source).items() if value is not None}
     if isinstance(source, Subset):
         whole = origins_of(source.source)
-        return {key: value if key == "recentered" else value[source.rows] for key, value in whole.items()}
+        return {
+            key: value if key == "recentered" else value[source.rows]
+            for key, value in whole.items()
+        }
     if not isinstance(source, Files):
         return {}
     known = [_of_file(Path(part.path), part.shape[0]) for part in source.parts]
-    common = [key for key in PER_IMAGE if all(key in entries for entries in known)]  # always in this order
+    # always in this order
+    common = [key for key in PER_IMAGE if all(key in entries for entries in known)]
     joined = {key: np.concatenate([entries[key] for entries in known]) for key in common}
     return {**joined, "recentered": any(bool(entries.get("recentered")) for entries in known)}
 
 
 def _of_file(path: Path, n_images: int) -> dict[str, Any]:
-    """What the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and which of them are its own."""
+    """What the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and which
+    of them are its own."""
     metadata = path.with_suffix(".npz")
-    optional, keys = (*STACK_OPTIONAL, *PER_IMAGE), (*PER_IMAGE, "recentered", "stack_start", "stack_end")
+    optional, keys = (
+        (*STACK_OPTIONAL, *PER_IMAGE),
+        (*PER_IMAGE, "recentered", "stack_start", "stack_end"),
+    )
     known = metadata.is_file()
-    entries = read_archive(metadata, optional=optional, keys=keys, n_images=n_images) if known else {}
+    entries = (
+        read_archive(metadata, optional=optional, keys=keys, n_images=n_images) if known else {}
+    )
     found: dict[str, Any] = {}
     for key in PER_IMAGE:
         value = _own(entries.get(key), entries, n_images)
@@ -71,10 +86,17 @@ def _of_file(path: Path, n_images: int) -> dict[str, Any]:
     return {**found, "recentered": recentered is not None and bool(recentered.any())}
 
 
-def _own(value: NDArray[Any] | None, entries: Mapping[str, Any], n_images: int) -> NDArray[Any] | None:
+def _own(
+    value: NDArray[Any] | None, entries: Mapping[str, Any], n_images: int
+) -> NDArray[Any] | None:
     if value is None or value.ndim != 1 or not value.size:
         return None
     start, stop = entries.get("stack_start"), entries.get("stack_end")
-    if len(value) != n_images and start is not None and stop is not None and start.size == stop.size == 1:
+    if (
+        len(value) != n_images
+        and start is not None
+        and stop is not None
+        and start.size == stop.size == 1
+    ):
         value = value[int(start) : int(stop)]
     return value if len(value) == n_images else None

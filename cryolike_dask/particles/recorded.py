@@ -15,7 +15,12 @@ from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.optics import OPTICS, filled_optics, refuse_other_units, remarks_on
 from cryolike_dask.geometry.plausible import Wording, refuse_implausible, unusual
 
-ASSUMED = {"amplitude_contrast": 0.1, "phase_shift_radian": 0.0, "b_factor_angstrom2": 0.0, "scale": 1.0}
+ASSUMED = {
+    "amplitude_contrast": 0.1,
+    "phase_shift_radian": 0.0,
+    "b_factor_angstrom2": 0.0,
+    "scale": 1.0,
+}
 """What is taken where the metadata do not say."""
 
 logger = logging.getLogger("cryolike_dask")
@@ -24,14 +29,16 @@ logger = logging.getLogger("cryolike_dask")
 def recorded_optics(
     source: str | Path, columns: Mapping[str, NDArray[Any] | None], wording: Wording
 ) -> NDArray[np.void]:
-    """Build the optics of particles from what is recorded; say once what is taken for the rest, and what is odd.
+    """Build the optics of particles from what is recorded; say once what is taken for the rest, and
+    what is odd.
 
     Parameters
     ----------
     source : path
         The metadata file, for messages.
     columns : dict
-        By the names of `OPTICS`; None for what is not recorded. Without astigmatism the defocus angle can be None.
+        By the names of `OPTICS`; None for what is not recorded. Without astigmatism the defocus
+        angle can be None.
     wording : Wording
         What the metadata call these columns.
 
@@ -42,13 +49,18 @@ def recorded_optics(
     Raises
     ------
     InputFileError
-        If a column is missing without which there is no contrast transfer, or a value is not physical.
+        If a column is missing without which there is no contrast transfer, or a value is not
+        physical.
     """
     known: dict[str, Any] = {name: values for name, values in columns.items() if values is not None}
     u, v = (known.get(f"defocus_{axis}_angstrom") for axis in "uv")
     if u is not None and v is not None and np.array_equal(u, v):
         known.setdefault("defocus_angle_radian", 0.0)
-    missing = [wording.label(name) for name in OPTICS.names or () if name not in known and name not in ASSUMED]
+    missing = [
+        wording.label(name)
+        for name in OPTICS.names or ()
+        if name not in known and name not in ASSUMED
+    ]
     if missing or u is None:
         raise InputFileError(
             f"does not have the column(s) {', '.join(missing)}",
@@ -64,13 +76,18 @@ def recorded_optics(
         refuse_other_units(table, wording)
     n_not_fitted = np.count_nonzero(known.get("scale", 1) == 0)
     if n_not_fitted:
-        said = f"{wording.label('scale')} is 0, which is not fitted, for {n_not_fitted} of {len(u)} images"
+        said = (
+            f"{wording.label('scale')} is 0, which is not fitted, for {n_not_fitted} of "
+            f"{len(u)} images"
+        )
         logger.info("%s: %s; taken: 1", source, said)
     _warn(source, remarks_on(table, wording))
     return table
 
 
-def check_recorded(source: str | Path, columns: Mapping[str, NDArray[Any] | None], wording: Wording) -> None:
+def check_recorded(
+    source: str | Path, columns: Mapping[str, NDArray[Any] | None], wording: Wording
+) -> None:
     """Refuse what else is recorded of particles where it cannot be, and warn of what is odd.
 
     Parameters
@@ -110,7 +127,8 @@ def warn_of_ignored(source: str | Path, names: list[str]) -> None:
     """Say once which aberrations are recorded but not applied."""
     if names:
         logger.warning(
-            "%s: %s are recorded, but beam tilt, higher aberrations and anisotropic magnification are not applied",
+            "%s: %s are recorded, but beam tilt, higher aberrations and anisotropic magnification "
+            "are not applied",
             source,
             ", ".join(names),
         )

@@ -1,4 +1,5 @@
-"""Particles described by RELION: STAR files with an optics table (3.1 and later) or without (3.0 and older)."""
+"""Particles described by RELION: STAR files with an optics table (3.1 and later) or without (3.0
+and older)."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ IN_ORDER = "or, if row k is image k, a copy of this file without the column rlnI
 logger = logging.getLogger("cryolike_dask")
 
 
-def read_relion(path: str | Path, folder: str | Path | None = None, images: str | Path | None = None) -> ParticleTable:
+def read_relion(
+    path: str | Path, folder: str | Path | None = None, images: str | Path | None = None
+) -> ParticleTable:
     """Read what a STAR file says of its particles.
 
     Parameters
@@ -69,8 +72,9 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
     folder : path, optional
         Where the names of image files start; None: looked for upwards from the STAR file.
     images : path, optional
-        The MRC stack of these particles, wherever `rlnImageName` says that it is: row by row the image of the number
-        there; without `rlnImageName`, image k is that of row k, and there are as many images as rows.
+        The MRC stack of these particles, wherever `rlnImageName` says that it is: row by row the
+        image of the number there; without `rlnImageName`, image k is that of row k, and there are
+        as many images as rows.
 
     Returns
     -------
@@ -79,8 +83,9 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
     Raises
     ------
     InputFileError
-        If the file is damaged, has no particles, lacks a column or has one that contradicts another, describes
-        particles that are not plain two-dimensional images, or names image files that are not there.
+        If the file is damaged, has no particles, lacks a column or has one that contradicts
+        another, describes particles that are not plain two-dimensional images, or names image files
+        that are not there.
     """
     columns = open_columns(path, need_names=images is None)
     _refuse_unusable(columns)
@@ -88,8 +93,14 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
     pixel_size = pixel_size_of(columns)
     origin = _origin(columns, pixel_size)
     _check(columns, "origin_angstrom", "rlnOriginX or rlnOriginY", origin)
-    where = _named_images(columns, folder) if images is None else _given_images(columns, open_mrc_stack(images))
-    warn_of_ignored(path, [label for label, neutral in NOT_APPLIED.items() if columns.differs(label, neutral)])
+    where = (
+        _named_images(columns, folder)
+        if images is None
+        else _given_images(columns, open_mrc_stack(images))
+    )
+    warn_of_ignored(
+        path, [label for label, neutral in NOT_APPLIED.items() if columns.differs(label, neutral)]
+    )
     n = len(columns)
     return ParticleTable(
         optics=optics,
@@ -113,7 +124,9 @@ def read_relion(path: str | Path, folder: str | Path | None = None, images: str 
 
 def optics_of(columns: StarColumns) -> NDArray[np.void]:
     """Give the optics of the particles; parameters and errors as in `recorded_optics`."""
-    return recorded_optics(columns.path, {name: columns.number(label) for name, label in LABELS.items()}, WORDING)
+    return recorded_optics(
+        columns.path, {name: columns.number(label) for name, label in LABELS.items()}, WORDING
+    )
 
 
 def _refuse_unusable(columns: StarColumns) -> None:
@@ -121,23 +134,29 @@ def _refuse_unusable(columns: StarColumns) -> None:
         flags = columns.number(label)
         if flags is not None and flags.any():
             raise InputFileError(
-                f"{label} is 1 for {np.count_nonzero(flags)} image(s): the likelihood needs images as they were taken",
+                f"{label} is 1 for {np.count_nonzero(flags)} image(s): the likelihood needs images "
+                f"as they were taken",
                 source=columns.path,
                 remedy="Extract the particles again without it.",
             )
     dimensions = columns.number("rlnImageDimensionality")
     if dimensions is not None and (dimensions != 2).any():
         raise InputFileError(
-            f"rlnImageDimensionality is {dimensions[dimensions != 2][0]:g}: subtomograms are no images",
+            f"rlnImageDimensionality is {dimensions[dimensions != 2][0]:g}: subtomograms are no "
+            f"images",
             source=columns.path,
             remedy="Give particles from single images.",
         )
 
 
 def pixel_size_of(columns: StarColumns) -> FloatArray | None:
-    """Of the stored images, angstrom; a magnification is the micrograph's, and counts if nothing else is known."""
+    """Of the stored images, angstrom; a magnification is the micrograph's, and counts if nothing
+    else is known."""
     image, plain = columns.number("rlnImagePixelSize"), columns.number("rlnPixelSize")
-    detector, magnification = columns.number("rlnDetectorPixelSize"), columns.number("rlnMagnification")
+    detector, magnification = (
+        columns.number("rlnDetectorPixelSize"),
+        columns.number("rlnMagnification"),
+    )
     sources = {"rlnImagePixelSize": image, "rlnPixelSize": plain}
     if image is None and detector is not None and magnification is not None:
         with np.errstate(over="ignore"):
@@ -154,7 +173,8 @@ def pixel_size_of(columns: StarColumns) -> FloatArray | None:
         if len(differ):
             row = differ[0]
             raise InputFileError(
-                f"{label} gives {pixel_size[row]:.6g} angstrom in row {row}, but {other} {values[row]:.6g}",
+                f"{label} gives {pixel_size[row]:.6g} angstrom in row {row}, but {other} "
+                f"{values[row]:.6g}",
                 source=columns.path,
                 remedy="Remove the column that is wrong.",
             )
@@ -169,8 +189,17 @@ def _angles(columns: StarColumns) -> FloatArray | None:
     for label in ANGLES:
         _check(columns, "angles_radian", label, columns.number(label))
     angles = columns.together(*ANGLES)
-    if angles is not None and len(angles) >= ENOUGH and angles.any() and np.abs(angles).max() < np.radians(2 * np.pi):
-        logger.warning("%s: no angle of %d rows is above 6.3 degrees: they look like radian", columns.path, len(angles))
+    if (
+        angles is not None
+        and len(angles) >= ENOUGH
+        and angles.any()
+        and np.abs(angles).max() < np.radians(2 * np.pi)
+    ):
+        logger.warning(
+            "%s: no angle of %d rows is above 6.3 degrees: they look like radian",
+            columns.path,
+            len(angles),
+        )
     return angles
 
 
@@ -180,7 +209,10 @@ def _origin(columns: StarColumns, pixel_size: FloatArray | None) -> FloatArray |
     if origin is not None or in_pixels is None:
         return origin
     if pixel_size is None:
-        logger.info("%s: rlnOriginX and rlnOriginY are left out, because no pixel size is recorded", columns.path)
+        logger.info(
+            "%s: rlnOriginX and rlnOriginY are left out, because no pixel size is recorded",
+            columns.path,
+        )
         return None
     with np.errstate(over="ignore"):
         return in_pixels * pixel_size[:, None]
@@ -194,7 +226,8 @@ def _named_images(columns: StarColumns, folder: str | Path | None) -> ImagePlace
 
 
 def _given_images(columns: StarColumns, stack: MrcStack) -> ImagePlaces:
-    """The images of a file that is given: those of the numbers in `rlnImageName`, or if it names none, in order."""
+    """The images of a file that is given: those of the numbers in `rlnImageName`, or if it names
+    none, in order."""
     n, held = len(columns), stack.shape[0]
     names = columns.particles.get("rlnImageName")
     if names is None:
@@ -205,14 +238,23 @@ def _given_images(columns: StarColumns, stack: MrcStack) -> ImagePlaces:
                 source=columns.path,
                 remedy="Give the stack that belongs to this file.",
             )
-        logger.info("%s: names no images; its %d rows are taken for those of %s, in order", columns.path, n, stack.path)
+        logger.info(
+            "%s: names no images; its %d rows are taken for those of %s, in order",
+            columns.path,
+            n,
+            stack.path,
+        )
     else:
         index = _numbers_within(columns, names, stack)
-        logger.info("%s: images are those of %s, by the numbers in rlnImageName", columns.path, stack.path)
+        logger.info(
+            "%s: images are those of %s, by the numbers in rlnImageName", columns.path, stack.path
+        )
     return ImagePlaces((stack.path,), np.zeros(n, np.int64), index)
 
 
-def _numbers_within(columns: StarColumns, names: NDArray[np.str_], stack: MrcStack) -> NDArray[np.int64]:
+def _numbers_within(
+    columns: StarColumns, names: NDArray[np.str_], stack: MrcStack
+) -> NDArray[np.int64]:
     """The numbers in `rlnImageName`, if they can be those of one file that is given."""
     n, held = len(columns), stack.shape[0]
     with named(columns.path):
@@ -220,15 +262,18 @@ def _numbers_within(columns: StarColumns, names: NDArray[np.str_], stack: MrcSta
     used, _ = distinct([os.path.normpath(file) for file in files])
     if len(used) > 1:
         raise InputFileError(
-            f"names images of {len(used)} files ({', '.join(used[:3])}{', ...' * (len(used) > 3)}) in {n} rows, but "
-            f"one file of {held} images is given ({stack.path}): which of them each row is cannot be told",
+            f"names images of {len(used)} files ({', '.join(used[:3])}{', ...' * (len(used) > 3)}) "
+            f"in {n} rows, but "
+            f"one file of {held} images is given ({stack.path}): which of them each row is cannot "
+            f"be told",
             source=columns.path,
             remedy=f"Give the STAR file that was written with the stack, {IN_ORDER}.",
         )
     beyond = np.flatnonzero(index >= held)
     if len(beyond):
         raise InputFileError(
-            f"row {beyond[0]} (from 0) is image {index[beyond[0]] + 1} of {used[0]}, but {stack.path}, which is given, "
+            f"row {beyond[0]} (from 0) is image {index[beyond[0]] + 1} of {used[0]}, but "
+            f"{stack.path}, which is given, "
             f"holds {held}; {len(beyond)} of {n} rows are beyond it",
             source=columns.path,
             remedy=f"Give the stack that belongs to this file, {IN_ORDER}.",

@@ -13,7 +13,9 @@ from cryolike_dask.errors import InputError
 Downsampling = Literal["fourier", "mean", "max"]
 
 
-def downsample(images: NDArray[np.float32], n_pixels: int, method: str = "fourier") -> NDArray[np.float32]:
+def downsample(
+    images: NDArray[np.float32], n_pixels: int, method: str = "fourier"
+) -> NDArray[np.float32]:
     """Bring images of a larger number of pixels to `n_pixels` along each side, over the same box.
 
     Parameters
@@ -21,8 +23,8 @@ def downsample(images: NDArray[np.float32], n_pixels: int, method: str = "fourie
     images : float32, (image, row, column)
     n_pixels : int
     method : "fourier" | "mean" | "max"
-        Crop the Fourier transform, which keeps everything up to the new Nyquist frequency and nothing else; or take the
-        mean or the largest of square blocks of pixels.
+        Crop the Fourier transform, which keeps everything up to the new Nyquist frequency and
+        nothing else; or take the mean or the largest of square blocks of pixels.
 
     Returns
     -------
@@ -40,14 +42,19 @@ def downsample(images: NDArray[np.float32], n_pixels: int, method: str = "fourie
     if method == "fourier":
         return _cropped(images, n_pixels)
     blocks = images.reshape(len(images), n_pixels, n // n_pixels, n_pixels, n // n_pixels)
-    reduced: NDArray[np.float32] = blocks.mean(axis=(2, 4)) if method == "mean" else blocks.max(axis=(2, 4))
+    reduced: NDArray[np.float32] = (
+        blocks.mean(axis=(2, 4)) if method == "mean" else blocks.max(axis=(2, 4))
+    )
     return reduced
 
 
 def check_downsampling(n: int, n_pixels: int, method: str) -> None:
     """Refuse what `downsample` cannot do with images of `n` pixels."""
     if method not in get_args(Downsampling):
-        raise InputError(f"downsample={method!r} is not known", remedy=f"Use {', '.join(get_args(Downsampling))}.")
+        raise InputError(
+            f"downsample={method!r} is not known",
+            remedy=f"Use {', '.join(get_args(Downsampling))}.",
+        )
     if n < n_pixels:
         raise InputError(
             f"images of {n} pixels cannot be brought to {n_pixels}",
@@ -61,7 +68,8 @@ def check_downsampling(n: int, n_pixels: int, method: str) -> None:
 
 
 def block_offset_pixels(n: int, n_pixels: int, method: str) -> float:
-    """How far, in pixels of the images before, the origin (pixel n // 2) of block-reduced images lies too far down."""
+    """How far, in pixels of the images before, the origin (pixel n // 2) of block-reduced images
+    lies too far down."""
     if method == "fourier" or n == n_pixels:
         return 0.0
     block = n // n_pixels
@@ -73,5 +81,7 @@ def _cropped(images: NDArray[Any], m: int) -> NDArray[np.float32]:
     spectrum = fft.rfft2(fft.ifftshift(images, axes=(1, 2)))  # the origin of both is pixel n // 2
     rows = np.r_[0 : (m + 1) // 2, n - m // 2 : n]
     kept = spectrum[:, rows, : m // 2 + 1] * np.float32(m**2 / n**2)
-    cropped: NDArray[np.float32] = fft.fftshift(fft.irfft2(kept, s=(m, m)), axes=(1, 2)).astype(np.float32)
+    cropped: NDArray[np.float32] = fft.fftshift(fft.irfft2(kept, s=(m, m)), axes=(1, 2)).astype(
+        np.float32
+    )
     return cropped

@@ -1,4 +1,5 @@
-"""The columns of a RELION STAR file, one value per particle, whichever of its tables they are in."""
+"""The columns of a RELION STAR file, one value per particle, whichever of its tables they are
+in."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class StarColumns:
         return len(next(iter(self.particles.values())))
 
     def number(self, label: str) -> FloatArray | None:
-        """Give a column of numbers, angles in radian, one per particle; None if it is in neither table.
+        """Give a column of numbers, angles in radian, one per particle; None if it is in neither
+        table.
 
         Raises
         ------
@@ -72,7 +74,8 @@ class StarColumns:
             row = wrong[0]
             kind = "integer" if values[row] != np.round(values[row]) else "number of anything"
             raise InputFileError(
-                f"{label} is {values[row]:g} in row {row} (from 0), which is no {kind}", source=self.path
+                f"{label} is {values[row]:g} in row {row} (from 0), which is no {kind}",
+                source=self.path,
             )
         return values.astype(np.int64)
 
@@ -85,7 +88,9 @@ class StarColumns:
     def differs(self, label: str, neutral: float) -> bool:
         """Tell whether a number, or one of a list of numbers in brackets, differs from a value."""
         words = np.unique(self.optics.get(label, self.particles.get(label, np.empty(0, np.str_))))
-        numbers = [float(n) for word in words for n in re.findall(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?", word)]
+        numbers = [
+            float(n) for word in words for n in re.findall(r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?", word)
+        ]
         return any(abs(n - neutral) > 1e-6 for n in numbers)
 
     def _parsed(self, table: str, label: str) -> FloatArray | None:
@@ -111,7 +116,8 @@ class StarColumns:
         if len(differ):
             row = differ[0]
             raise InputFileError(
-                f"{label} is {own[row]:g} in row {row} (from 0) of the particles table, but {shared[row]:g} in the "
+                f"{label} is {own[row]:g} in row {row} (from 0) of the particles table, but "
+                f"{shared[row]:g} in the "
                 f"optics table; {len(differ)} such row(s)",
                 source=self.path,
                 remedy="Remove the column that is wrong.",
@@ -135,12 +141,22 @@ def open_columns(path: str | Path, *, need_names: bool) -> StarColumns:
     path = Path(path)
     blocks = read_star(path)
     particles = _particle_table(blocks, path, need_names)
-    optics = [b for b in blocks if b is not particles and (b.name == "optics" or "rlnOpticsGroupName" in b.columns)]
+    optics = [
+        b
+        for b in blocks
+        if b is not particles and (b.name == "optics" or "rlnOpticsGroupName" in b.columns)
+    ]
     if len(optics) > 1:
-        raise InputFileError(f"has {len(optics)} optics tables", source=path, remedy="Leave the one that is right.")
+        raise InputFileError(
+            f"has {len(optics)} optics tables", source=path, remedy="Leave the one that is right."
+        )
     shared = optics[0].columns if optics else {}
     columns = StarColumns(path, particles.columns, shared, np.zeros(len(particles), np.int64))
-    return dataclasses.replace(columns, group_row=_group_rows(columns, len(optics[0]))) if optics else columns
+    return (
+        dataclasses.replace(columns, group_row=_group_rows(columns, len(optics[0])))
+        if optics
+        else columns
+    )
 
 
 def _particle_table(blocks: list[StarBlock], path: Path, need_names: bool) -> StarBlock:
@@ -158,7 +174,9 @@ def _particle_table(blocks: list[StarBlock], path: Path, need_names: bool) -> St
         )
     table = max(tables, key=lambda block: (block.name == "particles", len(block)))
     if need_names and label != "rlnImageName":
-        raise InputFileError("has no rlnImageName", source=path, remedy="Give the MRC stack of these particles too.")
+        raise InputFileError(
+            "has no rlnImageName", source=path, remedy="Give the MRC stack of these particles too."
+        )
     if len(table) == 0:
         raise InputFileError(f"has no particles in block data_{table.name}", source=path)
     return table
@@ -167,7 +185,9 @@ def _particle_table(blocks: list[StarBlock], path: Path, need_names: bool) -> St
 def _group_rows(columns: StarColumns, n_groups: int) -> IntArray:
     """The row in the optics table of the group of each particle."""
     own = dataclasses.replace(columns, optics={}).integer("rlnOpticsGroup")
-    groups = dataclasses.replace(columns, particles={}, group_row=np.arange(n_groups)).integer("rlnOpticsGroup")
+    groups = dataclasses.replace(columns, particles={}, group_row=np.arange(n_groups)).integer(
+        "rlnOpticsGroup"
+    )
     if groups is None or (own is None and n_groups != 1):
         where = "optics" if groups is None else "particles"
         raise InputFileError(f"has no rlnOpticsGroup in its {where} table", source=columns.path)
@@ -175,12 +195,15 @@ def _group_rows(columns: StarColumns, n_groups: int) -> IntArray:
         return columns.group_row
     order: IntArray = np.argsort(groups, kind="stable")
     if len(np.unique(groups)) < len(groups):
-        raise InputFileError(f"has an optics group twice: {listed(groups[order])}", source=columns.path)
+        raise InputFileError(
+            f"has an optics group twice: {listed(groups[order])}", source=columns.path
+        )
     rows: IntArray = order[np.searchsorted(groups, own, sorter=order).clip(max=n_groups - 1)]
     unknown = np.flatnonzero(groups[rows] != own)
     if len(unknown):
         raise InputFileError(
-            f"optics group(s) {listed(np.unique(own[unknown]))} of row(s) {listed(unknown)} (from 0) are not in the "
+            f"optics group(s) {listed(np.unique(own[unknown]))} of row(s) {listed(unknown)} (from "
+            f"0) are not in the "
             f"optics table, which has {listed(groups[order])}",
             source=columns.path,
         )

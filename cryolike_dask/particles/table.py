@@ -30,7 +30,8 @@ class ParticleTable:
     file_number : (image,) int64
         Which of `image_files`.
     image_index : (image,) int64
-        Position in that file, from 0; -1: the metadata name the file alone, which means its only image.
+        Position in that file, from 0; -1: the metadata name the file alone, which means its only
+        image.
     sign : (image,) float64
         The factor, 1 or -1, that makes particles bright on dark, as far as the metadata say.
     metadata_files : tuple of str
@@ -77,39 +78,60 @@ class ParticleTable:
             if values is not None and values.shape != wanted.get(name, (n,)):
                 raise InputError(f"{name} has shape {values.shape}, but there are {n} particles")
         if self.optics.dtype != OPTICS:
-            raise InputError(f"optics have the columns {self.optics.dtype.names}, but {OPTICS.names} are needed")
+            raise InputError(
+                f"optics have the columns {self.optics.dtype.names}, but {OPTICS.names} are needed"
+            )
         for name, numbers, files in (
             ("file_number", self.file_number, self.image_files),
             ("metadata_number", self.metadata_number, self.metadata_files),
         ):
             if n and not 0 <= numbers.min() <= numbers.max() < len(files):
-                raise InputError(f"{name} runs from {numbers.min()} to {numbers.max()} for {len(files)} file(s)")
+                raise InputError(
+                    f"{name} runs from {numbers.min()} to {numbers.max()} for {len(files)} file(s)"
+                )
 
     def __len__(self) -> int:
         return len(self.optics)
 
     def __repr__(self) -> str:
         described = ", ".join(self.metadata_files)
-        return f"<ParticleTable: {len(self)} images in {len(self.image_files)} file(s), described by {described}>"
+        return (
+            f"<ParticleTable: {len(self)} images in {len(self.image_files)} file(s), described "
+            f"by {described}>"
+        )
 
     def described(self) -> str:
-        """How many images of how many micrographs, optics groups and files, as far as the metadata say."""
-        of = "" if self.micrograph is None else f" of {len(set(self.micrograph.tolist()))} micrograph(s)"
-        groups = [] if self.optics_group is None else [self.metadata_number.tolist(), self.optics_group.tolist()]
+        """How many images of how many micrographs, optics groups and files, as far as the
+        metadata say."""
+        of = (
+            ""
+            if self.micrograph is None
+            else f" of {len(set(self.micrograph.tolist()))} micrograph(s)"
+        )
+        groups = (
+            []
+            if self.optics_group is None
+            else [self.metadata_number.tolist(), self.optics_group.tolist()]
+        )
         grouped = f" in {len({*zip(*groups, strict=True)})} optics group(s)" if groups else ""
         return f"{len(self)} images{of}{grouped}, from {len(self.image_files)} file(s)"
 
     def take(self, rows: ArrayLike) -> ParticleTable:
-        """Give some particles, by position or one boolean each; only the image files that they are in are kept."""
+        """Give some particles, by position or one boolean each; only the image files that they
+        are in are kept."""
         wanted = np.asarray(rows)
         chosen = np.arange(len(self))[wanted if wanted.size else wanted.astype(np.int64)]
-        columns = {name: None if values is None else values[chosen] for name, values in _columns(self).items()}
+        columns = {
+            name: None if values is None else values[chosen]
+            for name, values in _columns(self).items()
+        }
         files, columns["file_number"] = _used(self.image_files, self.file_number[chosen])
         return dataclasses.replace(self, image_files=files, **columns)  # type: ignore[arg-type]
 
 
 def concatenate(tables: Sequence[ParticleTable]) -> ParticleTable:
-    """Join tables, one after the other; a column that one of them lacks is None, and the log says so once.
+    """Join tables, one after the other; a column that one of them lacks is None, and the log says
+    so once.
 
     Raises
     ------
@@ -123,15 +145,25 @@ def concatenate(tables: Sequence[ParticleTable]) -> ParticleTable:
     columns = {name: _joined([part[name] for part in parts]) for name in parts[0]}
     partial = [name for name in lacking if any(part[name] is not None for part in parts)]
     if partial:
-        logger.info("Left out, because not all of the metadata files have them: %s", ", ".join(partial))
-    image_files, columns["file_number"] = _joined_files([(t.image_files, t.file_number) for t in tables])
-    metadata_files, columns["metadata_number"] = _joined_files([(t.metadata_files, t.metadata_number) for t in tables])
+        logger.info(
+            "Left out, because not all of the metadata files have them: %s", ", ".join(partial)
+        )
+    image_files, columns["file_number"] = _joined_files(
+        [(t.image_files, t.file_number) for t in tables]
+    )
+    metadata_files, columns["metadata_number"] = _joined_files(
+        [(t.metadata_files, t.metadata_number) for t in tables]
+    )
     return ParticleTable(image_files=image_files, metadata_files=metadata_files, **columns)  # type: ignore[arg-type]
 
 
 def _columns(table: ParticleTable) -> dict[str, NDArray[Any] | None]:
     names = (field.name for field in dataclasses.fields(table))
-    return {name: getattr(table, name) for name in names if name not in ("image_files", "metadata_files")}
+    return {
+        name: getattr(table, name)
+        for name in names
+        if name not in ("image_files", "metadata_files")
+    }
 
 
 def _joined(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:
@@ -139,7 +171,9 @@ def _joined(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:
     return np.concatenate(present) if len(present) == len(parts) else None
 
 
-def _used(files: tuple[str, ...], number: NDArray[np.int64]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _used(
+    files: tuple[str, ...], number: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """The files that are used, in the order of their first use, and their numbers."""
     return distinct([files[i] for i in number.tolist()])
 
@@ -149,4 +183,6 @@ def _joined_files(
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     files, renumbered = distinct([file for part_files, _ in parts for file in part_files])
     starts = np.cumsum([0, *(len(part_files) for part_files, _ in parts[:-1])])
-    return files, np.concatenate([renumbered[start + number] for start, (_, number) in zip(starts, parts, strict=True)])
+    return files, np.concatenate(
+        [renumbered[start + number] for start, (_, number) in zip(starts, parts, strict=True)]
+    )

@@ -17,15 +17,21 @@ from cryolike_dask.likelihoods.graph import chunks_of_correlations
 from cryolike_dask.runs.run import Run
 
 BLOCK_COPIES = 4
-"""The same for one block of a store: while a block is written (two copies), the next is computed; measured."""
+"""The same for one block of a store: while a block is written (two copies), the next is
+computed; measured."""
 
 
-def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: Client | None) -> None:
-    """Refuse full cross-correlations whose blocks are too large for the memory of a worker, or all for the disk.
+def refuse_what_cannot_fit(
+    run: Run, jobs: dict[tuple[int, int], Job], client: Client | None
+) -> None:
+    """Refuse full cross-correlations whose blocks are too large for the memory of a worker, or all
+    for the disk.
 
     What is there already, done or to be replaced, needs no room.
     """
-    sizes = {key: math.prod(job.shape) * real_dtype(job.precision).itemsize for key, job in jobs.items()}
+    sizes = {
+        key: math.prod(job.shape) * real_dtype(job.precision).itemsize for key, job in jobs.items()
+    }
     i, k = max(sizes, key=lambda key: sizes[key])
     job, memory = jobs[i, k], memory_of_a_worker(client)
     chunks = chunks_of_correlations(run.images[k], run.templates[i], real_dtype(job.precision))
@@ -33,7 +39,8 @@ def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: C
     n_bytes = math.prod(block) * real_dtype(job.precision).itemsize
     if job.is_store and n_bytes * BLOCK_COPIES > memory:
         raise CannotFitError(
-            f"a block of a full cross-correlation, {' x '.join(map(str, block))} (images x templates x displacements x "
+            f"a block of a full cross-correlation, {' x '.join(map(str, block))} (images x "
+            f"templates x displacements x "
             f"rotations), takes {n_bytes / 1e9:.3g} GB, and {BLOCK_COPIES} times that while it is "
             f"written, but {memory / 1e9:.3g} GB of memory are free",
             remedy="Ask for fewer images or templates in a batch, or for fewer displacements.",
@@ -41,12 +48,16 @@ def refuse_what_cannot_fit(run: Run, jobs: dict[tuple[int, int], Job], client: C
     there = existing(run.files.folder_output)
     free = shutil.disk_usage(there).free
     needed = sum(
-        sizes[key] for key, job in jobs.items() if not any(as_stored(p).exists() for p in job.outputs.values())
+        sizes[key]
+        for key, job in jobs.items()
+        if not any(as_stored(p).exists() for p in job.outputs.values())
     )
     if needed > free:
         raise CannotFitError(
-            f"the full cross-correlations take {needed / 1e9:.3g} GB, but {there} has {free / 1e9:.3g} GB free",
-            remedy="Reduce them lazily with compute_cross_correlation_complete, use fewer stacks, or another disk.",
+            f"the full cross-correlations take {needed / 1e9:.3g} GB, but {there} has "
+            f"{free / 1e9:.3g} GB free",
+            remedy="Reduce them lazily with compute_cross_correlation_complete, use fewer stacks, "
+            "or another disk.",
         )
 
 
@@ -59,5 +70,9 @@ def memory_of_a_worker(client: Client | None) -> int:
     """What a worker may use; without workers, what is free on this machine."""
     if client is None:
         return int(psutil.virtual_memory().available)
-    limits = [w["memory_limit"] for w in client.scheduler_info(n_workers=-1)["workers"].values() if w["memory_limit"]]
+    limits = [
+        w["memory_limit"]
+        for w in client.scheduler_info(n_workers=-1)["workers"].values()
+        if w["memory_limit"]
+    ]
     return min(limits, default=int(psutil.virtual_memory().available))

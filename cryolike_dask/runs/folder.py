@@ -1,7 +1,8 @@
-"""Whether an output folder may take the results of a run: nothing is mixed with others, or replaced unasked.
+"""Whether an output folder may take the results of a run: nothing is mixed with others, or replaced
+unasked.
 
-What must be the same for all runs that write into a folder at one time is its claim (`io/claims`). What the folder
-holds already is told by its records.
+What must be the same for all runs that write into a folder at one time is its claim (`io/claims`).
+What the folder holds already is told by its records.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from cryolike_dask.runs.run import Run
 
 KIND = "results"
 RESULTS = "template*/*/*_stack_??????.*"
-REMEDY = "Choose another output folder, or pass overwrite=True (--overwrite) to replace those results."
+REMEDY = (
+    "Choose another output folder, or pass overwrite=True (--overwrite) to replace those results."
+)
 SAME_ANGSTROM = 1e-3
 
 
@@ -40,12 +43,14 @@ def claim(run: Run, *, overwrite: bool) -> Iterator[Claim]:
     Raises
     ------
     OutputError
-        If there are results of another run, naming what differs, or another run writes there; and at the end, if the
-        folder was taken away.
+        If there are results of another run, naming what differs, or another run writes there; and
+        at the end, if the folder was taken away.
     """
     need_folder(run.files.folder_output)
     refuse = partial(refuse_others, run)
-    with holding(run.files.folder_output, KIND, _identity(run), overwrite=overwrite, refuse_others=refuse) as held:
+    with holding(
+        run.files.folder_output, KIND, _identity(run), overwrite=overwrite, refuse_others=refuse
+    ) as held:
         if overwrite:
             _remove_others(run)
         yield held
@@ -64,13 +69,19 @@ def refuse_others(run: Run) -> None:
     if not records:
         _refuse_displacements(run)
         for path in _results_of_another_program(run.files):
-            what = f"holds results that this program did not write ({path.relative_to(run.files.folder_output)})"
+            what = (
+                f"holds results that this program did not write "
+                f"({path.relative_to(run.files.folder_output)})"
+            )
             raise OutputError(what, source=run.files.folder_output, remedy=REMEDY)
     for path, record in records:
         if what := _differs(run, record):
             there = record["settings"].get("search", {})
             which = "run" if there == run.settings["search"] else "search"
-            what = f"holds results of another {which} ({path.relative_to(run.files.folder_output)}): {what}"
+            what = (
+                f"holds results of another {which} "
+                f"({path.relative_to(run.files.folder_output)}): {what}"
+            )
             raise OutputError(what, source=run.files.folder_output, remedy=REMEDY)
 
 
@@ -88,7 +99,8 @@ def holds_results(run: Run) -> bool:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What must be the same for all runs that write here: of particles, what their first stack is."""
+    """What must be the same for all runs that write here: of particles, what their first stack
+    is."""
     k = min(run.images)
     names = sorted({str(one.get("name")) for one in run.inputs["images"][k]})
     structures = brief(run.structure_names)
@@ -130,7 +142,9 @@ def _other_inputs(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> s
     there, here = ({str(one.get("name")) for one in inputs} for inputs in (theirs, ours))
     if there == here:
         return ""
-    only_there, only_here = (", ".join(sorted(names)) or "less" for names in (there - here, here - there))
+    only_there, only_here = (
+        ", ".join(sorted(names)) or "less" for names in (there - here, here - there)
+    )
     return f"made from {only_there} there, {only_here} here"
 
 
@@ -141,7 +155,8 @@ def _results_of_another_program(files: LikelihoodFiles) -> Iterator[Path]:
 
 
 def _refuse_displacements(run: Run) -> None:
-    """Refuse results without records whose displacements are others; without results, they are of no run."""
+    """Refuse results without records whose displacements are others; without results, they are
+    of no run."""
     path = run.files.displacements
     if not path.is_file() or not any(run.files.folder_output.glob(RESULTS)):
         return
@@ -150,9 +165,14 @@ def _refuse_displacements(run: Run) -> None:
     except InputFileError as error:
         raise OutputError(str(error), remedy=REMEDY) from error
     if not _same(there, run.displacements):
-        what = f"holds results of another search: {there.shape[1]} displacements up to {np.abs(there).max():g} angstrom"
+        what = (
+            f"holds results of another search: {there.shape[1]} displacements up to "
+            f"{np.abs(there).max():g} angstrom"
+        )
         ours = f"{run.displacements.shape[1]} up to {np.abs(run.displacements).max():g} angstrom"
-        raise OutputError(f"{what}; this run has {ours}", source=run.files.folder_output, remedy=REMEDY)
+        raise OutputError(
+            f"{what}; this run has {ours}", source=run.files.folder_output, remedy=REMEDY
+        )
 
 
 def _same(there: np.ndarray[Any, Any], here: np.ndarray[Any, Any]) -> bool:
@@ -171,7 +191,8 @@ def _remove_others(run: Run) -> None:
 
 
 def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
-    """Remove a record, unless another run has written it anew, and the outputs that it lists, of its structure."""
+    """Remove a record, unless another run has written it anew, and the outputs that it lists, of
+    its structure."""
     if readable_record(path) != record:
         return
     path.unlink(missing_ok=True)

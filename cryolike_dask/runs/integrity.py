@@ -58,7 +58,8 @@ class Result:
 
 @dataclass
 class Report:
-    """What is wrong (`findings`: the file, what, and what to do), what lies about or is not there (`notes`)."""
+    """What is wrong (`findings`: the file, what, and what to do), what lies about or is not
+    there (`notes`)."""
 
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -88,7 +89,9 @@ def intact_results(
     try:
         folders = sorted(files.folder_output.iterdir())
     except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=files.folder_output) from error
+        raise InputFileError(
+            f"cannot be read: {error.strerror}", source=files.folder_output
+        ) from error
     _note_leftovers(files.folder_output, report)
     recorded: dict[Path, tuple[str, int, int]] = {}
     for folder in folders:
@@ -100,7 +103,9 @@ def intact_results(
         with report.listing():
             results += _checked(files, path, *recorded[path], report)
     if not recorded and not report.findings:
-        report.findings.append(str(OutputError("holds no completion records", source=files.folder_output)))
+        report.findings.append(
+            str(OutputError("holds no completion records", source=files.folder_output))
+        )
     _note_gaps(recorded, report)
     return _of_one_run(results, report)
 
@@ -121,10 +126,15 @@ def read_search(files: LikelihoodFiles, result: Result) -> DisplacementGrid:
     try:
         grid = DisplacementGrid(*load_displacements(path))
     except CryolikeError as error:
-        raise OutputError(str(error).removeprefix(f"{path}: "), source=path, remedy=remedy) from error
+        raise OutputError(
+            str(error).removeprefix(f"{path}: "), source=path, remedy=remedy
+        ) from error
     farthest = np.abs(grid.table()).max()
     if len(grid) != n or abs(farthest - limit) > NEAR_ANGSTROM:
-        what = f"holds {len(grid)} displacements up to {farthest:g} angstrom, but the records say {n} up to {limit:g}"
+        what = (
+            f"holds {len(grid)} displacements up to {farthest:g} angstrom, but the records say "
+            f"{n} up to {limit:g}"
+        )
         raise OutputError(what, source=path, remedy=remedy)
     return grid
 
@@ -132,13 +142,16 @@ def read_search(files: LikelihoodFiles, result: Result) -> DisplacementGrid:
 def _records_of_structure(
     files: LikelihoodFiles, i: int, folder: Path, report: Report
 ) -> dict[Path, tuple[str, int, int]]:
-    """Kind, structure and stack of every record of a structure; results without a record are listed."""
+    """Kind, structure and stack of every record of a structure; results without a record are
+    listed."""
     try:
         subfolders = [path for path in sorted(folder.iterdir()) if path.name in FOLDERS]
         there = [path for subfolder in subfolders for path in sorted(subfolder.iterdir())]
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
-        raise OutputError(what, source=error.filename, remedy="Make it a folder that you may read.") from error
+        raise OutputError(
+            what, source=error.filename, remedy="Make it a folder that you may read."
+        ) from error
     recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in there)))
     for path in there:
         match = RECORD.fullmatch(path.name)
@@ -183,16 +196,22 @@ def _note_gaps(recorded: dict[Path, tuple[str, int, int]], report: Report) -> No
         last[kind] = max(last[kind], *numbers)
     for (kind, i), numbers in stacks.items():
         if missing := set(range(last[kind] + 1)) - numbers:
-            report.notes.append(f"template{i} has no {kind.replace('_', ' ')} of stack(s) {listed(sorted(missing))}")
+            report.notes.append(
+                f"template{i} has no {kind.replace('_', ' ')} of stack(s) {listed(sorted(missing))}"
+            )
 
 
-def _checked(files: LikelihoodFiles, path: Path, kind: str, i: int, k: int, report: Report) -> list[Result]:
+def _checked(
+    files: LikelihoodFiles, path: Path, kind: str, i: int, k: int, report: Report
+) -> list[Result]:
     """Check a record and all files that it describes; give the result if all is well."""
     record = _record(path, {"format": FORMAT, "kind": kind, "i_template": i, "i_stack": k})
     outputs = {}
     for variable, folder in KINDS[kind].items():
         with report.listing():
-            outputs[variable] = _output(as_stored(files.output(i, variable, folder, k)), variable, record)
+            outputs[variable] = _output(
+                as_stored(files.output(i, variable, folder, k)), variable, record
+            )
     return [Result(kind, i, k, record, path, outputs)] if len(outputs) == len(KINDS[kind]) else []
 
 
@@ -211,7 +230,9 @@ def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
             raise OutputError(what, source=path, remedy=AGAIN)
     for name in ("search", "parameters"):
         if name not in record["settings"]:
-            raise OutputError(f"says no {name}, as the records of results do", source=path, remedy=AGAIN)
+            raise OutputError(
+                f"says no {name}, as the records of results do", source=path, remedy=AGAIN
+            )
     return record
 
 

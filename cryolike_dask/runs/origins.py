@@ -1,8 +1,10 @@
-"""What results came from, kept beside them: a small file for each image stack, and one for each structure.
+"""What results came from, kept beside them: a small file for each image stack, and one for each
+structure.
 
-Results can be read, plotted and exported where the inputs are not. A description belongs to results if it says that it
-was made of their inputs; the archive itself tells damage, by its checksums. Several records share it, and so it is not
-listed in them: it may be written again, from another place, while they stay as they are.
+Results can be read, plotted and exported where the inputs are not. A description belongs to results
+if it says that it was made of their inputs; the archive itself tells damage, by its checksums.
+Several records share it, and so it is not listed in them: it may be written again, from another
+place, while they stay as they are.
 """
 
 from __future__ import annotations
@@ -63,7 +65,11 @@ class Description:
             found = self.read(self.path)
         except InputFileError as error:
             return str(error)
-        return None if inputs_of(found) == self.inputs else f"{self.path.name} was made from other inputs"
+        return (
+            None
+            if inputs_of(found) == self.inputs
+            else f"{self.path.name} was made from other inputs"
+        )
 
     def write(self) -> None:
         """Write it, unless it stands there already."""
@@ -72,13 +78,20 @@ class Description:
             write_archive(self.path, entries, compressed=True)  # paths are long, and repeat
 
 
-def describe_images(path: Path, images: ImageStack, inputs: Sequence[Mapping[str, Any]]) -> Description:
+def describe_images(
+    path: Path, images: ImageStack, inputs: Sequence[Mapping[str, Any]]
+) -> Description:
     """Say where the images of a stack come from, at `LikelihoodFiles.origins`."""
-    return Description(path.absolute(), inputs, partial(read_origins, most_images=len(images)), _OfImages(images))
+    return Description(
+        path.absolute(), inputs, partial(read_origins, most_images=len(images)), _OfImages(images)
+    )
 
 
-def describe_structure(path: Path, templates: TemplateStack, inputs: Sequence[Mapping[str, Any]]) -> Description:
-    """Say what a structure is called, and its viewing directions, at `LikelihoodFiles.structure`."""
+def describe_structure(
+    path: Path, templates: TemplateStack, inputs: Sequence[Mapping[str, Any]]
+) -> Description:
+    """Say what a structure is called, and its viewing directions, at
+    `LikelihoodFiles.structure`."""
     return Description(path.absolute(), inputs, read_structure, _OfStructure(templates))
 
 
@@ -88,7 +101,8 @@ def read_origins(path: Path, most_images: int | None = None) -> Entries:
     Raises
     ------
     InputFileError
-        If it is not there, damaged, or an entry is of another type or of another number of images; names the entry.
+        If it is not there, damaged, or an entry is of another type or of another number of images;
+        names the entry.
     """
     entries = _read(path, PER_IMAGE, most_images)
     try:
@@ -98,7 +112,9 @@ def read_origins(path: Path, most_images: int | None = None) -> Entries:
     for key in PER_IMAGE:
         value = entries.get(key)
         if value is not None and value.shape != (n,):
-            raise InputFileError(f"{key} is not one value for each of its {n} images", source=path, remedy=AGAIN)
+            raise InputFileError(
+                f"{key} is not one value for each of its {n} images", source=path, remedy=AGAIN
+            )
         if value is not None and not _may_be(key, value):
             _refuse(path, key, value)
     return entries
@@ -118,7 +134,13 @@ def read_structure(path: Path) -> Entries:
         _refuse(path, "structure", name)
     for key in VIEWING:
         value = entries.get(key)
-        if value is None or first is None or value.ndim != 1 or value.dtype.kind != "f" or len(value) != len(first):
+        if (
+            value is None
+            or first is None
+            or value.ndim != 1
+            or value.dtype.kind != "f"
+            or len(value) != len(first)
+        ):
             _refuse(path, key, value)
     return entries
 
@@ -133,12 +155,17 @@ def inputs_of(entries: Entries) -> list[Any]:
 
 
 def check_descriptions(files: LikelihoodFiles, results: Sequence[Result], report: Report) -> None:
-    """List what is wrong with the descriptions of the image stacks and structures of results, each once."""
-    stacks, structures = ({getattr(r, name): r for r in reversed(results)} for name in ("i_stack", "i_template"))
+    """List what is wrong with the descriptions of the image stacks and structures of results,
+    each once."""
+    stacks, structures = (
+        {getattr(r, name): r for r in reversed(results)} for name in ("i_stack", "i_template")
+    )
     for k, result in sorted(stacks.items()):
         with report.listing():
             found = read_origins(files.origins(k), len(result))
-            _need_same_inputs(files.origins(k), result, inputs_of(found), slice(-len(inputs_of(found)), None))
+            _need_same_inputs(
+                files.origins(k), result, inputs_of(found), slice(-len(inputs_of(found)), None)
+            )
             if (n := found["n_images"]) != len(result):
                 what = f"describes {n} images, but {result.path.name} is of {len(result)}"
                 raise OutputError(what, source=files.origins(k), remedy=AGAIN)
@@ -161,7 +188,11 @@ class _OfImages:
     def __call__(self) -> dict[str, Any]:
         images, source = self.images, innermost(self.images.source)
         folder = Path(source.paths[0]).parent.parent if isinstance(source, Files) else ""
-        known = {key: value for key, value in origins_of(images.source).items() if _may_be(key, np.asarray(value))}
+        known = {
+            key: value
+            for key, value in origins_of(images.source).items()
+            if _may_be(key, np.asarray(value))
+        }
         return {**known, "n_images": len(images), "frame": images.frame, "folder": str(folder)}
 
 
@@ -187,7 +218,9 @@ def _made_from(templates: Path) -> str:
     """The name of the structure file that templates were made from; empty if nothing says it."""
     sidecar = templates.with_suffix(".npz")
     try:
-        described = json.loads(str(read_archive(sidecar, optional=OPTIONAL, keys=("source",))["source"]))
+        described = json.loads(
+            str(read_archive(sidecar, optional=OPTIONAL, keys=("source",))["source"])
+        )
         return str(described[0]["name"])
     except (InputFileError, ValueError, LookupError, TypeError):  # CryoLike's have no sidecar
         return ""
@@ -213,5 +246,9 @@ def _may_be(key: str, value: NDArray[Any]) -> bool:
 
 
 def _refuse(path: Path, key: str, value: NDArray[Any] | None) -> NoReturn:
-    what = "is missing" if value is None else f"has shape {value.shape} and type {value.dtype}, which no run writes"
+    what = (
+        "is missing"
+        if value is None
+        else f"has shape {value.shape} and type {value.dtype}, which no run writes"
+    )
     raise InputFileError(f"entry {key!r} {what}", source=path, remedy=AGAIN)

@@ -1,7 +1,8 @@
-"""What a run will cost, said beforehand: its tasks, bytes and memory, and its time from a block that is computed.
+"""What a run will cost, said beforehand: its tasks, bytes and memory, and its time from a block
+that is computed.
 
-Stacks that cost the same are counted, not listed: the plan of a million images under a thousand structures is as small
-as that of two.
+Stacks that cost the same are counted, not listed: the plan of a million images under a thousand
+structures is as small as that of two.
 """
 
 from __future__ import annotations
@@ -48,14 +49,16 @@ from cryolike_dask.runs.trial import Trial, try_block
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 PROCESS_BYTES = {"cpu": 750_000_000, "cuda": 3_000_000_000}
-"""Of a process besides its block: Python, torch, compiled loops, and memory that is kept from one block to the next.
-On a CPU the sum is within a third of what small runs take (benchmarks/planning.py); with a GPU it is a guess."""
+"""Of a process besides its block: Python, torch, compiled loops, and memory that is kept from
+one block to the next. On a CPU the sum is within a third of what small runs take
+(benchmarks/planning.py); with a GPU it is a guess."""
 JOB_SECONDS = 0.1
 """Of one stack under one structure besides its blocks: its graph, its files, its record."""
 WRITTEN_BYTES_PER_SECOND = 1e8
 """Of results that are put together, written, and read again for their checksums."""
 UNCERTAINTY = 1.3
-"""A run takes the time of its plan but for this factor, on a machine with nothing else to do (benchmarks/planning)."""
+"""A run takes the time of its plan but for this factor, on a machine with nothing else to do
+(benchmarks/planning)."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ class LikelihoodPlan:
     n_structures, n_stacks, n_images, n_templates : int
         Templates of all structures together.
     n_poses_per_image : int
-        (template, displacement, rotation) triples that each image is compared with, of all structures together.
+        (template, displacement, rotation) triples that each image is compared with, of all
+        structures together.
     n_jobs, n_jobs_done : int
-        Stacks under structures; those that `skip_exist` leaves alone. What follows is of the others.
+        Stacks under structures; those that `skip_exist` leaves alone. What follows is of the
+        others.
     n_tasks : int
         Blocks.
     n_workers : int
@@ -85,8 +90,8 @@ class LikelihoodPlan:
     tile : (int, int)
         Images and templates that are compared at a time.
     basis_seconds, read_seconds, compare_seconds : float or None
-        Of all workers together: making radial bases; reading, which projects and transforms what is not in files; and
-        comparing. None: not measured.
+        Of all workers together: making radial bases; reading, which projects and transforms what is
+        not in files; and comparing. None: not measured.
     seconds, least_seconds, most_seconds : float or None
         From the start of the run to its end.
     """
@@ -120,19 +125,27 @@ class LikelihoodPlan:
     def line(self) -> str:
         """Give the plan in one line."""
         where = counted(self.n_workers, "worker")
-        about = f"about {_duration(self.seconds)} on {where}" if self.seconds is not None else f"on {where}"
+        about = (
+            f"about {_duration(self.seconds)} on {where}"
+            if self.seconds is not None
+            else f"on {where}"
+        )
         what = f"{counted(self.n_structures, 'structure')} x {counted(self.n_images, 'image')}"
         stacks, tasks = counted(self.n_stacks, "stack"), counted(self.n_tasks, "task")
         return f"{what} ({stacks}): {tasks}, {about}, {_size(self.written_bytes)} written"
 
     def __str__(self) -> str:
         rows = {
-            "poses": f"{self.n_poses_per_image:,} per image, of {counted(self.n_templates, 'template')}",
-            "done": f"{self.n_jobs_done:,} of {self.n_jobs:,} stacks (counted under each structure)",
+            "poses": f"{self.n_poses_per_image:,} per image, of "
+            f"{counted(self.n_templates, 'template')}",
+            "done": f"{self.n_jobs_done:,} of {self.n_jobs:,} stacks (counted under each "
+            f"structure)",
             "disk": f"{_size(self.read_bytes)} read, {_size(self.written_bytes)} written, "
             f"{_size(self.free_disk_bytes)} free",
-            "memory": f"{_size(self.worker_bytes)} per worker of {_size(self.worker_memory_bytes)}; "
-            f"a block takes {_size(self.block_bytes)} on the {self.device}, of {_size(self.device_free_bytes)} free, "
+            "memory": f"{_size(self.worker_bytes)} per worker of "
+            f"{_size(self.worker_memory_bytes)}; "
+            f"a block takes {_size(self.block_bytes)} on the {self.device}, of "
+            f"{_size(self.device_free_bytes)} free, "
             f"in tiles of {self.tile[0]} images x {self.tile[1]} templates",
             "time": self._time(),
         }
@@ -141,7 +154,11 @@ class LikelihoodPlan:
     def _time(self) -> str:
         if self.seconds is None or self.least_seconds is None or self.most_seconds is None:
             return "not measured"
-        parts = {"bases": self.basis_seconds, "reading": self.read_seconds, "comparing": self.compare_seconds}
+        parts = {
+            "bases": self.basis_seconds,
+            "reading": self.read_seconds,
+            "comparing": self.compare_seconds,
+        }
         of_workers = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items())
         between = f"{_duration(self.least_seconds)} to {_duration(self.most_seconds)}"
         return f"{between}; of all workers together: {of_workers}"
@@ -171,7 +188,8 @@ def plan_likelihood(
     measure: bool = True,
     progress: bool = True,
 ) -> LikelihoodPlan:
-    """Say what a run will cost; nothing is written. A block of its first stack and structure is computed and timed.
+    """Say what a run will cost; nothing is written. A block of its first stack and structure is
+    computed and timed.
 
     The other parameters are those of `run_likelihood_optimal_pose`.
 
@@ -180,8 +198,8 @@ def plan_likelihood(
     kind : "optimal_pose" | "full_cross_correlation"
         Of the run.
     n_workers : int, optional
-        Plan for so many workers on this machine, as `local_cluster` starts them; 0: for this process alone. Default:
-        the workers of the client, or else this process alone.
+        Plan for so many workers on this machine, as `local_cluster` starts them; 0: for this
+        process alone. Default: the workers of the client, or else this process alone.
     measure : bool
         False leaves the time out, and computes nothing.
 
@@ -193,16 +211,31 @@ def plan_likelihood(
     Raises
     ------
     CannotFitError
-        If results do not fit on the disk, or one image and one template not into memory; says what would fit.
+        If results do not fit on the disk, or one image and one template not into memory; says what
+        would fit.
     InputError, InputFileError, GridMismatchError, OutputError
         As the run would.
     """
     if kind not in ("optimal_pose", "full_cross_correlation"):
         raise InputError(f"kind={kind!r} is neither optimal_pose nor full_cross_correlation")
     client = active_client(client) if n_workers is None else None
-    n = count_workers(client) if client is not None else number("n_workers", n_workers or 0, whole=True, at_least=0)
+    n = (
+        count_workers(client)
+        if client is not None
+        else number("n_workers", n_workers or 0, whole=True, at_least=0)
+    )
     run = open_run(
-        *(file_config, params_input, displacer, i_template, n_stacks, conventions, device, precision, tolerance),
+        *(
+            file_config,
+            params_input,
+            displacer,
+            i_template,
+            n_stacks,
+            conventions,
+            device,
+            precision,
+            tolerance,
+        ),
         *(images, templates),
     ).in_batches(n_templates_per_batch, n_images_per_batch)
     run = run.in_memory(memory_of_each_worker(client, n))
@@ -211,7 +244,9 @@ def plan_likelihood(
         refuse_claimed(run)
     with progress_bar(3, "steps of the plan", shown=progress) as told:
         done = find_done(run, kind) if skip_exist else []
-        groups = group_jobs(run, kind, done, run.n_parts(n), device_of_workers(client, device), discover_batch_size)
+        groups = group_jobs(
+            run, kind, done, run.n_parts(n), device_of_workers(client, device), discover_batch_size
+        )
         told(1)
         trials = _trials(groups, kind, client, n, measure=measure)
         told(2)
@@ -224,7 +259,8 @@ def plan_likelihood(
 def _trials(
     groups: Sequence[Group], kind: Kind, client: Client | None, n_workers: int, *, measure: bool
 ) -> list[Trial]:
-    """Try the first block of the largest job here; or, with a client, on all workers of one host at the same time."""
+    """Try the first block of the largest job here; or, with a client, on all workers of one host
+    at the same time."""
     pair = max(groups, key=lambda group: (group.n_jobs > 0, group.n_pairs_of_block)).pair
     measure &= any(group.n_jobs for group in groups)
     conventions = pair.comparison.conventions
@@ -247,7 +283,13 @@ def _trials(
 
 
 def _without_time(
-    run: Run, kind: Kind, groups: Sequence[Group], n_done: int, trial: Trial, client: Client | None, n_workers: int
+    run: Run,
+    kind: Kind,
+    groups: Sequence[Group],
+    n_done: int,
+    trial: Trial,
+    client: Client | None,
+    n_workers: int,
 ) -> LikelihoodPlan:
     templates = list(run.templates.values())
     n_displacements, n_rotations = len(templates[0].displacements), templates[0].grid.n_inplanes
@@ -280,9 +322,14 @@ def _without_time(
 
 
 def _held_bytes(group: Group, kind: Kind) -> int:
-    """What a worker holds besides a block: images that are remembered; full correlations while they are written."""
+    """What a worker holds besides a block: images that are remembered; full correlations while
+    they are written."""
     remembered = isinstance(innermost(group.pair.images.source), ParticleImages)
-    n_pairs = group.n_pairs_of_block * BLOCK_COPIES if group.job.is_store else group.n_pairs * FULL_CORRELATION_COPIES
+    n_pairs = (
+        group.n_pairs_of_block * BLOCK_COPIES
+        if group.job.is_store
+        else group.n_pairs * FULL_CORRELATION_COPIES
+    )
     whole = n_pairs * math.prod(group.job.shape[2:]) * real_dtype(group.job.precision).itemsize
     return REMEMBERED_BYTES * remembered + (0 if kind == "optimal_pose" else int(whole))
 
@@ -292,18 +339,29 @@ def memory_of_each_worker(client: Client | None, n_workers: int) -> int:
     free = memory_of_a_worker(client)
     if client is not None or not n_workers:
         return free
-    return min(free // n_workers, int(psutil.virtual_memory().total / max(n_workers, os.cpu_count() or 1)))
+    return min(
+        free // n_workers, int(psutil.virtual_memory().total / max(n_workers, os.cpu_count() or 1))
+    )
 
 
 def _refuse_what_cannot_fit(
     run: Run, plan: LikelihoodPlan, groups: Sequence[Group], trial: Trial, client: Client | None
 ) -> None:
-    """Refuse what fits neither the device, nor a worker, nor the disk, with the number and what would fit."""
+    """Refuse what fits neither the device, nor a worker, nor the disk, with the number and what
+    would fit."""
     _refuse_tile(plan, trial, len(groups[0].pair.templates.displacements))
     if plan.kind != "optimal_pose":
-        whole = {(int(g.job.about["i_template"]), int(g.job.about["i_stack"])): g.job for g in groups if g.n_jobs}
+        whole = {
+            (int(g.job.about["i_template"]), int(g.job.about["i_stack"])): g.job
+            for g in groups
+            if g.n_jobs
+        }
         refuse_what_cannot_fit(run, whole, client)
-    in_worker = plan.worker_bytes - plan.block_bytes + trial.memory.least if plan.device == "cpu" else plan.worker_bytes
+    in_worker = (
+        plan.worker_bytes - plan.block_bytes + trial.memory.least
+        if plan.device == "cpu"
+        else plan.worker_bytes
+    )
     if in_worker > plan.worker_memory_bytes:
         fitting = plan.worker_memory_bytes * plan.n_workers // in_worker
         raise CannotFitError(
@@ -315,9 +373,11 @@ def _refuse_what_cannot_fit(
     if plan.written_bytes > plan.free_disk_bytes:
         images = plan.n_images * plan.free_disk_bytes // plan.written_bytes
         raise CannotFitError(
-            f"the results take {_size(plan.written_bytes)}, but {existing(run.files.folder_output)} has "
+            f"the results take {_size(plan.written_bytes)}, but "
+            f"{existing(run.files.folder_output)} has "
             f"{_size(plan.free_disk_bytes)} free",
-            remedy=f"That is enough for {images:,} of {plan.n_images:,} images; use fewer stacks, or another disk.",
+            remedy=f"That is enough for {images:,} of {plan.n_images:,} images; use fewer stacks, "
+            f"or another disk.",
         )
 
 
@@ -327,14 +387,20 @@ def _refuse_tile(plan: LikelihoodPlan, trial: Trial, n_displacements: int) -> No
     left = plan.device_free_bytes - (trial.memory.least - trial.memory.each)
     fitting = max(0, left * n_displacements // trial.memory.each)
     raise CannotFitError(
-        f"one image and one template at {n_displacements:,} displacements take {_size(trial.memory.least)} on the "
+        f"one image and one template at {n_displacements:,} displacements take "
+        f"{_size(trial.memory.least)} on the "
         f"{plan.device}, but {_size(plan.device_free_bytes)} are free",
-        remedy=f"At most {counted(fitting, 'displacement')} would fit." if fitting else "Use a smaller grid.",
+        remedy=f"At most {counted(fitting, 'displacement')} would fit."
+        if fitting
+        else "Use a smaller grid.",
     )
 
 
-def _with_time(plan: LikelihoodPlan, groups: Sequence[Group], trials: Sequence[Trial]) -> LikelihoodPlan:
-    """Add up what all jobs take, and share it among the workers, some of which wait for the last blocks."""
+def _with_time(
+    plan: LikelihoodPlan, groups: Sequence[Group], trials: Sequence[Trial]
+) -> LikelihoodPlan:
+    """Add up what all jobs take, and share it among the workers, some of which wait for the last
+    blocks."""
     turns = [seconds for trial in trials for seconds in trial.compare_seconds_per_pair]
     basis = statistics.fmean(trial.basis_seconds for trial in trials)
     reading = statistics.fmean(trial.read_seconds_per_pair for trial in trials)

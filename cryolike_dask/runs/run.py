@@ -1,4 +1,5 @@
-"""What a run will do, before it does anything: its inputs, all open and checked; its jobs; and whether they fit."""
+"""What a run will do, before it does anything: its inputs, all open and checked; its jobs; and
+whether they fit."""
 
 from __future__ import annotations
 
@@ -18,7 +19,13 @@ from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_list
-from cryolike_dask.io.layout import LikelihoodFiles, Templates, image_stack_numbers, need_files, structure_of
+from cryolike_dask.io.layout import (
+    LikelihoodFiles,
+    Templates,
+    image_stack_numbers,
+    need_files,
+    structure_of,
+)
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
 from cryolike_dask.likelihoods.graph import (
@@ -30,7 +37,13 @@ from cryolike_dask.likelihoods.graph import (
 )
 from cryolike_dask.likelihoods.interface import Device, Precision
 from cryolike_dask.likelihoods.setup import realised_table
-from cryolike_dask.stacks import ImageStack, TemplateStack, note_left_out, open_image_stacks, open_template_file
+from cryolike_dask.stacks import (
+    ImageStack,
+    TemplateStack,
+    note_left_out,
+    open_image_stacks,
+    open_template_file,
+)
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -38,7 +51,8 @@ Displacer = Callable[[TemplateStack], TemplateStack]
 
 
 FULL_CORRELATION_COPIES = 2.5
-"""Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the whole of them."""
+"""Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the
+whole of them."""
 
 TASKS_PER_WORKER = 4
 """Blocks per worker that a run is cut into when there are fewer stacks than that."""
@@ -48,11 +62,12 @@ TASKS_PER_WORKER = 4
 class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
-    `images` and `templates` are keyed by stack and structure number, and so is what each was made from (`inputs`);
-    `settings` is what must be the same throughout an output folder; `n_structures`, `n_stacks` and `n_images` is how
-    many the inputs have, whether the run covers all of them or not; images in files that it leaves out are not counted
-    (None). A full cross-correlation that is larger than `largest_file_bytes` is not written as a file, but as a store,
-    region by region.
+    `images` and `templates` are keyed by stack and structure number, and so is what each was made
+    from (`inputs`); `settings` is what must be the same throughout an output folder;
+    `n_structures`, `n_stacks` and `n_images` is how many the inputs have, whether the run covers
+    all of them or not; images in files that it leaves out are not counted (None). A full
+    cross-correlation that is larger than `largest_file_bytes` is not written as a file, but as a
+    store, region by region.
     """
 
     files: LikelihoodFiles
@@ -78,30 +93,47 @@ class Run:
 
     def note_left_out(self) -> None:
         """Say how many stacks the run takes, where it leaves some out."""
-        note_left_out(len(self.images), self.n_stacks, sum(map(len, self.images.values())), self.n_images)
+        note_left_out(
+            len(self.images), self.n_stacks, sum(map(len, self.images.values())), self.n_images
+        )
 
     def n_parts(self, n_workers: int) -> int:
-        """Blocks, at least, that each stack under a structure is cut into, so that every worker gets some; 0: alone."""
-        return math.ceil(TASKS_PER_WORKER * n_workers / (len(self.images) * len(self.templates))) or 1
+        """Blocks, at least, that each stack under a structure is cut into, so that every worker
+        gets some; 0: alone."""
+        return (
+            math.ceil(TASKS_PER_WORKER * n_workers / (len(self.images) * len(self.templates))) or 1
+        )
 
     def in_batches(self, n_templates: int | None, n_images: int | None) -> Run:
         """Give the same run with these tiles inside its tasks."""
         images = {k: replace(stack, n_per_batch=n_images) for k, stack in self.images.items()}
-        templates = {i: replace(stack, n_per_batch=n_templates) for i, stack in self.templates.items()}
+        templates = {
+            i: replace(stack, n_per_batch=n_templates) for i, stack in self.templates.items()
+        }
         return replace(self, images=images, templates=templates)
 
     def in_memory(self, n_bytes: int) -> Run:
         """Give the same run for workers with so much memory."""
         return replace(self, largest_file_bytes=n_bytes / FULL_CORRELATION_COPIES)
 
-    def job(self, kind: str, folders: dict[str, str], shape: tuple[int, ...], i_template: int, i_stack: int) -> Job:
+    def job(
+        self,
+        kind: str,
+        folders: dict[str, str],
+        shape: tuple[int, ...],
+        i_template: int,
+        i_stack: int,
+    ) -> Job:
         """Say what one stack under one structure reads and writes."""
         templates = self.templates[i_template]
         return Job(
             kind=kind,
             name=f"template{i_template}-stack_{i_stack:06d}",
             about={"i_template": i_template, "i_stack": i_stack, "structure": templates.structure},
-            outputs={v: self.files.output(i_template, v, folder, i_stack) for v, folder in folders.items()},
+            outputs={
+                v: self.files.output(i_template, v, folder, i_stack)
+                for v, folder in folders.items()
+            },
             shape=shape,
             record=self.files.record(i_template, i_stack, kind),
             settings=self.settings,
@@ -123,10 +155,14 @@ def open_run(
     given_images: ImageStack | None,
     given_templates: TemplateStack | Sequence[TemplateStack] | None,
 ) -> Run:
-    """Open every input and hold them against each other, so that no run fails late for what headers can tell."""
+    """Open every input and hold them against each other, so that no run fails late for what
+    headers can tell."""
     need_files(file_config)
     if not callable(displacer):
-        raise InputError(f"displacer={displacer!r} cannot be called", remedy="Make it with configure_displacement.")
+        raise InputError(
+            f"displacer={displacer!r} cannot be called",
+            remedy="Make it with configure_displacement.",
+        )
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     check_device(device)
     if tolerance is not None:
@@ -139,14 +175,24 @@ def open_run(
     if n_stacks is not None:
         files = replace(files, n_stacks=n_stacks)
     images = _images(files, parameters, given_images)
-    templates = {i: _displaced(displacer, t) for i, t in _templates(files, parameters, given_templates).items()}
+    templates = {
+        i: _displaced(displacer, t)
+        for i, t in _templates(files, parameters, given_templates).items()
+    }
     for stack in templates.values():
         if stack.grid != parameters.grid:
-            raise GridMismatchError(f"templates lie on {stack.grid}, but the parameters describe {parameters.grid}")
+            raise GridMismatchError(
+                f"templates lie on {stack.grid}, but the parameters describe {parameters.grid}"
+            )
     for images_of_one in images.values():
         check_comparable(images_of_one, next(iter(templates.values())), values)
     different = {(s.frame, s.source.dtype): s for s in images.values()}.values()
-    notes = {n for t in templates.values() for s in different for n in notes_on(s, t, conventions, precision)}
+    notes = {
+        n
+        for t in templates.values()
+        for s in different
+        for n in notes_on(s, t, conventions, precision)
+    }
     for note in sorted(notes):
         logger.warning(note)
     tables = [realised_table(t.displacements, values) for t in templates.values()]
@@ -161,7 +207,12 @@ def open_run(
         files=files,
         images=images,
         templates=templates,
-        options={"conventions": conventions, "device": device, "precision": precision, "tolerance": tolerance},
+        options={
+            "conventions": conventions,
+            "device": device,
+            "precision": precision,
+            "tolerance": tolerance,
+        },
         settings=_settings(tables[0], parameters, conventions, tolerance),
         inputs={
             "templates": {i: t.source.describe(np.arange(len(t))) for i, t in templates.items()},
@@ -174,26 +225,36 @@ def open_run(
     )
 
 
-def _images(files: LikelihoodFiles, parameters: ImageParameters, given: ImageStack | None) -> dict[int, ImageStack]:
+def _images(
+    files: LikelihoodFiles, parameters: ImageParameters, given: ImageStack | None
+) -> dict[int, ImageStack]:
     """The image stacks of the files, or each chunk of the images given as a stack."""
     if given is None:
         return open_image_stacks(files, parameters)
     if not isinstance(given, ImageStack):
-        raise InputError(f"images are a {type(given).__name__}", remedy="Give an ImageStack: open_particles.")
+        raise InputError(
+            f"images are a {type(given).__name__}", remedy="Give an ImageStack: open_particles."
+        )
     if files.folder_particles is not None:
         raise InputError(
             f"images are given, and folder_particles={files.folder_particles} too",
             remedy="Configure the files with folder_particles=None, or leave images out.",
         )
     ends = np.cumsum(given.chunks)
-    n = len(ends) if files.n_stacks is None else number("n_stacks", files.n_stacks, whole=True, at_least=1)
+    n = (
+        len(ends)
+        if files.n_stacks is None
+        else number("n_stacks", files.n_stacks, whole=True, at_least=1)
+    )
     if n > len(ends):
         raise InputError(f"n_stacks={n}, but the images have {len(ends)} chunk(s)")
     return {k: given[ends[k] - given.chunks[k] : ends[k]] for k in range(n)}
 
 
 def _templates(
-    files: LikelihoodFiles, parameters: ImageParameters, given: TemplateStack | Sequence[TemplateStack] | None
+    files: LikelihoodFiles,
+    parameters: ImageParameters,
+    given: TemplateStack | Sequence[TemplateStack] | None,
 ) -> dict[int, TemplateStack]:
     """The templates of the files, or those given, as far as `i_template` chooses them."""
     if given is None:
@@ -201,23 +262,33 @@ def _templates(
         return {i: open_template_file(paths[i], parameters) for i in files.structures()}
     listed = [given] if isinstance(given, TemplateStack) else list(given)
     if not listed or not all(isinstance(t, TemplateStack) for t in listed):
-        raise InputError("templates are not TemplateStacks", remedy="Give what open_structures or open_templates give.")
+        raise InputError(
+            "templates are not TemplateStacks",
+            remedy="Give what open_structures or open_templates give.",
+        )
     if files.folder_templates is not None:
         raise InputError(
             f"templates are given, and folder_templates={files.folder_templates} too",
             remedy="Configure the files with folder_templates=None, or leave templates out.",
         )
-    return {i: listed[i] for i in files.chosen(len(listed), f"the {len(listed)} structure(s) given")}
+    return {
+        i: listed[i] for i in files.chosen(len(listed), f"the {len(listed)} structure(s) given")
+    }
 
 
 def _what_there_is(
-    files: LikelihoodFiles, templates: TemplateStack | Sequence[TemplateStack] | None, images: ImageStack | None
+    files: LikelihoodFiles,
+    templates: TemplateStack | Sequence[TemplateStack] | None,
+    images: ImageStack | None,
 ) -> tuple[tuple[str, ...], int]:
     """The names of all structures, and how many stacks there are."""
     if templates is None:
         names = tuple(structure_of(Path(name)) for name in read_list(files.template_list))
     else:
-        names = tuple(t.structure for t in ([templates] if isinstance(templates, TemplateStack) else templates))
+        names = tuple(
+            t.structure
+            for t in ([templates] if isinstance(templates, TemplateStack) else templates)
+        )
     if images is not None:
         return names, len(images.chunks)
     folder = files.folder_particles
@@ -229,13 +300,17 @@ def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:
     if not isinstance(displaced, TemplateStack):
         raise InputError(
             f"the displacer gives a {type(displaced).__name__} for a TemplateStack",
-            remedy="Let it give the templates with other displacements, as configure_displacement's does.",
+            remedy="Let it give the templates with other displacements, as "
+            "configure_displacement's does.",
         )
     return displaced
 
 
 def _settings(
-    displacements: NDArray[np.float64], parameters: ImageParameters, conventions: str, tolerance: float | None
+    displacements: NDArray[np.float64],
+    parameters: ImageParameters,
+    conventions: str,
+    tolerance: float | None,
 ) -> dict[str, Any]:
     """What must be the same for all results of a folder, in a form that JSON keeps exactly."""
     rounded = np.round(displacements, 4) + 0.0  # no negative zero

@@ -1,4 +1,5 @@
-"""The jobs of a run, and the files that they read and write: counted by groups of equal ones, never listed."""
+"""The jobs of a run, and the files that they read and write: counted by groups of equal ones,
+never listed."""
 
 from __future__ import annotations
 
@@ -61,7 +62,10 @@ def find_done(run: Run, kind: Kind) -> list[Key]:
     for i in run.templates:
         there = {path.name for path in run.files.record(i, 0, kind).parent.glob("*.json")}
         for k in run.images if there else ():
-            if run.files.record(i, k, kind).name in there and why_not_done(job_of(run, kind, i, k)) is None:
+            if (
+                run.files.record(i, k, kind).name in there
+                and why_not_done(job_of(run, kind, i, k)) is None
+            ):
                 done.append((i, k))
     return done
 
@@ -75,13 +79,18 @@ def job_of(run: Run, kind: Kind, i: int, k: int) -> Job:
     job = run.job(kind, FULL_CORRELATION_FILES, shape, i, k)
     if math.prod(shape) * real_dtype(job.precision).itemsize <= run.largest_file_bytes:
         return job
-    return replace(job, outputs={name: path.with_suffix(STORE_SUFFIX) for name, path in job.outputs.items()})
+    return replace(
+        job, outputs={name: path.with_suffix(STORE_SUFFIX) for name, path in job.outputs.items()}
+    )
 
 
 def describe(run: Run, kind: Kind, n_parts: int, device: str) -> str:
     """Say in one line what a run will do, all of it counted."""
     groups = group_jobs(run, kind, (), n_parts, device)
-    n_images, n_tasks = sum(map(len, run.images.values())), sum(g.n_jobs * g.n_blocks for g in groups)
+    n_images, n_tasks = (
+        sum(map(len, run.images.values())),
+        sum(g.n_jobs * g.n_blocks for g in groups),
+    )
     n_bytes = sum(g.n_jobs * written_bytes(g) for g in groups)
     stacks = f"{len(run.images):,} stack(s)"
     what = f"{len(run.templates):,} structure(s) x {n_images:,} images in {stacks}"
@@ -92,9 +101,12 @@ def group_jobs(
     run: Run, kind: Kind, done: Sequence[Key], n_parts: int, device: str, discover: bool = False
 ) -> list[Group]:
     """Jobs that cost the same, together; those that are done left out."""
-    stacks: dict[int, Hashable] = {k: (s.chunks, _row_bytes(s.source)) for k, s in run.images.items()}
+    stacks: dict[int, Hashable] = {
+        k: (s.chunks, _row_bytes(s.source)) for k, s in run.images.items()
+    }
     structures: dict[int, Hashable] = {
-        i: (t.source.shape, t.source.dtype, t.chunks, _row_bytes(t.source)) for i, t in run.templates.items()
+        i: (t.source.shape, t.source.dtype, t.chunks, _row_bytes(t.source))
+        for i, t in run.templates.items()
     }
     n_done = Counter((structures[i], stacks[k]) for i, k in done)
     groups = []
@@ -102,8 +114,20 @@ def group_jobs(
         for stack, (k, n_stacks) in _alike(stacks).items():
             images, templates = run.images[k], run.templates[i]
             spread = spread_templates(images, templates, n_parts, device)
-            pair = Pair(images, spread, discover_batch_size=discover, by_batch=kind != "optimal_pose", **run.options)
-            groups.append(Group(pair, job_of(run, kind, i, k), n_structures * n_stacks - n_done[structure, stack]))
+            pair = Pair(
+                images,
+                spread,
+                discover_batch_size=discover,
+                by_batch=kind != "optimal_pose",
+                **run.options,
+            )
+            groups.append(
+                Group(
+                    pair,
+                    job_of(run, kind, i, k),
+                    n_structures * n_stacks - n_done[structure, stack],
+                )
+            )
     return groups
 
 
@@ -117,21 +141,28 @@ def _alike(costs: Mapping[int, Hashable]) -> dict[Hashable, tuple[int, int]]:
 
 
 def _row_bytes(source: ArraySource) -> int:
-    """Bytes of files that are read for one row; a structure that is projected is read once, which is little."""
+    """Bytes of files that are read for one row; a structure that is projected is read once,
+    which is little."""
     source = innermost(source)
     if isinstance(source, Files):
         return math.prod(source.shape[1:]) * np.dtype(source.dtype).itemsize
     if isinstance(source, ParticleImages):
-        return max(math.prod(file.shape[1:]) * np.dtype(file.dtype).itemsize for file in source.files)
+        return max(
+            math.prod(file.shape[1:]) * np.dtype(file.dtype).itemsize for file in source.files
+        )
     return 0
 
 
 def read_bytes(group: Group, n_images_at_a_time: int) -> int:
-    """What the blocks of a job read: each its images once, and its templates for each turn of images; and the sample
-    that the basis is made from."""
-    images, templates = (_row_bytes(stack.source) for stack in (group.pair.images, group.pair.templates))
+    """What the blocks of a job read: each its images once, and its templates for each turn of
+    images; and the sample that the basis is made from."""
+    images, templates = (
+        _row_bytes(stack.source) for stack in (group.pair.images, group.pair.templates)
+    )
     turns = sum(-(-n // n_images_at_a_time) for n in group.pair.image_chunks)
-    sampled = min(SAMPLED_TEMPLATES, len(group.pair.templates)) if group.pair.comparison.tolerance else 0
+    sampled = (
+        min(SAMPLED_TEMPLATES, len(group.pair.templates)) if group.pair.comparison.tolerance else 0
+    )
     of_images = images * len(group.pair.images) * len(group.pair.template_chunks)
     return of_images + templates * (len(group.pair.templates) * turns + sampled)
 
@@ -142,14 +173,17 @@ def written_bytes(group: Group) -> int:
     if job.is_store:
         return _store_bytes(group)
     n_values, real = math.prod(job.shape), real_dtype(job.precision).itemsize
-    of_values = sum(n_values * (8 if name == labels.OPTIMAL_TEMPLATE else real) for name in job.outputs)
+    of_values = sum(
+        n_values * (8 if name == labels.OPTIMAL_TEMPLATE else real) for name in job.outputs
+    )
     outputs = {name: {"file": path.name, "sha256": "0" * 64} for name, path in job.outputs.items()}
     said = {**job.about, "settings": job.settings, "inputs": job.inputs, "outputs": outputs}
     return of_values + len(job.outputs) * _frame_bytes() + len(json.dumps(said, indent=1))
 
 
 def _store_bytes(group: Group) -> int:
-    """Of a store all of whose chunks are whole, each with its checksum; and its coordinates, roughly."""
+    """Of a store all of whose chunks are whole, each with its checksum; and its coordinates,
+    roughly."""
     shape = group.job.shape
     chunk = group.n_pairs_of_block * math.prod(shape[2:]) * real_dtype(group.job.precision).itemsize
     coordinates = 8 * (3 * shape[0] + 4 * shape[1] + 3 * shape[2] + shape[3])
@@ -157,7 +191,8 @@ def _store_bytes(group: Group) -> int:
 
 
 def described_bytes(run: Run) -> int:
-    """What is said of the images and structures beside the results: numbers; text is compressed to little."""
+    """What is said of the images and structures beside the results: numbers; text is compressed
+    to little."""
     of_images = sum(NUMBERS_PER_IMAGE * 8 * len(images) for images in run.images.values())
     of_templates = sum(3 * 8 * len(templates) for templates in run.templates.values())
     return of_images + of_templates + FRAME_OF_ARCHIVE * (len(run.images) + len(run.templates))

@@ -1,4 +1,5 @@
-"""One block, tried where blocks will run: how it is cut, what memory it takes, and how long it takes on real data."""
+"""One block, tried where blocks will run: how it is cut, what memory it takes, and how long it
+takes on real data."""
 
 from __future__ import annotations
 
@@ -12,9 +13,20 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import free_memory, real_dtype, resolve_device, torch_threads
 from cryolike_dask.io.sources import ArraySource
-from cryolike_dask.likelihoods.blocks import all_correlations, optimal_poses, radial_basis_of, slices
+from cryolike_dask.likelihoods.blocks import (
+    all_correlations,
+    optimal_poses,
+    radial_basis_of,
+    slices,
+)
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
-from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_time, piece_bytes, ranks_of
+from cryolike_dask.likelihoods.tiles import (
+    Footprint,
+    first_tile,
+    images_at_a_time,
+    piece_bytes,
+    ranks_of,
+)
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
@@ -29,18 +41,20 @@ COMPRESSED = 0.4
 MOST_READ = 1024
 """Images that are read to time it."""
 ENOUGH_SECONDS = 2
-"""Of comparing: of a block that takes less all images are compared, three times; else as many as take so long."""
+"""Of comparing: of a block that takes less all images are compared, three times; else as many as
+take so long."""
 COPIES_READ, COPIES_OF_PIECES, AT_ONCE = 5, 4, 64
-"""Of the rows of a tile while they are read and checked; of a piece while it is transformed; and the images whose
-likelihood at their best pose is computed together in double precision."""
+"""Of the rows of a tile while they are read and checked; of a piece while it is transformed; and
+the images whose likelihood at their best pose is computed together in double precision."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a block takes on its device: `shared` by all its tiles, of its images, its templates, and their pairs.
+    """Bytes that a block takes on its device: `shared` by all its tiles, of its images, its
+    templates, and their pairs.
 
-    `least` is that of the smallest tile, one image and one template, and `each` the part of it that is proportional to
-    the number of displacements.
+    `least` is that of the smallest tile, one image and one template, and `each` the part of it that
+    is proportional to the number of displacements.
     """
 
     shared: int
@@ -73,8 +87,8 @@ class Trial:
     basis_seconds : float
         To make the radial basis.
     read_seconds_per_pair : float
-        Of the block's time to read its images and templates, or to project and transform what is not in files, the
-        part of one image and one template.
+        Of the block's time to read its images and templates, or to project and transform what is
+        not in files, the part of one image and one template.
     compare_seconds_per_pair : tuple of float
         To compare them; several turns if they are short.
     """
@@ -90,7 +104,13 @@ class Trial:
 
 
 def try_block(
-    comparison: Comparison, images: Rows, templates: Rows, kind: str, *, measure: bool, n_threads: int | None
+    comparison: Comparison,
+    images: Rows,
+    templates: Rows,
+    kind: str,
+    *,
+    measure: bool,
+    n_threads: int | None,
 ) -> Trial:
     """Try a block in this process, with so many threads of torch; None: as many as it has."""
     with torch_threads(n_threads):
@@ -105,7 +125,9 @@ def try_block(
         footprint = Footprint.of(comparison, ranks)
         tile = first_tile(len(images), len(templates), comparison, footprint)
         at_a_time = images_at_a_time(comparison, footprint, tile)
-        memory = memory_of(comparison, ranks, tile, (min(len(images), at_a_time), len(templates)), kind, device)
+        memory = memory_of(
+            comparison, ranks, tile, (min(len(images), at_a_time), len(templates)), kind, device
+        )
         found = Trial(device, free, tile, at_a_time, memory, basis_seconds)
         return _timed(found, comparison, images, templates, basis, kind) if measure else found
 
@@ -126,7 +148,11 @@ def memory_of(
     translation = item * n_inplanes * n_shells * n_displacements
     exact = AT_ONCE * 16 * n_shells * n_inplanes * COPIES_READ
     whole = kind == "full_cross_correlation"
-    shared = translation + 2 * item * n_shells * int(ranks.sum()) + COPIES_OF_PIECES * piece_bytes(device)
+    shared = (
+        translation
+        + 2 * item * n_shells * int(ranks.sum())
+        + COPIES_OF_PIECES * piece_bytes(device)
+    )
     of_template = footprint.template + COPIES_READ * row
     return Memory(
         shared=shared + (0 if whole else exact),
@@ -139,7 +165,14 @@ def memory_of(
     )
 
 
-def _timed(found: Trial, comparison: Comparison, images: Rows, templates: Rows, basis: RadialBasis, kind: str) -> Trial:
+def _timed(
+    found: Trial,
+    comparison: Comparison,
+    images: Rows,
+    templates: Rows,
+    basis: RadialBasis,
+    kind: str,
+) -> Trial:
     """Read, warm up, and compare as many images of the block as take long enough."""
 
     def compare(n_images: int, n_templates: int) -> float:
@@ -158,7 +191,8 @@ def _timed(found: Trial, comparison: Comparison, images: Rows, templates: Rows, 
     n_images = min(found.tile[0], len(images))
     compare(n_images, min(found.tile[1], n_templates))  # compiles, and gets memory from the system
     seconds = [compare(n_images, n_templates)]
-    while n_images < len(images) and seconds[0] < ENOUGH_SECONDS:  # what a block takes once would weigh too much
+    # what a block takes once would weigh too much
+    while n_images < len(images) and seconds[0] < ENOUGH_SECONDS:
         n_images = min(len(images), 4 * n_images)
         seconds = [compare(n_images, n_templates)]
     while len(seconds) < 3 and seconds[0] < ENOUGH_SECONDS:

@@ -1,4 +1,5 @@
-"""From open inputs to written outputs: the pieces of a run, one after the other, each written by its last task."""
+"""From open inputs to written outputs: the pieces of a run, one after the other, each written by
+its last task."""
 
 from __future__ import annotations
 
@@ -20,12 +21,22 @@ from cryolike_dask.compute.log import logging_to, reporting_to
 from cryolike_dask.compute.stream import OnError, Piece, stream, task
 from cryolike_dask.io.claims import Claim
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles
-from cryolike_dask.io.records import KEPT, NOTHING_THERE, Job, make_room, nothing_to_do, why_not_done
+from cryolike_dask.io.records import (
+    KEPT,
+    NOTHING_THERE,
+    Job,
+    make_room,
+    nothing_to_do,
+    why_not_done,
+)
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.likelihoods.graph import name_of, spread_templates
-from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
+from cryolike_dask.likelihoods.interface import (
+    compute_cross_correlation_complete,
+    compute_optimal_pose,
+)
 from cryolike_dask.runs.capacity import memory_of_a_worker, refuse_what_cannot_fit
 from cryolike_dask.runs.folder import claim, has_displacements, holds_results, refuse_others
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
@@ -53,8 +64,9 @@ def compute_run(
 ) -> xr.Dataset:
     """Claim the output folder, stream all stacks under all structures, and open what was written.
 
-    What is done is left out on the way. `claimed` is called when nothing speaks against the run any more, before
-    anything is computed; the other parameters are those of `run_likelihood_optimal_pose`.
+    What is done is left out on the way. `claimed` is called when nothing speaks against the run any
+    more, before anything is computed; the other parameters are those of
+    `run_likelihood_optimal_pose`.
     """
     run = run.in_memory(memory_of_a_worker(client))
     n_stores = 0
@@ -70,7 +82,10 @@ def compute_run(
             there = holds_results(run)
             if not there or not has_displacements(run):
                 if there:
-                    logger.info("%s is written again: it is missing or damaged", run.files.displacements.name)
+                    logger.info(
+                        "%s is written again: it is missing or damaged",
+                        run.files.displacements.name,
+                    )
                 real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
                 save_tensor(run.files.displacements, run.displacements.astype(real))
             claimed()
@@ -79,9 +94,14 @@ def compute_run(
             run.note_left_out()
             logger.info(describe(run, kind, n_parts, device))
             if there and not skip_exist:
-                logger.info("results that are there are replaced; skip_exist=True keeps complete ones")
+                logger.info(
+                    "results that are there are replaced; skip_exist=True keeps complete ones"
+                )
             if n_stores:
-                what = "%d full cross-correlation(s) take more memory than a worker has, and are written as Zarr stores"
+                what = (
+                    "%d full cross-correlation(s) take more memory than a worker has, and are "
+                    "written as Zarr stores"
+                )
                 logger.info(what, n_stores)
             stream(
                 _pieces(run, kind, held, skip_exist, discover_batch_size, n_parts, device),
@@ -99,7 +119,11 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
     """What is not there, or not as it should be: results, and what lies beside them."""
     done = set(find_done(run, kind))
     beside = {one.path: one for pair in run.pairs() for one in _descriptions(run, *pair)}
-    to_do = [f"{job_of(run, kind, *pair).name} is to be computed" for pair in run.pairs() if pair not in done]
+    to_do = [
+        f"{job_of(run, kind, *pair).name} is to be computed"
+        for pair in run.pairs()
+        if pair not in done
+    ]
     to_do += [reason for one in beside.values() if (reason := one.why_not_there())]
     if not has_displacements(run):
         to_do.append(f"{run.files.displacements.name} is missing or damaged")
@@ -109,7 +133,13 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
 
 
 def _pieces(
-    run: Run, kind: Kind, held: Claim, skip_exist: bool, discover_batch_size: bool, n_parts: int, device: str
+    run: Run,
+    kind: Kind,
+    held: Claim,
+    skip_exist: bool,
+    discover_batch_size: bool,
+    n_parts: int,
+    device: str,
 ) -> Iterator[Piece]:
     """One after the other, so that no run is too long for the memory of the client."""
     details = {"version": __version__, "device": run.options["device"]}
@@ -118,7 +148,11 @@ def _pieces(
     n_done = 0
     described = set[Path]()
     for i, k in run.pairs():
-        images, templates, of_piece = run.images[k], run.templates[i], replace(job_of(run, kind, i, k), claim=held)
+        images, templates, of_piece = (
+            run.images[k],
+            run.templates[i],
+            replace(job_of(run, kind, i, k), claim=held),
+        )
         reason = why_not_done(of_piece) if skip_exist else ""
         about, graph = _descriptions(run, i, k), None
         if reason is None:
@@ -177,11 +211,16 @@ def _store_graph(
     begun = begin_store(job, full)
     (variable,) = full.data_vars.values()
     blocks = variable.data.to_delayed(optimize_graph=False)
-    regions = [task(f"write-region-{name}", write_region, blocks[at], begun, at) for at in np.ndindex(blocks.shape)]
+    regions = [
+        task(f"write-region-{name}", write_region, blocks[at], begun, at)
+        for at in np.ndindex(blocks.shape)
+    ]
     return task(f"write-{name}", _write, about, job, finish_store, regions, begun, job, details)
 
 
-def _write(about: Sequence[Description], job: Job, write: Callable[..., int], *arguments: Any) -> int:
+def _write(
+    about: Sequence[Description], job: Job, write: Callable[..., int], *arguments: Any
+) -> int:
     """Write what the inputs are, once, then the results."""
     make_room(job)
     for description in about:

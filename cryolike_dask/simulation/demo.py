@@ -1,4 +1,5 @@
-"""The product's main job on data made on the spot: two conformations, noisy particles of both, which is which?"""
+"""The product's main job on data made on the spot: two conformations, noisy particles of both,
+which is which?"""
 
 from __future__ import annotations
 
@@ -29,11 +30,17 @@ from cryolike_dask.structures.making import make_templates
 FloatArray = NDArray[np.float64]
 
 PARAMETERS = ImageParameters(
-    n_pixels=48, pixel_size_angstrom=2.5, viewing_distance=0.3, precision="single", atom_shape="gaussian"
+    n_pixels=48,
+    pixel_size_angstrom=2.5,
+    viewing_distance=0.3,
+    precision="single",
+    atom_shape="gaussian",
 )
 STRUCTURES = {"closed": 0.0, "open": 0.9}
 """Name and opening of the hinge, radian."""
-SEARCH = configure_displacement(max_displacement_pixels=3.0, n_displacements_x=13, n_displacements_y=13)
+SEARCH = configure_displacement(
+    max_displacement_pixels=3.0, n_displacements_x=13, n_displacements_y=13
+)
 FARTHEST_PIXELS = 2.0
 """Off centre, along x and y: less than 3 in any direction."""
 SIGNAL_TO_NOISE = 0.2
@@ -42,7 +49,8 @@ N_STACKS, N_IMAGES_PER_STACK = 4, 64
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What the particles of the demo are, as their STAR file says: structure (position in `STRUCTURES`) and pose.
+    """What the particles of the demo are, as their STAR file says: structure (position in
+    `STRUCTURES`) and pose.
 
     Attributes
     ----------
@@ -68,8 +76,8 @@ class Outcome:
     seconds : float
         Of the likelihood run of both structures.
     pose_recovered : float
-        Fraction of images whose best pose under their own structure is within one viewing distance of the truth, and
-        within one pixel along both axes.
+        Fraction of images whose best pose under their own structure is within one viewing distance
+        of the truth, and within one pixel along both axes.
     structure_recovered : float
         Fraction of images whose integrated likelihood is larger under their own structure.
     results : xarray.Dataset
@@ -89,12 +97,14 @@ class Outcome:
 def make_demo_inputs(
     folder: Path, seed: int = 0, client: Client | None = None, *, progress: bool = True
 ) -> tuple[LikelihoodFiles, Truth]:
-    """Write two structures, particles of both as RELION writes them, and templates and image stacks made of these.
+    """Write two structures, particles of both as RELION writes them, and templates and image stacks
+    made of these.
 
     Parameters
     ----------
     folder : Path
-        Gets `structures/`, `relion/`, `templates/` and `particles/`; results will go to `likelihood/`.
+        Gets `structures/`, `relion/`, `templates/` and `particles/`; results will go to
+        `likelihood/`.
     seed : int
     client : distributed.Client, optional
     progress : bool
@@ -116,9 +126,20 @@ def make_demo_inputs(
         progress=progress,
     )
     files = configure_likelihood_files(
-        folder / "templates", folder / "particles", folder / "likelihood", n_stacks=N_STACKS, i_template="all"
+        folder / "templates",
+        folder / "particles",
+        folder / "likelihood",
+        n_stacks=N_STACKS,
+        i_template="all",
     )
-    make_templates(structures, PARAMETERS, folder / "templates", overwrite=True, client=client, progress=progress)
+    make_templates(
+        structures,
+        PARAMETERS,
+        folder / "templates",
+        overwrite=True,
+        client=client,
+        progress=progress,
+    )
     convert_particles(
         star,
         folder / "templates" / PARAMETERS_FILE,
@@ -132,7 +153,8 @@ def make_demo_inputs(
 
 
 def write_hinge(path: Path, opening_radian: float, seed: int = 0, n_residues: int = 140) -> None:
-    """Write a small protein-like structure as PDB: two compact lobes of C-alpha atoms, joined by a hinge.
+    """Write a small protein-like structure as PDB: two compact lobes of C-alpha atoms, joined by a
+    hinge.
 
     Parameters
     ----------
@@ -140,19 +162,27 @@ def write_hinge(path: Path, opening_radian: float, seed: int = 0, n_residues: in
     opening_radian : float
         Angle by which the second lobe is turned about the hinge.
     seed : int
-        Same seed, same lobes: structures that differ in `opening_radian` alone are conformations of one molecule.
+        Same seed, same lobes: structures that differ in `opening_radian` alone are conformations of
+        one molecule.
     n_residues : int
         Residues in both lobes together.
     """
     rng = np.random.default_rng(seed)
     first = _lobe(n_residues // 2, np.array([19.0, 0.0, 0.0]), np.array([17.0, 10.0, 7.0]), rng)
-    second = _lobe(n_residues - n_residues // 2, np.array([-15.0, 3.0, 0.0]), np.array([13.0, 11.0, 9.0]), rng)
+    second = _lobe(
+        n_residues - n_residues // 2, np.array([-15.0, 3.0, 0.0]), np.array([13.0, 11.0, 9.0]), rng
+    )
     second = second @ viewing_rotation(opening_radian, 0.0).T
     chain = gemmi.Chain("A")
-    for i, position in enumerate([*first[::-1], *second[1:]], start=1):  # they share the residue of the hinge
+    # they share the residue of the hinge
+    for i, position in enumerate([*first[::-1], *second[1:]], start=1):
         residue, atom = gemmi.Residue(), gemmi.Atom()
         residue.name, residue.seqid = "LEU", gemmi.SeqId(i, " ")
-        atom.name, atom.element, atom.pos = "CA", gemmi.Element("C"), gemmi.Position(*position.tolist())
+        atom.name, atom.element, atom.pos = (
+            "CA",
+            gemmi.Element("C"),
+            gemmi.Position(*position.tolist()),
+        )
         residue.add_atom(atom)
         chain.add_residue(residue)
     model, structure = gemmi.Model(1), gemmi.Structure()
@@ -175,8 +205,11 @@ def read_truth(star: Path) -> Truth:
     )
 
 
-def run_demo(files: LikelihoodFiles, truth: Truth, client: Client | None = None, *, progress: bool = True) -> Outcome:
-    """Run the likelihood of every image under both structures, and hold the results against the truth."""
+def run_demo(
+    files: LikelihoodFiles, truth: Truth, client: Client | None = None, *, progress: bool = True
+) -> Outcome:
+    """Run the likelihood of every image under both structures, and hold the results against the
+    truth."""
     start = time.perf_counter()
     results = run_likelihood_optimal_pose(
         files, PARAMETERS, SEARCH, overwrite=True, client=client, progress=progress
@@ -198,19 +231,27 @@ def run_demo(files: LikelihoodFiles, truth: Truth, client: Client | None = None,
 
 
 def _pose_recovered(found: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
-    """Whether each pose is within one viewing distance of the truth, and within one pixel along both axes."""
+    """Whether each pose is within one viewing distance of the truth, and within one pixel along
+    both axes."""
     viewing = PARAMETERS.viewing_angles()
     template = found.optimal_template.values
-    displacement = np.stack([found.optimal_displacement_x.values, found.optimal_displacement_y.values])
-    ours = viewing_rotation(viewing.azimuth[template], viewing.polar[template], found.optimal_inplane_rotation.values)
+    displacement = np.stack(
+        [found.optimal_displacement_x.values, found.optimal_displacement_y.values]
+    )
+    ours = viewing_rotation(
+        viewing.azimuth[template], viewing.polar[template], found.optimal_inplane_rotation.values
+    )
     trace = np.einsum("mij,mij->m", truth.rotation, ours)
     near = np.arccos(np.clip((trace - 1) / 2, -1, 1)) <= PARAMETERS.viewing_distance
-    near &= (np.abs(displacement - truth.displacement_angstrom) <= PARAMETERS.pixel_size_angstrom).all(axis=0)
+    near &= (
+        np.abs(displacement - truth.displacement_angstrom) <= PARAMETERS.pixel_size_angstrom
+    ).all(axis=0)
     return np.asarray(near, np.bool_)
 
 
 def _lobe(n: int, centre: FloatArray, radii: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A chain of steps of 3.8 angstrom from the origin that fills an ellipsoid, keeping apart from itself."""
+    """A chain of steps of 3.8 angstrom from the origin that fills an ellipsoid, keeping apart
+    from itself."""
     chain = np.zeros((n, 3))
     for i in range(1, n):
         steps = rng.standard_normal((64, 3))

@@ -22,7 +22,8 @@ EPS = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Poses:
-    """Where each particle is: the structure is projected, moved by the displacement, then turned by -gamma.
+    """Where each particle is: the structure is projected, moved by the displacement, then turned by
+    -gamma.
 
     Attributes
     ----------
@@ -45,13 +46,16 @@ class Poses:
         return Poses(**{name: values[rows] for name, values in vars(self).items()})
 
     def shifts_angstrom(self) -> tuple[FloatArray, FloatArray]:
-        """Where the origin of each structure is in its image: x and y. RELION's origins are their negatives."""
+        """Where the origin of each structure is in its image: x and y. RELION's origins are
+        their negatives."""
         c, s = np.cos(self.gamma), np.sin(self.gamma)
         x, y = self.displacement_x_angstrom, self.displacement_y_angstrom
         return c * x + s * y, -s * x + c * y
 
 
-def render_particles(structure: Structure, grid: PolarGrid, poses: Poses, optics: NDArray[np.void]) -> FloatArray:
+def render_particles(
+    structure: Structure, grid: PolarGrid, poses: Poses, optics: NDArray[np.void]
+) -> FloatArray:
     """Render particles without noise, filtered on a box twice as wide, cropped.
 
     Parameters
@@ -93,5 +97,7 @@ def _contrast(optics: np.void, fx: FloatArray, fy: FloatArray) -> FloatArray:
     chi = spherical * f2**2 - np.pi * wavelength * f2 * defocus - optics["phase_shift_radian"]
     amplitude = optics["amplitude_contrast"]
     contrast = -np.sqrt(1 - amplitude**2) * np.sin(chi) + amplitude * np.cos(chi)
-    filtered: FloatArray = contrast * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] * f2 / 4)
+    filtered: FloatArray = (
+        contrast * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] * f2 / 4)
+    )
     return filtered

@@ -1,4 +1,5 @@
-"""Particles of known pose from structures, with optics and noise: for the demo, for tests, and to calibrate on."""
+"""Particles of known pose from structures, with optics and noise: for the demo, for tests, and
+to calibrate on."""
 
 from __future__ import annotations
 
@@ -82,8 +83,9 @@ def simulate_particles(
 ) -> Path:
     """Simulate a particle set and write it as RELION 3.1 does, the true poses in the STAR file.
 
-    Writes `particles_NNNNNN.mrcs`, and `particles.star` last. The class number of a particle is the position of its
-    structure, from 1 on; angles and origins are the true ones, in RELION's convention.
+    Writes `particles_NNNNNN.mrcs`, and `particles.star` last. The class number of a particle is the
+    position of its structure, from 1 on; angles and origins are the true ones, in RELION's
+    convention.
 
     Parameters
     ----------
@@ -94,7 +96,8 @@ def simulate_particles(
     folder_output : path
     n_images : int
     signal_to_noise : float
-        Mean variance of the pixels without noise over the variance of the noise, which is the same for all images.
+        Mean variance of the pixels without noise over the variance of the noise, which is the same
+        for all images.
     noise : "white" | "coloured"
         Coloured noise falls off with resolution: half of its power is gone at 20 angstrom.
     populations : sequence of float, optional
@@ -104,7 +107,8 @@ def simulate_particles(
     poses : Poses, optional
         One pose per image instead of drawn ones.
     optics : path or structured array, optional
-        A STAR or `.cs` file to draw the optics from, or one row of `optics_table` per image. Default: drawn.
+        A STAR or `.cs` file to draw the optics from, or one row of `optics_table` per image.
+        Default: drawn.
     models : "first" | "all"
         Of PDB and mmCIF files.
     batch_size : int
@@ -112,8 +116,8 @@ def simulate_particles(
     seed : int
         Same seed, same particles.
     project_folder : path, optional
-        Where RELION will be started, which is where names of images start. Default: the current folder, or, if the
-        particles are not below it, their own.
+        Where RELION will be started, which is where names of images start. Default: the current
+        folder, or, if the particles are not below it, their own.
     overwrite : bool
         Replace the particles in the output folder.
     client : distributed.Client, optional
@@ -139,8 +143,13 @@ def simulate_particles(
     n = number("n_images", n_images, whole=True, at_least=1)
     step = number("batch_size", batch_size, whole=True, at_least=1)
     number("signal_to_noise", signal_to_noise, above=0)
-    if number("max_displacement_pixels", max_displacement_pixels, at_least=0) > parameters.n_pixels / 2:
-        what = f"max_displacement_pixels={max_displacement_pixels:g} is beyond the box, whose half is"
+    if (
+        number("max_displacement_pixels", max_displacement_pixels, at_least=0)
+        > parameters.n_pixels / 2
+    ):
+        what = (
+            f"max_displacement_pixels={max_displacement_pixels:g} is beyond the box, whose half is"
+        )
         raise InputError(f"{what} {parameters.n_pixels / 2:g} pixels")
     _refuse_what_no_disk_holds(n, parameters, folder)
     if noise not in get_args(Noise):
@@ -163,7 +172,9 @@ def simulate_particles(
     for k, rows in enumerate(np.split(np.arange(n), np.arange(step, n, step))):
         batch, path = particles.take(rows), folder.absolute() / _file_name(k)
         name = f"simulate-{path.stem}"
-        graph = partial(task, name, _write_batch, batch, rows, sources, parameters.grid, model, path)
+        graph = partial(
+            task, name, _write_batch, batch, rows, sources, parameters.grid, model, path
+        )
         graphs.append(Piece(name, len(rows), graph))
     stream(graphs, client, n_images=n, progress=progress, title="particles")
     below = Path(os.path.relpath(folder, project))
@@ -188,7 +199,8 @@ def draw_poses(n: int, max_displacement_angstrom: float, rng: np.random.Generato
 
 
 def draw_optics(n: int, rng: np.random.Generator) -> NDArray[np.void]:
-    """Draw the optics of a 300 kV microscope: defocus 0.8 to 1.8 micrometre with up to 0.05 of astigmatism."""
+    """Draw the optics of a 300 kV microscope: defocus 0.8 to 1.8 micrometre with up to 0.05 of
+    astigmatism."""
     mean, difference = rng.uniform(8000, 18000, n), rng.uniform(-500, 500, n)
     return optics_table(
         n,
@@ -211,7 +223,8 @@ class NoiseModel:
         Standard deviation of a pixel.
     kind : "white" | "coloured"
     seed : int
-        With the number of an image it gives the noise of that image, in whatever file it is written.
+        With the number of an image it gives the noise of that image, in whatever file it is
+        written.
     """
 
     level: float
@@ -222,7 +235,9 @@ class NoiseModel:
         """Draw the noise of images by their numbers, (image, row, column)."""
         n = grid.n_pixels
         shape = (n, n)
-        drawn = np.stack([np.random.default_rng((self.seed, 1, int(i))).standard_normal(shape) for i in numbers])
+        drawn = np.stack(
+            [np.random.default_rng((self.seed, 1, int(i))).standard_normal(shape) for i in numbers]
+        )
         if self.kind == "coloured":
             fx = np.fft.fftfreq(n, grid.pixel_size_angstrom)
             amplitude = 1 / np.sqrt(1 + (fx**2 + fx[:, None] ** 2) * HALF_POWER_ANGSTROM**2)
@@ -231,13 +246,17 @@ class NoiseModel:
         return self.level * drawn
 
 
-def star_tables(particles: Particles, names: Sequence[str], parameters: ImageParameters) -> dict[str, dict[str, Any]]:
+def star_tables(
+    particles: Particles, names: Sequence[str], parameters: ImageParameters
+) -> dict[str, dict[str, Any]]:
     """What a RELION 3.1 STAR file says of particles: its `optics` and `particles` tables."""
     optics, poses = particles.optics, particles.poses
     columns = ["voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast"]
     groups, group = np.unique(optics[columns], return_inverse=True)
     x, y = poses.shifts_angstrom()
-    degrees = {name: np.degrees(values) for name, values in vars(poses).items() if "angstrom" not in name}
+    degrees = {
+        name: np.degrees(values) for name, values in vars(poses).items() if "angstrom" not in name
+    }
     return {
         "optics": {
             "rlnOpticsGroup": np.arange(len(groups)) + 1,
@@ -274,13 +293,16 @@ def _refuse_what_no_disk_holds(n_images: int, parameters: ImageParameters, folde
     needed, free = 4 * n_images * parameters.n_pixels**2, shutil.disk_usage(there).free
     if needed > free:
         raise CannotFitError(
-            f"n_images={n_images} of {parameters.n_pixels} pixels take {needed / 1e9:.3g} GB, but {there} has "
+            f"n_images={n_images} of {parameters.n_pixels} pixels take {needed / 1e9:.3g} GB, but "
+            f"{there} has "
             f"{free / 1e9:.3g} GB free",
             remedy="Simulate fewer.",
         )
 
 
-def _sources(structures: Any, parameters: ImageParameters, models: Models) -> tuple[list[str], list[StructureSource]]:
+def _sources(
+    structures: Any, parameters: ImageParameters, models: Models
+) -> tuple[list[str], list[StructureSource]]:
     """The structures' names, and where they come from, without their templates."""
     opened = [stack.source for stack in open_structures(structures, parameters, models=models)]
     projections = [source for source in opened if isinstance(source, Projections)]
@@ -292,7 +314,10 @@ def _shares(populations: Sequence[float] | None, n: int) -> FloatArray | None:
         return None
     shares = np.array([number("populations", share, at_least=0) for share in populations])
     if len(shares) != n or shares.sum() <= 0:
-        raise InputError(f"populations={list(populations)} for {n} structure(s)", remedy="Give one share for each.")
+        raise InputError(
+            f"populations={list(populations)} for {n} structure(s)",
+            remedy="Give one share for each.",
+        )
     normalised: FloatArray = shares / shares.sum()
     return normalised
 
@@ -305,31 +330,52 @@ def _optics(given: Any, n: int, rng: np.random.Generator) -> NDArray[np.void]:
         recorded = read_optics(given)
         return recorded[rng.integers(len(recorded), size=n)]
     if not isinstance(given, np.ndarray) or given.dtype != OPTICS or given.shape != (n,):
-        raise InputError(f"optics for {n} images are needed", remedy="Make them with optics_table, or name a file.")
+        raise InputError(
+            f"optics for {n} images are needed",
+            remedy="Make them with optics_table, or name a file.",
+        )
     return optics_table(n, **{name: given[name] for name in OPTICS.names or ()})
 
 
 def _project(given: str | Path | None, folder: Path) -> Path:
     """The folder in which names of images start, which is above them."""
     whole, here = Path(os.path.abspath(folder)), Path.cwd()
-    project = Path(os.path.abspath(given)) if given is not None else here if here in whole.parents else whole
+    project = (
+        Path(os.path.abspath(given))
+        if given is not None
+        else here
+        if here in whole.parents
+        else whole
+    )
     if project != whole and project not in whole.parents:
-        raise InputError(f"folder_output={str(folder)!r} is not below project_folder={str(given)!r}")
+        raise InputError(
+            f"folder_output={str(folder)!r} is not below project_folder={str(given)!r}"
+        )
     return project
 
 
 def _counted(structures: Sequence[str], which: NDArray[np.int64]) -> str:
     """How many particles show each structure, in the order of classes."""
     n_each = np.bincount(which, minlength=len(structures)).tolist()
-    said = [f"{n} of {name} (class {i + 1})" for i, (n, name) in enumerate(zip(n_each, structures, strict=True))]
-    more = [f"{sum(n_each[MOST_NAMED:])} of {len(said) - MOST_NAMED} more"] if len(said) > MOST_NAMED else []
+    said = [
+        f"{n} of {name} (class {i + 1})"
+        for i, (n, name) in enumerate(zip(n_each, structures, strict=True))
+    ]
+    more = (
+        [f"{sum(n_each[MOST_NAMED:])} of {len(said) - MOST_NAMED} more"]
+        if len(said) > MOST_NAMED
+        else []
+    )
     return f"{len(which)} particles: {', '.join(said[:MOST_NAMED] + more)}"
 
 
 def _claimed(folder: Path, overwrite: bool) -> Path:
-    """The STAR file to write; what describes former particles goes first, so that it never describes new ones."""
+    """The STAR file to write; what describes former particles goes first, so that it never
+    describes new ones."""
     star = folder / "particles.star"
-    there = [path for path in (star, *sorted(folder.glob("particles_??????.mrcs"))) if path.exists()]
+    there = [
+        path for path in (star, *sorted(folder.glob("particles_??????.mrcs"))) if path.exists()
+    ]
     if there and not overwrite:
         raise OutputError(
             "holds particles already",
@@ -345,12 +391,16 @@ def _file_name(k: int) -> str:
     return f"particles_{k:06d}.mrcs"
 
 
-def _rendered(particles: Particles, sources: Sequence[StructureSource], grid: PolarGrid) -> FloatArray:
+def _rendered(
+    particles: Particles, sources: Sequence[StructureSource], grid: PolarGrid
+) -> FloatArray:
     """Particles without noise, each of its own structure."""
     images = np.empty((len(particles), grid.n_pixels, grid.n_pixels))
     for i in np.unique(particles.which):
         rows = np.flatnonzero(particles.which == i)
-        images[rows] = render_particles(sources[i].load(), grid, particles.poses.take(rows), particles.optics[rows])
+        images[rows] = render_particles(
+            sources[i].load(), grid, particles.poses.take(rows), particles.optics[rows]
+        )
     return images
 
 

@@ -65,7 +65,10 @@ def taken_of(model: Model, rows: NDArray[np.int64], atoms: Atoms, by_residue: bo
         n_residues = counted(len(np.unique(model.residue[rows])), "residue")
         what = f"{counted(len(rows), 'atom')} in {n_residues}{chains}"
         dalton = WEIGHTS[model.element[rows]].sum()
-    return f"{what} as {SHAPES[atoms.shape]}, {atoms.electrons.sum():,.0f} electrons, {dalton / 1000:.3g} kDa"
+    return (
+        f"{what} as {SHAPES[atoms.shape]}, {atoms.electrons.sum():,.0f} electrons, "
+        f"{dalton / 1000:.3g} kDa"
+    )
 
 
 def account_of_atoms(atoms: Atoms, parameters: ImageParameters) -> Account:
@@ -90,7 +93,8 @@ def in_box(account: Account, atoms: Atoms, parameters: ImageParameters) -> Accou
         )
     if reach > MOST_BOXES * box:
         raise InputError(
-            f"an atom is {reach:g} angstrom from the centre, which is {reach / box:,.0f} boxes of {box:g}",
+            f"an atom is {reach:g} angstrom from the centre, which is {reach / box:,.0f} boxes of "
+            f"{box:g}",
             remedy="Are the coordinates in angstrom?",
         )
     larger = f"reaches {reach:.0f} angstrom from its centre, but half a box is {box / 2:g}"
@@ -108,10 +112,17 @@ def say(accounts: Iterable[tuple[str, Account]]) -> None:
     alike: dict[tuple[str, str], list[tuple[str, float | None]]] = {}
     notes: dict[tuple[int, str], list[tuple[str, str]]] = {}
     for name, account in accounts:
-        alike.setdefault((account.taken, account.besides), []).append((name, account.diameter_angstrom))
-        for level, sentences in ((logging.WARNING, account.warnings), (logging.INFO, account.notes)):
+        alike.setdefault((account.taken, account.besides), []).append(
+            (name, account.diameter_angstrom)
+        )
+        for level, sentences in (
+            (logging.WARNING, account.warnings),
+            (logging.INFO, account.notes),
+        ):
             for sentence in sentences:  # numbers differ from frame to frame, what is said does not
-                notes.setdefault((level, re.sub(r"[\d.,]+", "#", sentence)), []).append((name, sentence))
+                notes.setdefault((level, re.sub(r"[\d.,]+", "#", sentence)), []).append(
+                    (name, sentence)
+                )
     for (taken, besides), those in list(alike.items())[:LINES]:
         diameters = [diameter for _, diameter in those if diameter is not None]
         each = "each " if len(those) > 1 else ""
@@ -132,7 +143,11 @@ def _diameter(angstrom: Sequence[float]) -> str:
     if not angstrom:
         return ""
     least, most = f"{min(angstrom):.0f}", f"{max(angstrom):.0f}"
-    return f", diameter {least} angstrom" if least == most else f", diameter {least} to {most} angstrom"
+    return (
+        f", diameter {least} angstrom"
+        if least == most
+        else f", diameter {least} to {most} angstrom"
+    )
 
 
 def _residue_dalton(name: str) -> float:

@@ -40,7 +40,8 @@ class Atoms:
         n = len(self.electrons)
         if self.positions_angstrom.shape != (n, 3) or self.radii_angstrom.shape != (n,) or n == 0:
             raise InputError(
-                f"atoms: positions {self.positions_angstrom.shape}, electrons {self.electrons.shape}, "
+                f"atoms: positions {self.positions_angstrom.shape}, electrons "
+                f"{self.electrons.shape}, "
                 f"radii {self.radii_angstrom.shape} do not belong together"
             )
         if self.shape not in ("gaussian", "hard-sphere"):
@@ -85,17 +86,18 @@ class Atoms:
         box_size_angstrom : float
         conventions : Conventions
         eps : float
-            Error of the non-uniform FFT and of the compressed profiles, relative to the largest value.
+            Error of the non-uniform FFT and of the compressed profiles, relative to the largest
+            value.
 
         Returns
         -------
         complex128, (template, point)
 
         Notes
-        -----
-        sum_a A_a(k) exp(-2 pi i k . u_a), u_a the projected position. The profiles A_a(k) are sums of few products of a
-        factor per atom and one per frequency, so that one two-dimensional non-uniform FFT of type 3 per direction,
-        whose work is that of one atom plus one point, stands for the sum over atoms and points.
+        ----- sum_a A_a(k) exp(-2 pi i k . u_a), u_a the projected position. The profiles A_a(k) are
+          sums of few products of a factor per atom and one per frequency, so that one
+          two-dimensional non-uniform FFT of type 3 per direction, whose work is that of one atom
+          plus one point, stands for the sum over atoms and points.
         """
         positions = 2 * self.centred / box_size_angstrom
         per_atom, per_point = self._factors(np.hypot(kx, ky), box_size_angstrom, conventions, eps)
@@ -106,13 +108,18 @@ class Atoms:
             waves = finufft.nufft2d3(x, y, per_atom, s, t, eps=eps, isign=-1, nthreads=1)
             values[i] = (np.atleast_2d(waves) * per_point).sum(axis=0)
         if conventions.removes_box_from_templates and self.shape == "gaussian":
-            values -= self._masses(box_size_angstrom, conventions).sum() * np.sinc(2 * kx) * np.sinc(2 * ky)
+            values -= (
+                self._masses(box_size_angstrom, conventions).sum()
+                * np.sinc(2 * kx)
+                * np.sinc(2 * ky)
+            )
         return values
 
     def _factors(
         self, k: FloatArray, box_size_angstrom: float, conventions: Conventions, eps: float
     ) -> tuple[NDArray[np.complex128], FloatArray]:
-        """Factors (rank, atom) and (rank, point) whose products add up to the profile of every atom."""
+        """Factors (rank, atom) and (rank, point) whose products add up to the profile of every
+        atom."""
         radii, which = np.unique(self.radii_angstrom, return_inverse=True)
         sigma = 2 * radii[:, None] / box_size_angstrom
         if self.shape == "gaussian":
@@ -121,8 +128,11 @@ class Atoms:
             u = 2 * np.pi * sigma * k
             profiles = np.where(u > 0, 3 * spherical_jn(1, u) / np.where(u > 0, u, 1), 1)
         left, strength, right = np.linalg.svd(profiles, full_matrices=False)
-        rank = max(1, int((strength > eps * strength[0]).sum()))  # none where all radii are far too large
-        per_atom = (left[:, :rank] * strength[:rank])[which].T * self._masses(box_size_angstrom, conventions)
+        # none where all radii are far too large
+        rank = max(1, int((strength > eps * strength[0]).sum()))
+        per_atom = (left[:, :rank] * strength[:rank])[which].T * self._masses(
+            box_size_angstrom, conventions
+        )
         return np.ascontiguousarray(per_atom, np.complex128), right[:rank]
 
     def _masses(self, box_size_angstrom: float, conventions: Conventions) -> FloatArray:

@@ -1,4 +1,5 @@
-"""The atoms of one model as columns: which residue each is of, and which alternates are left out."""
+"""The atoms of one model as columns: which residue each is of, and which alternates are left
+out."""
 
 from __future__ import annotations
 
@@ -49,14 +50,19 @@ class Model:
 
     def take(self, atoms: NDArray[Any]) -> Model:
         """Some of the atoms."""
-        columns = {name: column[atoms] for name, column in vars(self).items() if isinstance(column, np.ndarray)}
+        columns = {
+            name: column[atoms]
+            for name, column in vars(self).items()
+            if isinstance(column, np.ndarray)
+        }
         return replace(self, **columns)
 
 
 def residues(
     place: NDArray[Any], name: NDArray[Any], residue_name: NDArray[Any], altloc: NDArray[Any]
 ) -> NDArray[np.int64]:
-    """Count residues: atoms of one place (chain, segment, number), one after another, without one atom twice.
+    """Count residues: atoms of one place (chain, segment, number), one after another, without one
+    atom twice.
 
     Parameters
     ----------
@@ -66,15 +72,17 @@ def residues(
     Returns
     -------
     (atom,) int
-        From 0 on. Atoms that follow later, such as hydrogens at the end of a chain, belong to the residue of their
-        place, unless it has atoms of these names: then they are another copy.
+        From 0 on. Atoms that follow later, such as hydrogens at the end of a chain, belong to the
+        residue of their place, unless it has atoms of these names: then they are another copy.
     """
     alternate = ~np.isin(altloc, BLANK_ALTLOC)
     new = np.ones(len(place), np.bool_)
     both = alternate[1:] & alternate[:-1]
     new[1:] = (place[1:] != place[:-1]) | ((residue_name[1:] != residue_name[:-1]) & ~both)
     first = np.flatnonzero(new)[np.cumsum(new) - 1]
-    again = (name == name[first]) & (altloc == altloc[first]) & (residue_name == residue_name[first])
+    again = (
+        (name == name[first]) & (altloc == altloc[first]) & (residue_name == residue_name[first])
+    )
     run = np.cumsum(new | again) - 1
     starts = np.flatnonzero(np.diff(run, prepend=-1))
     _, which, count = np.unique(place[starts], return_inverse=True, return_counts=True)
@@ -98,14 +106,16 @@ def residues(
 
 
 def without_alternates(model: Model, altloc: NDArray[Any], occupancy: NDArray[np.float64]) -> Model:
-    """Leave out of each set of alternates all but the one of highest occupancy, the first of equals."""
+    """Leave out of each set of alternates all but the one of highest occupancy, the first of
+    equals."""
     alternate = ~np.isin(altloc, BLANK_ALTLOC)
     if not alternate.any():
         return model
     atoms = np.flatnonzero(alternate)
     columns = (model.residue, model.residue_name, model.name, occupancy)
     rows = list(zip(atoms.tolist(), *(column[atoms].tolist() for column in columns), strict=True))
-    kind: dict[Any, tuple[float, str]] = {}  # the residue of highest occupancy, where alternates are two residues
+    # the residue of highest occupancy, where alternates are two residues
+    kind: dict[Any, tuple[float, str]] = {}
     best: dict[Any, tuple[float, int]] = {}
     for _, place, residue, _, weight in rows:
         if place not in kind or weight > kind[place][0]:

@@ -14,7 +14,8 @@ from cryolike_dask.structures.pdb import Span
 MOST_BYTES = 2**30
 """Of one model, or of a compressed file: ten million atoms."""
 MOST_TIMES = 100
-"""What a structure can be larger than its compressed file; text of atoms is 4 to 15 times as large."""
+"""What a structure can be larger than its compressed file; text of atoms is 4 to 15 times as
+large."""
 UNSUSPICIOUS_BYTES = 2**24
 """Fewer bytes than this are taken, however well they were compressed."""
 PIECE = 2**20
@@ -44,7 +45,9 @@ def content_of(path: str | Path, span: Span | None = None) -> bytes:
             file.seek(start)
             return file.read(end - start)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputFileError(f"is not a readable PDB or mmCIF file ({error})", source=path) from error
+        raise InputFileError(
+            f"is not a readable PDB or mmCIF file ({error})", source=path
+        ) from error
 
 
 def _decompressed(file: BinaryIO, path: Path) -> bytes:
@@ -53,7 +56,9 @@ def _decompressed(file: BinaryIO, path: Path) -> bytes:
     with gzip.GzipFile(fileobj=file) as pieces:
         while piece := pieces.read(PIECE):
             content += piece
-            suspicious = len(content) > UNSUSPICIOUS_BYTES and len(content) > MOST_TIMES * file.tell()
+            suspicious = (
+                len(content) > UNSUSPICIOUS_BYTES and len(content) > MOST_TIMES * file.tell()
+            )
             if suspicious or len(content) > MOST_BYTES:
                 raise _too_large(path, "Decompress it first, and look at what it is.")
     if content.startswith(b"\x1f\x8b"):
@@ -63,7 +68,8 @@ def _decompressed(file: BinaryIO, path: Path) -> bytes:
 
 def _too_large(path: Path, remedy: str) -> InputFileError:
     return InputFileError(
-        f"holds more than a structure can: over {MOST_BYTES // 2**20} MB, or {MOST_TIMES} times its compressed size",
+        f"holds more than a structure can: over {MOST_BYTES // 2**20} MB, or {MOST_TIMES} times "
+        f"its compressed size",
         source=path,
         remedy=remedy,
     )

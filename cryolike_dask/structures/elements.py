@@ -11,28 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 IONS = {
-    "LI": "LI", "LI+": "LI", "LIT": "LI", "NA": "NA", "NA+": "NA", "SOD": "NA", "K": "K", "K+": "K", "POT": "K",
-    "RB": "RB", "RUB": "RB", "CS": "CS", "CES": "CS", "CIO": "CS", "MG": "MG", "MG2": "MG", "CA": "CA", "CA2": "CA",
-    "CAL": "CA", "SR": "SR", "BA": "BA", "BAR": "BA", "ZN": "ZN", "ZN2": "ZN", "CD": "CD", "CAD": "CD", "MN": "MN",
-    "MN3": "MN", "FE": "FE", "FE2": "FE", "CO": "CO", "3CO": "CO", "NI": "NI", "3NI": "NI", "CU": "CU", "CU1": "CU",
-    "AG": "AG", "AU": "AU", "HG": "HG", "PB": "PB", "AL": "AL", "F": "F", "CL": "CL", "CL-": "CL", "CLA": "CL",
-    "BR": "BR", "IB+": "BR", "IOD": "I",
+    "LI": "LI", "LI+": "LI", "LIT": "LI", "NA": "NA", "NA+": "NA", "SOD": "NA", "K": "K", "K+": "K",
+    "POT": "K", "RB": "RB", "RUB": "RB", "CS": "CS", "CES": "CS", "CIO": "CS", "MG": "MG", "MG2":
+    "MG", "CA": "CA", "CA2": "CA", "CAL": "CA", "SR": "SR", "BA": "BA", "BAR": "BA", "ZN": "ZN",
+    "ZN2": "ZN", "CD": "CD", "CAD": "CD", "MN": "MN", "MN3": "MN", "FE": "FE", "FE2": "FE", "CO":
+    "CO", "3CO": "CO", "NI": "NI", "3NI": "NI", "CU": "CU", "CU1": "CU", "AG": "AG", "AU": "AU",
+    "HG": "HG", "PB": "PB", "AL": "AL", "F": "F", "CL": "CL", "CL-": "CL", "CLA": "CL", "BR": "BR",
+    "IB+": "BR", "IOD": "I",
 }  # fmt: skip
-"""Residues that are one ion, by the names of the Protein Data Bank, GROMACS, AMBER and CHARMM, and their elements."""
+"""Residues that are one ion, by the names of the Protein Data Bank, GROMACS, AMBER and CHARMM,
+and their elements."""
 WATERS = (
-    "HOH", "WAT", "DOD", "H2O", "SOL", "TIP", "TIP3", "TIP4", "TIP5", "TP3", "TP4", "TP5", "T3P", "T4P", "T5P",
-    "SPC", "SPCE", "OPC",
+    "HOH", "WAT", "DOD", "H2O", "SOL", "TIP", "TIP3", "TIP4", "TIP5", "TP3", "TP4", "TP5", "T3P",
+    "T4P", "T5P", "SPC", "SPCE", "OPC",
 )  # fmt: skip
 OF_SIMULATIONS = (
-    "HIE", "HID", "HIP", "HSD", "HSE", "HSP", "CYX", "CYM", "ASH", "GLH", "LYN", "ACE", "NME", "NMA", "NH2",
-    "ADE", "GUA", "CYT", "THY", "URA", "DA5", "DA3", "DG5", "DG3", "DC5", "DC3", "DT5", "DT3", "A5", "A3", "G5", "G3",
-    "C5", "C3", "U5", "U3", "RA", "RG", "RC", "RU",
+    "HIE", "HID", "HIP", "HSD", "HSE", "HSP", "CYX", "CYM", "ASH", "GLH", "LYN", "ACE", "NME",
+    "NMA", "NH2", "ADE", "GUA", "CYT", "THY", "URA", "DA5", "DA3", "DG5", "DG3", "DC5", "DC3",
+    "DT5", "DT3", "A5", "A3", "G5", "G3", "C5", "C3", "U5", "U3", "RA", "RG", "RC", "RU",
 )  # fmt: skip
 """Residues of proteins and nucleic acids that only force fields know."""
 OF_POLYMERS = re.compile(r"SE$|\d*[HD]|[NOPS]|C(?!L\d?$)")
-"""Beginnings of names in proteins and nucleic acids, whose last letter is the element; but for selenium."""
+"""Beginnings of names in proteins and nucleic acids, whose last letter is the element; but for
+selenium."""
 TWO_LETTERS = {"CL", "BR", "FE", "ZN", "MG", "MN", "CU", "NI", "SE", "SI", "MO", "RU", "AL", "LI"}
-"""Elements that names in unknown residues stand for, though their first letters are elements too."""
+"""Elements that names in unknown residues stand for, though their first letters are elements
+too."""
 ONE_LETTER = "HDCNOSPFI"
 BEADS = re.compile(r"BB\d?|SC\d|BAS")
 """Names of coarse-grained beads in residues of proteins and nucleic acids."""
@@ -62,8 +66,8 @@ def elements_by_name(
     Parameters
     ----------
     padded : (atom,) str
-        Names as they stand in the four columns of a PDB file, where elements of one letter begin in the second; or
-        names alone, where nothing is known of columns.
+        Names as they stand in the four columns of a PDB file, where elements of one letter begin in
+        the second; or names alone, where nothing is known of columns.
     residue : (atom,) str
         Names of their residues.
 
@@ -77,7 +81,9 @@ def elements_by_name(
     names, name = np.unique(padded, return_inverse=True)
     kinds, kind = np.unique(residue, return_inverse=True)
     pairs, inverse = np.unique(name * len(kinds) + kind, return_inverse=True)
-    named = [(str(names[pair // len(kinds)]), str(kinds[pair % len(kinds)])) for pair in pairs.tolist()]
+    named = [
+        (str(names[pair // len(kinds)]), str(kinds[pair % len(kinds)])) for pair in pairs.tolist()
+    ]
     aligned, n_atoms = _are_aligned(named), Counter(residue for _, residue in named)
     found = [_element(name, residue, aligned, n_atoms[residue] == 1) for name, residue in named]
     symbols, sure = [symbol for symbol, _ in found], [known for _, known in found]
@@ -86,16 +92,28 @@ def elements_by_name(
 
 
 def _are_aligned(named: list[tuple[str, str]]) -> bool:
-    """Whether names begin in the column that their element wants: some short ones in the second, none of polymers'."""
-    short = [(name, residue) for name, residue in named if 0 < len(name.strip()) < 4 and not name[0].isdigit()]
-    wrong = any(name[0] != " " and is_polymer(residue) and name[0] not in "HD" for name, residue in short)
+    """Whether names begin in the column that their element wants: some short ones in the second,
+    none of polymers'."""
+    short = [
+        (name, residue)
+        for name, residue in named
+        if 0 < len(name.strip()) < 4 and not name[0].isdigit()
+    ]
+    wrong = any(
+        name[0] != " " and is_polymer(residue) and name[0] not in "HD" for name, residue in short
+    )
     return not wrong and any(name[0] == " " for name, _ in short)
 
 
 def _element(padded: str, residue: str, aligned: bool, is_alone: bool) -> tuple[str, bool]:
-    """The symbol, X for none, and whether it follows from residue and name; an ion is alone in its residue."""
+    """The symbol, X for none, and whether it follows from residue and name; an ion is alone in
+    its residue."""
     name, ion = padded.strip().upper(), residue.upper()
-    if is_alone and ion in IONS and name.strip("0123456789+-") in (ion.strip("0123456789+-"), IONS[ion]):
+    if (
+        is_alone
+        and ion in IONS
+        and name.strip("0123456789+-") in (ion.strip("0123456789+-"), IONS[ion])
+    ):
         return IONS[ion], True
     if is_bead(name, residue):
         return "X", True

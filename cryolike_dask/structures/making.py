@@ -66,9 +66,10 @@ def make_templates(
 ) -> list[Path]:
     """Make template files from structures.
 
-    Writes `templates_fourier_NAME.pt` for each structure, a small `.npz` beside each that says what it was made from,
-    `template_file_list.npy` and `parameters.npz`. The list names files below `folder_output` as it is given: CryoLike
-    finds them when it is started in the folder that was the current one.
+    Writes `templates_fourier_NAME.pt` for each structure, a small `.npz` beside each that says what
+    it was made from, `template_file_list.npy` and `parameters.npz`. The list names files below
+    `folder_output` as it is given: CryoLike finds them when it is started in the folder that was
+    the current one.
 
     Parameters
     ----------
@@ -86,8 +87,8 @@ def make_templates(
     voxel_size_angstrom : float, optional
         Of maps and arrays, in place of what the header says, or of the size of the pixels.
     skip_exist : bool
-        Leave templates alone that are complete and came from these very inputs and parameters; otherwise they are
-        replaced.
+        Leave templates alone that are complete and came from these very inputs and parameters;
+        otherwise they are replaced.
     overwrite : bool
         Replace templates of other structures or parameters in the output folder.
     client : distributed.Client, optional
@@ -103,9 +104,11 @@ def make_templates(
     Raises
     ------
     InputError, InputFileError
-        If a structure is missing, damaged or empty, or nothing in it is selected; before anything is written.
+        If a structure is missing, damaged or empty, or nothing in it is selected; before anything
+        is written.
     OutputError
-        If the output folder holds templates of other structures or parameters, or another call writes there.
+        If the output folder holds templates of other structures or parameters, or another call
+        writes there.
     """
     client = active_client(client)
     parameters, folder = read_parameters(params_input), Path(folder_output)
@@ -122,10 +125,18 @@ def make_templates(
     jobs = [_job(stack, parameters, folder) for stack in stacks]
     need_folder(folder)
     found = partial(
-        still_to_do, dict(enumerate(jobs)), skip_exist=skip_exist, becomes="made", done="template files are complete"
+        still_to_do,
+        dict(enumerate(jobs)),
+        skip_exist=skip_exist,
+        becomes="made",
+        done="template files are complete",
     )
     refuse = partial(_refuse_others, folder, files, parameters)
-    if skip_exist and not overwrite and nothing_to_do(folder, lambda: [*found(), *_unlisted(folder, files)], refuse):
+    if (
+        skip_exist
+        and not overwrite
+        and nothing_to_do(folder, lambda: [*found(), *_unlisted(folder, files)], refuse)
+    ):
         say(accounts)
         return files
     identity = {"parameters": asdict(parameters), "files": brief([file.name for file in files])}
@@ -135,7 +146,12 @@ def make_templates(
         say(accounts)
         to_do = found()
         write_parameters(folder / PARAMETERS, parameters)
-        _make([(stacks[i], replace(jobs[i], claim=claim)) for i in to_do], parameters, client, progress)
+        _make(
+            [(stacks[i], replace(jobs[i], claim=claim)) for i in to_do],
+            parameters,
+            client,
+            progress,
+        )
         write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
     return files
 
@@ -145,19 +161,25 @@ def _refuse_long_names(names: Sequence[str]) -> None:
     long = [name for name in names if len(os.fsencode(name)) > LONGEST_NAME]
     if long:
         raise InputError(
-            f"{len(long)} name(s) of structures are longer than {LONGEST_NAME} bytes: {long[0][:60]}...",
+            f"{len(long)} name(s) of structures are longer than {LONGEST_NAME} bytes: "
+            f"{long[0][:60]}...",
             remedy="Files of templates are named after them: rename the structures.",
         )
 
 
 def _make(
-    to_do: list[tuple[TemplateStack, Job]], parameters: ImageParameters, client: Client | None, progress: bool
+    to_do: list[tuple[TemplateStack, Job]],
+    parameters: ImageParameters,
+    client: Client | None,
+    progress: bool,
 ) -> None:
     """Make template files, each by way of a scratch file."""
     pieces, scratches = [], []
     for stack, job in to_do:
         scratch = job.outputs["templates"].with_name(f".{job.name}.{uuid.uuid4().hex}.part")
-        pieces.append(Piece(job.name, len(stack), partial(_graph, stack, parameters, job, scratch), job.name))
+        pieces.append(
+            Piece(job.name, len(stack), partial(_graph, stack, parameters, job, scratch), job.name)
+        )
         scratches.append(scratch)
     try:
         n_templates = sum(piece.n_images for piece in pieces)
@@ -192,7 +214,9 @@ def _refuse_others(folder: Path, files: list[Path], parameters: ImageParameters)
         return
     listed = _listed(folder) or ["an unreadable list"]
     if not set(listed) <= {file.name for file in files}:
-        raise OutputError(f"holds templates already: {', '.join(listed[:5])}", source=folder, remedy=remedy)
+        raise OutputError(
+            f"holds templates already: {', '.join(listed[:5])}", source=folder, remedy=remedy
+        )
 
 
 def _listed(folder: Path) -> list[str]:
@@ -210,7 +234,8 @@ def _unlisted(folder: Path, files: list[Path]) -> list[Path]:
 
 
 def _remove_others(folder: Path, files: list[Path]) -> None:
-    """Remove the list of templates, and of those that it names in this folder, those that are not made again."""
+    """Remove the list of templates, and of those that it names in this folder, those that are
+    not made again."""
     listed = _listed(folder)
     (folder / TEMPLATE_LIST).unlink(missing_ok=True)
     for name in set(listed) - {file.name for file in files}:
@@ -230,7 +255,11 @@ def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch:
     pieces = []
     for k, start in enumerate(range(0, len(stack), step)):
         rows = np.arange(start, min(start + step, len(stack)))
-        pieces.append(task(f"project-{job.name}-{k:06d}", _project_piece, stack.source, rows, job, str(scratch)))
+        pieces.append(
+            task(
+                f"project-{job.name}-{k:06d}", _project_piece, stack.source, rows, job, str(scratch)
+            )
+        )
     return task(f"write-{job.name}", _finish, pieces, stack, parameters, job, str(scratch))
 
 
@@ -246,13 +275,18 @@ def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: s
         announce_part(job.name, (int(rows[0]),), len(rows))
     except OSError as error:
         raise OutputError(
-            f"cannot be written: {error.strerror or error}", source=scratch, remedy="Make room on the disk."
+            f"cannot be written: {error.strerror or error}",
+            source=scratch,
+            remedy="Make room on the disk.",
         ) from error
     return len(rows)
 
 
-def _finish(pieces: list[int], stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: str) -> int:
-    """Make the template file of the scratch file, mapped and never all in memory; the record last."""
+def _finish(
+    pieces: list[int], stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: str
+) -> int:
+    """Make the template file of the scratch file, mapped and never all in memory; the record
+    last."""
     if _made_already(job, scratch):
         return sum(pieces)
     shape = stack.source.shape
@@ -273,5 +307,6 @@ def _finish(pieces: list[int], stack: TemplateStack, parameters: ImageParameters
 
 
 def _made_already(job: Job, scratch: str) -> bool:
-    """Whether a worker finished the job, removed the scratch file, and was lost before it could say so."""
+    """Whether a worker finished the job, removed the scratch file, and was lost before it could
+    say so."""
     return not os.path.exists(scratch) and why_not_done(job) is None

@@ -25,7 +25,8 @@ ARRAY_SUFFIXES = (".npy", ".pt")
 MOST_VOXELS = 2**30
 """1024 along each side."""
 BYTES_PER_VOXEL = 50
-"""What projecting takes at least: the map in single and complex double precision, and the grid of the FFT."""
+"""What projecting takes at least: the map in single and complex double precision, and the grid
+of the FFT."""
 SAY_IT = "voxel_size_angstrom (--voxel-size-angstrom) says the true one"
 
 VoxelSize = tuple[float, float, float]
@@ -68,7 +69,9 @@ def read_map_header(path: Path) -> MapHeader:
         raise InputFileError(f"{times(found.shape)} voxels are no volume", source=path)
     if math.prod(found.shape) > MOST_VOXELS:
         raise InputFileError(
-            f"{times(found.shape)} voxels are more than can be projected", source=path, remedy="Crop or bin it."
+            f"{times(found.shape)} voxels are more than can be projected",
+            source=path,
+            remedy="Crop or bin it.",
         )
     return found
 
@@ -91,7 +94,8 @@ def map_array(path: str | Path) -> NDArray[Any]:
         raise InputFileError("is not a readable .npy file, but an archive of several", source=path)
     if values.ndim != 3 or values.dtype.kind not in "fiu":
         raise InputFileError(
-            f"has shape {values.shape} and type {values.dtype}; a map has three axes (z, y, x) and real values",
+            f"has shape {values.shape} and type {values.dtype}; a map has three axes (z, y, x) and "
+            f"real values",
             source=path,
         )
     return values
@@ -119,17 +123,31 @@ def voxel_size(
 
 
 def account_of_map(
-    shape: Sequence[int], voxel: VoxelSize, origin: str, values: NDArray[Any] | None, parameters: ImageParameters
+    shape: Sequence[int],
+    voxel: VoxelSize,
+    origin: str,
+    values: NDArray[Any] | None,
+    parameters: ImageParameters,
 ) -> Account:
-    """Account for a map: its size, and its density beyond the box of the images where it is larger than that."""
+    """Account for a map: its size, and its density beyond the box of the images where it is
+    larger than that."""
     sides = [n * size for n, size in zip(shape, voxel, strict=True)]
-    sizes = f"{voxel[0]:.4g}" if len(set(voxel)) == 1 else times(tuple(round(size, 3) for size in voxel))
-    taken = f"{times(tuple(shape))} voxels of {sizes} angstrom ({origin}), a box of {max(sides):.4g} angstrom"
+    sizes = (
+        f"{voxel[0]:.4g}"
+        if len(set(voxel)) == 1
+        else times(tuple(round(size, 3) for size in voxel))
+    )
+    taken = (
+        f"{times(tuple(shape))} voxels of {sizes} angstrom ({origin}), a box of "
+        f"{max(sides):.4g} angstrom"
+    )
     box, warnings = parameters.grid.box_size_angstrom, tuple[str, ...]()
     if values is not None and max(sides) > 1.01 * box:
         reach = reach_angstrom(values, voxel)
         if reach > box / 2:
-            warnings = (f"reaches {reach:.0f} angstrom from its centre, but half a box is {box / 2:g}",)
+            warnings = (
+                f"reaches {reach:.0f} angstrom from its centre, but half a box is {box / 2:g}",
+            )
     return Account(taken, warnings=warnings)
 
 
@@ -151,7 +169,9 @@ def open_map(
     notes, shape = list(header.notes), header.shape
     if len(set(shape)) > 1:
         if not conventions.reads_map_header:
-            raise InputFileError(f"is no cube: {shape} voxels", source=path, remedy="Pad it to a cube.")
+            raise InputFileError(
+                f"is no cube: {shape} voxels", source=path, remedy="Pad it to a cube."
+            )
         notes.append(f"is no cube ({times(shape)} voxels): the origin is the middle of each side")
     if not conventions.reads_map_header:
         account = Account(f"{times(shape)} voxels, which fill the box of the images")
@@ -160,29 +180,43 @@ def open_map(
         warnings += doubts_of_voxel_size(shape, voxel, parameters)
     finest, wanted = 2 * max(voxel), parameters.grid.box_size_angstrom / (2 * parameters.radius_max)
     if finest > 1.001 * wanted:
-        notes.append(f"the map ends at {finest:.3g} angstrom, the images at {wanted:.3g}; its templates are 0 beyond")
-    larger = max(n * size for n, size in zip(shape, voxel, strict=True)) > parameters.grid.box_size_angstrom
+        notes.append(
+            f"the map ends at {finest:.3g} angstrom, the images at {wanted:.3g}; its templates are "
+            f"0 beyond"
+        )
+    larger = (
+        max(n * size for n, size in zip(shape, voxel, strict=True))
+        > parameters.grid.box_size_angstrom
+    )
     account = account_of_map(shape, voxel, origin, map_values(path) if larger else None, parameters)
-    return voxel, replace(account, warnings=(*header.warnings, *warnings, *account.warnings), notes=tuple(notes))
+    return voxel, replace(
+        account, warnings=(*header.warnings, *warnings, *account.warnings), notes=tuple(notes)
+    )
 
 
-def doubts_of_voxel_size(shape: Sequence[int], voxel: VoxelSize, parameters: ImageParameters) -> list[str]:
-    """Doubt 1 angstrom where it is unlikely, sides that differ, and a map far smaller than the images."""
+def doubts_of_voxel_size(
+    shape: Sequence[int], voxel: VoxelSize, parameters: ImageParameters
+) -> list[str]:
+    """Doubt 1 angstrom where it is unlikely, sides that differ, and a map far smaller than the
+    images."""
     pixel, box = parameters.pixel_size_angstrom, parameters.grid.box_size_angstrom
     side = max(n * size for n, size in zip(shape, voxel, strict=True))
     is_default = np.allclose(voxel, 1, rtol=1e-6) and not math.isclose(pixel, 1, rel_tol=1e-2)
     if is_default and (parameters.n_pixels in shape or side < 0.9 * box):
         wrong = f"{pixel:.3g} times too small" if pixel > 1 else f"{1 / pixel:.3g} times too large"
         return [
-            "the voxel size of 1 angstrom in its header is taken, but many programs write 1 without knowing it; if its "
-            f"voxels are as large as the pixels, {pixel:g} angstrom, the structure is {wrong}; {SAY_IT}"
+            "the voxel size of 1 angstrom in its header is taken, but many programs write 1 "
+            "without knowing it; if its "
+            f"voxels are as large as the pixels, {pixel:g} angstrom, the structure is {wrong}; "
+            f"{SAY_IT}"
         ]
     if max(voxel) > 1.05 * min(voxel):
         sides = times([round(size, 3) for size in voxel])
         return [f"its voxels are {sides} angstrom by its header, which is rarely meant; {SAY_IT}"]
     if side < box / 2:
         return [
-            f"its box of {side:.4g} angstrom is much smaller than that of the images, {box:g}; if {voxel[0]:.4g} "
+            f"its box of {side:.4g} angstrom is much smaller than that of the images, {box:g}; if "
+            f"{voxel[0]:.4g} "
             f"angstrom in its header is not its voxel size, {SAY_IT}"
         ]
     return []
@@ -210,7 +244,8 @@ def read_map_values(path: str | Path) -> NDArray[Any]:
     needed, memory = BYTES_PER_VOXEL * math.prod(shape), psutil.virtual_memory().total
     if needed > memory:
         raise CannotFitError(
-            f"{times(shape)} voxels take {needed / 1e9:.0f} GB to project, and this machine has {memory / 1e9:.0f}",
+            f"{times(shape)} voxels take {needed / 1e9:.0f} GB to project, and this machine has "
+            f"{memory / 1e9:.0f}",
             source=path,
             remedy="Crop or bin it.",
         )

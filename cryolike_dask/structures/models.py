@@ -34,7 +34,16 @@ OTHER_RESIDUE_RADIUS = 3.0
 RADII = np.array([gemmi.Element(int(z)).vdw_r for z in range(119)])
 """Van der Waals radii, angstrom."""
 
-ATOM_SITE = ("id", "type_symbol", "label_atom_id", "label_comp_id", "label_asym_id", "Cartn_x", "Cartn_y", "Cartn_z")
+ATOM_SITE = (
+    "id",
+    "type_symbol",
+    "label_atom_id",
+    "label_comp_id",
+    "label_asym_id",
+    "Cartn_x",
+    "Cartn_y",
+    "Cartn_z",
+)
 """Columns that atoms of an mmCIF file need."""
 PDB_SUFFIXES, CIF_SUFFIXES = (".pdb", ".ent"), (".cif", ".mmcif")
 
@@ -47,7 +56,8 @@ def read_models(path: str | Path) -> list[Model]:
     Raises
     ------
     InputFileError
-        If the file is missing, is neither PDB nor mmCIF, has no atoms, or an atom without a position.
+        If the file is missing, is neither PDB nor mmCIF, has no atoms, or an atom without a
+        position.
     """
     path = Path(path)
     content = content_of(path)
@@ -56,7 +66,10 @@ def read_models(path: str | Path) -> list[Model]:
     spans = model_spans(content)
     if len(spans) < 2:
         return [read_pdb_model(content[slice(*spans[0])] if spans else content, str(path))]
-    return [read_pdb_model(content[slice(*span)], f"{path}, model {i}") for i, span in enumerate(spans, start=1)]
+    return [
+        read_pdb_model(content[slice(*span)], f"{path}, model {i}")
+        for i, span in enumerate(spans, start=1)
+    ]
 
 
 def suffix_of(path: Path) -> str:
@@ -65,9 +78,11 @@ def suffix_of(path: Path) -> str:
 
 
 def find_models(path: str | Path) -> list[Span] | None:
-    """Find the models of an uncompressed PDB file without reading them; None if there is one, and for other files.
+    """Find the models of an uncompressed PDB file without reading them; None if there is one, and
+    for other files.
 
-    A file of a thousand frames is then read one frame at a time: by the tasks that need them, and never as a whole.
+    A file of a thousand frames is then read one frame at a time: by the tasks that need them, and
+    never as a whole.
     """
     path = Path(path)
     if path.suffix.lower() not in PDB_SUFFIXES or not path.is_file() or path.stat().st_size == 0:
@@ -78,7 +93,8 @@ def find_models(path: str | Path) -> list[Span] | None:
 
 
 def read_model(path: str | Path, position: int, span: Span | None = None) -> Model:
-    """Read one model, by its span where `find_models` knows it; errors are those of `read_models`."""
+    """Read one model, by its span where `find_models` knows it; errors are those of
+    `read_models`."""
     path = Path(path)
     if span is not None:
         return read_pdb_model(content_of(path, span), f"{path}, model {position + 1}")
@@ -100,8 +116,14 @@ def _of_mmcif(content: bytes, where: str) -> list[Model]:
     number = np.asarray(flat.model_num)
     if not len(number):
         lacking = [name for name in ATOM_SITE if not block.find_loop(f"_atom_site.{name}")]
-        what = "" if len(lacking) == len(ATOM_SITE) else f" that can be read: _atom_site lacks {', '.join(lacking)}"
-        raise InputFileError(f"has no atoms{what}", source=where, remedy="Give a PDB or mmCIF file with coordinates.")
+        what = (
+            ""
+            if len(lacking) == len(ATOM_SITE)
+            else f" that can be read: _atom_site lacks {', '.join(lacking)}"
+        )
+        raise InputFileError(
+            f"has no atoms{what}", source=where, remedy="Give a PDB or mmCIF file with coordinates."
+        )
     positions = np.asarray(flat.pos, np.float64)
     if not np.isfinite(positions).all():
         raise InputFileError("has coordinates that are not finite", source=where)
@@ -112,12 +134,15 @@ def _of_mmcif(content: bytes, where: str) -> list[Model]:
     for atoms in np.split(np.arange(len(number)), starts[1:]):
         model = everything.take(atoms)
         of_residue = residues(place[atoms], model.name, model.residue_name, altloc[atoms])
-        models.append(without_alternates(replace(model, residue=of_residue), altloc[atoms], occupancy[atoms]))
+        models.append(
+            without_alternates(replace(model, residue=of_residue), altloc[atoms], occupancy[atoms])
+        )
     return models
 
 
 def atoms_of(model: Model, parameters: ImageParameters) -> tuple[Atoms, list[str]]:
-    """Turn a model into atoms as the parameters say; also give what the user should know of it, one sentence each.
+    """Turn a model into atoms as the parameters say; also give what the user should know of it, one
+    sentence each.
 
     Raises
     ------
@@ -135,9 +160,14 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
     found = _residues(model, chosen, kinds) if by_residue else _all_atoms(model, chosen, kinds)
     if not len(found.rows):
         raise InputError(
-            "no atom is selected", remedy=f"Look at atom_selection={parameters.atom_selection!r} (--atom-selection)."
+            "no atom is selected",
+            remedy=f"Look at atom_selection={parameters.atom_selection!r} (--atom-selection).",
         )
-    radii = found.radii if parameters.atom_radii is None else np.full(len(found.rows), parameters.atom_radii)
+    radii = (
+        found.radii
+        if parameters.atom_radii is None
+        else np.full(len(found.rows), parameters.atom_radii)
+    )
     shape: Shape = "gaussian" if parameters.atom_shape == "gaussian" else "hard-sphere"
     atoms = Atoms(model.position_angstrom[found.rows], found.electrons, radii, shape)
     left_out = [*found.left_out]
@@ -156,7 +186,8 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Which atoms of a model stand for it, with their electrons and radii, and what is to be said."""
+    """Which atoms of a model stand for it, with their electrons and radii, and what is to be
+    said."""
 
     rows: NDArray[np.int64]
     electrons: NDArray[np.float64]
@@ -176,41 +207,56 @@ def _all_atoms(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
         raise InputError(
             f"{len(beads):,} of {len(rows):,} atoms are beads of a coarse-grained model "
             f"({', '.join(sorted(set(model.name[beads].tolist()))[:5])})",
-            remedy="Map it back to atoms; or name its backbone beads CA, of carbon, and use one sphere per residue.",
+            remedy="Map it back to atoms; or name its backbone beads CA, of carbon, and use one "
+            "sphere per residue.",
         )
     unknown = sorted(set(model.name[rows][electrons == 0].tolist()))
     if unknown:
         raise InputError(
             f"atoms of unknown element: {', '.join(unknown[:5])}",
-            remedy=f'Fill in the element column, or select, such as "not name {" ".join(unknown[:5])}".',
+            remedy=f'Fill in the element column, or select, such as "not name '
+            f'{" ".join(unknown[:5])}".',
         )
     guessed, warnings = rows[model.guessed[rows]], kinds.solvent_taken(chosen)
     if len(guessed):
         warnings.append(_said_of_guesses(model, guessed))
-    return _Found(rows, electrons, RADII[model.element[rows]], warnings=warnings, n_guessed=len(guessed))
+    return _Found(
+        rows, electrons, RADII[model.element[rows]], warnings=warnings, n_guessed=len(guessed)
+    )
 
 
 def _said_of_guesses(model: Model, guessed: NDArray[np.int64]) -> str:
-    pairs = sorted(set(zip(model.name[guessed].tolist(), model.element[guessed].tolist(), strict=True)))
-    shown = [f"{name}: {gemmi.Element(element).name}" for name, element in pairs[:6]] + ["..."] * (len(pairs) > 6)
+    pairs = sorted(
+        set(zip(model.name[guessed].tolist(), model.element[guessed].tolist(), strict=True))
+    )
+    shown = [f"{name}: {gemmi.Element(element).name}" for name, element in pairs[:6]] + ["..."] * (
+        len(pairs) > 6
+    )
     return (
-        f"the elements of {len(guessed):,} atom(s) are guessed from their names ({', '.join(shown)}); "
+        f"the elements of {len(guessed):,} atom(s) are guessed from their names "
+        f"({', '.join(shown)}); "
         "columns 77-78 of PDB files, or type_symbol of mmCIF, state them"
     )
 
 
 def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
     """The C-alpha atoms among those chosen, which stand for their residues."""
-    protein = np.array([n in RESIDUES or gemmi.find_tabulated_residue(n).is_amino_acid() for n in kinds.names])
+    protein = np.array(
+        [n in RESIDUES or gemmi.find_tabulated_residue(n).is_amino_acid() for n in kinds.names]
+    )
     alpha = (model.name == "CA") & (model.element == 6) & (protein[kinds.index] | ~model.hetero)
     rows = np.flatnonzero(alpha & chosen)
     if not len(rows):
         raise InputError(
-            "no residue with a C-alpha is selected", remedy="Use all atoms: use_protein_residue_model=False (--atoms)."
+            "no residue with a C-alpha is selected",
+            remedy="Use all atoms: use_protein_residue_model=False (--atoms).",
         )
     names = model.residue_name[rows].tolist()
     of_residue = np.bincount(model.residue, weights=model.element)
-    electrons = [RESIDUES[n][0] if n in RESIDUES else of_residue[r] for n, r in zip(names, model.residue[rows])]  # noqa: B905
+    electrons = [
+        RESIDUES[n][0] if n in RESIDUES else of_residue[r]
+        for n, r in zip(names, model.residue[rows])  # noqa: B905
+    ]
     radii = [RESIDUES[n][1] if n in RESIDUES else OTHER_RESIDUE_RADIUS for n in names]
     notes, left_out = [], kinds.solvent_counted(chosen)
     other = sorted({n for n in names if n not in RESIDUES})
@@ -220,7 +266,8 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
         guessed = np.flatnonzero(np.isin(model.residue, weighed) & model.guessed)
         warnings = [_said_of_guesses(model, guessed)] if len(guessed) else []
         notes.append(
-            f"residue(s) {', '.join(other)} have the electrons of their atoms in the file, and radius 3 angstrom"
+            f"residue(s) {', '.join(other)} have the electrons of their atoms in the file, and "
+            f"radius 3 angstrom"
         )
     without = np.setdiff1d(model.residue[chosen & ~kinds.water & ~kinds.ion], model.residue[alpha])
     if len(without):
@@ -231,16 +278,30 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
             "use_protein_residue_model=False (--atoms) takes all atoms"
         )
     return _Found(
-        rows, np.array(electrons, np.float64), np.array(radii, np.float64), left_out, warnings, notes, len(guessed)
+        rows,
+        np.array(electrons, np.float64),
+        np.array(radii, np.float64),
+        left_out,
+        warnings,
+        notes,
+        len(guessed),
     )
 
 
 def _columns(flat: Any, position: NDArray[np.float64]) -> tuple[Model, NDArray[np.int64]]:
-    """The atoms of all models, their residues not counted yet, and a number for each place in a chain."""
-    name, residue_name, chain = _text(flat.atom_names), _text(flat.residue_names), _text(flat.chain_ids)
-    _, part = np.unique(np.char.add(np.char.add(chain, " "), _text(flat.subchains)), return_inverse=True)
+    """The atoms of all models, their residues not counted yet, and a number for each place in a
+    chain."""
+    name, residue_name, chain = (
+        _text(flat.atom_names),
+        _text(flat.residue_names),
+        _text(flat.chain_ids),
+    )
+    _, part = np.unique(
+        np.char.add(np.char.add(chain, " "), _text(flat.subchains)), return_inverse=True
+    )
     number = np.asarray(flat.resnums, np.int64)
-    atomic_number = np.array([gemmi.Element(int(z)).atomic_number for z in range(119)] + [1])  # the last is deuterium
+    # the last is deuterium
+    atomic_number = np.array([gemmi.Element(int(z)).atomic_number for z in range(119)] + [1])
     element = atomic_number[np.asarray(flat.elements)]
     guessed = np.zeros(len(element), np.bool_)
     silent = np.flatnonzero(element == 0)

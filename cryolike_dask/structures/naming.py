@@ -1,4 +1,5 @@
-"""Names of structures: those of their files; where these collide, with the folders that tell the files apart."""
+"""Names of structures: those of their files; where these collide, with the folders that tell the
+files apart."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from pathlib import Path
 
 
 def told_apart(given: Sequence[Path | str]) -> list[str]:
-    """Name structures after their files, and those of one name after as many of their folders as tell them apart.
+    """Name structures after their files, and those of one name after as many of their folders as
+    tell them apart.
 
     Parameters
     ----------
@@ -19,7 +21,8 @@ def told_apart(given: Sequence[Path | str]) -> list[str]:
     Returns
     -------
     list of str
-        `NAME`, or `FOLDER_NAME`. Nothing tells apart what lies in one folder under one name: see `numbered`.
+        `NAME`, or `FOLDER_NAME`. Nothing tells apart what lies in one folder under one name: see
+        `numbered`.
     """
     names = [one if isinstance(one, str) else stem_of(one) for one in given]
     folders = [() if isinstance(one, str) else _folders(one) for one in given]
@@ -42,7 +45,9 @@ def numbered(names: Sequence[str]) -> list[str]:
             distinct[name] = None
             continue
         numbers = count(latest.get(name, 0) + 1)
-        latest[name] = next(n for n in numbers if f"{name}_{n}" not in taken and f"{name}_{n}" not in distinct)
+        latest[name] = next(
+            n for n in numbers if f"{name}_{n}" not in taken and f"{name}_{n}" not in distinct
+        )
         distinct[f"{name}_{latest[name]}"] = None
     return list(distinct)
 

@@ -32,14 +32,23 @@ from cryolike_dask.structures.models import (
     suffix_of,
 )
 from cryolike_dask.structures.naming import numbered, stem_of, told_apart
-from cryolike_dask.structures.sources import MapInFile, ModelInFile, Projections, StructureInMemory, StructureSource
+from cryolike_dask.structures.sources import (
+    MapInFile,
+    ModelInFile,
+    Projections,
+    StructureInMemory,
+    StructureSource,
+)
 from cryolike_dask.structures.volumes import Volume
 
 logger = logging.getLogger("cryolike_dask")
 
 ATOM_SUFFIXES = (*PDB_SUFFIXES, *CIF_SUFFIXES)
 MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".npy", ".pt")
-REMEDY = f"Structures are {', '.join((*ATOM_SUFFIXES, *MAP_SUFFIXES))} files, arrays (z, y, x), Atoms or Volume."
+REMEDY = (
+    f"Structures are {', '.join((*ATOM_SUFFIXES, *MAP_SUFFIXES))} files, arrays (z, y, x), "
+    f"Atoms or Volume."
+)
 
 StructureInput = Any
 """Path of a file or folder, numpy array or torch tensor (z, y, x), Atoms, or Volume."""
@@ -60,13 +69,15 @@ def open_structure(
     Parameters
     ----------
     structure : path, array, Atoms or Volume
-        A PDB or mmCIF file (its first model), a map (`.mrc`, `.map`, `.ccp4`, `.npy`, `.pt`), an array or tensor of
-        density (z, y, x) whose voxels have the size of the pixels, or a structure in memory.
+        A PDB or mmCIF file (its first model), a map (`.mrc`, `.map`, `.ccp4`, `.npy`, `.pt`), an
+        array or tensor of density (z, y, x) whose voxels have the size of the pixels, or a
+        structure in memory.
     params_input : path or ImageParameters
-        `parameters.npz`, or its content: the grid, how atoms are made, the precision ("default" is single).
+        `parameters.npz`, or its content: the grid, how atoms are made, the precision ("default" is
+        single).
     viewing : ViewingAngles, optional
-        Directions and weights: `viewing_grid`, `healpix_grid`, or a list of your own. Default: the grid of the
-        parameters.
+        Directions and weights: `viewing_grid`, `healpix_grid`, or a list of your own. Default: the
+        grid of the parameters.
     conventions : "standard" | "cryolike"
         "cryolike" makes the templates that CryoLike makes from the same file.
     voxel_size_angstrom : float, optional
@@ -84,7 +95,9 @@ def open_structure(
         If the structure is missing, damaged or empty, or nothing in it is selected.
     """
     if isinstance(structure, (str, Path)) and os.path.isdir(structure):
-        raise InputError(f"{structure} is a folder", remedy="Open its structures with open_structures.")
+        raise InputError(
+            f"{structure} is a folder", remedy="Open its structures with open_structures."
+        )
     (stack,) = open_structures(
         [structure],
         params_input,
@@ -106,7 +119,8 @@ def open_structures(
     voxel_size_angstrom: float | None = None,
     n_templates_per_batch: int | None = None,
 ) -> list[TemplateStack]:
-    """Open many structures: files, folders of files, and files of many models, such as frames of a simulation.
+    """Open many structures: files, folders of files, and files of many models, such as frames of a
+    simulation.
 
     Parameters
     ----------
@@ -120,8 +134,8 @@ def open_structures(
     Returns
     -------
     list of TemplateStack
-        Named after their files; `NAME_model_0001` and so on where all models are opened. Files of one name are named
-        `FOLDER_NAME`, with as many folders as tell them apart.
+        Named after their files; `NAME_model_0001` and so on where all models are opened. Files of
+        one name are named `FOLDER_NAME`, with as many folders as tell them apart.
 
     Raises
     ------
@@ -151,12 +165,16 @@ def look_at_structures(
     voxel_size_angstrom: float | None,
     n_templates_per_batch: int | None = None,
 ) -> tuple[list[TemplateStack], list[tuple[str, Account]]]:
-    """As `open_structures`, which says what it finds: here it is given, by name, to be said later."""
+    """As `open_structures`, which says what it finds: here it is given, by name, to be said
+    later."""
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     if models not in ("first", "all"):
         raise InputError(f"models={models!r} is neither first nor all")
     if viewing is not None and not isinstance(viewing, ViewingAngles):
-        raise InputError(f"viewing is a {type(viewing).__name__}", remedy="Make it with ViewingAngles or healpix_grid.")
+        raise InputError(
+            f"viewing is a {type(viewing).__name__}",
+            remedy="Make it with ViewingAngles or healpix_grid.",
+        )
     directions = parameters.viewing_angles() if viewing is None else viewing
     precision = "double" if parameters.precision == "double" else "single"
     voxel = _voxel_size(voxel_size_angstrom, values)
@@ -185,7 +203,10 @@ def look_at_structures(
 
 def _voxel_size(given: float | None, conventions: Conventions) -> float | None:
     if given is not None and not conventions.reads_map_header:
-        raise InputError(f"voxel_size_angstrom={given!r}, but conventions={conventions.name!r} let maps fill the box")
+        raise InputError(
+            f"voxel_size_angstrom={given!r}, but conventions={conventions.name!r} let maps fill "
+            f"the box"
+        )
     return None if given is None else number("voxel_size_angstrom", given, above=0)
 
 
@@ -215,7 +236,9 @@ def _listed(structures: Any) -> list[Any]:
             listed.append(one if path is None else path)
             continue
         files = sorted(
-            p for p in path.iterdir() if suffix_of(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not _is_output(p)
+            p
+            for p in path.iterdir()
+            if suffix_of(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not _is_output(p)
         )
         if not files:
             raise InputFileError("holds no structures", source=path, remedy=REMEDY)
@@ -227,7 +250,11 @@ def _listed(structures: Any) -> list[Any]:
 
 
 def _sources(
-    one: Any, parameters: ImageParameters, models: Models, conventions: Conventions, voxel_size: float | None
+    one: Any,
+    parameters: ImageParameters,
+    models: Models,
+    conventions: Conventions,
+    voxel_size: float | None,
 ) -> Iterator[tuple[str, StructureSource, Account]]:
     """What comes after the name of the input, source and account of each structure in one input."""
     if isinstance(one, Atoms):
@@ -240,7 +267,11 @@ def _sources(
         elif suffix_of(one) in MAP_SUFFIXES:
             voxel, account = open_map(one, parameters, conventions, voxel_size)
             status = one.stat()
-            yield "", MapInFile(str(one.absolute()), voxel, status.st_size, status.st_mtime_ns), account
+            yield (
+                "",
+                MapInFile(str(one.absolute()), voxel, status.st_size, status.st_mtime_ns),
+                account,
+            )
         else:
             raise InputFileError("is not a structure by its name", source=one, remedy=REMEDY)
     elif hasattr(one, "shape") and hasattr(one, "__array__"):
@@ -257,8 +288,11 @@ def _of_volume(volume: Volume, origin: str, parameters: ImageParameters) -> Acco
     return account_of_map(shape, volume.voxel_size_angstrom, origin, volume.values, parameters)
 
 
-def _models(path: Path, parameters: ImageParameters, models: Models) -> Iterator[tuple[str, StructureSource, Account]]:
-    """Every model is read here once, so that a selection that finds nothing is told before anything runs."""
+def _models(
+    path: Path, parameters: ImageParameters, models: Models
+) -> Iterator[tuple[str, StructureSource, Account]]:
+    """Every model is read here once, so that a selection that finds nothing is told before
+    anything runs."""
     status = path.stat()
     spans = find_models(path)
     whole = read_models(path) if spans is None else []
@@ -273,9 +307,14 @@ def _models(path: Path, parameters: ImageParameters, models: Models) -> Iterator
         except InputError as error:
             raise InputFileError(str(error), source=path) from error
         if models == "first" and n > 1:
-            note = f'the first of {n} models is used; models="all" (--models) takes each as a structure'
+            note = (
+                f'the first of {n} models is used; models="all" (--models) takes each as a '
+                f"structure"
+            )
             account = replace(account, notes=(*account.notes, note))
-        source = ModelInFile(str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns)
+        source = ModelInFile(
+            str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns
+        )
         yield "" if models == "first" else f"_model_{position + 1:04d}", source, account
 
 

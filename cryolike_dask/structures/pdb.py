@@ -31,7 +31,8 @@ HYBRID_36 = 10 * 36**3 - 10**4
 
 
 def model_spans(content: bytes | mmap.mmap) -> list[Span]:
-    """Find the models that have atoms: they begin with MODEL, or end with END or ENDMDL where there is no MODEL."""
+    """Find the models that have atoms: they begin with MODEL, or end with END or ENDMDL where
+    there is no MODEL."""
     starts = [match.start() for match in MODEL.finditer(content)]
     if starts and ATOM.search(content, 0, starts[0]):
         starts = [0, *starts]
@@ -53,14 +54,19 @@ def read_pdb_model(content: bytes, where: str) -> Model:
     Raises
     ------
     InputFileError
-        If there are no atoms, or one without a position, or whose coordinates overflowed into asterisks.
+        If there are no atoms, or one without a position, or whose coordinates overflowed into
+        asterisks.
     """
     end = _end_of(content)
     rows, part = _rows(content, end)
     if not len(rows):
-        raise InputFileError("has no atoms", source=where, remedy="Give a PDB or mmCIF file with coordinates.")
+        raise InputFileError(
+            "has no atoms", source=where, remedy="Give a PDB or mmCIF file with coordinates."
+        )
     position, altloc = _positions(rows, where), rows[:, 16]
-    of_part = np.hstack([rows[:, 20:22], rows[:, 72:76], part.view(np.uint8).reshape(len(rows), -1)])
+    of_part = np.hstack(
+        [rows[:, 20:22], rows[:, 72:76], part.view(np.uint8).reshape(len(rows), -1)]
+    )
     residue_name = _words(rows[:, 17:20])
     element, guessed = _elements(rows, residue_name)
     model = Model(
@@ -69,7 +75,12 @@ def read_pdb_model(content: bytes, where: str) -> Model:
         chain=_words(rows[:, 20:22]),
         residue_number=_numbers(rows[:, 22:26]),
         element=element,
-        residue=residues(_codes(np.hstack([of_part, rows[:, 22:27]])), _codes(rows[:, 12:16]), residue_name, altloc),
+        residue=residues(
+            _codes(np.hstack([of_part, rows[:, 22:27]])),
+            _codes(rows[:, 12:16]),
+            residue_name,
+            altloc,
+        ),
         part=_counted(_codes(of_part)),
         hetero=(rows[:, 0] | 32) == ord("h"),
         guessed=guessed,
@@ -87,11 +98,14 @@ def _end_of(content: bytes) -> int:
 
 
 def _rows(content: bytes, end: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Lines of atoms, (atom, column), blanks where they are shorter, and how many ends of chains are above each."""
+    """Lines of atoms, (atom, column), blanks where they are shorter, and how many ends of chains
+    are above each."""
     rows, part, n_ends = [np.empty((0, WIDTH), np.uint8)], [np.empty(0, np.int32)], 0
     for lines in _pieces(content, end):
         letters = lines[:, :6] & ~np.uint8(32)  # upper case, and nothing for a blank
-        is_atom = (letters[:, :4] == list(b"ATOM")).all(1) & ((lines[:, 4] == 32) | (lines[:, 4] < 58))
+        is_atom = (letters[:, :4] == list(b"ATOM")).all(1) & (
+            (lines[:, 4] == 32) | (lines[:, 4] < 58)
+        )
         is_atom |= (letters == list(b"HETATM")).all(1)
         is_end = (letters[:, :3] == list(b"TER")).all(1) & (lines[:, 3] < 58)
         ends = n_ends + np.cumsum(is_end)
@@ -120,7 +134,9 @@ def _pieces(content: bytes, end: int) -> Iterator[NDArray[np.uint8]]:
         lines = padded[starts[:, None] + np.arange(WIDTH)]
         lines[(np.arange(WIDTH) >= length[:, None]) | (lines < 32)] = 32
         lines[lines > 126] = ord("?")
-        lines[length < END_OF_POSITION, END_OF_POSITION - 8 : END_OF_POSITION] = 32  # cut short, it would be another
+        lines[length < END_OF_POSITION, END_OF_POSITION - 8 : END_OF_POSITION] = (
+            32  # cut short, it would be another
+        )
         if len(lines):
             yield lines
         start = stop
@@ -137,7 +153,9 @@ def _positions(rows: NDArray[np.uint8], where: str) -> NDArray[np.float64]:
     if len(bad):
         line = rows[bad[0], :54].tobytes().decode().rstrip()
         raise InputFileError(
-            f"an atom has no position: {line!r}", source=where, remedy="Write the file again, the structure about 0."
+            f"an atom has no position: {line!r}",
+            source=where,
+            remedy="Write the file again, the structure about 0.",
         )
     return positions
 
@@ -152,8 +170,14 @@ def _occupancies(rows: NDArray[np.uint8], altloc: NDArray[np.uint8]) -> NDArray[
 
 
 def _what_is_odd(rows: NDArray[np.uint8], has_more: bool) -> tuple[str, ...]:
-    old = ("columns 73-80 hold an identifier and line numbers, as until 1996",) if _is_old(rows) else ()
-    return (*old, "atoms after the end of the model (END or ENDMDL) are left out") if has_more else old
+    old = (
+        ("columns 73-80 hold an identifier and line numbers, as until 1996",)
+        if _is_old(rows)
+        else ()
+    )
+    return (
+        (*old, "atoms after the end of the model (END or ENDMDL) are left out") if has_more else old
+    )
 
 
 def _is_old(rows: NDArray[np.uint8]) -> bool:
@@ -161,7 +185,9 @@ def _is_old(rows: NDArray[np.uint8]) -> bool:
     digits = (rows[:, 76:80] >= ord("0")) & (rows[:, 76:80] <= ord("9"))
     numbers = (digits | (rows[:, 76:80] == 32)).all(1) & digits[:, 3]
     identifier = rows[:, 72:76]
-    return bool(numbers.all() and (identifier[0] != 32).all() and (identifier == identifier[0]).all())
+    return bool(
+        numbers.all() and (identifier[0] != 32).all() and (identifier == identifier[0]).all()
+    )
 
 
 def _number(text: bytes) -> float:
@@ -177,7 +203,9 @@ def _numbers(columns: NDArray[np.uint8]) -> NDArray[np.int64]:
     try:
         return texts.astype(np.int64)[inverse]
     except ValueError:
-        return np.array([_residue_number(text.decode().strip()) for text in texts.tolist()], np.int64)[inverse]
+        return np.array(
+            [_residue_number(text.decode().strip()) for text in texts.tolist()], np.int64
+        )[inverse]
 
 
 def _residue_number(text: str) -> int:
@@ -187,13 +215,19 @@ def _residue_number(text: str) -> int:
     return 0 if digits is None else int(digits[0])
 
 
-def _elements(rows: NDArray[np.uint8], residue_name: NDArray[np.str_]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _elements(
+    rows: NDArray[np.uint8], residue_name: NDArray[np.str_]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Atomic numbers as columns 77 and 78 state them, else by the names; and which are guesses."""
     symbols, inverse = _distinct(rows[:, 76:78])
     stated = [symbol.decode().strip() for symbol in symbols.tolist()]
-    element = np.array([gemmi.Element(symbol).atomic_number for symbol in stated], np.int64)[inverse]
+    element = np.array([gemmi.Element(symbol).atomic_number for symbol in stated], np.int64)[
+        inverse
+    ]
     guessed = np.zeros(len(rows), np.bool_)
-    silent = np.flatnonzero(~np.array([any(map(str.isalpha, symbol)) for symbol in stated])[inverse])
+    silent = np.flatnonzero(
+        ~np.array([any(map(str.isalpha, symbol)) for symbol in stated])[inverse]
+    )
     if len(silent):
         names = np.char.decode(_codes(rows[silent, 12:16]), "ascii")
         element[silent], guessed[silent] = elements_by_name(names, residue_name[silent])
@@ -207,7 +241,8 @@ def _codes(columns: NDArray[np.uint8]) -> NDArray[np.bytes_]:
 
 
 def _distinct(columns: NDArray[np.uint8]) -> tuple[NDArray[np.bytes_], NDArray[np.int64]]:
-    """The distinct texts of up to eight columns, and which of them each line has; as numbers, which sort faster."""
+    """The distinct texts of up to eight columns, and which of them each line has; as numbers,
+    which sort faster."""
     eight = np.zeros((len(columns), 8), np.uint8)
     eight[:, : columns.shape[1]] = columns
     values, inverse = np.unique(eight.view(np.uint64)[:, 0], return_inverse=True)
@@ -217,7 +252,9 @@ def _distinct(columns: NDArray[np.uint8]) -> tuple[NDArray[np.bytes_], NDArray[n
 def _words(columns: NDArray[np.uint8]) -> NDArray[np.str_]:
     """Columns of text without blanks around it."""
     texts, inverse = _distinct(columns)
-    return np.array([text.decode().strip() for text in texts.tolist()], f"U{columns.shape[1]}")[inverse]
+    return np.array([text.decode().strip() for text in texts.tolist()], f"U{columns.shape[1]}")[
+        inverse
+    ]
 
 
 def _counted(codes: NDArray[np.bytes_]) -> NDArray[np.int64]:

@@ -53,7 +53,8 @@ def project(
     Returns
     -------
     complex64 or complex128, (template, shell, angle)
-        Normalised to power 1 over the grid. Half of each ring is computed; the other half is its conjugate.
+        Normalised to power 1 over the grid. Half of each ring is computed; the other half is its
+        conjugate.
 
     Raises
     ------
@@ -65,14 +66,17 @@ def project(
     viewing = viewing.in_single_precision() if conventions.rounds_to_single else viewing
     half = grid.n_inplanes // 2
     kx, ky = (k[:, :half].ravel() for k in grid.points())
-    values = structure.slices(viewing.rotations(), kx, ky, grid.box_size_angstrom, conventions, EPS[precision])
+    values = structure.slices(
+        viewing.rotations(), kx, ky, grid.box_size_angstrom, conventions, EPS[precision]
+    )
     values = values.reshape(len(viewing), grid.n_shells, half)
     with np.errstate(over="ignore", invalid="ignore"):
         power = 2 * grid.integrate(np.abs(values) ** 2)
     bad = np.flatnonzero(~((power > 0) & (power < np.inf)))
     if len(bad):
         raise ZeroPowerError(
-            f"projection(s) {listed(bad)} have a power of {power[bad[0]]:g}", remedy="Is the structure empty, or huge?"
+            f"projection(s) {listed(bad)} have a power of {power[bad[0]]:g}",
+            remedy="Is the structure empty, or huge?",
         )
     values /= np.sqrt(power)[:, None, None]
     dtype = np.complex64 if precision == "single" else np.complex128

@@ -13,7 +13,9 @@ from cryolike_dask.errors import InputError
 FIELDS = {"name": "name", "resname": "residue_name", "chain": "chain", "resid": "residue_number"}
 WORDS = ("and", "or", "not", *FIELDS)
 """What no value can be: the text was meant for another program."""
-REMEDY = 'Write for example "name CA", "resname GLY ALA and not chain B" or "resid 10-50 and chain A".'
+REMEDY = (
+    'Write for example "name CA", "resname GLY ALA and not chain B" or "resid 10-50 and chain A".'
+)
 RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
 
 
@@ -30,8 +32,9 @@ def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
     ----------
     model : Model
     selection : str or None
-        Clauses joined by `and`, each of them a field and its values, `not` before it for all others. Fields: `name`,
-        `resname`, `chain`, `resid` (numbers and ranges such as 10-50). None selects everything.
+        Clauses joined by `and`, each of them a field and its values, `not` before it for all
+        others. Fields: `name`, `resname`, `chain`, `resid` (numbers and ranges such as 10-50). None
+        selects everything.
 
     Raises
     ------
@@ -45,21 +48,32 @@ def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
         field, *values = words[negated:] or [""]
         foreign = [word for word in values if word.lower() in WORDS or "," in word]
         if field not in FIELDS or not values or foreign:
-            raise InputError(f"atom_selection={selection!r}: {clause!r} is not understood", remedy=REMEDY)
+            raise InputError(
+                f"atom_selection={selection!r}: {clause!r} is not understood", remedy=REMEDY
+            )
         column = getattr(model, FIELDS[field])
-        found = _in_ranges(column, values, selection) if field == "resid" else np.isin(column, values)
+        found = (
+            _in_ranges(column, values, selection) if field == "resid" else np.isin(column, values)
+        )
         chosen &= ~found if negated else found
     return chosen
 
 
-def _in_ranges(numbers: NDArray[Any], ranges: list[str], selection: str | None) -> NDArray[np.bool_]:
+def _in_ranges(
+    numbers: NDArray[Any], ranges: list[str], selection: str | None
+) -> NDArray[np.bool_]:
     found = np.zeros(len(numbers), np.bool_)
     for text in ranges:
         match = RANGE.fullmatch(text)
         if match is None:
-            raise InputError(f"atom_selection={selection!r}: {text!r} is no residue number or range", remedy=REMEDY)
+            raise InputError(
+                f"atom_selection={selection!r}: {text!r} is no residue number or range",
+                remedy=REMEDY,
+            )
         first, last = int(match[1]), int(match[2] if match[2] is not None else match[1])
         if last < first:
-            raise InputError(f"atom_selection={selection!r}: {text!r} runs backwards", remedy=REMEDY)
+            raise InputError(
+                f"atom_selection={selection!r}: {text!r} runs backwards", remedy=REMEDY
+            )
         found |= (numbers >= first) & (numbers <= last)
     return found

@@ -1,4 +1,5 @@
-"""Waters, ions and coarse-grained beads in a model: what is rarely meant to be atoms of the structure."""
+"""Waters, ions and coarse-grained beads in a model: what is rarely meant to be atoms of the
+structure."""
 
 from __future__ import annotations
 
@@ -34,12 +35,17 @@ class Kinds:
 
     @classmethod
     def of(cls, model: Model) -> Kinds:
-        """Find them: residues named as waters with the electrons of one, residues named as ions with one atom."""
+        """Find them: residues named as waters with the electrons of one, residues named as ions
+        with one atom."""
         kinds, index = np.unique(model.residue_name, return_inverse=True)
         names = kinds.tolist()
-        water, ion = (np.array([name.upper() in known for name in names])[index] for known in (WATERS, IONS))
+        water, ion = (
+            np.array([name.upper() in known for name in names])[index] for known in (WATERS, IONS)
+        )
         if water.any():
-            water &= np.bincount(model.residue, weights=model.element)[model.residue] <= WATER_ELECTRONS
+            water &= (
+                np.bincount(model.residue, weights=model.element)[model.residue] <= WATER_ELECTRONS
+            )
         if ion.any():
             ion &= np.bincount(model.residue)[model.residue] == 1
         return cls(names, index, model.residue, water, ion)
@@ -57,8 +63,13 @@ class Kinds:
         counts = self.solvent_counted(chosen)
         if not counts:
             return []
-        found = sorted({self.names[i] for i in self.index[(self.water | self.ion) & chosen].tolist()})
-        return [f'{", ".join(counts)} are part of the structure; "not resname {" ".join(found)}" leaves them out']
+        found = sorted(
+            {self.names[i] for i in self.index[(self.water | self.ion) & chosen].tolist()}
+        )
+        return [
+            f'{", ".join(counts)} are part of the structure; "not resname {" ".join(found)}" '
+            f"leaves them out"
+        ]
 
     def beads(self, model: Model, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Find those of the atoms that are beads."""

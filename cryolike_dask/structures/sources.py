@@ -1,4 +1,5 @@
-"""Where a structure comes from, small enough to travel with every task, and its templates, projected when needed."""
+"""Where a structure comes from, small enough to travel with every task, and its templates,
+projected when needed."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from cryolike_dask.structures.projection import Structure, project
 from cryolike_dask.structures.volumes import Volume
 
 PAGE = 64
-"""Projections of a map made at once: each non-uniform FFT repeats the FFT of the whole map (a second at 132 voxels)."""
+"""Projections of a map made at once: each non-uniform FFT repeats the FFT of the whole map (a
+second at 132 voxels)."""
 
 
 class StructureSource(Protocol):
@@ -114,7 +116,8 @@ class MapInFile:
 
 @dataclass(frozen=True, eq=False)
 class StructureInMemory:
-    """A structure in memory. It travels with the tasks: meant for small structures, tests and notebooks."""
+    """A structure in memory. It travels with the tasks: meant for small structures, tests and
+    notebooks."""
 
     structure: Atoms | Volume
 
@@ -130,7 +133,14 @@ class StructureInMemory:
     def describe(self) -> list[dict[str, Any]]:
         """The checksums of its arrays."""
         return [
-            {"name": name, **({"value": value} if isinstance(value, str) else describe_array(np.asarray(value)))}
+            {
+                "name": name,
+                **(
+                    {"value": value}
+                    if isinstance(value, str)
+                    else describe_array(np.asarray(value))
+                ),
+            }
             for name, value in vars(self.structure).items()
         ]
 
@@ -181,7 +191,11 @@ class Projections:
         """What the structure is read from, and along which directions it is projected."""
         angles = np.stack([self.viewing.azimuth, self.viewing.polar, self.viewing.weight])
         viewing = {"name": "viewing directions", **describe_array(angles)}
-        return [*self.structure.describe(), viewing, {"name": "template conventions", "value": self.conventions.name}]
+        return [
+            *self.structure.describe(),
+            viewing,
+            {"name": "template conventions", "value": self.conventions.name},
+        ]
 
     def subset(self, rows: NDArray[np.int64]) -> Projections:
         """The projections along some of the directions."""

@@ -1,4 +1,5 @@
-"""A real browser without a window, over its DevTools protocol: opens a page, and tells what it did and how it looks."""
+"""A real browser without a window, over its DevTools protocol: opens a page, and tells what it
+did and how it looks."""
 
 from __future__ import annotations
 
@@ -27,10 +28,22 @@ def find_browser():
 def devtools(browser):
     """Start the browser with a profile of its own; give the address of its one tab."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-        options += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+        options = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+        ]
+        options += [
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--hide-scrollbars",
+        ]
         options += ["--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
-        process = subprocess.Popen([browser, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [browser, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             yield _tab(Path(profile) / "DevToolsActivePort", process)
         finally:
@@ -43,7 +56,9 @@ def _tab(port_file, process):
     while time.monotonic() < end and process.poll() is None:
         if port_file.is_file() and port_file.read_text().count("\n"):
             port = port_file.read_text().split("\n")[0]
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=SECONDS) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{port}/json/list", timeout=SECONDS
+            ) as answer:
                 tabs = [tab for tab in json.load(answer) if tab["type"] == "page"]
             if tabs:
                 return tabs[0]["webSocketDebuggerUrl"]
@@ -59,7 +74,9 @@ class Tab:
 
     async def call(self, method, **parameters):
         self.n_calls += 1
-        await self.connection.write_message(json.dumps({"id": self.n_calls, "method": method, "params": parameters}))
+        await self.connection.write_message(
+            json.dumps({"id": self.n_calls, "method": method, "params": parameters})
+        )
         return await self._until(lambda message: message.get("id") == self.n_calls)
 
     async def event(self, method):
@@ -70,7 +87,9 @@ class Tab:
 
     async def value(self, expression):
         """What an expression of the page's own language gives."""
-        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = await self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer["result"], answer
         return answer["result"]["result"].get("value")
 

@@ -44,7 +44,11 @@ def arrays(columns):
 
 def write_text(path, particles, optics=OPTICS):
     path.parent.mkdir(parents=True, exist_ok=True)
-    blocks = {"optics": arrays(optics), "particles": arrays(particles)} if optics else {"": arrays(particles)}
+    blocks = (
+        {"optics": arrays(optics), "particles": arrays(particles)}
+        if optics
+        else {"": arrays(particles)}
+    )
     write_star(path, blocks)
     return path
 
@@ -71,10 +75,18 @@ def made(rng, files, rows=None, names=NAMES, **attributes):
         "image": np.arange(m),
         "image_file": ("image", np.array([""] * m, object)),
         "image_index": ("image", np.full(m, -1)),
-        "metadata_file": ("image", np.repeat(np.array([str(f) for f in files], object), [len(r) for r in rows])),
+        "metadata_file": (
+            "image",
+            np.repeat(np.array([str(f) for f in files], object), [len(r) for r in rows]),
+        ),
         "metadata_row": ("image", np.concatenate(rows)),
     }
-    said = {"frame": "xy", "template_conventions": "standard", "template_source": "unknown", "pixel_size_angstrom": 3.0}
+    said = {
+        "frame": "xy",
+        "template_conventions": "standard",
+        "template_source": "unknown",
+        "pixel_size_angstrom": 3.0,
+    }
     return xr.Dataset(values, coords, {**said, **attributes})
 
 
@@ -84,6 +96,8 @@ def text_of(path, block=-1):
 
 def expected(results, images, number):
     """Angles (degrees) and origins (angstrom) in the standard frame."""
-    of = results.isel(image=xr.DataArray(images, dims="k"), structure=xr.DataArray(number, dims="k"))
+    of = results.isel(
+        image=xr.DataArray(images, dims="k"), structure=xr.DataArray(number, dims="k")
+    )
     names = ("azimuth", "polar", "inplane_rotation", "displacement_x", "displacement_y")
     return StarPoses.of_template(*(of[f"optimal_{name}"].values for name in names))

@@ -31,7 +31,10 @@ def make_results(rng, structures=("closed", "open"), n_images=40, n_per_stack=15
     data = {name: (dims, rng.uniform(*limits, shape)) for name, limits in REAL.items()}
     data["optimal_displacement_x"] = dims, grid.x_angstrom[chosen]
     data["optimal_displacement_y"] = dims, grid.y_angstrom[chosen]
-    data["optimal_inplane_rotation"] = dims, 2 * np.pi / N_INPLANES * rng.integers(N_INPLANES, size=shape)
+    data["optimal_inplane_rotation"] = (
+        dims,
+        2 * np.pi / N_INPLANES * rng.integers(N_INPLANES, size=shape),
+    )
     data["optimal_template"] = dims, rng.integers(7, size=shape)
     every = np.arange(n_images)
     coords = {
@@ -64,13 +67,18 @@ def make_results(rng, structures=("closed", "open"), n_images=40, n_per_stack=15
 def without(results, missing):
     """The same, without some results, bool (structure, image)."""
     gone = xr.DataArray(missing, dims=("structure", "image"))
-    masked = results.map(lambda values: values.where(~gone, -1 if values.dtype.kind == "i" else np.nan))
+    masked = results.map(
+        lambda values: values.where(~gone, -1 if values.dtype.kind == "i" else np.nan)
+    )
     return masked.assign_attrs(results.attrs)
 
 
 def with_truth(results, rng, pose_error_radian=0.1):
-    """The same, with a true structure, and recorded directions near those of the first structure."""
-    names = results.structure.values[rng.integers(results.sizes["structure"], size=results.sizes["image"])]
+    """The same, with a true structure, and recorded directions near those of the first
+    structure."""
+    names = results.structure.values[
+        rng.integers(results.sizes["structure"], size=results.sizes["image"])
+    ]
     first = results.isel(structure=0)
     return results.assign_coords(
         true_structure=("image", names),
@@ -85,4 +93,6 @@ def write_blocks(path, seconds, device="cpu"):
     with open(path, "w", newline="") as file:
         rows = csv.DictWriter(file, BLOCK_COLUMNS, restval="0")
         rows.writeheader()
-        rows.writerows({"time": next(time), "name": 'a,"b"', "device": device, "seconds": s} for s in seconds)
+        rows.writerows(
+            {"time": next(time), "name": 'a,"b"', "device": device, "seconds": s} for s in seconds
+        )

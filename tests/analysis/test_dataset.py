@@ -23,7 +23,10 @@ SIZES = (4, 3)
 
 def configured(folder, **options):
     return cld.configure_likelihood_files(
-        folder / "templates", folder / "particles", folder / "out", **{"i_template": "all", **options}
+        folder / "templates",
+        folder / "particles",
+        folder / "out",
+        **{"i_template": "all", **options},
     )
 
 
@@ -41,7 +44,9 @@ def made(tmp_path_factory):
         "angleRotation": lambda k, n: np.linspace(0, 1, n),
         "frame": lambda k, n: "xy",
     }
-    Builder(np.random.default_rng(0)).write_files(configured(folder), PARAMETERS, sizes=SIZES, **recorded)
+    Builder(np.random.default_rng(0)).write_files(
+        configured(folder), PARAMETERS, sizes=SIZES, **recorded
+    )
     run(configured(folder))
     return folder
 
@@ -54,7 +59,9 @@ def folder(made, tmp_path):
 
 
 def run(files, **options):
-    return cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False, client=None, **options)
+    return cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, progress=False, client=None, **options
+    )
 
 
 def test_values_are_those_of_the_run(made):
@@ -67,8 +74,12 @@ def test_values_are_those_of_the_run(made):
         np.testing.assert_array_equal(results[name], written[name])
         assert results[name].attrs["units"]
     viewing = PARAMETERS.viewing_angles()
-    np.testing.assert_array_equal(results.optimal_azimuth, viewing.azimuth[results.optimal_template.values])
-    np.testing.assert_array_equal(results.optimal_polar, viewing.polar[results.optimal_template.values])
+    np.testing.assert_array_equal(
+        results.optimal_azimuth, viewing.azimuth[results.optimal_template.values]
+    )
+    np.testing.assert_array_equal(
+        results.optimal_polar, viewing.polar[results.optimal_template.values]
+    )
 
 
 def test_images_say_where_they_come_from(made):
@@ -87,7 +98,9 @@ def test_selects_by_structure_micrograph_and_optics_group(made):
     some = results.sel(structure="b", micrograph="mic_1")
     np.testing.assert_array_equal(some.image, [1, 3, 5])
     np.testing.assert_array_equal(results.sel(optics_group=2).image, [1, 3, 5])
-    np.testing.assert_array_equal(some.cross_correlation, results.cross_correlation.values[1, [1, 3, 5]])
+    np.testing.assert_array_equal(
+        some.cross_correlation, results.cross_correlation.values[1, [1, 3, 5]]
+    )
 
 
 def test_says_what_was_run(made):
@@ -105,7 +118,9 @@ def test_says_what_was_run(made):
         "folder_particles": str(made / "particles"),
     }
     assert {name: said[name] for name in expected} == expected
-    np.testing.assert_allclose(said["displacements_x_angstrom"], SEARCH.grid(1.5).x_angstrom, atol=1e-6)
+    np.testing.assert_allclose(
+        said["displacements_x_angstrom"], SEARCH.grid(1.5).x_angstrom, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("form", ["zarr", "netcdf"])
@@ -156,7 +171,9 @@ def test_folders_of_the_published_program_open(folder):
         path.unlink()
     whole, results = cld.open_optimal_pose(configured(folder)), cld.open_results(folder / "out")
     assert results["structure"].values.tolist() == ["template0", "template1"]
-    np.testing.assert_array_equal(results.log_likelihood_integrated, whole.log_likelihood_integrated)
+    np.testing.assert_array_equal(
+        results.log_likelihood_integrated, whole.log_likelihood_integrated
+    )
     assert np.isnan(results.optimal_polar).all()
     assert (results.metadata_row == -1).all()
     assert set(results.image_file.values.tolist()) == {""}
@@ -167,10 +184,18 @@ def test_structures_of_one_name_are_told_apart(tmp_path):
     files = cld.configure_likelihood_files(None, None, tmp_path, i_template="all")
     parameters = cld.ImageParameters(12, 1.5, n_inplanes=20)
     cld.run_likelihood_optimal_pose(
-        files, parameters, lambda t: t, images=images, templates=[templates, templates], progress=False
+        files,
+        parameters,
+        lambda t: t,
+        images=images,
+        templates=[templates, templates],
+        progress=False,
     )
     results = cld.open_results(tmp_path)
-    assert results["structure"].values.tolist() == ["structure (template0)", "structure (template1)"]
+    assert results["structure"].values.tolist() == [
+        "structure (template0)",
+        "structure (template1)",
+    ]
     assert results.attrs["folder_templates"] == ""
 
 
@@ -197,7 +222,10 @@ def test_damaged_and_missing_results_are_named(folder, tmp_path):
         cld.open_results(tmp_path / "empty")
     path = folder / "out/template0/cross_correlation/cross_correlation_stack_000000.pt"
     torch.save(torch.zeros(5), path)
-    with pytest.raises(InputFileError, match=r"cross_correlation_stack_000000.pt: has shape \(5,\), not the 4 images"):
+    with pytest.raises(
+        InputFileError,
+        match=r"cross_correlation_stack_000000.pt: has shape \(5,\), not the 4 images",
+    ):
         cld.open_results(folder / "out").cross_correlation.load()
     path.write_bytes(b"nothing")
     with pytest.raises(InputFileError, match="cannot be read as a plain tensor"):
@@ -206,7 +234,9 @@ def test_damaged_and_missing_results_are_named(folder, tmp_path):
 
 def test_stacks_in_different_frames_are_refused(folder):
     path = configured(folder).origins(1)
-    entries = {key: value for key, value in read_archive(path, optional=OPTIONAL).items() if key != "frame"}
+    entries = {
+        key: value for key, value in read_archive(path, optional=OPTIONAL).items() if key != "frame"
+    }
     write_archive(path, {**entries, "frame": "transposed"})
     with pytest.raises(InputFileError, match="stacks in different frames"):
         cld.open_results(folder / "out")
@@ -215,11 +245,20 @@ def test_stacks_in_different_frames_are_refused(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_images": 10**9}, r"stack_000000\.npz: \w+ is not one value for each of its 1000000000 images"),
+        (
+            {"n_images": 10**9},
+            r"stack_000000\.npz: \w+ is not one value for each of its 1000000000 images",
+        ),
         ({"n_images": -4}, r"images/stack_000000\.npz: n_images=-4"),
         ({"n_images": np.array([4, 4])}, r"images/stack_000000\.npz: entry 'n_images' has shape"),
-        ({"files": np.array(["a"] * 7)}, r"images/stack_000000\.npz: files is not one value for each of its 4 images"),
-        ({"idxs": np.zeros((4, 2), int)}, r"images/stack_000000\.npz: idxs is not one value for each of its 4 images"),
+        (
+            {"files": np.array(["a"] * 7)},
+            r"images/stack_000000\.npz: files is not one value for each of its 4 images",
+        ),
+        (
+            {"idxs": np.zeros((4, 2), int)},
+            r"images/stack_000000\.npz: idxs is not one value for each of its 4 images",
+        ),
     ],
 )
 def test_origins_that_do_not_fit_their_results(folder, changes, message):

@@ -21,7 +21,8 @@ def results(rng):
 
 
 def expected_shares(results):
-    """Best structure, probability, margin, comparable, of each image; then shares of each structure, by loops."""
+    """Best structure, probability, margin, comparable, of each image; then shares of each
+    structure, by loops."""
     values, names = results.log_likelihood_integrated.values, results.structure.values
     some = [s for s in range(len(names)) if np.isfinite(values[s]).any()]
     images, assigned, differences = [], Counter(), {s: [] for s in some}
@@ -57,7 +58,9 @@ def check_shares(results):
     return summary
 
 
-@pytest.mark.parametrize("chunks", [None, {}, {"structure": 1, "image": 7}, {"structure": 2, "image": (1, 30, 9)}])
+@pytest.mark.parametrize(
+    "chunks", [None, {}, {"structure": 1, "image": 7}, {"structure": 2, "image": (1, 30, 9)}]
+)
 def test_the_best_structure_and_its_pose_however_results_are_chunked(results, chunks):
     summary = check_shares(results if chunks is None else results.chunk(chunks))
     own = results.sel(structure=xr.DataArray(summary.best_structure.values, dims="image"))
@@ -68,17 +71,23 @@ def test_the_best_structure_and_its_pose_however_results_are_chunked(results, ch
 
 
 @pytest.mark.parametrize("whole_stacks", [True, False])
-def test_missing_results_are_left_out_of_what_compares_structures(rng, results, whole_stacks, monkeypatch):
+def test_missing_results_are_left_out_of_what_compares_structures(
+    rng, results, whole_stacks, monkeypatch
+):
     monkeypatch.setattr("cryolike_dask.analysis.summaries.BLOCK_BYTES", 3 * 8 * 11)
-    missing = rng.random((3, 3))[:, results["stack"].values] < 0.4 if whole_stacks else rng.random((3, 40)) < 0.2
+    missing = (
+        rng.random((3, 3))[:, results["stack"].values] < 0.4
+        if whole_stacks
+        else rng.random((3, 40)) < 0.2
+    )
     for gone in (missing, missing | (np.arange(3) == 1)[:, None]):
         check_shares(without(results, gone).chunk({"structure": 1, "image": 15}))
 
 
 def test_ensembles_stopped_in_the_middle_have_no_shares(results):
-    gone = (results["stack"].values == 2) & (np.arange(3) == 2)[:, None] | (results["stack"].values < 2) & (
-        np.arange(3) == 1
-    )[:, None]
+    gone = (results["stack"].values == 2) & (np.arange(3) == 2)[:, None] | (
+        results["stack"].values < 2
+    ) & (np.arange(3) == 1)[:, None]
     summary = check_shares(without(results, gone))
     assert not summary.comparable.any()
     assert summary.mean_log_likelihood.isnull().all()
@@ -102,7 +111,9 @@ def test_only_what_is_needed_is_read_and_only_once(results):
     assert set(read.values()) == {1}
     where = {(list("abc").index(name), m // 10) for m, name in enumerate(best)}
     names = {*OF_THE_WINNER}
-    assert {key for key in read if key[0] in names} == {(name, place) for name in names for place in where}
+    assert {key for key in read if key[0] in names} == {
+        (name, place) for name in names for place in where
+    }
     assert {name for name, _ in read} == {*OF_THE_WINNER, "log_likelihood_integrated"}
     assert len([key for key in read if key[0] == "log_likelihood_integrated"]) == 3 * 4
 
@@ -117,12 +128,18 @@ def test_one_structure(results):
 
 
 def test_images_that_are_indexed_by_more_than_their_number(results):
-    indexed = results.assign_coords(micrograph=("image", ["m1", "m2"] * 20)).set_xindex("micrograph").chunk()
+    indexed = (
+        results.assign_coords(micrograph=("image", ["m1", "m2"] * 20))
+        .set_xindex("micrograph")
+        .chunk()
+    )
     assert summarise_results(indexed.sel(micrograph="m2")).sizes["image"] == 20
 
 
 def test_what_are_no_results_is_refused(results):
-    with pytest.raises(InputError, match=r"structure='x' is not among the results.*There are a, b, c"):
+    with pytest.raises(
+        InputError, match=r"structure='x' is not among the results.*There are a, b, c"
+    ):
         summarise_results(results, "x")
     with pytest.raises(InputError, match="there is no log_likelihood_integrated"):
         summarise_results(results.drop_vars("log_likelihood_integrated"))
@@ -138,7 +155,11 @@ def test_winners_on_the_edge_are_counted(results):
     assert (edge.n_images, edge.limit_x, edge.limit_y) == (40, 6, 6)
     assert edge.fraction_tried == 10 / 13  # 4 x 3, and (0, 0)
     results["optimal_displacement_x"][:] = 6
-    (finding,) = [f for f in findings.warnings_about(summarise_results(results)) if f.section == "displacements"]
+    (finding,) = [
+        f
+        for f in findings.warnings_about(summarise_results(results))
+        if f.section == "displacements"
+    ]
     assert "40 of 40 images" in finding.text
 
 
@@ -150,14 +171,20 @@ def test_particles_that_end_at_the_edge_do_not_crowd_it(results, rng, farthest, 
     for name in ("optimal_displacement_x", "optimal_displacement_y"):
         found = np.clip(np.round(rng.uniform(-farthest, farthest, 4000)), -6, 6)
         results[name] = xr.zeros_like(results[name]) + found
-    results.attrs |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
+    results.attrs |= {
+        "displacements_x_angstrom": x.tolist(),
+        "displacements_y_angstrom": y.tolist(),
+    }
     assert findings.on_the_edge(summarise_results(results)).is_crowded == crowded
 
 
 @pytest.mark.parametrize("n_on_edge", [0, 1, 2, 3])
 def test_a_few_on_the_edge_are_no_warning(results, n_on_edge):
     x, y = (v.ravel() for v in np.meshgrid(np.arange(-6.0, 7, 3), np.arange(-6.0, 7, 3)))
-    results.attrs |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
+    results.attrs |= {
+        "displacements_x_angstrom": x.tolist(),
+        "displacements_y_angstrom": y.tolist(),
+    }
     results["optimal_displacement_x"][:] = 0
     results["optimal_displacement_y"][:] = 0
     results["optimal_displacement_y"][:, :n_on_edge] = -6
@@ -193,7 +220,9 @@ def test_what_is_missing_is_said(results):
     text = findings.warnings_about(summarise_results(without(results, gone)))[0].text
     assert "5 of 40 images have no result yet" in text
     assert "1 of 3 structures have no result yet (b)" in text
-    assert not [f for f in findings.warnings_about(summarise_results(results)) if f.section == "run"]
+    assert not [
+        f for f in findings.warnings_about(summarise_results(results)) if f.section == "run"
+    ]
 
 
 def summary_of_probabilities(probability, right):
@@ -201,7 +230,11 @@ def summary_of_probabilities(probability, right):
     below = np.log(1 / probability - 1)
     values = np.stack([np.zeros(len(probability)), below])
     truth = np.where(right, "a", "b")
-    coords = {"structure": ["a", "b"], "image": np.arange(len(right)), "true_structure": ("image", truth)}
+    coords = {
+        "structure": ["a", "b"],
+        "image": np.arange(len(right)),
+        "true_structure": ("image", truth),
+    }
     results = xr.Dataset({"log_likelihood_integrated": (("structure", "image"), values)}, coords)
     results["cross_correlation"] = abs(results.log_likelihood_integrated) + 1
     return summarise_results(results)
@@ -220,7 +253,9 @@ def test_calibrated_probabilities_raise_no_doubt_and_others_do():
             assert abs(found.n_right[i] / found.n_images[i] - found.mean_probability[i]) < 0.1
     assert abs(found.surprise) < findings.STANDARD_ERRORS
     assert not findings.warnings_about(calibrated)
-    too_sure = summary_of_probabilities(probability, rng.random(2000) < 0.5 + (probability - 0.5) / 2)
+    too_sure = summary_of_probabilities(
+        probability, rng.random(2000) < 0.5 + (probability - 0.5) / 2
+    )
     assert findings.calibration(too_sure).surprise > findings.STANDARD_ERRORS
     (finding,) = findings.warnings_about(too_sure)
     assert finding.text.startswith("Probabilities are too large")
@@ -232,7 +267,13 @@ def test_calibrated_probabilities_raise_no_doubt_and_others_do():
 def test_confusion_counts_every_image_once(rng):
     results = with_truth(make_results(rng, [f"s{i}" for i in range(9)], 200), rng)
     summary = summarise_results(results)
-    pairs = Counter(zip(summary.true_structure.values.tolist(), summary.best_structure.values.tolist(), strict=True))
+    pairs = Counter(
+        zip(
+            summary.true_structure.values.tolist(),
+            summary.best_structure.values.tolist(),
+            strict=True,
+        )
+    )
     table = findings.confusion(summary)
     assert table.names == [f"s{i}" for i in range(9)]
     expected = [[pairs[a, b] for b in table.names] for a in table.names]
@@ -263,7 +304,9 @@ def test_angles_between_directions(rng):
         recorded_rot=summary.optimal_azimuth + np.pi, recorded_tilt=np.pi - summary.optimal_polar
     )
     np.testing.assert_allclose(findings.direction_errors_degree(opposite), 180, atol=1e-5)
-    same = summary.assign_coords(recorded_rot=summary.optimal_azimuth - 4 * np.pi, recorded_tilt=summary.optimal_polar)
+    same = summary.assign_coords(
+        recorded_rot=summary.optimal_azimuth - 4 * np.pi, recorded_tilt=summary.optimal_polar
+    )
     np.testing.assert_allclose(findings.direction_errors_degree(same), 0, atol=1e-6)
 
 
@@ -275,7 +318,10 @@ def test_angles_between_directions(rng):
         (lambda r: r.assign_attrs(frame="transposed"), "standard conventions"),
         (lambda r: r.assign_attrs(conventions="cryolike"), "standard conventions"),
         (lambda r: r.assign_attrs(template_conventions="unknown"), "standard conventions"),
-        (lambda r: r.assign_coords(recorded_rot=r.recorded_rot * np.nan), "no image with a result has"),
+        (
+            lambda r: r.assign_coords(recorded_rot=r.recorded_rot * np.nan),
+            "no image with a result has",
+        ),
     ],
 )
 def test_poses_in_other_frames_are_not_compared(rng, spoil, reason):
@@ -297,7 +343,10 @@ def test_blocks_are_read_and_damaged_rows_counted(tmp_path):
 
 
 def test_what_is_no_table_of_blocks_is_refused(tmp_path):
-    for content, match in ((b"", "lacks device, seconds, time"), (b"\x89PNG\r\n\x00\x1a", "no table of blocks")):
+    for content, match in (
+        (b"", "lacks device, seconds, time"),
+        (b"\x89PNG\r\n\x00\x1a", "no table of blocks"),
+    ):
         (tmp_path / "blocks.csv").write_bytes(content)
         with pytest.raises(InputFileError, match=match):
             findings.read_blocks(tmp_path / "blocks.csv")
@@ -307,7 +356,10 @@ def test_what_is_no_table_of_blocks_is_refused(tmp_path):
 
 def test_the_middle_of_a_search_of_three_is_no_edge(results):
     x, y = (v.ravel() for v in np.meshgrid([-6.0, 0.0, 6.0], [-6.0, 0.0, 6.0]))
-    results.attrs |= {"displacements_x_angstrom": x.tolist(), "displacements_y_angstrom": y.tolist()}
+    results.attrs |= {
+        "displacements_x_angstrom": x.tolist(),
+        "displacements_y_angstrom": y.tolist(),
+    }
     for name in ("optimal_displacement_x", "optimal_displacement_y"):
         results[name] = xr.zeros_like(results[name])
     results["optimal_displacement_x"][:, :4] = 6

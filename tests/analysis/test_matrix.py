@@ -20,7 +20,10 @@ def results(rng):
     """As `open_results` gives them."""
     names = ("log_likelihood_integrated", "log_likelihood_optimal", "cross_correlation")
     shape = N_STRUCTURES, N_IMAGES
-    data = {name: (("structure", "image"), rng.normal(-1e5, 20, shape).astype(np.float32)) for name in names}
+    data = {
+        name: (("structure", "image"), rng.normal(-1e5, 20, shape).astype(np.float32))
+        for name in names
+    }
     coords = {"structure": np.array(["a b", "c\td", "e"], object), "image": np.arange(N_IMAGES)}
     return xr.Dataset(data, coords=coords).chunk({"image": 2})
 
@@ -29,9 +32,15 @@ def test_ratios_state_their_sign_and_reference(results):
     ratio = cld.log_likelihood_ratio(results, "e")
     values = results.log_likelihood_integrated.values
     np.testing.assert_array_equal(ratio, values - values[2])
-    assert ratio.attrs == {"long_name": "log_likelihood_integrated, less that of e", "units": "nat", "reference": "e"}
+    assert ratio.attrs == {
+        "long_name": "log_likelihood_integrated, less that of e",
+        "units": "nat",
+        "reference": "e",
+    }
     assert ratio.chunks is not None
-    with pytest.raises(InputError, match=r"reference='x' is none of the structures.*There are a b, "):
+    with pytest.raises(
+        InputError, match=r"reference='x' is none of the structures.*There are a b, "
+    ):
         cld.log_likelihood_ratio(results, "x")
     with pytest.raises(InputError, match="variable='image' is no matrix"):
         cld.log_likelihood_ratio(results, "e", "image")
@@ -97,7 +106,9 @@ def test_unfinished_results_are_refused(results, tmp_path):
 def test_more_images_than_are_taken_at_once(results, tmp_path, monkeypatch):
     monkeypatch.setattr("cryolike_dask.analysis.matrix.IMAGES_AT_ONCE", 2)
     (path, *_) = cld.write_likelihood_matrix(results, tmp_path, text=True)
-    np.testing.assert_array_equal(torch.load(path, weights_only=True), results.log_likelihood_integrated)
+    np.testing.assert_array_equal(
+        torch.load(path, weights_only=True), results.log_likelihood_integrated
+    )
     assert len(np.loadtxt(path.with_suffix(".txt"))) == N_IMAGES
 
 

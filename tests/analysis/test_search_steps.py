@@ -1,4 +1,5 @@
-"""How coarse a search was: against closed forms, and against what a search between the poses finds."""
+"""How coarse a search was: against closed forms, and against what a search between the poses
+finds."""
 
 from __future__ import annotations
 
@@ -34,7 +35,10 @@ def test_a_projection_is_displaced_by_angstrom(rng):
 def test_a_projection_is_turned_by_half_an_angle(rng):
     x, y = rng.uniform(-0.3, 0.3, (2, 5))
     angle = np.pi / GRID.n_inplanes
-    either = [gaussians(np.cos(a) * x - np.sin(a) * y, np.sin(a) * x + np.cos(a) * y) for a in (angle, -angle)]
+    either = [
+        gaussians(np.cos(a) * x - np.sin(a) * y, np.sin(a) * x + np.cos(a) * y)
+        for a in (angle, -angle)
+    ]
     turned = steps._turned(gaussians(x, y))
     assert min(np.abs(turned - one).max() for one in either) < 1e-9
     assert steps._overlap(turned, turned, GRID) == pytest.approx(1)
@@ -48,28 +52,41 @@ def test_the_nearest_view(rng):
 
 
 def test_the_loss_is_that_of_poses_half_a_step_off(build):
-    """Images lie half a step off along both axes; the likelihood of each is computed at its pose, and at (0, 0)."""
+    """Images lie half a step off along both axes; the likelihood of each is computed at its
+    pose, and at (0, 0)."""
     rng, n, n_templates, step = build.rng, 32, 6, 2.0
     values = np.stack([gaussians(*rng.uniform(-0.3, 0.3, (2, 6))) for _ in range(n_templates)])
     templates = cld.TemplateStack.from_array(values, PARAMETERS, build.viewing(n_templates))
     optics, chosen = build.optics(n), rng.integers(n_templates, size=n)
     plain = cld.ImageStack.from_array(np.zeros((n, *GRID.shape), complex), PARAMETERS, optics)
-    contrast = np.stack([matching._contrast(plain[[m]], conventions_named("standard")) for m in range(n)])
+    contrast = np.stack(
+        [matching._contrast(plain[[m]], conventions_named("standard")) for m in range(n)]
+    )
     moved = steps._displaced(values[chosen], (step / 2, step / 2), GRID)
-    images = cld.ImageStack.from_array(contrast * moved + 0.3 * build.rings(n, GRID), PARAMETERS, optics)
+    images = cld.ImageStack.from_array(
+        contrast * moved + 0.3 * build.rings(n, GRID), PARAMETERS, optics
+    )
 
     def searched(n_displacements):
         pixels = step / PARAMETERS.pixel_size_angstrom
         return cld.configure_displacement(pixels, n_displacements, n_displacements)(templates)
 
-    full = cld.compute_cross_correlation_complete(images, searched(5), precision="double").cross_correlation
+    full = cld.compute_cross_correlation_complete(
+        images, searched(5), precision="double"
+    ).cross_correlation
     full = full.compute(scheduler="synchronous").values[np.arange(n), chosen, :, 0]
     x, y = searched(5).displacements.table()
     off, right = (full[:, np.argmin(np.hypot(x - at, y - at))] for at in (0, step / 2))
     lost = np.median(2 * np.pi * GRID.radius_max**2 * np.log((1 - off**2) / (1 - right**2)))
-    coarse = cld.compute_optimal_pose(images, searched(3), precision="double").compute(scheduler="synchronous")
+    coarse = cld.compute_optimal_pose(images, searched(3), precision="double").compute(
+        scheduler="synchronous"
+    )
     tried = dict(
-        zip(("displacements_x_angstrom", "displacements_y_angstrom"), searched(3).displacements.table(), strict=True)
+        zip(
+            ("displacements_x_angstrom", "displacements_y_angstrom"),
+            searched(3).displacements.table(),
+            strict=True,
+        )
     )
     summary = summarise_results(coarse.assign_attrs(coarse.attrs | tried))
     found = {step.name: step for step in steps.search_steps(summary, images, templates)}

@@ -23,18 +23,29 @@ def cryolike(*arguments, **options):
     """Run the command and give what it did."""
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "cryolike_dask", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, **options)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=240, **options
+    )
 
 
 def options(demo, output):
-    return ["--templates", demo / "templates", "--particles", demo / "particles", "--output", output]
+    return [
+        "--templates",
+        demo / "templates",
+        "--particles",
+        demo / "particles",
+        "--output",
+        output,
+    ]
 
 
 def test_version_and_help():
     assert cryolike("--version").stdout.strip() == __version__
     expected = (
-        "--templates --particles --output --parameters --n-stacks --i-template --max-displacement-pixels "
-        "--n-displacements-x --n-displacements-y --n-templates-per-batch --n-images-per-batch --discover-batch-size "
+        "--templates --particles --output --parameters --n-stacks --i-template "
+        "--max-displacement-pixels "
+        "--n-displacements-x --n-displacements-y --n-templates-per-batch --n-images-per-batch "
+        "--discover-batch-size "
         "--recompute --overwrite --device --conventions --workers --scheduler"
     )
     for command in ("optimal-pose", "full-cross-correlation"):
@@ -44,7 +55,15 @@ def test_version_and_help():
 
 def test_a_run_on_worker_processes(demo, tmp_path):
     search = ["--max-displacement-pixels", 2, "--n-displacements-x", 2, "--n-displacements-y", 1]
-    command = ["optimal-pose", *options(demo, tmp_path), *search, "--n-stacks", 1, "--i-template", 1]
+    command = [
+        "optimal-pose",
+        *options(demo, tmp_path),
+        *search,
+        "--n-stacks",
+        1,
+        "--i-template",
+        1,
+    ]
     done = cryolike(*command, "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert re.search(r"dashboard: http://127.0.0.1:\d+/status", done.stderr)
@@ -71,7 +90,9 @@ def test_a_run_on_worker_processes(demo, tmp_path):
 def test_a_mistake_is_one_line_and_a_failure(demo, tmp_path, extra, message):
     workers = [] if "--scheduler" in extra else ["--workers", 0]
     command = ["optimal-pose", *options(demo, tmp_path / "out"), *workers, *extra]
-    failed = CliRunner().invoke(app, list(map(str, command)), env={"COLUMNS": "200", "NO_COLOR": "1"})
+    failed = CliRunner().invoke(
+        app, list(map(str, command)), env={"COLUMNS": "200", "NO_COLOR": "1"}
+    )
     assert failed.exit_code == 1
     assert failed.stderr.startswith("opening templates and particles ...\nerror: ")
     assert message in failed.stderr
@@ -80,7 +101,9 @@ def test_a_mistake_is_one_line_and_a_failure(demo, tmp_path, extra, message):
 
 
 def test_a_mistake_in_a_process_of_its_own(demo, tmp_path):
-    failed = cryolike("optimal-pose", *options(demo, tmp_path / "out"), "--workers", 0, "--i-template", 7)
+    failed = cryolike(
+        "optimal-pose", *options(demo, tmp_path / "out"), "--workers", 0, "--i-template", 7
+    )
     message = "--i-template 7 is not in"
     assert failed.returncode == 1
     assert failed.stderr.startswith("opening templates and particles ...\nerror: ")
@@ -100,6 +123,11 @@ def test_the_demo_finds_poses_and_conformations(tmp_path):
     assert "images per second" in done.stdout
     assert re.search(r"http://127.0.0.1:\d+/status", done.stdout)
     assert (tmp_path / "demo/likelihood/template1/done/stack_000003.json").is_file()
-    picture = [sys.executable, ROOT / "docs/picture.py", tmp_path / "demo", tmp_path / "picture.png"]
+    picture = [
+        sys.executable,
+        ROOT / "docs/picture.py",
+        tmp_path / "demo",
+        tmp_path / "picture.png",
+    ]
     subprocess.run(picture, check=True, timeout=120)
     assert (tmp_path / "picture.png").stat().st_size > 10_000

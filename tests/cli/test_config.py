@@ -20,7 +20,12 @@ from cryolike_dask.simulation.demo import write_hinge
 from tests.commands import in_process as cryolike
 from tests.commands import worked
 
-GRID = {"n_pixels": 16, "pixel_size_angstrom": 5.0, "viewing_distance": 1.5, "atom_shape": "gaussian"}
+GRID = {
+    "n_pixels": 16,
+    "pixel_size_angstrom": 5.0,
+    "viewing_distance": 1.5,
+    "atom_shape": "gaussian",
+}
 VALUES = {
     "structures": {"files": "structures"},
     "particles": {"metadata": "relion/particles.star", "batch_size": 4},
@@ -45,7 +50,11 @@ def data(tmp_path_factory):
     for name, opening in (("closed", 0.0), ("open", 0.9)):
         write_hinge(data / "structures" / f"{name}.pdb", opening, n_residues=30)
     cld.simulate_particles(
-        data / "structures", cld.make_parameters(**GRID), data / "relion", n_images=6, progress=False
+        data / "structures",
+        cld.make_parameters(**GRID),
+        data / "relion",
+        n_images=6,
+        progress=False,
     )
     return data
 
@@ -65,15 +74,20 @@ def change(folder, **sections):
 
 
 def evidence(folder, name="out"):
-    path = folder / name / "template1/log_likelihood/log_likelihood_integrated_fourier_stack_000001.pt"
+    path = (
+        folder / name / "template1/log_likelihood/log_likelihood_integrated_fourier_stack_000001.pt"
+    )
     return torch.load(path, weights_only=True).numpy()
 
 
 def test_help_lists_commands_and_options():
-    assert [c for c in ("init", "check", "schema") if c not in worked(cryolike("config", "--help"))] == []
+    assert [
+        c for c in ("init", "check", "schema") if c not in worked(cryolike("config", "--help"))
+    ] == []
     listed = worked(cryolike("run", "--help"))
     expected = (
-        "--recompute --overwrite --plan --workers --scheduler --scheduler-file --tls-ca-file --tls-cert --tls-key"
+        "--recompute --overwrite --plan --workers --scheduler --scheduler-file "
+        "--tls-ca-file --tls-cert --tls-key"
     )
     assert [option for option in expected.split() if option not in listed] == []
     shown = worked(cryolike("--help"))
@@ -82,7 +96,9 @@ def test_help_lists_commands_and_options():
 
 @pytest.mark.parametrize("module", ["cryolike_dask", "cryolike_dask.cli"])
 def test_other_commands_do_not_wait_for_pydantic(module):
-    code = f"import sys, {module}; sys.exit(bool({{'pydantic', 'yaml', 'torch'}} & set(sys.modules)))"
+    code = (
+        f"import sys, {module}; sys.exit(bool({{'pydantic', 'yaml', 'torch'}} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -109,7 +125,9 @@ def test_an_example_replaces_nothing_unless_it_is_told_to(tmp_path, monkeypatch)
     worked(cryolike("config", "init"))
     example = (tmp_path / "run.yaml").read_text()
     (tmp_path / "run.yaml").write_text("mine")
-    assert "run.yaml: is there already. Name another file, or pass --force" in failed(cryolike("config", "init"))
+    assert "run.yaml: is there already. Name another file, or pass --force" in failed(
+        cryolike("config", "init")
+    )
     assert "run.yaml: is there already, and is no file that describes a run" in failed(
         cryolike("config", "init", "--force")
     )
@@ -117,7 +135,9 @@ def test_an_example_replaces_nothing_unless_it_is_told_to(tmp_path, monkeypatch)
     (tmp_path / "run.yaml").write_text("likelihood: {}")
     worked(cryolike("config", "init", "--force"))
     worked(cryolike("config", "init", "new/other.yaml"))
-    assert (tmp_path / "run.yaml").read_text() == (tmp_path / "new/other.yaml").read_text() == example
+    assert (
+        (tmp_path / "run.yaml").read_text() == (tmp_path / "new/other.yaml").read_text() == example
+    )
 
 
 def test_what_a_file_may_say_is_printed(tmp_path):
@@ -133,7 +153,9 @@ def test_check_names_everything_that_is_missing(folder):
     assert [name for name in ("structures", "nowhere") if str(folder / name) not in said] == []
     change(folder)
     said = failed(cryolike("config", "check", folder / "run.yaml"))
-    assert [name for name in (f"{folder}/structures", "particles_000000.mrcs") if name not in said] == []
+    assert [
+        name for name in (f"{folder}/structures", "particles_000000.mrcs") if name not in said
+    ] == []
     assert not (folder / "out").exists()
 
 
@@ -146,7 +168,9 @@ def test_check_holds_inputs_against_each_other(folder):
 def test_check_looks_into_folders_that_were_made_before(folder):
     parameters = cld.make_parameters(**GRID)
     cld.make_templates(folder / "structures", parameters, folder / "t", progress=False)
-    cld.convert_particles(folder / "relion/particles.star", parameters, folder / "p", batch_size=4, progress=False)
+    cld.convert_particles(
+        folder / "relion/particles.star", parameters, folder / "p", batch_size=4, progress=False
+    )
     values = {"structures": {"templates": "t"}, "particles": {"stacks": "p"}, "output": "out"}
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     said = worked(cryolike("config", "check", folder / "run.yaml"))
@@ -155,14 +179,19 @@ def test_check_looks_into_folders_that_were_made_before(folder):
     (folder / "t/templates_fourier_open.pt").unlink()
     (folder / "p/fft/particles_fourier_stack_000001.npz").unlink()
     said = failed(cryolike("config", "check", folder / "run.yaml"))
-    assert [name for name in ("templates_fourier_open.pt", "stack_000001.npz") if name not in said] == []
+    assert [
+        name for name in ("templates_fourier_open.pt", "stack_000001.npz") if name not in said
+    ] == []
     assert "2 missing" not in said
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"structures": {"files": "relion/particles.star"}}, "not structures. Is it meant for particles.metadata?"),
+        (
+            {"structures": {"files": "relion/particles.star"}},
+            "not structures. Is it meant for particles.metadata?",
+        ),
         (
             {"particles": {"metadata": "structures/open.pdb"}},
             "not metadata of particles. Is it meant for structures.files?",
@@ -171,7 +200,10 @@ def test_check_looks_into_folders_that_were_made_before(folder):
             {"parameters": "run.yaml"},
             "run.yaml: holds the description of a run, not parameters. Was another one meant?",
         ),
-        ({"particles": {"metadata": "relion"}}, "relion: is a folder. Name a STAR file in it: particles.star"),
+        (
+            {"particles": {"metadata": "relion"}},
+            "relion: is a folder. Name a STAR file in it: particles.star",
+        ),
     ],
 )
 def test_check_and_run_know_files_that_stand_at_another_key(data, tmp_path, changes, said):
@@ -181,11 +213,18 @@ def test_check_and_run_know_files_that_stand_at_another_key(data, tmp_path, chan
         assert said in failed(cryolike(*command, tmp_path / "run.yaml"))
 
 
-@pytest.mark.parametrize("command", [("verify",), ("report",), ("matrix",), ("export", "--star", "x.star")])
+@pytest.mark.parametrize(
+    "command", [("verify",), ("report",), ("matrix",), ("export", "--star", "x.star")]
+)
 def test_results_are_no_inputs(data, tmp_path, command):
     said = failed(cryolike(*command, data / "structures"))
-    assert "structures: holds structures, not results. Is it meant for `templates` or --templates?" in said
-    assert "nowhere: there is no such folder. Check its name" in failed(cryolike(*command, tmp_path / "nowhere"))
+    assert (
+        "structures: holds structures, not results. Is it meant for `templates` or --templates?"
+        in said
+    )
+    assert "nowhere: there is no such folder. Check its name" in failed(
+        cryolike(*command, tmp_path / "nowhere")
+    )
 
 
 def test_a_run_is_described_by_a_file(data):
@@ -195,18 +234,27 @@ def test_a_run_is_described_by_a_file(data):
 
 OTHERS = {
     "search": ({"search": {"n_displacements_x": 5}}, "of another search"),
-    "conventions": ({"likelihood": {"conventions": "cryolike"}}, "conventions: standard there, cryolike here"),
+    "conventions": (
+        {"likelihood": {"conventions": "cryolike"}},
+        "conventions: standard there, cryolike here",
+    ),
     "structures": (
         {"structures": {"files": ["structures/open.pdb", "structures/closed.pdb"]}},
         "structure 0 is closed",
     ),
-    "fewer structures": ({"structures": {"files": "structures/open.pdb"}}, "is closed there, open here"),
+    "fewer structures": (
+        {"structures": {"files": "structures/open.pdb"}},
+        "is closed there, open here",
+    ),
     "particles": ({"particles": {"metadata": "relion/other.star"}}, "made from"),
     "stacks": ({"particles": {"batch_size": 6}}, "image stack"),
     "tolerance": ({"likelihood": {"tolerance": 0.0}}, "tolerance"),
     "no folder": ({"output": "run.yaml"}, "run.yaml: is not a folder"),
     "below a file": ({"output": "/dev/null/results"}, "/dev/null/results"),
-    "scheduler": ({"machine": {"scheduler": "tcp://127.0.0.1:1"}}, "tcp://127.0.0.1:1 cannot be reached"),
+    "scheduler": (
+        {"machine": {"scheduler": "tcp://127.0.0.1:1"}},
+        "tcp://127.0.0.1:1 cannot be reached",
+    ),
     "scheduler file": ({"machine": {"scheduler_file": "s.json"}}, "s.json: there is no such file"),
     "too large": (
         {
@@ -234,7 +282,8 @@ def with_results(data, tmp_path_factory):
 def test_check_refuses_what_a_run_refuses_and_says_the_same(with_results, name):
     changes, said = OTHERS[name]
     values = {
-        key: {**VALUES[key], **part} if isinstance(VALUES.get(key), dict) else part for key, part in changes.items()
+        key: {**VALUES[key], **part} if isinstance(VALUES.get(key), dict) else part
+        for key, part in changes.items()
     }
     if "scheduler" in name:
         values["machine"].pop("workers")
@@ -250,18 +299,27 @@ def test_check_refuses_what_a_run_refuses_and_says_the_same(with_results, name):
     elif name == "too large":
         assert said in ran
     else:
-        checked, ran = (said.splitlines()[-1] for said in (checked, ran))  # inputs are told before, as far as it comes
+        # inputs are told before, as far as it comes
+        checked, ran = (said.splitlines()[-1] for said in (checked, ran))
         assert checked.replace("machine.overwrite: true", "--overwrite") == ran
 
 
 def test_check_lets_pass_what_a_run_goes_on_with(with_results, monkeypatch):
     """Read-only too, if all is done."""
-    (with_results / "other.yaml").write_text(yaml.safe_dump({**VALUES, "search": {}, "machine": {"overwrite": True}}))
+    (with_results / "other.yaml").write_text(
+        yaml.safe_dump({**VALUES, "search": {}, "machine": {"overwrite": True}})
+    )
     worked(cryolike("config", "check", with_results / "other.yaml"))
     worked(cryolike("config", "check", with_results / "run.yaml"))
-    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK or with_results.parent not in path.parents)
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode: not mode & os.W_OK or with_results.parent not in path.parents,
+    )
     worked(cryolike("config", "check", with_results / "run.yaml"))
-    (with_results / "again.yaml").write_text(yaml.safe_dump({**VALUES, "machine": {"workers": 0, "recompute": True}}))
+    (with_results / "again.yaml").write_text(
+        yaml.safe_dump({**VALUES, "machine": {"workers": 0, "recompute": True}})
+    )
     said = failed(cryolike("config", "check", with_results / "again.yaml"))
     assert "out: cannot be written: Permission denied" in said
 
@@ -289,7 +347,10 @@ def test_a_run_goes_on_and_replaces_what_it_is_told_to(folder):
     source = folder / "run.yaml"
     worked(cryolike("run", source))
     first = evidence(folder)
-    kept, replaced = "4 of 4 stacks are complete and kept; --recompute computes them again", "leaving --recompute out"
+    kept, replaced = (
+        "4 of 4 stacks are complete and kept; --recompute computes them again",
+        "leaving --recompute out",
+    )
     assert kept in cryolike("run", source).stderr
     again = cryolike("run", source, "--recompute").stderr
     assert kept not in again
@@ -316,13 +377,20 @@ def test_a_plan_is_of_this_run_and_writes_nothing(folder):
     assert "on 3 workers" in worked(cryolike("run", folder / "run.yaml", "--plan", "--workers", 3))
 
 
-def test_where_it_runs_is_what_the_file_says_or_else_the_options(folder, cluster, reaching_the_cluster):
+def test_where_it_runs_is_what_the_file_says_or_else_the_options(
+    folder, cluster, reaching_the_cluster
+):
     given = dict(zip(reaching_the_cluster[::2], map(str, reaching_the_cluster[1::2]), strict=True))
-    values = {**VALUES, "machine": {name.strip("-").replace("-", "_"): value for name, value in given.items()}}
+    values = {
+        **VALUES,
+        "machine": {name.strip("-").replace("-", "_"): value for name, value in given.items()},
+    }
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     before = cluster.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
     worked(cryolike("run", folder / "run.yaml"))
-    assert cluster.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) > before
+    assert (
+        cluster.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) > before
+    )
     on_workers = evidence(folder)
     values = {**VALUES, "output": "here", "machine": {"scheduler": "tcp://127.0.0.1:1"}}
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
@@ -336,14 +404,25 @@ def test_every_pose_is_written_if_it_is_asked_for(folder):
     (folder / "run.yaml").write_text(yaml.safe_dump(values))
     said = worked(cryolike("run", folder / "run.yaml"))
     assert "report" not in said
-    assert len(list(folder.glob("out/template?/cross_correlation/cross_correlation_pose_msdw_stack_*.pt"))) == 4
+    assert (
+        len(
+            list(
+                folder.glob(
+                    "out/template?/cross_correlation/cross_correlation_pose_msdw_stack_*.pt"
+                )
+            )
+        )
+        == 4
+    )
 
 
 def test_report_and_verify_find_the_inputs_of_a_run(folder):
     worked(cryolike("run", folder / "run.yaml", "--workers", 0))
     said = failed(cryolike("verify", folder / "out", "--particles", folder / "structures"))
     assert "structures: holds structures, not image stacks or metadata of particles" in said
-    assert "nowhere: there is no such folder" in failed(cryolike("report", folder / "out", "--templates", "nowhere"))
+    assert "nowhere: there is no such folder" in failed(
+        cryolike("report", folder / "out", "--templates", "nowhere")
+    )
     worked(cryolike("report", folder / "out"))
     page = (folder / "out/report.html").read_text()
     assert 'id="steps"' in page
@@ -352,7 +431,9 @@ def test_report_and_verify_find_the_inputs_of_a_run(folder):
     assert "3 results computed again: nothing is wrong" in said
     (folder / "relion/particles.star").rename(folder / "relion/moved.star")
     again = cryolike("verify", folder / "out")
-    assert f"note: what {folder / 'out/run.yaml'} names cannot be read: " in again.stderr.replace("\n", " ")
+    assert f"note: what {folder / 'out/run.yaml'} names cannot be read: " in again.stderr.replace(
+        "\n", " "
+    )
     assert "no numbers computed again: nothing is wrong" in again.stdout
     worked(cryolike("report", folder / "out"))
     assert "Particles cannot be shown" in (folder / "out/report.html").read_text()
@@ -361,7 +442,16 @@ def test_report_and_verify_find_the_inputs_of_a_run(folder):
 def test_all_structures_are_compared_unless_some_are_chosen(folder):
     write_parameters(folder / "parameters.npz", cld.make_parameters(**GRID))
     given = ["--templates", folder / "structures", "--particles", folder / "relion/particles.star"]
-    search = ["--max-displacement-pixels", 1, "--n-displacements-x", 2, "--n-displacements-y", 1, "--workers", 0]
+    search = [
+        "--max-displacement-pixels",
+        1,
+        "--n-displacements-x",
+        2,
+        "--n-displacements-y",
+        1,
+        "--workers",
+        0,
+    ]
     command = ["optimal-pose", *given, "--parameters", folder / "parameters.npz", *search]
     worked(cryolike(*command, "--output", folder / "all"))
     assert sorted(path.name for path in folder.glob("all/template?")) == ["template0", "template1"]
@@ -371,5 +461,7 @@ def test_all_structures_are_compared_unless_some_are_chosen(folder):
     (folder / "relion/fft").mkdir()
     (folder / "relion/fft/particles_fourier_stack_000000.pt").touch()
     said = failed(cryolike("optimal-pose", *swapped, *search, "--output", folder / "swapped"))
-    assert f"relion holds image stacks and particles, and {folder}/structures holds structures" in said
+    assert (
+        f"relion holds image stacks and particles, and {folder}/structures holds structures" in said
+    )
     assert "Are --templates and --particles swapped?" in said

@@ -17,7 +17,11 @@ from cryolike_dask.errors import InputError, number
 
 COMMANDS = get_command(app).commands
 SAID = [
-    ("optimal-pose", "Pass overwrite=True (--overwrite) to replace them.", "Pass --overwrite to replace them."),
+    (
+        "optimal-pose",
+        "Pass overwrite=True (--overwrite) to replace them.",
+        "Pass --overwrite to replace them.",
+    ),
     ("particles", "the names start from (folder=, --folder).", "the names start from (--folder)."),
     ("optimal-pose", "(folder=, --folder).", "(`particles --folder`)."),
     ("run", "(folder=, --folder).", "(particles.folder)."),
@@ -32,10 +36,18 @@ SAID = [
     ),
     ("optimal-pose", 'models="all" (--models) takes', "`templates --models all` takes"),
     ("templates", "use_protein_residue_model=False (--atoms) takes", "`parameters --atoms` takes"),
-    ("particles", "Use n_pixels=60 (--n-pixels), or fewer", "Use `parameters --n-pixels 60`, or fewer"),
+    (
+        "particles",
+        "Use n_pixels=60 (--n-pixels), or fewer",
+        "Use `parameters --n-pixels 60`, or fewer",
+    ),
     ("run", "Use n_pixels=60 (--n-pixels).", "Use parameters.n_pixels: 60."),
     ("export", "Use export_star (--star).", "Use --star."),
-    ("optimal-pose", "n_stacks=0 is not a positive number", "--n-stacks 0 is not a positive number"),
+    (
+        "optimal-pose",
+        "n_stacks=0 is not a positive number",
+        "--n-stacks 0 is not a positive number",
+    ),
     ("optimal-pose", "i_template=[0, 7] is not", "--i-template 0 --i-template 7 is not"),
     ("parameters", "atom_selection='chain A and': 'and'", "--atom-selection 'chain A and': 'and'"),
     ("parameters", "Set use_protein_residue_model=False.", "Set --atoms."),
@@ -51,11 +63,27 @@ SAID = [
     ("optimal-pose", "run again with skip_exist=True (--skip-exist).", "run again."),
     ("verify", "Run again with skip_exist=True, which", "Run again, which"),
     ("optimal-pose", "kept; skip_exist=False computes them", "kept; --recompute computes them"),
-    ("particles", "folder, pass skip_exist=True to go on, or", "folder, leave --recompute out to go on, or"),
-    ("optimal-pose", "skip_exist=True keeps complete ones", "leaving --recompute out keeps complete ones"),
+    (
+        "particles",
+        "folder, pass skip_exist=True to go on, or",
+        "folder, leave --recompute out to go on, or",
+    ),
+    (
+        "optimal-pose",
+        "skip_exist=True keeps complete ones",
+        "leaving --recompute out keeps complete ones",
+    ),
     ("optimal-pose", "(fewer workers, --memory-limit)", "(fewer workers, --memory-limit)"),
-    ("run", "voxel_size_angstrom (--voxel-size-angstrom) says", "structures.voxel_size_angstrom says"),
-    ("optimal-pose", "voxel_size_angstrom (--voxel-size-angstrom) says", "`templates --voxel-size-angstrom` says"),
+    (
+        "run",
+        "voxel_size_angstrom (--voxel-size-angstrom) says",
+        "structures.voxel_size_angstrom says",
+    ),
+    (
+        "optimal-pose",
+        "voxel_size_angstrom (--voxel-size-angstrom) says",
+        "`templates --voxel-size-angstrom` says",
+    ),
     (None, "n_stacks=0 (--not-ours)", "n_stacks=0 (--not-ours)"),
 ]
 
@@ -67,8 +95,14 @@ def test_arguments_are_options_of_the_command_or_of_the_one_that_has_them(comman
 
 def test_entries_of_files_are_no_options():
     words = Words.of("optimal-pose", COMMANDS)
-    assert words.say("x.npz: n_stacks=0 is no number", arguments=False) == "x.npz: n_stacks=0 is no number"
-    assert words.say("x.npz: pass overwrite=True (--overwrite).", arguments=False) == "x.npz: pass --overwrite."
+    assert (
+        words.say("x.npz: n_stacks=0 is no number", arguments=False)
+        == "x.npz: n_stacks=0 is no number"
+    )
+    assert (
+        words.say("x.npz: pass overwrite=True (--overwrite).", arguments=False)
+        == "x.npz: pass --overwrite."
+    )
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "config"])
@@ -92,7 +126,10 @@ def console():
 @pytest.fixture
 def logger(console):
     """A logger of the package, as a command sets it up."""
-    told, logger = Told(console, Words.of("matrix", COMMANDS)), logging.getLogger("cryolike_dask.somewhere")
+    told, logger = (
+        Told(console, Words.of("matrix", COMMANDS)),
+        logging.getLogger("cryolike_dask.somewhere"),
+    )
     before = logging.getLogger().handlers[:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[told], force=True)
     logger.setLevel(logging.INFO)
@@ -116,7 +153,10 @@ def test_warnings_come_once_more_at_the_end_and_each_thing_is_said_once(logger, 
 def test_one_warning_is_one(logger, console):
     logger.warning("in lines\nof two :fire:")
     logging.getLogger().handlers[0].warn_again()
-    assert console.file.getvalue() == "warning: in lines\nof two :fire:\n1 warning:\n  in lines\n  of two :fire:\n"
+    assert (
+        console.file.getvalue()
+        == "warning: in lines\nof two :fire:\n1 warning:\n  in lines\n  of two :fire:\n"
+    )
 
 
 def test_what_is_logged_names_options(logger, console):
@@ -132,12 +172,16 @@ class Full(io.StringIO):
         raise self.error
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), BrokenPipeError(32, "Broken pipe")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), BrokenPipeError(32, "Broken pipe")]
+)
 def test_what_cannot_be_told_ends_nothing(error):
     file = Full()
     file.error = error
     told = Told(Console(file=file), Words())
-    told.handle(logging.makeLogRecord({"name": "cryolike_dask", "msg": "odd", "levelno": logging.WARNING}))
+    told.handle(
+        logging.makeLogRecord({"name": "cryolike_dask", "msg": "odd", "levelno": logging.WARNING})
+    )
     assert told.warnings == ["odd"]
     told.warn_again()
 
@@ -152,6 +196,7 @@ def test_what_is_told_stands_above_a_bar(monkeypatch):
 
 
 def test_without_a_command_nothing_is_put_into_other_words(monkeypatch):
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # commands of other tests have left theirs
+    # commands of other tests have left theirs
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     assert words_of_command() == Words()
     assert Words().say("n_stacks=0 (folder=, --folder)") == "n_stacks=0 (folder=, --folder)"

@@ -1,4 +1,5 @@
-"""What would grow with every piece of a long run does not: what the scheduler remembers, what a worker notes."""
+"""What would grow with every piece of a long run does not: what the scheduler remembers, what a
+worker notes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,11 @@ def pieces(n, values):
 
     def build(k):
         array = da.from_array(np.full(4, k), chunks=2) + 1
-        return task("keep", lambda blocks: values.append([int(b.sum()) for b in blocks]), list(array.to_delayed()))
+        return task(
+            "keep",
+            lambda blocks: values.append([int(b.sum()) for b in blocks]),
+            list(array.to_delayed()),
+        )
 
     return [Piece(f"piece {k}", 1, lambda k=k: build(k)) for k in range(n)]
 
@@ -40,13 +45,19 @@ def test_keys_are_text_and_say_what_they_said_and_results_are_the_same(build, ch
     images, templates = build.stacks(n_images=5, n_templates=7)
     poses = cld.compute_optimal_pose(images.chunk(chunks), templates.chunk(3), device="cpu")
     whole = {name: variable.data.rechunk(-1) for name, variable in poses.data_vars.items()}
-    graph = task("last", dict, {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()})
+    graph = task(
+        "last",
+        dict,
+        {name: array.to_delayed(optimize_graph=False).item() for name, array in whole.items()},
+    )
     plain = lean(graph)
     keys = list(plain.__dask_graph__())
     assert all(isinstance(key, str) for key in keys)
     assert plain.key == graph.key
     whole_in_one_block = chunks == 5
-    assert len(dict(graph.__dask_graph__())) - len(keys) == (len(poses.data_vars) if whole_in_one_block else 0)
+    assert len(dict(graph.__dask_graph__())) - len(keys) == (
+        len(poses.data_vars) if whole_in_one_block else 0
+    )
     groups = {key_split_group(key) for key in keys}
     assert {"last", "optimal-pose", "optimal-pose-aggregate"} <= groups
     assert not any(character.isdigit() for group in groups for character in group)
@@ -65,8 +76,14 @@ def test_blocks_that_the_last_task_waits_for_stay_tasks_of_their_own():
     assert len(plain.__dask_graph__()) == 7
     assert plain.compute(scheduler="synchronous") == 6
     shared = task("whole", np.arange, 5)
-    kept = task("kept", sum, [task("part", np.sum, shared), task("other", np.max, shared), task("after", str, shared)])
-    both = task("last", lambda *values: values, task("first", np.min, shared), task("second", np.max, kept))
+    kept = task(
+        "kept",
+        sum,
+        [task("part", np.sum, shared), task("other", np.max, shared), task("after", str, shared)],
+    )
+    both = task(
+        "last", lambda *values: values, task("first", np.min, shared), task("second", np.max, kept)
+    )
     assert len(lean(both).__dask_graph__()) == 8  # the whole is needed elsewhere too
 
 

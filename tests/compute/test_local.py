@@ -1,4 +1,5 @@
-"""Workers on this machine: one thread each, reachable from this machine only, and gone afterwards."""
+"""Workers on this machine: one thread each, reachable from this machine only, and gone
+afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +28,13 @@ from distributed import Client, Security
 from tornado.websocket import WebSocketClosedError
 
 import cryolike_dask as cld
-from cryolike_dask.compute.local import LOOPBACK, WORKER_ENVIRONMENT, _cuda_cluster, _scratch_folder, count_gpus
+from cryolike_dask.compute.local import (
+    LOOPBACK,
+    WORKER_ENVIRONMENT,
+    _cuda_cluster,
+    _scratch_folder,
+    count_gpus,
+)
 from cryolike_dask.errors import ClusterError, DeviceError, InputError
 
 SECONDS = 10
@@ -71,9 +78,13 @@ def has_ended(pid):
 
 
 def test_closing_the_client_closes_the_cluster_and_keeps_the_environment(caplog):
-    """Workers end by themselves, whatever they compute and have to unload; Dask would kill them after four seconds."""
+    """Workers end by themselves, whatever they compute and have to unload; Dask would kill them
+    after four seconds."""
     before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-    with dask.config.set({"distributed.comm.require-encryption": True}), cld.local_cluster(1) as client:
+    with (
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        cld.local_cluster(1) as client,
+    ):
         pids = list(client.run(os.getpid).values())
         assert {name: os.environ.get(name) for name in WORKER_ENVIRONMENT} == before
         client.submit(compute_for_minutes)
@@ -88,30 +99,43 @@ def test_closing_the_client_closes_the_cluster_and_keeps_the_environment(caplog)
 def test_nobody_is_let_in_without_the_certificate_of_this_run(cluster, caplog):
     address = cluster.scheduler.address
     assert address.startswith(f"tls://{LOOPBACK}:")
-    workers = [worker["nanny"] for worker in cluster.scheduler_info(n_workers=-1)["workers"].values()]
+    workers = [
+        worker["nanny"] for worker in cluster.scheduler_info(n_workers=-1)["workers"].values()
+    ]
     assert all(place.startswith("tls://") for place in [*cluster.nthreads(), *workers])
     with pytest.raises(ClusterError, match="speaks TLS only"):
         cld.connect(address.replace("tls", "tcp"), timeout=0.3)
     with pytest.raises(ClusterError, match="not signed by"):
         cld.connect(address, Security.temporary(), timeout=0.3)
-    assert urlopen(cluster.dashboard_link).status == 200  # the dashboard is for everyone on this machine
+    # the dashboard is for everyone on this machine
+    assert urlopen(cluster.dashboard_link).status == 200
     assert "anyone" not in caplog.text
 
 
 def test_a_cluster_that_others_can_reach_is_warned_of(caplog):
-    found = [a.address for card in psutil.net_if_addrs().values() for a in card if a.family == socket.AF_INET]
+    found = [
+        a.address
+        for card in psutil.net_if_addrs().values()
+        for a in card
+        if a.family == socket.AF_INET
+    ]
     others = [address for address in found if not address.startswith("127.")]
     if not others:
         pytest.skip("this machine has no network")
     with cld.local_cluster(1, host=others[0], security=False) as client:
-        assert f"{client.scheduler.address}: anyone who can reach this scheduler can run programs" in caplog.text
+        assert (
+            f"{client.scheduler.address}: anyone who can reach this scheduler can run programs"
+            in caplog.text
+        )
 
 
 def test_gpus_get_certificates_too(monkeypatch):
     given = {}
     fake = ModuleType("dask_cuda")
     fake.__spec__ = ModuleSpec("dask_cuda", None)
-    fake.LocalCUDACluster = lambda **settings: given.update(settings) or pytest.fail("enough is known")
+    fake.LocalCUDACluster = lambda **settings: (
+        given.update(settings) or pytest.fail("enough is known")
+    )
     monkeypatch.setitem(sys.modules, "dask_cuda", fake)
     monkeypatch.setattr("cryolike_dask.compute.local.count_gpus", lambda: 2)
     for security in (True, Security.temporary(), False):
@@ -136,7 +160,9 @@ def test_gpus_get_certificates_too(monkeypatch):
         ({"temporary-directory": "/dev/null/folder"}, "temporary folder.*Not a directory.*TMPDIR"),
     ],
 )
-def test_settings_with_which_no_cluster_starts_are_one_error(settings, message, monkeypatch, capfd, caplog):
+def test_settings_with_which_no_cluster_starts_are_one_error(
+    settings, message, monkeypatch, capfd, caplog
+):
     monkeypatch.setenv("DASK_SOMETHING", "1")
     begun = time.monotonic()
     with dask.config.set(settings), pytest.raises(ClusterError, match=message):
@@ -230,7 +256,8 @@ def test_ctrl_c_while_a_command_closes_its_workers():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # whoever tests may have ignored it
+        # whoever tests may have ignored it
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     pid, said = command.communicate(timeout=120)
     assert command.returncode in (0, 130)
@@ -256,19 +283,25 @@ def closed():
 
 def test_errors_on_the_way_to_a_browser_are_not_told_but_others_are(cluster, caplog):
     page = urlsplit(cluster.dashboard_link)
-    upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAA\r\n"
+    upgrade = (
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "
+        "13\r\nSec-WebSocket-Key: AAAA\r\n"
+    )
     for more in ("", upgrade, upgrade + "Sec-WebSocket-Protocol: bokeh, old-token\r\n"):
         path = f"/individual-nprocessing{'/ws' if more else ''}"
         with socket.create_connection((page.hostname, page.port)) as browser:
             browser.sendall(f"GET {path} HTTP/1.1\r\nHost: {page.netloc}\r\n{more}\r\n".encode())
             browser.settimeout(SECONDS)
             browser.recv(1 if more else 0)
-            browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # gone without a word
+            # gone without a word
+            browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     cluster.submit(os.getpid, pure=False).result()
     for name in ("distributed.scheduler", "tornado.application", "asyncio"):
         logging.getLogger(name).error("of the dashboard", exc_info=raised(closed))
         logging.getLogger(name).error("of something else", exc_info=raised(lambda: 1 / 0))
-    assert [record.message for record in caplog.records if record.exc_info] == 3 * ["of something else"]
+    assert [record.message for record in caplog.records if record.exc_info] == 3 * [
+        "of something else"
+    ]
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, 100_000])
@@ -287,7 +320,8 @@ def test_cuda_without_a_gpu_is_an_error_before_anything_starts(tmp_path):
 
 
 def test_relative_folders_are_those_of_the_client(cluster, tmp_path, monkeypatch):
-    """The workers were started elsewhere: everything, from a structure to likelihoods, lands below this folder."""
+    """The workers were started elsewhere: everything, from a structure to likelihoods, lands
+    below this folder."""
     monkeypatch.chdir(tmp_path)
     parameters = cld.make_parameters(12, 4.0, viewing_distance=1.0, path="parameters.npz")
     structure = cld.Volume(np.ones((6, 6, 6), np.float32), (4.0, 4.0, 4.0))
@@ -305,19 +339,24 @@ def test_relative_folders_are_those_of_the_client(cluster, tmp_path, monkeypatch
 
 
 SETTINGS = {"host": LOOPBACK, "dashboard_address": f"{LOOPBACK}:0", "threads_per_worker": 1}
-needs_dask_cuda = pytest.mark.skipif(find_spec("dask_cuda") is None, reason="dask-cuda is not installed")
+needs_dask_cuda = pytest.mark.skipif(
+    find_spec("dask_cuda") is None, reason="dask-cuda is not installed"
+)
 
 
 @pytest.mark.skipif(bool(count_gpus()), reason="this machine has a GPU")
 def test_dask_cuda_that_cannot_start_is_one_error():
     """Whether it is not installed, or finds no driver."""
-    with pytest.raises(DeviceError, match=r"dask-cuda cannot start .*Install cryolike_dask\[cuda12\]"):
+    with pytest.raises(
+        DeviceError, match=r"dask-cuda cannot start .*Install cryolike_dask\[cuda12\]"
+    ):
         _cuda_cluster(1, SETTINGS)
 
 
 @needs_dask_cuda
 def test_one_worker_for_each_gpu_that_may_be_used(monkeypatch):
-    """dask-cuda's own way to be tested without a GPU: workers start, and say that they find none."""
+    """dask-cuda's own way to be tested without a GPU: workers start, and say that they find
+    none."""
     monkeypatch.setenv("DASK_CUDA_TEST_DISABLE_DEVICE_SPECIFIC", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     with _cuda_cluster(None, SETTINGS) as cluster, Client(cluster, set_as_default=False) as client:
@@ -330,7 +369,9 @@ def test_one_worker_for_each_gpu_that_may_be_used(monkeypatch):
 @pytest.mark.skipif(not count_gpus(), reason="this machine has no GPU")
 def test_gpus_give_the_results_of_a_cpu(build):
     images, templates = build.stacks(n_images=6, n_templates=9)
-    expected = cld.compute_optimal_pose(images, templates, device="cpu").compute(scheduler="threads")
+    expected = cld.compute_optimal_pose(images, templates, device="cpu").compute(
+        scheduler="threads"
+    )
     with cld.local_cluster() as client:
         assert type(client.cluster).__name__ == "LocalCUDACluster"
         assert list(client.nthreads().values()) == [1] * count_gpus()

@@ -1,4 +1,5 @@
-"""What a run tells of its progress: in blocks and their parts, the same in a terminal, a notebook and a log."""
+"""What a run tells of its progress: in blocks and their parts, the same in a terminal, a
+notebook and a log."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
-from cryolike_dask.compute import progress, telling
+from cryolike_dask.compute import block_reports, progress
 from cryolike_dask.compute.block_reports import BLOCKS, Teller
 from cryolike_dask.compute.progress import Meter, _clock, _times, counted, progress_bar
 
@@ -43,7 +44,14 @@ def test_parts_count_as_they_come_and_never_twice(shown):
     meter.started("a")  # again, after its worker was lost
     assert not meter.part("c", (0, 0), 50)
     assert meter.block(
-        {"name": "a", "first_image": 0, "first_template": 0, "n_images": 30, "n_templates": 2, "of_templates": 5}
+        {
+            "name": "a",
+            "first_image": 0,
+            "first_template": 0,
+            "n_images": 30,
+            "n_templates": 2,
+            "of_templates": 5,
+        }
     )
     meter.finished("a", 30)
     meter.finished("b", 70, ValueError("no"))
@@ -72,7 +80,8 @@ def test_what_was_done_before_is_no_speed(shown):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (3.6, "0:04"), (86, "1:26"), (3599.7, "1:00:00"), (360000, "100:00:00")]
+    ("seconds", "text"),
+    [(0, "0:00"), (3.6, "0:04"), (86, "1:26"), (3599.7, "1:00:00"), (360000, "100:00:00")],
 )
 def test_times_are_read_in_one_way(seconds, text):
     assert _clock(seconds) == text
@@ -86,7 +95,8 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_and_a_log_say_the_same(monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])  # and not what commands have left there
+    # and not what commands have left there
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     times = r"elapsed \d:\d\d, left \d:\d\d"
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
@@ -110,7 +120,9 @@ def test_things_are_counted_as_they_are_dealt_with(monkeypatch, caplog):
         assert list(counted("abc", "letters")) == list("abc")
         assert list(counted("abc", "silent letters", shown=False)) == list("abc")
         assert not list(counted("", "no letters"))
-    assert [message.split(",")[0] for message in caplog.messages] == [f"{n} of 3 letters" for n in (1, 2, 3)]
+    assert [message.split(",")[0] for message in caplog.messages] == [
+        f"{n} of 3 letters" for n in (1, 2, 3)
+    ]
 
 
 class Hearing(logging.Handler):
@@ -136,7 +148,7 @@ def hearing(monkeypatch):
 
 @pytest.mark.parametrize("compute", COMPUTATIONS, ids=lambda f: f.__name__)
 def test_a_block_tells_how_far_it_is(compute, build, hearing, monkeypatch):
-    monkeypatch.setattr(telling, "SECONDS_BETWEEN_PARTS", 0.0)
+    monkeypatch.setattr(block_reports, "SECONDS_BETWEEN_PARTS", 0.0)
     images, templates = build.stacks(n_images=5, n_templates=7)
     images, templates = replace(images, n_per_batch=2), replace(templates, n_per_batch=3)
     compute(images, templates, device="cpu").compute(scheduler="synchronous")

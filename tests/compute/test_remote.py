@@ -1,4 +1,5 @@
-"""Schedulers and workers that a user started, on loopback: with TLS, without, and with everything wrong about them."""
+"""Schedulers and workers that a user started, on loopback: with TLS, without, and with
+everything wrong about them."""
 
 from __future__ import annotations
 
@@ -28,8 +29,17 @@ from cryolike_dask.compute.remote import OneTorchThread
 from cryolike_dask.errors import ClusterError, InputError, InputFileError
 
 SLURM = Path(__file__).parents[2] / "configs" / "slurm"
-PARAMETERS = cld.ImageParameters(n_pixels=20, pixel_size_angstrom=1.5, n_inplanes=40, viewing_distance=3.0)
-SEARCH = ("--max-displacement-pixels", "1.5", "--n-displacements-x", "3", "--n-displacements-y", "2")
+PARAMETERS = cld.ImageParameters(
+    n_pixels=20, pixel_size_angstrom=1.5, n_inplanes=40, viewing_distance=3.0
+)
+SEARCH = (
+    "--max-displacement-pixels",
+    "1.5",
+    "--n-displacements-x",
+    "3",
+    "--n-displacements-y",
+    "2",
+)
 HERE = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 SECONDS = 8
 """That an error may take: an answer is awaited for 5 s, and asked for in two languages."""
@@ -38,7 +48,9 @@ SECONDS = 8
 @pytest.fixture
 def inputs(tmp_path, build):
     """One structure and two stacks, on disk."""
-    files = cld.configure_likelihood_files(tmp_path / "templates", tmp_path / "particles", tmp_path / "alone")
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "alone"
+    )
     build.write_files(files, PARAMETERS, structures=("a",), sizes=(3, 3))
     return files
 
@@ -47,7 +59,9 @@ def run(inputs, output, client=None):
     """Outputs of a run."""
     files = cld.configure_likelihood_files(inputs.folder_templates, inputs.folder_particles, output)
     search = cld.configure_displacement(1.5, 3, 2)
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, search, client=client, progress=False, device="cpu")
+    cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, search, client=client, progress=False, device="cpu"
+    )
     return outputs(output)
 
 
@@ -59,14 +73,20 @@ def expected(inputs, monkeypatch):
 
 
 def outputs(folder):
-    return {str(path.relative_to(folder)): torch.load(path) for path in sorted(Path(folder).rglob("*.pt"))}
+    return {
+        str(path.relative_to(folder)): torch.load(path)
+        for path in sorted(Path(folder).rglob("*.pt"))
+    }
 
 
 def assert_equal(found, expected):
-    """The same files, the same numbers: but for rounding, for templates are cut by the number of workers."""
+    """The same files, the same numbers: but for rounding, for templates are cut by the number of
+    workers."""
     assert list(found) == list(expected)
     for name, values in expected.items():
-        torch.testing.assert_close(found[name], values, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(
+            found[name], values, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text
+        )
 
 
 @pytest.fixture(scope="session")
@@ -85,20 +105,26 @@ def certificates(tmp_path_factory):
 
 
 def as_options(tls):
-    return [text for name, path in tls.items() for text in ("--" + name.replace("_", "-"), str(path))]
+    return [
+        text for name, path in tls.items() for text in ("--" + name.replace("_", "-"), str(path))
+    ]
 
 
 @contextmanager
 def processes(folder, **tls):
     """Start `dask` commands; kill them, and what they have started, in the end."""
     started = []
-    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
     environment |= {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
 
     def start(*arguments):
         command = [sys.executable, "-m", "dask", *map(str, arguments), *as_options(tls)]
         with open(folder / f"{len(started)}.log", "w") as log:
-            started.append(psutil.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder))
+            started.append(
+                psutil.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+            )
 
     try:
         yield start
@@ -149,7 +175,9 @@ def test_outputs_are_those_without_a_cluster(plain, encrypted, inputs, expected,
         assert client.scheduler.address.startswith("tls://")
         assert_equal(run(inputs, tmp_path / "encrypted", client), expected)
     ca, cert, key = map(str, encrypted.tls.values())
-    with cld.connect(encrypted.address, Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key)) as client:
+    with cld.connect(
+        encrypted.address, Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key)
+    ) as client:
         assert cld.connect(client) is client
         assert client.submit(torch.get_num_threads).result() == 1
     assert len(expected) == 1 + 2 * 8
@@ -157,8 +185,21 @@ def test_outputs_are_those_without_a_cluster(plain, encrypted, inputs, expected,
 
 
 def test_the_command_line_connects(encrypted, inputs, expected, tmp_path):
-    command = ["optimal-pose", "--templates", inputs.folder_templates, "--particles", inputs.folder_particles, *SEARCH]
-    command += ["--output", tmp_path / "out", "--scheduler-file", encrypted.file, *as_options(encrypted.tls)]
+    command = [
+        "optimal-pose",
+        "--templates",
+        inputs.folder_templates,
+        "--particles",
+        inputs.folder_particles,
+        *SEARCH,
+    ]
+    command += [
+        "--output",
+        tmp_path / "out",
+        "--scheduler-file",
+        encrypted.file,
+        *as_options(encrypted.tls),
+    ]
     done = CliRunner().invoke(app, list(map(str, command)))
     assert done.exit_code == 0, done.stderr
     assert_equal(outputs(tmp_path / "out"), expected)
@@ -172,17 +213,53 @@ def other_scheme(address):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (lambda p, e, a, b: (other_scheme(e.address), {}), ClusterError, "TLS only. Give tls://host:port, with"),
-        (lambda p, e, a, b: (other_scheme(p.address), a), ClusterError, "does not speak TLS.* give tcp://host:port"),
+        (
+            lambda p, e, a, b: (other_scheme(e.address), {}),
+            ClusterError,
+            "TLS only. Give tls://host:port, with",
+        ),
+        (
+            lambda p, e, a, b: (other_scheme(p.address), a),
+            ClusterError,
+            "does not speak TLS.* give tcp://host:port",
+        ),
         (lambda p, e, a, b: (e.address, {}), InputError, "needs certificates. Give tls_ca_file"),
-        (lambda p, e, a, b: (p.address, a), InputError, "is not encrypted, but certificates are given"),
+        (
+            lambda p, e, a, b: (p.address, a),
+            InputError,
+            "is not encrypted, but certificates are given",
+        ),
         (lambda p, e, a, b: (e.file, b), ClusterError, r"json: tls://.*not signed by tls_ca_file"),
-        (lambda p, e, a, b: (e.address, {**b, "tls_ca_file": a["tls_ca_file"]}), ClusterError, "refuses tls_cert"),
-        (lambda p, e, a, b: (e.address, {**a, "tls_key": b["tls_key"]}), InputFileError, "the key must be that of"),
-        (lambda p, e, a, b: (e.address, {**a, "tls_cert": p.file}), InputFileError, "scheduler.json, .*cannot be used"),
-        (lambda p, e, a, b: (e.address, {**a, "tls_key": Path("no.pem")}), InputFileError, r"1 missing.*\n  no.pem"),
-        (lambda p, e, a, b: (e.address, {"tls_cert": a["tls_cert"]}), InputError, "tls_cert alone. TLS needs"),
-        (lambda p, e, a, b: (e.address, {**a, "security": Security()}), InputError, "security and tls_ca_file, .*excl"),
+        (
+            lambda p, e, a, b: (e.address, {**b, "tls_ca_file": a["tls_ca_file"]}),
+            ClusterError,
+            "refuses tls_cert",
+        ),
+        (
+            lambda p, e, a, b: (e.address, {**a, "tls_key": b["tls_key"]}),
+            InputFileError,
+            "the key must be that of",
+        ),
+        (
+            lambda p, e, a, b: (e.address, {**a, "tls_cert": p.file}),
+            InputFileError,
+            "scheduler.json, .*cannot be used",
+        ),
+        (
+            lambda p, e, a, b: (e.address, {**a, "tls_key": Path("no.pem")}),
+            InputFileError,
+            r"1 missing.*\n  no.pem",
+        ),
+        (
+            lambda p, e, a, b: (e.address, {"tls_cert": a["tls_cert"]}),
+            InputError,
+            "tls_cert alone. TLS needs",
+        ),
+        (
+            lambda p, e, a, b: (e.address, {**a, "security": Security()}),
+            InputError,
+            "security and tls_ca_file, .*excl",
+        ),
     ],
 )
 def test_certificates_that_do_not_fit(plain, encrypted, certificates, arguments, error, message):
@@ -205,7 +282,8 @@ def test_an_address_where_no_scheduler_is(plain, silent, tmp_path):
         client.wait_for_workers(1, timeout=60)
         worker = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
     for where, message in {
-        "tcp://127.0.0.1:1": "tcp://127.0.0.1:1 cannot be reached .*refused.* Check that `dask scheduler` runs",
+        "tcp://127.0.0.1:1": "tcp://127.0.0.1:1 cannot be reached .*refused.* Check that `dask "
+        "scheduler` runs",
         "tcp://no-such-host.invalid:8786": "no-such-host.invalid:8786 cannot be reached",
         silent: f"{silent} does not answer as a Dask scheduler within 0.5 s",
         worker: f"{worker} does not accept this client.*not of a worker",
@@ -215,16 +293,24 @@ def test_an_address_where_no_scheduler_is(plain, silent, tmp_path):
             cld.connect(where, timeout=0.5)
         assert time.monotonic() - begun < SECONDS
     for where in ("tcp://127.0.0.1", "tcp://127.0.0.1:x", "http://127.0.0.1:8786"):
-        with pytest.raises(InputError, match=f"{where} is not an address. Give tcp://host:port or tls://host:port"):
+        with pytest.raises(
+            InputError, match=f"{where} is not an address. Give tcp://host:port or tls://host:port"
+        ):
             cld.connect(where)
     for text in ("{", "[1]", "{}"):
         (tmp_path / "broken.json").write_text(text)
-        with pytest.raises(InputFileError, match=r"broken.json: is not a scheduler file.*--scheduler-file"):
+        with pytest.raises(
+            InputFileError, match=r"broken.json: is not a scheduler file.*--scheduler-file"
+        ):
             cld.connect(tmp_path / "broken.json")
-    with pytest.raises(InputFileError, match=r"nowhere.json: there is no such file. Start `dask scheduler"):
+    with pytest.raises(
+        InputFileError, match=r"nowhere.json: there is no such file. Start `dask scheduler"
+    ):
         cld.connect(tmp_path / "nowhere.json")
     (tmp_path / "old.json").write_text('{"address": "tcp://127.0.0.1:1"}')
-    with pytest.raises(ClusterError, match=r"old.json: tcp://127.0.0.1:1 cannot be reached.*may be old"):
+    with pytest.raises(
+        ClusterError, match=r"old.json: tcp://127.0.0.1:1 cannot be reached.*may be old"
+    ):
         cld.connect(tmp_path / "old.json")
 
 
@@ -232,18 +318,27 @@ def test_a_scheduler_that_has_no_worker_or_lacks_the_package(tmp_path, caplog):
     blocked = "import sys; sys.modules['cryolike_dask'] = None"
     with processes(tmp_path) as start:
         address = start_scheduler(start, tmp_path / "scheduler.json", "--preload", blocked)
-        with pytest.raises(ClusterError, match=f"{address}: no worker has joined within 0.5 s. `dask worker {address}"):
+        with pytest.raises(
+            ClusterError,
+            match=f"{address}: no worker has joined within 0.5 s. `dask worker {address}",
+        ):
             cld.connect(address, wait_for_workers=0.5)
         assert "no worker has joined yet; waiting for one, up to 0.5 s" in caplog.text
-        with pytest.raises(ClusterError, match=r"cannot import cryolike_dask.* Start both from an environment"):
+        with pytest.raises(
+            ClusterError, match=r"cannot import cryolike_dask.* Start both from an environment"
+        ):
             cld.connect(address, wait_for_workers=0)
 
 
 def test_every_worker_computes_with_one_thread_of_torch(tmp_path, caplog):
-    """Those that are there, those that join later, those that are restarted; until the plugin is taken off."""
+    """Those that are there, those that join later, those that are restarted; until the plugin is
+    taken off."""
 
     def threads(client):
-        return {client.submit(torch.get_num_threads, workers=[w], pure=False).result() for w in client.nthreads()}
+        return {
+            client.submit(torch.get_num_threads, workers=[w], pure=False).result()
+            for w in client.nthreads()
+        }
 
     with processes(tmp_path) as start:
         file = tmp_path / "scheduler.json"
@@ -272,7 +367,9 @@ def test_a_connection_that_is_lost_is_told_by_an_error_alone(cluster, caplog):
         logging.getLogger("distributed.client").error("lost", exc_info=(type(error), error, None))
     assert not caplog.records
     error = ZeroDivisionError()
-    logging.getLogger("distributed.client").error("something else", exc_info=(type(error), error, None))
+    logging.getLogger("distributed.client").error(
+        "something else", exc_info=(type(error), error, None)
+    )
     logging.getLogger("distributed.client").warning("without an error")
     assert caplog.messages == ["something else", "without an error"]
 
@@ -289,19 +386,35 @@ def test_a_connection_that_is_lost_is_told_by_an_error_alone(cluster, caplog):
         ("inproc://192.0.2.1/1/1", False),
     ],
 )
-def test_a_scheduler_that_others_reach_without_a_certificate_is_warned_of(address, open_to_others, caplog):
+def test_a_scheduler_that_others_reach_without_a_certificate_is_warned_of(
+    address, open_to_others, caplog
+):
     with caplog.at_level(logging.WARNING):
         warn_if_open_to_others(address)
-    assert (f"{address}: anyone who can reach this scheduler can run programs as you" in caplog.text) == open_to_others
+    assert (
+        f"{address}: anyone who can reach this scheduler can run programs as you" in caplog.text
+    ) == open_to_others
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--scheduler", "tcp://h:1", "--workers", 1], "--scheduler and --workers exclude each other"),
-        (["--scheduler", "tcp://h:1", "--scheduler-file", "f"], "--scheduler and --scheduler-file exclude each other"),
-        (["--scheduler-file", "f", "--workers", 0], "--scheduler-file and --workers exclude each other"),
-        (["--tls-cert", "f"], "--tls-ca-file, --tls-cert and --tls-key need --scheduler or --scheduler-file"),
+        (
+            ["--scheduler", "tcp://h:1", "--workers", 1],
+            "--scheduler and --workers exclude each other",
+        ),
+        (
+            ["--scheduler", "tcp://h:1", "--scheduler-file", "f"],
+            "--scheduler and --scheduler-file exclude each other",
+        ),
+        (
+            ["--scheduler-file", "f", "--workers", 0],
+            "--scheduler-file and --workers exclude each other",
+        ),
+        (
+            ["--tls-cert", "f"],
+            "--tls-ca-file, --tls-cert and --tls-key need --scheduler or --scheduler-file",
+        ),
         (["--scheduler", ""], "is not a scheduler file"),
     ],
 )
@@ -320,7 +433,8 @@ def slurm(tmp_path, monkeypatch):
             trap 'kill $(jobs -p); wait' TERM
             for ((i = 0; i < n; i++)); do "$@" & done
             wait""",
-        "sbatch": 'cp "$1" "$0.job"; setsid bash "$0.job" >"$SLURM_LOG" 2>&1 & echo "Submitted batch job $!"',
+        "sbatch": 'cp "$1" "$0.job"; setsid bash "$0.job" >"$SLURM_LOG" 2>&1 & echo "Submitted '
+        'batch job $!"',
         "scancel": 'kill -TERM -- "-$1"',
     }
     folder = tmp_path / "bin"
@@ -331,19 +445,45 @@ def slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_LOG", str(tmp_path / "job.log"))
     yield tmp_path
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    left = [
+        p
+        for p in psutil.process_iter(["cmdline"])
+        if str(tmp_path) in " ".join(p.info["cmdline"] or [])
+    ]
     for process in left:
         process.kill()
     assert not left
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the batch script makes its certificate with openssl")
+@pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="the batch script makes its certificate with openssl"
+)
 def test_the_batch_script_runs(slurm, expected):
     script = SLURM / "cryolike-dask.sbatch"
     assert subprocess.run(["bash", "-n", script]).returncode == 0
-    environment = {**os.environ, "SLURM_JOB_ID": "1", "SLURM_NTASKS": "2", "SCHEDULER_HOST": "127.0.0.1"}
-    settings = {"cwd": slurm, "env": environment, "capture_output": True, "text": True, "timeout": 120}
-    command = ["bash", script, "optimal-pose", "--templates", "templates", "--particles", "particles", *SEARCH]
+    environment = {
+        **os.environ,
+        "SLURM_JOB_ID": "1",
+        "SLURM_NTASKS": "2",
+        "SCHEDULER_HOST": "127.0.0.1",
+    }
+    settings = {
+        "cwd": slurm,
+        "env": environment,
+        "capture_output": True,
+        "text": True,
+        "timeout": 120,
+    }
+    command = [
+        "bash",
+        script,
+        "optimal-pose",
+        "--templates",
+        "templates",
+        "--particles",
+        "particles",
+        *SEARCH,
+    ]
     done = subprocess.run([*command, "--output", "out"], **settings)
     assert done.returncode == 0, done.stderr
     assert "6 images: results are in" in done.stdout
@@ -356,14 +496,28 @@ def test_the_batch_script_runs(slurm, expected):
 
 def test_the_slurm_cluster_submits_workers(slurm, inputs):
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
-    code = f"import sys; sys.path.insert(0, {str(SLURM)!r}); import slurm_cluster as s; print(s.signal.getsignal(2))"
-    code += "\nif __name__ == '__main__': s.main('templates', 'particles', 'out', host='127.0.0.1', n_jobs=1)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=slurm, capture_output=True, text=True, timeout=120)
+    code = (
+        f"import sys; sys.path.insert(0, {str(SLURM)!r}); import slurm_cluster as s; "
+        f"print(s.signal.getsignal(2))"
+    )
+    code += (
+        "\nif __name__ == '__main__': s.main('templates', 'particles', 'out', "
+        "host='127.0.0.1', n_jobs=1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=slurm, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert "default_int_handler" in done.stdout
     for line in ("#SBATCH --cpus-per-task=1", "#SBATCH --mem=4G"):
         assert line in done.stdout.splitlines()
-    for part in ("export MALLOC_TRIM_", "tls://127.0.0.1:", "--nthreads 1", "--tls-key", "-address 127.0.0.1:0"):
+    for part in (
+        "export MALLOC_TRIM_",
+        "tls://127.0.0.1:",
+        "--nthreads 1",
+        "--tls-key",
+        "-address 127.0.0.1:0",
+    ):
         assert part in done.stdout
     assert len(outputs(slurm / "out")) == 1 + 2 * 8
     assert (slurm / "cryolike-dask-slurm").stat().st_mode & 0o77 == 0

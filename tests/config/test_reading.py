@@ -1,4 +1,5 @@
-"""The file that describes a run: what it may say, what is told of one that says it wrongly, and running it."""
+"""The file that describes a run: what it may say, what is told of one that says it wrongly, and
+running it."""
 
 from __future__ import annotations
 
@@ -19,15 +20,47 @@ from cryolike_dask.errors import InputError, InputFileError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXAMPLE = files("cryolike_dask.config").joinpath("example.yaml").read_text()
-GRID = {"n_pixels": 16, "pixel_size_angstrom": 16.0, "viewing_distance": 1.5, "atom_shape": "gaussian"}
+GRID = {
+    "n_pixels": 16,
+    "pixel_size_angstrom": 16.0,
+    "viewing_distance": 1.5,
+    "atom_shape": "gaussian",
+}
 VALID = {
-    "structures": {"files": ["a.pdb", "b.cif"], "models": "all", "healpix_order": 1, "i_template": [0, 1]},
-    "particles": {"metadata": "p.star", "folder": "..", "batch_size": 64, "n_stacks": 2, "recenter": True},
-    "parameters": {**GRID, "atom_selection": "chain A", "n_inplanes": 32, "use_protein_residue_model": False},
+    "structures": {
+        "files": ["a.pdb", "b.cif"],
+        "models": "all",
+        "healpix_order": 1,
+        "i_template": [0, 1],
+    },
+    "particles": {
+        "metadata": "p.star",
+        "folder": "..",
+        "batch_size": 64,
+        "n_stacks": 2,
+        "recenter": True,
+    },
+    "parameters": {
+        **GRID,
+        "atom_selection": "chain A",
+        "n_inplanes": 32,
+        "use_protein_residue_model": False,
+    },
     "search": {"max_displacement_pixels": 1, "n_displacements_x": 3, "n_displacements_y": 2},
-    "likelihood": {"kind": "optimal_pose", "conventions": "cryolike", "precision": "double", "tolerance": 1e-6},
+    "likelihood": {
+        "kind": "optimal_pose",
+        "conventions": "cryolike",
+        "precision": "double",
+        "tolerance": 1e-6,
+    },
     "output": "results",
-    "machine": {"device": "cpu", "workers": 0, "threads": 1, "on_error": "quarantine", "log_file": "run.jsonl"},
+    "machine": {
+        "device": "cpu",
+        "workers": 0,
+        "threads": 1,
+        "on_error": "quarantine",
+        "log_file": "run.jsonl",
+    },
 }
 
 
@@ -66,7 +99,11 @@ def test_what_is_read_is_what_was_written(tmp_path):
     assert config.parameters.made() == cld.make_parameters(**VALID["parameters"])
     assert config.likelihood.tolerance == 1e-6
     assert config.structures.i_template == (0, 1)
-    assert (config.machine.workers, config.machine.device, config.machine.skip_exist) == (0, "cpu", None)
+    assert (config.machine.workers, config.machine.device, config.machine.skip_exist) == (
+        0,
+        "cpu",
+        None,
+    )
     assert config.machine.keeps
     with pytest.raises(ValueError, match="frozen"):
         config.output = tmp_path
@@ -90,7 +127,10 @@ def test_a_run_goes_on_unless_its_file_says_again(machine, keeps):
 @pytest.mark.parametrize("recompute", [True, False])
 def test_one_word_says_whether_it_goes_on(skip_exist, recompute):
     machine = {"skip_exist": skip_exist, "recompute": recompute}
-    said = f"machine.recompute={str(recompute).lower()} excludes skip_exist={str(skip_exist).lower()}; leave one"
+    said = (
+        f"machine.recompute={str(recompute).lower()} excludes "
+        f"skip_exist={str(skip_exist).lower()}; leave one"
+    )
     with pytest.raises(InputError, match=re.escape(said)):
         read_config({**VALID, "machine": machine})
 
@@ -98,7 +138,11 @@ def test_one_word_says_whether_it_goes_on(skip_exist, recompute):
 def test_defaults_are_those_of_the_commands():
     least = {"structures": {"templates": "t"}, "particles": {"stacks": "p"}, "output": "o"}
     config = read_config(least)
-    assert dict(config.search) == {"max_displacement_pixels": 8, "n_displacements_x": 16, "n_displacements_y": 16}
+    assert dict(config.search) == {
+        "max_displacement_pixels": 8,
+        "n_displacements_x": 16,
+        "n_displacements_y": 16,
+    }
     assert config.parameters is None
     assert config.structures.i_template == "all"
     assert config.output == Path.cwd() / "o"
@@ -124,9 +168,17 @@ MISTAKES = [
     ("output", None, "output is missing"),
     ("outptu", "x", "outptu is not known; did you mean output?"),
     ("machine.devise", "cpu", "machine.devise is not known; did you mean machine.device?"),
-    ("machine.skip-exist", True, "machine.skip-exist is not known; did you mean machine.skip_exist?"),
+    (
+        "machine.skip-exist",
+        True,
+        "machine.skip-exist is not known; did you mean machine.skip_exist?",
+    ),
     ("device", "cpu", "device is not known; did you mean machine.device?"),
-    ("search.zzz", 1, "search.zzz is not known; known are max_displacement_pixels, n_displacements_x"),
+    (
+        "search.zzz",
+        1,
+        "search.zzz is not known; known are max_displacement_pixels, n_displacements_x",
+    ),
     ("search.2", 1, "search.2 is not known"),
     ("machine.device", "gpu", "machine.device='gpu' is not one of auto, cpu, cuda"),
     ("machine.workers", True, "machine.workers=true is not a whole number from 0 to 100000"),
@@ -136,31 +188,79 @@ MISTAKES = [
     ("machine.skip_exist", 1, "machine.skip_exist=1 is neither true nor false"),
     ("machine.skip_exist", "yes", "machine.skip_exist='yes' is neither true nor false"),
     ("machine.recompute", "no", "machine.recompute='no' is neither true nor false"),
-    ("machine.scheduler", "host:8786", "machine.scheduler='host:8786' is not an address such as tcp://host:8786"),
-    ("machine.scheduler", "tcp://host:8786", "machine.scheduler='tcp://host:8786' excludes workers=0"),
-    ("machine.tls_cert", "c.pem", "machine: TLS needs tls_ca_file, tls_cert and tls_key, all three"),
+    (
+        "machine.scheduler",
+        "host:8786",
+        "machine.scheduler='host:8786' is not an address such as tcp://host:8786",
+    ),
+    (
+        "machine.scheduler",
+        "tcp://host:8786",
+        "machine.scheduler='tcp://host:8786' excludes workers=0",
+    ),
+    (
+        "machine.tls_cert",
+        "c.pem",
+        "machine: TLS needs tls_ca_file, tls_cert and tls_key, all three",
+    ),
     ("machine.performance_report", "r.html", "needs workers, but workers is 0"),
-    ("likelihood.tolerance", "1e-6", "likelihood.tolerance='1e-6' is not a number from 0 to 0.999; it is text"),
+    (
+        "likelihood.tolerance",
+        "1e-6",
+        "likelihood.tolerance='1e-6' is not a number from 0 to 0.999; it is text",
+    ),
     ("likelihood.tolerance", "1e-6", "write 1.0e-06, without quotes"),
     ("likelihood.tolerance", float("nan"), "likelihood.tolerance=nan is not a number"),
     ("likelihood.tolerance", 1, "likelihood.tolerance=1 is not a number from 0 to 0.999"),
     ("likelihood.kind", "optimal-pose", "is not one of optimal_pose, full_cross_correlation"),
-    ("parameters.n_pixels", "16", "parameters.n_pixels='16' is not a whole number from 1 to 32768; it is text: write"),
-    ("parameters.n_pixels", 10**9, "parameters.n_pixels=1000000000 is not a whole number from 1 to 32768"),
+    (
+        "parameters.n_pixels",
+        "16",
+        "parameters.n_pixels='16' is not a whole number from 1 to 32768; it is text: write",
+    ),
+    (
+        "parameters.n_pixels",
+        10**9,
+        "parameters.n_pixels=1000000000 is not a whole number from 1 to 32768",
+    ),
     ("parameters.n_pixels", None, "parameters.n_pixels is missing: Pixels along a side"),
-    ("parameters.pixel_size_angstrom", 0, "parameters.pixel_size_angstrom=0 is not a number above 0"),
-    ("parameters.pixel_size_angstrom", float("inf"), "parameters.pixel_size_angstrom=inf is not a number"),
-    ("parameters.viewing_distance", 7.5, "parameters.viewing_distance=7.5 is not a number above 0, at most 3.15"),
-    ("parameters.viewing_distance", 1e-5, "parameters.viewing_distance=1e-05 gives more than a million directions"),
+    (
+        "parameters.pixel_size_angstrom",
+        0,
+        "parameters.pixel_size_angstrom=0 is not a number above 0",
+    ),
+    (
+        "parameters.pixel_size_angstrom",
+        float("inf"),
+        "parameters.pixel_size_angstrom=inf is not a number",
+    ),
+    (
+        "parameters.viewing_distance",
+        7.5,
+        "parameters.viewing_distance=7.5 is not a number above 0, at most 3.15",
+    ),
+    (
+        "parameters.viewing_distance",
+        1e-5,
+        "parameters.viewing_distance=1e-05 gives more than a million directions",
+    ),
     ("parameters.n_inplanes", 33, "parameters.n_inplanes=33 is not a positive even number"),
-    ("parameters.atom_selection", "protein", "parameters.atom_selection='protein': 'protein' is not understood"),
+    (
+        "parameters.atom_selection",
+        "protein",
+        "parameters.atom_selection='protein': 'protein' is not understood",
+    ),
     ("parameters", None, "parameters is missing, which structure files need"),
     ("parameters", 3, "parameters=3 is no path and no section; its keys are n_pixels"),
     ("structures.files", None, "structures: give templates (a folder made before) or files"),
     ("structures.files", [], "structures.files=[] names no file"),
     ("structures.files", ["a.pdb", 3], "structures.files[1]=3 is not a path"),
     ("structures.templates", "t", "excludes templates="),
-    ("structures.i_template", [1, 1], "structures.i_template=[1, 1] is not all, or a position from 0 on"),
+    (
+        "structures.i_template",
+        [1, 1],
+        "structures.i_template=[1, 1] is not all, or a position from 0 on",
+    ),
     ("structures.i_template", -1, "structures.i_template=-1 is not all, or a position"),
     ("structures.viewing_angles", "v.txt", "excludes healpix_order=1; leave one of them out"),
     ("structures", "a.pdb", "structures='a.pdb' is no section; its keys are templates, files"),
@@ -177,7 +277,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "told"), MISTAKES, ids=[f"{m[0]}: {m[2][:40]}" for m in MISTAKES])
+@pytest.mark.parametrize(
+    ("path", "value", "told"), MISTAKES, ids=[f"{m[0]}: {m[2][:40]}" for m in MISTAKES]
+)
 def test_a_mistake_is_told_by_key_and_value(path, value, told):
     said = refusal(changed(VALID, path, value))
     assert told in said
@@ -197,10 +299,14 @@ def test_threads_are_of_this_process_alone():
 
 
 @pytest.mark.parametrize(
-    ("address", "told"), [("tcp://h:1", "at tls://"), ("tls://h:1", None), (None, "scheduler_file"), ("h", "address")]
+    ("address", "told"),
+    [("tcp://h:1", "at tls://"), ("tls://h:1", None), (None, "scheduler_file"), ("h", "address")],
 )
 def test_certificates_belong_to_a_scheduler(address, told):
-    machine = {**dict.fromkeys(("tls_ca_file", "tls_cert", "tls_key"), "x.pem"), "scheduler": address}
+    machine = {
+        **dict.fromkeys(("tls_ca_file", "tls_cert", "tls_key"), "x.pem"),
+        "scheduler": address,
+    }
     values = {**VALID, "machine": machine}
     if told is None:
         assert read_config(values).machine.tls_key.name == "x.pem"
@@ -210,7 +316,12 @@ def test_certificates_belong_to_a_scheduler(address, told):
 
 def test_all_problems_are_told_at_once(tmp_path):
     values = VALID
-    wrong = {"machine.device": "gpu", "search.n_displacements_x": 0, "parameters.n_pixels": "x", "particels": {}}
+    wrong = {
+        "machine.device": "gpu",
+        "search.n_displacements_x": 0,
+        "parameters.n_pixels": "x",
+        "particels": {},
+    }
     for path, value in wrong.items():
         values = changed(values, path, value)
     source = written(tmp_path, yaml.safe_dump(values))
@@ -275,7 +386,10 @@ def test_a_reference_to_a_value_is_that_value(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    for path, told in ((tmp_path / "none.yaml", "there is no such file"), (tmp_path, "is a folder")):
+    for path, told in (
+        (tmp_path / "none.yaml", "there is no such file"),
+        (tmp_path, "is a folder"),
+    ):
         with pytest.raises(InputFileError, match=told):
             read_config(path)
     with pytest.raises(InputError, match="a configuration is a int"):
@@ -288,7 +402,9 @@ def test_every_key_is_described_and_none_is_free():
     assert {o["title"] for o in objects} == {model.__name__ for model in SECTIONS.values()}
     for o in objects:
         assert o["additionalProperties"] is False
-        assert [name for name, p in o["properties"].items() if len(p.get("description", "")) < 10] == []
+        assert [
+            name for name, p in o["properties"].items() if len(p.get("description", "")) < 10
+        ] == []
     machine = schema["$defs"]["Machine"]["properties"]
     assert machine["device"]["enum"] == ["auto", "cpu", "cuda"]
     assert machine["workers"]["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 100000}
@@ -302,18 +418,39 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=8),
     st.sampled_from(
-        ["all", "cpu", "optimal_pose", "tcp://h:1", "1e-6", "a.pdb", "~", "\0", "chain A", "nan", 1, 2, 0.5]
+        [
+            "all",
+            "cpu",
+            "optimal_pose",
+            "tcp://h:1",
+            "1e-6",
+            "a.pdb",
+            "~",
+            "\0",
+            "chain A",
+            "nan",
+            1,
+            2,
+            0.5,
+        ]
     ),
     st.dates(),
     st.binary(max_size=4),
 )
 VALUES = st.recursive(
-    SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(SCALARS, v, max_size=3), max_leaves=6
+    SCALARS,
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(SCALARS, v, max_size=3),
+    max_leaves=6,
 )
 KEYS = sorted({name for model in SECTIONS.values() for name in model.model_fields})
 SECTION = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), VALUES, max_size=6) | VALUES
-LEAVES = [f"{s}.{k}" for s, keys in VALID.items() if isinstance(keys, dict) for k in keys] + ["output", *VALID]
-FUZZ = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+LEAVES = [f"{s}.{k}" for s, keys in VALID.items() if isinstance(keys, dict) for k in keys] + [
+    "output",
+    *VALID,
+]
+FUZZ = settings(
+    deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def refused(values):
@@ -345,14 +482,19 @@ def test_any_value_at_any_key_is_read_or_refused(path, value):
 
 
 @settings(FUZZ, max_examples=120)
-@given(content=st.binary(max_size=60) | st.text(alphabet="ab:-[]{}&*!|>?%@#'\"\\ \n\t1.e<~", max_size=60))
+@given(
+    content=st.binary(max_size=60)
+    | st.text(alphabet="ab:-[]{}&*!|>?%@#'\"\\ \n\t1.e<~", max_size=60)
+)
 def test_any_content_is_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     reads_or_refuses(path)
 
 
-@pytest.mark.parametrize("name", ["laptop", "one-gpu", "several-gpus", "slurm", "cryolike-compatible"])
+@pytest.mark.parametrize(
+    "name", ["laptop", "one-gpu", "several-gpus", "slurm", "cryolike-compatible"]
+)
 def test_committed_configurations_are_valid(name):
     config = read_config(CONFIGS / f"{name}.yaml")
     assert config.output.parent == CONFIGS
@@ -376,9 +518,12 @@ def said_in_example():
 def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
     said = list(said_in_example())
     own = {(name, key) for name, model in SECTIONS.items() if name for key in model.model_fields}
-    assert {(section, key) for section, key, _ in said} == own - {("machine", "skip_exist")}  # the older word
+    # the older word
+    assert {(section, key) for section, key, _ in said} == own - {("machine", "skip_exist")}
     valid = yaml.safe_load(EXAMPLE)
     for section, key, value in said:
         values = changed(valid, f"{section}.{key}", value)
         said = refused(values)
-        assert not said or re.search("excludes|is for workers|TLS needs|certificates are for", said), (key, said)
+        assert not said or re.search(
+            "excludes|is for workers|TLS needs|certificates are for", said
+        ), (key, said)

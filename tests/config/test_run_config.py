@@ -20,7 +20,12 @@ from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, 
 from cryolike_dask.simulation.demo import write_hinge
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-GRID = {"n_pixels": 16, "pixel_size_angstrom": 16.0, "viewing_distance": 1.5, "atom_shape": "gaussian"}
+GRID = {
+    "n_pixels": 16,
+    "pixel_size_angstrom": 16.0,
+    "viewing_distance": 1.5,
+    "atom_shape": "gaussian",
+}
 
 
 def written(folder, content, name="run.yaml"):
@@ -31,13 +36,19 @@ def written(folder, content, name="run.yaml"):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two small structures and particles of both, as RELION writes them, 64 pixels of 4 angstrom."""
+    """Two small structures and particles of both, as RELION writes them, 64 pixels of 4
+    angstrom."""
     folder = tmp_path_factory.mktemp("config") / "my data ä #1"
     for name, opening in (("closed", 0.0), ("open", 0.9)):
         write_hinge(folder / "structures" / f"{name}.pdb", opening, n_residues=30)
     parameters = cld.make_parameters(64, 4.0, atom_shape="gaussian")
     cld.simulate_particles(
-        folder / "structures", parameters, folder / "relion", n_images=6, signal_to_noise=10, progress=False
+        folder / "structures",
+        parameters,
+        folder / "relion",
+        n_images=6,
+        signal_to_noise=10,
+        progress=False,
     )
     return folder
 
@@ -78,7 +89,11 @@ def test_the_configuration_for_cryolike_runs(folder, tmp_path):
     values = yaml.safe_load((CONFIGS / "cryolike-compatible.yaml").read_text())
     conventions, parameters = values["likelihood"]["conventions"], cld.make_parameters(**GRID)
     cld.make_templates(
-        folder / "structures", parameters, tmp_path / "templates", conventions=conventions, progress=False
+        folder / "structures",
+        parameters,
+        tmp_path / "templates",
+        conventions=conventions,
+        progress=False,
     )
     cld.convert_particles(
         folder / "relion/particles.star",
@@ -113,12 +128,20 @@ def test_views_and_stacks_are_those_asked_for(folder, tmp_path):
     values = small(folder, structures__healpix_order=0, particles__n_stacks=1)
     values["likelihood"] = {"kind": "full_cross_correlation"}
     results = run_config(read_config({**values, "output": str(tmp_path)}))
-    assert dict(results.sizes) == {"structure": 2, "image": 4, "template": 12, "displacement": 9, "rotation": 32}
+    assert dict(results.sizes) == {
+        "structure": 2,
+        "image": 4,
+        "template": 12,
+        "displacement": 9,
+        "rotation": 32,
+    }
 
 
 def relative(folder):
     """The same with paths that start in its folder, as a file would say them."""
-    values = small(folder, structures__files="structures", particles__metadata="relion/particles.star")
+    values = small(
+        folder, structures__files="structures", particles__metadata="relion/particles.star"
+    )
     return "# my run\n" + yaml.safe_dump({**values, "output": "out"}, sort_keys=False)
 
 
@@ -141,7 +164,9 @@ def test_the_copy_beside_the_results_can_be_run_again(own, tmp_path, caplog):
     assert text.endswith(source.read_text())
     elsewhere = written(tmp_path, text, "again.yaml")
     config = read_config(elsewhere)
-    assert config.model_dump(exclude={"folder"}) == read_config(source).model_dump(exclude={"folder"})
+    assert config.model_dump(exclude={"folder"}) == read_config(source).model_dump(
+        exclude={"folder"}
+    )
     machine = config.machine.model_copy(update={"skip_exist": True})
     with caplog.at_level("INFO", "cryolike_dask"):
         same(run_config(config.model_copy(update={"machine": machine})), first)
@@ -164,9 +189,18 @@ def test_a_copy_means_the_same_whatever_its_form(own, tmp_path, form):
     ("said", "kept"),
     [
         ("machine:\n  workers: 0\n  skip_exist: true  # go on\n", "machine:\n  workers: 0\n"),
-        ("machine:\n  skip_exist : false  # not\n  workers: 0\n", "machine:\n  recompute: true\n  workers: 0\n"),
-        ("machine:\n  # skip_exist: of mine\n  skip_exist: true", "machine:\n  # skip_exist: of mine\n"),
-        ("machine: {workers: 0, skip_exist: false}\n", "machine:\n  workers: 0\n  recompute: true\n"),
+        (
+            "machine:\n  skip_exist : false  # not\n  workers: 0\n",
+            "machine:\n  recompute: true\n  workers: 0\n",
+        ),
+        (
+            "machine:\n  # skip_exist: of mine\n  skip_exist: true",
+            "machine:\n  # skip_exist: of mine\n",
+        ),
+        (
+            "machine: {workers: 0, skip_exist: false}\n",
+            "machine:\n  workers: 0\n  recompute: true\n",
+        ),
         ("machine: {skip_exist: true}\n", None),
         ("machine:\n  recompute: true\n", "machine:\n  recompute: true\n"),
     ],
@@ -195,7 +229,9 @@ def test_what_is_refused_writes_nothing(own):
     with pytest.raises(InputFileError) as error:
         run_config(read_config(source))
     assert "2 missing input file(s)" in str(error.value)
-    assert [str(own / name) in str(error.value) for name in ("structures", "relion/particles.star")] == [True, True]
+    assert [
+        str(own / name) in str(error.value) for name in ("structures", "relion/particles.star")
+    ] == [True, True]
     assert not (own / "out").exists()
 
 
@@ -240,7 +276,8 @@ import cryolike_dask.config.reading, cryolike_dask.config.run_config as running
 from cryolike_dask.errors import InputError
 
 for machine in ({"workers": 2}, {"scheduler": "tcp://127.0.0.1:1"}, {"scheduler_file": "x.json"}):
-    config = cryolike_dask.config.reading.read_config({**json.loads(sys.argv[1]), "machine": machine})
+    described = {**json.loads(sys.argv[1]), "machine": machine}
+    config = cryolike_dask.config.reading.read_config(described)
     try:
         running.run_config(config)
     except InputError as error:
@@ -252,7 +289,9 @@ def test_workers_that_were_asked_for_are_never_left_out(folder, tmp_path):
     """In a process of its own, for here may be a client of another test."""
     given = json.dumps({**small(folder), "output": str(tmp_path / "out")})
     command = [sys.executable, "-c", NO_CLIENT, given]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True).stdout.splitlines()
+    said = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=True
+    ).stdout.splitlines()
     assert [line.partition(",")[0] for line in said] == [
         "machine.workers=2",
         "machine.scheduler='tcp://127.0.0.1:1'",

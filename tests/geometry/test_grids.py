@@ -20,7 +20,12 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_grid
 
-GRIDS = [PolarGrid(32, 1.1, 8.0, 64), PolarGrid(33, 1.1, 8.25, 66), PolarGrid(24, 4.3, 3.0, 48), PolarGrid(7, 1, 1, 6)]
+GRIDS = [
+    PolarGrid(32, 1.1, 8.0, 64),
+    PolarGrid(33, 1.1, 8.25, 66),
+    PolarGrid(24, 4.3, 3.0, 48),
+    PolarGrid(7, 1, 1, 6),
+]
 WAVELENGTHS = {300.0: 0.019687, 200.0: 0.025079}
 COLUMNS = {
     "defocus_u_angstrom": 15000.0,
@@ -50,7 +55,9 @@ def test_polar_weights(grid):
     assert (grid.weights > 0).all()
     assert (np.diff(grid.radii) > 0).all()
     assert 0 < grid.radii[0] < grid.radii[-1] < grid.radius_max
-    np.testing.assert_allclose(grid.spatial_frequencies, 2 * grid.radii / (grid.n_pixels * grid.pixel_size_angstrom))
+    np.testing.assert_allclose(
+        grid.spatial_frequencies, 2 * grid.radii / (grid.n_pixels * grid.pixel_size_angstrom)
+    )
 
 
 @pytest.mark.parametrize("n_pixels", [7, 12, 32, 33])
@@ -88,7 +95,9 @@ def test_golden_polar_grids(golden_grids):
         grid, name = grid_named(key), key.split("__")[0]
         np.testing.assert_allclose(grid.radii, golden_grids[key], rtol=1e-12)
         np.testing.assert_allclose(grid.angles, golden_grids[f"{name}__theta_shell"], rtol=1e-14)
-        np.testing.assert_allclose(grid.weights, golden_grids[f"{name}__integration_weight_shell"], rtol=1e-12)
+        np.testing.assert_allclose(
+            grid.weights, golden_grids[f"{name}__integration_weight_shell"], rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("distance", [0.5, 0.8, 1 / (4 * np.pi)])
@@ -109,7 +118,9 @@ def test_golden_viewing_grids(golden_grids):
         distance = 2 / np.pi if name == "view_0.636620" else float(name.removeprefix("view_"))
         viewing = viewing_grid(distance)
         np.testing.assert_allclose(viewing.azimuth, golden_grids[key], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(viewing.polar, golden_grids[f"{name}__polars"], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            viewing.polar, golden_grids[f"{name}__polars"], rtol=0, atol=1e-6
+        )
         np.testing.assert_allclose(viewing.weight, golden_grids[f"{name}__weights"], rtol=1e-12)
 
 
@@ -136,7 +147,8 @@ def test_displacements_run_along_x_fastest():
 
 
 @pytest.mark.parametrize(
-    ("n_x", "n_y", "n"), [(3, 3, 9), (2, 3, 7), (3, 2, 7), (4, 4, 17), (1, 4, 5), (-1, -1, 1), (0, 5, 5), (1, 1, 1)]
+    ("n_x", "n_y", "n"),
+    [(3, 3, 9), (2, 3, 7), (3, 2, 7), (4, 4, 17), (1, 4, 5), (-1, -1, 1), (0, 5, 5), (1, 1, 1)],
 )
 def test_origin_is_always_tried(n_x, n_y, n):
     x, y = DisplacementSearch(2.0, n_x, n_y).grid(1.0).table()
@@ -208,14 +220,29 @@ def test_optics_table():
     ("changes", "complaint"),
     [
         ({"defocus_u": 1.0}, r"unknown \['defocus_u'\]"),
-        ({"voltage_kilovolt": 0.0}, r"voltage_kilovolt=0 of image\(s\) 0, 1, 2 is not a value in kilovolt"),
-        ({"amplitude_contrast": 1.5}, r"amplitude_contrast=1.5 of image\(s\) 0, 1, 2 is not a value in fractions of 1"),
-        ({"amplitude_contrast": [0.1, -0.1, 0.1]}, r"amplitude_contrast=-0.1 of image\(s\) 1 is not"),
-        ({"defocus_u_angstrom": np.ones(2)}, r"defocus_u_angstrom has shape \(2,\), but there are 3 images"),
+        (
+            {"voltage_kilovolt": 0.0},
+            r"voltage_kilovolt=0 of image\(s\) 0, 1, 2 is not a value in kilovolt",
+        ),
+        (
+            {"amplitude_contrast": 1.5},
+            r"amplitude_contrast=1.5 of image\(s\) 0, 1, 2 is not a value in fractions of 1",
+        ),
+        (
+            {"amplitude_contrast": [0.1, -0.1, 0.1]},
+            r"amplitude_contrast=-0.1 of image\(s\) 1 is not",
+        ),
+        (
+            {"defocus_u_angstrom": np.ones(2)},
+            r"defocus_u_angstrom has shape \(2,\), but there are 3 images",
+        ),
         ({"defocus_u_angstrom": np.ones((3, 1))}, r"defocus_u_angstrom has shape \(3, 1\)"),
         ({"scale": [1.0, np.nan, np.inf]}, r"scale is not finite for image\(s\) 1, 2"),
         ({"voltage_kilovolt": None}, r"voltage_kilovolt is not finite|voltage_kilovolt.*None"),
-        ({"voltage_kilovolt": 300000.0}, r"voltage_kilovolt=300000 of .* is not a value in kilovolt"),
+        (
+            {"voltage_kilovolt": 300000.0},
+            r"voltage_kilovolt=300000 of .* is not a value in kilovolt",
+        ),
         ({"defocus_angle_radian": 45.0}, r"defocus_angle_radian=45 of .* is not a value in radian"),
         ({"phase_shift_radian": 90.0}, r"phase_shift_radian=90 of .* is not a value in radian"),
         ({"voltage_kilovolt": "300 kV"}, r"voltage_kilovolt.*300 kV"),
@@ -228,7 +255,14 @@ def test_optics_that_cannot_be(changes, complaint):
 
 def test_missing_optics_are_named():
     with pytest.raises(InputError, match=r"missing \['defocus_v_angstrom', 'voltage_kilovolt'\]"):
-        optics_table(3, **{k: v for k, v in COLUMNS.items() if k not in ("defocus_v_angstrom", "voltage_kilovolt")})
+        optics_table(
+            3,
+            **{
+                k: v
+                for k, v in COLUMNS.items()
+                if k not in ("defocus_v_angstrom", "voltage_kilovolt")
+            },
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""What numbers can be: other units are refused, oddities are told with their rows, and real optics pass in silence."""
+"""What numbers can be: other units are refused, oddities are told with their rows, and real
+optics pass in silence."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def test_every_optical_quantity_has_a_range():
 def test_values_in_another_unit_are_refused_and_the_unit_is_guessed(name, value, unit):
     with pytest.raises(
         InputError,
-        match=rf"{name}={re.escape(f'{value:g}')} of image\(s\) 1, 2 is not a value in .*: it looks like {unit}",
+        match=rf"{name}={re.escape(f'{value:g}')} of image\(s\) 1, 2 is not a value in .*: it "
+        rf"looks like {unit}",
     ):
         refuse_implausible(name, np.array([np.mean(QUANTITIES[name].usual), value, value]))
 
@@ -52,7 +54,10 @@ def test_values_in_another_unit_are_refused_and_the_unit_is_guessed(name, value,
 @pytest.mark.parametrize("name", sorted(QUANTITIES))
 def test_absurd_values_are_refused_with_row_and_value(name, value):
     usual, rows = np.mean(QUANTITIES[name].usual), Wording({name: "column"}, in_rows=True)
-    complaint = rf"column is {re.escape(f'{value:g}')} in row 2 \(from 0\), which is no value in .*; 1 such row"
+    complaint = (
+        rf"column is {re.escape(f'{value:g}')} in row 2 \(from 0\), which is no value in "
+        rf".*; 1 such row"
+    )
     with pytest.raises(InputError, match=complaint):
         refuse_implausible(name, np.array([usual, usual, value]), rows)
 
@@ -68,7 +73,8 @@ def test_absurd_values_are_refused_with_row_and_value(name, value):
 )
 def test_a_set_with_defocus_in_another_unit_is_refused(u, v, unit):
     with pytest.raises(
-        InputError, match=rf"defocus_u_angstrom=.* of image\(s\) 0, 1 .* looks like {unit}|defocus_v.*{unit}"
+        InputError,
+        match=rf"defocus_u_angstrom=.* of image\(s\) 0, 1 .* looks like {unit}|defocus_v.*{unit}",
     ):
         optics_table(2, **{**COLUMNS, "defocus_u_angstrom": u, "defocus_v_angstrom": v})
 
@@ -76,16 +82,37 @@ def test_a_set_with_defocus_in_another_unit_is_refused(u, v, unit):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"defocus_u_angstrom": 0, "defocus_v_angstrom": 0}, "are 0 for all 4 images: .* not to have been estimated"),
+        (
+            {"defocus_u_angstrom": 0, "defocus_v_angstrom": 0},
+            "are 0 for all 4 images: .* not to have been estimated",
+        ),
         (
             {"defocus_u_angstrom": [0, 1e4, 0, 1e4], "defocus_v_angstrom": [0, 1e4, 0, 1e4]},
             r"are 0 for image\(s\) 0, 2, 2 of 4 images: .*estimated",
         ),
-        ({"defocus_u_angstrom": -1e4, "defocus_v_angstrom": -9e3}, "negative for all 4 images .overfocus.*positive"),
-        ({"defocus_u_angstrom": [1e4, 1.5, 1e4, 1e4], "defocus_v_angstrom": [1e4, 1.4, 1e4, 1e4]}, r"1.5 .*\(1 of 4\)"),
-        ({"defocus_u_angstrom": 900, "defocus_v_angstrom": 800}, r"900 for .* nanometre \(4 of 4\)"),
-        ({"defocus_u_angstrom": 1.2e5, "defocus_v_angstrom": 9e4}, r"120000 for .*unusual for a value in angstrom"),
-        ({"defocus_v_angstrom": 0}, r"far apart \(15000 and 0 angstrom\) for image\(s\) 0, 1, 2, 3, 4 of 4"),
+        (
+            {"defocus_u_angstrom": -1e4, "defocus_v_angstrom": -9e3},
+            "negative for all 4 images .overfocus.*positive",
+        ),
+        (
+            {
+                "defocus_u_angstrom": [1e4, 1.5, 1e4, 1e4],
+                "defocus_v_angstrom": [1e4, 1.4, 1e4, 1e4],
+            },
+            r"1.5 .*\(1 of 4\)",
+        ),
+        (
+            {"defocus_u_angstrom": 900, "defocus_v_angstrom": 800},
+            r"900 for .* nanometre \(4 of 4\)",
+        ),
+        (
+            {"defocus_u_angstrom": 1.2e5, "defocus_v_angstrom": 9e4},
+            r"120000 for .*unusual for a value in angstrom",
+        ),
+        (
+            {"defocus_v_angstrom": 0},
+            r"far apart \(15000 and 0 angstrom\) for image\(s\) 0, 1, 2, 3, 4 of 4",
+        ),
         ({"defocus_v_angstrom": 1.4}, "far apart"),
         (
             {"voltage_kilovolt": [300, 30, 300, 300]},
@@ -111,12 +138,23 @@ def test_what_is_odd_is_told_once_and_counted(columns, said):
     "columns",
     [
         {"phase_shift_radian": np.pi / 2},
-        {"phase_shift_radian": -1.2, "defocus_u_angstrom": 90.0, "defocus_v_angstrom": [50.0, 800.0]},
+        {
+            "phase_shift_radian": -1.2,
+            "defocus_u_angstrom": 90.0,
+            "defocus_v_angstrom": [50.0, 800.0],
+        },
         {"amplitude_contrast": 1.0},
     ],
 )
 def test_images_in_focus_on_purpose_are_no_oddity(columns):
-    assert remarks_on(optics_table(2, **{**COLUMNS, "defocus_u_angstrom": 0, "defocus_v_angstrom": 0, **columns})) == []
+    assert (
+        remarks_on(
+            optics_table(
+                2, **{**COLUMNS, "defocus_u_angstrom": 0, "defocus_v_angstrom": 0, **columns}
+            )
+        )
+        == []
+    )
 
 
 def test_optics_of_any_microscope_pass_in_silence(rng):
@@ -128,7 +166,8 @@ def test_optics_of_any_microscope_pass_in_silence(rng):
             defocus_u_angstrom=mean + half,
             defocus_v_angstrom=mean - half,
             defocus_angle_radian=np.radians(rng.uniform(-360, 360, n)).astype(np.float32),
-            phase_shift_radian=rng.choice([0.0, np.pi / 2]) + rng.uniform(0, 1, n) * rng.choice([0, 1]),
+            phase_shift_radian=rng.choice([0.0, np.pi / 2])
+            + rng.uniform(0, 1, n) * rng.choice([0, 1]),
             voltage_kilovolt=rng.choice([80, 100, 120, 200, 300, 400, 1000], n),
             spherical_aberration_mm=rng.choice([0, 0.001, 0.01, 1.2, 2.0, 2.7, 4.1, 6.3], n),
             amplitude_contrast=rng.choice([0, 0.07, 0.1, 0.2, 0.4, 1], n),

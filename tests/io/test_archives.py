@@ -1,4 +1,5 @@
-"""Archives: entries are read by their headers, nothing is unpickled, and None is an empty float array."""
+"""Archives: entries are read by their headers, nothing is unpickled, and None is an empty float
+array."""
 
 from __future__ import annotations
 
@@ -28,11 +29,15 @@ def path(tmp_path):
 def entry(shape: tuple[int, ...], data: bytes, descr: str = "<f8") -> bytes:
     """A `.npy` file whose header need not be true."""
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
+    np.lib.format.write_array_header_1_0(
+        file, {"shape": shape, "fortran_order": False, "descr": descr}
+    )
     return file.getvalue() + data
 
 
-def write_entries(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+def write_entries(
+    path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED
+) -> None:
     """Write an `.npz` file of raw entries."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         for key, content in entries.items():
@@ -88,19 +93,36 @@ def object_entry(pickled: bytes) -> bytes:
 @pytest.mark.parametrize("value", [None, [None], np.array(None)], ids=["None", "list", "array"])
 def test_none_of_any_protocol_and_any_numpy(path, protocol, value):
     content = pickle.dumps(value, protocol)
-    for pickled in (content, content.replace(b"numpy._core", b"numpy.core") if protocol < 4 else content):
+    for pickled in (
+        content,
+        content.replace(b"numpy._core", b"numpy.core") if protocol < 4 else content,
+    ):
         write_entries(path, {"none": object_entry(pickled)})
         assert read_archive(path, optional=["none"]) == {"none": None}
 
 
 @pytest.mark.parametrize(
     "value",
-    [3, "text", {}, [], [None, None], [[None]], (None,), False, np.array(2, object), np.array([None]), np.array(1.0)],
+    [
+        3,
+        "text",
+        {},
+        [],
+        [None, None],
+        [[None]],
+        (None,),
+        False,
+        np.array(2, object),
+        np.array([None]),
+        np.array(1.0),
+    ],
     ids=str,
 )
 def test_an_object_that_is_not_none_is_refused_at_an_optional_key_too(path, value):
     write_entries(path, {"key": object_entry(pickle.dumps(value))})
-    with pytest.raises(InputFileError, match=r"archive\.npz, entry 'key': is a pickled object, which is not read"):
+    with pytest.raises(
+        InputFileError, match=r"archive\.npz, entry 'key': is a pickled object, which is not read"
+    ):
         read_archive(path, optional=["key"])
 
 
@@ -114,7 +136,9 @@ def test_a_trap_is_refused_and_not_sprung(path, tmp_path, protocol):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"N", b"garbage", b"\x80\x02" + b"(" * 900 + b".", b"X\xff\xff\xff\x7fa."])
+@pytest.mark.parametrize(
+    "content", [b"", b"N", b"garbage", b"\x80\x02" + b"(" * 900 + b".", b"X\xff\xff\xff\x7fa."]
+)
 def test_a_damaged_pickle_stands_for_nothing(path, content):
     write_entries(path, {"key": object_entry(content)})
     with pytest.raises(InputFileError, match=r"archive\.npz"):
@@ -134,7 +158,9 @@ def test_a_damaged_pickle_stands_for_nothing(path, content):
 )
 def test_other_objects(path, value, optional):
     np.savez(path, key=value)
-    with pytest.raises(InputFileError, match=r"archive\.npz, entry 'key': is a pickled object, which is not read"):
+    with pytest.raises(
+        InputFileError, match=r"archive\.npz, entry 'key': is a pickled object, which is not read"
+    ):
         read_archive(path, optional=optional)
 
 
@@ -148,7 +174,10 @@ def test_trap_at_a_required_key(path, tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (entry((2**17, 2**27), b"\0" * 8), r"entry 'key': claims 140737488355328 bytes but holds at most"),
+        (
+            entry((2**17, 2**27), b"\0" * 8),
+            r"entry 'key': claims 140737488355328 bytes but holds at most",
+        ),
         (entry((2**62, 2**62), b"\0" * 8), r"entry 'key': claims \d+ bytes"),
         (entry((3,), b"\0" * 20), r"entry 'key': is cut short: 20 of 24 bytes"),
         (entry((-3,), b"\0" * 24), r"archive\.npz"),
@@ -162,18 +191,32 @@ def test_trap_at_a_required_key(path, tmp_path):
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", r"archive\.npz"),
     ],
     ids=[
-        *("terabytes", "overflow", "short", "negative", "minus one", "no bytes", "empty", "header only", "version 9"),
+        *(
+            "terabytes",
+            "overflow",
+            "short",
+            "negative",
+            "minus one",
+            "no bytes",
+            "empty",
+            "header only",
+            "version 9",
+        ),
         *("text", "code", "long header"),
     ],
 )
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "compressed"])
+@pytest.mark.parametrize(
+    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED], ids=["stored", "compressed"]
+)
 def test_damaged_entry(path, content, complaint, compression):
     write_entries(path, {"key": content}, compression)
     with pytest.raises(InputFileError, match=complaint):
         read_archive(path, optional=["key"])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "zero-length", "text", "directory", "missing", "bad checksum", "npy"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "zero-length", "text", "directory", "missing", "bad checksum", "npy"]
+)
 def test_damaged_archive(path, damage):
     np.savez(path, key=np.arange(1000.0))
     content = bytearray(path.read_bytes())
@@ -184,7 +227,12 @@ def test_damaged_archive(path, damage):
     elif damage == "npy":
         np.save(path.open("wb"), np.ones(3))
     elif damage != "missing":
-        cases = {"truncated": content[:5000], "zero-length": b"", "text": b"a letter\n", "bad checksum": content}
+        cases = {
+            "truncated": content[:5000],
+            "zero-length": b"",
+            "text": b"a letter\n",
+            "bad checksum": content,
+        }
         path.write_bytes(cases[damage])
     with pytest.raises(InputFileError, match=r"archive\.npz: .*\w"):
         read_archive(path, optional=())
@@ -210,7 +258,8 @@ ZEROS = 2**30
 
 @pytest.fixture(scope="module")
 def bomb(tmp_path_factory):
-    """An archive of some kilobytes whose entries would take gigabytes, beside one that is as it should be."""
+    """An archive of some kilobytes whose entries would take gigabytes, beside one that is as it
+    should be."""
     path = tmp_path_factory.mktemp("bomb") / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("good.npy", entry((1,), bytes(8)))
@@ -219,7 +268,8 @@ def bomb(tmp_path_factory):
             for _ in range(8):
                 file.write(bytes(ZEROS // 64))
     content = path.read_bytes()
-    start = content.rfind(b"PK\x01\x02")  # says that it has all of them, which takes too long to make
+    # says that it has all of them, which takes too long to make
+    start = content.rfind(b"PK\x01\x02")
     size = content.index(struct.pack("<L", ZEROS // 8 + 128), start)
     path.write_bytes(content[:size] + struct.pack("<L", ZEROS + 128) + content[size + 4 :])
     return path
@@ -238,7 +288,9 @@ def peak(action) -> int:
 @pytest.mark.parametrize("n_images", [None, 3, 1000])
 def test_what_would_expand_beyond_need_is_refused_before_it_does(bomb, n_images):
     def read():
-        with pytest.raises(InputFileError, match=r"bomb\.npz: would expand to 1073741952 bytes, far more than"):
+        with pytest.raises(
+            InputFileError, match=r"bomb\.npz: would expand to 1073741952 bytes, far more than"
+        ):
             read_archive(bomb, optional=(), keys=["numbers"], n_images=n_images)
 
     assert peak(read) < 2**20
@@ -283,7 +335,10 @@ def test_a_directory_of_too_many_entries(path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"\x93NUMPY\x02\x00" + struct.pack("<L", 2**31) + b"{", "its header takes 2147483648 bytes"),
+        (
+            b"\x93NUMPY\x02\x00" + struct.pack("<L", 2**31) + b"{",
+            "its header takes 2147483648 bytes",
+        ),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, "its header is damaged"),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"-" * 9000, "its header is damaged"),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"1," * 4500, "its header is damaged"),
@@ -310,7 +365,9 @@ def test_missing_key_is_named(path, key):
     with np.load(path) as there:
         kept = {k: there[k] for k in there if k != key}
     np.savez(path, **kept)
-    with pytest.raises(InputFileError, match=rf"archive\.npz: lacks {key}\. Make the parameters again"):
+    with pytest.raises(
+        InputFileError, match=rf"archive\.npz: lacks {key}\. Make the parameters again"
+    ):
         read_parameters(path)
 
 
@@ -340,7 +397,9 @@ def test_list_of_one_without_a_dimension(tmp_path):
 )
 def test_what_is_not_a_list_of_names(tmp_path, values):
     np.save(tmp_path / "list.npy", values)
-    with pytest.raises(InputFileError, match=r"list\.npy: is (not a list of file names|a pickled object)"):
+    with pytest.raises(
+        InputFileError, match=r"list\.npy: is (not a list of file names|a pickled object)"
+    ):
         read_list(tmp_path / "list.npy")
 
 
@@ -351,7 +410,9 @@ def test_pickled_list_is_not_executed(tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"a.pt\nb.pt\n", b"\x93NUMPY\x01\x00"], ids=["empty", "text", "header"])
+@pytest.mark.parametrize(
+    "content", [b"", b"a.pt\nb.pt\n", b"\x93NUMPY\x01\x00"], ids=["empty", "text", "header"]
+)
 def test_damaged_list(tmp_path, content):
     (tmp_path / "list.npy").write_bytes(content)
     with pytest.raises(InputFileError, match=r"list\.npy: is not a readable \.npy file"):

@@ -1,4 +1,5 @@
-"""Who may write into an output folder: of those that start at one time, one; beneath those that live, nobody else."""
+"""Who may write into an output folder: of those that start at one time, one; beneath those that
+live, nobody else."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ from cryolike_dask.errors import OutputError
 from cryolike_dask.io import claims
 from cryolike_dask.io.claims import holding, living
 
-A, B, C = ({"settings": {"search": {"n": n, "sha256": str(n)}}, "conventions": "standard"} for n in (1, 2, 3))
+A, B, C = (
+    {"settings": {"search": {"n": n, "sha256": str(n)}}, "conventions": "standard"}
+    for n in (1, 2, 3)
+)
 CLAIM = ".claim-results.json"
 
 
@@ -38,7 +42,11 @@ def dead_process():
 def write_holder(folder, claim, *, age=0.0, **said):
     """A holder of this machine unless `said` says otherwise."""
     path = folder / ".run-elsewhere-1-00000000.json"
-    path.write_text(json.dumps({**claims._place(), "pid": dead_process(), "started": 1.0, "claim": claim} | said))
+    path.write_text(
+        json.dumps(
+            {**claims._place(), "pid": dead_process(), "started": 1.0, "claim": claim} | said
+        )
+    )
     os.utime(path, (time.time() - age,) * 2)
     return path
 
@@ -60,7 +68,10 @@ def test_of_different_runs_that_start_at_one_moment_one_goes_on(tmp_path, rng):
                 end.wait()
 
         waits = rng.uniform(0, 0.003, 3)
-        runs = [threading.Thread(target=begin, args=(i, one, waits[i])) for i, one in enumerate((A, B, C))]
+        runs = [
+            threading.Thread(target=begin, args=(i, one, waits[i]))
+            for i, one in enumerate((A, B, C))
+        ]
         for run in runs:
             run.start()
         for run in runs:
@@ -78,7 +89,8 @@ def test_runs_of_one_claim_share_a_folder_and_another_is_told_what_differs(tmp_p
     with hold(tmp_path), hold(tmp_path):
         assert len(living(tmp_path)) == 2
         with pytest.raises(
-            OutputError, match=r"process \d+ on .*: settings: search: n: 1 there, 2 here. Wait until it ends"
+            OutputError,
+            match=r"process \d+ on .*: settings: search: n: 1 there, 2 here. Wait until it ends",
         ):
             hold(tmp_path, B).__enter__()
         with hold(tmp_path, B, "templates"):  # another kind of folder in the same place
@@ -115,7 +127,8 @@ def test_nothing_is_overwritten_beneath_a_run_that_lives(tmp_path, identity):
     ("age", "said", "lives"),
     [
         (0, {}, False),
-        (0, {"pid": os.getpid()}, True),  # which started at another time, by a clock that was set since
+        # which started at another time, by a clock that was set since
+        (0, {"pid": os.getpid()}, True),
         (400, {"pid": os.getpid()}, False),  # the number of a process that ended, used again
         (0, {"user": "another"}, True),  # whose processes may be hidden
         (0, {"pid": "x"}, False),
@@ -140,9 +153,13 @@ def test_which_runs_live(tmp_path, age, said, lives):
 
 
 def test_what_killed_runs_left_is_removed_by_a_run_that_is_alone(tmp_path):
-    left = [tmp_path / f"{place}.x.pt.{'0' * 32}.part" for place in ("images/", "template0/done/", "fft/")]
+    left = [
+        tmp_path / f"{place}.x.pt.{'0' * 32}.part"
+        for place in ("images/", "template0/done/", "fft/")
+    ]
     left += [
-        tmp_path / f".{name}.{'1' * 32}.part" for name in ("displacements_set.pt", "templates-a", "parameters.npz")
+        tmp_path / f".{name}.{'1' * 32}.part"
+        for name in ("displacements_set.pt", "templates-a", "parameters.npz")
     ]
     left.append(tmp_path / "template3/cross_correlation/.x.zarr.part")
     for path in left[:-1]:
@@ -180,7 +197,9 @@ def test_links_are_neither_followed_nor_trusted(tmp_path):
     (folder / CLAIM).unlink()
     (folder / CLAIM).symlink_to(target)
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=rf"{CLAIM}: is a link, where a run says what it makes. Remove it"):
+        with pytest.raises(
+            OutputError, match=rf"{CLAIM}: is a link, where a run says what it makes. Remove it"
+        ):
             hold(folder, B, overwrite=overwrite).__enter__()
     with pytest.raises(OutputError, match="is a link"):
         claim.need()
@@ -217,13 +236,19 @@ def test_a_disk_without_links_takes_claims_too(tmp_path, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    with hold(tmp_path), hold(tmp_path), pytest.raises(OutputError, match="another run is writing here"):
+    with (
+        hold(tmp_path),
+        hold(tmp_path),
+        pytest.raises(OutputError, match="another run is writing here"),
+    ):
         hold(tmp_path, B).__enter__()
     with hold(tmp_path, B):
         assert claimed(tmp_path) == {"kind": "results", **B}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by what Linux says of them")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="processes are told apart by what Linux says of them"
+)
 def test_a_process_that_was_killed_and_not_yet_waited_for_is_dead(tmp_path):
     import psutil
 

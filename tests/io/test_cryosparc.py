@@ -78,7 +78,9 @@ def test_a_pickle_in_disguise_is_refused_and_not_executed(path, protocol):
     assert sprung.exists(), "the trap does not work"
 
 
-@pytest.mark.parametrize("dtype", [object, [("uid", "u8"), ("blob/path", object)], [("a", [("b", object)])]])
+@pytest.mark.parametrize(
+    "dtype", [object, [("uid", "u8"), ("blob/path", object)], [("a", [("b", object)])]]
+)
 def test_objects_anywhere_are_refused_and_not_executed(path, dtype):
     sprung = path.parent / "sprung"
     rows = np.zeros(1, dtype)
@@ -140,7 +142,9 @@ def test_missing_files_and_folders(tmp_path):
 
 def header(descr, shape=(1,)):
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
     return file.getvalue()
 
 
@@ -158,8 +162,14 @@ def long_header(text):
         (long_header(b"{" * 2**22), "damaged header .its header takes 4194304 bytes"),
         (b"\x93NUMPY\x02\x00" + b"\xff" * 4, "its header takes 4294967295 bytes"),
         (b"\x93NUMPY\x07\x00" + b"\xff" * 4, "damaged header"),
-        (header([("blob/path", "<U1000000")], (0,)), "column blob/path of 1000000 characters for each"),
-        (header([("uid", "<u8"), ("blob/path", "|S20000")]), "column blob/path of 20000 characters for each"),
+        (
+            header([("blob/path", "<U1000000")], (0,)),
+            "column blob/path of 1000000 characters for each",
+        ),
+        (
+            header([("uid", "<u8"), ("blob/path", "|S20000")]),
+            "column blob/path of 20000 characters for each",
+        ),
         (header([("blob/path", "<U20000", (2,))]), "column blob/path of 20000 characters for each"),
         (header([("a", [("b", "<f4", (2**20,))])]), "has 4194304 bytes for each particle"),
         (header([("a", "<f4")], (2**62,)), "cut short: 0 of 18446744073709551616 bytes"),

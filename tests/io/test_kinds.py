@@ -63,13 +63,21 @@ def test_folders(tmp_path, names):
 @pytest.mark.parametrize(
     ("name", "wanted", "said"),
     [
-        ("p.star", ("structures",), r"p\.star: holds metadata of particles, not structures\. Is it meant for --p\?"),
+        (
+            "p.star",
+            ("structures",),
+            r"p\.star: holds metadata of particles, not structures\. Is it meant for --p\?",
+        ),
         (
             "a.pdb",
             ("image stacks", "particles"),
             r"a\.pdb: holds structures, not image stacks or metadata of particles",
         ),
-        ("p.mrcs", ("a run",), r"p\.mrcs: holds images, not the description of a run\. Was another one meant\?"),
+        (
+            "p.mrcs",
+            ("a run",),
+            r"p\.mrcs: holds images, not the description of a run\. Was another one meant\?",
+        ),
     ],
 )
 def test_others_are_refused(tmp_path, name, wanted, said):
@@ -79,7 +87,13 @@ def test_others_are_refused(tmp_path, name, wanted, said):
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("a.pdb", "file"), ("p.star", "file"), ("x.npz", "file"), ("folder", "folder"), ("v1.2", "file or folder")],
+    [
+        ("a.pdb", "file"),
+        ("p.star", "file"),
+        ("x.npz", "file"),
+        ("folder", "folder"),
+        ("v1.2", "file or folder"),
+    ],
 )
 def test_what_is_not_there_is_called_so(tmp_path, name, what):
     with pytest.raises(InputFileError, match=rf"{name}: there is no such {what}\. Check its name"):
@@ -97,7 +111,8 @@ def test_what_may_be_right_is_let_pass(tmp_path):
 def test_a_folder_of_relion_is_asked_for_its_star_file(tmp_path):
     folder = make(tmp_path / "Extract", *(f"{k}.star" for k in range(7)))
     with pytest.raises(
-        InputFileError, match=r"Extract: is a folder\. Name a STAR file in it: 0\.star, .*4\.star, \.\.\."
+        InputFileError,
+        match=r"Extract: is a folder\. Name a STAR file in it: 0\.star, .*4\.star, \.\.\.",
     ):
         need_kind(folder, "particles", "image stacks")
     need_kind(make(folder, "p.cs"), "particles")

@@ -1,4 +1,5 @@
-"""MRC files: what their headers say, what is odd about them, and that only the right voxels are read."""
+"""MRC files: what their headers say, what is odd about them, and that only the right voxels are
+read."""
 
 from __future__ import annotations
 
@@ -15,9 +16,21 @@ from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.mrc import NO_GROUP, open_mrc_map, open_mrc_stack
 
 WORD = {
-    name: 4 * i for i, name in enumerate(["nx", "ny", "nz", "mode", "nxstart", "nystart", "nzstart", "mx", "my", "mz"])
+    name: 4 * i
+    for i, name in enumerate(
+        ["nx", "ny", "nz", "mode", "nxstart", "nystart", "nzstart", "mx", "my", "mz"]
+    )
 }
-WORD |= {"cella_x": 40, "cella_y": 44, "cella_z": 48, "mapc": 64, "mapr": 68, "maps": 72, "ispg": 88, "nsymbt": 92}
+WORD |= {
+    "cella_x": 40,
+    "cella_y": 44,
+    "cella_z": 48,
+    "mapc": 64,
+    "mapr": 68,
+    "maps": 72,
+    "ispg": 88,
+    "nsymbt": 92,
+}
 
 
 @pytest.fixture
@@ -225,7 +238,8 @@ def test_a_file_that_changed_is_refused(path):
 @pytest.mark.parametrize("axes", [(1, 2, 3), (3, 2, 1), (2, 3, 1), (3, 1, 2), (0, 0, 0), (1, 1, 3)])
 @pytest.mark.parametrize("swapped", [False, True], ids=["little endian", "big endian"])
 def test_a_map_is_read_along_its_axes(path, axes, swapped):
-    """The value at x, y, z is 100 x + 10 y + z, whatever the order in the file; the sides differ."""
+    """The value at x, y, z is 100 x + 10 y + z, whatever the order in the file; the sides
+    differ."""
     nx, ny, nz = n_along = (5, 4, 3)
     along = axes if sorted(axes) == [1, 2, 3] else (1, 2, 3)
     z, y, x = np.indices((nz, ny, nx))
@@ -246,7 +260,15 @@ def test_a_map_is_read_along_its_axes(path, axes, swapped):
 
 
 def test_a_part_of_a_cell_has_the_voxels_of_the_cell(path):
-    edit(write(path, np.zeros((4, 4, 4), np.float32)), mx=8, my=8, mz=8, cella_x=16.0, cella_y=16.0, cella_z=16.0)
+    edit(
+        write(path, np.zeros((4, 4, 4), np.float32)),
+        mx=8,
+        my=8,
+        mz=8,
+        cella_x=16.0,
+        cella_y=16.0,
+        cella_z=16.0,
+    )
     assert open_mrc_map(path).voxel_size_angstrom == (2.0, 2.0, 2.0)
 
 
@@ -268,7 +290,15 @@ def test_a_map_that_is_cut_short_or_changed(path):
 # --- what bytes, axes and space groups mean ---
 
 IMOD = 1146047817
-OFFSETS = {"imod_stamp": 152, "imod_flags": 156, "dmin": 76, "dmax": 80, "alpha": 52, "beta": 56, "gamma": 60}
+OFFSETS = {
+    "imod_stamp": 152,
+    "imod_flags": 156,
+    "dmin": 76,
+    "dmax": 80,
+    "alpha": 52,
+    "beta": 56,
+    "gamma": 60,
+}
 
 
 def put(path, order="<", **words):
@@ -310,7 +340,9 @@ def test_bytes_are_signed_unless_a_program_says_otherwise(path, rng, words, sign
     np.testing.assert_array_equal(stack.take(np.arange(4)), expected)
     np.testing.assert_array_equal(density_map.read(), expected)
     for opened in (stack, density_map):
-        assert any("bytes are read as unsigned, 0 to 255" in note for note in opened.notes) == (not signed)
+        assert any("bytes are read as unsigned, 0 to 255" in note for note in opened.notes) == (
+            not signed
+        )
 
 
 @pytest.mark.parametrize("dtype", ["i2", "u2", "f4"])
@@ -324,20 +356,32 @@ def test_flags_of_imod_are_about_bytes_alone(path, rng, dtype):
 def test_half_bytes_are_refused(path, flags):
     put(write(path, np.zeros((2, 4, 4), np.int8)), imod_stamp=IMOD, imod_flags=flags)
     for open_it in (open_mrc_stack, open_mrc_map):
-        with pytest.raises(InputFileError, match=r"two values of 4 bits in each byte. Convert it to float32"):
+        with pytest.raises(
+            InputFileError, match=r"two values of 4 bits in each byte. Convert it to float32"
+        ):
             open_it(path)
 
 
 @pytest.mark.parametrize(
-    ("axes", "said"), [((2, 1, 3), "y, x, z"), ((1, 3, 2), "x, z, y"), ((3, 2, 1), "z, y, x"), ((2, 3, 1), "y, z, x")]
+    ("axes", "said"),
+    [
+        ((2, 1, 3), "y, x, z"),
+        ((1, 3, 2), "x, z, y"),
+        ((3, 2, 1), "z, y, x"),
+        ((2, 3, 1), "y, z, x"),
+    ],
 )
 def test_images_of_other_axes_are_refused(path, axes, said):
     edit(write(path, np.zeros((5, 4, 4), np.float32)), mapc=axes[0], mapr=axes[1], maps=axes[2])
-    with pytest.raises(InputFileError, match=rf"run along {said} \(MAPC, MAPR, MAPS\), but images need x, y, z"):
+    with pytest.raises(
+        InputFileError, match=rf"run along {said} \(MAPC, MAPR, MAPS\), but images need x, y, z"
+    ):
         open_mrc_stack(path)
 
 
-@pytest.mark.parametrize(("axes", "odd"), [((0, 0, 0), False), ((1, 1, 3), True), ((4, 5, 6), True)])
+@pytest.mark.parametrize(
+    ("axes", "odd"), [((0, 0, 0), False), ((1, 1, 3), True), ((4, 5, 6), True)]
+)
 def test_axes_that_are_none_are_plain(path, rng, axes, odd):
     values = rng.standard_normal((5, 4, 4)).astype(np.float32)
     edit(write(path, values), mapc=axes[0], mapr=axes[1], maps=axes[2])
@@ -349,7 +393,11 @@ def test_axes_that_are_none_are_plain(path, rng, axes, odd):
 @pytest.mark.parametrize(
     ("n", "words", "complaint"),
     [
-        (4, {"ispg": 0, "mz": 1}, r"a stack of 4 images \(space group 0, one section per cell\), not a volume"),
+        (
+            4,
+            {"ispg": 0, "mz": 1},
+            r"a stack of 4 images \(space group 0, one section per cell\), not a volume",
+        ),
         (9, {"ispg": 0, "mz": 1}, r"a stack of 9 images"),
         (1, {"ispg": 0, "mz": 1}, r"one image, not a volume"),
         (1, {"ispg": 1, "mz": 1}, r"one image, not a volume"),
@@ -379,8 +427,17 @@ def test_images_and_several_volumes_are_no_map(path, n, words, complaint):
         (4, {"ispg": 0, "mz": 0}, "says that it is a stack of images"),
         (7, {"ispg": 0}, "its 7 sections of 4 x 4 are taken as one volume"),
         (7, {"ispg": 1}, None),
-        (7, {"ispg": 1, "mz": 1}, "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes"),
-        (7, {"ispg": 401}, "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes is no"),
+        (
+            7,
+            {"ispg": 1, "mz": 1},
+            "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes",
+        ),
+        (
+            7,
+            {"ispg": 401},
+            "its 7 sections of 4 x 4 are taken as one volume; a stack of images or of volumes is "
+            "no",
+        ),
     ],
 )
 def test_what_may_be_no_volume_is_doubted(path, n, words, doubt):
@@ -403,10 +460,14 @@ def test_what_may_be_no_volume_is_doubted(path, n, words, doubt):
     ],
 )
 def test_cells_that_are_no_boxes_are_no_maps(path, angles, refused):
-    put(write(path, np.zeros((4, 4, 4), np.float32)), **dict(zip(("alpha", "beta", "gamma"), angles, strict=True)))
+    put(
+        write(path, np.zeros((4, 4, 4), np.float32)),
+        **dict(zip(("alpha", "beta", "gamma"), angles, strict=True)),
+    )
     if refused:
         with pytest.raises(
-            InputFileError, match=r"its cell has angles of .* degrees, and only 90 make a box. Resample"
+            InputFileError,
+            match=r"its cell has angles of .* degrees, and only 90 make a box. Resample",
         ):
             open_mrc_map(path)
     else:
@@ -417,7 +478,10 @@ def test_cells_that_are_no_boxes_are_no_maps(path, angles, refused):
 def test_headers_that_claim_more_than_the_file_has(path):
     edit(write(path, np.zeros((4, 4, 4), np.float32)), nx=30000, ny=30000, nz=2**31 - 1)
     for open_it in (open_mrc_stack, open_mrc_map):
-        with pytest.raises(InputFileError, match=r"cut short: 1280 bytes, but its header \(2147483647 x 30000 x 30000"):
+        with pytest.raises(
+            InputFileError,
+            match=r"cut short: 1280 bytes, but its header \(2147483647 x 30000 x 30000",
+        ):
             open_it(path)
 
 

@@ -1,4 +1,5 @@
-"""`parameters.npz`: what it holds comes back, defaults follow from the box, and what cannot be used is refused."""
+"""`parameters.npz`: what it holds comes back, defaults follow from the box, and what cannot be
+used is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +12,12 @@ import pytest
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.parameters import make_parameters, parameters_entries, read_parameters, write_parameters
+from cryolike_dask.io.parameters import (
+    make_parameters,
+    parameters_entries,
+    read_parameters,
+    write_parameters,
+)
 
 
 @pytest.fixture
@@ -23,7 +29,9 @@ def path(tmp_path):
 def save(path, parameters=None, **changes):
     """Write parameters with some entries changed."""
     entries = parameters_entries(ImageParameters(12, 1.5) if parameters is None else parameters)
-    np.savez(path, **{k: np.empty(0) if v is None else v for k, v in {**entries, **changes}.items()})
+    np.savez(
+        path, **{k: np.empty(0) if v is None else v for k, v in {**entries, **changes}.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,9 @@ def test_none_of_both_programs(path, none):
         ({"atom_shape": "cube"}, r"atom_shape='cube'"),
         ({"pixel_size": "1.5 A"}, r"pixel_size"),
     ],
-    ids=lambda value: None if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items()),
+    ids=lambda value: (
+        None if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items())
+    ),
 )
 def test_what_cannot_be_used(path, changes, complaint):
     save(path, **changes)
@@ -127,7 +137,9 @@ def test_what_cannot_be_used(path, changes, complaint):
 
 @pytest.mark.parametrize("value", [None, 3, {"n_pixels": 12}, ["parameters.npz"]])
 def test_neither_path_nor_parameters(value):
-    with pytest.raises(InputError, match=f"params_input is a {type(value).__name__}.* Give the path"):
+    with pytest.raises(
+        InputError, match=f"params_input is a {type(value).__name__}.* Give the path"
+    ):
         read_parameters(value)
 
 
@@ -141,12 +153,17 @@ def test_neither_path_nor_parameters(value):
         ({"n_inplanes": 24.0}, "n_inplanes=24.0"),
         ({"pixel_size_angstrom": None}, "pixel_size_angstrom=None"),
         ({"viewing_distance": -1.0}, "viewing_distance=-1.0"),
-        ({"viewing_distance": 1e-300}, "viewing_distance=1e-300 gives more than a million directions"),
+        (
+            {"viewing_distance": 1e-300},
+            "viewing_distance=1e-300 gives more than a million directions",
+        ),
         ({"atom_radii": "2"}, "atom_radii='2' is not positive"),
         ({"atom_radii": -2.0}, "atom_radii=-2.0 is not positive"),
         ({"atom_radii": np.nan}, "atom_radii=nan is not positive"),
     ],
-    ids=lambda value: None if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items()),
+    ids=lambda value: (
+        None if isinstance(value, str) else " ".join(f"{k}={v}" for k, v in value.items())
+    ),
 )
 def test_parameters_by_hand(changes, complaint):
     for made_by in (ImageParameters, make_parameters):
@@ -155,5 +172,7 @@ def test_parameters_by_hand(changes, complaint):
 
 
 def test_a_viewing_distance_in_degrees():
-    with pytest.raises(InputError, match=r"viewing_distance=15 is more than half a turn\. It is in radian"):
+    with pytest.raises(
+        InputError, match=r"viewing_distance=15 is more than half a turn\. It is in radian"
+    ):
         make_parameters(24, 5.0, viewing_distance=15)

@@ -1,4 +1,5 @@
-"""Completion records that were edited, damaged or replaced: one error that names the record and what it says."""
+"""Completion records that were edited, damaged or replaced: one error that names the record and
+what it says."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ import pytest
 
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.claims import holding
-from cryolike_dask.io.records import Job, make_room, read_record, why_not_done, withdraw_record, write_record
+from cryolike_dask.io.records import (
+    Job,
+    make_room,
+    read_record,
+    why_not_done,
+    withdraw_record,
+    write_record,
+)
 
 SETTINGS = {
     "search": {"n_displacements": 9, "max_displacement_angstrom": 2.0, "sha256": "ab"},
@@ -96,7 +104,10 @@ def edited(path, key, value):
 def test_an_entry_of_another_type_is_named(job, key, value):
     edited(job.record, key, value)
     name = key.split("/")[0]
-    with pytest.raises(InputFileError, match=rf"stack_000000\.json: says {name}=.*, which no run writes\. Run again"):
+    with pytest.raises(
+        InputFileError,
+        match=rf"stack_000000\.json: says {name}=.*, which no run writes\. Run again",
+    ):
         read_record(job.record)
     assert why_not_done(job) == "there is no readable completion record stack_000000.json"
 
@@ -128,7 +139,10 @@ def larger(path):
         (pipe, "is not a file"),
         (larger, "has 100000000 bytes"),
         (lambda path: path.write_text("[" * 10**6), "is not a readable completion record"),
-        (lambda path: path.write_text('{"format": 1, "shape": ' + "1" * 10**5 + "}"), "is not a readable"),
+        (
+            lambda path: path.write_text('{"format": 1, "shape": ' + "1" * 10**5 + "}"),
+            "is not a readable",
+        ),
         (lambda path: path.write_text("[]"), "is not a completion record"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not a readable"),
         (lambda path: path.write_bytes(b""), "is not a readable"),
@@ -156,7 +170,9 @@ def test_links_and_folders_in_place_of_a_record_are_not_written_through(job):
 
 def test_a_record_is_written_under_its_claim_only(job, tmp_path):
     def hold(identity):
-        return holding(tmp_path / "out", "results", identity, overwrite=False, refuse_others=lambda: None)
+        return holding(
+            tmp_path / "out", "results", identity, overwrite=False, refuse_others=lambda: None
+        )
 
     with hold({"n": 1}) as claim:
         pass
@@ -171,7 +187,9 @@ def test_a_record_is_written_under_its_claim_only(job, tmp_path):
 
 
 def test_a_folder_that_was_taken_away_is_not_made_anew(job, tmp_path):
-    with holding(tmp_path / "out", "results", {}, overwrite=False, refuse_others=lambda: None) as claim:
+    with holding(
+        tmp_path / "out", "results", {}, overwrite=False, refuse_others=lambda: None
+    ) as claim:
         pass
     under = Job(**{**vars(job), "claim": claim})
     Path(tmp_path / "out/template0").rename(tmp_path / "template0")

@@ -16,7 +16,12 @@ from cryolike_dask.io import viewing
 from cryolike_dask.io.archives import read_archive, read_list
 from cryolike_dask.io.identity import reading, regular_file
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.tensors import load_displacements, load_full_correlation, load_vector, open_tensor
+from cryolike_dask.io.tensors import (
+    load_displacements,
+    load_full_correlation,
+    load_vector,
+    open_tensor,
+)
 from cryolike_dask.io.viewing import read_viewing_angles
 
 
@@ -32,7 +37,16 @@ def connect_with(path):
 
 
 READERS = [
-    *(regular_file, read_list, read_parameters, read_text, address_in, read_viewing_angles, read_blocks, connect_with),
+    *(
+        regular_file,
+        read_list,
+        read_parameters,
+        read_text,
+        address_in,
+        read_viewing_angles,
+        read_blocks,
+        connect_with,
+    ),
     *(open_tensor, load_vector, load_displacements, load_full_correlation),
     lambda path: read_archive(path, optional=()),
 ]
@@ -62,7 +76,9 @@ def test_what_is_no_file_is_told_with_its_name(path, what):
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize(("name", "what"), [("folder", "is a folder"), ("a" * 300, "File name too long|3 missing")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("folder", "is a folder"), ("a" * 300, "File name too long|3 missing")]
+)
 def test_readers_say_what_is_no_file_without_numbers(read, tmp_path, name, what):
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputFileError, match=what) as caught:
@@ -101,7 +117,9 @@ def test_directions_that_are_none(tmp_path, content, message, monkeypatch):
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 10**5, b'{"address": 1', b"\xff" * 10**6, b"3"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[" * 10**5, b'{"address": 1', b"\xff" * 10**6, b"3"]
+)
 def test_scheduler_files_that_are_none(tmp_path, content):
     (tmp_path / "scheduler.json").write_bytes(content)
     with pytest.raises(InputFileError, match=r"scheduler\.json: is not a scheduler file") as caught:

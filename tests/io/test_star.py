@@ -1,4 +1,5 @@
-"""STAR files: every way of writing them that programs have, and clear words for those that are damaged."""
+"""STAR files: every way of writing them that programs have, and clear words for those that are
+damaged."""
 
 from __future__ import annotations
 
@@ -45,7 +46,9 @@ def path(tmp_path):
 def read(path, content):
     """The tables of a STAR file with this content: (name, {label: list of text})."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return [(block.name, {k: v.tolist() for k, v in block.columns.items()}) for block in read_star(path)]
+    return [
+        (block.name, {k: v.tolist() for k, v in block.columns.items()}) for block in read_star(path)
+    ]
 
 
 def table(text, header="data_\nloop_\n_a #1\n_b #2\n"):
@@ -122,7 +125,9 @@ def test_blocks_of_one_name_are_all_kept(path):
 
 def test_pairs_are_a_table_of_one_row(path):
     text = "data_general\n\n_rlnFinalResolution   3.5 # good\n_rlnTitle 'two words'\n"
-    assert read(path, text) == [("general", {"rlnFinalResolution": ["3.5"], "rlnTitle": ["two words"]})]
+    assert read(path, text) == [
+        ("general", {"rlnFinalResolution": ["3.5"], "rlnTitle": ["two words"]})
+    ]
 
 
 def test_a_table_of_one_row_and_one_without(path):
@@ -149,7 +154,9 @@ def test_a_table_of_one_row_and_one_without(path):
     ],
 )
 def test_values_are_what_is_written(path, written, meant):
-    assert read(path, table(f"{written} 1\n{written} 2\n")) == [("", {"a": [meant, meant], "b": ["1", "2"]})]
+    assert read(path, table(f"{written} 1\n{written} 2\n")) == [
+        ("", {"a": [meant, meant], "b": ["1", "2"]})
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +203,11 @@ def test_what_is_written_is_read_by_both(path, rng):
     names = [f"{i:06d}@path with space/{'xy'[i % 2]}.mrcs" for i in range(50)]
     blocks = {
         "optics": {"rlnOpticsGroup": [1], "rlnOpticsGroupName": ["group 1"], "rlnVoltage": [300.0]},
-        "particles": {"rlnImageName": names, "rlnDefocusU": defocus, "rlnClassNumber": np.arange(50)},
+        "particles": {
+            "rlnImageName": names,
+            "rlnDefocusU": defocus,
+            "rlnClassNumber": np.arange(50),
+        },
     }
     write_star(path, blocks)
     ours = {block.name: block.columns for block in read_star(path)}
@@ -205,17 +216,27 @@ def test_what_is_written_is_read_by_both(path, rng):
         assert list(read_back) == ["optics", "particles"]
         assert list(read_back["particles"]["rlnImageName"]) == names
         assert list(read_back["optics"]["rlnOpticsGroupName"]) == ["group 1"]
-        np.testing.assert_array_equal(np.asarray(read_back["particles"]["rlnClassNumber"]).astype(int), np.arange(50))
-        np.testing.assert_allclose(np.asarray(read_back["particles"]["rlnDefocusU"]).astype(float), defocus, rtol=1e-9)
-    assert path.read_text().startswith("\n# version 30001\n\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n")
+        np.testing.assert_array_equal(
+            np.asarray(read_back["particles"]["rlnClassNumber"]).astype(int), np.arange(50)
+        )
+        np.testing.assert_allclose(
+            np.asarray(read_back["particles"]["rlnDefocusU"]).astype(float), defocus, rtol=1e-9
+        )
+    assert path.read_text().startswith(
+        "\n# version 30001\n\ndata_optics\n\nloop_\n_rlnOpticsGroup #1\n"
+    )
 
 
 @pytest.mark.parametrize(
-    "value", ["plain", "two words", "", "#x", "_x", "data_x", "loop_", "it's", "a 'b' c", 'a"b', "\t"]
+    "value",
+    ["plain", "two words", "", "#x", "_x", "data_x", "loop_", "it's", "a 'b' c", 'a"b', "\t"],
 )
 def test_awkward_text_comes_back(path, value):
     write_star(path, {"": {"a": [value], "b": [1]}, "one": {"c": [value]}})
-    assert [block.columns[k].tolist() for block, k in zip(read_star(path), "ac", strict=True)] == [[value], [value]]
+    assert [block.columns[k].tolist() for block, k in zip(read_star(path), "ac", strict=True)] == [
+        [value],
+        [value],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +255,8 @@ def test_what_cannot_be_written_is_refused_and_leaves_no_file(path, columns, mes
 
 
 TOKEN = re.compile(r"""\s*(?:#.*|"(.*?)"(?=\s|$)|'(.*?)'(?=\s|$)|(\S+))""")
-"""What a value is: a quote ends only before a space, a comment starts only after one. Takes long if quotes do not."""
+"""What a value is: a quote ends only before a space, a comment starts only after one. Takes long
+if quotes do not."""
 
 
 def test_values_of_any_line_are_what_their_definition_says(rng):
@@ -254,7 +276,10 @@ MANY = 60_000
     [
         ("data_\nloop_\n" + "".join(f"_c{i}\n" for i in range(MANY)) + "1 " * MANY + "\n", None),
         ("data_\n" + "".join(f"_c{i} 1\n" for i in range(MANY)), None),
-        ("data_\n" + "".join(f"_c{i // 2} 1\n" for i in range(MANY)), r"c0, c1, c\d+, c\d+, c\d+ and \d+ more twice"),
+        (
+            "data_\n" + "".join(f"_c{i // 2} 1\n" for i in range(MANY)),
+            r"c0, c1, c\d+, c\d+, c\d+ and \d+ more twice",
+        ),
         (table('"a ' * MANY), rf"line 5: {MANY} value\(s\) for 2 column"),
         (table("'a \"b " * MANY), rf"line 5: {2 * MANY} value"),
         (table('"' * MANY), r"line 5: 1 value\(s\) for 2 column"),
@@ -264,15 +289,37 @@ MANY = 60_000
         ("data_\n" + "".join(f"data_{i}\n_a 1\n" for i in range(MANY // 6)), None),
         (" " * MANY * 100, "no STAR table"),
         (table("1 " + "x" * 20_000), "column b of block 'data_' has a value of 20000 characters"),
-        (table("1 2\n" * MANY + "x" * 9_999 + " 2\n"), "column a of block 'data_' has a value of 9999 characters"),
+        (
+            table("1 2\n" * MANY + "x" * 9_999 + " 2\n"),
+            "column a of block 'data_' has a value of 9999 characters",
+        ),
         ("data_\n_a " + "x" * 20_000, "column a of block 'data_' has a value of 20000 characters"),
         ("data_\n_a " + "x" * (2**23 + 2**20), "has a line of more than 8388608 characters"),
         (b"data_\n" + b"#" * (2**20 + 1) + b"\n_\xe9 1\n", r"not text in UTF-8 .byte 1048585"),
         ("data_\n" + "#" * (2**20 + 1) + "\0", r"byte 1048583 is 0"),
     ],
     ids=[
-        *("columns", "pairs", "repeated", "quotes", "both quotes", "only quotes", "quoted quotes", "text", "blocks"),
-        *("tables", "blanks", "wide", "one wide value", "wide pair", "endless", "late bytes", "late zero"),
+        *(
+            "columns",
+            "pairs",
+            "repeated",
+            "quotes",
+            "both quotes",
+            "only quotes",
+            "quoted quotes",
+            "text",
+            "blocks",
+        ),
+        *(
+            "tables",
+            "blanks",
+            "wide",
+            "one wide value",
+            "wide pair",
+            "endless",
+            "late bytes",
+            "late zero",
+        ),
     ],
 )
 def test_time_and_memory_grow_with_the_size_of_the_file(path, content, message):
@@ -293,7 +340,9 @@ def test_lines_that_reach_over_parts_of_a_file(path, monkeypatch):
         assert read(path, text) == [("", {"a": ["ü ñ"] * 5, "b": ["𝛼"] * 5})]
 
 
-@pytest.mark.parametrize(("name", "what"), [("pipe", "is a pipe"), ("a" * 300, "File name too long")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("pipe", "is a pipe"), ("a" * 300, "File name too long")]
+)
 def test_no_file_is_said_at_once(tmp_path, name, what):
     if name == "pipe":
         os.mkfifo(tmp_path / name)

@@ -1,4 +1,5 @@
-"""Stores that are not what this program writes: refused by what they say of themselves, before anything is decoded."""
+"""Stores that are not what this program writes: refused by what they say of themselves, before
+anything is decoded."""
 
 from __future__ import annotations
 
@@ -58,19 +59,39 @@ def test_what_is_written_so_is_read(store, values):
 
 
 BYTES, CRC = {"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}
-NESTED = {"chunk_shape": [1, 3, 2, 5], "codecs": [{"name": "numcodecs.pickle"}], "index_codecs": [BYTES, CRC]}
+NESTED = {
+    "chunk_shape": [1, 3, 2, 5],
+    "codecs": [{"name": "numcodecs.pickle"}],
+    "index_codecs": [BYTES, CRC],
+}
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("codecs", [{"name": "numcodecs.pickle", "configuration": {}}], r"made by numcodecs\.pickle, not by bytes and"),
-        ("codecs", [BYTES, {"name": "numcodecs.pickle"}, CRC], r"made by bytes, numcodecs\.pickle, crc32c"),
-        ("codecs", [{"name": "sharding_indexed", "configuration": NESTED}], "made by sharding_indexed"),
+        (
+            "codecs",
+            [{"name": "numcodecs.pickle", "configuration": {}}],
+            r"made by numcodecs\.pickle, not by bytes and",
+        ),
+        (
+            "codecs",
+            [BYTES, {"name": "numcodecs.pickle"}, CRC],
+            r"made by bytes, numcodecs\.pickle, crc32c",
+        ),
+        (
+            "codecs",
+            [{"name": "sharding_indexed", "configuration": NESTED}],
+            "made by sharding_indexed",
+        ),
         ("codecs", [{"name": "vlen-utf8"}, CRC], "made by vlen-utf8, crc32c"),
         ("codecs", [BYTES, {"name": "gzip", "configuration": {"level": 5}}], "made by bytes, gzip"),
         ("codecs", [BYTES], "made by bytes, not"),
-        ("codecs", [BYTES, CRC | {"configuration": {"codecs": ["numcodecs.pickle"]}}], "made by bytes, crc32c, not"),
+        (
+            "codecs",
+            [BYTES, CRC | {"configuration": {"codecs": ["numcodecs.pickle"]}}],
+            "made by bytes, crc32c, not",
+        ),
         ("codecs", "bytes", "not a readable store"),
         ("codecs", [], "not a readable store"),
         ("data_type", "string", "it holds string, not float32 or float64"),
@@ -80,10 +101,26 @@ NESTED = {"chunk_shape": [1, 3, 2, 5], "codecs": [{"name": "numcodecs.pickle"}],
         ("zarr_format", 2, "no array as this program writes"),
         ("node_type", "group", "no array as this program writes"),
         ("storage_transformers", [{"name": "other"}], "no array as this program writes"),
-        ("chunk_key_encoding", {"name": "v2", "configuration": {"separator": "."}}, "no array as this program"),
-        ("chunk_grid", {"name": "rectilinear", "configuration": {"chunk_shape": CHUNK}}, "impossible kind"),
-        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [1, 1]}}, "not a readable store"),
-        ("chunk_grid", {"name": "regular", "configuration": {"chunk_shape": [10**6, 3, 2, 5]}}, "is not a file of"),
+        (
+            "chunk_key_encoding",
+            {"name": "v2", "configuration": {"separator": "."}},
+            "no array as this program",
+        ),
+        (
+            "chunk_grid",
+            {"name": "rectilinear", "configuration": {"chunk_shape": CHUNK}},
+            "impossible kind",
+        ),
+        (
+            "chunk_grid",
+            {"name": "regular", "configuration": {"chunk_shape": [1, 1]}},
+            "not a readable store",
+        ),
+        (
+            "chunk_grid",
+            {"name": "regular", "configuration": {"chunk_shape": [10**6, 3, 2, 5]}},
+            "is not a file of",
+        ),
         ("shape", [10**9, 3, 2, 5], "impossible kind or number"),
         ("shape", [10**30, 3, 2, 5], "impossible shape"),
         ("shape", [-4, 3, 2, 5], "impossible shape"),
@@ -111,7 +148,14 @@ def test_a_header_that_is_none(store, content):
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside format 3"])
 def test_format_2_is_not_read_and_its_pickle_not_run(store, values, tmp_path, beside):
-    said = {"zarr_format": 2, "shape": SHAPE, "chunks": SHAPE, "dtype": "|O", "fill_value": "", "order": "C"}
+    said = {
+        "zarr_format": 2,
+        "shape": SHAPE,
+        "chunks": SHAPE,
+        "dtype": "|O",
+        "fill_value": "",
+        "order": "C",
+    }
     said |= {"filters": [{"id": "vlen-utf8"}], "compressor": {"id": "pickle"}}
     array = store / "cross_correlation"
     (array / ".zarray").write_text(json.dumps(said))
@@ -126,7 +170,9 @@ def test_format_2_is_not_read_and_its_pickle_not_run(store, values, tmp_path, be
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("what", ["missing", "longer", "shorter", "link", "folder link", "pipe", "device", "folder"])
+@pytest.mark.parametrize(
+    "what", ["missing", "longer", "shorter", "link", "folder link", "pipe", "device", "folder"]
+)
 def test_chunks_that_are_no_files_of_their_size(store, tmp_path, what, read):
     chunk = store / "cross_correlation/c/1/0/0/0"
     content = chunk.read_bytes()
@@ -145,7 +191,8 @@ def test_chunks_that_are_no_files_of_their_size(store, tmp_path, what, read):
     elif what == "folder":
         chunk.mkdir()
     with pytest.raises(
-        InputFileError, match=r"full\.zarr: .*(chunk c/1/0/0/0 is not a file of 244 bytes|No such file)"
+        InputFileError,
+        match=r"full\.zarr: .*(chunk c/1/0/0/0 is not a file of 244 bytes|No such file)",
     ):
         read(store)
     open_store(store).take(np.array([0, 1]))  # nothing is wrong with the others

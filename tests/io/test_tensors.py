@@ -1,4 +1,5 @@
-"""Tensor files: nothing is unpickled, headers are held against what is stored, and writing is atomic."""
+"""Tensor files: nothing is unpickled, headers are held against what is stored, and writing is
+atomic."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ import torch
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.tensors import load_displacements, load_full_correlation, load_vector, open_tensor, save_tensor
+from cryolike_dask.io.tensors import (
+    load_displacements,
+    load_full_correlation,
+    load_vector,
+    open_tensor,
+    save_tensor,
+)
 from tests.traps import Trap
 
 READERS = [open_tensor, load_displacements, load_full_correlation]
@@ -69,12 +76,16 @@ def test_rows_are_copied_in_the_order_asked_for(path, rng):
 @pytest.mark.parametrize("legacy", [False, True])
 def test_pickle_is_refused_and_not_executed(path, tmp_path, read, legacy):
     torch.save(Trap(tmp_path / "executed"), path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(InputFileError, match=r"tensor\.pt: cannot be read as a plain tensor and is not unpickled"):
+    with pytest.raises(
+        InputFileError, match=r"tensor\.pt: cannot be read as a plain tensor and is not unpickled"
+    ):
         read(path)
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize(("value", "kind"), [({"a": torch.ones(2)}, "dict"), ([torch.ones(2)], "list"), (3.0, "float")])
+@pytest.mark.parametrize(
+    ("value", "kind"), [({"a": torch.ones(2)}, "dict"), ([torch.ones(2)], "list"), (3.0, "float")]
+)
 def test_other_than_one_tensor(path, value, kind):
     torch.save(value, path)
     with pytest.raises(InputFileError, match=rf"tensor\.pt: holds a {kind}, not one plain tensor"):
@@ -90,11 +101,17 @@ def test_sparse(path, read):
 
 @pytest.mark.parametrize(
     ("read", "shape"),
-    [(open_tensor, (2, 10**6)), (load_displacements, (2, 10**6)), (load_full_correlation, (1, 1, 1, 50))],
+    [
+        (open_tensor, (2, 10**6)),
+        (load_displacements, (2, 10**6)),
+        (load_full_correlation, (1, 1, 1, 50)),
+    ],
 )
 def test_stride_zero(path, read, shape):
     torch.save(torch.ones(1).expand(shape), path)
-    with pytest.raises(InputFileError, match=rf"claims {np.prod(shape)} values of shape .*, but stores 1\b"):
+    with pytest.raises(
+        InputFileError, match=rf"claims {np.prod(shape)} values of shape .*, but stores 1\b"
+    ):
         read(path)
 
 
@@ -110,7 +127,9 @@ def test_larger_storage(path, tmp_path):
         np.testing.assert_array_equal(open_tensor(tmp_path / "own.pt").take(), part)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "zero-length", "text", "npz", "directory", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "zero-length", "text", "npz", "directory", "missing"]
+)
 @pytest.mark.parametrize("read", READERS)
 def test_unreadable(path, read, damage):
     torch.save(torch.ones(2, 1000), path)
@@ -121,7 +140,11 @@ def test_unreadable(path, read, damage):
     elif damage == "npz":
         np.savez(path.open("wb"), values=np.ones(3))
     elif damage != "missing":
-        path.write_bytes({"truncated": content[: len(content) // 2], "zero-length": b"", "text": b"a letter\n"}[damage])
+        path.write_bytes(
+            {"truncated": content[: len(content) // 2], "zero-length": b"", "text": b"a letter\n"}[
+                damage
+            ]
+        )
     with pytest.raises(InputFileError, match=r"tensor\.pt: .*\w"):
         read(path)
 
@@ -135,9 +158,18 @@ def test_legacy_format(path):
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        (torch.ones(2, 3, dtype=torch.complex64), r"has shape \(2, 3\), but 3 dimensions are needed"),
-        (torch.ones(2, 3, 4, dtype=torch.float32), r"holds float32 values, but complex64 or complex128 are needed"),
-        (torch.ones(2, 3, 4, dtype=torch.bfloat16), r"holds torch.bfloat16 values, which have no numpy type"),
+        (
+            torch.ones(2, 3, dtype=torch.complex64),
+            r"has shape \(2, 3\), but 3 dimensions are needed",
+        ),
+        (
+            torch.ones(2, 3, 4, dtype=torch.float32),
+            r"holds float32 values, but complex64 or complex128 are needed",
+        ),
+        (
+            torch.ones(2, 3, 4, dtype=torch.bfloat16),
+            r"holds torch.bfloat16 values, which have no numpy type",
+        ),
     ],
     ids=["rank", "real", "bfloat16"],
 )
@@ -152,13 +184,21 @@ def test_conjugated_and_negated_views(path, dtype):
     values = torch.tensor([1 + 2j, 3 - 4j], dtype=dtype)
     for view in (values.conj(), values.conj().imag):
         torch.save(view, path)
-        np.testing.assert_array_equal(open_tensor(path).take(), view.resolve_conj().resolve_neg().numpy())
-        np.testing.assert_array_equal(open_tensor(path).take(np.array([1])), view[1:].resolve_conj().resolve_neg())
+        np.testing.assert_array_equal(
+            open_tensor(path).take(), view.resolve_conj().resolve_neg().numpy()
+        )
+        np.testing.assert_array_equal(
+            open_tensor(path).take(np.array([1])), view[1:].resolve_conj().resolve_neg()
+        )
 
 
 @pytest.mark.parametrize(
     ("read", "shape"),
-    [(lambda p: open_tensor(p).take(), (2, 3)), (load_displacements, (2, 3)), (load_full_correlation, (1, 2, 3, 4))],
+    [
+        (lambda p: open_tensor(p).take(), (2, 3)),
+        (load_displacements, (2, 3)),
+        (load_full_correlation, (1, 2, 3, 4)),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradient_is_no_obstacle(path, read, shape, dtype):
@@ -196,8 +236,15 @@ def integer(value: int) -> bytes:
 
 
 HOSTILE = {
-    "storage ends in the zip directory": [(SIX, b"K\x0ct"), (SHAPE, b"K\x03K\x04\x86"), (STRIDE, b"K\x04K\x01\x86")],
-    "storage beyond the file": [(SIX, integer(10**12) + b"t"), (SHAPE, integer(10**6) * 2 + b"\x86")],
+    "storage ends in the zip directory": [
+        (SIX, b"K\x0ct"),
+        (SHAPE, b"K\x03K\x04\x86"),
+        (STRIDE, b"K\x04K\x01\x86"),
+    ],
+    "storage beyond the file": [
+        (SIX, integer(10**12) + b"t"),
+        (SHAPE, integer(10**6) * 2 + b"\x86"),
+    ],
     "negative storage": [(SIX, integer(-5) + b"t")],
     "shape beyond the storage": [(SHAPE, b"K\x03K\x03\x86")],
     "offset beyond the storage": [(OFFSET, b"Q" + integer(10**9))],
@@ -216,7 +263,9 @@ def test_hostile_headers_do_not_reach_beyond_the_data(tmp_path):
         for old, new in changes:
             rewritten(path, old, new)
     paths = sorted(map(str, tmp_path.glob("*.pt")))
-    done = subprocess.run([sys.executable, "-c", READ_ALONE, *paths], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALONE, *paths], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if " refused " not in line] == []
@@ -230,14 +279,17 @@ def pickled(content: bytes, path: Path, **entries: bytes) -> Path:
         records = {name: archive.read(name) for name in archive.namelist()}
     root = next(name for name in records if name.endswith("data.pkl")).removesuffix("data.pkl")
     with zipfile.ZipFile(path, "w") as archive:
-        for name, data in (records | {f"{root}data.pkl": content} | {root + k: v for k, v in entries.items()}).items():
+        for name, data in (
+            records | {f"{root}data.pkl": content} | {root + k: v for k, v in entries.items()}
+        ).items():
             archive.writestr(name, data)
     return path
 
 
 def array(shape: bytes, values: bytes, kind: bytes = b"f8") -> bytes:
     """A pickled array of numpy's."""
-    made = b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85X\x01\x00\x00\x00b\x87R"
+    made = b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    made += b"K\x00\x85X\x01\x00\x00\x00b\x87R"
     dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00" + kind + b"K\x00K\x01\x87R"
     order = b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     return made + b"(K\x01" + shape + dtype + order + b"\x89" + values + b"tb."
@@ -247,9 +299,8 @@ HEX, ENCODE = b"X\x03\x00\x00\x00hex\x86R", b"c_codecs\nencode\n"
 LATIN = b"X\x06\x00\x00\x00latin1\x86R"
 TEXT = ENCODE + b"X\x10\x00\x00\x00" + b"a" * 16 + LATIN
 BOMBS = {
-    "array without values": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x02J"
-    + struct.pack("<i", 2**27)
-    + b"\x86X\x02\x00\x00\x00f8\x87R.",
+    "array without values": b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n"
+    b"cnumpy\nndarray\nK\x02J" + struct.pack("<i", 2**27) + b"\x86X\x02\x00\x00\x00f8\x87R.",
     "hex of hex": b"\x80\x02" + ENCODE * 21 + TEXT + HEX * 21 + b".",
     "values of hex of hex": array(b"K\x02K\x01\x86", ENCODE * 3 + TEXT + HEX * 3),
     "claims more": array(b"K\x02" + b"J" + struct.pack("<i", 2**27) + b"\x86", TEXT),
@@ -288,7 +339,9 @@ def test_a_pickle_made_to_do_harm_takes_nothing(path, name):
 
 def test_the_array_that_the_bombs_change_is_read(path):
     values = np.frombuffer(b"a" * 16)
-    np.testing.assert_array_equal(load_displacements(pickled(array(b"K\x02K\x01\x86", TEXT), path)), values[:, None])
+    np.testing.assert_array_equal(
+        load_displacements(pickled(array(b"K\x02K\x01\x86", TEXT), path)), values[:, None]
+    )
 
 
 @pytest.mark.parametrize("read", [*READERS, load_vector])
@@ -302,7 +355,9 @@ def test_compressed_values_are_refused_before_they_are_expanded(path, read, meth
             archive.writestr(name, data, method if name.endswith("data/0") else None)
     tracemalloc.start()
     try:
-        with pytest.raises(InputFileError, match="data/0 is compressed, which values of tensors never are"):
+        with pytest.raises(
+            InputFileError, match="data/0 is compressed, which values of tensors never are"
+        ):
             read(path)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
@@ -328,10 +383,16 @@ def test_bytes_of_the_other_order_and_parameters(path):
     torch.save(torch.nn.Parameter(torch.arange(4.0)), path)
     np.testing.assert_array_equal(load_vector(path, 4), np.arange(4))
     with zipfile.ZipFile(path) as archive:
-        pickle = next(archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+        pickle = next(
+            archive.read(name) for name in archive.namelist() if name.endswith("data.pkl")
+        )
     values = np.arange(4, dtype=">f4")
     pickled(pickle, path, **{"byteorder": b"big", "data/0": values.tobytes()})
-    for found in (load_vector(path, 4), open_tensor(path).take(), open_tensor(path).take(np.arange(4))):
+    for found in (
+        load_vector(path, 4),
+        open_tensor(path).take(),
+        open_tensor(path).take(np.arange(4)),
+    ):
         np.testing.assert_array_equal(found, values)
         assert found.dtype == np.dtype("f4")
 
@@ -345,7 +406,8 @@ def test_rewriting_alone_leaves_a_readable_file(path):
 
 @pytest.fixture
 def cryolike_module(monkeypatch):
-    """CryoLike's module of the full correlation, as a pickle names it; gone again before anything is read."""
+    """CryoLike's module of the full correlation, as a pickle names it; gone again before
+    anything is read."""
     name = "cryolike.likelihoods.interface.cross_correlation_full_return"
     module = types.ModuleType(name)
 
@@ -426,7 +488,9 @@ def test_threads_do_not_disturb_each_other(tmp_path, rng):
 
     def read(i: int) -> np.ndarray:
         return (
-            load_displacements(tmp_path / "displacements.pt") if i % 2 else open_tensor(tmp_path / "tensor.pt").take()
+            load_displacements(tmp_path / "displacements.pt")
+            if i % 2
+            else open_tensor(tmp_path / "tensor.pt").take()
         )
 
     with ThreadPoolExecutor(4) as threads:
@@ -481,7 +545,9 @@ for i in itertools.count():
 
 def killed(script: str, folder: Path, delay: float) -> list[Path]:
     """Start a writer, kill it somewhere in its work, and give what it left under final names."""
-    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE
+    ) as writer:
         writer.stdout.readline()
         time.sleep(delay)
         writer.send_signal(signal.SIGKILL)
@@ -533,7 +599,9 @@ def test_vectors_that_are_stored_otherwise_are_read_too(path):
 def test_no_vector(path, tmp_path):
     for value, shown in ((torch.zeros(2, 2), r"\(2, 2\)"), (torch.zeros(3), r"\(3,\)")):
         torch.save(value, path)
-        with pytest.raises(InputFileError, match=f"has shape {shown}, not the 4 images of its stack"):
+        with pytest.raises(
+            InputFileError, match=f"has shape {shown}, not the 4 images of its stack"
+        ):
             load_vector(path, 4)
     save_tensor(path, np.zeros(4))
     content = path.read_bytes()

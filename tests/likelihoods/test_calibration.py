@@ -26,5 +26,6 @@ def test_standard_is_calibrated_at_half_resolution_and_cryolike_is_not() -> None
     print(standard, cryolike)
     assert abs(standard.slope - 1) < 3 * standard.slope_error
     assert standard.expected_error < 0.05
-    assert cryolike.slope < 0.3  # all pixels counted as degrees of freedom: 5.1 times those in the band
+    # all pixels counted as degrees of freedom: 5.1 times those in the band
+    assert cryolike.slope < 0.3
     assert cryolike.expected_error > 0.1

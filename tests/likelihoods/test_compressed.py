@@ -1,4 +1,5 @@
-"""The compressed kernel against the same comparison without compression, and its parts against definitions."""
+"""The compressed kernel against the same comparison without compression, and its parts against
+definitions."""
 
 from __future__ import annotations
 
@@ -12,7 +13,11 @@ from hypothesis import strategies as st
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.likelihoods import interface
 from cryolike_dask.likelihoods.graph import Pair, image_rows
-from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+from cryolike_dask.likelihoods.kernels.compressed import (
+    correlate,
+    prepare_images,
+    prepare_templates,
+)
 from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis
 from cryolike_dask.likelihoods.kernels.rotations import Scratch, angular_spectra, fold, rotate
 from cryolike_dask.likelihoods.reading import read_images, read_templates
@@ -28,7 +33,9 @@ def computed(name, images, templates, **options):
 
 
 def complete(images, templates, **options):
-    return computed("cross_correlation_complete", images, templates, **options).cross_correlation.values.astype("f8")
+    return computed(
+        "cross_correlation_complete", images, templates, **options
+    ).cross_correlation.values.astype("f8")
 
 
 # The series over rings
@@ -40,15 +47,25 @@ def test_series_over_rings_both_ways(rng, n_inplanes):
     folding = fold(n_inplanes, torch.float64, CPU)
     scratch = Scratch(torch.empty(0, dtype=torch.float64))
     assert sorted(folding.rotations.flatten().tolist()) == list(range(n_inplanes))
-    half = rng.standard_normal((2, 7, n_inplanes // 2)) + 1j * rng.standard_normal((2, 7, n_inplanes // 2))
+    half = rng.standard_normal((2, 7, n_inplanes // 2)) + 1j * rng.standard_normal(
+        (2, 7, n_inplanes // 2)
+    )
     a, b = rings = np.concatenate([half, half.conj()], axis=2)
-    wanted = np.fft.fft(rings, norm="ortho")[..., : n_inplanes // 2 + 1].transpose(2, 0, 1).reshape(-1, 14)
+    wanted = (
+        np.fft.fft(rings, norm="ortho")[..., : n_inplanes // 2 + 1]
+        .transpose(2, 0, 1)
+        .reshape(-1, 14)
+    )
     ordered = torch.from_numpy(half)[..., folding.angles].permute(2, 0, 1).flatten(1)
     spectra = torch.empty(len(wanted), 2, 14, dtype=torch.float64)
     angular_spectra(ordered.real.contiguous(), ordered.imag.contiguous(), folding, scratch, spectra)
     np.testing.assert_allclose(spectra[:, 0] + 1j * spectra[:, 1], wanted, rtol=0, atol=1e-13)
-    products = (np.fft.fft(a, norm="ortho").conj() * np.fft.fft(b, norm="ortho"))[:, : n_inplanes // 2 + 1].T
-    found = rotate(torch.from_numpy(np.stack([products.real, products.imag], axis=1)), folding, scratch)
+    products = (np.fft.fft(a, norm="ortho").conj() * np.fft.fft(b, norm="ortho"))[
+        :, : n_inplanes // 2 + 1
+    ].T
+    found = rotate(
+        torch.from_numpy(np.stack([products.real, products.imag], axis=1)), folding, scratch
+    )
     sums = np.stack([(a.conj() * np.roll(b, -w, axis=1)).sum(1).real for w in range(n_inplanes)])
     np.testing.assert_allclose(found, sums[folding.rotations], rtol=0, atol=1e-12)
 
@@ -57,7 +74,8 @@ def test_series_over_rings_both_ways(rng, n_inplanes):
 
 
 def test_basis_is_orthonormal_and_leaves_out_what_it_may(rng):
-    """Moments of a known spectrum of powers: directions are kept from the largest on, over all q together."""
+    """Moments of a known spectrum of powers: directions are kept from the largest on, over all q
+    together."""
     n_q, n_shells = 7, 9
     powers = 10.0 ** -rng.uniform(0, 8, (n_q, n_shells))
     directions = np.linalg.qr(rng.standard_normal((n_q, n_shells, n_shells)))[0]
@@ -68,17 +86,25 @@ def test_basis_is_orthonormal_and_leaves_out_what_it_may(rng):
         basis = [vectors for group in groups for vectors in group]
         assert len(basis) == n_q
         for vectors in basis:
-            np.testing.assert_allclose(vectors @ vectors.T, np.eye(len(vectors)), rtol=0, atol=1e-12)
+            np.testing.assert_allclose(
+                vectors @ vectors.T, np.eye(len(vectors)), rtol=0, atol=1e-12
+            )
         kept = [np.trace(v @ m @ v.T) for v, m in zip(basis, moments.numpy(), strict=True)]
-        lost = (twice.numpy() * (powers.sum(1) - kept)).sum() / (twice.numpy() * powers.sum(1)).sum()
+        lost = (twice.numpy() * (powers.sum(1) - kept)).sum() / (
+            twice.numpy() * powers.sum(1)
+        ).sum()
         assert -1e-12 <= lost <= tolerance**2
-    assert sum(map(len, basis)) > sum(len(v) for group in radial_basis(moments, twice, 0.3) for v in group)
+    assert sum(map(len, basis)) > sum(
+        len(v) for group in radial_basis(moments, twice, 0.3) for v in group
+    )
 
 
 def test_basis_does_not_depend_on_chunks_and_is_made_once(build):
     images, templates = build.stacks()
     lazy = {
-        n: interface.compute_optimal_pose(images.chunk(n), templates.chunk(n), device="cpu", precision="single")
+        n: interface.compute_optimal_pose(
+            images.chunk(n), templates.chunk(n), device="cpu", precision="single"
+        )
         for n in (1, 3)
     }
     made = []
@@ -89,7 +115,9 @@ def test_basis_does_not_depend_on_chunks_and_is_made_once(build):
     assert made[0] == made[1]
     first, second = (found.compute(scheduler="sync") for found in lazy.values())
     np.testing.assert_allclose(first.cross_correlation, second.cross_correlation, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(first.log_likelihood_integrated, second.log_likelihood_integrated, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(
+        first.log_likelihood_integrated, second.log_likelihood_integrated, rtol=0, atol=1e-3
+    )
 
 
 def test_without_tolerance_there_is_no_basis(build):
@@ -101,21 +129,30 @@ def test_without_tolerance_there_is_no_basis(build):
 
 @pytest.mark.parametrize("tolerance", [-1e-3, 1, 1.5, float("nan"), "1e-6", True])
 def test_tolerances_that_are_none(build, tolerance):
-    with pytest.raises(interface.InputError, match=f"tolerance='?{tolerance}'? is not a (number, 0 or more|part of 1)"):
+    with pytest.raises(
+        interface.InputError,
+        match=f"tolerance='?{tolerance}'? is not a (number, 0 or more|part of 1)",
+    ):
         interface.compute_optimal_pose(*build.stacks(), tolerance=tolerance)
 
 
 # The whole kernel
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 @seed(0)
 def test_compression_changes_no_more_than_it_says(build, data):
-    """Random sizes, optics, searches and tolerances: correlations within the bound, poses where they are decided."""
+    """Random sizes, optics, searches and tolerances: correlations within the bound, poses where
+    they are decided."""
     n_inplanes = data.draw(st.sampled_from([10, 12, 14, 20, 22, 32]), "rotations")
     side = data.draw(st.integers(1, 3), "displacements along x")
-    isotropic, conventions = data.draw(st.booleans(), "isotropic"), data.draw(st.sampled_from(["standard", "cryolike"]))
+    isotropic, conventions = (
+        data.draw(st.booleans(), "isotropic"),
+        data.draw(st.sampled_from(["standard", "cryolike"])),
+    )
     precision = data.draw(st.sampled_from(["single", "double"]), "precision")
     tolerance = data.draw(st.sampled_from([0.0, 1e-6, 1e-3, 1e-2, 0.1]), "tolerance")
     optics = {"defocus_u_angstrom": 9000.0, "defocus_v_angstrom": 9000.0} if isotropic else {}
@@ -137,24 +174,42 @@ def test_compression_changes_no_more_than_it_says(build, data):
     flat = exact.reshape(len(exact), -1)
     ordered = np.sort(flat, axis=1)
     s, d, w = np.unravel_index(flat.argmax(1), exact.shape[1:])
-    decided = np.ones(len(flat), bool) if flat.shape[1] == 1 else ordered[:, -1] - ordered[:, -2] > 2 * allowed
+    decided = (
+        np.ones(len(flat), bool)
+        if flat.shape[1] == 1
+        else ordered[:, -1] - ordered[:, -2] > 2 * allowed
+    )
     np.testing.assert_array_equal(found.optimal_template.values[decided], s[decided])
     at = templates.displacements.table()[:, d[decided]]
-    np.testing.assert_allclose(found.optimal_displacement_x.values[decided], at[0], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found.optimal_displacement_y.values[decided], at[1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        found.optimal_displacement_x.values[decided], at[0], rtol=0, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        found.optimal_displacement_y.values[decided], at[1], rtol=0, atol=1e-5
+    )
     turned = templates.grid.angles[w[decided]]
-    np.testing.assert_allclose(found.optimal_inplane_rotation.values[decided], turned, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        found.optimal_inplane_rotation.values[decided], turned, rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("conventions", ["standard", "cryolike"])
 @pytest.mark.parametrize("noise", [0.3, 1.0, 30.0])
 def test_integral_leaves_out_nothing_that_counts(build, conventions, noise):
-    """Summed within reach only, and summed over every pose of every pair: strong and weak images."""
-    images, templates = build.stacks(6, 9, n_pixels=16, n_inplanes=28, search=(2.0, 4, 3), noise=noise)
+    """Summed within reach only, and summed over every pose of every pair: strong and weak
+    images."""
+    images, templates = build.stacks(
+        6, 9, n_pixels=16, n_inplanes=28, search=(2.0, 4, 3), noise=noise
+    )
     for precision, tolerance in (("double", 1e-9), ("single", 2e-3)):
         options = {"conventions": conventions, "precision": precision, "tolerance": 0}
         found = computed("optimal_pose", images, templates.chunk(4), **options)
-        pairs = computed("optimal_displacement_and_rotation", images, templates, **{**options, "precision": "double"})
+        pairs = computed(
+            "optimal_displacement_and_rotation",
+            images,
+            templates,
+            **{**options, "precision": "double"},
+        )
         weight = templates.viewing.weight
         prior = np.log(weight / weight.sum()) if conventions == "standard" else weight
         prior = prior - np.log(len(templates.displacements) * templates.grid.n_inplanes)
@@ -163,8 +218,11 @@ def test_integral_leaves_out_nothing_that_counts(build, conventions, noise):
 
 
 def test_series_for_weak_images_is_exact_to_rounding(build):
-    """Noise in a larger box: squared correlations are small, and the sum is over a series in single precision."""
-    images, templates = build.stacks(4, 3, n_pixels=64, n_inplanes=64, search=(2.0, 3, 3), noise=300.0)
+    """Noise in a larger box: squared correlations are small, and the sum is over a series in
+    single precision."""
+    images, templates = build.stacks(
+        4, 3, n_pixels=64, n_inplanes=64, search=(2.0, 3, 3), noise=300.0
+    )
     single, double = (
         computed("optimal_displacement_and_rotation", images, templates, precision=precision)
         for precision in ("single", "double")
@@ -180,7 +238,9 @@ def test_what_is_lost_of_a_template_is_measured(build):
     basis = find_basis(comparison)
     frame = make_frame(comparison, CPU, basis)
     (values,) = read_templates([np.arange(4)], comparison, frame)
-    spectra = torch.fft.fft(values[:, None] * frame.translation_factors * frame.weights.sqrt(), norm="ortho").numpy()
+    spectra = torch.fft.fft(
+        values[:, None] * frame.translation_factors * frame.weights.sqrt(), norm="ortho"
+    ).numpy()
     lost = np.zeros(spectra.shape[:2])
     for q, vectors in enumerate(v for group in basis for v in group):
         rest = spectra[..., q] - spectra[..., q] @ vectors.T @ vectors
@@ -189,7 +249,11 @@ def test_what_is_lost_of_a_template_is_measured(build):
     np.testing.assert_allclose(terms.lost, np.sqrt(lost.max(1)), rtol=1e-9)
     assert (terms.lost > 1e-3).all()
     tile = correlate(
-        prepare_images(*read_images(image_rows(images, comparison.conventions), comparison, frame), frame), terms, frame
+        prepare_images(
+            *read_images(image_rows(images, comparison.conventions), comparison, frame), frame
+        ),
+        terms,
+        frame,
     )
     assert (tile.error_bound > 0).all()
 
@@ -197,7 +261,9 @@ def test_what_is_lost_of_a_template_is_measured(build):
 def test_tasks_are_given_the_basis_and_no_data(build):
     """The graph carries neither stacks nor bases; the basis is a task that each block waits for."""
     images, templates = build.stacks()
-    lazy = interface.compute_optimal_pose(images.chunk(2), templates.chunk(3), device="cpu", precision="single")
+    lazy = interface.compute_optimal_pose(
+        images.chunk(2), templates.chunk(3), device="cpu", precision="single"
+    )
     graph = dict(lazy.__dask_graph__())
     (basis,) = [key for key in graph if "radial-basis" in str(key)]
     blocks = [key for key in graph if str(key).startswith("('optimal-pose-block")]

@@ -1,4 +1,5 @@
-"""The fused kernels against plain sums: that of GPUs on one where there is one, else in Triton's interpreter."""
+"""The fused kernels against plain sums: that of GPUs on one where there is one, else in Triton's
+interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from cryolike_dask.likelihoods.kernels.rotations import fold, plan
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which nothing else here does
+    # read when triton is imported, which nothing else here does
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="the fused kernel of GPUs needs triton")
 
 from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused  # noqa: E402
@@ -30,7 +32,9 @@ SHAPES += [(18, 65, 2, 2), (24, 150, 1, 3), (94, 2, 2, 40), (8, 1100, 1, 2)]
 def arguments(rng, n_inplanes, n_displacements, n_images, n_templates, squared):
     """Random arguments of summarise_fused whose largest squared correlation is as given."""
     by_row = n_inplanes // 2, n_images, n_templates
-    products = rng.standard_normal((n_inplanes // 2 + 1, 2, *by_row[1:], n_displacements)).astype(np.float32)
+    products = rng.standard_normal((n_inplanes // 2 + 1, 2, *by_row[1:], n_displacements)).astype(
+        np.float32
+    )
     products *= 1e10  # as scale is not a float32 number then
     scale = rng.uniform(0.5, 1, by_row)
     largest = squared_correlations(products, scale)[1].max()
@@ -45,7 +49,8 @@ def arguments(rng, n_inplanes, n_displacements, n_images, n_templates, squared):
 
 
 def squared_correlations(products, scale):
-    """From the definition, at every rotation: v (rotation, image, template, displacement), and v^2 scale."""
+    """From the definition, at every rotation: v (rotation, image, template, displacement), and
+    v^2 scale."""
     n_half = len(scale)
     w, q = np.arange(2 * n_half), np.arange(n_half + 1)
     twice = np.where(q % n_half == 0, 1, 2)
@@ -64,11 +69,19 @@ def at_rotations(values):
 
 def on_gpu(arguments, **options):
     """Arrays that summarise_fused gives."""
-    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in arguments.items() if k not in ("exponent", "shape")}
+    tensors = {
+        k: torch.from_numpy(v).to(DEVICE)
+        for k, v in arguments.items()
+        if k not in ("exponent", "shape")
+    }
     n_displacements = arguments["products"].shape[-1]
     tensors["products"] = padded(arguments).to(DEVICE)
     folding = fold(2 * len(arguments["norm"]), torch.float32, torch.device(DEVICE))
-    settings = {"exponent": arguments["exponent"], "n_displacements": n_displacements, "folding": folding}
+    settings = {
+        "exponent": arguments["exponent"],
+        "n_displacements": n_displacements,
+        "folding": folding,
+    }
     results = summarise_fused(**tensors, **settings, **options)
     assert [r.dtype for r in results] == [torch.float32, torch.float64, torch.float64]
     return [r.cpu().numpy() for r in results]
@@ -84,7 +97,12 @@ def on_cpu(given, dtype=torch.float32, reference=-math.inf):
     rows[placed] = np.arange(n_rows)
     shift, norm = (given[k].astype(products.dtype) for k in ("shift", "norm"))
     found = np.full(shape, np.nan, products.dtype), np.full(shape, np.nan), np.full(shape, np.nan)
-    settings = given["products"].shape[-1], transform.radices, transform.waves, rows[transform.rotations]
+    settings = (
+        given["products"].shape[-1],
+        transform.radices,
+        transform.waves,
+        rows[transform.rotations],
+    )
     terms = shift, norm, given["scale"], given["height"], np.full(shape, reference)
     for pair in range(0, math.prod(shape), 2):
         pairs = pair, min(pair + 2, math.prod(shape))
@@ -94,7 +112,9 @@ def on_cpu(given, dtype=torch.float32, reference=-math.inf):
 
 def padded(given):
     """Products in columns; what lies beside those of templates must not matter."""
-    return torch.nn.functional.pad(torch.from_numpy(given["products"]).flatten(3), (0, 5), value=torch.nan)
+    return torch.nn.functional.pad(
+        torch.from_numpy(given["products"]).flatten(3), (0, 5), value=torch.nan
+    )
 
 
 def reduced(kernel, given):
@@ -105,10 +125,13 @@ def reduced(kernel, given):
 
 
 def check(kernel, given, squared):
-    """Compare with plain sums. Likelihoods take twice the relative error of v, times exponent v^2 scale / residual."""
+    """Compare with plain sums. Likelihoods take twice the relative error of v, times exponent
+    v^2 scale / residual."""
     v, fits = squared_correlations(given["products"], given["scale"])
     correlation = (v + given["shift"][..., None]) * at_rotations(given["norm"])
-    log_likelihood = at_rotations(given["height"]) - given["exponent"] * np.log1p(-fits.clip(max=1 - ROUNDING))
+    log_likelihood = at_rotations(given["height"]) - given["exponent"] * np.log1p(
+        -fits.clip(max=1 - ROUNDING)
+    )
     highest = log_likelihood.max((0, 3))
     expected = highest + np.log(np.exp(log_likelihood - highest[:, :, None]).sum((0, 3)))
 
@@ -132,7 +155,9 @@ def test_the_last_blocks_of_rows_and_displacements_count(rng, kernel):
     given = arguments(rng, 516, 33, 1, 1, 0.003)
     given["products"][..., :-1] /= 2
     given["height"][-1] += 6
-    given["shift"] = -2 * abs(squared_correlations(given["products"], given["scale"])[0]).max((0, 3)).astype(np.float32)
+    given["shift"] = -2 * abs(squared_correlations(given["products"], given["scale"])[0]).max(
+        (0, 3)
+    ).astype(np.float32)
     check(kernel, given, 0.003)
 
 
@@ -155,11 +180,16 @@ def test_is_what_tiles_reduce_to(build, conventions):
     """Images and templates of a real comparison, as a task has them."""
     images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
     pair = Pair(images, templates, conventions, "auto", "single", False, None)
-    rows = image_rows(images, pair.comparison.conventions), template_rows(templates, pair.comparison.conventions)
+    rows = (
+        image_rows(images, pair.comparison.conventions),
+        template_rows(templates, pair.comparison.conventions),
+    )
     with torch.inference_mode():
         for _, _, tile in open_block(*rows, (), pair.comparison).tiles():
             given = tile.products, tile.shift, tile.norm, tile.scale, tile.height, tile.exponent
-            found = summarise_fused(*given, len(templates.displacements), tile.frame.folding, integrate=True)
+            found = summarise_fused(
+                *given, len(templates.displacements), tile.frame.folding, integrate=True
+            )
             everything = torch.full_like(tile.error_bound, -math.inf)
             best, fit, summed = tile.reduce(everything)
             for of_kernel in found, tile.summarise(everything):
@@ -171,7 +201,10 @@ def test_is_what_tiles_reduce_to(build, conventions):
 def test_threads_share_the_work_and_change_nothing(build):
     images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
     pair = Pair(images, templates, "standard", "cpu", "single", False, None)
-    rows = image_rows(images, pair.comparison.conventions), template_rows(templates, pair.comparison.conventions)
+    rows = (
+        image_rows(images, pair.comparison.conventions),
+        template_rows(templates, pair.comparison.conventions),
+    )
     found, n_threads = [], torch.get_num_threads()
     with torch.inference_mode():
         (_, _, tile), *others = open_block(*rows, (), pair.comparison).tiles()

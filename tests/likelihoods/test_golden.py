@@ -1,6 +1,7 @@
 """Agreement with numbers that CryoLike computed, under its conventions.
 
-The log_likelihood_integrated files of its outputs hold one constant for every image and are not compared.
+The log_likelihood_integrated files of its outputs hold one constant for every image and are not
+compared.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Case:
     def compute(self, name: str) -> xr.Dataset:
         """The result of a function of the interface, computed once."""
         if name not in self.computed:
-            lazy = getattr(interface, name)(self.images, self.templates, conventions="cryolike", device="cpu")
+            lazy = getattr(interface, name)(
+                self.images, self.templates, conventions="cryolike", device="cpu"
+            )
             self.computed[name] = lazy.compute(scheduler="sync")
         return self.computed[name]
 
@@ -104,9 +107,13 @@ def assert_same_poses(case, found, suffix, gap, at_least):
 @pytest.mark.parametrize("case", STACKS, indirect=True)
 def test_terms_of_the_kernels(case):
     precision, grid = CORRELATION[case.precision], case.templates.grid
-    images, templates = (torch.from_numpy(s.data.compute(scheduler="sync")) for s in (case.images, case.templates))
+    images, templates = (
+        torch.from_numpy(s.data.compute(scheduler="sync")) for s in (case.images, case.templates)
+    )
     optics = case.images.optics
-    wavelength = electron_wavelength_angstrom(optics["voltage_kilovolt"], CRYOLIKE.elementary_charge)
+    wavelength = electron_wavelength_angstrom(
+        optics["voltage_kilovolt"], CRYOLIKE.elementary_charge
+    )
     contrast = contrast_transfer(
         {name: torch.from_numpy(optics[name].copy()) for name in OPTICS.names},
         torch.from_numpy(wavelength),
@@ -117,14 +124,25 @@ def test_terms_of_the_kernels(case):
     )
     if case.stack == 0:
         assert_near(contrast[0], case.golden("ctf_image0"), 1e-12)
-    weights = torch.from_numpy(np.repeat(grid.weights[:, None], grid.n_inplanes, axis=1)).to(images.real.dtype)
-    mask, contrast = torch.from_numpy(grid.mask(exact=False)).to(images.dtype), contrast.to(images.real.dtype)
+    weights = torch.from_numpy(np.repeat(grid.weights[:, None], grid.n_inplanes, axis=1)).to(
+        images.real.dtype
+    )
+    mask, contrast = (
+        torch.from_numpy(grid.mask(exact=False)).to(images.dtype),
+        contrast.to(images.real.dtype),
+    )
     template_power = cross_terms(
-        contrast_power_spectra(contrast, weights), template_power_spectra(templates, weights), grid.n_inplanes
+        contrast_power_spectra(contrast, weights),
+        template_power_spectra(templates, weights),
+        grid.n_inplanes,
     )
     assert_near(template_power, case.golden("Ixx_MSw"), precision)
     assert_near((images.abs() ** 2 * weights).sum((1, 2)), case.golden("Iyy_M"), precision)
-    assert_near(mask_terms(mask, contrast[:, None] * templates, weights), case.golden("Isx_MS").real, precision)
+    assert_near(
+        mask_terms(mask, contrast[:, None] * templates, weights),
+        case.golden("Isx_MS").real,
+        precision,
+    )
     assert_near(mask_terms(mask, images, weights), case.golden("Isy_M").real, precision)
 
 
@@ -140,19 +158,30 @@ def test_displacements(case):
 def test_optimal_pose(case):
     found = case.compute("compute_optimal_pose")
     tolerance = LOG_LIKELIHOOD[case.precision]
-    assert_near(found.cross_correlation, case.golden("M__cross_correlation_M"), CORRELATION[case.precision])
+    assert_near(
+        found.cross_correlation, case.golden("M__cross_correlation_M"), CORRELATION[case.precision]
+    )
     assert_near(found.log_likelihood_integrated, case.golden("aggregate_ill_M"), tolerance)
     wanted = case.golden("calc_likelihood_optimal_pose_fourier")
     assert_near(found.log_likelihood_optimal, wanted, LOG_LIKELIHOOD_OPTIMAL[case.precision])
-    poses = found.drop_vars(["log_likelihood_integrated", "log_likelihood_optimal", "correlation_error_bound"])
-    assert_same_poses(case, poses, "M", case.gap("template", "displacement", "rotation"), at_least=0.75)
+    poses = found.drop_vars(
+        ["log_likelihood_integrated", "log_likelihood_optimal", "correlation_error_bound"]
+    )
+    assert_same_poses(
+        case, poses, "M", case.gap("template", "displacement", "rotation"), at_least=0.75
+    )
 
 
 @pytest.mark.parametrize("case", STACKS, indirect=True)
 def test_files_of_an_optimal_pose_run(case):
     found = case.compute("compute_optimal_pose")
     decided = case.gap("template", "displacement", "rotation") > DECIDED
-    for name in ("optimal_template", "optimal_displacement_x", "optimal_displacement_y", "optimal_inplane_rotation"):
+    for name in (
+        "optimal_template",
+        "optimal_displacement_x",
+        "optimal_displacement_y",
+        "optimal_inplane_rotation",
+    ):
         wanted = open_tensor(case.output("optimal_pose", name)).take()
         assert_near(found[name].values[decided], wanted[decided], 1e-6)
     wanted = open_tensor(case.output("cross_correlation", "cross_correlation")).take()
@@ -164,8 +193,14 @@ def test_files_of_an_optimal_pose_run(case):
 @pytest.mark.parametrize("case", STACKS, indirect=True)
 def test_optimal_displacement_and_rotation(case):
     found = case.compute("compute_optimal_displacement_and_rotation")
-    assert_near(found.cross_correlation, case.golden("MS__cross_correlation_MS"), CORRELATION[case.precision])
-    assert_near(found.log_likelihood, case.golden("log_likelihood_ms"), LOG_LIKELIHOOD[case.precision])
+    assert_near(
+        found.cross_correlation,
+        case.golden("MS__cross_correlation_MS"),
+        CORRELATION[case.precision],
+    )
+    assert_near(
+        found.log_likelihood, case.golden("log_likelihood_ms"), LOG_LIKELIHOOD[case.precision]
+    )
     assert_same_poses(case, found, "MS", case.gap("displacement", "rotation"), at_least=0.9)
 
 
@@ -173,14 +208,22 @@ def test_optimal_displacement_and_rotation(case):
 def test_optimal_displacement(case):
     found = case.compute("compute_optimal_displacement")
     wanted = case.golden("MSw__cross_correlation_MSw")
-    assert_near(found.cross_correlation.transpose("image", "template", "rotation"), wanted, CORRELATION[case.precision])
+    assert_near(
+        found.cross_correlation.transpose("image", "template", "rotation"),
+        wanted,
+        CORRELATION[case.precision],
+    )
     assert_same_poses(case, found, "MSw", case.gap("displacement"), at_least=0.9)
 
 
 @pytest.mark.parametrize("case", FIRST_STACKS, indirect=True)
 def test_optimal_rotation(case):
     found = case.compute("compute_optimal_rotation")
-    assert_near(found.cross_correlation, case.golden("MSd__cross_correlation_MSd"), CORRELATION[case.precision])
+    assert_near(
+        found.cross_correlation,
+        case.golden("MSd__cross_correlation_MSd"),
+        CORRELATION[case.precision],
+    )
     assert_same_poses(case, found, "MSd", case.gap("rotation"), at_least=0.9)
 
 
@@ -191,7 +234,9 @@ def test_full_cross_correlation(case):
     assert_near(found, wanted, CORRELATION[case.precision])
 
 
-@pytest.mark.parametrize("case", [(name, 0) for name in SEARCHES if name.endswith("single")], indirect=True)
+@pytest.mark.parametrize(
+    "case", [(name, 0) for name in SEARCHES if name.endswith("single")], indirect=True
+)
 def test_part_of_the_full_cross_correlation(case):
     found = case.compute("compute_cross_correlation_complete").cross_correlation
     assert_near(found[0, :8], case.golden("MSdw_image0_templates0to8"), CORRELATION[case.precision])
@@ -203,7 +248,9 @@ def test_integral_with_the_prior_of_the_directions(case):
     found = case.compute("compute_optimal_displacement_and_rotation")
     log_prior = np.log(found.viewing_weight / found.viewing_weight.sum())
     n_poses = len(case.templates.displacements) * case.templates.grid.n_inplanes
-    integrated = np.logaddexp.reduce((found.log_likelihood + log_prior).values, axis=1) - np.log(n_poses)
+    integrated = np.logaddexp.reduce((found.log_likelihood + log_prior).values, axis=1) - np.log(
+        n_poses
+    )
     assert_near(integrated, case.golden("corrected_ill_M"), LOG_LIKELIHOOD[case.precision])
 
 
@@ -212,12 +259,16 @@ def test_poses_that_were_rendered(case):
     """Noisy particles: most of those on the grid of the search come back to the step."""
     found = case.compute("compute_optimal_pose")
     truth = np.load(case.folder / "inputs/truth.npz")
-    rows = truth["stack_position_to_truth_row"][slice(3, None) if case.stack else slice(len(found.image))]
+    rows = truth["stack_position_to_truth_row"][
+        slice(3, None) if case.stack else slice(len(found.image))
+    ]
     x, y = truth["dx"][rows], truth["dy"][rows]
     grid = case.templates.displacements
     on_grid = np.isclose(x[:, None], grid.x_angstrom) & np.isclose(y[:, None], grid.y_angstrom)
     on_grid = on_grid.any(axis=1)
     exact = found.optimal_template.values == truth["template"][rows]
     exact &= np.isclose(found.optimal_inplane_rotation, truth["gamma"][rows])
-    exact &= np.isclose(found.optimal_displacement_x, x) & np.isclose(found.optimal_displacement_y, y)
+    exact &= np.isclose(found.optimal_displacement_x, x) & np.isclose(
+        found.optimal_displacement_y, y
+    )
     assert exact[on_grid].mean() > 0.6

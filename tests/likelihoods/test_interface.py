@@ -1,4 +1,5 @@
-"""Lazy stacks in, lazy labelled Datasets out: chunks never change a number, nothing is computed early, errors tell."""
+"""Lazy stacks in, lazy labelled Datasets out: chunks never change a number, nothing is computed
+early, errors tell."""
 
 from __future__ import annotations
 
@@ -12,7 +13,13 @@ import pytest
 import torch
 
 from cryolike_dask.conventions import CRYOLIKE, STANDARD
-from cryolike_dask.errors import DeviceError, GridMismatchError, InputError, NotFiniteError, ZeroPowerError
+from cryolike_dask.errors import (
+    DeviceError,
+    GridMismatchError,
+    InputError,
+    NotFiniteError,
+    ZeroPowerError,
+)
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import write_list
@@ -40,8 +47,14 @@ RESULTS = {
         ("image", "template"),
         {"cross_correlation": "1", **DISPLACEMENT, **ROTATION, "log_likelihood": "nat"},
     ),
-    "compute_optimal_displacement": (("image", "template", "rotation"), {"cross_correlation": "1", **DISPLACEMENT}),
-    "compute_optimal_rotation": (("image", "template", "displacement"), {"cross_correlation": "1", **ROTATION}),
+    "compute_optimal_displacement": (
+        ("image", "template", "rotation"),
+        {"cross_correlation": "1", **DISPLACEMENT},
+    ),
+    "compute_optimal_rotation": (
+        ("image", "template", "displacement"),
+        {"cross_correlation": "1", **ROTATION},
+    ),
     "compute_cross_correlation_complete": (
         ("image", "template", "displacement", "rotation"),
         {"cross_correlation": "1"},
@@ -51,8 +64,17 @@ RESULTS = {
 """The dims of each result, and its variables with their units."""
 COORDINATES = {
     "image": {"image": None, "stack": None, "image_in_stack": None},
-    "template": {"template": None, "azimuth": "radian", "polar": "radian", "viewing_weight": "steradian"},
-    "displacement": {"displacement": None, "displacement_x": "angstrom", "displacement_y": "angstrom"},
+    "template": {
+        "template": None,
+        "azimuth": "radian",
+        "polar": "radian",
+        "viewing_weight": "steradian",
+    },
+    "displacement": {
+        "displacement": None,
+        "displacement_x": "angstrom",
+        "displacement_y": "angstrom",
+    },
     "rotation": {"rotation": "radian"},
 }
 
@@ -78,7 +100,8 @@ TILES = {"ragged tiles": (2, 3), "tiles of one": (1, 1)}
 
 
 def assert_same_result(found, wanted, full):
-    """Numbers to rounding; poses wherever the best correlation exceeds the second best by more than rounding."""
+    """Numbers to rounding; poses wherever the best correlation exceeds the second best by more
+    than rounding."""
     over = [dim for dim in ("template", "displacement", "rotation") if dim not in wanted.dims]
     if over:
         ordered = np.sort(full.stack(pose=over).transpose(..., "pose").values)
@@ -97,13 +120,23 @@ def assert_same_result(found, wanted, full):
 @pytest.mark.parametrize("name", RESULTS)
 def test_chunks_and_tiles_change_nothing(build, name, conventions):
     images, templates = build.stacks()
-    full = computed("compute_cross_correlation_complete", images, templates, conventions=conventions).cross_correlation
+    full = computed(
+        "compute_cross_correlation_complete", images, templates, conventions=conventions
+    ).cross_correlation
     wanted = computed(name, images, templates, conventions=conventions)
-    others = [(images.chunk(of_images), templates.chunk(of_templates)) for of_images, of_templates in CHUNKS.values()]
-    others += [(replace(images, n_per_batch=m), replace(templates, n_per_batch=s)) for m, s in TILES.values()]
+    others = [
+        (images.chunk(of_images), templates.chunk(of_templates))
+        for of_images, of_templates in CHUNKS.values()
+    ]
+    others += [
+        (replace(images, n_per_batch=m), replace(templates, n_per_batch=s))
+        for m, s in TILES.values()
+    ]
     for other in others:
         assert_same_result(computed(name, *other, conventions=conventions), wanted, full)
-    discovered = computed(name, images, templates, conventions=conventions, discover_batch_size=True)
+    discovered = computed(
+        name, images, templates, conventions=conventions, discover_batch_size=True
+    )
     assert_same_result(discovered, wanted, full)
 
 
@@ -112,14 +145,18 @@ def test_equal_templates_tie_to_the_lowest(build):
     images, templates = build.stacks(n_templates=6)
     templates.source.values[3:] = templates.source.values[:3]
     for of_images, of_templates in ((5, 1), (1, 1), (2, 3)):
-        found = computed("compute_optimal_pose", images.chunk(of_images), templates.chunk(of_templates))
+        found = computed(
+            "compute_optimal_pose", images.chunk(of_images), templates.chunk(of_templates)
+        )
         assert (found.optimal_template < 3).all()
 
 
 def test_complete_correlation_is_chunked_by_the_batches(build):
     images, templates = build.stacks()
     found = lazy(
-        "compute_cross_correlation_complete", replace(images, n_per_batch=2), replace(templates, n_per_batch=3)
+        "compute_cross_correlation_complete",
+        replace(images, n_per_batch=2),
+        replace(templates, n_per_batch=3),
     )
     assert max(found.chunksizes["image"]) <= 2
     assert max(found.chunksizes["template"]) <= 3
@@ -152,7 +189,9 @@ def files(build, tmp_path):
     for folder in (files.folder_templates, files.folder_particles / "fft"):
         folder.mkdir(parents=True)
     for stack, part in enumerate((slice(0, 2), slice(2, 5))):
-        write_image_stack(files.image_stack(stack)[0], images.source.values[part], images.optics[part], parameters)
+        write_image_stack(
+            files.image_stack(stack)[0], images.source.values[part], images.optics[part], parameters
+        )
     path = files.folder_templates / "templates_fourier_blob.pt"
     write_template_stack(path, templates.source.values, templates.viewing, parameters, "standard")
     write_list(files.template_list, [path.name])
@@ -162,7 +201,10 @@ def files(build, tmp_path):
 def test_opening_computes_nothing_and_files_are_as_arrays(files):
     files, parameters, images, templates = files
     with dask.config.set(scheduler=refuse_to_compute):
-        opened = open_images(files, parameters), DisplacementSearch(1.5, 3, 2)(open_templates(files, parameters))
+        opened = (
+            open_images(files, parameters),
+            DisplacementSearch(1.5, 3, 2)(open_templates(files, parameters)),
+        )
         result = lazy("compute_optimal_pose", *opened)
     np.testing.assert_array_equal(result["stack"], [0, 0, 1, 1, 1])
     np.testing.assert_array_equal(result.image_in_stack, [0, 1, 0, 1, 2])
@@ -172,7 +214,9 @@ def test_opening_computes_nothing_and_files_are_as_arrays(files):
     for stack, other in zip(opened, (images, templates), strict=True):
         np.testing.assert_array_equal(stack.data.compute(scheduler="sync"), other.source.values)
     full = computed("compute_cross_correlation_complete", images, templates).cross_correlation
-    assert_same_result(result.compute(scheduler="sync"), computed("compute_optimal_pose", images, templates), full)
+    assert_same_result(
+        result.compute(scheduler="sync"), computed("compute_optimal_pose", images, templates), full
+    )
 
 
 @dataclass(eq=False)
@@ -202,7 +246,9 @@ class CountedSource:
         return "counted", row
 
 
-@pytest.mark.parametrize("name", ["compute_optimal_pose", "compute_optimal_displacement_and_rotation"])
+@pytest.mark.parametrize(
+    "name", ["compute_optimal_pose", "compute_optimal_displacement_and_rotation"]
+)
 def test_variables_share_their_blocks(build, name):
     """All variables together read and compute no more than one of them alone."""
     images, templates = build.stacks()
@@ -218,7 +264,8 @@ def test_variables_share_their_blocks(build, name):
 
 
 def test_blocks_run_once(build):
-    """One task for each chunk of images and each chunk of templates, however many variables are asked for."""
+    """One task for each chunk of images and each chunk of templates, however many variables are
+    asked for."""
     ran = Counter()
 
     def counting(graph, keys, **kwargs):
@@ -227,7 +274,9 @@ def test_blocks_run_once(build):
 
     images, templates = build.stacks()
     with dask.config.set(scheduler=counting):
-        lazy("compute_optimal_pose", images.chunk((2, 3)), templates.chunk((1, 4, 2))).compute(optimize_graph=False)
+        lazy("compute_optimal_pose", images.chunk((2, 3)), templates.chunk((1, 4, 2))).compute(
+            optimize_graph=False
+        )
     blocks = {key: n for key, n in ran.items() if key.startswith("('optimal-pose-block-")}
     assert len(blocks) == 6
     assert set(blocks.values()) == {1}
@@ -250,7 +299,9 @@ def test_labels(build, name):
     expected = {coordinate: unit for dim in dims for coordinate, unit in COORDINATES[dim].items()}
     expected["structure"] = None
     assert result.structure.dims == ()
-    assert {name: coordinate.attrs.get("units") for name, coordinate in result.coords.items()} == expected
+    assert {
+        name: coordinate.attrs.get("units") for name, coordinate in result.coords.items()
+    } == expected
     for dim in dims:
         for coordinate in COORDINATES[dim]:
             assert result[coordinate].dims == (dim,)
@@ -258,7 +309,13 @@ def test_labels(build, name):
 
 def test_values_of_coordinates_and_attributes(build):
     images, templates = build.stacks()
-    result = lazy("compute_cross_correlation_complete", images, templates, conventions="cryolike", precision="single")
+    result = lazy(
+        "compute_cross_correlation_complete",
+        images,
+        templates,
+        conventions="cryolike",
+        precision="single",
+    )
     np.testing.assert_array_equal(result.image, np.arange(5))
     np.testing.assert_array_equal(result.template, np.arange(7))
     np.testing.assert_allclose(result.rotation, 2 * np.pi * np.arange(20) / 20)
@@ -304,24 +361,31 @@ def test_integrated_log_likelihood(build):
     poses = computed("compute_optimal_pose", images, templates)
     pairs = computed("compute_optimal_displacement_and_rotation", images, templates)
     of_images = computed("compute_integrated_log_likelihood", images, templates)
-    of_pairs = computed("compute_integrated_log_likelihood", images, templates, dims=("image", "template"))
+    of_pairs = computed(
+        "compute_integrated_log_likelihood", images, templates, dims=("image", "template")
+    )
     assert list(of_images) == ["log_likelihood_integrated"]
     assert list(of_pairs) == ["log_likelihood"]
-    np.testing.assert_array_equal(of_images.log_likelihood_integrated, poses.log_likelihood_integrated)
+    np.testing.assert_array_equal(
+        of_images.log_likelihood_integrated, poses.log_likelihood_integrated
+    )
     np.testing.assert_array_equal(of_pairs.log_likelihood, pairs.log_likelihood)
     with pytest.raises(InputError, match=r"dims=\('template',\)"):
         lazy("compute_integrated_log_likelihood", images, templates, dims=("template",))
 
 
 def test_defocus_angle_of_transposed_stacks(build):
-    """`standard` reads the angle a of a stack whose x is the MRC row as 90 degrees - a; `cryolike` as it is."""
+    """`standard` reads the angle a of a stack whose x is the MRC row as 90 degrees - a;
+    `cryolike` as it is."""
     images, templates = build.stacks()
     optics = images.optics.copy()
     optics["defocus_angle_radian"] = np.pi / 2 - optics["defocus_angle_radian"]
     transposed = replace(images, frame="transposed")
     for conventions, same in ((STANDARD, replace(images, optics=optics)), (CRYOLIKE, images)):
         found, wanted = (
-            computed("compute_optimal_rotation", stack, templates, conventions=conventions.name).cross_correlation
+            computed(
+                "compute_optimal_rotation", stack, templates, conventions=conventions.name
+            ).cross_correlation
             for stack in (transposed, same)
         )
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
@@ -332,7 +396,8 @@ def test_defocus_angle_of_transposed_stacks(build):
 
 @pytest.mark.parametrize("name", RESULTS)
 @pytest.mark.parametrize(
-    ("setting", "known"), [("conventions", "standard, cryolike"), ("device", "auto, cpu"), ("precision", "single")]
+    ("setting", "known"),
+    [("conventions", "standard, cryolike"), ("device", "auto, cpu"), ("precision", "single")],
 )
 def test_unknown_settings(build, name, setting, known):
     with pytest.raises(InputError, match=f"{setting}='fast' is not known.*{known}"):
@@ -367,7 +432,9 @@ def test_optics_groups(build, column, values):
     """`standard` takes each image's own; `cryolike` knows one value and refuses."""
     images, templates = build.stacks(**{column: values})
     lazy("compute_optimal_pose", images, templates)
-    with pytest.raises(InputError, match=f"{column} takes 2 values, {min(values)}.* to {max(values)}"):
+    with pytest.raises(
+        InputError, match=f"{column} takes 2 values, {min(values)}.* to {max(values)}"
+    ):
         lazy("compute_optimal_pose", images, templates, conventions="cryolike")
 
 
@@ -389,7 +456,11 @@ def test_a_chunk_or_batch_that_is_none(build):
 
 
 BAD_VALUES = {
-    "NaN": (lambda rows: np.where(np.arange(rows.size).reshape(rows.shape) == 5, np.nan, rows), NotFiniteError, "NaN"),
+    "NaN": (
+        lambda rows: np.where(np.arange(rows.size).reshape(rows.shape) == 5, np.nan, rows),
+        NotFiniteError,
+        "NaN",
+    ),
     "infinite": (
         lambda rows: np.where(np.arange(rows.size).reshape(rows.shape) == 5, np.inf, rows),
         NotFiniteError,
@@ -421,7 +492,9 @@ def test_bad_images_in_files_are_named_by_their_file(build, files):
     values[1] = 0
     write_image_stack(files.image_stack(1)[0], values, images.optics[2:], parameters)
     opened = open_images(files, parameters)
-    with pytest.raises(ZeroPowerError, match=r"particles_fourier_stack_000001\.pt: image\(s\) 1 have no power"):
+    with pytest.raises(
+        ZeroPowerError, match=r"particles_fourier_stack_000001\.pt: image\(s\) 1 have no power"
+    ):
         computed("compute_optimal_pose", opened, templates)
 
 
@@ -435,7 +508,9 @@ def test_contrast_of_zero(build):
         "amplitude_contrast": 0.1 * present,
     }
     images, templates = build.stacks(**optics)
-    with pytest.raises(ZeroPowerError, match=r"image\(s\) 2 have a contrast transfer of 0 everywhere"):
+    with pytest.raises(
+        ZeroPowerError, match=r"image\(s\) 2 have a contrast transfer of 0 everywhere"
+    ):
         computed("compute_optimal_pose", images, templates)
 
 
@@ -465,20 +540,28 @@ def test_nothing_but_a_constant_offset(build, which, i, conventions, precision):
 
 @pytest.mark.parametrize(
     ("rows", "positions"),
-    [(slice(1, 4), [1, 2, 3]), ([4, 0], [4, 0]), (np.array([True, False, False, True, False]), [0, 3])],
+    [
+        (slice(1, 4), [1, 2, 3]),
+        ([4, 0], [4, 0]),
+        (np.array([True, False, False, True, False]), [0, 3]),
+    ],
 )
 def test_some_of_the_images(files, rows, positions):
     files, parameters, _, templates = files
     opened = open_images(files, parameters)
     some = opened[rows]
     assert len(some) == len(positions)
-    assert [some.source.locate(i) for i in range(len(some))] == [opened.source.locate(i) for i in positions]
+    assert [some.source.locate(i) for i in range(len(some))] == [
+        opened.source.locate(i) for i in positions
+    ]
     everything = lazy("compute_optimal_pose", opened, templates).compute()
     chosen = lazy("compute_optimal_pose", some.chunk(2), templates).compute()
     np.testing.assert_array_equal(chosen["stack"], everything["stack"][positions])
     np.testing.assert_array_equal(chosen.optimal_template, everything.optimal_template[positions])
     np.testing.assert_allclose(
-        chosen.log_likelihood_integrated, everything.log_likelihood_integrated[positions], rtol=1e-12
+        chosen.log_likelihood_integrated,
+        everything.log_likelihood_integrated[positions],
+        rtol=1e-12,
     )
 
 
@@ -492,5 +575,7 @@ def test_images_that_are_not_there(build, rows):
 def test_a_stack_shows_itself_in_a_line(build):
     images, templates = build.stacks()
     assert repr(images).startswith("<ImageStack: 5 images of 13 shells x 20 angles, complex128")
-    assert repr(templates).startswith("<TemplateStack 'structure': 7 templates of 13 shells x 20 angles")
+    assert repr(templates).startswith(
+        "<TemplateStack 'structure': 7 templates of 13 shells x 20 angles"
+    )
     assert "\n" not in repr(images) + repr(templates)

@@ -24,7 +24,10 @@ from cryolike_dask.likelihoods.kernels import (
 )
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
-PRECISIONS = {"single": (torch.complex64, torch.float32), "double": (torch.complex128, torch.float64)}
+PRECISIONS = {
+    "single": (torch.complex64, torch.float32),
+    "double": (torch.complex128, torch.float64),
+}
 
 
 def point_weights(grid):
@@ -54,16 +57,20 @@ def correlation(images, contrast, templates, grid, precision="double", mask=None
 
 
 WAVES = ImageParameters(n_pixels=16, pixel_size_angstrom=1.0, n_inplanes=64)
-"""64 angles and 17 shells resolve the largest phase that occurs, 2 pi K |c| < 23: the quadrature is exact to 1e-14."""
+"""64 angles and 17 shells resolve the largest phase that occurs, 2 pi K |c| < 23: the quadrature
+is exact to 1e-14."""
 STEPS = DisplacementGrid(np.array([0.0, 1.0, -0.5, 0.25]), np.array([0.0, -0.5, 0.75, 1.0]))
 AMPLITUDES = np.array([1.0, 0.6])
 CLOSED_FORM = {"double": 1e-12, "single": 2e-6}
 
 
 def plane_waves(amplitudes, positions, grid):
-    """sum_p amplitude exp(-2 pi i k . position), positions (n, p, 2) in half boxes: complex (n, shell, angle)."""
+    """sum_p amplitude exp(-2 pi i k . position), positions (n, p, 2) in half boxes: complex (n,
+    shell, angle)."""
     k = np.stack(grid.points())
-    return np.einsum("p,npkj->nkj", amplitudes, np.exp(-2j * np.pi * np.einsum("npc,ckj->npkj", positions, k)))
+    return np.einsum(
+        "p,npkj->nkj", amplitudes, np.exp(-2j * np.pi * np.einsum("npc,ckj->npkj", positions, k))
+    )
 
 
 def rotated(position, angle):
@@ -73,19 +80,29 @@ def rotated(position, angle):
 
 
 def posed(positions, steps, grid):
-    """Positions moved by a step, then turned by minus the rotation: (template, step, rotation, p, 2)."""
-    shifted = positions[:, None, None] + 2 * steps.table().T[None, :, None, None] / grid.box_size_angstrom
+    """Positions moved by a step, then turned by minus the rotation: (template, step, rotation,
+    p, 2)."""
+    shifted = (
+        positions[:, None, None] + 2 * steps.table().T[None, :, None, None] / grid.box_size_angstrom
+    )
     return rotated(shifted, -grid.angles[None, None, :, None])
 
 
 def disc_integral(radial, harmonic, axis, c, grid):
-    """Integrate radial(k) cos(n (theta - axis)) exp(2 pi i k . c) over the disc, n even (Jacobi and Anger)."""
+    """Integrate radial(k) cos(n (theta - axis)) exp(2 pi i k . c) over the disc, n even (Jacobi
+    and Anger)."""
     nodes, weights = np.polynomial.legendre.leggauss(40)
     k, weights = (nodes + 1) * grid.radius_max / 2, weights * grid.radius_max / 2
     bessel = jv(harmonic, 2 * np.pi * k * np.linalg.norm(c, axis=-1)[..., None])
     direction = np.arctan2(c[..., 1], c[..., 0])
     sign = (-1) ** (harmonic // 2)
-    return 2 * np.pi * sign * np.cos(harmonic * (direction - axis)) * (bessel @ (weights * k * radial(k)))
+    return (
+        2
+        * np.pi
+        * sign
+        * np.cos(harmonic * (direction - axis))
+        * (bessel @ (weights * k * radial(k)))
+    )
 
 
 @pytest.fixture
@@ -102,12 +119,15 @@ def waves(rng):
 
 
 def closed_correlation(at_images, at_templates, integral, power, grid):
-    """Correlation from integrals: `integral` with the contrast, `power` with its square, each of exp(2 pi i k . c)."""
+    """Correlation from integrals: `integral` with the contrast, `power` with its square, each of
+    exp(2 pi i k . c)."""
     pairs = AMPLITUDES[:, None] * AMPLITUDES
     at = posed(at_templates, STEPS, grid)
     between = at_images[:, None, None, None, :, None] - at[None, ..., None, :, :]
     cross = np.einsum("msdwpq,pq->msdw", integral(between), pairs)
-    template_power = np.einsum("sdwpq,pq->sdw", power(at[..., :, None, :] - at[..., None, :, :]), pairs)
+    template_power = np.einsum(
+        "sdwpq,pq->sdw", power(at[..., :, None, :] - at[..., None, :, :]), pairs
+    )
     separation = at_images[:, :, None] - at_images[:, None]
     image_power = np.einsum("mpq,pq->m", disc_integral(np.ones_like, 0, 0, separation, grid), pairs)
     return cross / np.sqrt(template_power * image_power[:, None, None, None])
@@ -121,9 +141,13 @@ def test_plane_waves_without_contrast(rng, precision):
     one = np.ones(1)
     shifts = 2 * STEPS.table() / grid.box_size_angstrom
     templates = moved(plane_waves(one, a, grid), *shifts, grid)
-    found = correlation(plane_waves(one, b, grid), np.ones((1, *grid.shape)), templates, grid, precision)
+    found = correlation(
+        plane_waves(one, b, grid), np.ones((1, *grid.shape)), templates, grid, precision
+    )
     distance = np.linalg.norm(b[:, None, None, None, 0] - posed(a, STEPS, grid)[..., 0, :], axis=-1)
-    wanted = 2 * j1(2 * np.pi * grid.radius_max * distance) / (2 * np.pi * grid.radius_max * distance)
+    wanted = (
+        2 * j1(2 * np.pi * grid.radius_max * distance) / (2 * np.pi * grid.radius_max * distance)
+    )
     np.testing.assert_allclose(found, wanted, rtol=0, atol=CLOSED_FORM[precision])
 
 
@@ -194,14 +218,20 @@ def contrast_of(optics, grid, conventions):
     energy = (1.602176634e-19 if standard else 1.60217663e-19) * 1e3 * optics["voltage_kilovolt"]
     wave = 6.62607015e-34 / math.sqrt(2 * 9.1093837015e-31 * energy)
     wave *= 1e10 / math.sqrt(1 + energy / (2 * 9.1093837015e-31 * 299792458.0**2))
-    u, v, a = optics["defocus_u_angstrom"], optics["defocus_v_angstrom"], optics["amplitude_contrast"]
+    u, v, a = (
+        optics["defocus_u_angstrom"],
+        optics["defocus_v_angstrom"],
+        optics["amplitude_contrast"],
+    )
     difference = u - v if standard else abs(u - v)
     values = np.empty(grid.shape)
     for n, k in enumerate(grid.radii):
         f = 2 * k / grid.box_size_angstrom
         for j in range(grid.n_inplanes):
             theta = 2 * np.pi * j / grid.n_inplanes
-            defocus = (u + v) / 2 + difference / 2 * math.cos(2 * (theta - optics["defocus_angle_radian"]))
+            defocus = (u + v) / 2 + difference / 2 * math.cos(
+                2 * (theta - optics["defocus_angle_radian"])
+            )
             chi = 0.5 * np.pi * optics["spherical_aberration_mm"] * 1e7 * wave**3 * f**4
             chi -= np.pi * wave * f**2 * defocus + optics["phase_shift_radian"]
             values[n, j] = -math.sqrt(1 - a**2) * math.sin(chi) + a * math.cos(chi)
@@ -236,7 +266,9 @@ class BruteForce:
     def zero_normalised(self, template_mask):
         cross = self.cross - template_mask * self.image_mask / self.mask_power
         template_variance = self.template_power - template_mask**2 / self.mask_power
-        return cross / np.sqrt(template_variance * (self.image_power - self.image_mask**2 / self.mask_power))
+        return cross / np.sqrt(
+            template_variance * (self.image_power - self.image_mask**2 / self.mask_power)
+        )
 
     def residual(self, template_mask):
         a = self.template_power * self.mask_power - template_mask**2
@@ -246,12 +278,15 @@ class BruteForce:
     def log_likelihood(self, template_mask, n_dof):
         a, d = self.residual(template_mask)
         p = n_dof / 2 - 2
-        constant = (3 - n_dof) / 2 * math.log(2 * math.pi) - math.log(2) - 0.5 * math.log(self.mask_power)
+        constant = (
+            (3 - n_dof) / 2 * math.log(2 * math.pi) - math.log(2) - 0.5 * math.log(self.mask_power)
+        )
         constant += math.lgamma(p) + p * math.log(2 * self.mask_power)
         return -p * np.log(d) - 0.5 * np.log(a) + constant
 
     def template_mask_for(self, threshold):
-        """That of the template at rest, or of the pose where the residual is not positive or the match too good."""
+        """That of the template at rest, or of the pose where the residual is not positive or the
+        match too good."""
         with np.errstate(invalid="ignore"):
             fits = 1 - self.zero_normalised(self.template_mask_at_rest) ** 2
             _, d = self.residual(self.template_mask_at_rest)
@@ -285,7 +320,9 @@ def test_cross_correlation_is_a_sum_over_points(build, n_inplanes):
     found = correlation(images, contrast, displaced, grid)
     np.testing.assert_allclose(found, wanted.plain(), rtol=0, atol=1e-10)
     found = correlation(images, contrast, displaced, grid, mask=mask)
-    np.testing.assert_allclose(found, wanted.zero_normalised(wanted.template_mask), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        found, wanted.zero_normalised(wanted.template_mask), rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("which", ["image", "template"])
@@ -299,11 +336,14 @@ def test_no_power_is_an_error(build, which):
 
 @pytest.mark.parametrize("conventions", ["standard", "cryolike"])
 def test_interface_is_a_sum_over_points(build, conventions):
-    """All results of the interface; one image fits so well that `standard` takes its offset at the pose."""
+    """All results of the interface; one image fits so well that `standard` takes its offset at
+    the pose."""
     optics = {"b_factor_angstrom2": [0, 30, 60, 10], "scale": [1, 2, 0.5, 1]}
     if conventions == "standard":
         optics["voltage_kilovolt"] = [200, 300, 300, 120]
-    images, templates = build.stacks(4, 5, n_pixels=8, n_inplanes=12, search=(1.0, 3, 2), noise=0.3, **optics)
+    images, templates = build.stacks(
+        4, 5, n_pixels=8, n_inplanes=12, search=(1.0, 3, 2), noise=0.3, **optics
+    )
     grid = templates.grid
     shifts = 2 * templates.displacements.table()[:, :1] / grid.box_size_angstrom
     turned = np.roll(moved(templates.source.values[2:3], *shifts, grid)[0, 0].numpy(), -3, axis=-1)
@@ -315,7 +355,9 @@ def test_interface_is_a_sum_over_points(build, conventions):
     template_mask, exact = reference.template_mask_for(0.95 if conventions == "standard" else 1.0)
     assert not exact.all()
     assert exact.any() or conventions == "cryolike"
-    full = reference.zero_normalised(template_mask) if conventions == "standard" else reference.plain()
+    full = (
+        reference.zero_normalised(template_mask) if conventions == "standard" else reference.plain()
+    )
     n_dof = degrees_of_freedom(grid, conventions)
     of_poses = reference.log_likelihood(template_mask, n_dof)
 
@@ -343,8 +385,12 @@ def test_interface_is_a_sum_over_points(build, conventions):
     weight = templates.viewing.weight
     log_prior = np.log(weight / weight.sum()) if conventions == "standard" else weight
     posterior = of_poses + log_prior[:, None, None] - np.log(full.shape[2] * full.shape[3])
-    assert_near(poses.log_likelihood_integrated, np.logaddexp.reduce(posterior.reshape(4, -1), axis=1))
-    with_offset_of_the_pose = reference.log_likelihood(reference.template_mask, n_dof).reshape(4, -1)
+    assert_near(
+        poses.log_likelihood_integrated, np.logaddexp.reduce(posterior.reshape(4, -1), axis=1)
+    )
+    with_offset_of_the_pose = reference.log_likelihood(reference.template_mask, n_dof).reshape(
+        4, -1
+    )
     assert_near(poses.log_likelihood_optimal, with_offset_of_the_pose[np.arange(4), best])
 
 
@@ -364,7 +410,9 @@ def test_half_spectrum_is_all_there_is(build, n_inplanes):
     q = np.arange(n_inplanes)
     np.testing.assert_allclose(series[:, -q], (-1.0) ** q * series.conj(), rtol=0, atol=1e-13)
     np.testing.assert_allclose(spectra_of(a), series[:, : n_inplanes // 2 + 1], rtol=0, atol=1e-13)
-    np.testing.assert_allclose(spectra_of(abs(a)), np.fft.rfft(abs(a), norm="ortho"), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        spectra_of(abs(a)), np.fft.rfft(abs(a), norm="ortho"), rtol=0, atol=1e-13
+    )
     found = rotations_from_half_spectrum(spectra_of(a).conj() * spectra_of(b), n_inplanes)
     wanted = np.stack([(a.conj() * np.roll(b, -w, axis=1)).sum(1) for w in q], axis=1)
     np.testing.assert_allclose(wanted.imag, 0, atol=1e-12)
@@ -400,13 +448,17 @@ def test_contrast_transfer(build, conventions):
         scale=[1, 0.5, 2, 1],
     )
     wanted = np.stack([contrast_of(row, grid, conventions) for row in optics])
-    np.testing.assert_allclose(contrast_transfers(optics, grid, conventions), wanted, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        contrast_transfers(optics, grid, conventions), wanted, rtol=0, atol=1e-12
+    )
 
 
 def test_conventions_differ_in_astigmatism_where_u_is_below_v(build):
     grid = ImageParameters(16, 1.5, n_inplanes=12).grid
     optics = build.optics(2, defocus_u_angstrom=[12000, 9000], defocus_v_angstrom=[9000, 12000])
-    difference = abs(contrast_transfers(optics, grid, "standard") - contrast_transfers(optics, grid, "cryolike"))
+    difference = abs(
+        contrast_transfers(optics, grid, "standard") - contrast_transfers(optics, grid, "cryolike")
+    )
     assert difference[0].max() < 1e-6
     assert difference[1].max() > 0.1
 
@@ -454,7 +506,8 @@ def test_rotation_turns_content_by_minus_the_angle():
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("conventions", ["standard", "cryolike"])
 def test_images_without_noise(build, conventions, precision):
-    """Images that fit exactly: everything is finite, and no pose is more likely than the optimal one."""
+    """Images that fit exactly: everything is finite, and no pose is more likely than the optimal
+    one."""
     images, templates = build.stacks(3, 4, n_pixels=12, n_inplanes=16, search=(1.0, 3, 1))
     grid = templates.grid
     chosen = [(0, 2, 0), (3, 0, 5), (1, 1, 13)]
@@ -464,37 +517,58 @@ def test_images_without_noise(build, conventions, precision):
         contrast = contrast_of(images.optics[m], grid, conventions)
         images.source.values[m] = contrast * np.roll(exact[s, d], -w, axis=-1)
     settings = {"conventions": conventions, "precision": precision, "device": "cpu"}
-    for name in ("optimal_pose", "optimal_displacement_and_rotation", "optimal_displacement", "optimal_rotation"):
-        found = getattr(interface, f"compute_{name}")(images, templates, **settings).compute(scheduler="sync")
+    for name in (
+        "optimal_pose",
+        "optimal_displacement_and_rotation",
+        "optimal_displacement",
+        "optimal_rotation",
+    ):
+        found = getattr(interface, f"compute_{name}")(images, templates, **settings).compute(
+            scheduler="sync"
+        )
         assert all(np.isfinite(found[variable]).all() for variable in found)
     poses = interface.compute_optimal_pose(images, templates, **settings).compute(scheduler="sync")
     s, d, w = np.transpose(chosen)
     np.testing.assert_array_equal(poses.optimal_template, s)
-    np.testing.assert_allclose(poses.optimal_displacement_x, templates.displacements.x_angstrom[d], rtol=1e-6)
+    np.testing.assert_allclose(
+        poses.optimal_displacement_x, templates.displacements.x_angstrom[d], rtol=1e-6
+    )
     np.testing.assert_allclose(poses.optimal_inplane_rotation, grid.angles[w], rtol=1e-6)
     np.testing.assert_allclose(poses.cross_correlation, 1, rtol=0, atol=CLOSED_FORM[precision])
     reference = brute_force(images, templates, conventions)
-    with np.errstate(divide="ignore", invalid="ignore"):  # at the exact pose the residual is 0, or rounding
-        others = reference.log_likelihood(reference.template_mask, degrees_of_freedom(grid, conventions))
+    # at the exact pose the residual is 0, or rounding
+    with np.errstate(divide="ignore", invalid="ignore"):
+        others = reference.log_likelihood(
+            reference.template_mask, degrees_of_freedom(grid, conventions)
+        )
     others[np.arange(3), s, d, w] = -np.inf
     assert (poses.log_likelihood_optimal.values > others.reshape(3, -1).max(1)).all()
 
 
 @pytest.mark.parametrize("conventions", ["standard", "cryolike"])
 def test_error_of_single_precision(build, conventions):
-    """At 32 pixels single precision moves a log-likelihood by about 0.0002 nat; ten times that is the limit."""
-    images, templates = build.stacks(5, 6, n_pixels=32, n_inplanes=64, search=(2.0, 3, 3), noise=0.5)
+    """At 32 pixels single precision moves a log-likelihood by about 0.0002 nat; ten times that
+    is the limit."""
+    images, templates = build.stacks(
+        5, 6, n_pixels=32, n_inplanes=64, search=(2.0, 3, 3), noise=0.5
+    )
     results = {}
     for precision in PRECISIONS:
         settings = {"conventions": conventions, "precision": precision, "device": "cpu"}
         for name in ("optimal_pose", "optimal_displacement_and_rotation"):
             compute = getattr(interface, f"compute_{name}")
-            results[precision, name] = compute(images, templates, **settings).compute(scheduler="sync")
+            results[precision, name] = compute(images, templates, **settings).compute(
+                scheduler="sync"
+            )
     for name, variable in (
         ("optimal_pose", "log_likelihood_integrated"),
         ("optimal_pose", "log_likelihood_optimal"),
         ("optimal_displacement_and_rotation", "log_likelihood"),
     ):
-        error = float(abs(results["single", name][variable].astype("f8") - results["double", name][variable]).max())
+        error = float(
+            abs(
+                results["single", name][variable].astype("f8") - results["double", name][variable]
+            ).max()
+        )
         print(f"{conventions} {variable}: off by {error:.1e} nat in single precision")
         assert error < 0.002

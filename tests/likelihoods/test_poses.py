@@ -15,7 +15,8 @@ EXACT = ["cross_correlation", *INDICES, "log_likelihood_optimal"]
 
 @st.composite
 def records(draw, n_images=2):
-    """Poses with many exact ties; the log-likelihood at a pose is a function of the pose, as in a search."""
+    """Poses with many exact ties; the log-likelihood at a pose is a function of the pose, as in
+    a search."""
     poses = no_poses((n_images,))
     for pose in poses:
         if draw(st.integers(0, 9)) == 0:
@@ -23,7 +24,9 @@ def records(draw, n_images=2):
         pose["cross_correlation"] = draw(st.sampled_from([-0.25, 0.0, 0.5, np.nextafter(0.5, 1)]))
         for name in INDICES:
             pose[name] = draw(st.integers(0, 2))
-        pose["log_likelihood_optimal"] = -100 * pose["template"] - 10 * pose["displacement"] - pose["rotation"]
+        pose["log_likelihood_optimal"] = (
+            -100 * pose["template"] - 10 * pose["displacement"] - pose["rotation"]
+        )
         pose["log_likelihood_integrated"] = draw(st.floats(-2000, 2000))
     return poses
 
@@ -36,7 +39,10 @@ def assert_same(found, wanted):
     for name in EXACT:
         np.testing.assert_array_equal(found[name], wanted[name])
     np.testing.assert_allclose(
-        found["log_likelihood_integrated"], wanted["log_likelihood_integrated"], rtol=1e-12, atol=1e-12
+        found["log_likelihood_integrated"],
+        wanted["log_likelihood_integrated"],
+        rtol=1e-12,
+        atol=1e-12,
     )
 
 
@@ -51,7 +57,8 @@ def assert_same(found, wanted):
     ids=["correlation", "template", "displacement", "rotation"],
 )
 def test_order_of_poses(better, worse):
-    """The larger correlation; exact ties to the lowest template, then displacement, then rotation."""
+    """The larger correlation; exact ties to the lowest template, then displacement, then
+    rotation."""
     for combined in (combine(better, worse), combine(worse, better)):
         assert combined[INDICES] == better[INDICES]
         assert combined["log_likelihood_integrated"] == pytest.approx(np.log(2))

@@ -1,4 +1,5 @@
-"""The `standard` conventions against particles and likelihoods made in real space, without the package."""
+"""The `standard` conventions against particles and likelihoods made in real space, without the
+package."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ from tests.real_space import (
 )
 
 PIXEL_SIZE = 2.5
-CLOSED, OPEN = (Atoms(two_lobes(opening), np.full(48, 62.0), np.full(48, 3.0)) for opening in (0, 40))
+CLOSED, OPEN = (
+    Atoms(two_lobes(opening), np.full(48, 62.0), np.full(48, 3.0)) for opening in (0, 40)
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,14 @@ class Search:
         return self.displacer.grid(PIXEL_SIZE)
 
     def poses(self) -> tuple[StarPoses, NDArray[np.float64]]:
-        """Every pose and the logarithm of its prior, template by template, displacement by displacement."""
+        """Every pose and the logarithm of its prior, template by template, displacement by
+        displacement."""
         grid, displacements, viewing = self.parameters.grid, self.displacements, self.viewing
         shape = (len(viewing), len(displacements), grid.n_inplanes)
         s, d, w = (i.ravel() for i in np.indices(shape))
-        log_prior = np.log(viewing.weight / viewing.weight.sum())[s] - np.log(len(displacements) * grid.n_inplanes)
+        log_prior = np.log(viewing.weight / viewing.weight.sum())[s] - np.log(
+            len(displacements) * grid.n_inplanes
+        )
         return self.pose(s, d, w), log_prior
 
     def pose(self, s: Any, d: Any, w: Any) -> StarPoses:
@@ -60,7 +66,11 @@ class Search:
         where = self.displacements
         gamma = self.parameters.grid.angles[w]
         return StarPoses.of_template(
-            self.viewing.azimuth[s], self.viewing.polar[s], gamma, where.x_angstrom[d], where.y_angstrom[d]
+            self.viewing.azimuth[s],
+            self.viewing.polar[s],
+            gamma,
+            where.x_angstrom[d],
+            where.y_angstrom[d],
         )
 
     def templates(self, atoms: Atoms) -> NDArray[np.complex128]:
@@ -78,7 +88,9 @@ class Search:
 
 def some_directions(n: int, rng: np.random.Generator) -> ViewingAngles:
     """Directions, no two related by a symmetry, of unequal weight."""
-    return ViewingAngles(rng.uniform(0, 2 * np.pi, n), np.arccos(rng.uniform(-1, 1, n)), rng.uniform(0.5, 1.5, n))
+    return ViewingAngles(
+        rng.uniform(0, 2 * np.pi, n), np.arccos(rng.uniform(-1, 1, n)), rng.uniform(0.5, 1.5, n)
+    )
 
 
 def diverse_optics(n: int, rng: np.random.Generator) -> NDArray[np.void]:
@@ -114,12 +126,18 @@ def same_optics(n: int, defocus: float) -> NDArray[np.void]:
     )
 
 
-def with_noise(clean: NDArray[Any], signal_to_noise: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def with_noise(
+    clean: NDArray[Any], signal_to_noise: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
     return clean + np.sqrt(clean.var() / signal_to_noise) * rng.standard_normal(clean.shape)
 
 
-@pytest.mark.parametrize(("n_pixels", "precision"), [(64, "double"), (63, "double"), (64, "single")])
-def test_perfect_images_come_back_at_their_poses(n_pixels: int, precision: Any, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(
+    ("n_pixels", "precision"), [(64, "double"), (63, "double"), (64, "single")]
+)
+def test_perfect_images_come_back_at_their_poses(
+    n_pixels: int, precision: Any, rng: np.random.Generator
+) -> None:
     parameters = ImageParameters(n_pixels, PIXEL_SIZE, viewing_distance=0.8, precision=precision)
     search = Search(parameters, parameters.viewing_angles(), DisplacementSearch(2, 3, 3))
     sizes = len(search.viewing), len(search.displacements), parameters.n_inplanes
@@ -148,7 +166,10 @@ def test_perfect_images_are_not_perfect_under_the_transposed_astigmatism() -> No
     s, w = rng.integers(0, len(search.viewing), 10), rng.integers(0, parameters.n_inplanes, 10)
     pixels = render(CLOSED, search.pose(s, 0, w), optics, 64, PIXEL_SIZE)
     assert search.compute(pixels, optics, CLOSED).cross_correlation.min() > 1 - 1e-6
-    assert search.compute(pixels, optics, CLOSED, frame="transposed").cross_correlation.max() < 1 - 1e-3
+    assert (
+        search.compute(pixels, optics, CLOSED, frame="transposed").cross_correlation.max()
+        < 1 - 1e-3
+    )
 
 
 def highest_frequency(parameters: ImageParameters) -> float:
@@ -156,10 +177,14 @@ def highest_frequency(parameters: ImageParameters) -> float:
     return 2 * parameters.radius_max / parameters.grid.box_size_angstrom
 
 
-def models_on_pixels(atoms: Atoms, search: Search, optics: np.void) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A structure at every pose on pixels, low-passed, and log priors: (pose, row, column), (pose,).
+def models_on_pixels(
+    atoms: Atoms, search: Search, optics: np.void
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A structure at every pose on pixels, low-passed, and log priors: (pose, row, column),
+    (pose,).
 
-    The prior on the scale is flat in units of the template before optics and box, so each has power 1 there.
+    The prior on the scale is flat in units of the template before optics and box, so each has power
+    1 there.
     """
     n = search.parameters.n_pixels
     wide, highest = PADDING * n, highest_frequency(search.parameters)
@@ -170,16 +195,26 @@ def models_on_pixels(atoms: Atoms, search: Search, optics: np.void) -> tuple[NDA
     for start in range(0, len(poses), 256):
         projections = project(atoms, poses[start : start + 256], wide, PIXEL_SIZE)
         power = (apply_filter(projections, whole) ** 2).sum(axis=(1, 2), keepdims=True)
-        models.append(apply_filter(crop(apply_filter(projections / np.sqrt(power), transfer), n), inner))
+        models.append(
+            apply_filter(crop(apply_filter(projections / np.sqrt(power), transfer), n), inner)
+        )
     return np.concatenate(models), log_prior
 
 
-def compare_ratios(n_inplanes_per_pixel: int, resolution_factor: float, defocus: float) -> tuple[float, float]:
-    """Slope, and relative rms error, of our log-likelihood ratios of two structures on those of pixels."""
+def compare_ratios(
+    n_inplanes_per_pixel: int, resolution_factor: float, defocus: float
+) -> tuple[float, float]:
+    """Slope, and relative rms error, of our log-likelihood ratios of two structures on those of
+    pixels."""
     n, n_images = 36, 64
     rng = np.random.default_rng(1)
     parameters = ImageParameters(
-        n, PIXEL_SIZE, resolution_factor * n / 4, n_inplanes_per_pixel * n, viewing_distance=1.0, precision="double"
+        n,
+        PIXEL_SIZE,
+        resolution_factor * n / 4,
+        n_inplanes_per_pixel * n,
+        viewing_distance=1.0,
+        precision="double",
     )
     search = Search(parameters, some_directions(3, rng), DisplacementSearch(1, 2, 2))
     optics = same_optics(n_images, defocus)
@@ -188,8 +223,10 @@ def compare_ratios(n_inplanes_per_pixel: int, resolution_factor: float, defocus:
     clean = [render(a, poses[drawn], optics, n, PIXEL_SIZE) for a in (CLOSED, OPEN)]
     pixels = with_noise(np.where(closed[:, None, None], *clean), 0.16, rng)
 
-    # White noise beyond the band knows nothing of the structure, and the package sees none of it: both sides are
-    # given the same band, where the discrete transform of the pixels has about 4 pi K^2 = pi/4 N^2 rf^2 real values.
+    # White noise beyond the band knows nothing of the structure, and the package sees none of it:
+    # both sides are
+    # given the same band, where the discrete transform of the pixels has about 4 pi K^2 = pi/4 N^2
+    # rf^2 real values.
     inner = band(n, PIXEL_SIZE, highest_frequency(parameters))
     expected, ours = [], []
     for atoms in (CLOSED, OPEN):
@@ -204,11 +241,16 @@ def compare_ratios(n_inplanes_per_pixel: int, resolution_factor: float, defocus:
     return float(slope), float(error)
 
 
-# Where the error at full resolution comes from: not from the contrast transfer but from the angles on a ring. The noise
-# in the corners of the box turns 2 pi K sqrt(2) = 2.2 N times on the outermost ring, more than the W = 2 N angles can
-# tell apart. Measured, without and with contrast transfer: 2.4 and 2.1%; with W = 4 N 0.8 and 0.8%; with noise only
-# within 0.6 half boxes of the centre 0.6 and 0.6%; in a box of 60 pixels 1.3 and 1.4%; with shells twice as close 2.4
-# and 2.1%. At half resolution W does not matter: what is left is the edge of the band, which passes between the few
+# Where the error at full resolution comes from: not from the contrast transfer but from the angles
+# on a ring. The noise
+# in the corners of the box turns 2 pi K sqrt(2) = 2.2 N times on the outermost ring, more than the
+# W = 2 N angles can
+# tell apart. Measured, without and with contrast transfer: 2.4 and 2.1%; with W = 4 N 0.8 and 0.8%;
+# with noise only
+# within 0.6 half boxes of the centre 0.6 and 0.6%; in a box of 60 pixels 1.3 and 1.4%; with shells
+# twice as close 2.4
+# and 2.1%. At half resolution W does not matter: what is left is the edge of the band, which passes
+# between the few
 # frequencies of the discrete transform. 6.0 and 2.6%; with twice the pixels 1.9 and 1.0%.
 @pytest.mark.parametrize(
     ("n_inplanes_per_pixel", "resolution_factor", "defocus", "largest_error"),
@@ -230,61 +272,95 @@ def test_log_likelihood_ratios_are_those_of_pixels(
 
 
 def integrated_by_direct_sums(
-    images: NDArray[np.complex128], search: Search, atoms: Atoms, optics: np.void, *, offset_at_pose: bool
+    images: NDArray[np.complex128],
+    search: Search,
+    atoms: Atoms,
+    optics: np.void,
+    *,
+    offset_at_pose: bool,
 ) -> NDArray[np.float64]:
-    """The integrated log-likelihood by sums over the polar grid, the template's offset at each pose or at zero pose."""
+    """The integrated log-likelihood by sums over the polar grid, the template's offset at each
+    pose or at zero pose."""
     grid, displacements = search.parameters.grid, search.displacements
     kx, ky = grid.points()
     fx, fy = 2 * kx / grid.box_size_angstrom, 2 * ky / grid.box_size_angstrom
     contrast = relion_ctf(optics, fx, fy)
-    cycles = fx * displacements.x_angstrom[:, None, None] + fy * displacements.y_angstrom[:, None, None]
+    cycles = (
+        fx * displacements.x_angstrom[:, None, None] + fy * displacements.y_angstrom[:, None, None]
+    )
     templates = search.templates(atoms)[:, None]
     moved = templates * np.exp(-2j * np.pi * cycles)
     turned = np.stack([np.roll(moved, -w, axis=-1) for w in range(grid.n_inplanes)], axis=2)
     poses = (contrast * turned).reshape(-1, contrast.size)
     weights = np.repeat(grid.weights, grid.n_inplanes)
     mask = grid.mask(exact=True).ravel()
-    at_zero = np.repeat((contrast * templates[:, 0]).reshape(-1, contrast.size), len(poses) // len(templates), axis=0)
+    at_zero = np.repeat(
+        (contrast * templates[:, 0]).reshape(-1, contrast.size),
+        len(poses) // len(templates),
+        axis=0,
+    )
 
     def overlap(a: Any, b: Any) -> Any:
         return ((a.conj() * weights) @ b.T).real
 
     flat = images.reshape(len(images), -1)
-    s_x, s_y, s_s = overlap(mask, poses if offset_at_pose else at_zero), overlap(flat, mask), overlap(mask, mask)
+    s_x, s_y, s_s = (
+        overlap(mask, poses if offset_at_pose else at_zero),
+        overlap(flat, mask),
+        overlap(mask, mask),
+    )
     x_x, y_y = (np.abs(poses) ** 2) @ weights, (np.abs(flat) ** 2) @ weights
     a = x_x * s_s - s_x**2
     b = overlap(flat, poses) * s_s - s_x * s_y[:, None]
     d = (y_y * s_s - s_y**2)[:, None] - b**2 / a
     n = 4 * np.pi * grid.radius_max**2
     p = n / 2 - 2
-    constant = (3 - n) / 2 * np.log(2 * np.pi) - np.log(2) - 0.5 * np.log(s_s) + gammaln(p) + p * np.log(2 * s_s)
+    constant = (
+        (3 - n) / 2 * np.log(2 * np.pi)
+        - np.log(2)
+        - 0.5 * np.log(s_s)
+        + gammaln(p)
+        + p * np.log(2 * s_s)
+    )
     return logsumexp(constant - p * np.log(d) - 0.5 * np.log(a) + search.poses()[1], axis=1)
 
 
 def offset_errors(n: int, defocus: float, seed: int) -> tuple[float, float]:
-    """Error of the integrated log-likelihood, and of ratios, that comes from the offset at zero pose."""
+    """Error of the integrated log-likelihood, and of ratios, that comes from the offset at zero
+    pose."""
     rng = np.random.default_rng(seed)
     parameters = ImageParameters(n, PIXEL_SIZE, viewing_distance=1.0, precision="double")
     search = Search(parameters, some_directions(3, rng), DisplacementSearch(2, 2, 2))
     optics = same_optics(16, defocus)
     poses, _ = search.poses()
-    pixels = with_noise(render(CLOSED, poses[rng.integers(0, len(poses), 16)], optics, n, PIXEL_SIZE), 0.1, rng)
+    pixels = with_noise(
+        render(CLOSED, poses[rng.integers(0, len(poses), 16)], optics, n, PIXEL_SIZE), 0.1, rng
+    )
     images = normalised_stack(pixels, parameters.grid, "double")
     errors = []
     for atoms in (CLOSED, OPEN):
         at_pose, at_zero = (
-            integrated_by_direct_sums(images, search, atoms, optics[0], offset_at_pose=exact) for exact in (True, False)
+            integrated_by_direct_sums(images, search, atoms, optics[0], offset_at_pose=exact)
+            for exact in (True, False)
         )
         np.testing.assert_allclose(
-            search.compute(pixels, optics, atoms).log_likelihood_integrated, at_zero, rtol=0, atol=1e-6
+            search.compute(pixels, optics, atoms).log_likelihood_integrated,
+            at_zero,
+            rtol=0,
+            atol=1e-6,
         )
         errors.append(at_zero - at_pose)
-    print(f"{n=} {defocus=} {seed=}: {np.abs(errors).max():.1e} nat, ratios {np.ptp(errors, axis=0).max():.1e}")
+    print(
+        f"{n=} {defocus=} {seed=}: {np.abs(errors).max():.1e} nat, ratios "
+        f"{np.ptp(errors, axis=0).max():.1e}"
+    )
     return float(np.abs(errors).max()), float(np.ptp(errors, axis=0).max())
 
 
-# Bounds: three times the largest of seeds 0 to 2 (3.5e-4, 7e-4, 6e-2), since an error depends on the poses drawn. The
-# last box is tight: fringes of 60 angstrom about a particle of 15 in a half box of 30. There the least was 4e-2.
+# Bounds: three times the largest of seeds 0 to 2 (3.5e-4, 7e-4, 6e-2), since an error depends on
+# the poses drawn. The
+# last box is tight: fringes of 60 angstrom about a particle of 15 in a half box of 30. There the
+# least was 4e-2.
 @pytest.mark.parametrize(
     ("n_pixels", "defocus", "least", "largest"),
     [(36, 0.0, 0.0, 1e-3), (36, 10000.0, 0.0, 2e-3), (24, 15000.0, 1e-2, 0.2)],

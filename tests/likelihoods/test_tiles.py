@@ -1,4 +1,5 @@
-"""Tiles inside a task: chosen by memory, halved when they do not fit, and never seen in a result."""
+"""Tiles inside a task: chosen by memory, halved when they do not fit, and never seen in a
+result."""
 
 from __future__ import annotations
 
@@ -17,11 +18,24 @@ from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import tiles
 from cryolike_dask.likelihoods.comparison import Comparison
 from cryolike_dask.likelihoods.graph import Pair, image_rows
-from cryolike_dask.likelihoods.interface import compute_optimal_displacement_and_rotation, compute_optimal_pose
-from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_images, prepare_templates
+from cryolike_dask.likelihoods.interface import (
+    compute_optimal_displacement_and_rotation,
+    compute_optimal_pose,
+)
+from cryolike_dask.likelihoods.kernels.compressed import (
+    correlate,
+    prepare_images,
+    prepare_templates,
+)
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.setup import find_basis, make_frame
-from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_time, ranks_of, smaller_tile
+from cryolike_dask.likelihoods.tiles import (
+    Footprint,
+    first_tile,
+    images_at_a_time,
+    ranks_of,
+    smaller_tile,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +55,9 @@ def scarce(stack, most):
 
 
 @pytest.mark.parametrize("discover", [False, True])
-@pytest.mark.parametrize("compute", [compute_optimal_pose, compute_optimal_displacement_and_rotation])
+@pytest.mark.parametrize(
+    "compute", [compute_optimal_pose, compute_optimal_displacement_and_rotation]
+)
 def test_a_block_that_runs_out_of_memory_goes_on_with_smaller_tiles(build, compute, discover):
     images, templates = build.stacks(n_images=6, n_templates=9)
     settings = {"device": "cpu", "discover_batch_size": discover}
@@ -54,7 +70,9 @@ def test_a_block_that_runs_out_of_memory_goes_on_with_smaller_tiles(build, compu
 
 def test_what_does_not_fit_at_all_is_said(build):
     images, templates = build.stacks()
-    with pytest.raises(CannotFitError, match=r"one image and one template do not fit .*no memory for 1 rows"):
+    with pytest.raises(
+        CannotFitError, match=r"one image and one template do not fit .*no memory for 1 rows"
+    ):
         compute_optimal_pose(images, scarce(templates, 0), device="cpu").compute(scheduler="sync")
 
 
@@ -89,24 +107,41 @@ def test_discovery_does_not_ask_for_batch_sizes(build):
     assert tile_of(*asked) == (1, 2)
     assert tile_of(*asked, discover=True) == tile_of(images, templates)
     expected = compute_optimal_pose(images, templates, device="cpu").compute(scheduler="sync")
-    found = compute_optimal_pose(*asked, device="cpu", discover_batch_size=True).compute(scheduler="sync")
-    np.testing.assert_allclose(found.log_likelihood_integrated, expected.log_likelihood_integrated, rtol=1e-12)
+    found = compute_optimal_pose(*asked, device="cpu", discover_batch_size=True).compute(
+        scheduler="sync"
+    )
+    np.testing.assert_allclose(
+        found.log_likelihood_integrated, expected.log_likelihood_integrated, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("asked", [(1024, 2370), (1024, 1), (1, 2370), (None, None)])
 @pytest.mark.parametrize("free", [2**34, 2**32, 2**31])
 def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free):
-    """The standard case, 1024 images and 2370 templates: a tile and the images of a task stay far below 4 GB."""
+    """The standard case, 1024 images and 2370 templates: a tile and the images of a task stay
+    far below 4 GB."""
     parameters = ImageParameters(132, 1.35, n_inplanes=256, precision="single")
     rows = InMemory(np.zeros((1, *parameters.grid.shape), "c8"))
     comparison = Comparison(
-        rows, rows, parameters.grid, DisplacementSearch(8, 16, 16).grid(1.35), STANDARD, "single", "cpu", 1e-6, *asked
+        rows,
+        rows,
+        parameters.grid,
+        DisplacementSearch(8, 16, 16).grid(1.35),
+        STANDARD,
+        "single",
+        "cpu",
+        1e-6,
+        *asked,
     )
     footprint = Footprint.of(comparison, np.full(129, 40))
     monkeypatch.setattr(tiles, "free_memory", lambda device: free)
     n_images, n_templates = first_tile(1024, 2370, comparison, footprint)
     held = images_at_a_time(comparison, footprint, (n_images, n_templates))
-    taken = footprint.pair * n_images * n_templates + footprint.template * n_templates + footprint.image * held
+    taken = (
+        footprint.pair * n_images * n_templates
+        + footprint.template * n_templates
+        + footprint.image * held
+    )
     assert taken < free / 2
     assert taken < 2.5e9
 
@@ -114,23 +149,33 @@ def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free)
 @pytest.mark.parametrize("tolerance", [0, 1e-3])
 def test_footprint_is_what_the_kernel_holds(build, tolerance):
     """The memory model against the sizes of the tensors."""
-    images, templates = build.stacks(n_images=3, n_templates=16, n_pixels=16, n_inplanes=24, search=(1.5, 3, 3))
+    images, templates = build.stacks(
+        n_images=3, n_templates=16, n_pixels=16, n_inplanes=24, search=(1.5, 3, 3)
+    )
     comparison = Pair(images, templates, "standard", "cpu", "single", False, tolerance).comparison
     basis = find_basis(comparison)
     footprint = footprint_of(comparison, basis)
     frame = make_frame(comparison, torch.device("cpu"), basis)
     rows = image_rows(images, comparison.conventions)
     of_images = prepare_images(*read_images(rows, comparison, frame), frame)
-    of_templates = prepare_templates(next(read_templates([np.arange(16)], comparison, frame)), frame)
+    of_templates = prepare_templates(
+        next(read_templates([np.arange(16)], comparison, frame)), frame
+    )
     tile = correlate(of_images, of_templates, frame)
 
     def held(terms):
-        parts = [part for value in vars(terms).values() for part in (value if isinstance(value, tuple) else (value,))]
+        parts = [
+            part
+            for value in vars(terms).values()
+            for part in (value if isinstance(value, tuple) else (value,))
+        ]
         return sum(part.nbytes for part in parts if isinstance(part, torch.Tensor))
 
     assert held(of_images) == pytest.approx(3 * footprint.image, rel=0.01)
     before_compression = frame.scratch.kept["spectra"].nbytes
-    assert held(of_templates) + before_compression == pytest.approx(16 * footprint.template, rel=0.01)
+    assert held(of_templates) + before_compression == pytest.approx(
+        16 * footprint.template, rel=0.01
+    )
     assert tile.products.nbytes == 48 * footprint.pair
 
 
@@ -138,5 +183,7 @@ def test_images_that_do_not_fit_take_turns(build, monkeypatch):
     images, templates = build.stacks(n_images=7)
     expected = compute_optimal_pose(images, templates, device="cpu").compute(scheduler="sync")
     monkeypatch.setattr(tiles, "IMAGES_BYTES", 1)
-    found = compute_optimal_pose(replace(images, n_per_batch=2), templates, device="cpu").compute(scheduler="sync")
+    found = compute_optimal_pose(replace(images, n_per_batch=2), templates, device="cpu").compute(
+        scheduler="sync"
+    )
     xr.testing.assert_allclose(found, expected, rtol=1e-12)

@@ -1,4 +1,5 @@
-"""A set of a few particles, described in every format that is read: the same values, wherever they stand."""
+"""A set of a few particles, described in every format that is read: the same values, wherever
+they stand."""
 
 from __future__ import annotations
 
@@ -44,12 +45,18 @@ def write_mrcs(path: Path, pixels, voxel: float = 0.0) -> Path:
 
 
 def star(path: Path, n: int = 4, names=None, **columns) -> Path:
-    """Optics by the names of `OPTICS`, in radian; columns of RELION's by their own names; None leaves one out."""
+    """Optics by the names of `OPTICS`, in radian; columns of RELION's by their own names; None
+    leaves one out."""
     optics = {label: columns.pop(name, OPTICS[name]) for name, label in STAR_LABELS.items()}
     for name in ("defocus_angle_radian", "phase_shift_radian"):
         label = STAR_LABELS[name]
         optics[label] = None if optics[label] is None else np.degrees(optics[label])
-    given = {"rlnImageName": names or [f"{i + 1}@a.mrcs" for i in range(n)], "rlnPixelSize": 3.0, **optics, **columns}
+    given = {
+        "rlnImageName": names or [f"{i + 1}@a.mrcs" for i in range(n)],
+        "rlnPixelSize": 3.0,
+        **optics,
+        **columns,
+    }
     table = {label: np.resize(values, n) for label, values in given.items() if values is not None}
     write_star(path, {"particles": table})
     return path
@@ -64,7 +71,10 @@ def cs(path: Path, n: int = 4, **columns) -> Path:
         "blob/idx": np.arange(n, dtype="u4"),
         "blob/psize_A": np.full(n, 3, "f4"),
     }
-    given |= {CS_LABELS[name]: np.resize(columns.get(name, value), n).astype("f8") for name, value in OPTICS.items()}
+    given |= {
+        CS_LABELS[name]: np.resize(columns.get(name, value), n).astype("f8")
+        for name, value in OPTICS.items()
+    }
     given |= {name: np.asarray(value) for name, value in own.items()}
     rows = np.zeros(n, [(name, values.dtype, values.shape[1:]) for name, values in given.items()])
     for name, values in given.items():
@@ -82,7 +92,9 @@ def npz(folder: Path, rng, n: int = 4, **columns) -> cld.LikelihoodFiles:
     for name, value in {**OPTICS, **columns}.items():
         table[name] = value
     files.image_stack(0)[0].parent.mkdir(parents=True)
-    write_image_stack(files.image_stack(0)[0], rng.standard_normal(shape).astype(np.complex64), table, PARAMETERS)
+    write_image_stack(
+        files.image_stack(0)[0], rng.standard_normal(shape).astype(np.complex64), table, PARAMETERS
+    )
     return files
 
 

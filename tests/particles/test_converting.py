@@ -1,4 +1,5 @@
-"""Particle sets into image stacks: every image is the right one, a run can be gone on with, and what is refused."""
+"""Particle sets into image stacks: every image is the right one, a run can be gone on with, and
+what is refused."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ SEARCH = DisplacementSearch(1.5, 3, 2)
 
 
 def picture(k: int, n: int = N) -> np.ndarray:
-    """A blob whose place and width tell which image it is; integers, so that every type of file holds it."""
+    """A blob whose place and width tell which image it is; integers, so that every type of file
+    holds it."""
     y, x = np.mgrid[:n, :n] / n
     where = 0.35 + 0.3 * np.array([k % 5 / 4, k // 5 % 5 / 4])
     blob = np.exp(-((x - where[0]) ** 2 + (y - where[1]) ** 2) / (0.02 + 0.001 * k))
@@ -73,7 +75,9 @@ def write_mrcs(path: Path, images: np.ndarray, pixel: float = 1.5) -> Path:
     return path
 
 
-def describe(path: Path, names: list[str], pixel: float | None = 1.5, box: int | None = N, **columns: Any) -> Path:
+def describe(
+    path: Path, names: list[str], pixel: float | None = 1.5, box: int | None = N, **columns: Any
+) -> Path:
     """Write a STAR file of RELION 3.1; image k has the defocus 10000 + 10 k angstrom."""
     n = len(names)
     optics = {
@@ -98,7 +102,10 @@ def describe(path: Path, names: list[str], pixel: float | None = 1.5, box: int |
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     tables = {"optics": optics, "particles": particles}
-    write_star(path, {t: {name: np.asarray(v) for name, v in columns.items()} for t, columns in tables.items()})
+    write_star(
+        path,
+        {t: {name: np.asarray(v) for name, v in columns.items()} for t, columns in tables.items()},
+    )
     return path
 
 
@@ -122,10 +129,19 @@ class Project:
         """Image k is picture k: 0 to 5 in `a.mrcs`, 6 to 9 in `b.mrcs`."""
         write_mrcs(self.folder / "stacks" / "a.mrcs", pictures(range(6)))
         write_mrcs(self.folder / "stacks" / "b.mrcs", pictures(range(6, 10)))
-        names = [f"{k + 1:06d}@stacks/a.mrcs" if k < 6 else f"{k - 5:06d}@stacks/b.mrcs" for k in self.order]
+        names = [
+            f"{k + 1:06d}@stacks/a.mrcs" if k < 6 else f"{k - 5:06d}@stacks/b.mrcs"
+            for k in self.order
+        ]
         return describe(self.star, names, **options)
 
-    def convert(self, metadata: Any = None, params: Any = PARAMETERS, output: Path | None = None, **options: Any):
+    def convert(
+        self,
+        metadata: Any = None,
+        params: Any = PARAMETERS,
+        output: Path | None = None,
+        **options: Any,
+    ):
         """Convert, four images per stack."""
         given = {"batch_size": 4, "progress": False, **options}
         return convert_particles(metadata or self.star, params, output or self.output, **given)
@@ -145,7 +161,11 @@ class Project:
         return sorted(names - {".claim-image-stacks.json"})
 
     def times(self) -> dict[str, int]:
-        return {str(p.relative_to(self.output)): p.stat().st_mtime_ns for p in self.output.rglob("*") if p.is_file()}
+        return {
+            str(p.relative_to(self.output)): p.stat().st_mtime_ns
+            for p in self.output.rglob("*")
+            if p.is_file()
+        }
 
 
 def load(path: Path) -> np.ndarray:
@@ -170,7 +190,9 @@ def project(tmp_path):
 
 def test_images_are_restacked_in_the_order_of_the_metadata(project):
     files = project.convert()
-    assert files == [project.output / "fft" / f"particles_fourier_stack_{k:06d}.pt" for k in range(3)]
+    assert files == [
+        project.output / "fft" / f"particles_fourier_stack_{k:06d}.pt" for k in range(3)
+    ]
     assert project.tree() == [
         *[f"done/stack_{k:06d}.json" for k in range(3)],
         *[f"fft/particles_fourier_stack_{k:06d}.{s}" for k in range(3) for s in ("npz", "pt")],
@@ -179,7 +201,9 @@ def test_images_are_restacked_in_the_order_of_the_metadata(project):
     assert [load(f).shape for f in files] == [(n, *PARAMETERS.grid.shape) for n in (4, 4, 2)]
     expected = pictures(project.order)
     np.testing.assert_array_equal(project.pixels(), scaled(expected).astype(np.float32))
-    np.testing.assert_allclose(project.fourier(), normalised_stack(expected, PARAMETERS.grid), atol=1e-6)
+    np.testing.assert_allclose(
+        project.fourier(), normalised_stack(expected, PARAMETERS.grid), atol=1e-6
+    )
     opened = open_images(LikelihoodFiles(None, project.output, project.output), PARAMETERS)
     assert opened.chunks == (4, 4, 2)
     assert opened.frame == "xy"
@@ -190,7 +214,9 @@ def test_images_are_restacked_in_the_order_of_the_metadata(project):
 def test_batches_change_nothing_but_the_files(project, batch_size):
     files = project.convert(batch_size=batch_size)
     assert len(files) == -(-10 // batch_size)
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 def test_images_are_read_few_at_a_time(project, monkeypatch):
@@ -199,7 +225,9 @@ def test_images_are_read_few_at_a_time(project, monkeypatch):
     monkeypatch.setattr("cryolike_dask.particles.converting.AT_ONCE", 3)
     project.convert(batch_size=10)
     np.testing.assert_array_equal(project.pixels(), project.pixels(project.folder / "whole"))
-    np.testing.assert_allclose(project.fourier(), project.fourier(project.folder / "whole"), atol=1e-6)
+    np.testing.assert_allclose(
+        project.fourier(), project.fourier(project.folder / "whole"), atol=1e-6
+    )
 
 
 def test_what_is_recorded_of_every_image(project):
@@ -218,9 +246,15 @@ def test_what_is_recorded_of_every_image(project):
     ours = [entries(f) for f in files]
     assert {str(e["frame"]) for e in ours} == {"xy"}
     assert [int(e["n_images"]) for e in ours] == [4, 4, 2]
-    joined = {key: np.concatenate([e[key] for e in ours]) for key in ours[0] if np.ndim(ours[0][key]) and key != "x"}
+    joined = {
+        key: np.concatenate([e[key] for e in ours])
+        for key in ours[0]
+        if np.ndim(ours[0][key]) and key != "x"
+    }
     folder = project.folder / "stacks"
-    assert joined["files"].tolist() == [str(folder / ("a.mrcs" if k < 6 else "b.mrcs")) for k in project.order]
+    assert joined["files"].tolist() == [
+        str(folder / ("a.mrcs" if k < 6 else "b.mrcs")) for k in project.order
+    ]
     assert joined["idxs"].tolist() == [k if k < 6 else k - 6 for k in project.order]
     assert joined["metadataRow"].tolist() == list(range(n))
     assert set(joined["metadataFile"].tolist()) == {str(project.star)}
@@ -242,7 +276,15 @@ def test_what_is_not_recorded_is_none(project):
 
     (file, *_) = project.convert()
     read = read_archive(file.with_suffix(".npz"), optional=STACK_OPTIONAL)
-    for key in ("angleRotation", "angleTilt", "anglePsi", "originX", "originY", "randomSubset", "micrograph"):
+    for key in (
+        "angleRotation",
+        "angleTilt",
+        "anglePsi",
+        "originX",
+        "originY",
+        "randomSubset",
+        "micrograph",
+    ):
         assert read[key] is None
 
 
@@ -276,19 +318,25 @@ def test_types_of_image_files(project, dtype):
     np.testing.assert_array_equal(project.fourier(), project.fourier(project.folder / "expected"))
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("double", "complex128"), ("default", "complex64")])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("double", "complex128"), ("default", "complex64")]
+)
 def test_precision(project, precision, dtype):
     project.convert(params=replace(PARAMETERS, precision=precision))
     assert project.fourier().dtype == dtype
     assert project.pixels().dtype == np.float32
     expected = normalised_stack(pictures(project.order), PARAMETERS.grid, "double")
-    np.testing.assert_allclose(project.fourier(), expected, atol=1e-12 if precision == "double" else 1e-5)
+    np.testing.assert_allclose(
+        project.fourier(), expected, atol=1e-12 if precision == "double" else 1e-5
+    )
 
 
 def test_several_metadata_files_one_after_the_other(project):
     other = describe(project.folder / "two.star", ["2@stacks/b.mrcs", "1@stacks/a.mrcs"])
     files = project.convert([other, project.star], batch_size=5)
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures([7, 0, *project.order])).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures([7, 0, *project.order])).astype(np.float32)
+    )
     joined = np.concatenate([entries(f)["metadataFile"] for f in files])
     assert [Path(p).name for p in joined.tolist()] == ["two.star"] * 2 + ["particles.star"] * 10
     assert np.concatenate([entries(f)["metadataRow"] for f in files]).tolist() == [0, 1, *range(10)]
@@ -299,16 +347,23 @@ def test_metadata_with_their_own_images(project):
     project.convert(star, images=project.folder / "stacks" / "a.mrcs")
     np.testing.assert_array_equal(project.pixels(), scaled(pictures(range(6))).astype(np.float32))
     with pytest.raises(
-        InputFileError, match=r"row 4 \(from 0\) is image 5 of nowhere\.mrcs, but .*b\.mrcs.* holds 4; 2 of 6"
+        InputFileError,
+        match=r"row 4 \(from 0\) is image 5 of nowhere\.mrcs, but .*b\.mrcs.* holds 4; 2 of 6",
     ):
-        project.convert(star, output=project.folder / "no", images=project.folder / "stacks" / "b.mrcs")
+        project.convert(
+            star, output=project.folder / "no", images=project.folder / "stacks" / "b.mrcs"
+        )
     with pytest.raises(InputError, match=r"1 metadata file\(s\), but 2 image file\(s\)"):
-        project.convert(star, output=project.folder / "no", images=[project.folder / "stacks" / "a.mrcs"] * 2)
+        project.convert(
+            star, output=project.folder / "no", images=[project.folder / "stacks" / "a.mrcs"] * 2
+        )
 
 
 def test_the_project_folder_can_be_given(project, tmp_path):
     star = describe(tmp_path / "elsewhere" / "x.star", ["1@stacks/a.mrcs"])
-    with pytest.raises(InputFileError, match=r"1 missing input file\(s\):\n.*stacks/a\.mrcs\n.*--folder"):
+    with pytest.raises(
+        InputFileError, match=r"1 missing input file\(s\):\n.*stacks/a\.mrcs\n.*--folder"
+    ):
         project.convert(star)
     project.convert(star, folder=project.folder)
     np.testing.assert_array_equal(project.pixels(), scaled(pictures([0])).astype(np.float32))
@@ -329,7 +384,9 @@ def test_the_first_stacks_only_and_the_rest_later(project):
     assert {name: t for name, t in project.times().items() if name in before} == before
     assert len(project.convert(n_stacks_max=1, skip_exist=True)) == 1
     assert len(project.convert(n_stacks_max=99, skip_exist=True)) == 3
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 def test_without_pixels(project):
@@ -349,7 +406,10 @@ def test_cryolike_stacks_are_transposed(project):
     assert "frame" not in entries(files[0])
     expected = normalised_stack(pictures(project.order).swapaxes(1, 2), PARAMETERS.grid)
     np.testing.assert_allclose(project.fourier(), expected, atol=1e-6)
-    assert open_images(LikelihoodFiles(None, project.output, project.output), PARAMETERS).frame == "transposed"
+    assert (
+        open_images(LikelihoodFiles(None, project.output, project.output), PARAMETERS).frame
+        == "transposed"
+    )
 
 
 # --- what is done to the pixels ---
@@ -382,7 +442,8 @@ def test_background(project):
     np.testing.assert_allclose(outside.mean(1), 0, atol=1e-6)
     np.testing.assert_allclose(outside.std(1), 1, atol=1e-6)
     rows = np.arange(10)
-    np.testing.assert_allclose(stack.source.take(rows), plain.source.take(rows), atol=1e-6)  # one scale per image
+    # one scale per image
+    np.testing.assert_allclose(stack.source.take(rows), plain.source.take(rows), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +478,8 @@ def test_options_of_numpy_are_recorded_as_plain_ones(project, option, plain):
 
 
 def test_recentring_moves_by_the_origin(project, rng):
-    centred = np.zeros((6, N, N), np.float32)  # of mean 0, and nothing at the rim, where it would be cut off
+    # of mean 0, and nothing at the rim, where it would be cut off
+    centred = np.zeros((6, N, N), np.float32)
     centred[:, 4:8, 4:8] = rng.standard_normal((6, 4, 4))
     centred[:, 4:8, 4:8] -= centred[:, 4:8, 4:8].mean(axis=(1, 2), keepdims=True)
     shifted = np.roll(centred, (1, -2), axis=(1, 2))
@@ -427,7 +489,9 @@ def test_recentring_moves_by_the_origin(project, rng):
     project.convert(recenter=True)
     first, *_ = [entries(f) for f in sorted((project.output / "fft").glob("*.pt"))]
     assert bool(first["recentered"])
-    np.testing.assert_allclose(project.fourier(), normalised_stack(centred, PARAMETERS.grid), atol=2e-6)
+    np.testing.assert_allclose(
+        project.fourier(), normalised_stack(centred, PARAMETERS.grid), atol=2e-6
+    )
 
 
 def test_recentring_without_origins_is_refused(project):
@@ -439,7 +503,10 @@ def test_origins_beyond_a_search_are_told(project, caplog):
     project.write(rlnOriginXAngst=[0.0] * 9 + [500.0], rlnOriginYAngst=[0.0] * 10)
     with caplog.at_level(logging.WARNING, "cryolike_dask"):
         project.convert()
-    assert "10.0% of the particles are recorded more than 8 pixels (12 angstrom) off the middle" in caplog.text
+    assert (
+        "10.0% of the particles are recorded more than 8 pixels (12 angstrom) off the middle"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("method", ["fourier", "mean", "max"])
@@ -455,7 +522,9 @@ def test_fewer_pixels(project, method):
     if method in expected:
         np.testing.assert_array_equal(pixels, scaled(expected[method]).astype(np.float32))
     else:
-        full = normalised_stack(pictures(range(4), 24), replace(PARAMETERS.grid, n_pixels=24, pixel_size_angstrom=0.75))
+        full = normalised_stack(
+            pictures(range(4), 24), replace(PARAMETERS.grid, n_pixels=24, pixel_size_angstrom=0.75)
+        )
         correlation = PARAMETERS.grid.integrate((project.fourier() * full.conj()).real)
         assert correlation.min() > 0.99
 
@@ -466,16 +535,23 @@ def test_fewer_pixels(project, method):
         (
             10,
             {},
-            r"images of 10 pixels cannot be brought to 12. Make parameters with n_pixels=10 \(--n-pixels\), or fewer",
+            r"images of 10 pixels cannot be brought to 12. Make parameters with n_pixels=10 "
+            r"\(--n-pixels\), or fewer",
         ),
-        (18, {"downsample": "mean"}, r'blocks for 12 of 18 pixels are not whole. Use downsample="fourier"'),
+        (
+            18,
+            {"downsample": "mean"},
+            r'blocks for 12 of 18 pixels are not whole. Use downsample="fourier"',
+        ),
         (18, {"downsample": "max"}, r"blocks for 12 of 18 pixels are not whole"),
         (24, {"downsample": "median"}, r"downsample='median' is not known. Use fourier, mean, max"),
     ],
 )
 def test_numbers_of_pixels_that_cannot_be(project, n, options, complaint):
     write_mrcs(project.folder / "other.mrcs", pictures(range(2), n), 18 / n)
-    star = describe(project.folder / "other.star", ["1@other.mrcs", "2@other.mrcs"], pixel=18 / n, box=n)
+    star = describe(
+        project.folder / "other.star", ["1@other.mrcs", "2@other.mrcs"], pixel=18 / n, box=n
+    )
     with pytest.raises(InputError, match=complaint):
         project.convert(star, **options)
     assert not project.output.exists()
@@ -487,8 +563,10 @@ def test_numbers_of_pixels_that_cannot_be(project, n, options, complaint):
 def test_pixels_of_another_size_are_refused_with_both_numbers(project):
     project.write(pixel=1.3)
     complaint = (
-        r"particles\.star: 10 image\(s\) \(optics group 1\) of 12 pixels of 1\.3 angstrom, but the parameters describe "
-        r"a box of 12 pixels of 1\.5\. Make parameters for this box: `cryolike-dask parameters --n-pixels 12 "
+        r"particles\.star: 10 image\(s\) \(optics group 1\) of 12 pixels of 1\.3 angstrom, but the "
+        r"parameters describe "
+        r"a box of 12 pixels of 1\.5\. Make parameters for this box: `cryolike-dask parameters "
+        r"--n-pixels 12 "
     )
     with pytest.raises(GridMismatchError, match=complaint):
         project.convert()
@@ -497,7 +575,9 @@ def test_pixels_of_another_size_are_refused_with_both_numbers(project):
 
 def test_a_box_that_the_metadata_contradict(project):
     project.write(box=14)
-    with pytest.raises(GridMismatchError, match=r"particles\.star: says 14 pixels, but .*a\.mrcs has 12"):
+    with pytest.raises(
+        GridMismatchError, match=r"particles\.star: says 14 pixels, but .*a\.mrcs has 12"
+    ):
         project.convert()
 
 
@@ -526,9 +606,12 @@ def test_a_wrong_header_is_told_once_where_metadata_know(project, caplog, header
     assert len(lines) == said
     if said:
         assert (
-            f"says {header:.4g} angstrom per pixel; the metadata's size is taken (10 image(s) of this kind)" in lines[0]
+            f"says {header:.4g} angstrom per pixel; the metadata's size is taken (10 image(s) of "
+            f"this kind)" in lines[0]
         )
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -551,7 +634,8 @@ def test_images_of_different_sizes(project):
     project.write(box=None)
     write_mrcs(project.folder / "stacks" / "b.mrcs", pictures(range(4), 16))
     with pytest.raises(
-        GridMismatchError, match=r"images of different sizes: 12 x 12 in .*a\.mrcs; 16 x 16 in .*b\.mrcs"
+        GridMismatchError,
+        match=r"images of different sizes: 12 x 12 in .*a\.mrcs; 16 x 16 in .*b\.mrcs",
     ):
         project.convert()
 
@@ -559,14 +643,17 @@ def test_images_of_different_sizes(project):
 def test_images_that_are_not_square(project):
     write_mrcs(project.folder / "flat.mrcs", pictures(range(2))[:, :10])
     star = describe(project.folder / "flat.star", ["1@flat.mrcs"], box=None)
-    with pytest.raises(GridMismatchError, match=r"flat\.mrcs: images of 10 x 12 pixels are not square"):
+    with pytest.raises(
+        GridMismatchError, match=r"flat\.mrcs: images of 10 x 12 pixels are not square"
+    ):
         project.convert(star)
 
 
 def test_an_index_beyond_the_file(project):
     describe(project.star, ["1@stacks/a.mrcs", "7@stacks/a.mrcs"])
     complaint = (
-        r"particles\.star: row 1 \(from 0\) is image 7 of .*a\.mrcs, which holds 6. The two do not belong together"
+        r"particles\.star: row 1 \(from 0\) is image 7 of .*a\.mrcs, which holds 6. The "
+        r"two do not belong together"
     )
     with pytest.raises(InputFileError, match=complaint):
         project.convert()
@@ -577,13 +664,18 @@ def test_an_index_beyond_the_file(project):
 
 @pytest.mark.parametrize(
     ("value", "error", "what"),
-    [(np.nan, NotFiniteError, "has NaN or infinite pixels"), (np.inf, NotFiniteError, "has NaN or infinite pixels")],
+    [
+        (np.nan, NotFiniteError, "has NaN or infinite pixels"),
+        (np.inf, NotFiniteError, "has NaN or infinite pixels"),
+    ],
 )
 def test_a_bad_pixel_is_named_by_file_and_number(project, value, error, what):
     images = pictures(range(6))
     images[4, 3, 2] = value
     write_mrcs(project.folder / "stacks" / "a.mrcs", images)
-    with pytest.raises(error, match=rf"a\.mrcs: image 5 {what} \(1 such image\(s\) among .*\). Take it out"):
+    with pytest.raises(
+        error, match=rf"a\.mrcs: image 5 {what} \(1 such image\(s\) among .*\). Take it out"
+    ):
         project.convert()
     assert not project.output.exists()
 
@@ -597,7 +689,9 @@ def test_a_constant_image_is_named_by_file_and_number(project):
     assert not project.output.exists()
 
 
-def test_a_bad_image_that_is_met_late_leaves_complete_stacks_and_can_be_gone_on(project, monkeypatch):
+def test_a_bad_image_that_is_met_late_leaves_complete_stacks_and_can_be_gone_on(
+    project, monkeypatch
+):
     monkeypatch.setattr("cryolike_dask.particles.opening.N_LOOKED_AT", 1)
     images = pictures(range(6))
     images[5] = np.nan  # the last row
@@ -608,7 +702,9 @@ def test_a_bad_image_that_is_met_late_leaves_complete_stacks_and_can_be_gone_on(
     assert len(project.tree()) == 8
     write_mrcs(project.folder / "stacks" / "a.mrcs", pictures(range(6)))
     assert len(project.convert(skip_exist=True)) == 3
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
@@ -618,7 +714,9 @@ def test_pixels_of_any_scale(project, scale):
     describe(project.star, [f"{k + 1}@stacks/a.mrcs" for k in range(6)])
     project.convert(background_radius_pixels=5)
     assert np.isfinite(project.fourier()).all()
-    np.testing.assert_allclose(PARAMETERS.grid.integrate(np.abs(project.fourier()) ** 2), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        PARAMETERS.grid.integrate(np.abs(project.fourier()) ** 2), 1, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("truncated", [True, False])
@@ -629,7 +727,9 @@ def test_an_image_file_that_goes_between_opening_and_running(project, truncated)
         os.truncate(path, path.stat().st_size - 100)
     else:
         path.unlink()
-    complaint = r"b\.mrcs: " + ("has changed since it was opened. Open it again" if truncated else "cannot be read: No")
+    complaint = r"b\.mrcs: " + (
+        "has changed since it was opened. Open it again" if truncated else "cannot be read: No"
+    )
     with pytest.raises(InputFileError, match=complaint):
         stack.data.compute(scheduler="sync")
     assert stack[[0, 1]].data.compute(scheduler="sync").shape[0] == 2  # both are in a.mrcs
@@ -662,7 +762,10 @@ def test_a_truncated_image_file(project):
 def test_options_that_cannot_be(project, options, complaint):
     with pytest.raises(InputError, match=complaint):
         convert_particles(
-            options.pop("metadata", project.star), options.pop("params", PARAMETERS), project.output, **options
+            options.pop("metadata", project.star),
+            options.pop("params", PARAMETERS),
+            project.output,
+            **options,
         )
     assert not project.output.exists()
 
@@ -684,14 +787,24 @@ def stack_file(project: Project, k: int, suffix: str = "pt") -> Path:
 
 
 REASONS = {
-    "a changed STAR file": (lambda p: os.utime(p.star, (1, 1)), {}, "the inputs of the results are others", 3),
+    "a changed STAR file": (
+        lambda p: os.utime(p.star, (1, 1)),
+        {},
+        "the inputs of the results are others",
+        3,
+    ),
     "a changed image file": (
         lambda p: os.utime(p.folder / "stacks" / "b.mrcs", (1, 1)),
         {},
         "the inputs of the results are others",
         3,
     ),
-    "another treatment": (lambda p: None, {"invert_contrast": True}, "the inputs of the results are others", 3),
+    "another treatment": (
+        lambda p: None,
+        {"invert_contrast": True},
+        "the inputs of the results are others",
+        3,
+    ),
     "other conventions for one": (
         lambda p: edit_record(p, 1, "settings", {}),
         {},
@@ -710,7 +823,12 @@ REASONS = {
         "particles_phys_stack_000001.pt is not the file that the record describes",
         1,
     ),
-    "no images": (lambda p: stack_file(p, 1).unlink(), {}, "particles_fourier_stack_000001.pt is missing", 1),
+    "no images": (
+        lambda p: stack_file(p, 1).unlink(),
+        {},
+        "particles_fourier_stack_000001.pt is missing",
+        1,
+    ),
     "no metadata": (lambda p: stack_file(p, 1, "npz").unlink(), {}, "000001.npz is missing", 1),
     "no record": (
         lambda p: (p.output / "done" / "stack_000001.json").unlink(),
@@ -764,14 +882,18 @@ def test_stacks_of_the_same_particles_and_settings_are_replaced_and_it_is_said(p
     assert "what is there is replaced; skip_exist=True keeps what is complete" in caplog.text
     after = project.times()
     assert all(after[name] != time for name, time in before.items())
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 def test_a_part_of_the_stacks_is_replaced_only_if_the_others_are_of_the_same_settings(project):
     project.convert()
     project.convert(n_stacks_max=1)
     before = project.times()
-    with pytest.raises(OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"):
+    with pytest.raises(
+        OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"
+    ):
         project.convert(n_stacks_max=1, invert_contrast=True)
     assert project.times() == before
 
@@ -789,7 +911,9 @@ def test_stacks_of_another_program_are_not_replaced(project, skip_exist):
         del there["metadataFile"]
         np.savez(path.with_suffix(".npz"), **there)
     before = project.times()
-    with pytest.raises(OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"):
+    with pytest.raises(
+        OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"
+    ):
         project.convert(skip_exist=skip_exist)
     assert project.times() == before
 
@@ -797,8 +921,12 @@ def test_stacks_of_another_program_are_not_replaced(project, skip_exist):
 def test_stacks_of_other_metadata_are_not_replaced(project):
     project.convert()
     before = project.times()
-    other = describe(project.folder / "other.star", [f"{k + 1}@stacks/a.mrcs" for k in (0, 1, 2, 3, 4) * 2])
-    with pytest.raises(OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"):
+    other = describe(
+        project.folder / "other.star", [f"{k + 1}@stacks/a.mrcs" for k in (0, 1, 2, 3, 4) * 2]
+    )
+    with pytest.raises(
+        OutputError, match=r"out: holds image stacks of other particles or settings already \(3,"
+    ):
         project.convert(other, skip_exist=True)
     assert project.times() == before
 
@@ -808,14 +936,18 @@ def test_a_first_stack_without_a_record_can_be_gone_on_with(project):
     for path in [*(project.output / "done").iterdir(), *project.output.rglob("*_00000[12].*")]:
         path.unlink(missing_ok=True)
     assert len(project.convert(skip_exist=True)) == 3
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 @pytest.mark.parametrize("change", [{"n_inplanes": 22}, {"radius_max": 2.0}])
 def test_stacks_on_another_grid_are_not_replaced(project, change):
     project.convert()
     before = project.times()
-    with pytest.raises(OutputError, match="holds image stacks of other particles or settings already"):
+    with pytest.raises(
+        OutputError, match="holds image stacks of other particles or settings already"
+    ):
         project.convert(params=replace(PARAMETERS, **change), skip_exist=True)
     assert project.times() == before
 
@@ -824,7 +956,9 @@ def test_fewer_stacks_than_there_are_refused_and_removed_by_overwrite(project):
     project.convert(batch_size=2)
     assert len(list((project.output / "fft").glob("*.pt"))) == 5
     with pytest.raises(
-        OutputError, match=r"holds image stacks of other particles or settings already \(5, the last is number 4\)"
+        OutputError,
+        match=r"holds image stacks of other particles or settings already \(5, the last is number "
+        r"4\)",
     ):
         project.convert(batch_size=4, skip_exist=True)
     project.convert(batch_size=4, overwrite=True)
@@ -832,7 +966,9 @@ def test_fewer_stacks_than_there_are_refused_and_removed_by_overwrite(project):
         assert len(list(project.output.glob(pattern))) == 3
     opened = open_images(LikelihoodFiles(None, project.output, project.output), PARAMETERS)
     assert opened.chunks == (4, 4, 2)
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 def test_output_that_is_a_file(project):
@@ -870,9 +1006,13 @@ def test_stopped_half_way_and_gone_on(project, monkeypatch, caplog, no_client):
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         project.convert(skip_exist=True)
     said = [m.split(" is converted: ") for m in caplog.messages if "is converted" in m]
-    assert said == [["particles-stack_000001", "there is no readable completion record stack_000001.json"]]
+    assert said == [
+        ["particles-stack_000001", "there is no readable completion record stack_000001.json"]
+    ]
     assert {name: t for name, t in project.times().items() if "000000" in name} == before
-    np.testing.assert_array_equal(project.pixels(), scaled(pictures(project.order)).astype(np.float32))
+    np.testing.assert_array_equal(
+        project.pixels(), scaled(pictures(project.order)).astype(np.float32)
+    )
 
 
 def test_a_cluster_converts_alike(project, cluster):
@@ -894,7 +1034,9 @@ def test_rows_of_a_lazy_set(project):
     assert stack.stack.tolist() == [0] * 4 + [1] * 4 + [2] * 2
     assert stack.image_in_stack.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     whole = stack.source.take(np.arange(10))
-    np.testing.assert_allclose(whole, normalised_stack(pictures(project.order), PARAMETERS.grid), atol=1e-6)
+    np.testing.assert_allclose(
+        whole, normalised_stack(pictures(project.order), PARAMETERS.grid), atol=1e-6
+    )
     rows = np.array([8, 2, 2, 0])
     np.testing.assert_allclose(stack.source.take(rows), whole[rows], atol=1e-6)
     some = stack[rows]
@@ -902,7 +1044,9 @@ def test_rows_of_a_lazy_set(project):
     assert some.stack.tolist() == [2, 0, 0, 0]
     assert some.optics["defocus_u_angstrom"].tolist() == (10000 + 10.0 * rows).tolist()
     assert some.source.locate(0) == (str(project.folder / "stacks" / "b.mrcs"), 0)
-    assert stack[:3].source.table.image_files == tuple(str(project.folder / "stacks" / f"{n}.mrcs") for n in "ab")
+    assert stack[:3].source.table.image_files == tuple(
+        str(project.folder / "stacks" / f"{n}.mrcs") for n in "ab"
+    )
     assert len(stack[:2].source.files) == 1
     np.testing.assert_allclose(stack.chunk(3).data.compute(scheduler="sync"), whole, atol=1e-6)
 
@@ -910,7 +1054,10 @@ def test_rows_of_a_lazy_set(project):
 def test_one_chunk_of_a_huge_set_travels_light():
     n_files, n_per_file = 5000, 100
     n = n_files * n_per_file
-    names = [f"/data/session/Extract/job042/micrographs/{k:06d}_very_long_name_fractions.mrcs" for k in range(n_files)]
+    names = [
+        f"/data/session/Extract/job042/micrographs/{k:06d}_very_long_name_fractions.mrcs"
+        for k in range(n_files)
+    ]
     files = tuple(MrcStack(name, (n_per_file, N, N), "<f4", 1024, 1.5, 1, 1) for name in names)
     optics = optics_table(
         n,
@@ -934,7 +1081,9 @@ def test_one_chunk_of_a_huge_set_travels_light():
         micrograph=np.char.add("micrographs/", number.astype(str)),
     )
     source = ParticleImages(table, files, PARAMETERS.grid, Preparation(), "single")
-    stack = ImageStack(source, PARAMETERS.grid, optics, "xy", np.arange(n) // 1000, np.arange(n) % 1000, (n,))
+    stack = ImageStack(
+        source, PARAMETERS.grid, optics, "xy", np.arange(n) // 1000, np.arange(n) % 1000, (n,)
+    )
     chunk = stack[200_000:201_000]
     assert len(chunk.source.files) == 10
     assert chunk.source.locate(0) == (files[2000].path, 0)
@@ -958,7 +1107,10 @@ def write_pdb(path: Path, places: np.ndarray) -> Path:
 @pytest.fixture
 def structures(project, rng):
     """Two structures in the project."""
-    return [write_pdb(project.folder / f"{name}.pdb", rng.uniform(-4, 4, (9, 3)).round(2)) for name in "xy"]
+    return [
+        write_pdb(project.folder / f"{name}.pdb", rng.uniform(-4, 4, (9, 3)).round(2))
+        for name in "xy"
+    ]
 
 
 def run(files, **options):
@@ -969,9 +1121,14 @@ def run(files, **options):
 def test_lazy_inputs_give_what_files_give(project, structures):
     make_templates(structures, PARAMETERS, project.folder / "templates", progress=False)
     project.convert(batch_size=6)
-    in_files = LikelihoodFiles(project.folder / "templates", project.output, project.folder / "r1", i_template="all")
+    in_files = LikelihoodFiles(
+        project.folder / "templates", project.output, project.folder / "r1", i_template="all"
+    )
     expected = run(in_files).load()
-    images, templates = open_particles(project.star, PARAMETERS, batch_size=6), open_structures(structures, PARAMETERS)
+    images, templates = (
+        open_particles(project.star, PARAMETERS, batch_size=6),
+        open_structures(structures, PARAMETERS),
+    )
     computed = compute_optimal_pose(images, SEARCH(templates[0])).compute(scheduler="sync")
     lazily = LikelihoodFiles(None, None, project.folder / "r2", i_template="all")
     written = run(lazily, images=images, templates=templates).load()
@@ -979,10 +1136,18 @@ def test_lazy_inputs_give_what_files_give(project, structures):
     assert written.structure.values.tolist() == ["x", "y"]
     assert written["stack"].values.tolist() == [0] * 6 + [1] * 4
     for name in expected:
-        np.testing.assert_allclose(written[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name)
-        np.testing.assert_allclose(computed[name], expected[name][0], rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(
+            written[name], expected[name], rtol=1e-4, atol=1e-4, err_msg=name
+        )
+        np.testing.assert_allclose(
+            computed[name], expected[name][0], rtol=1e-4, atol=1e-4, err_msg=name
+        )
     trees = [
-        sorted(str(p.relative_to(project.folder / r)) for p in (project.folder / r).rglob("*") if p.is_file())
+        sorted(
+            str(p.relative_to(project.folder / r))
+            for p in (project.folder / r).rglob("*")
+            if p.is_file()
+        )
         for r in ("r1", "r2")
     ]
     assert trees[0] == trees[1]
@@ -1030,7 +1195,10 @@ def test_a_lazy_run_can_be_gone_on_with(project, structures, caplog):
 
 
 def test_rows_between_the_first_and_the_last_count(project, structures):
-    images, templates = open_particles(project.star, PARAMETERS), open_structures(structures[0], PARAMETERS)
+    images, templates = (
+        open_particles(project.star, PARAMETERS),
+        open_structures(structures[0], PARAMETERS),
+    )
     files = LikelihoodFiles(None, None, project.folder / "r")
     run(files, images=images[[0, 1, 3]], templates=templates).load()
     results = run(files, images=images[[0, 2, 3]], templates=templates, skip_exist=True).load()
@@ -1040,26 +1208,45 @@ def test_rows_between_the_first_and_the_last_count(project, structures):
 
 
 def test_results_returned_are_those_of_the_run(project, structures):
-    images, templates = open_particles(project.star, PARAMETERS, batch_size=4), open_structures(structures, PARAMETERS)
+    images, templates = (
+        open_particles(project.star, PARAMETERS, batch_size=4),
+        open_structures(structures, PARAMETERS),
+    )
     files = LikelihoodFiles(None, None, project.folder / "r", i_template="all")
-    assert dict(run(files, images=images, templates=templates).sizes) == {"structure": 2, "image": 10}
+    assert dict(run(files, images=images, templates=templates).sizes) == {
+        "structure": 2,
+        "image": 10,
+    }
     part = {"i_template": [0], "n_stacks": 1}
-    assert dict(run(files, images=images, templates=templates, **part).sizes) == {"structure": 1, "image": 4}
+    assert dict(run(files, images=images, templates=templates, **part).sizes) == {
+        "structure": 1,
+        "image": 4,
+    }
 
 
 def test_a_file_that_is_gone_before_a_run_is_named(project, structures):
-    images, templates = open_particles(project.star, PARAMETERS), open_structures(structures[0], PARAMETERS)
+    images, templates = (
+        open_particles(project.star, PARAMETERS),
+        open_structures(structures[0], PARAMETERS),
+    )
     (project.folder / "stacks" / "a.mrcs").unlink()
     with pytest.raises(InputFileError, match=r"a\.mrcs"):
         run(LikelihoodFiles(None, None, project.folder / "r"), images=images, templates=templates)
 
 
 def test_a_folder_and_a_stack_are_one_too_many(project, structures):
-    images, templates = open_particles(project.star, PARAMETERS), open_structures(structures, PARAMETERS)
+    images, templates = (
+        open_particles(project.star, PARAMETERS),
+        open_structures(structures, PARAMETERS),
+    )
     output = project.folder / "r"
-    with pytest.raises(InputError, match=r"images are given, and folder_particles=.*out too. Configure .*=None"):
+    with pytest.raises(
+        InputError, match=r"images are given, and folder_particles=.*out too. Configure .*=None"
+    ):
         run(LikelihoodFiles(None, project.output, output), images=images, templates=templates)
-    with pytest.raises(InputError, match=r"templates are given, and folder_templates=.*t too. Configure .*=None"):
+    with pytest.raises(
+        InputError, match=r"templates are given, and folder_templates=.*t too. Configure .*=None"
+    ):
         run(LikelihoodFiles(project.folder / "t", None, output), images=images, templates=templates)
     with pytest.raises(InputError, match=r"folder_particles is None|folder_templates is None"):
         run(LikelihoodFiles(None, None, output), templates=templates)
@@ -1073,9 +1260,18 @@ def test_a_folder_and_a_stack_are_one_too_many(project, structures):
 
 
 def test_stacks_and_structures_are_chosen(project, structures):
-    images, templates = open_particles(project.star, PARAMETERS, batch_size=4), open_structures(structures, PARAMETERS)
+    images, templates = (
+        open_particles(project.star, PARAMETERS, batch_size=4),
+        open_structures(structures, PARAMETERS),
+    )
     output = project.folder / "r"
-    poses = run(LikelihoodFiles(None, None, output), n_stacks=2, i_template=1, images=images, templates=templates)
+    poses = run(
+        LikelihoodFiles(None, None, output),
+        n_stacks=2,
+        i_template=1,
+        images=images,
+        templates=templates,
+    )
     assert dict(poses.sizes) == {"image": 8}
     assert poses.structure == "y"
     assert sorted(p.name for p in output.iterdir()) == [
@@ -1099,15 +1295,25 @@ def test_stacks_and_structures_are_chosen(project, structures):
 def test_one_image_and_one_structure(project, structures):
     images = open_particles(describe(project.folder / "one.star", ["3@stacks/a.mrcs"]), PARAMETERS)
     templates = open_structures(structures[0], PARAMETERS)
-    poses = run(LikelihoodFiles(None, None, project.folder / "r"), images=images, templates=templates).load()
+    poses = run(
+        LikelihoodFiles(None, None, project.folder / "r"), images=images, templates=templates
+    ).load()
     assert dict(poses.sizes) == {"image": 1}
     assert np.isfinite(poses.log_likelihood_integrated).all()
 
 
 def test_errors_of_lazy_images_name_the_file(project, structures, cluster):
-    images, templates = open_particles(project.star, PARAMETERS, batch_size=4), open_structures(structures, PARAMETERS)
+    images, templates = (
+        open_particles(project.star, PARAMETERS, batch_size=4),
+        open_structures(structures, PARAMETERS),
+    )
     path = project.folder / "stacks" / "a.mrcs"
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(InputFileError, match=re.escape("a.mrcs: has changed since it was opened")):
-        run(LikelihoodFiles(None, None, project.folder / "r"), images=images, templates=templates, client=cluster)
+        run(
+            LikelihoodFiles(None, None, project.folder / "r"),
+            images=images,
+            templates=templates,
+            client=cluster,
+        )
     assert list((project.folder / "r").glob("template*/done/*.json")) == []

@@ -1,4 +1,5 @@
-"""Particles of cryoSPARC: their poses and signs, passthrough files joined by uid, and folders of jobs."""
+"""Particles of cryoSPARC: their poses and signs, passthrough files joined by uid, and folders of
+jobs."""
 
 from __future__ import annotations
 
@@ -66,9 +67,12 @@ def write(path, columns, uid=UID, text="S"):
     """Write columns as cryoSPARC does."""
     arrays = {} if uid is None else {"uid": np.array(uid, "u8")}
     arrays |= {
-        k: np.array(v, np.str_ if text == "U" else np.bytes_) if isinstance(v, list) else v for k, v in columns.items()
+        k: np.array(v, np.str_ if text == "U" else np.bytes_) if isinstance(v, list) else v
+        for k, v in columns.items()
     }
-    rows = np.zeros(len(next(iter(arrays.values()))), [(k, v.dtype, v.shape[1:]) for k, v in arrays.items()])
+    rows = np.zeros(
+        len(next(iter(arrays.values()))), [(k, v.dtype, v.shape[1:]) for k, v in arrays.items()]
+    )
     for name, values in arrays.items():
         rows[name] = values
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,9 +96,14 @@ def without(columns, *names):
 @pytest.mark.parametrize("mark", ["", ">"], ids=["path", ">path"])
 def test_a_complete_file(project, path, text, mark):
     columns = {**BLOB, **CTF, "blob/path": [mark + name for name in BLOB["blob/path"]]}
-    columns["location/micrograph_path"] = [mark + name for name in ("m/1.mrc", "m/1.mrc", "m/22.mrc")]
+    columns["location/micrograph_path"] = [
+        mark + name for name in ("m/1.mrc", "m/1.mrc", "m/22.mrc")
+    ]
     table = read_cryosparc(write(path, columns, text=text))
-    assert table.image_files == (str(project / "J3/extract/b.mrc"), str(project / "J3/extract/a.mrc"))
+    assert table.image_files == (
+        str(project / "J3/extract/b.mrc"),
+        str(project / "J3/extract/a.mrc"),
+    )
     assert table.file_number.tolist() == [0, 1, 0]
     assert table.image_index.tolist() == [5, 0, 2]
     assert table.pixel_size_angstrom.tolist() == [1.25] * 3
@@ -117,20 +126,37 @@ def test_a_complete_file(project, path, text, mark):
 
 
 def test_what_is_missing_and_taken_is_said_once(path, caplog):
-    left_out = ("ctf/amp_contrast", "ctf/phase_shift_rad", "ctf/bfactor", "ctf/scale", "blob/sign", "blob/psize_A")
+    left_out = (
+        "ctf/amp_contrast",
+        "ctf/phase_shift_rad",
+        "ctf/bfactor",
+        "ctf/scale",
+        "blob/sign",
+        "blob/psize_A",
+    )
     write(path, without({**BLOB, **CTF}, *left_out))
     with caplog.at_level(logging.INFO, logger="cryolike_dask"):
         table = read_cryosparc(path)
     (record,) = caplog.records
     assert "ctf/phase_shift_rad = 0, " not in record.getMessage().split("ctf/amp_contrast")[0]
-    for said in ("ctf/amp_contrast = 0.1", "ctf/phase_shift_rad = 0", "ctf/bfactor = 0", "ctf/scale = 1"):
+    for said in (
+        "ctf/amp_contrast = 0.1",
+        "ctf/phase_shift_rad = 0",
+        "ctf/bfactor = 0",
+        "ctf/scale = 1",
+    ):
         assert said in record.getMessage()
     assert table.sign.tolist() == [1.0] * 3
     assert table.pixel_size_angstrom is None
 
 
 def test_zero_pixel_size_and_shape_are_unknown(path):
-    columns = {**BLOB, **CTF, "blob/psize_A": np.zeros(3, "f4"), "blob/shape": np.zeros((3, 2), "u4")}
+    columns = {
+        **BLOB,
+        **CTF,
+        "blob/psize_A": np.zeros(3, "f4"),
+        "blob/shape": np.zeros((3, 2), "u4"),
+    }
     table = read_cryosparc(write(path, columns))
     assert table.pixel_size_angstrom is None
     assert table.box_size_pixels is None
@@ -156,7 +182,12 @@ def test_values_that_cannot_be(path, name, value, message):
 
 
 def test_aberrations_that_are_not_applied_are_said_once(path, caplog):
-    columns = {**BLOB, **CTF, "ctf/tilt_A": np.zeros((3, 2), "f4"), "ctf/trefoil_A": np.ones((3, 2), "f4")}
+    columns = {
+        **BLOB,
+        **CTF,
+        "ctf/tilt_A": np.zeros((3, 2), "f4"),
+        "ctf/trefoil_A": np.ones((3, 2), "f4"),
+    }
     read_cryosparc(write(path, columns))
     (record,) = caplog.records
     assert "ctf/trefoil_A are recorded" in record.getMessage()
@@ -164,13 +195,17 @@ def test_aberrations_that_are_not_applied_are_said_once(path, caplog):
 
 def test_missing_image_files_are_all_named(path):
     columns = {**BLOB, **CTF, "blob/path": [">gone/x.mrc", "J3/extract/a.mrc", "gone/y.mrc"]}
-    with pytest.raises(InputFileError, match=r"2 missing(?s:.*)gone/x\.mrc(?s:.*)gone/y\.mrc(?s:.*)--folder"):
+    with pytest.raises(
+        InputFileError, match=r"2 missing(?s:.*)gone/x\.mrc(?s:.*)gone/y\.mrc(?s:.*)--folder"
+    ):
         read_cryosparc(write(path, columns))
 
 
 def test_the_folder_may_be_given(path, project, tmp_path):
     elsewhere = write(tmp_path / "elsewhere" / "particles.cs", {**BLOB, **CTF})
-    assert read_cryosparc(elsewhere, folder=project).image_files[1] == str(project / "J3/extract/a.mrc")
+    assert read_cryosparc(elsewhere, folder=project).image_files[1] == str(
+        project / "J3/extract/a.mrc"
+    )
     with pytest.raises(InputFileError, match="2 missing"):
         read_cryosparc(elsewhere)
 
@@ -182,10 +217,14 @@ def test_the_folder_may_be_given(path, project, tmp_path):
 def test_columns_come_from_the_passthrough_file_by_uid(path, main, rest, given):
     expected = read_cryosparc(write(path, {**BLOB, **CTF}))
     order = [2, 0, 1]
-    shuffled = {k: [v[i] for i in order] if isinstance(v, list) else v[order] for k, v in rest.items()}
+    shuffled = {
+        k: [v[i] for i in order] if isinstance(v, list) else v[order] for k, v in rest.items()
+    }
     name = "other.cs" if given else "J3_passthrough_particles.cs"
     passthrough = write(path.with_name(name), shuffled, uid=[UID[i] for i in order])
-    write(path.with_name("J3_passthrough_micrographs.cs"), {"micrograph_blob/idx": np.zeros(3, "u4")})
+    write(
+        path.with_name("J3_passthrough_micrographs.cs"), {"micrograph_blob/idx": np.zeros(3, "u4")}
+    )
     write(path, main)
     table = read_cryosparc(path, passthrough=passthrough if given else None)
     np.testing.assert_array_equal(table.optics, expected.optics)
@@ -203,14 +242,18 @@ def test_a_passthrough_file_may_hold_more_particles(path):
 
 def test_without_a_passthrough_file_the_missing_columns_are_named(path):
     write(path, BLOB)
-    with pytest.raises(InputFileError, match=r"ctf/accel_kv, ctf/cs_mm, .*beside it \(none\) 0 have"):
+    with pytest.raises(
+        InputFileError, match=r"ctf/accel_kv, ctf/cs_mm, .*beside it \(none\) 0 have"
+    ):
         read_cryosparc(path)
     for i in "12":
         write(path.with_name(f"{i}_passthrough.cs"), CTF)
     with pytest.raises(InputFileError, match=r"1_passthrough\.cs, 2_passthrough\.cs\) 2 have"):
         read_cryosparc(path)
     other = write(path.with_name("other.cs"), {"a": np.zeros(3)})
-    with pytest.raises(InputFileError, match=r"does not have ctf/accel_kv.*neither has .*other\.cs"):
+    with pytest.raises(
+        InputFileError, match=r"does not have ctf/accel_kv.*neither has .*other\.cs"
+    ):
         read_cryosparc(path, passthrough=other)
 
 
@@ -243,7 +286,9 @@ def test_the_folder_of_a_job(project, path):
     write(path.with_name("J3_passthrough_particles.cs"), CTF)
     assert read_cryosparc(path.parent).metadata_files == (str(path),)
     write(path.with_name("more.cs"), BLOB)
-    with pytest.raises(InputFileError, match=r"2 .cs files that name images: extracted_particles\.cs, more\.cs"):
+    with pytest.raises(
+        InputFileError, match=r"2 .cs files that name images: extracted_particles\.cs, more\.cs"
+    ):
         read_cryosparc(path.parent)
 
 
@@ -257,13 +302,17 @@ def test_a_restack_job_that_names_no_images(project, caplog):
         write_stack(job / "restack" / f"batch_{batch}_restacked.mrc", 3 if batch == 10 else 1)
     with caplog.at_level(logging.INFO, logger="cryolike_dask"):
         table = read_cryosparc(job)
-    assert [Path(file).name for file in table.image_files] == [f"batch_{i}_restacked.mrc" for i in range(12)]
+    assert [Path(file).name for file in table.image_files] == [
+        f"batch_{i}_restacked.mrc" for i in range(12)
+    ]
     assert table.file_number.tolist() == [*range(10), 10, 10, 10, 11]
     assert table.image_index.tolist() == [0] * 10 + [0, 1, 2, 0]
     assert table.metadata_files == (str(described),)
     assert [m for m in caplog.messages if "no file names the images" in m] == caplog.messages[:1]
     (job / "restack" / "batch_3_restacked.mrc").unlink()
-    with pytest.raises(InputFileError, match=r"describes 14 particles, but the 11 stacks of .* hold 13"):
+    with pytest.raises(
+        InputFileError, match=r"describes 14 particles, but the 11 stacks of .* hold 13"
+    ):
         read_cryosparc(job)
 
 
@@ -272,11 +321,16 @@ def test_a_downsample_job_that_names_no_images(project):
     write(job / "J6_passthrough_particles.cs", CTF)
     write_stack(job / "downsample" / "2_images.mrc", 1)
     write_stack(job / "downsample" / "10_images.mrc", 2)
-    assert [Path(file).name for file in read_cryosparc(job).image_files] == ["2_images.mrc", "10_images.mrc"]
+    assert [Path(file).name for file in read_cryosparc(job).image_files] == [
+        "2_images.mrc",
+        "10_images.mrc",
+    ]
 
 
 def test_a_folder_that_is_no_job(tmp_path):
-    with pytest.raises(InputFileError, match=r"no .cs file names the images; 0 of none .* 0 stacks"):
+    with pytest.raises(
+        InputFileError, match=r"no .cs file names the images; 0 of none .* 0 stacks"
+    ):
         read_cryosparc(tmp_path)
 
 
@@ -289,11 +343,15 @@ def rotation(vector):
 
 
 def about_z(angle):
-    return np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    return np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
 
 
 def about_y(angle):
-    return np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    return np.array(
+        [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    )
 
 
 def test_poses_become_the_angles_of_relion(rng):
@@ -315,7 +373,9 @@ def test_poses_become_the_angles_of_relion(rng):
     assert ((angles[:, 1] >= 0) & (angles[:, 1] <= np.pi)).all()
     for vector, (rot, tilt, psi) in zip(vectors, angles, strict=True):
         matrix = about_z(-psi) @ about_y(-tilt) @ about_z(-rot)
-        np.testing.assert_allclose(matrix, rotation(vector).T, atol=3e-7 if abs(np.sin(tilt)) < 1e-6 else 1e-12)
+        np.testing.assert_allclose(
+            matrix, rotation(vector).T, atol=3e-7 if abs(np.sin(tilt)) < 1e-6 else 1e-12
+        )
 
 
 def test_the_angles_of_known_poses():
@@ -350,7 +410,9 @@ def test_real_particles_described_twice(real):
     star = read_relion(real / "empiar10076" / "empiar_10076_7.star")
     cs = read_cryosparc(real / "empiar10076" / "empiar_10076_7.cs")
     for name in star.optics.dtype.names:
-        np.testing.assert_allclose(cs.optics[name], star.optics[name], rtol=1e-6, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(
+            cs.optics[name], star.optics[name], rtol=1e-6, atol=1e-7, err_msg=name
+        )
     assert star.image_files == cs.image_files
     assert star.image_index.tolist() == cs.image_index.tolist() == list(range(7))
     for table in (star, cs):

@@ -1,4 +1,5 @@
-"""From files to poses: particles made in real space by RELION's conventions come back at the poses of their STAR file.
+"""From files to poses: particles made in real space by RELION's conventions come back at the poses
+of their STAR file.
 
 The witness (tests/real_space.py) and the files written here owe nothing to the package.
 """
@@ -36,8 +37,19 @@ OPTICS = np.dtype(
     [
         (name, np.float64)
         for name in (
-            *("defocus_u_angstrom", "defocus_v_angstrom", "defocus_angle_radian", "phase_shift_radian"),
-            *("voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast", "b_factor_angstrom2", "scale"),
+            *(
+                "defocus_u_angstrom",
+                "defocus_v_angstrom",
+                "defocus_angle_radian",
+                "phase_shift_radian",
+            ),
+            *(
+                "voltage_kilovolt",
+                "spherical_aberration_mm",
+                "amplitude_contrast",
+                "b_factor_angstrom2",
+                "scale",
+            ),
         )
     ]
 )
@@ -48,7 +60,8 @@ SEARCH = configure_displacement(2.0, 3, 3)
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """Particles on the grid of the search: their poses as indices and as RELION writes them, and their optics."""
+    """Particles on the grid of the search: their poses as indices and as RELION writes them, and
+    their optics."""
 
     template: Any
     x: Any
@@ -63,7 +76,8 @@ class Drawn:
 
 
 def draw_optics(rng, n):
-    """Two microscopes, astigmatism of either sign, phase plates, envelopes; six decimals, as in a file."""
+    """Two microscopes, astigmatism of either sign, phase plates, envelopes; six decimals, as in
+    a file."""
     group = rng.permutation(np.arange(n) % 2 + 1)
     optics = np.zeros(n, OPTICS)
     mean, sign = rng.uniform(5000, 10000, n), rng.permutation(np.resize([-1, -1, 1], n))
@@ -71,7 +85,9 @@ def draw_optics(rng, n):
     optics["defocus_u_angstrom"] = np.round(mean + difference / 2, 6)
     optics["defocus_v_angstrom"] = np.round(mean - difference / 2, 6)
     optics["defocus_angle_radian"] = np.radians(np.round(rng.uniform(-90, 90, n), 6))
-    optics["phase_shift_radian"] = np.radians(np.round(rng.choice([0, 1], n) * rng.uniform(20, 110, n), 6))
+    optics["phase_shift_radian"] = np.radians(
+        np.round(rng.choice([0, 1], n) * rng.uniform(20, 110, n), 6)
+    )
     optics["b_factor_angstrom2"] = np.round(rng.uniform(0, 50, n), 6)
     optics["scale"] = np.round(rng.uniform(0.5, 1.5, n), 6)
     names = ("voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast")
@@ -102,7 +118,9 @@ def write_mrcs(path: Path, pixels: Any, pixel_size: float) -> None:
 def table(name: str, columns: dict[str, Any]) -> str:
     rows = zip(*columns.values(), strict=True)
     labels = [f"_{label} #{i}" for i, label in enumerate(columns, start=1)]
-    return "\n".join([f"data_{name}", "", "loop_", *labels, *(" ".join(map(str, row)) for row in rows), "", ""])
+    return "\n".join(
+        [f"data_{name}", "", "loop_", *labels, *(" ".join(map(str, row)) for row in rows), "", ""]
+    )
 
 
 def six(values: Any) -> list[str]:
@@ -126,7 +144,9 @@ def particle_columns(drawn: Drawn, names: list[str]) -> dict[str, Any]:
     }
 
 
-def write_star(path: Path, drawn: Drawn, names: list[str], n: int = N, pixel: float = PIXEL) -> Path:
+def write_star(
+    path: Path, drawn: Drawn, names: list[str], n: int = N, pixel: float = PIXEL
+) -> Path:
     """As RELION 3.1 writes it."""
     optics = {
         "rlnOpticsGroup": list(GROUPS),
@@ -153,7 +173,8 @@ def write_star(path: Path, drawn: Drawn, names: list[str], n: int = N, pixel: fl
 
 
 def write_old_star(path: Path, drawn: Drawn, names: list[str]) -> Path:
-    """As RELION 3.0 writes it: one table, origins in pixels, the pixel size by the magnification."""
+    """As RELION 3.0 writes it: one table, origins in pixels, the pixel size by the
+    magnification."""
     n = len(drawn)
     particles = {
         **particle_columns(drawn, names),
@@ -169,7 +190,9 @@ def write_old_star(path: Path, drawn: Drawn, names: list[str]) -> Path:
     return path
 
 
-def write_particles(folder: Path, drawn: Drawn, n: int = N, pixel: float = PIXEL, sign: int = 1) -> Path:
+def write_particles(
+    folder: Path, drawn: Drawn, n: int = N, pixel: float = PIXEL, sign: int = 1
+) -> Path:
     """Rendered particles in two image files, taken in turn, and their STAR file."""
     folder.mkdir(exist_ok=True)
     pixels = sign * render(ATOMS, drawn.poses, drawn.optics, n, pixel)
@@ -182,7 +205,9 @@ def write_particles(folder: Path, drawn: Drawn, n: int = N, pixel: float = PIXEL
 @pytest.fixture(scope="module")
 def structures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("structures")
-    of_map = write_map(folder / "lobes_map.mrc", ATOMS, n=(45, 50, 44), voxel_angstrom=(2.1, 1.9, 2.0))
+    of_map = write_map(
+        folder / "lobes_map.mrc", ATOMS, n=(45, 50, 44), voxel_angstrom=(2.1, 1.9, 2.0)
+    )
     return [write_pdb(folder / "lobes.pdb", ATOMS), of_map]
 
 
@@ -211,8 +236,12 @@ def assert_poses(found, drawn, x=None, y=None):
     for structure in range(2):
         of_one = found.isel(structure=structure)
         np.testing.assert_array_equal(of_one.optimal_template, drawn.template)
-        np.testing.assert_allclose(of_one.optimal_displacement_x, drawn.x if x is None else x, atol=1e-6)
-        np.testing.assert_allclose(of_one.optimal_displacement_y, drawn.y if y is None else y, atol=1e-6)
+        np.testing.assert_allclose(
+            of_one.optimal_displacement_x, drawn.x if x is None else x, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            of_one.optimal_displacement_y, drawn.y if y is None else y, atol=1e-6
+        )
         np.testing.assert_allclose(of_one.optimal_inplane_rotation, drawn.rotation, atol=1e-6)
 
 
@@ -228,7 +257,8 @@ def assert_poses_of_star_file(found, poses, viewing):
             of_one.optimal_displacement_x.values.astype(np.float64),
             of_one.optimal_displacement_y.values.astype(np.float64),
         )
-        # six decimals of a degree in the file, and rotations in single precision: measured 3e-7, and 1.3e-6 angstrom
+        # six decimals of a degree in the file, and rotations in single precision: measured 3e-7,
+        # and 1.3e-6 angstrom
         np.testing.assert_allclose(back.matrices(), poses.matrices(), rtol=0, atol=1e-6)
         np.testing.assert_allclose(back.origin_x, poses.origin_x, rtol=0, atol=5e-6)
         np.testing.assert_allclose(back.origin_y, poses.origin_y, rtol=0, atol=5e-6)
@@ -236,15 +266,27 @@ def assert_poses_of_star_file(found, poses, viewing):
 
 def poses_in(star: Path) -> StarPoses:
     """Read the last table of a STAR file, by its labels."""
-    lines = [line.split() for line in star.read_text().split("loop_")[-1].splitlines() if line.strip()]
+    lines = [
+        line.split() for line in star.read_text().split("loop_")[-1].splitlines() if line.strip()
+    ]
     labels = [words[0] for words in lines if words[0].startswith("_")]
     rows = [words for words in lines if len(words) == len(labels)]
-    names = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi", "_rlnOriginXAngst", "_rlnOriginYAngst")
-    return StarPoses(*(np.array([float(row[labels.index(name)]) for row in rows]) for name in names))
+    names = (
+        "_rlnAngleRot",
+        "_rlnAngleTilt",
+        "_rlnAnglePsi",
+        "_rlnOriginXAngst",
+        "_rlnOriginYAngst",
+    )
+    return StarPoses(
+        *(np.array([float(row[labels.index(name)]) for row in rows]) for name in names)
+    )
 
 
 def user_list(rng):
-    return ViewingAngles(rng.uniform(0, 2 * np.pi, 25), np.arccos(rng.uniform(-1, 1, 25)), rng.uniform(0.5, 2, 25))
+    return ViewingAngles(
+        rng.uniform(0, 2 * np.pi, 25), np.arccos(rng.uniform(-1, 1, 25)), rng.uniform(0.5, 2, 25)
+    )
 
 
 @pytest.mark.parametrize("directions", ["grid", "list"])
@@ -269,13 +311,15 @@ def test_particles_in_files_come_back_at_their_poses(directions, structures, tmp
         open_structures(structures, PARAMETERS, viewing=viewing),
     )
     for name in found.data_vars:
-        if not name.startswith("log_likelihood"):  # of images without noise, whose residual is rounding
+        # of images without noise, whose residual is rounding
+        if not name.startswith("log_likelihood"):
             np.testing.assert_allclose(lazily[name], found[name], rtol=0, atol=1e-6, err_msg=name)
 
 
 @pytest.fixture
 def recentred(templates, tmp_path, rng):
-    """Particles with origins anywhere within four pixels, and what is found of them once they are moved back."""
+    """Particles with origins anywhere within four pixels, and what is found of them once they
+    are moved back."""
     drawn = draw(rng, 16, displaced=False)
     origins = np.round(rng.uniform(-4 * PIXEL, 4 * PIXEL, (2, 16)), 6)
     poses = StarPoses(drawn.poses.rot, drawn.poses.tilt, drawn.poses.psi, *origins)
@@ -290,14 +334,18 @@ def test_recorded_origins_are_undone(recentred):
 
 
 def test_perfect_particles_stay_perfect_when_their_origins_are_undone(recentred):
-    """As perfect as particles that are found where they are. What would not be: a constant offset that moves along."""
+    """As perfect as particles that are found where they are. What would not be: a constant
+    offset that moves along."""
     _, found = recentred
     assert worst(found).max() < 1e-4
 
 
-@pytest.mark.parametrize(("method", "factor"), [("fourier", 2), ("fourier", 1.5), ("mean", 2), ("mean", 3)])
+@pytest.mark.parametrize(
+    ("method", "factor"), [("fourier", 2), ("fourier", 1.5), ("mean", 2), ("mean", 3)]
+)
 def test_fewer_pixels_keep_poses(method, factor, templates, tmp_path, rng):
-    """Displacements in steps of a quarter of a pixel: less than what blocks of two or three would be off by."""
+    """Displacements in steps of a quarter of a pixel: less than what blocks of two or three
+    would be off by."""
     drawn = draw(rng, 12, displaced=False)
     star = write_particles(tmp_path / "set", drawn, round(N * factor), PIXEL / factor)
     images = open_particles(star, PARAMETERS, downsample=method)
@@ -309,7 +357,9 @@ def test_fewer_pixels_keep_poses(method, factor, templates, tmp_path, rng):
 
 def test_dark_particles_are_turned_over(tmp_path, rng):
     drawn = draw(rng, 6)
-    bright, dark = (write_particles(tmp_path / name, drawn, sign=s) for name, s in (("bright", 1), ("dark", -1)))
+    bright, dark = (
+        write_particles(tmp_path / name, drawn, sign=s) for name, s in (("bright", 1), ("dark", -1))
+    )
     wanted = open_particles(bright, PARAMETERS).source.take(np.arange(6))
     found = open_particles(dark, PARAMETERS, invert_contrast=True).source.take(np.arange(6))
     np.testing.assert_array_equal(found, wanted)
@@ -326,10 +376,16 @@ def test_old_star_files_say_the_same(recenter, tmp_path, rng):
         np.testing.assert_array_equal(old_stack.optics[name], new_stack.optics[name], err_msg=name)
     rows = np.arange(12)
     # Origins of six decimals, in pixels there and in angstrom here.
-    np.testing.assert_allclose(old_stack.source.take(rows), new_stack.source.take(rows), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(
+        old_stack.source.take(rows), new_stack.source.take(rows), rtol=0, atol=2e-6
+    )
     table_of_old, table_of_new = old_stack.source.table, new_stack.source.table
-    np.testing.assert_allclose(table_of_old.origin_angstrom, table_of_new.origin_angstrom, rtol=0, atol=2e-6)
-    np.testing.assert_allclose(table_of_old.angles_radian, table_of_new.angles_radian, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        table_of_old.origin_angstrom, table_of_new.origin_angstrom, rtol=0, atol=2e-6
+    )
+    np.testing.assert_allclose(
+        table_of_old.angles_radian, table_of_new.angles_radian, rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("signal_to_noise", [np.inf, 0.1])

@@ -20,7 +20,8 @@ PARAMETERS = cld.ImageParameters(16, 2.0, precision="double")
 
 @pytest.fixture
 def particles(rng, tmp_path):
-    """A set of ten noisy images in two files, rows out of order, and their pixels in the order of the rows."""
+    """A set of ten noisy images in two files, rows out of order, and their pixels in the order
+    of the rows."""
     pixels = rng.standard_normal((10, 16, 16)).astype(np.float32)
     for k in range(2):
         with mrcfile.new(tmp_path / f"{k}.mrcs") as mrc:
@@ -49,7 +50,9 @@ def test_rows_are_the_images_that_the_metadata_name(particles, rng):
     chosen = stack[rows]
     np.testing.assert_allclose(chosen.source.take(np.arange(7)), expected[rows], atol=1e-12)
     np.testing.assert_array_equal(chosen.optics, stack.optics[rows])
-    np.testing.assert_allclose(chosen.data.compute(scheduler="synchronous"), expected[rows], atol=1e-12)
+    np.testing.assert_allclose(
+        chosen.data.compute(scheduler="synchronous"), expected[rows], atol=1e-12
+    )
 
 
 def test_images_are_remembered_for_their_settings_alone(particles, monkeypatch):
@@ -57,7 +60,11 @@ def test_images_are_remembered_for_their_settings_alone(particles, monkeypatch):
     source = cld.open_particles(star, PARAMETERS).source
     first = source.take(np.arange(10))
     reads = []
-    monkeypatch.setattr(module.MrcStack, "take", lambda self, rows: reads.append(rows) or np.zeros((len(rows), 16, 16)))
+    monkeypatch.setattr(
+        module.MrcStack,
+        "take",
+        lambda self, rows: reads.append(rows) or np.zeros((len(rows), 16, 16)),
+    )
     np.testing.assert_array_equal(source.take(np.arange(3, 6)), first[3:6])
     assert not reads
     inverted = replace(source, preparation=replace(source.preparation, invert_contrast=True))
@@ -78,7 +85,8 @@ def test_what_is_remembered_is_bounded(particles, monkeypatch):
 
 
 def test_an_image_does_not_depend_on_those_that_it_is_read_with(particles, monkeypatch):
-    """Recentred: those whose origin is 0 are treated as the others are, whatever they are taken with."""
+    """Recentred: those whose origin is 0 are treated as the others are, whatever they are taken
+    with."""
     star, _ = particles
     source = cld.open_particles(star, PARAMETERS).source
     origins = np.array([[0.0, 0.0], [3.0, -1.0]] * 5)
@@ -114,7 +122,11 @@ def test_contrast_is_that_of_the_middle_against_the_rim():
 
 @pytest.mark.parametrize(
     ("value", "error", "what"),
-    [(np.nan, NotFiniteError, "NaN"), (np.inf, NotFiniteError, "infinite"), (0, ZeroPowerError, "constant")],
+    [
+        (np.nan, NotFiniteError, "NaN"),
+        (np.inf, NotFiniteError, "infinite"),
+        (0, ZeroPowerError, "constant"),
+    ],
 )
 def test_a_bad_image_is_named_by_its_file_and_number(particles, value, error, what):
     star, _ = particles

@@ -41,7 +41,10 @@ def particles():
 
 @pytest.fixture(scope="module")
 def opened(particles):
-    return {kind: open_particles(path, PARAMETERS, **options) for kind, (path, options) in particles.items()}
+    return {
+        kind: open_particles(path, PARAMETERS, **options)
+        for kind, (path, options) in particles.items()
+    }
 
 
 def test_images_are_the_same(opened):
@@ -73,19 +76,26 @@ def contrast(optics, grid):
 
 
 def test_they_go_through_the_likelihood(particles, tmp_path):
-    """A structure of no relation to them: results are finite, and the same from both descriptions."""
+    """A structure of no relation to them: results are finite, and the same from both
+    descriptions."""
     structure = write_pdb(tmp_path / "lobes.pdb", leucines(4 * two_lobes(40)))
     make_templates(structure, PARAMETERS, tmp_path / "templates", progress=False)
     results = []
     for kind, (path, options) in particles.items():
         convert_particles(path, PARAMETERS, tmp_path / kind, progress=False, **options)
-        files = configure_likelihood_files(tmp_path / "templates", tmp_path / kind, tmp_path / f"out_{kind}")
+        files = configure_likelihood_files(
+            tmp_path / "templates", tmp_path / kind, tmp_path / f"out_{kind}"
+        )
         assert len(open_images(files, PARAMETERS)) == 7
         search = configure_displacement(4.0, 5, 5)
-        results.append(run_likelihood_optimal_pose(files, PARAMETERS, search, progress=False).compute())
+        results.append(
+            run_likelihood_optimal_pose(files, PARAMETERS, search, progress=False).compute()
+        )
     for name, values in results[0].data_vars.items():
         assert np.isfinite(values).all(), name
     assert (results[0].cross_correlation > 0).all()
     # measured: equal, since the contrast transfers differ by 3e-8
-    np.testing.assert_allclose(results[1].cross_correlation, results[0].cross_correlation, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        results[1].cross_correlation, results[0].cross_correlation, rtol=0, atol=1e-6
+    )
     np.testing.assert_array_equal(results[1].optimal_template, results[0].optimal_template)

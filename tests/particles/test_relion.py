@@ -1,4 +1,5 @@
-"""STAR files of particles: every layout that RELION and its users have written, and what contradicts itself."""
+"""STAR files of particles: every layout that RELION and its users have written, and what
+contradicts itself."""
 
 from __future__ import annotations
 
@@ -101,8 +102,12 @@ def test_optics_and_particles(project):
     assert table.micrograph is None
     assert table.optics["defocus_u_angstrom"].tolist() == [15000, 14000, 13000]
     assert table.optics["defocus_v_angstrom"].tolist() == [14500, 13500, 12500]
-    np.testing.assert_allclose(table.optics["defocus_angle_radian"], np.array([1 / 6, -1 / 2, 1]) * np.pi)
-    np.testing.assert_allclose(table.optics["phase_shift_radian"], np.array([0, 1 / 2, 1 / 4]) * np.pi)
+    np.testing.assert_allclose(
+        table.optics["defocus_angle_radian"], np.array([1 / 6, -1 / 2, 1]) * np.pi
+    )
+    np.testing.assert_allclose(
+        table.optics["phase_shift_radian"], np.array([0, 1 / 2, 1 / 4]) * np.pi
+    )
     assert table.optics["voltage_kilovolt"].tolist() == [300] * 3
     assert table.optics["spherical_aberration_mm"].tolist() == [2.7] * 3
     assert table.optics["b_factor_angstrom2"].tolist() == [0, 10, 20]
@@ -123,7 +128,9 @@ def test_optics_groups_out_of_order_and_with_gaps(project):
         "rlnAmplitudeContrast": [0.1, 0.07, 0.2],
         "rlnImagePixelSize": [1.0, 2.0, 3.0],
     }
-    table = read(project, ("optics", optics), ("particles", changed(PARTICLES, rlnOpticsGroup=[2, 11, 7])))
+    table = read(
+        project, ("optics", optics), ("particles", changed(PARTICLES, rlnOpticsGroup=[2, 11, 7]))
+    )
     assert table.optics["voltage_kilovolt"].tolist() == [200, 120, 300]
     assert table.pixel_size_angstrom.tolist() == [2, 3, 1]
     assert table.optics_group.tolist() == [2, 11, 7]
@@ -132,8 +139,14 @@ def test_optics_groups_out_of_order_and_with_gaps(project):
 @pytest.mark.parametrize("group", [0, 5, 9, 99])
 def test_an_unknown_optics_group_is_named(project, group):
     optics = {label: values * 2 for label, values in OPTICS.items()} | {"rlnOpticsGroup": [8, 1]}
-    with pytest.raises(InputFileError, match=rf"optics group.s. {group} of row.s. 1 .*which has 1, 8"):
-        read(project, ("optics", optics), ("particles", changed(PARTICLES, rlnOpticsGroup=[1, group, 8])))
+    with pytest.raises(
+        InputFileError, match=rf"optics group.s. {group} of row.s. 1 .*which has 1, 8"
+    ):
+        read(
+            project,
+            ("optics", optics),
+            ("particles", changed(PARTICLES, rlnOpticsGroup=[1, group, 8])),
+        )
 
 
 def test_an_optics_group_twice_is_refused(project):
@@ -144,7 +157,10 @@ def test_an_optics_group_twice_is_refused(project):
 
 def test_one_optics_group_needs_no_column_in_the_particles_but_two_do(project):
     particles = changed(PARTICLES, rlnOpticsGroup=None)
-    assert read(project, ("optics", OPTICS), ("particles", particles)).pixel_size_angstrom.tolist() == [1.5] * 3
+    assert (
+        read(project, ("optics", OPTICS), ("particles", particles)).pixel_size_angstrom.tolist()
+        == [1.5] * 3
+    )
     optics = {label: values * 2 for label, values in OPTICS.items()} | {"rlnOpticsGroup": [1, 2]}
     with pytest.raises(InputFileError, match="no rlnOpticsGroup in its particles table"):
         read(project, ("optics", optics), ("particles", particles))
@@ -178,7 +194,9 @@ def test_optics_columns_repeated_in_the_particles(project):
     table = read(project, ("optics", OPTICS), ("particles", repeated))
     assert table.optics["voltage_kilovolt"].tolist() == [300] * 3
     contradicting = changed(PARTICLES, rlnVoltage=[300, 200, 200])
-    with pytest.raises(InputFileError, match=r"rlnVoltage is 200 in row 1 .*300 in the optics table; 2 such row"):
+    with pytest.raises(
+        InputFileError, match=r"rlnVoltage is 200 in row 1 .*300 in the optics table; 2 such row"
+    ):
         read(project, ("optics", OPTICS), ("particles", contradicting))
 
 
@@ -194,8 +212,22 @@ def test_a_group_number_without_an_optics_table(project):
         ({"rlnDetectorPixelSize": [5.0] * 3, "rlnMagnification": [38168.0] * 3}, 5e4 / 38168),
         ({"rlnPixelSize": [1.2] * 3}, 1.2),
         ({"rlnImagePixelSize": [1.3] * 3, "rlnPixelSize": [1.3001] * 3}, 1.3),
-        ({"rlnImagePixelSize": [2.6] * 3, "rlnDetectorPixelSize": [5.0] * 3, "rlnMagnification": [5e4] * 3}, 2.6),
-        ({"rlnPixelSize": [1.0] * 3, "rlnDetectorPixelSize": [5.0] * 3, "rlnMagnification": [5e4] * 3}, 1.0),
+        (
+            {
+                "rlnImagePixelSize": [2.6] * 3,
+                "rlnDetectorPixelSize": [5.0] * 3,
+                "rlnMagnification": [5e4] * 3,
+            },
+            2.6,
+        ),
+        (
+            {
+                "rlnPixelSize": [1.0] * 3,
+                "rlnDetectorPixelSize": [5.0] * 3,
+                "rlnMagnification": [5e4] * 3,
+            },
+            1.0,
+        ),
         ({"rlnMicrographPixelSize": [0.5] * 3, "rlnMicrographOriginalPixelSize": [0.5] * 3}, None),
         ({"rlnDetectorPixelSize": [5.0] * 3}, None),
     ],
@@ -216,11 +248,19 @@ def test_pixel_size(project, columns, expected):
             "rlnImagePixelSize gives 1.3 angstrom in row 1, but rlnPixelSize 1.5",
         ),
         (
-            {"rlnPixelSize": [1.3] * 3, "rlnDetectorPixelSize": [5.0] * 3, "rlnMagnification": [5e4] * 3},
-            "rlnPixelSize gives 1.3 angstrom in row 0, but rlnDetectorPixelSize / rlnMagnification 1",
+            {
+                "rlnPixelSize": [1.3] * 3,
+                "rlnDetectorPixelSize": [5.0] * 3,
+                "rlnMagnification": [5e4] * 3,
+            },
+            "rlnPixelSize gives 1.3 angstrom in row 0, but rlnDetectorPixelSize / rlnMagnification "
+            "1",
         ),
         ({"rlnImagePixelSize": [1.3, 0.0, 1.3]}, "rlnImagePixelSize is 0 in row 1"),
-        ({"rlnDetectorPixelSize": [5.0] * 3, "rlnMagnification": [0] * 3}, "rlnMagnification is 0 in row 0"),
+        (
+            {"rlnDetectorPixelSize": [5.0] * 3, "rlnMagnification": [0] * 3},
+            "rlnMagnification is 0 in row 0",
+        ),
     ],
 )
 def test_pixel_sizes_that_cannot_be(project, columns, message):
@@ -235,11 +275,20 @@ def test_what_is_missing_and_taken_is_said_once(project, caplog):
         table = read(project, ("", columns))
     (record,) = caplog.records
     assert record.levelname == "INFO"
-    for said in ("rlnAmplitudeContrast = 0.1", "rlnPhaseShift = 0", "rlnCtfBfactor = 0", "rlnCtfScalefactor = 1"):
+    for said in (
+        "rlnAmplitudeContrast = 0.1",
+        "rlnPhaseShift = 0",
+        "rlnCtfBfactor = 0",
+        "rlnCtfScalefactor = 1",
+    ):
         assert said in record.getMessage()
     assert table.optics["amplitude_contrast"].tolist() == [0.1] * 3
     assert table.optics["scale"].tolist() == [1.0] * 3
-    assert table.optics["b_factor_angstrom2"].tolist() == table.optics["phase_shift_radian"].tolist() == [0.0] * 3
+    assert (
+        table.optics["b_factor_angstrom2"].tolist()
+        == table.optics["phase_shift_radian"].tolist()
+        == [0.0] * 3
+    )
 
 
 def test_nothing_is_said_of_a_complete_file(project, caplog):
@@ -250,7 +299,9 @@ def test_nothing_is_said_of_a_complete_file(project, caplog):
 
 def test_missing_required_columns_are_all_named(project):
     columns = changed(FLAT, rlnVoltage=None, rlnSphericalAberration=None, rlnDefocusV=None)
-    with pytest.raises(InputFileError, match=r"column.s. rlnDefocusV, rlnVoltage, rlnSphericalAberration"):
+    with pytest.raises(
+        InputFileError, match=r"column.s. rlnDefocusV, rlnVoltage, rlnSphericalAberration"
+    ):
         read(project, ("", columns))
 
 
@@ -274,7 +325,9 @@ def test_a_column_that_is_not_used_may_hold_anything(project):
 
 
 def test_values_in_another_unit_are_refused(project):
-    with pytest.raises(InputFileError, match=r"particles\.star: rlnVoltage is 300000 in row 0 .*volts; 3 such"):
+    with pytest.raises(
+        InputFileError, match=r"particles\.star: rlnVoltage is 300000 in row 0 .*volts; 3 such"
+    ):
         read(project, ("", changed(FLAT, rlnVoltage=[300000] * 3)))
 
 
@@ -289,7 +342,9 @@ def test_angles_and_origins(project):
         "rlnMicrographName": ["m/1.mrc", "m/1.mrc", "m/2.mrc"],
     }
     table = read(project, ("optics", OPTICS), ("particles", {**PARTICLES, **poses}))
-    np.testing.assert_allclose(np.rad2deg(table.angles_radian), [[10, 90, 1], [20, 45, 2], [-170, 0, 3]])
+    np.testing.assert_allclose(
+        np.rad2deg(table.angles_radian), [[10, 90, 1], [20, 45, 2], [-170, 0, 3]]
+    )
     np.testing.assert_array_equal(table.origin_angstrom, [[1.5, 0.5], [-1, 2], [0, 0]])
     assert table.random_subset.tolist() == [1, 2, 1]
     assert table.micrograph.tolist() == ["m/1.mrc", "m/1.mrc", "m/2.mrc"]
@@ -307,21 +362,44 @@ def test_origins_in_pixels(project, caplog):
 @pytest.mark.parametrize("label", ["rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped"])
 def test_corrected_images_are_refused(project, label):
     assert len(read(project, ("optics", {**OPTICS, label: [0]}), ("particles", PARTICLES))) == 3
-    with pytest.raises(InputFileError, match=f"{label} is 1 for 3 image.*Extract the particles again"):
+    with pytest.raises(
+        InputFileError, match=f"{label} is 1 for 3 image.*Extract the particles again"
+    ):
         read(project, ("optics", {**OPTICS, label: [1]}), ("particles", PARTICLES))
 
 
 def test_subtomograms_are_refused(project):
-    assert len(read(project, ("optics", {**OPTICS, "rlnImageDimensionality": [2]}), ("particles", PARTICLES))) == 3
+    assert (
+        len(
+            read(
+                project,
+                ("optics", {**OPTICS, "rlnImageDimensionality": [2]}),
+                ("particles", PARTICLES),
+            )
+        )
+        == 3
+    )
     with pytest.raises(InputFileError, match="rlnImageDimensionality is 3"):
-        read(project, ("optics", {**OPTICS, "rlnImageDimensionality": [3]}), ("particles", PARTICLES))
+        read(
+            project, ("optics", {**OPTICS, "rlnImageDimensionality": [3]}), ("particles", PARTICLES)
+        )
 
 
 def test_aberrations_that_are_not_applied_are_said_once(project, caplog):
-    nothing = {"rlnBeamTiltX": [0], "rlnOddZernike": ["[0,0,0.0]"], "rlnMagMat00": [1], "rlnMagMat01": ["0.000000"]}
+    nothing = {
+        "rlnBeamTiltX": [0],
+        "rlnOddZernike": ["[0,0,0.0]"],
+        "rlnMagMat00": [1],
+        "rlnMagMat01": ["0.000000"],
+    }
     read(project, ("optics", {**OPTICS, **nothing}), ("particles", PARTICLES))
     assert caplog.records == []
-    some = {"rlnBeamTiltX": [0.1], "rlnBeamTiltY": [0], "rlnEvenZernike": ["[0,0,-1e-3,0]"], "rlnMagMat11": [1.01]}
+    some = {
+        "rlnBeamTiltX": [0.1],
+        "rlnBeamTiltY": [0],
+        "rlnEvenZernike": ["[0,0,-1e-3,0]"],
+        "rlnMagMat11": [1.01],
+    }
     read(project, ("optics", {**OPTICS, **some}), ("particles", PARTICLES))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
@@ -333,17 +411,26 @@ def test_names_of_images(project):
     names = ["12@a.mrcs", "b.mrcs", "0000003@c@d.mrcs"]
     table = read(project, ("", changed(FLAT, rlnImageName=names)))
     assert [Path(file).name for file in table.image_files] == ["a.mrcs", "b.mrcs", "c@d.mrcs"]
-    assert table.image_index.tolist() == [11, -1, 2]  # a file alone: its only image, whichever it is
+    # a file alone: its only image, whichever it is
+    assert table.image_index.tolist() == [
+        11,
+        -1,
+        2,
+    ]
 
 
 def test_images_are_counted_from_one(project):
-    with pytest.raises(InputFileError, match=r"rlnImageName is '000000@b.mrcs' in row 1.*counted from 1"):
+    with pytest.raises(
+        InputFileError, match=r"rlnImageName is '000000@b.mrcs' in row 1.*counted from 1"
+    ):
         read(project, ("", changed(FLAT, rlnImageName=["1@a.mrcs", "000000@b.mrcs", "1@b.mrcs"])))
 
 
 def test_missing_image_files_are_all_named(project):
     names = ["1@gone/x.mrcs", "1@a.mrcs", "1@gone/y.mrcs"]
-    with pytest.raises(InputFileError, match=r"2 missing(?s:.*)gone/x\.mrcs(?s:.*)gone/y\.mrcs(?s:.*)--folder"):
+    with pytest.raises(
+        InputFileError, match=r"2 missing(?s:.*)gone/x\.mrcs(?s:.*)gone/y\.mrcs(?s:.*)--folder"
+    ):
         read(project, ("", changed(FLAT, rlnImageName=names)))
 
 
@@ -359,7 +446,9 @@ def test_paired_images(project, caplog):
         read(project, ("", without_names))
     for n in (2, 4):
         other = write_stack(project / f"{n}.mrcs", n)
-        with pytest.raises(InputFileError, match=rf"describes 3 particles, but .*{n}\.mrcs holds {n} images"):
+        with pytest.raises(
+            InputFileError, match=rf"describes 3 particles, but .*{n}\.mrcs holds {n} images"
+        ):
             read(project, ("", without_names), images=other)
 
 
@@ -367,7 +456,10 @@ def test_paired_images(project, caplog):
 def test_given_images_are_those_of_the_numbers_in_the_names(project, numbers):
     images = write_stack(project / "moved.mrcs", 7)
     columns = changed(
-        FLAT, rlnImageName=[f"{i:06d}@{p}job7/a.mrcs" for i, p in zip(numbers, ("", "./", ""), strict=True)]
+        FLAT,
+        rlnImageName=[
+            f"{i:06d}@{p}job7/a.mrcs" for i, p in zip(numbers, ("", "./", ""), strict=True)
+        ],
     )
     table = read(project, ("", columns), images=images)
     assert table.image_files == (str(images),)
@@ -377,12 +469,18 @@ def test_given_images_are_those_of_the_numbers_in_the_names(project, numbers):
 @pytest.mark.parametrize(
     ("names", "complaint"),
     [
-        (["3@x.mrcs", "1@x.mrcs", "4@x.mrcs"], r"row 2 \(from 0\) is image 4 of x\.mrcs, but .*holds 3; 1 of 3 rows"),
+        (
+            ["3@x.mrcs", "1@x.mrcs", "4@x.mrcs"],
+            r"row 2 \(from 0\) is image 4 of x\.mrcs, but .*holds 3; 1 of 3 rows",
+        ),
         (
             ["1@x.mrcs", "2@x.mrcs", "1@y.mrcs"],
             r"2 files \(x\.mrcs, y\.mrcs\) in 3 rows, but one file of 3 images is given",
         ),
-        (["1@a.mrc", "1@b.mrc", "1@c.mrc"], r"3 files .* cannot be told.*a copy of this file without the column"),
+        (
+            ["1@a.mrc", "1@b.mrc", "1@c.mrc"],
+            r"3 files .* cannot be told.*a copy of this file without the column",
+        ),
         (["a.mrc", "b.mrc", "c.mrc"], "3 files .* cannot be told"),
     ],
 )
@@ -425,7 +523,9 @@ def test_one_image_of_a_file_of_many(project, rng):
 
 def test_real_relion_files_in_either_order_of_blocks(real, tmp_path):
     (tmp_path / "relion31.mrcs").touch()
-    tables = [read_relion(real / name, folder=tmp_path) for name in ("relion31.star", "relion31.v2.star")]
+    tables = [
+        read_relion(real / name, folder=tmp_path) for name in ("relion31.star", "relion31.v2.star")
+    ]
     for table in tables:
         assert len(table) == 5
         np.testing.assert_allclose(table.pixel_size_angstrom, 2.806)

@@ -1,4 +1,5 @@
-"""The record of particles: parts of it, several of them together, and where their image files are found."""
+"""The record of particles: parts of it, several of them together, and where their image files
+are found."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def files_of(table):
     return images, [table.metadata_files[i] for i in table.metadata_number]
 
 
-@pytest.mark.parametrize("rows", [[3, 1], [0, 0, 4], np.array([False, True, False, False, True]), [-1], []])
+@pytest.mark.parametrize(
+    "rows", [[3, 1], [0, 0, 4], np.array([False, True, False, False, True]), [-1], []]
+)
 def test_some_particles(table, rows):
     part = table.take(rows)
     chosen = np.arange(5)[np.array(rows, dtype=None if len(rows) else int)]
@@ -98,7 +101,10 @@ def test_a_table_travels_and_is_shown_on_one_line(table):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_index": np.zeros(4, int)}, r"image_index has shape \(4,\), but there are 5 particles"),
+        (
+            {"image_index": np.zeros(4, int)},
+            r"image_index has shape \(4,\), but there are 5 particles",
+        ),
         ({"angles_radian": np.zeros((5, 2))}, r"angles_radian has shape \(5, 2\)"),
         ({"origin_angstrom": np.zeros(5)}, "origin_angstrom has shape"),
         ({"file_number": np.full(5, 3)}, r"file_number runs from 3 to 3 for 3 file"),
@@ -121,13 +127,21 @@ def test_names_are_numbered_by_first_use():
 @pytest.fixture
 def project(tmp_path):
     """Files at several depths; `both.mrc` is there twice."""
-    for name in ("both.mrc", "job/both.mrc", "job/run/particles.star", "Extract/x.mrc", "job/run/near.mrc"):
+    for name in (
+        "both.mrc",
+        "job/both.mrc",
+        "job/run/particles.star",
+        "Extract/x.mrc",
+        "job/run/near.mrc",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     return tmp_path
 
 
-def test_names_start_from_the_first_folder_upwards_that_has_the_first(project, monkeypatch, tmp_path_factory):
+def test_names_start_from_the_first_folder_upwards_that_has_the_first(
+    project, monkeypatch, tmp_path_factory
+):
     metadata = project / "job" / "run" / "particles.star"
     assert resolve(["near.mrc"], metadata) == (str(project / "job/run/near.mrc"),)
     assert resolve(["both.mrc"], metadata) == (str(project / "job/both.mrc"),)
@@ -136,7 +150,9 @@ def test_names_start_from_the_first_folder_upwards_that_has_the_first(project, m
         str(project / "both.mrc"),
     )
     assert resolve(["Extract/x.mrc", "near.mrc"], metadata)[1] == str(project / "job/run/near.mrc")
-    assert resolve([str(project / "both.mrc"), "near.mrc"], metadata)[0] == str(project / "both.mrc")
+    assert resolve([str(project / "both.mrc"), "near.mrc"], metadata)[0] == str(
+        project / "both.mrc"
+    )
     monkeypatch.chdir(project)
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "particles.star"
     assert resolve(["Extract/x.mrc"], elsewhere) == (str(project / "Extract/x.mrc"),)
@@ -152,7 +168,9 @@ def test_names_start_from_where_a_link_leads(project, tmp_path_factory):
 def test_a_given_folder_is_the_only_one(project):
     metadata = project / "job" / "run" / "particles.star"
     assert resolve(["both.mrc"], metadata, project) == (str(project / "both.mrc"),)
-    with pytest.raises(InputFileError, match=rf"2 missing(?s:.*){project}/near\.mrc\n  {project}/no\.mrc"):
+    with pytest.raises(
+        InputFileError, match=rf"2 missing(?s:.*){project}/near\.mrc\n  {project}/no\.mrc"
+    ):
         resolve(["near.mrc", "both.mrc", "no.mrc"], metadata, project)
 
 

@@ -1,4 +1,5 @@
-"""Pixels to the polar grid and back: against explicit sums, each against the other, and the power of both."""
+"""Pixels to the polar grid and back: against explicit sums, each against the other, and the
+power of both."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from cryolike_dask.particles.transform import fourier_to_pixels, pixels_to_fouri
 EPS = {"single": 8e-6, "double": 3e-12}
 """Largest error of a transform over the largest value: measured 3e-6 and 1e-12 on small boxes."""
 ROUND_TRIP = {"single": 2.5e-6, "double": 6e-10}
-"""Largest pixel error of Gaussians of height 1: measured 9e-7 and 2.4e-10, the second is the band limit."""
+"""Largest pixel error of Gaussians of height 1: measured 9e-7 and 2.4e-10, the second is the
+band limit."""
 
 
 def default_grid(n_pixels):
@@ -51,10 +53,16 @@ def test_pixels_to_fourier_is_the_sum_over_pixels(rng, n_pixels, precision):
 
 
 @pytest.mark.parametrize("precision", ["single", "double"])
-@pytest.mark.parametrize(("n_pixels", "wanted"), [(7, None), (8, None), (13, 13), (8, 11), (7, 4), (8, 1)])
-def test_fourier_to_pixels_is_the_weighted_sum_over_the_polar_grid(rng, build, n_pixels, wanted, precision):
+@pytest.mark.parametrize(
+    ("n_pixels", "wanted"), [(7, None), (8, None), (13, 13), (8, 11), (7, 4), (8, 1)]
+)
+def test_fourier_to_pixels_is_the_weighted_sum_over_the_polar_grid(
+    rng, build, n_pixels, wanted, precision
+):
     grid = default_grid(n_pixels)
-    values = build.rings(3, grid).astype({"single": np.complex64, "double": np.complex128}[precision])
+    values = build.rings(3, grid).astype(
+        {"single": np.complex64, "double": np.complex128}[precision]
+    )
     pixels = fourier_to_pixels(values, grid, wanted)
     factor = 4 * np.pi / n_pixels * grid.weights[:, None] / (2 * np.pi) ** 2
     expected = np.einsum("mnj,yxnj->myx", values * factor, waves(grid, wanted or n_pixels, 1)).real
@@ -65,7 +73,9 @@ def test_fourier_to_pixels_is_the_weighted_sum_over_the_polar_grid(rng, build, n
 def test_x_is_the_column_and_y_the_row():
     grid = default_grid(24)
     kx, ky = grid.points()
-    moved = np.exp(-2 * (np.pi * 0.15 * grid.radii[:, None]) ** 2 - 2j * np.pi * (kx * 5 + ky * -3) / 12)
+    moved = np.exp(
+        -2 * (np.pi * 0.15 * grid.radii[:, None]) ** 2 - 2j * np.pi * (kx * 5 + ky * -3) / 12
+    )
     pixels = fourier_to_pixels(moved[None], grid)[0]
     assert np.unravel_index(pixels.argmax(), pixels.shape) == (12 - 3, 12 + 5)
 
@@ -79,9 +89,12 @@ def test_particles_come_back_to_pixels(rng, n_pixels, sigma, precision):
     assert_near(back, images, ROUND_TRIP[precision])
 
 
-@pytest.mark.parametrize(("n_inplanes", "largest", "smallest"), [(128, 1.5e-4, 2e-5), (256, 1.2e-7, 0.0)])
+@pytest.mark.parametrize(
+    ("n_inplanes", "largest", "smallest"), [(128, 1.5e-4, 2e-5), (256, 1.2e-7, 0.0)]
+)
 def test_detail_near_an_edge_leaves_ghosts_where_angles_are_few(n_inplanes, largest, smallest):
-    """Sigma 2 pixels at 0.7 half boxes: measured 5e-5 with the default angles; 4e-8 with twice, the band limit."""
+    """Sigma 2 pixels at 0.7 half boxes: measured 5e-5 with the default angles; 4e-8 with twice,
+    the band limit."""
     grid = PolarGrid(64, 1.5, 16.0, n_inplanes)
     axis = np.arange(64) - 32
     image = np.exp(-(axis**2 + (axis[:, None] - 22) ** 2) / 8)[None]
@@ -104,7 +117,8 @@ def test_transforms_come_back_from_pixels(build, n_pixels, precision):
 
 @pytest.mark.parametrize("n_pixels", [48, 49])
 def test_power_of_pixels_is_power_of_the_transform(rng, n_pixels):
-    """One pixel spans 4 / N^2 of the box, so the integral of |F|^2 over frequencies is (2 pi)^2 sum I^2."""
+    """One pixel spans 4 / N^2 of the box, so the integral of |F|^2 over frequencies is (2 pi)^2
+    sum I^2."""
     grid = default_grid(n_pixels)
     images = gaussians(rng, n_pixels, sigma=2.5, spread=0.2)
     power = grid.integrate(np.abs(pixels_to_fourier(images, grid, "double")) ** 2)
@@ -124,14 +138,20 @@ def test_radial_power_is_the_mean_over_a_ring(build):
     power = radial_power(values.astype(np.complex64), grid)
     assert power.dtype == np.float64
     np.testing.assert_allclose(power, (np.abs(values) ** 2).mean(axis=2), rtol=1e-6)
-    np.testing.assert_allclose(radial_power(1e30 * values.astype(np.complex64), grid), 1e60 * power, rtol=1e-5)
+    np.testing.assert_allclose(
+        radial_power(1e30 * values.astype(np.complex64), grid), 1e60 * power, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("function", [fourier_to_pixels, radial_power])
 @pytest.mark.parametrize(
     ("values", "error", "match"),
     [
-        (np.zeros((2, 13, 23), np.complex64), GridMismatchError, r"\(2, 13, 23\).*\(image, 13, 24\)"),
+        (
+            np.zeros((2, 13, 23), np.complex64),
+            GridMismatchError,
+            r"\(2, 13, 23\).*\(image, 13, 24\)",
+        ),
         (np.zeros((13, 24), np.complex64), GridMismatchError, r"\(13, 24\)"),
         (np.zeros((2, 13, 24), np.float32), InputError, "float32.*complex64 or complex128"),
     ],

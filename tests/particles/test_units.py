@@ -1,4 +1,5 @@
-"""Optics in another unit, or not there: every reader says so alike, and what is right passes in silence."""
+"""Optics in another unit, or not there: every reader says so alike, and what is right passes in
+silence."""
 
 from __future__ import annotations
 
@@ -15,7 +16,17 @@ from cryolike_dask.errors import GridMismatchError, InputFileError
 from cryolike_dask.particles.cryosparc import LABELS as CS_LABELS
 from cryolike_dask.particles.opening import read_optics
 from cryolike_dask.particles.relion import LABELS as STAR_LABELS
-from tests.particles.described import NPZ_LABELS, OPTICS, PARAMETERS, N, cs, npz, pictures, star, write_mrcs
+from tests.particles.described import (
+    NPZ_LABELS,
+    OPTICS,
+    PARAMETERS,
+    N,
+    cs,
+    npz,
+    pictures,
+    star,
+    write_mrcs,
+)
 
 REAL = Path(__file__).parents[2] / ".." / "shared" / "real"
 READERS = ("star", "cs", "npz")
@@ -73,7 +84,8 @@ def test_defocus_in_micrometre(read, said, reader):
     else:
         label = LABELS[reader]["defocus_u_angstrom"]
         complaint = (
-            rf"{label} is 1.5 in row 0 \(from 0\), which is no value in angstrom: it looks like micrometre; 4 such"
+            rf"{label} is 1.5 in row 0 \(from 0\), which is no value in angstrom: it looks "
+            rf"like micrometre; 4 such"
         )
         with pytest.raises(InputFileError, match=complaint):
             read(reader, **columns)
@@ -83,13 +95,19 @@ def test_defocus_in_micrometre(read, said, reader):
 @pytest.mark.parametrize(
     ("columns", "remark"),
     [
-        ({"defocus_u_angstrom": 0, "defocus_v_angstrom": 0}, "are 0 for all 4 images: .*not to have been estimated"),
+        (
+            {"defocus_u_angstrom": 0, "defocus_v_angstrom": 0},
+            "are 0 for all 4 images: .*not to have been estimated",
+        ),
         (
             {"defocus_u_angstrom": [1e4, 0, 1e4, 0], "defocus_v_angstrom": [1e4, 0, 1e4, 0]},
             r"s\) 1, 3.*, 2 of 4 images",
         ),
         ({"defocus_u_angstrom": -1e4, "defocus_v_angstrom": -1e4}, "negative for all 4 images"),
-        ({"voltage_kilovolt": [300, 300, 30, 300]}, r"30 for (row|image)\(s\) 2.*unusual.*\(1 of 4\)"),
+        (
+            {"voltage_kilovolt": [300, 300, 30, 300]},
+            r"30 for (row|image)\(s\) 2.*unusual.*\(1 of 4\)",
+        ),
         ({"spherical_aberration_mm": 0.0027}, "looks like metre"),
     ],
 )
@@ -102,13 +120,18 @@ def test_what_is_odd_is_one_warning(read, said, reader, columns, remark):
 
 def test_a_phase_shift_in_radian_where_degrees_should_be(read, said):
     read("star", phase_shift_radian=np.radians(np.pi / 2))
-    assert "rlnPhaseShift is at most 1.5708 degrees for all 4 images: it looks like radian" in said.text
+    assert (
+        "rlnPhaseShift is at most 1.5708 degrees for all 4 images: it looks like radian"
+        in said.text
+    )
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_right_optics_pass_in_silence(read, said, reader):
     found = read(reader, phase_shift_radian=[0.0, 1.5, 0.0, 0.0], spherical_aberration_mm=0.01)
-    for name, value in (OPTICS | {"phase_shift_radian": [0.0, 1.5, 0.0, 0.0], "spherical_aberration_mm": 0.01}).items():
+    for name, value in (
+        OPTICS | {"phase_shift_radian": [0.0, 1.5, 0.0, 0.0], "spherical_aberration_mm": 0.01}
+    ).items():
         np.testing.assert_allclose(found[name], value, rtol=1e-11, err_msg=name)
     assert said.messages == []
 
@@ -121,7 +144,10 @@ def test_a_scale_of_0_is_1_to_every_reader(read, said, reader, scale):
     np.testing.assert_allclose(cld.optics_table(4, **{**OPTICS, "scale": scale})["scale"], wanted)
     if reader != "npz":
         n = 4 if scale == 0 else 2
-        assert f"{LABELS[reader]['scale']} is 0, which is not fitted, for {n} of 4 images; taken: 1" in said.text
+        assert (
+            f"{LABELS[reader]['scale']} is 0, which is not fitted, for {n} of 4 images; taken: 1"
+            in said.text
+        )
 
 
 @pytest.mark.parametrize("kind", ["star", "cs", "array"])
@@ -134,7 +160,9 @@ def test_simulated_particles_of_scale_0_show_something(tmp_path, kind):
     else:
         optics = {"star": star, "cs": cs}[kind](tmp_path / f"p.{kind}", scale=0.0)
     made = [
-        cld.simulate_particles(atoms, PARAMETERS, tmp_path / f"{i}", n_images=3, optics=o, seed=1, progress=False)
+        cld.simulate_particles(
+            atoms, PARAMETERS, tmp_path / f"{i}", n_images=3, optics=o, seed=1, progress=False
+        )
         for i, o in enumerate((optics, star(tmp_path / "one.star")))
     ]
     zero, one = (mrcfile.read(path.parent / "particles_000000.mrcs") for path in made)
@@ -148,7 +176,9 @@ def test_optics_to_simulate_from_are_those_of_the_passthrough_file_too(tmp_path)
     with open(tmp_path / "particles.cs", "wb") as file:
         np.save(file, rows[["uid", "blob/path", "blob/idx"]])
     with open(tmp_path / "x_passthrough.cs", "wb") as file:
-        np.save(file, rows[[name for name in rows.dtype.names if not name.startswith("blob")]][::-1])
+        np.save(
+            file, rows[[name for name in rows.dtype.names if not name.startswith("blob")]][::-1]
+        )
     np.testing.assert_array_equal(read_optics(tmp_path / "particles.cs"), whole)
 
 
@@ -168,7 +198,8 @@ def test_a_pixel_size_that_is_recorded_nowhere_is_said(images, said, reader):
     cld.open_particles(path, PARAMETERS)
     lines = [m for m in said.messages if "pixel size" in m]
     assert lines == [
-        f"{path}: no pixel size is recorded, there or in the headers of all 4 images; 3 angstrom, that of the "
+        f"{path}: no pixel size is recorded, there or in the headers of all 4 images; 3 angstrom, "
+        f"that of the "
         "parameters, is taken"
     ]
     said.clear()
@@ -188,7 +219,9 @@ def test_headers_of_some_images_alone(images, said, rng):
     path = star(images.with_name("p.star"), names=names, rlnPixelSize=None)
     cld.open_particles(path, PARAMETERS)
     assert "in the headers of 3 of 4 images; 3 angstrom" in said.text
-    with pytest.raises(GridMismatchError, match=r"b\.mrcs: 1 image.* 3 angstrom, .*--pixel-size-angstrom"):
+    with pytest.raises(
+        GridMismatchError, match=r"b\.mrcs: 1 image.* 3 angstrom, .*--pixel-size-angstrom"
+    ):
         cld.open_particles(path, cld.ImageParameters(N, 4.0))
 
 
@@ -197,15 +230,27 @@ def test_headers_of_some_images_alone(images, said, rng):
     [
         ({"rlnPixelSize": 1e300}, r"rlnPixelSize is 1e\+300 in row 0 .*no value in angstrom"),
         ({"rlnPixelSize": 3e-10}, "rlnPixelSize is 3e-10 in row 0 .*looks like metre"),
-        ({"rlnPixelSize": [3, 3, 3, 3e-4]}, "rlnPixelSize is 0.0003 in row 3 .*looks like micrometre"),
+        (
+            {"rlnPixelSize": [3, 3, 3, 3e-4]},
+            "rlnPixelSize is 0.0003 in row 3 .*looks like micrometre",
+        ),
         (
             {"rlnPixelSize": None, "rlnDetectorPixelSize": 1e308, "rlnMagnification": 1e4},
             "rlnMagnification is inf in row 0",
         ),
-        ({"rlnOriginXAngst": [0, 1e300, 0, 0], "rlnOriginYAngst": 0.0}, r"rlnOriginX.* is 1e\+300 in row 1"),
+        (
+            {"rlnOriginXAngst": [0, 1e300, 0, 0], "rlnOriginYAngst": 0.0},
+            r"rlnOriginX.* is 1e\+300 in row 1",
+        ),
         ({"rlnOriginX": 0.0, "rlnOriginY": [0, 0, 1e308, 0]}, r"rlnOriginX.* is inf in row 2"),
-        ({"rlnAngleRot": 0.0, "rlnAngleTilt": 0.0, "rlnAnglePsi": 1e300}, r"rlnAnglePsi is 1e\+300 in row 0 .*degrees"),
-        ({"rlnOpticsGroup": [1, 1, 1e300, 1]}, r"rlnOpticsGroup is 1e\+300 in row 2 .*number of anything"),
+        (
+            {"rlnAngleRot": 0.0, "rlnAngleTilt": 0.0, "rlnAnglePsi": 1e300},
+            r"rlnAnglePsi is 1e\+300 in row 0 .*degrees",
+        ),
+        (
+            {"rlnOpticsGroup": [1, 1, 1e300, 1]},
+            r"rlnOpticsGroup is 1e\+300 in row 2 .*number of anything",
+        ),
         ({"rlnRandomSubset": 1e20}, r"rlnRandomSubset is 1e\+20 in row 0"),
         ({"rlnImageSize": -1e300}, r"rlnImageSize is -1e\+300 in row 0"),
     ],
@@ -218,7 +263,11 @@ def test_absurd_numbers_of_a_star_file(images, columns, complaint):
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("blob__psize_A", np.full(4, 1e300), r"blob/psize_A is 1e\+300 in row 0 .*no value in angstrom"),
+        (
+            "blob__psize_A",
+            np.full(4, 1e300),
+            r"blob/psize_A is 1e\+300 in row 0 .*no value in angstrom",
+        ),
         ("blob__psize_A", np.array([3, 3, -3, 3]), "blob/psize_A is -3 in row 2"),
         ("blob__shape", np.full((4, 2), 1e300), r"blob/shape is 1e\+300 in row 0"),
         ("blob__shape", np.full(4, 16), r"blob/shape has the shape \(4,\), not 2"),
@@ -238,16 +287,21 @@ def test_absurd_columns_of_a_cs_file(images, name, value, complaint):
 
 @pytest.mark.parametrize("recenter", [False, True])
 def test_origins_beyond_the_box_are_told(images, said, recenter):
-    path = star(images.with_name("p.star"), rlnOriginXAngst=[0, 0, -25, 0], rlnOriginYAngst=[0, 0, 0, 24.1])
+    path = star(
+        images.with_name("p.star"), rlnOriginXAngst=[0, 0, -25, 0], rlnOriginYAngst=[0, 0, 0, 24.1]
+    )
     cld.open_particles(path, PARAMETERS, recenter=recenter)
     assert (
-        f"2 of 4 particles are recorded more than half of the box off its middle, row(s) 2, 3 (from 0) of {path}"
-        in said.text
+        f"2 of 4 particles are recorded more than half of the box off its middle, row(s) 2, 3 "
+        f"(from 0) of {path}" in said.text
     )
 
 
 def test_angles_in_radian_where_degrees_should_be(images, said, rng):
-    angles = {label: rng.uniform(-np.pi, np.pi, 12) for label in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
+    angles = {
+        label: rng.uniform(-np.pi, np.pi, 12)
+        for label in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    }
     names = [f"{i % 4 + 1}@a.mrcs" for i in range(12)]
     cld.open_particles(star(images.with_name("p.star"), 12, names, **angles), PARAMETERS)
     assert "no angle of 12 rows is above 6.3 degrees: they look like radian" in said.text
@@ -255,7 +309,9 @@ def test_angles_in_radian_where_degrees_should_be(images, said, rng):
     degrees = {label: np.degrees(values) for label, values in angles.items()}
     cld.open_particles(star(images.with_name("p.star"), 12, names, **degrees), PARAMETERS)
     assert "look like radian" not in said.text
-    cld.open_particles(cs(images.with_name("p.cs"), alignments3D__pose=np.full((4, 3), 60.0)), PARAMETERS)
+    cld.open_particles(
+        cs(images.with_name("p.cs"), alignments3D__pose=np.full((4, 3), 60.0)), PARAMETERS
+    )
     assert "alignments3D/pose is 60 for row(s) 0, 1, 2, 3 (from 0), which is unusual" in said.text
 
 
@@ -272,7 +328,8 @@ def test_angles_in_radian_where_degrees_should_be(images, said, rng):
         ),
         (
             {"rlnMicrographName": ["m1", "m2", "m1", "m3"], "rlnOpticsGroup": [2, 7, 7, 2]},
-            "4 images of 3 micrograph(s) in 2 optics group(s), from 1 file(s): 16 pixels of 3 angstrom",
+            "4 images of 3 micrograph(s) in 2 optics group(s), from 1 file(s): 16 pixels of 3 "
+            "angstrom",
         ),
     ],
 )
@@ -321,7 +378,8 @@ def test_golden_metadata_pass_without_a_warning(golden, said):
 
 
 def test_the_optics_of_many_stacks_are_one_warning(tmp_path, rng, said):
-    """However many files they are in, and whether they are opened together or one by one, as a run does."""
+    """However many files they are in, and whether they are opened together or one by one, as a
+    run does."""
     files = npz(tmp_path / "stacks", rng, defocus_u_angstrom=0, defocus_v_angstrom=0)
     tensor = files.image_stack(0)[0]
     for k in (1, 2):
@@ -332,7 +390,12 @@ def test_the_optics_of_many_stacks_are_one_warning(tmp_path, rng, said):
     cld.open_images(files, PARAMETERS)
     atoms = cld.Atoms(np.eye(3) * 8, np.ones(3), np.full(3, 4.0))
     templates = cld.open_structure(atoms, cld.ImageParameters(N, 3.0, viewing_distance=1.0))
-    cld.plan_likelihood(files, PARAMETERS, cld.configure_displacement(2.0, 3, 3), templates=templates, measure=False)
+    cld.plan_likelihood(
+        files, PARAMETERS, cld.configure_displacement(2.0, 3, 3), templates=templates, measure=False
+    )
     lines = [m for m in said.messages if "not to have been estimated" in m]
-    wanted = "defocusU and defocusV are 0 for all 12 images: their contrast transfer seems not to have been estimated"
+    wanted = (
+        "defocusU and defocusV are 0 for all 12 images: their contrast transfer seems not to "
+        "have been estimated"
+    )
     assert lines == [f"{tmp_path}/stacks: {wanted}"] * 2

@@ -1,4 +1,5 @@
-"""Every row is the image that the metadata name, whichever file it is in; what cannot be told is refused."""
+"""Every row is the image that the metadata name, whichever file it is in; what cannot be told is
+refused."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def opened(path, **options):
     return images.source.pixels(np.arange(len(images))), images.optics["defocus_u_angstrom"]
 
 
-@pytest.mark.parametrize("kind", ["all, shuffled", "some, shuffled", "some, in order", "several times"])
+@pytest.mark.parametrize(
+    "kind", ["all, shuffled", "some, shuffled", "some, in order", "several times"]
+)
 def test_given_images_are_taken_by_their_numbers(tmp_path, pixels, rng, kind):
     order = {
         "all, shuffled": rng.permutation(9),
@@ -55,7 +58,9 @@ def test_converted_stacks_say_which_image_each_row_is(tmp_path, pixels):
     order = [3, 0, 8, 5]
     moved = write_mrcs(tmp_path / "moved.mrcs", pixels)
     path = star(tmp_path / "p.star", 4, [f"{i + 1}@a.mrcs" for i in order])
-    (stack,) = cld.convert_particles(path, PARAMETERS, tmp_path / "out", images=moved, progress=False)
+    (stack,) = cld.convert_particles(
+        path, PARAMETERS, tmp_path / "out", images=moved, progress=False
+    )
     with np.load(stack.with_suffix(".npz"), allow_pickle=False) as entries:
         assert entries["idxs"].tolist() == order
         assert set(entries["files"].tolist()) == {str(moved)}
@@ -64,7 +69,9 @@ def test_converted_stacks_say_which_image_each_row_is(tmp_path, pixels):
 @pytest.mark.parametrize("n", [8, 10, 1])
 def test_rows_without_names_are_as_many_as_images(tmp_path, stack, n):
     path = star(tmp_path / "p.star", n, rlnImageName=None)
-    with pytest.raises(InputFileError, match=rf"p\.star: describes {n} particles, but .*a\.mrcs holds 9 images"):
+    with pytest.raises(
+        InputFileError, match=rf"p\.star: describes {n} particles, but .*a\.mrcs holds 9 images"
+    ):
         opened(path, images=stack)
 
 
@@ -82,7 +89,10 @@ def test_rows_without_names_are_images_in_order_and_that_is_said(tmp_path, stack
     [
         (["a.mrcs"], r"1 row\(s\) name a file alone.*row 0 .*a\.mrcs, which holds 9"),
         (["a.mrcs"] * 3, r"3 row\(s\) name a file alone"),
-        (["2@a.mrcs", "1@a.mrcs", "a.mrcs"], r"1 row\(s\) name a file alone.*the first, row 2 \(from 0\)"),
+        (
+            ["2@a.mrcs", "1@a.mrcs", "a.mrcs"],
+            r"1 row\(s\) name a file alone.*the first, row 2 \(from 0\)",
+        ),
         (["one.mrc", "a.mrcs", "a.mrcs"], r"2 row\(s\) name a file alone.*the first, row 1 "),
     ],
 )
@@ -107,7 +117,9 @@ def test_numbers_that_no_image_has(tmp_path, stack, digits):
     path = star(tmp_path / "p.star", 2, names)
     why = "counted from 1" if not digits.strip("0") else "no file holds so many"
     for options in ({}, {"images": stack}):
-        with pytest.raises(InputFileError, match=rf"p\.star: rlnImageName is '{digits[:30]}.* in row 1 .*{why}"):
+        with pytest.raises(
+            InputFileError, match=rf"p\.star: rlnImageName is '{digits[:30]}.* in row 1 .*{why}"
+        ):
             opened(path, **options)
     with pytest.raises(InputError, match="in row 1 "):
         split_names(np.array(names))
@@ -149,14 +161,22 @@ def test_rows_that_share_an_image_are_counted(tmp_path, stack, caplog, kind):
         path = [star(tmp_path / "p.star", 4, names[:4]), star(tmp_path / "q.star", 3, names[4:])]
     opened(path)
     (said,) = [m for m in caplog.messages if "another row is too" in m]
-    assert "5 of 7 rows are an image that another row is too (2 such image(s); the first, image 5 of " in said
+    assert (
+        "5 of 7 rows are an image that another row is too (2 such image(s); the first, image 5 of "
+        in said
+    )
     assert f"{stack}, in row(s) " + ("0, 2, 1" if kind == "several" else "0, 2, 5") in said
     assert "other optics" not in said
 
 
 def test_rows_that_share_an_image_with_other_optics(tmp_path, stack, caplog):
     opened(
-        star(tmp_path / "p.star", 4, ["1@a.mrcs", "2@a.mrcs", "1@a.mrcs", "1@a.mrcs"], defocus_u_angstrom=defocus(4))
+        star(
+            tmp_path / "p.star",
+            4,
+            ["1@a.mrcs", "2@a.mrcs", "1@a.mrcs", "1@a.mrcs"],
+            defocus_u_angstrom=defocus(4),
+        )
     )
     assert "3 of 4 rows are an image that another row is too" in caplog.text
     assert ", 2 of them with other optics; each row counts by itself" in caplog.text

@@ -1,4 +1,5 @@
-"""Full cross-correlations that are too large for a file: what is written, checked, continued, and what goes wrong."""
+"""Full cross-correlations that are too large for a file: what is written, checked, continued,
+and what goes wrong."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from cryolike_dask.runs import plan, sizes, writing
 from cryolike_dask.runs import run as runs
 
 SEARCH = cld.configure_displacement(1.5, 3, 2)
-PARAMETERS = cld.ImageParameters(n_pixels=12, pixel_size_angstrom=1.5, n_inplanes=20, viewing_distance=1.0)
+PARAMETERS = cld.ImageParameters(
+    n_pixels=12, pixel_size_angstrom=1.5, n_inplanes=20, viewing_distance=1.0
+)
 N_TEMPLATES = len(PARAMETERS.viewing_angles())
 PAIR = 7 * 20 * 4
 """Bytes of all poses of one image and one template."""
@@ -30,7 +33,9 @@ CORRELATION = "template0/cross_correlation/cross_correlation_pose_msdw_stack_000
 @pytest.fixture
 def files(tmp_path, build):
     """One structure; a stack too large for the memory that `little` leaves, and one that is not."""
-    files = cld.configure_likelihood_files(tmp_path / "templates", tmp_path / "particles", tmp_path / "out")
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "out"
+    )
     build.write_files(files, PARAMETERS, structures=("a",), sizes=(5, 2))
     return files
 
@@ -53,21 +58,33 @@ def little(memory):
 
 
 def run(files, **options):
-    return cld.run_likelihood_full_cross_correlation(files, PARAMETERS, SEARCH, progress=False, **BATCHES | options)
+    return cld.run_likelihood_full_cross_correlation(
+        files, PARAMETERS, SEARCH, progress=False, **BATCHES | options
+    )
 
 
 def exact(files):
-    images, templates = cld.open_images(files, PARAMETERS), SEARCH(cld.open_templates(files, PARAMETERS))
+    images, templates = (
+        cld.open_images(files, PARAMETERS),
+        SEARCH(cld.open_templates(files, PARAMETERS)),
+    )
     return cld.compute_cross_correlation_complete(images, templates).load()
 
 
 def tree(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def verify(files):
     return cld.verify_likelihood(
-        files.folder_output, templates=files.folder_templates, images=files.folder_particles, n_samples=20
+        files.folder_output,
+        templates=files.folder_templates,
+        images=files.folder_particles,
+        n_samples=20,
     )
 
 
@@ -78,9 +95,14 @@ def test_a_store_holds_what_a_file_would(files, little, caplog):
     assert (files.folder_output / f"{CORRELATION}.zarr").is_dir()
     assert not (files.folder_output / f"{CORRELATION}.pt").exists()
     assert (files.folder_output / f"{CORRELATION[:-1]}1.pt").is_file()
-    assert written.cross_correlation.chunks[:2] == ((2, 2, 1, 2), written.cross_correlation.chunks[1])
+    assert written.cross_correlation.chunks[:2] == (
+        (2, 2, 1, 2),
+        written.cross_correlation.chunks[1],
+    )
     assert max(written.cross_correlation.chunks[1]) <= N_TEMPLATES
-    np.testing.assert_allclose(written.cross_correlation, exact(files).cross_correlation, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        written.cross_correlation, exact(files).cross_correlation, rtol=0, atol=1e-6
+    )
     assert verify(files).ok
 
 
@@ -95,7 +117,9 @@ def test_a_store_says_what_it_holds(files, little):
             np.testing.assert_array_equal(store[name], coordinate, err_msg=name)
             assert store[name].attrs == coordinate.attrs
         assert store.attrs["conventions"] == "standard"
-        np.testing.assert_allclose(store.cross_correlation, full.cross_correlation, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(
+            store.cross_correlation, full.cross_correlation, rtol=0, atol=1e-6
+        )
 
 
 def test_what_is_done_is_left_alone_in_either_form(files, memory, little):
@@ -140,7 +164,12 @@ def test_a_damaged_store_is_found_and_computed_again(files, little, damage):
 
 def test_readers_notice_damage(files, little):
     written = run(files)
-    chunk = next(path for path in (files.folder_output / f"{CORRELATION}.zarr/cross_correlation/c").rglob("0/0/0/0"))
+    chunk = next(
+        path
+        for path in (files.folder_output / f"{CORRELATION}.zarr/cross_correlation/c").rglob(
+            "0/0/0/0"
+        )
+    )
     values = bytearray(chunk.read_bytes())
     values[10] ^= 1
     chunk.write_bytes(values)
@@ -150,7 +179,9 @@ def test_readers_notice_damage(files, little):
         stores.open_store(files.folder_output / f"{CORRELATION}.zarr").take(np.arange(2))
 
 
-def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(files, little, monkeypatch, no_client):
+def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(
+    files, little, monkeypatch, no_client
+):
     write, calls = stores.write_region, []
 
     def stopping(*arguments):
@@ -195,22 +226,32 @@ def test_overwriting_removes_stores(files, little):
     other = cld.configure_displacement(1.0, 2, 2)
     with pytest.raises(OutputError, match="another search"):
         cld.run_likelihood_full_cross_correlation(files, PARAMETERS, other, progress=False)
-    cld.run_likelihood_full_cross_correlation(files, PARAMETERS, other, progress=False, n_stacks=1, overwrite=True)
+    cld.run_likelihood_full_cross_correlation(
+        files, PARAMETERS, other, progress=False, n_stacks=1, overwrite=True
+    )
     assert not (files.folder_output / f"{CORRELATION}.zarr").exists()
     assert verify(files).ok
 
 
 def test_a_block_larger_than_memory_is_refused_with_its_size(files, memory):
     memory(5 * BLOCK)
-    with pytest.raises(CannotFitError, match=rf"a block .* 5 x {N_TEMPLATES} x 7 x 20 .*Ask for fewer"):
+    with pytest.raises(
+        CannotFitError, match=rf"a block .* 5 x {N_TEMPLATES} x 7 x 20 .*Ask for fewer"
+    ):
         run(files, n_images_per_batch=None, n_templates_per_batch=None)
     assert not files.folder_output.exists()
 
 
 def test_workers_write_regions(files, little, cluster, monkeypatch):
     written = run(files, client=cluster)
-    np.testing.assert_allclose(written.cross_correlation, exact(files).cross_correlation, rtol=0, atol=1e-6)
-    record = json.loads((files.folder_output / "template0/done/full_cross_correlation_stack_000000.json").read_text())
+    np.testing.assert_allclose(
+        written.cross_correlation, exact(files).cross_correlation, rtol=0, atol=1e-6
+    )
+    record = json.loads(
+        (
+            files.folder_output / "template0/done/full_cross_correlation_stack_000000.json"
+        ).read_text()
+    )
     assert record["outputs"]["cross_correlation_pose_msdw"]["file"].endswith(".zarr")
     assert verify(files).ok
 
@@ -220,7 +261,11 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
     written = sum(map(len, tree(files.folder_output / "template0").values()))
     shutil.rmtree(files.folder_output)
     inputs = (files, PARAMETERS, SEARCH, None, None, "standard", "cpu", "default", None, None, None)
-    opened = runs.open_run(*inputs).in_batches(5, 2).in_memory((WHOLE - 1) * runs.FULL_CORRELATION_COPIES)
+    opened = (
+        runs.open_run(*inputs)
+        .in_batches(5, 2)
+        .in_memory((WHOLE - 1) * runs.FULL_CORRELATION_COPIES)
+    )
     groups = sizes.group_jobs(opened, "full_cross_correlation", (), 1, "cpu")
     assert [group.job.is_store for group in groups] == [True, False]
     assert sum(sizes.written_bytes(group) for group in groups) == pytest.approx(written, rel=0.03)
@@ -228,7 +273,9 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
     assert held == [plan.BLOCK_COPIES * BLOCK, runs.FULL_CORRELATION_COPIES * WHOLE * 2 / 5]
 
 
-def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(files, memory, little, monkeypatch, no_client):
+def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(
+    files, memory, little, monkeypatch, no_client
+):
     memory(10**10)
     run(files)
     before = torch.load(files.folder_output / f"{CORRELATION}.pt", weights_only=True)
@@ -241,7 +288,9 @@ def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(files, memo
         patch.setattr(writing, "write_region", failing)
         with pytest.raises(RuntimeError, match="stopped"):
             run(files)
-    assert torch.equal(torch.load(files.folder_output / f"{CORRELATION}.pt", weights_only=True), before)
+    assert torch.equal(
+        torch.load(files.folder_output / f"{CORRELATION}.pt", weights_only=True), before
+    )
 
 
 def test_the_last_task_may_run_twice(files, little, monkeypatch, no_client):

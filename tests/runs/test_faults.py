@@ -1,4 +1,5 @@
-"""What happens to a run while it runs: workers, clients and schedulers that die or stall, files that spoil."""
+"""What happens to a run while it runs: workers, clients and schedulers that die or stall, files
+that spoil."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ from cryolike_dask.errors import (
 )
 from cryolike_dask.likelihoods.blocks import is_out_of_memory
 
-PARAMETERS = cld.ImageParameters(n_pixels=32, pixel_size_angstrom=2.0, n_inplanes=64, viewing_distance=0.5)
+PARAMETERS = cld.ImageParameters(
+    n_pixels=32, pixel_size_angstrom=2.0, n_inplanes=64, viewing_distance=0.5
+)
 SEARCH = cld.configure_displacement(2.0, 5, 5)
 N_STACKS, N_IMAGES = 6, 16
 
@@ -40,14 +43,18 @@ N_STACKS, N_IMAGES = 6, 16
 @pytest.fixture
 def files(tmp_path, build):
     """Two structures and six stacks: a few seconds of work."""
-    files = cld.configure_likelihood_files(tmp_path / "templates", tmp_path / "particles", tmp_path / "out")
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "out"
+    )
     build.write_files(files, PARAMETERS, sizes=(N_IMAGES,) * N_STACKS)
     return files
 
 
 def run(files, **options):
     settings = {"progress": False, "i_template": "all", "device": "cpu", **options}
-    return cld.run_likelihood_optimal_pose(files, files.folder_templates / "parameters.npz", SEARCH, **settings)
+    return cld.run_likelihood_optimal_pose(
+        files, files.folder_templates / "parameters.npz", SEARCH, **settings
+    )
 
 
 def elsewhere(files, folder):
@@ -56,7 +63,10 @@ def elsewhere(files, folder):
 
 def results(folder):
     """Every result, byte for byte."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(Path(folder).rglob("*.pt"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(Path(folder).rglob("*.pt"))
+    }
 
 
 def open_results(files):
@@ -65,8 +75,24 @@ def open_results(files):
 
 def command_of(files, folder, i_template):
     """The same run on the command line, in one process."""
-    command = [sys.executable, "-m", "cryolike_dask", "optimal-pose", "--workers", "0", "--device", "cpu"]
-    inputs = ["--templates", files.folder_templates, "--particles", files.folder_particles, "--output", folder]
+    command = [
+        sys.executable,
+        "-m",
+        "cryolike_dask",
+        "optimal-pose",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    inputs = [
+        "--templates",
+        files.folder_templates,
+        "--particles",
+        files.folder_particles,
+        "--output",
+        folder,
+    ]
     search = ["--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
     return [str(part) for part in (*command, *inputs, *search, "--i-template", i_template)]
 
@@ -106,7 +132,9 @@ def test_a_client_that_is_killed_leaves_complete_files_and_the_rest_is_computed(
     folder = tmp_path / "again"
     command = command_of(files, folder, "all")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    killed = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
     deadline = time.monotonic() + 120
     while len(records(folder)) < 3:
         assert killed.poll() is None, killed.stderr.read()
@@ -124,10 +152,14 @@ def test_a_client_that_is_killed_leaves_complete_files_and_the_rest_is_computed(
 
 
 def test_runs_into_one_folder_at_the_same_time(files, tmp_path):
-    """One process per structure, as CryoLike's users run them, and one that does the same work again."""
+    """One process per structure, as CryoLike's users run them, and one that does the same work
+    again."""
     run(files)
     folder = tmp_path / "together"
-    together = [subprocess.Popen(command_of(files, folder, i), stderr=subprocess.PIPE, text=True) for i in (0, 1, 1)]
+    together = [
+        subprocess.Popen(command_of(files, folder, i), stderr=subprocess.PIPE, text=True)
+        for i in (0, 1, 1)
+    ]
     for process in together:
         assert process.wait(120) == 0, process.stderr.read()
     assert results(folder) == results(files.folder_output)
@@ -150,7 +182,9 @@ def spoil_other(path):
 
 
 @pytest.mark.parametrize("spoil", [spoil_vanished, spoil_truncated, spoil_other])
-def test_a_stack_that_spoils_while_a_run_runs_is_named_and_the_others_are_done(files, spoil, caplog):
+def test_a_stack_that_spoils_while_a_run_runs_is_named_and_the_others_are_done(
+    files, spoil, caplog
+):
     spoiled = files.image_stack(4)[0]
     seen = threading.Event()
 
@@ -162,7 +196,10 @@ def test_a_stack_that_spoils_while_a_run_runs_is_named_and_the_others_are_done(f
 
     spoiler = threading.Thread(target=wait_and_spoil)
     spoiler.start()
-    with pytest.raises(FailedPiecesError, match=rf"(?s)2 failed.*template0-stack_000004: .*{spoiled.name}.*skip_exist"):
+    with pytest.raises(
+        FailedPiecesError,
+        match=rf"(?s)2 failed.*template0-stack_000004: .*{spoiled.name}.*skip_exist",
+    ):
         run(files, on_error="quarantine")
     spoiler.join()
     done = {path.parent.parent.name + path.stem for path in records(files.folder_output)}
@@ -179,7 +216,8 @@ def test_the_first_error_stops_a_run_unless_told_otherwise(files):
         run(files)
     assert len(records(files.folder_output)) < 2 * (N_STACKS - 1)
     with pytest.raises(
-        FailedPiecesError, match=rf"(?s)template0-stack_000000: .*{path.name}.*template1-stack_000000: "
+        FailedPiecesError,
+        match=rf"(?s)template0-stack_000000: .*{path.name}.*template1-stack_000000: ",
     ):
         run(files, on_error="quarantine", skip_exist=True)
     assert len(records(files.folder_output)) == 2 * (N_STACKS - 1)
@@ -211,7 +249,16 @@ def test_a_disk_that_takes_no_more_is_one_clear_error(files, tmp_path, on_error)
         "--recompute",
     ]
     inputs = ["--templates", files.folder_templates, "--particles", files.folder_particles]
-    search = ["--i-template", 0, "--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
+    search = [
+        "--i-template",
+        0,
+        "--max-displacement-pixels",
+        2,
+        "--n-displacements-x",
+        5,
+        "--n-displacements-y",
+        5,
+    ]
     run(files, n_stacks=1, i_template=0)
     failed = subprocess.run(
         [*command, *map(str, (*inputs, *search, "--n-stacks", 2, "--output", files.folder_output))],
@@ -270,12 +317,16 @@ def test_blocks_and_events_are_written_as_they_come(files, tmp_path, cluster):
         run(elsewhere(files, folder), client=client, log_file=log)
         with open(folder / "blocks.csv", newline="") as file:
             rows = list(csv.DictReader(file))
-        assert {row["name"] for row in rows} == {f"{s}-stack_{k:06d}" for s in "ab" for k in range(N_STACKS)}
+        assert {row["name"] for row in rows} == {
+            f"{s}-stack_{k:06d}" for s in "ab" for k in range(N_STACKS)
+        }
         n_templates = len(PARAMETERS.viewing_angles())
         pairs = sum(int(row["n_images"]) * int(row["n_templates"]) for row in rows)
         assert pairs == 2 * N_STACKS * N_IMAGES * n_templates
         assert {(row["device"], row["dtype"]) for row in rows} == {("cpu", "float32")}
-        assert all(0 < float(row["seconds"]) < 60 and int(row["n_images_per_tile"]) > 0 for row in rows)
+        assert all(
+            0 < float(row["seconds"]) < 60 and int(row["n_images_per_tile"]) > 0 for row in rows
+        )
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         finished = [line["name"] for line in lines if line["message"] == "finished"]
         assert sorted(finished) == sorted({row["name"] for row in rows})
@@ -289,7 +340,9 @@ def test_a_log_file_that_cannot_be_written(files, tmp_path):
 
 
 def test_a_performance_report(files, tmp_path, cluster):
-    run(files, n_stacks=1, i_template=0, client=cluster, performance_report=tmp_path / "report.html")
+    run(
+        files, n_stacks=1, i_template=0, client=cluster, performance_report=tmp_path / "report.html"
+    )
     assert "</html>" in (tmp_path / "report.html").read_text()
     with pytest.raises(InputError, match="no workers"), reporting_to(tmp_path / "other.html", None):
         pass

@@ -1,4 +1,5 @@
-"""Output folders that hold results already: what goes on, what is refused, what `overwrite` removes."""
+"""Output folders that hold results already: what goes on, what is refused, what `overwrite`
+removes."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ from cryolike_dask.runs.run import open_run
 from cryolike_dask.runs.sizes import job_of
 from cryolike_dask.simulation.demo import write_hinge
 
-PARAMETERS = cld.ImageParameters(16, 8.0, n_inplanes=20, viewing_distance=2.0, atom_shape="gaussian")
+PARAMETERS = cld.ImageParameters(
+    16, 8.0, n_inplanes=20, viewing_distance=2.0, atom_shape="gaussian"
+)
 SEARCH = cld.configure_displacement(1.0, 2, 2)
 
 
@@ -37,7 +40,9 @@ def inputs(tmp_path_factory):
     structures = [folder / "closed.pdb", folder / "open.pdb"]
     for path, opening in zip(structures, (0.0, 0.9), strict=True):
         write_hinge(path, opening)
-    star = cld.simulate_particles(structures, PARAMETERS, folder / "relion", n_images=9, progress=False)
+    star = cld.simulate_particles(
+        structures, PARAMETERS, folder / "relion", n_images=9, progress=False
+    )
     return structures, [star, Path(shutil.copy(star, star.with_name("second.star")))]
 
 
@@ -60,7 +65,12 @@ def run(output, structures, star, batch_size=3, **options):
     images = cld.open_particles(star, PARAMETERS, batch_size=batch_size)
     templates = cld.open_structures(structures, PARAMETERS)
     cld.run_likelihood_optimal_pose(
-        files, PARAMETERS, SEARCH, images=images, templates=templates, **{"progress": False, **options}
+        files,
+        PARAMETERS,
+        SEARCH,
+        images=images,
+        templates=templates,
+        **{"progress": False, **options},
     )
     return cld.open_results(output)
 
@@ -116,9 +126,14 @@ def test_a_plan_refuses_what_the_run_would(inputs, tmp_path):
     structures, (star, _) = inputs
     run(tmp_path, structures, star)
     files = cld.configure_likelihood_files(None, None, tmp_path, i_template="all")
-    images, templates = cld.open_particles(star, PARAMETERS, batch_size=4), cld.open_structures(structures, PARAMETERS)
+    images, templates = (
+        cld.open_particles(star, PARAMETERS, batch_size=4),
+        cld.open_structures(structures, PARAMETERS),
+    )
     with pytest.raises(OutputError, match="image stack 0 has 3 images there, 4 here"):
-        cld.plan_likelihood(files, PARAMETERS, SEARCH, images=images, templates=templates, measure=False)
+        cld.plan_likelihood(
+            files, PARAMETERS, SEARCH, images=images, templates=templates, measure=False
+        )
 
 
 def test_displacements_without_results_are_replaced(inputs, tmp_path):
@@ -127,7 +142,10 @@ def test_displacements_without_results_are_replaced(inputs, tmp_path):
     shutil.rmtree(tmp_path / "template0")
     shutil.rmtree(tmp_path / "template1")
     files = cld.configure_likelihood_files(None, None, tmp_path, i_template="all")
-    given = {"images": cld.open_particles(star, PARAMETERS), "templates": cld.open_structures(structures, PARAMETERS)}
+    given = {
+        "images": cld.open_particles(star, PARAMETERS),
+        "templates": cld.open_structures(structures, PARAMETERS),
+    }
     other = cld.configure_displacement(1.0, 3, 3)
     cld.run_likelihood_optimal_pose(files, PARAMETERS, other, **given, progress=False)
     assert len(cld.open_results(tmp_path).attrs["displacements_x_angstrom"]) == 9
@@ -139,7 +157,9 @@ def test_what_is_said_of_a_structure_stays_while_it_has_results(inputs, tmp_path
     images = cld.open_particles(star, PARAMETERS, batch_size=3)[:6]
     files = cld.configure_likelihood_files(None, None, tmp_path, i_template="all")
     given = {"images": images, "templates": cld.open_structures(structures, PARAMETERS)}
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, **given, progress=False, overwrite=True, skip_exist=True)
+    cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, **given, progress=False, overwrite=True, skip_exist=True
+    )
     results = cld.open_results(tmp_path)
     assert results.sizes == {"structure": 2, "image": 6}
     assert np.isfinite(results.optimal_azimuth).all()
@@ -161,23 +181,33 @@ def test_a_record_that_another_run_wrote_in_between_is_not_removed(inputs, tmp_p
 
 
 def opened(output, structures, star):
-    images, templates = cld.open_particles(star, PARAMETERS, batch_size=3), cld.open_structures(structures, PARAMETERS)
+    images, templates = (
+        cld.open_particles(star, PARAMETERS, batch_size=3),
+        cld.open_structures(structures, PARAMETERS),
+    )
     files = cld.configure_likelihood_files(None, None, output, i_template="all")
     nothing = {"i_template": None, "n_stacks": None, "tolerance": None, "conventions": "standard"}
     given = {"given_images": images, "given_templates": templates}
-    return open_run(files, PARAMETERS, SEARCH, device="cpu", precision="default", **nothing, **given)
+    return open_run(
+        files, PARAMETERS, SEARCH, device="cpu", precision="default", **nothing, **given
+    )
 
 
 def test_beneath_a_run_that_lives_nothing_else_is_computed_or_overwritten(inputs, output):
     structures, (star, second) = inputs
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.*")}
     files = cld.configure_likelihood_files(None, None, output, i_template="all")
-    given = {"images": cld.open_particles(star, PARAMETERS), "templates": cld.open_structures(structures, PARAMETERS)}
+    given = {
+        "images": cld.open_particles(star, PARAMETERS),
+        "templates": cld.open_structures(structures, PARAMETERS),
+    }
     other = cld.configure_displacement(1.0, 3, 3)
     with folder.claim(opened(output, structures, star), overwrite=False):
         for overwrite in (False, True):
             with pytest.raises(OutputError, match=r"another (search|run is writing here)"):
-                cld.run_likelihood_optimal_pose(files, PARAMETERS, other, **given, progress=False, overwrite=overwrite)
+                cld.run_likelihood_optimal_pose(
+                    files, PARAMETERS, other, **given, progress=False, overwrite=overwrite
+                )
             with pytest.raises(OutputError):
                 run(output, structures, second, overwrite=overwrite)
         with pytest.raises(OutputError, match="another run is writing here"):
@@ -186,10 +216,14 @@ def test_beneath_a_run_that_lives_nothing_else_is_computed_or_overwritten(inputs
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_runs_of_different_structures_at_once_are_told_apart_before_there_is_any_record(inputs, tmp_path):
+def test_runs_of_different_structures_at_once_are_told_apart_before_there_is_any_record(
+    inputs, tmp_path
+):
     structures, (star, _) = inputs
     output = tmp_path / "out"
-    refused = pytest.raises(OutputError, match=r"another run is writing here .*structures: \['closed'\] there")
+    refused = pytest.raises(
+        OutputError, match=r"another run is writing here .*structures: \['closed'\] there"
+    )
     with folder.claim(opened(output, structures[:1], star), overwrite=False), refused:
         run(output, structures[1:], star)
     assert not list(output.glob("template*"))
@@ -200,15 +234,23 @@ def test_a_record_of_another_structure_that_came_meanwhile_is_not_replaced(input
     ours = opened(output, structures[::-1], star)
     job = job_of(ours, "optimal_pose", 0, 0)
     before = job.record.read_bytes()
-    with pytest.raises(OutputError, match=r"written meanwhile by another run, whose structure is closed, not open"):
+    with pytest.raises(
+        OutputError, match=r"written meanwhile by another run, whose structure is closed, not open"
+    ):
         withdraw_record(job)
     assert job.record.read_bytes() == before
 
 
 def test_descriptions_of_very_many_images_are_no_bombs(tmp_path):
     n = 150_000
-    names = np.char.add("a/very/long/way/to/the/images/of/a/microscope/" * 5, np.arange(n).astype(np.str_))
-    write_archive(tmp_path / "stack.npz", {"n_images": n, "files": names, "metadataFile": names}, compressed=True)
+    names = np.char.add(
+        "a/very/long/way/to/the/images/of/a/microscope/" * 5, np.arange(n).astype(np.str_)
+    )
+    write_archive(
+        tmp_path / "stack.npz",
+        {"n_images": n, "files": names, "metadataFile": names},
+        compressed=True,
+    )
     assert len(read_origins(tmp_path / "stack.npz", n)["files"]) == n
     with pytest.raises(InputFileError, match="far more than it should hold"):
         read_origins(tmp_path / "stack.npz", 1000)
@@ -217,11 +259,18 @@ def test_descriptions_of_very_many_images_are_no_bombs(tmp_path):
 def test_a_plan_refuses_a_folder_in_which_another_search_runs(inputs, tmp_path):
     structures, (star, _) = inputs
     files = cld.configure_likelihood_files(None, None, tmp_path / "out", i_template="all")
-    given = {"images": cld.open_particles(star, PARAMETERS), "templates": cld.open_structures(structures, PARAMETERS)}
+    given = {
+        "images": cld.open_particles(star, PARAMETERS),
+        "templates": cld.open_structures(structures, PARAMETERS),
+    }
     with folder.claim(opened(tmp_path / "out", structures, star), overwrite=False):
         before = sorted((tmp_path / "out").iterdir())
-        with pytest.raises(OutputError, match=r"another run is writing here .*n_displacements: 5 there, 9 here"):
-            cld.plan_likelihood(files, PARAMETERS, cld.configure_displacement(1.0, 3, 3), **given, measure=False)
+        with pytest.raises(
+            OutputError, match=r"another run is writing here .*n_displacements: 5 there, 9 here"
+        ):
+            cld.plan_likelihood(
+                files, PARAMETERS, cld.configure_displacement(1.0, 3, 3), **given, measure=False
+            )
         assert sorted((tmp_path / "out").iterdir()) == before
 
 
@@ -242,10 +291,15 @@ class Once(logging.Handler):
     [
         (shutil.rmtree, "out: is gone: it was moved or removed while a run wrote into it"),
         (lambda out: out.rename(out.with_name("moved")), "out: is gone"),
-        (lambda out: (out / ".claim-results.json").write_text("{}"), "out: is claimed by another run by now"),
+        (
+            lambda out: (out / ".claim-results.json").write_text("{}"),
+            "out: is claimed by another run by now",
+        ),
     ],
 )
-def test_a_folder_that_is_taken_away_from_a_run_ends_it_and_is_not_made_anew(inputs, tmp_path, act, what):
+def test_a_folder_that_is_taken_away_from_a_run_ends_it_and_is_not_made_anew(
+    inputs, tmp_path, act, what
+):
     structures, (star, _) = inputs
     output = tmp_path / "out"
     handler, events = Once(lambda: act(output)), logging.getLogger("cryolike_dask.events")
@@ -284,8 +338,12 @@ def turn_a_byte(path):
 BESIDE = ["images/stack_000001.npz", "template1/structure.npz", "displacements_set.pt"]
 
 
-@pytest.mark.parametrize("damage", [cut_short, turn_a_byte, lambda path: path.write_bytes(b""), Path.unlink])
-def test_what_lies_beside_results_is_verified_and_written_again(inputs, done, output, damage, caplog):
+@pytest.mark.parametrize(
+    "damage", [cut_short, turn_a_byte, lambda path: path.write_bytes(b""), Path.unlink]
+)
+def test_what_lies_beside_results_is_verified_and_written_again(
+    inputs, done, output, damage, caplog
+):
     structures, (star, _) = inputs
     records = {path: path.stat().st_mtime_ns for path in output.glob("template*/done/*.json")}
     for name in BESIDE:
@@ -317,7 +375,12 @@ def test_a_description_of_other_types_is_one_error(inputs, output):
     for name, key, value, said in [
         (BESIDE[0], "n_images", "many", "n_images='many' is not"),
         (BESIDE[0], "n_images", 4, "angleRotation is not one value for each of its 4 images"),
-        (BESIDE[0], "metadataRow", np.zeros(2, np.int64), "metadataRow is not one value for each of its 3 images"),
+        (
+            BESIDE[0],
+            "metadataRow",
+            np.zeros(2, np.int64),
+            "metadataRow is not one value for each of its 3 images",
+        ),
         (BESIDE[0], "files", np.zeros(3), "entry 'files' has shape"),
         (BESIDE[0], "frame", np.array(["xy", "xy"]), "entry 'frame' has shape"),
         (BESIDE[1], "azimuth", np.zeros((2, 2)), "entry 'azimuth' has shape"),
@@ -342,7 +405,10 @@ def test_descriptions_are_the_same_bytes_whatever_the_seed_of_hashes(inputs, tmp
     stacks = tmp_path / "stacks"
     cld.convert_particles(star, PARAMETERS, stacks, batch_size=3, progress=False)
     files = cld.configure_likelihood_files(None, stacks, tmp_path / "out")
-    lazy, whole = cld.open_particles(star, PARAMETERS, batch_size=3), cld.open_images(files, PARAMETERS)
+    lazy, whole = (
+        cld.open_particles(star, PARAMETERS, batch_size=3),
+        cld.open_images(files, PARAMETERS),
+    )
     for n, images in enumerate((lazy, whole, whole[2:7], cld.open_images(files, PARAMETERS, 1))):
         path = tmp_path / f"{n}.npz"
         describe_images(path, images, [{"name": "x"}]).write()
@@ -364,7 +430,11 @@ def test_records_that_were_edited_are_one_error_or_computed_again(inputs, done, 
     structures, (star, _) = inputs
     path = output / "template0/done/stack_000000.json"
     record = json.loads(path.read_text())
-    for change in ({"settings": []}, {"structure": 3}, {"settings": {**record["settings"], "search": None}}):
+    for change in (
+        {"settings": []},
+        {"structure": 3},
+        {"settings": {**record["settings"], "search": None}},
+    ):
         path.write_text(json.dumps(record | change))
         (key,) = change
         for use in (cld.open_results, cld.write_report):
@@ -372,7 +442,9 @@ def test_records_that_were_edited_are_one_error_or_computed_again(inputs, done, 
                 use(output)
         assert f"says {key}=" in "".join(cld.verify_likelihood(output, n_samples=0).findings)
     with caplog.at_level(logging.INFO, "cryolike_dask"):
-        assert run(output, structures, star, skip_exist=True).load().identical(expected(done, output))
+        assert (
+            run(output, structures, star, skip_exist=True).load().identical(expected(done, output))
+        )
     assert "5 of 6 stacks are complete and kept" in caplog.text
 
 
@@ -391,7 +463,8 @@ def test_a_link_in_place_of_the_table_of_blocks_is_not_followed(inputs, tmp_path
 
 @contextmanager
 def taking_nothing(folder):
-    """A folder on a disk that is mounted for reading only; or, for users that may not mount, one of such an owner."""
+    """A folder on a disk that is mounted for reading only; or, for users that may not mount, one
+    of such an owner."""
     if os.geteuid():
         paths = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
         for path in paths:
@@ -413,11 +486,17 @@ def taking_nothing(folder):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_results_on_a_disk_that_takes_nothing_are_read_and_count_as_done(inputs, done, output, tmp_path, caplog):
+def test_results_on_a_disk_that_takes_nothing_are_read_and_count_as_done(
+    inputs, done, output, tmp_path, caplog
+):
     structures, (star, _) = inputs
     with taking_nothing(output):
         with caplog.at_level(logging.INFO, "cryolike_dask"):
-            assert run(output, structures, star, skip_exist=True).load().identical(expected(done, output))
+            assert (
+                run(output, structures, star, skip_exist=True)
+                .load()
+                .identical(expected(done, output))
+            )
         assert "6 of 6 stacks are complete and kept" in caplog.text
         assert cld.verify_likelihood(output, n_samples=0).ok
         cld.write_report(output, tmp_path / "report.html", n_examples=0)
@@ -426,7 +505,10 @@ def test_results_on_a_disk_that_takes_nothing_are_read_and_count_as_done(inputs,
     for name in BESIDE:
         shutil.copy(output / name, tmp_path / "kept")
         cut_short(output / name)
-        with taking_nothing(output), pytest.raises(OutputError, match="out: cannot be written, and 1 of the results"):
+        with (
+            taking_nothing(output),
+            pytest.raises(OutputError, match="out: cannot be written, and 1 of the results"),
+        ):
             run(output, structures, star, skip_exist=True)
         shutil.copy(tmp_path / "kept", output / name)
 
@@ -434,8 +516,18 @@ def test_results_on_a_disk_that_takes_nothing_are_read_and_count_as_done(inputs,
 def test_inputs_on_a_disk_that_takes_nothing_count_as_done(inputs, tmp_path):
     structures, (star, _) = inputs
     stacks, templates = tmp_path / "stacks", tmp_path / "templates"
-    convert = partial(cld.convert_particles, star, PARAMETERS, stacks, batch_size=3, progress=False, skip_exist=True)
-    make = partial(cld.make_templates, structures, PARAMETERS, templates, progress=False, skip_exist=True)
+    convert = partial(
+        cld.convert_particles,
+        star,
+        PARAMETERS,
+        stacks,
+        batch_size=3,
+        progress=False,
+        skip_exist=True,
+    )
+    make = partial(
+        cld.make_templates, structures, PARAMETERS, templates, progress=False, skip_exist=True
+    )
     made = convert(), make()
     with taking_nothing(stacks), taking_nothing(templates):
         assert (convert(), make()) == made
@@ -443,5 +535,7 @@ def test_inputs_on_a_disk_that_takes_nothing_count_as_done(inputs, tmp_path):
     (templates / "template_file_list.npy").unlink()
     with taking_nothing(stacks), taking_nothing(templates):
         for again in (convert, make):
-            with pytest.raises(OutputError, match="cannot be written, and 1 of the results that belong there"):
+            with pytest.raises(
+                OutputError, match="cannot be written, and 1 of the results that belong there"
+            ):
                 again()

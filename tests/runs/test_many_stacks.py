@@ -1,4 +1,5 @@
-"""Folders of many stacks: opening takes a time that grows with their number, and what is not there is said at once."""
+"""Folders of many stacks: opening takes a time that grows with their number, and what is not
+there is said at once."""
 
 from __future__ import annotations
 
@@ -31,12 +32,16 @@ NUMBERS = (8, 16, 32)
 
 
 def opened(files):
-    return open_run(files, PARAMETERS, SEARCH, "all", None, "standard", "cpu", "default", None, None, None)
+    return open_run(
+        files, PARAMETERS, SEARCH, "all", None, "standard", "cpu", "default", None, None, None
+    )
 
 
 def with_stacks(folder, build, n):
     """Templates of a structure, and n image stacks that are links to one."""
-    files = cld.configure_likelihood_files(folder / "templates", folder / "particles", folder / "out", i_template="all")
+    files = cld.configure_likelihood_files(
+        folder / "templates", folder / "particles", folder / "out", i_template="all"
+    )
     build.write_files(files, PARAMETERS, structures=("a",), sizes=(2,))
     for k in range(1, n):
         for first, path in zip(files.image_stack(0), files.image_stack(k), strict=True):
@@ -47,15 +52,21 @@ def with_stacks(folder, build, n):
 def with_results(files):
     """The same, with results of every stack."""
     run = opened(files)
-    values = {name: np.zeros(2, np.int64 if name == "optimal_template" else float) for name in OPTIMAL_POSE_FILES}
+    values = {
+        name: np.zeros(2, np.int64 if name == "optimal_template" else float)
+        for name in OPTIMAL_POSE_FILES
+    }
     with patch("os.fsync"):
         for i, k in run.pairs():
             describe_images(files.origins(k), run.images[k], run.inputs["images"][k]).write()
-            describe_structure(files.structure(i), run.templates[i], run.inputs["templates"][i]).write()
+            describe_structure(
+                files.structure(i), run.templates[i], run.inputs["templates"][i]
+            ).write()
             write_results(values, run.job("optimal_pose", OPTIMAL_POSE_FILES, (2,), i, k), {})
     torch.save(torch.from_numpy(run.displacements), files.displacements)
     (files.folder_output.parent / "run.yaml").write_text(
-        "structures: {templates: templates, i_template: all}\nparticles: {stacks: particles}\noutput: out\n"
+        "structures: {templates: templates, i_template: all}\nparticles: {stacks: "
+        "particles}\noutput: out\n"
     )
     return files
 
@@ -76,7 +87,9 @@ def config(files):
 OPENING = {
     "run": opened,
     "images": lambda files: cld.open_images(files, PARAMETERS),
-    "plan": lambda files: cld.plan_likelihood(files, PARAMETERS, SEARCH, skip_exist=True, device="cpu", measure=False),
+    "plan": lambda files: cld.plan_likelihood(
+        files, PARAMETERS, SEARCH, skip_exist=True, device="cpu", measure=False
+    ),
     "config": config,
     "poses": open_optimal_pose,
     "results": lambda files: cld.open_results(files.folder_output),
@@ -114,7 +127,8 @@ def test_opening_looks_at_each_folder_once_and_at_no_file_of_another_stack(folde
 
     def counted(name, real):
         def look(path=".", *arguments, **options):
-            looked[name] += str(path).startswith(str(files.folder_output.parent))  # other threads look elsewhere
+            # other threads look elsewhere
+            looked[name] += str(path).startswith(str(files.folder_output.parent))
             return real(path, *arguments, **options)
 
         return look
@@ -122,7 +136,10 @@ def test_opening_looks_at_each_folder_once_and_at_no_file_of_another_stack(folde
     found = []
     for files in folders:
         looked.clear()
-        with patch("os.listdir", counted("folders", os.listdir)), patch("os.stat", counted("files", os.stat)):
+        with (
+            patch("os.listdir", counted("folders", os.listdir)),
+            patch("os.stat", counted("files", os.stat)),
+        ):
             OPENING[what](files)
         found.append(dict(looked))
     assert found[2]["folders"] == found[0]["folders"] <= 2
@@ -135,11 +152,18 @@ def test_opening_looks_at_each_folder_once_and_at_no_file_of_another_stack(folde
 @pytest.mark.parametrize("n", [5, 2_000_000_000, 10**18])
 def test_more_stacks_than_there_are_are_refused_at_once(tmp_path, build, n):
     files = with_stacks(tmp_path, build, 4)
-    complaint = rf"n_stacks={n}, but {files.folder_particles} has 4 image stack\(s\)\. Give at most 4, or leave it out"
+    complaint = (
+        rf"n_stacks={n}, but {files.folder_particles} has 4 image stack\(s\)\. Give at "
+        rf"most 4, or leave it out"
+    )
     tracemalloc.start()
     for call in (
-        lambda: cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, n_stacks=n, progress=False),
-        lambda: cld.open_images(LikelihoodFiles(files.folder_templates, files.folder_particles, "o", n), PARAMETERS),
+        lambda: cld.run_likelihood_optimal_pose(
+            files, PARAMETERS, SEARCH, n_stacks=n, progress=False
+        ),
+        lambda: cld.open_images(
+            LikelihoodFiles(files.folder_templates, files.folder_particles, "o", n), PARAMETERS
+        ),
         lambda: cld.plan_likelihood(files, PARAMETERS, SEARCH, n_stacks=n),
     ):
         with pytest.raises(InputError, match=complaint):
@@ -153,7 +177,8 @@ def test_more_stacks_than_there_are_are_refused_at_once(tmp_path, build, n):
 def test_more_results_than_there_are_are_refused_at_once(folders, tmp_path, n):
     out = folders[0].folder_output
     with pytest.raises(
-        InputError, match=rf"n_stacks={n + NUMBERS[0]}, but {out} has results of {NUMBERS[0]} image stack"
+        InputError,
+        match=rf"n_stacks={n + NUMBERS[0]}, but {out} has results of {NUMBERS[0]} image stack",
     ):
         open_optimal_pose(LikelihoodFiles(None, None, out, n + NUMBERS[0]))
     with pytest.raises(InputFileError, match=r"missing input file\(s\):\n.*stack_000000\.pt"):
@@ -192,7 +217,14 @@ def test_missing_stacks_in_the_midst_are_counted_and_the_first_are_named(tmp_pat
 
 def test_the_command_refuses_them_too(tmp_path, build):
     files = with_stacks(tmp_path, build, 3)
-    folders = ["--templates", files.folder_templates, "--particles", files.folder_particles, "--output", tmp_path / "o"]
+    folders = [
+        "--templates",
+        files.folder_templates,
+        "--particles",
+        files.folder_particles,
+        "--output",
+        tmp_path / "o",
+    ]
     done = in_process("optimal-pose", *folders, "--n-stacks", 2_000_000_000, "--workers", 0)
     assert done.returncode == 1
     assert "has 3 image stack(s). Give at most 3" in done.stderr.replace("\n", " ")
@@ -202,7 +234,9 @@ def test_the_command_refuses_them_too(tmp_path, build):
 
 
 def said(caplog):
-    return [record.getMessage() for record in caplog.records if record.getMessage().startswith("takes ")]
+    return [
+        record.getMessage() for record in caplog.records if record.getMessage().startswith("takes ")
+    ]
 
 
 def test_a_run_says_how_many_stacks_it_leaves_out(tmp_path, build, caplog, no_client):
@@ -210,15 +244,22 @@ def test_a_run_says_how_many_stacks_it_leaves_out(tmp_path, build, caplog, no_cl
     caplog.set_level(logging.INFO, "cryolike_dask")
     cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, 3, progress=False)
     cld.plan_likelihood(files, PARAMETERS, SEARCH, n_stacks=1, measure=False, overwrite=True)
-    assert said(caplog) == ["takes 3 of 4 image stacks (6 images)", "takes 1 of 4 image stacks (2 images)"]
-    assert {record.levelname for record in caplog.records if record.getMessage() in said(caplog)} == {"WARNING"}
+    assert said(caplog) == [
+        "takes 3 of 4 image stacks (6 images)",
+        "takes 1 of 4 image stacks (2 images)",
+    ]
+    assert {
+        record.levelname for record in caplog.records if record.getMessage() in said(caplog)
+    } == {"WARNING"}
 
 
 def test_a_run_on_images_that_are_given_counts_them_too(tmp_path, build, caplog, no_client):
     files = with_stacks(tmp_path, build, 3)
     images = cld.open_images(files, PARAMETERS).chunk((1, 2, 3))
     given = LikelihoodFiles(files.folder_templates, None, files.folder_output)
-    cld.run_likelihood_optimal_pose(given, PARAMETERS, SEARCH, n_stacks=2, images=images, progress=False)
+    cld.run_likelihood_optimal_pose(
+        given, PARAMETERS, SEARCH, n_stacks=2, images=images, progress=False
+    )
     assert said(caplog) == ["takes 2 of 3 image stacks (3 of 6 images)"]
 
 
@@ -235,8 +276,14 @@ def test_a_run_that_leaves_none_out_says_nothing(tmp_path, build, caplog, no_cli
 
 def test_stacks_of_another_size_and_other_files_are_no_stacks(tmp_path, build):
     files = with_stacks(tmp_path, build, 2)
-    write_image_stack(files.image_stack(2)[0], build.rings(3, PARAMETERS.grid), build.optics(3), PARAMETERS)
-    for name in ("particles_fourier_stack_9.pt", "particles_fourier_stack_000009.pt.part", "notes.txt"):
+    write_image_stack(
+        files.image_stack(2)[0], build.rings(3, PARAMETERS.grid), build.optics(3), PARAMETERS
+    )
+    for name in (
+        "particles_fourier_stack_9.pt",
+        "particles_fourier_stack_000009.pt.part",
+        "notes.txt",
+    ):
         (files.folder_particles / "fft" / name).touch()
     assert files.stack_numbers() == [0, 1, 2]
     assert cld.open_images(files, PARAMETERS).chunks == (2, 2, 3)

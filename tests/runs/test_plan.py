@@ -1,4 +1,5 @@
-"""What a plan says is what the run then does: its blocks, its files, its bytes; and what cannot fit is refused."""
+"""What a plan says is what the run then does: its blocks, its files, its bytes; and what cannot
+fit is refused."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def files(tmp_path, build):
 
 def plan(files, search=SEARCH, **options):
     """For this process alone, though other tests may have left a client."""
-    return cld.plan_likelihood(files, PARAMETERS, search, **{"measure": False, "n_workers": 0, **options})
+    return cld.plan_likelihood(
+        files, PARAMETERS, search, **{"measure": False, "n_workers": 0, **options}
+    )
 
 
 def blocks_of(monkeypatch):
@@ -64,13 +67,18 @@ def blocks_of(monkeypatch):
 def test_counts_and_bytes_are_those_of_the_run(files, monkeypatch, kind, batches):
     planned = plan(files, kind=kind, n_workers=None, **batches)
     assert (planned.n_structures, planned.n_stacks, planned.n_images) == (2, 3, 11)
-    assert (planned.n_templates, planned.n_poses_per_image) == (2 * N_TEMPLATES, 2 * N_TEMPLATES * 7 * 20)
+    assert (planned.n_templates, planned.n_poses_per_image) == (
+        2 * N_TEMPLATES,
+        2 * N_TEMPLATES * 7 * 20,
+    )
     assert (planned.n_jobs, planned.n_jobs_done) == (6, 0)
     assert not files.folder_output.exists(), "a plan writes nothing"
     counted = blocks_of(monkeypatch)
     RUNS[kind](files, PARAMETERS, SEARCH, progress=False, **batches)
     assert planned.n_tasks == sum(counted)
-    written = sum(path.stat().st_size for path in files.folder_output.glob("[ti]*/**/*") if path.is_file())
+    written = sum(
+        path.stat().st_size for path in files.folder_output.glob("[ti]*/**/*") if path.is_file()
+    )
     assert planned.written_bytes == pytest.approx(written, rel=0.05)
 
 
@@ -91,7 +99,9 @@ def test_what_is_read_are_the_files(files):
     planned = plan(files, tolerance=0)
     assert planned.n_tasks == 6
     assert planned.read_bytes == pytest.approx(2 * images + 3 * templates, rel=0.1)
-    assert plan(files).read_bytes == pytest.approx(2 * images + 6 * templates, rel=0.1), "each basis reads a sample"
+    assert plan(files).read_bytes == pytest.approx(2 * images + 6 * templates, rel=0.1), (
+        "each basis reads a sample"
+    )
 
 
 def test_what_is_done_is_left_out(files):
@@ -184,7 +194,9 @@ def test_a_large_run_is_counted_not_built(files, build):
 
 def test_blocks_of_a_full_correlation_larger_than_memory_are_refused(files):
     side = int(np.sqrt(psutil.virtual_memory().total / (4 * N_TEMPLATES * 20 * 4))) | 1
-    with pytest.raises(CannotFitError, match=rf"4 x {N_TEMPLATES} x {side**2} x 20 .* takes [\d.e+]+ GB"):
+    with pytest.raises(
+        CannotFitError, match=rf"4 x {N_TEMPLATES} x {side**2} x 20 .* takes [\d.e+]+ GB"
+    ):
         plan(
             files,
             cld.configure_displacement(1.0, side, side),
@@ -202,7 +214,9 @@ def test_results_larger_than_the_disk_are_refused_with_what_would_fit(files):
     each = n * N_TEMPLATES * side**2 * 20 * 4
     n_stacks = int(1.5 * free / each) + 1
     images = one[np.zeros(n * n_stacks, int)].chunk(n)
-    with pytest.raises(CannotFitError, match=r"take [\d.e+]+ [GT]B, .* free. That is enough for [\d,]+ of") as refusal:
+    with pytest.raises(
+        CannotFitError, match=r"take [\d.e+]+ [GT]B, .* free. That is enough for [\d,]+ of"
+    ) as refusal:
         plan(
             replace(files, folder_particles=None),
             cld.configure_displacement(1.0, side, side),
@@ -211,7 +225,8 @@ def test_results_larger_than_the_disk_are_refused_with_what_would_fit(files):
             images=images,
         )
     fitting, of = (
-        int(x.replace(",", "")) for x in re.search(r"for ([\d,]+) of ([\d,]+) images", str(refusal.value)).groups()
+        int(x.replace(",", ""))
+        for x in re.search(r"for ([\d,]+) of ([\d,]+) images", str(refusal.value)).groups()
     )
     assert of == len(images)
     assert fitting == pytest.approx(of / 1.5, rel=0.1)
@@ -224,13 +239,19 @@ def test_a_block_that_cannot_be_made_small_enough_is_refused_with_what_would_fit
         CannotFitError, match=rf"at {side**2:,} displacements take [\d.]+ GB on the cpu, but"
     ) as refusal:
         plan(files, cld.configure_displacement(1.0, side, side), device="cpu", n_workers=64)
-    fitting = int(re.search(r"At most ([\d,]+) displacements would fit", str(refusal.value))[1].replace(",", ""))
+    fitting = int(
+        re.search(r"At most ([\d,]+) displacements would fit", str(refusal.value))[1].replace(
+            ",", ""
+        )
+    )
     assert 0 < fitting < side**2
 
 
 def test_more_workers_than_the_memory_is_enough_for_are_refused(files):
     n = psutil.virtual_memory().total // 300_000_000
-    with pytest.raises(CannotFitError, match=r"a worker takes \d+ MB, .* is enough for \d+ workers"):
+    with pytest.raises(
+        CannotFitError, match=r"a worker takes \d+ MB, .* is enough for \d+ workers"
+    ):
         plan(files, n_workers=n)
 
 
@@ -245,7 +266,10 @@ def test_memory_grows_with_the_tile(files):
         None,
     )
     ranks = ranks_of((), pair.comparison)
-    taken = [memory_of(pair.comparison, ranks, tile, (4, 5), "optimal_pose", "cpu") for tile in ((1, 1), (4, 5))]
+    taken = [
+        memory_of(pair.comparison, ranks, tile, (4, 5), "optimal_pose", "cpu")
+        for tile in ((1, 1), (4, 5))
+    ]
     assert taken[0].least < taken[0].total < taken[1].total
     assert taken[0].least == taken[1].least
     whole = memory_of(pair.comparison, ranks, (1, 1), (4, 5), "full_cross_correlation", "cpu")
@@ -274,11 +298,22 @@ def on_scheduler(command, options):
 def test_the_command(files, reaching_the_cluster):
     folders = ["--templates", files.folder_templates, "--particles", files.folder_particles]
     search = ["--max-displacement-pixels", 1.5, "--n-displacements-x", 3, "--n-displacements-y", 2]
-    command = ["plan", *folders, "--output", files.folder_output, *search, "--i-template", "all", "--workers", 2]
+    command = [
+        "plan",
+        *folders,
+        "--output",
+        files.folder_output,
+        *search,
+        "--i-template",
+        "all",
+        "--workers",
+        2,
+    ]
     said = CliRunner().invoke(app, [str(a) for a in command])
     assert said.exit_code == 0, said.stderr
     assert re.search(
-        r"2 structures x 11 images \(3 stacks\): \d+ tasks, about [\d.]+ s on 2 workers, [\d.]+ kB", said.stdout
+        r"2 structures x 11 images \(3 stacks\): \d+ tasks, about [\d.]+ s on 2 workers, [\d.]+ kB",
+        said.stdout,
     )
     assert re.search(r"time +[\d.]+ s to [\d.]+ s; of all workers together: bases", said.stdout)
     assert re.search(r"2 structures .* on 2 workers", on_scheduler(command, reaching_the_cluster))

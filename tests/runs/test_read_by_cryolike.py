@@ -1,4 +1,5 @@
-"""What we write, read by the rules of the program whose files they are: names, keys, types, shapes, forms of None.
+"""What we write, read by the rules of the program whose files they are: names, keys, types, shapes,
+forms of None.
 
 The rules are written down here once more, and nothing of the package reads what is checked.
 """
@@ -23,7 +24,9 @@ from cryolike_dask.io.stacks import write_image_stack
 from cryolike_dask.simulation.demo import write_hinge
 
 N, N_IMAGES, BATCH = 16, 7, 4
-PARAMETERS = cld.ImageParameters(N, 12.0, n_inplanes=24, viewing_distance=1.5, atom_shape="gaussian")
+PARAMETERS = cld.ImageParameters(
+    N, 12.0, n_inplanes=24, viewing_distance=1.5, atom_shape="gaussian"
+)
 NAMES = ("closed", "open")
 
 ONE = ("voltage", "sphericalAberration", "amplitudeContrast")
@@ -37,7 +40,10 @@ def entries(path):
     """The entries of an archive; empty arrays of floats are None, and nothing is pickled."""
     with np.load(path, allow_pickle=False) as archive:
         found = {key: archive[key] for key in archive.files}
-    return {key: None if value.dtype.kind == "f" and value.size == 0 else value for key, value in found.items()}
+    return {
+        key: None if value.dtype.kind == "f" and value.size == 0 else value
+        for key, value in found.items()
+    }
 
 
 def check_parameters(found):
@@ -79,7 +85,8 @@ def check_stack(folder, k, n):
 
 
 def listed_templates(folder, cwd):
-    """The files of the list, each name as it is, from the folder that the program was started in."""
+    """The files of the list, each name as it is, from the folder that the program was started
+    in."""
     names = np.load(folder / "template_file_list.npy", allow_pickle=False)
     assert (names.dtype.kind, names.ndim) == ("U", 1)
     return [cwd / str(name) for name in names]
@@ -94,7 +101,13 @@ def made(tmp_path_factory):
         for name, opening in zip(NAMES, (0.0, 0.9), strict=True):
             write_hinge(Path("structures") / f"{name}.pdb", opening, n_residues=20)
         star = cld.simulate_particles(
-            "structures", PARAMETERS, "relion", n_images=N_IMAGES, signal_to_noise=1.0, batch_size=5, progress=False
+            "structures",
+            PARAMETERS,
+            "relion",
+            n_images=N_IMAGES,
+            signal_to_noise=1.0,
+            batch_size=5,
+            progress=False,
         )
         cld.convert_particles(star, PARAMETERS, "out/particles", batch_size=BATCH, progress=False)
         cld.make_templates("structures", PARAMETERS, "out/templates", progress=False)
@@ -118,18 +131,26 @@ def test_templates(made):
 def test_image_stacks(made, k):
     n = min(BATCH, N_IMAGES - k * BATCH)
     found = check_stack(made / "out/particles", k, n)
-    assert (float(found["voltage"]), float(found["ctfBfactor"]), float(found["ctfScalefactor"])) == (300.0, 0.0, 1.0)
+    assert (
+        float(found["voltage"]),
+        float(found["ctfBfactor"]),
+        float(found["ctfScalefactor"]),
+    ) == (300.0, 0.0, 1.0)
     assert np.abs(found["angleRotation"]).max() <= 2 * np.pi
     assert found["files"].shape == found["idxs"].shape == (n,)
     assert all(Path(file).is_file() for file in found["files"])
-    pixels = torch.load(made / f"out/particles/phys/particles_phys_stack_{k:06d}.pt", weights_only=True)
+    pixels = torch.load(
+        made / f"out/particles/phys/particles_phys_stack_{k:06d}.pt", weights_only=True
+    )
     assert (pixels.dtype, pixels.shape) == (torch.float32, (n, N, N))
 
 
 def test_simulated_particles(made):
     block = gemmi.cif.read(str(made / "relion/particles.star")).find_block("particles")
     names = [name.split("@") for name in block.find_values("_rlnImageName")]
-    per_file = [[int(number) for number, file in names if file.endswith(f"_{k:06d}.mrcs")] for k in (0, 1)]
+    per_file = [
+        [int(number) for number, file in names if file.endswith(f"_{k:06d}.mrcs")] for k in (0, 1)
+    ]
     assert per_file == [[1, 2, 3, 4, 5], [1, 2]]
     degrees = np.array([float(value) for value in block.find_values("_rlnAngleTilt")])
     assert 3.2 < degrees.max() <= 180
@@ -141,7 +162,9 @@ def test_a_stack_of_which_nothing_more_is_known(tmp_path, build, dtype):
     images = build.rings(3, PARAMETERS.grid).astype(dtype)
     write_image_stack(tensor, images, build.optics(3), PARAMETERS, {"frame": None})
     found = check_stack(tmp_path, 0, 3)
-    assert [key for key in (*POSE, "ref_pixel_size", "files", "idxs") if found[key] is not None] == []
+    assert [
+        key for key in (*POSE, "ref_pixel_size", "files", "idxs") if found[key] is not None
+    ] == []
     assert "frame" not in found
     assert torch.equal(torch.load(tensor, weights_only=True), torch.from_numpy(images))
 
@@ -173,7 +196,9 @@ def test_one_image_is_not_a_scalar(tmp_path, build):
 
 
 def test_optics_are_read_as_they_were_written(tmp_path, build):
-    optics = optics_table(2, **{name: build.optics(2)[name] for name in build.optics(1).dtype.names})
+    optics = optics_table(
+        2, **{name: build.optics(2)[name] for name in build.optics(1).dtype.names}
+    )
     tensor = tmp_path / "fft/particles_fourier_stack_000000.pt"
     write_image_stack(tensor, build.rings(2, PARAMETERS.grid), optics, PARAMETERS)
     files = LikelihoodFiles(None, tmp_path, tmp_path / "out")
@@ -206,20 +231,28 @@ def test_templates_are_found_from_any_folder(copy, tmp_path, monkeypatch, start)
 def test_a_folder_of_templates_can_be_moved(copy, tmp_path, monkeypatch, absolute):
     folder = copy / "out/templates"
     if absolute:
-        np.save(folder / "template_file_list.npy", [str(folder / f"templates_fourier_{name}.pt") for name in NAMES])
+        np.save(
+            folder / "template_file_list.npy",
+            [str(folder / f"templates_fourier_{name}.pt") for name in NAMES],
+        )
     moved = folder.rename(tmp_path / "elsewhere")
     for start in (copy, tmp_path, moved):
-        assert found_from(start, moved, monkeypatch) == [moved / f"templates_fourier_{name}.pt" for name in NAMES]
+        assert found_from(start, moved, monkeypatch) == [
+            moved / f"templates_fourier_{name}.pt" for name in NAMES
+        ]
 
 
 def test_the_templates_of_a_copied_folder_are_its_own(copy, tmp_path, monkeypatch):
     copied = shutil.copytree(copy / "out/templates", tmp_path / "copied")
-    assert found_from(copy, copied, monkeypatch) == [copied / f"templates_fourier_{name}.pt" for name in NAMES]
+    assert found_from(copy, copied, monkeypatch) == [
+        copied / f"templates_fourier_{name}.pt" for name in NAMES
+    ]
     assert listed_templates(copied, copy)[0].is_file()
     changed = copy / "out/templates/templates_fourier_open.pt"
     torch.save(torch.load(changed, weights_only=True) * 2, changed)
     with pytest.raises(
-        InputFileError, match=rf"is both {changed} and {copied}/templates_fourier_open\.pt, which differ"
+        InputFileError,
+        match=rf"is both {changed} and {copied}/templates_fourier_open\.pt, which differ",
     ):
         found_from(copy, copied, monkeypatch)
     assert len(found_from(tmp_path, copied, monkeypatch)) == 2
@@ -228,7 +261,10 @@ def test_the_templates_of_a_copied_folder_are_its_own(copy, tmp_path, monkeypatc
 def test_a_missing_template_is_named_where_it_should_be(copy, tmp_path, monkeypatch):
     folder = copy / "out/templates"
     (folder / "templates_fourier_open.pt").unlink()
-    with pytest.raises(InputFileError, match=rf"1 missing input file\(s\):\n  {folder}/templates_fourier_open\.pt\n"):
+    with pytest.raises(
+        InputFileError,
+        match=rf"1 missing input file\(s\):\n  {folder}/templates_fourier_open\.pt\n",
+    ):
         found_from(tmp_path, folder, monkeypatch)
 
 
@@ -239,5 +275,7 @@ def test_going_on_writes_the_same_list(copy, monkeypatch):
     cld.make_templates("structures", PARAMETERS, folder, skip_exist=True, progress=False)
     assert (folder / "template_file_list.npy").read_bytes() == before
     other = replace(PARAMETERS, viewing_distance=1.4)
-    (file,) = cld.make_templates("structures/open.pdb", other, folder, overwrite=True, progress=False)
+    (file,) = cld.make_templates(
+        "structures/open.pdb", other, folder, overwrite=True, progress=False
+    )
     assert listed_templates(folder, copy) == [copy / file]

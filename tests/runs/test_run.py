@@ -1,4 +1,5 @@
-"""Bad input to opening and running: one clear error that names file, value and remedy, before anything is written."""
+"""Bad input to opening and running: one clear error that names file, value and remedy, before
+anything is written."""
 
 from __future__ import annotations
 
@@ -29,8 +30,14 @@ from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.parameters import write_parameters
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
-from cryolike_dask.likelihoods.interface import compute_cross_correlation_complete, compute_optimal_pose
-from cryolike_dask.run_likelihood import run_likelihood_full_cross_correlation, run_likelihood_optimal_pose
+from cryolike_dask.likelihoods.interface import (
+    compute_cross_correlation_complete,
+    compute_optimal_pose,
+)
+from cryolike_dask.run_likelihood import (
+    run_likelihood_full_cross_correlation,
+    run_likelihood_optimal_pose,
+)
 from cryolike_dask.stacks import open_images, open_templates
 
 PARAMETERS = ImageParameters(12, 1.5, n_inplanes=20, viewing_distance=2.5)
@@ -47,7 +54,9 @@ class Project:
 
     @property
     def files(self) -> LikelihoodFiles:
-        return LikelihoodFiles(self.folder / "templates", self.folder / "particles", self.folder / "out")
+        return LikelihoodFiles(
+            self.folder / "templates", self.folder / "particles", self.folder / "out"
+        )
 
     @property
     def parameters(self) -> Path:
@@ -68,7 +77,9 @@ class Project:
         write_parameters(self.parameters, PARAMETERS)
         for name in "ab":
             values = self.build.particles(N_TEMPLATES, grid).astype(dtype)
-            write_template_stack(self.template(name), values, PARAMETERS.viewing_angles(), PARAMETERS, "standard")
+            write_template_stack(
+                self.template(name), values, PARAMETERS.viewing_angles(), PARAMETERS, "standard"
+            )
         write_list(self.files.template_list, [self.template(name).name for name in "ab"])
         for i, n in enumerate((3, 5)):
             values = (self.build.particles(n, grid) + self.build.rings(n, grid)).astype(dtype)
@@ -78,7 +89,9 @@ class Project:
         """Change entries of an `.npz` file; None takes one out."""
         with np.load(path) as there:
             kept = {key: there[key] for key in there if key not in entries}
-        np.savez(path, **kept, **{key: value for key, value in entries.items() if value is not None})
+        np.savez(
+            path, **kept, **{key: value for key, value in entries.items() if value is not None}
+        )
 
     def edit(self, path: Path, change: object) -> None:
         """Change the tensor in a file."""
@@ -86,7 +99,12 @@ class Project:
 
     def run(self, **settings: object) -> object:
         """Run over everything."""
-        given = {"displacer": SEARCH, "params_input": self.parameters, "file_config": self.files, **settings}
+        given = {
+            "displacer": SEARCH,
+            "params_input": self.parameters,
+            "file_config": self.files,
+            **settings,
+        }
         return run_likelihood_optimal_pose(progress=False, **given)
 
 
@@ -115,17 +133,30 @@ STACK = r"particles_fourier_stack_000001"
 HEADERS = {
     "all missing files at once": (
         lambda p: [p.metadata(0).unlink(), p.metadata(1).unlink()],
-        r"2 missing input file\(s\):\n.*stack_000000\.npz\n.*stack_000001\.npz\n.*Convert the particles",
+        r"2 missing input file\(s\):\n.*stack_000000\.npz\n.*stack_000001\.npz\n.*Convert the "
+        r"particles",
     ),
     "a gap between stacks": (
         lambda p: [f.rename(str(f).replace("000001", "000002")) for f in p.files.image_stack(1)],
         r"2 missing input file\(s\):\n.*stack_000001\.pt\n.*stack_000001\.npz\n",
     ),
-    "metadata without its images": (lambda p: p.images(1).unlink(), rf"1 missing input file.*{STACK}\.pt"),
-    "no particles": (lambda p: [f.unlink() for f in p.images().parent.iterdir()], r"stack_000000\.pt"),
+    "metadata without its images": (
+        lambda p: p.images(1).unlink(),
+        rf"1 missing input file.*{STACK}\.pt",
+    ),
+    "no particles": (
+        lambda p: [f.unlink() for f in p.images().parent.iterdir()],
+        r"stack_000000\.pt",
+    ),
     "no parameters": (lambda p: p.parameters.unlink(), r"parameters\.npz: there is no such file"),
-    "no list": (lambda p: p.files.template_list.unlink(), r"template_file_list\.npy: there is no such file"),
-    "empty list": (lambda p: write_list(p.files.template_list, []), r"template_file_list\.npy.* 0 template file"),
+    "no list": (
+        lambda p: p.files.template_list.unlink(),
+        r"template_file_list\.npy: there is no such file",
+    ),
+    "empty list": (
+        lambda p: write_list(p.files.template_list, []),
+        r"template_file_list\.npy.* 0 template file",
+    ),
     "pickled list": (
         lambda p: np.save(p.files.template_list, np.array(["a"], dtype=object)),
         r"template_file_list\.npy: is a pickled object",
@@ -135,8 +166,12 @@ HEADERS = {
         r"2 missing input file\(s\):\n.*x\.pt\n.*y\.pt\n.*Make the templates again",
     ),
     "templates missing a direction": (
-        lambda p: [p.edit(p.template(), lambda t: t[1:].clone()), p.template().with_suffix(".npz").unlink()],
-        r"templates_fourier_a\.pt: 27 templates, but viewing_distance=2\.5 gives 28 viewing directions",
+        lambda p: [
+            p.edit(p.template(), lambda t: t[1:].clone()),
+            p.template().with_suffix(".npz").unlink(),
+        ],
+        r"templates_fourier_a\.pt: 27 templates, but viewing_distance=2\.5 gives 28 viewing "
+        r"directions",
     ),
     "templates without their sidecar's direction": (
         lambda p: p.edit(p.template(), lambda t: t[1:].clone()),
@@ -152,7 +187,8 @@ HEADERS = {
     ),
     "templates of another pixel size": (
         lambda p: p.change(p.template().with_suffix(".npz"), pixel_size=np.array([1.6, 1.6])),
-        r"templates_fourier_a\.npz: pixel_size=1\.6, but the parameters say 1\.5\. Make the templates again",
+        r"templates_fourier_a\.npz: pixel_size=1\.6, but the parameters say 1\.5\. Make the "
+        r"templates again",
     ),
     "sidecar of unknown conventions": (
         lambda p: p.change(p.template().with_suffix(".npz"), conventions="mine"),
@@ -168,7 +204,8 @@ HEADERS = {
     ),
     "templates with another number of angles": (
         lambda p: p.edit(p.template(), lambda t: t[:, :, 2:].clone()),
-        r"templates_fourier_a\.pt: 18 in-plane angles, but the parameters describe 20\. Make the templates again",
+        r"templates_fourier_a\.pt: 18 in-plane angles, but the parameters describe 20\. Make the "
+        r"templates again",
     ),
     "another pixel size": (
         lambda p: p.change(p.metadata(1), pixel_size=np.array([1.6, 1.6])),
@@ -186,7 +223,10 @@ HEADERS = {
         lambda p: p.change(p.parameters, n_inplanes=21),
         r"parameters\.npz: n_inplanes=21 is not a positive even number",
     ),
-    "no images": (lambda p: p.edit(p.images(1), lambda t: t[:0].clone()), rf"{STACK}\.pt: is empty"),
+    "no images": (
+        lambda p: p.edit(p.images(1), lambda t: t[:0].clone()),
+        rf"{STACK}\.pt: is empty",
+    ),
     "another number of images": (
         lambda p: p.edit(p.images(1), lambda t: t[1:].clone()),
         rf"{STACK}\.npz: n_images=5, but .*{STACK}\.pt holds 4 images.*convert the stack again",
@@ -203,7 +243,10 @@ HEADERS = {
         lambda p: torch.save(torch.ones(1, dtype=torch.complex64).expand(5, 13, 20), p.images(1)),
         rf"{STACK}\.pt: claims 1300 values of shape \(5, 13, 20\), but stores 1\.",
     ),
-    "a missing key": (lambda p: p.change(p.metadata(1), defocusU=None), rf"{STACK}\.npz: lacks defocusU\. Convert"),
+    "a missing key": (
+        lambda p: p.change(p.metadata(1), defocusU=None),
+        rf"{STACK}\.npz: lacks defocusU\. Convert",
+    ),
     "optics of another length": (
         lambda p: p.change(p.metadata(1), defocusU=np.ones(4)),
         rf"{STACK}\.npz: defocusU has shape \(4,\), but there are 5 images",
@@ -212,7 +255,10 @@ HEADERS = {
         lambda p: p.change(p.metadata(1), defocusV=np.array([1, 2, np.inf, 4, np.nan])),
         rf"{STACK}\.npz: defocusV is not finite for image\(s\) 2, 4",
     ),
-    "text for a voltage": (lambda p: p.change(p.metadata(1), voltage="300 kV"), rf"{STACK}\.npz: .*voltage.*300 kV"),
+    "text for a voltage": (
+        lambda p: p.change(p.metadata(1), voltage="300 kV"),
+        rf"{STACK}\.npz: .*voltage.*300 kV",
+    ),
     "a pickled value": (
         lambda p: p.change(p.metadata(1), voltage=np.array([300.0, None])),
         rf"{STACK}\.npz, entry 'voltage': is a pickled object",
@@ -221,7 +267,10 @@ HEADERS = {
         lambda p: p.change(p.metadata(1), n_images=np.array([5, 5])),
         rf"{STACK}\.npz: .*n_images",
     ),
-    "an unknown frame": (lambda p: p.change(p.metadata(1), frame="yx"), rf"{STACK}\.npz: frame='yx' is not known"),
+    "an unknown frame": (
+        lambda p: p.change(p.metadata(1), frame="yx"),
+        rf"{STACK}\.npz: frame='yx' is not known",
+    ),
     "a pickle for images": (
         lambda p: p.images(1).write_bytes(pickle.dumps([1])),
         rf"{STACK}\.pt: cannot be read as a plain tensor and is not unpickled",
@@ -255,7 +304,13 @@ def test_pickle_is_not_executed(project, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-SEEN = {"defocusU": 1e4, "defocusV": 1e4, "phaseShift": 0.5, "sphericalAberration": 2.7, "amplitudeContrast": 0.1}
+SEEN = {
+    "defocusU": 1e4,
+    "defocusV": 1e4,
+    "phaseShift": 0.5,
+    "sphericalAberration": 2.7,
+    "amplitudeContrast": 0.1,
+}
 """What makes an image visible."""
 DATA = {
     "NaN": (
@@ -289,7 +344,9 @@ DATA = {
         rf"{STACK}\.pt: image\(s\) 0, 1, 2, 3, 4 are not transforms of real images",
     ),
     "no contrast": (
-        lambda p: p.change(p.metadata(1), **{key: one * np.array([1, 0, 1, 1, 1]) for key, one in SEEN.items()}),
+        lambda p: p.change(
+            p.metadata(1), **{key: one * np.array([1, 0, 1, 1, 1]) for key, one in SEEN.items()}
+        ),
         ZeroPowerError,
         rf"{STACK}\.pt: image\(s\) 1 have a contrast transfer of 0 everywhere",
     ),
@@ -301,7 +358,9 @@ def test_bad_data(project, spoil, error, complaint):
     spoil(project)
     with pytest.raises(error, match=complaint):
         project.run()
-    left = {p.name for p in project.files.folder_output.glob("template*/**/*") if p.is_file()} - {"structure.npz"}
+    left = {p.name for p in project.files.folder_output.glob("template*/**/*") if p.is_file()} - {
+        "structure.npz"
+    }
     assert all("stack_000000" in name for name in left)  # the bad stack has left nothing
 
 
@@ -319,21 +378,32 @@ def test_brightness_does_not_matter(project, kind, factor):
     [{"defocusU": 1e308, "defocusV": 1e308}, {"ctfBfactor": -1e6}, {"ctfScalefactor": 1e25}],
 )
 def test_contrast_that_would_overflow_is_said_of_the_images(project, entries):
-    project.change(project.metadata(1), **{key: np.full(5, value) for key, value in entries.items()})
+    project.change(
+        project.metadata(1), **{key: np.full(5, value) for key, value in entries.items()}
+    )
     key = next(iter(entries))
-    with pytest.raises(InputFileError, match=rf"{STACK}\.npz: {key}=.* of image\(s\) 0, 1, 2, 3, 4 is not a value in"):
+    with pytest.raises(
+        InputFileError,
+        match=rf"{STACK}\.npz: {key}=.* of image\(s\) 0, 1, 2, 3, 4 is not a value in",
+    ):
         project.run()
 
 
 @pytest.mark.parametrize(
     "columns",
-    [{"defocus_u_angstrom": 1e308, "defocus_v_angstrom": 1e308}, {"b_factor_angstrom2": -1e6}, {"scale": 1e200}],
+    [
+        {"defocus_u_angstrom": 1e308, "defocus_v_angstrom": 1e308},
+        {"b_factor_angstrom2": -1e6},
+        {"scale": 1e200},
+    ],
 )
 def test_contrast_that_overflows_in_memory_is_said_of_the_images(build, columns):
     images, templates = build.stacks(n_images=5)
     for name, value in columns.items():
         images.optics[name] = value
-    with pytest.raises(NotFiniteError, match=r"image\(s\) 0, 1, 2, 3, 4 have a contrast transfer that overflows"):
+    with pytest.raises(
+        NotFiniteError, match=r"image\(s\) 0, 1, 2, 3, 4 have a contrast transfer that overflows"
+    ):
         compute_optimal_pose(images, templates).compute(scheduler="synchronous")
 
 
@@ -351,7 +421,10 @@ SETTINGS = {
         {"displacer": DisplacementSearch(6.1, 3, 3)},
         r"displacements of up to 9\.15 angstrom leave the box, whose half is 9 angstrom",
     ),
-    "too many displacements": ({"displacer": DisplacementSearch(1, 10**6, 10**6)}, r"1000000 x 1000000 displacements"),
+    "too many displacements": (
+        {"displacer": DisplacementSearch(1, 10**6, 10**6)},
+        r"1000000 x 1000000 displacements",
+    ),
     "an address for a client": (
         {"client": "tcp://127.0.0.1:8786"},
         r"client='tcp://127\.0\.0\.1:8786' is not a Client",
@@ -363,7 +436,10 @@ SETTINGS = {
     "negative stacks": ({"n_stacks": -3}, r"n_stacks=-3"),
     "fraction of a stack": ({"n_stacks": 1.5}, r"n_stacks=1\.5"),
     "number of stacks as text": ({"n_stacks": "2"}, r"n_stacks='?2"),
-    "more stacks than there are": ({"n_stacks": 3}, r"n_stacks=3, but .*has 2 image stack\(s\)\. Give at most 2"),
+    "more stacks than there are": (
+        {"n_stacks": 3},
+        r"n_stacks=3, but .*has 2 image stack\(s\)\. Give at most 2",
+    ),
     "no images per batch": ({"n_images_per_batch": 0}, r"n_images_per_batch=0"),
     "fraction of an image per batch": ({"n_images_per_batch": 1.5}, r"n_images_per_batch=1\.5"),
     "templates per batch as text": ({"n_templates_per_batch": "4"}, r"n_templates_per_batch='?4"),
@@ -372,9 +448,15 @@ SETTINGS = {
     "unknown precision": ({"precision": "half"}, r"precision='half' is not known"),
     "no displacer": ({"displacer": None}, r"displacer"),
     "displacer that gives nothing": ({"displacer": lambda templates: None}, r"displacer.*NoneType"),
-    "displacer that gives a grid": ({"displacer": lambda templates: SEARCH.grid(1.5)}, r"displacer.*DisplacementGrid"),
+    "displacer that gives a grid": (
+        {"displacer": lambda templates: SEARCH.grid(1.5)},
+        r"displacer.*DisplacementGrid",
+    ),
     "displacer that draws": (
-        {"displacer": lambda t: DisplacementSearch(np.random.default_rng().random(), 3, 3)(t), "i_template": "all"},
+        {
+            "displacer": lambda t: DisplacementSearch(np.random.default_rng().random(), 3, 3)(t),
+            "i_template": "all",
+        },
         r"the displacer gives different displacements for different structures",
     ),
     "no parameters": ({"params_input": None}, r"params_input is a NoneType"),
@@ -395,7 +477,9 @@ def test_bad_settings(project, settings, complaint):
 
 def test_integers_of_numpy_are_numbers(project):
     one = np.int64(1)
-    poses = project.run(i_template=one, n_stacks=one, n_images_per_batch=one, n_templates_per_batch=one)
+    poses = project.run(
+        i_template=one, n_stacks=one, n_images_per_batch=one, n_templates_per_batch=one
+    )
     assert dict(poses.sizes) == {"image": 3}
     assert poses.structure == "b"
     assert project.run(i_template=np.arange(2)).structure.values.tolist() == ["a", "b"]
@@ -404,7 +488,9 @@ def test_integers_of_numpy_are_numbers(project):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_that_is_not_there(project):
-    with pytest.raises(DeviceError, match=r'device="cuda", but this process sees no CUDA GPU.* Use device="auto"'):
+    with pytest.raises(
+        DeviceError, match=r'device="cuda", but this process sees no CUDA GPU.* Use device="auto"'
+    ):
         project.run(device="cuda")
     assert not project.files.folder_output.exists()
 
@@ -412,7 +498,10 @@ def test_gpu_that_is_not_there(project):
 def test_full_correlation_that_cannot_fit(project):
     n = int(psutil.virtual_memory().total / (5 * N_TEMPLATES * 20 * 4))
     zeros = np.zeros(n)
-    with pytest.raises(CannotFitError, match=rf"correlation, 5 x 28 x {n} x 20 .* takes [\d.e+]+ GB.* Ask for fewer"):
+    with pytest.raises(
+        CannotFitError,
+        match=rf"correlation, 5 x 28 x {n} x 20 .* takes [\d.e+]+ GB.* Ask for fewer",
+    ):
         run_likelihood_full_cross_correlation(
             *(project.files, project.parameters),
             lambda templates: replace(templates, displacements=DisplacementGrid(zeros, zeros)),
@@ -445,7 +534,9 @@ def test_name_that_fits_two_files(project, monkeypatch, tmp_path):
     name = project.template().name
     (tmp_path / name).write_bytes(project.template("b").read_bytes())
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputFileError, match=rf"is both {tmp_path}/{name} and {project.template()}.* Remove one"):
+    with pytest.raises(
+        InputFileError, match=rf"is both {tmp_path}/{name} and {project.template()}.* Remove one"
+    ):
         project.run()
     (tmp_path / name).unlink()
     os.link(project.template(), tmp_path / name)
@@ -495,14 +586,18 @@ def correlation(project: Project, conventions: str = "standard", i_stack: int = 
     """Every correlation of one stack."""
     templates = SEARCH(open_templates(project.files, project.parameters))
     images = open_images(project.files, project.parameters, i_stack)
-    return compute_cross_correlation_complete(images, templates, conventions=conventions).cross_correlation.values
+    return compute_cross_correlation_complete(
+        images, templates, conventions=conventions
+    ).cross_correlation.values
 
 
 @pytest.mark.parametrize(
     ("key", "field", "value", "cancels"),
     [("ctfBfactor", "b_factor_angstrom2", 200.0, False), ("ctfScalefactor", "scale", 0.5, True)],
 )
-def test_envelope_is_used_under_standard_and_ignored_under_cryolike(project, key, field, value, cancels):
+def test_envelope_is_used_under_standard_and_ignored_under_cryolike(
+    project, key, field, value, cancels
+):
     before = {name: correlation(project, name) for name in ("standard", "cryolike")}
     project.change(project.metadata(1), **{key: value})
     assert open_images(project.files, project.parameters, 1).optics[field].tolist() == [value] * 5
@@ -526,9 +621,14 @@ def test_transposed_copy_of_a_stack_gives_the_same_correlations(project):
     project.edit(project.template(), lambda t: torch.from_numpy(transposed(t.numpy())))
     with np.load(project.metadata(1)) as metadata:
         angle = metadata["defocusAngle"]
-    search = DisplacementSearch(SEARCH.max_displacement_pixels, SEARCH.n_displacements_y, SEARCH.n_displacements_x)
+    search = DisplacementSearch(
+        SEARCH.max_displacement_pixels, SEARCH.n_displacements_y, SEARCH.n_displacements_x
+    )
     order = matching(SEARCH.grid(1.5).table(), search.grid(1.5).table()[::-1])
-    for changes in ({"frame": "xy", "defocusAngle": np.pi / 2 - angle}, {"frame": None, "defocusAngle": angle}):
+    for changes in (
+        {"frame": "xy", "defocusAngle": np.pi / 2 - angle},
+        {"frame": None, "defocusAngle": angle},
+    ):
         project.change(project.metadata(1), **changes)
         templates = search(open_templates(project.files, project.parameters))
         images = open_images(project.files, project.parameters, 1)
@@ -550,7 +650,11 @@ def test_missing_frame_is_logged(project, caplog, conventions, logged):
         project.change(project.metadata(i), frame=None)
     with caplog.at_level(logging.WARNING, "cryolike_dask"):
         project.run(conventions=conventions)
-    lines = [m for m in caplog.messages if 'read as 90 degrees - a; conventions="cryolike" takes it as it is' in m]
+    lines = [
+        m
+        for m in caplog.messages
+        if 'read as 90 degrees - a; conventions="cryolike" takes it as it is' in m
+    ]
     assert len(lines) == logged
 
 
@@ -563,7 +667,9 @@ def test_cryolike_takes_the_defocus_angle_as_it_is(project):
 
 def test_mixed_frames(project):
     project.change(project.metadata(1), frame=None)
-    with pytest.raises(InputError, match=r"stacks in different frames: .*\.npz and .*\.npz.* Open them one by one"):
+    with pytest.raises(
+        InputError, match=r"stacks in different frames: .*\.npz and .*\.npz.* Open them one by one"
+    ):
         open_images(project.files, project.parameters)
     assert dict(project.run().sizes) == {"image": 8}
 

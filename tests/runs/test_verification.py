@@ -1,4 +1,5 @@
-"""Verification: what is whole is believed, and every damage and every error of substance is found and named."""
+"""Verification: what is whole is believed, and every damage and every error of substance is
+found and named."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from cryolike_dask.stacks import ImageStack, TemplateStack
 from tests.conftest import Builder
 
 SEARCH = cld.configure_displacement(1.5, 3, 2)
-PARAMETERS = cld.ImageParameters(n_pixels=12, pixel_size_angstrom=1.5, n_inplanes=20, viewing_distance=3.0)
+PARAMETERS = cld.ImageParameters(
+    n_pixels=12, pixel_size_angstrom=1.5, n_inplanes=20, viewing_distance=3.0
+)
 SIZES = (4, 3)
 CORRELATION = "template0/cross_correlation/cross_correlation_stack_000001.pt"
 RECORD = "template0/done/stack_000001.json"
@@ -52,7 +55,9 @@ def written(made, files):
 
 
 def configured(folder):
-    return cld.configure_likelihood_files(folder / "templates", folder / "particles", folder / "out", i_template="all")
+    return cld.configure_likelihood_files(
+        folder / "templates", folder / "particles", folder / "out", i_template="all"
+    )
 
 
 def compute(files, of=cld.run_likelihood_optimal_pose, **options):
@@ -72,7 +77,13 @@ def only_finding(found):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"precision": "double"}, {"tolerance": 0.0}, {"tolerance": 1e-2}, {"conventions": "cryolike"}],
+    [
+        {},
+        {"precision": "double"},
+        {"tolerance": 0.0},
+        {"tolerance": 1e-2},
+        {"conventions": "cryolike"},
+    ],
     ids=str,
 )
 def test_a_whole_run_is_believed(files, options):
@@ -114,10 +125,17 @@ def believe(path):
     from cryolike_dask.io.records import Job, write_record
 
     record = json.loads(path.read_text())
-    outputs = {n: next(path.parents[1].glob(f"*/{o['file']}")) for n, o in record["outputs"].items()}
+    outputs = {
+        n: next(path.parents[1].glob(f"*/{o['file']}")) for n, o in record["outputs"].items()
+    }
     about = {name: record[name] for name in ("i_template", "i_stack", "structure")}
     rest = {name: record[name] for name in ("kind", "settings", "precision", "inputs")}
-    write_record(Job(name="", about=about, outputs=outputs, shape=tuple(record["shape"]), record=path, **rest), {})
+    write_record(
+        Job(
+            name="", about=about, outputs=outputs, shape=tuple(record["shape"]), record=path, **rest
+        ),
+        {},
+    )
 
 
 def truncate(path):
@@ -159,8 +177,14 @@ DAMAGES = [
     (empty, "is empty"),
     (turn_a_byte, "is not the file that its record describes"),
     (pickle_a_trap, "not unpickled"),
-    (lambda path: torch.save(torch.zeros(2), path), r"has shape \(2,\), but its record says \(3,\)"),
-    (lambda path: torch.save(torch.zeros(3).double(), path), "holds float64 values, but .* writes float32"),
+    (
+        lambda path: torch.save(torch.zeros(2), path),
+        r"has shape \(2,\), but its record says \(3,\)",
+    ),
+    (
+        lambda path: torch.save(torch.zeros(3).double(), path),
+        "holds float64 values, but .* writes float32",
+    ),
     (lambda path: torch.save([1, 2], path), "holds a list"),
     (lambda path: path.unlink(), "No such file"),
     (loop, "symbolic links"),
@@ -179,7 +203,9 @@ def test_a_damaged_file_is_named_and_the_others_are_compared(files, written, dam
     assert not list(written.rglob("sprung"))
 
 
-@pytest.mark.parametrize(("damage", "what"), [d for d in DAMAGES if d[0] in (truncate, empty, loop, make_pipe)])
+@pytest.mark.parametrize(
+    ("damage", "what"), [d for d in DAMAGES if d[0] in (truncate, empty, loop, make_pipe)]
+)
 def test_displacements_that_are_damaged_are_named(files, written, damage, what):
     damage(written / "displacements_set.pt")
     finding = only_finding(verify(files, n_samples=1))
@@ -201,7 +227,10 @@ def test_displacements_that_are_damaged_are_named(files, written, damage, what):
         ({"precision": []}, r"says precision=\[\]"),
         ({"settings": {"search": {}, "parameters": {}}}, "has other settings than most records"),
         ({"settings": None}, "says settings=None"),
-        ({"inputs": [{"name": "x.pt"}]}, "says that the results came from x.pt, but templates_fourier_a.pt"),
+        (
+            {"inputs": [{"name": "x.pt"}]},
+            "says that the results came from x.pt, but templates_fourier_a.pt",
+        ),
     ],
     ids=str,
 )
@@ -246,7 +275,9 @@ def test_a_folder_that_may_not_be_read_is_named(files, written):
     folder = written / "template1/done"
     folder.chmod(0)
     try:
-        assert f"{folder}: cannot be read: Permission denied" in only_finding(verify(files, n_samples=0))
+        assert f"{folder}: cannot be read: Permission denied" in only_finding(
+            verify(files, n_samples=0)
+        )
     finally:
         folder.chmod(0o700)
 
@@ -282,14 +313,23 @@ def change_template(stack):
     "wrong",
     [
         {"images": defocus},
-        {"images": lambda stack: replace(stack, source=stack.source.subset(np.array([1, 0, 2, 3])))},
+        {
+            "images": lambda stack: replace(
+                stack, source=stack.source.subset(np.array([1, 0, 2, 3]))
+            )
+        },
         {"templates": change_template},
-        {"templates": lambda t: replace(t, viewing=replace(t.viewing, weight=np.arange(1.0, len(t) + 1)))},
+        {
+            "templates": lambda t: replace(
+                t, viewing=replace(t.viewing, weight=np.arange(1.0, len(t) + 1))
+            )
+        },
     ],
     ids=["defocus 3 % off", "images swapped", "templates changed", "weights of views"],
 )
 def test_results_of_slightly_other_inputs_are_found_out(files, wrong):
-    """Results of other inputs, with records that vouch for them: only computing them again can tell."""
+    """Results of other inputs, with records that vouch for them: only computing them again can
+    tell."""
     images, (templates, _) = (
         cld.open_images(files, PARAMETERS, 0),
         [cld.open_templates(files, PARAMETERS, i) for i in (0, 1)],
@@ -299,7 +339,10 @@ def test_results_of_slightly_other_inputs_are_found_out(files, wrong):
     changed |= {name: change(changed[name]) for name, change in wrong.items()}
     cld.run_likelihood_optimal_pose(folder, PARAMETERS, SEARCH, progress=False, **changed)
     record = files.folder_output / "template0/done/stack_000000.json"
-    inputs = [*templates.source.describe(np.arange(len(templates))), *images.source.describe(np.arange(len(images)))]
+    inputs = [
+        *templates.source.describe(np.arange(len(templates))),
+        *images.source.describe(np.arange(len(images))),
+    ]
     record.write_text(json.dumps(json.loads(record.read_text()) | {"inputs": inputs}))
     found = verify(files)
     assert any("log_likelihood_integrated of image" in finding for finding in found.findings)
@@ -307,7 +350,9 @@ def test_results_of_slightly_other_inputs_are_found_out(files, wrong):
     assert worst > 10, "far from what is allowed"
 
 
-@pytest.mark.parametrize("name", ["optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"])
+@pytest.mark.parametrize(
+    "name", ["optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"]
+)
 @pytest.mark.parametrize("value", [1, -7])
 def test_another_pose_is_found_out(files, written, name, value):
     path = written / f"template0/optimal_pose/{name}_stack_000001.pt"
@@ -336,7 +381,10 @@ def test_inputs_that_have_changed_or_are_missing_are_named_once(files, written):
     tensor = files.image_stack(0)[0]
     os.utime(tensor, ns=(1, 1))
     found = verify(files)
-    assert f"{tensor.name}: has changed since results were computed from it (mtime_ns " in only_finding(found)
+    assert (
+        f"{tensor.name}: has changed since results were computed from it (mtime_ns "
+        in only_finding(found)
+    )
     assert set(found.sample["stack"].values) == {1}
     tensor.unlink()
     assert str(tensor) in only_finding(verify(files))
@@ -346,7 +394,9 @@ def test_inputs_that_have_changed_or_are_missing_are_named_once(files, written):
 
 def test_other_parameters_are_named(files, written):
     other = replace(PARAMETERS, pixel_size_angstrom=1.6)
-    assert "pixel_size=1.5, but the parameters say 1.6" in only_finding(verify(files, params_input=other))
+    assert "pixel_size=1.5, but the parameters say 1.6" in only_finding(
+        verify(files, params_input=other)
+    )
 
 
 def test_without_inputs_only_files_are_checked_and_it_is_said(files, written):
@@ -368,7 +418,13 @@ def test_a_run_on_lazy_stacks_is_verified_with_the_same(build, tmp_path):
     images = images.chunk(3)
     files = cld.configure_likelihood_files(None, None, tmp_path / "out")
     cld.run_likelihood_optimal_pose(
-        files, parameters, SEARCH, images=images, templates=templates, precision="single", progress=False
+        files,
+        parameters,
+        SEARCH,
+        images=images,
+        templates=templates,
+        precision="single",
+        progress=False,
     )
     found = cld.verify_likelihood(tmp_path / "out", parameters, images=images, templates=templates)
     assert found.ok, found.findings
@@ -380,17 +436,32 @@ def test_a_run_on_lazy_stacks_is_verified_with_the_same(build, tmp_path):
 
 
 def test_the_command(files, written):
-    command = ["verify", written, "--templates", files.folder_templates, "--particles", files.folder_particles]
+    command = [
+        "verify",
+        written,
+        "--templates",
+        files.folder_templates,
+        "--particles",
+        files.folder_particles,
+    ]
     invoke = CliRunner().invoke
-    done = invoke(app, list(map(str, [*command, "--n-samples", 3])), env={"COLUMNS": "200", "NO_COLOR": "1"})
+    done = invoke(
+        app, list(map(str, [*command, "--n-samples", 3])), env={"COLUMNS": "200", "NO_COLOR": "1"}
+    )
     assert done.exit_code == 0, done.output
-    assert "32 files of whole results are as recorded, 3 results computed again: nothing is wrong" in done.stdout
+    assert (
+        "32 files of whole results are as recorded, 3 results computed again: nothing is wrong"
+        in done.stdout
+    )
     assert "log_likelihood_integrated" in done.stdout
     (written / CORRELATION).unlink()
     done = invoke(app, ["verify", str(written)], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.exit_code == 1
     assert f"wrong: {written / CORRELATION}: cannot be read" in done.stdout
-    assert "24 files of whole results are as recorded, 11 results computed again: 1 finding(s)" in done.stdout
+    assert (
+        "24 files of whole results are as recorded, 11 results computed again: 1 finding(s)"
+        in done.stdout
+    )
     (written / "images").rename(files.folder_particles.with_name("elsewhere"))
     done = invoke(app, ["verify", str(written)], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert "note: no result was computed again" in done.stdout

@@ -54,8 +54,13 @@ GLY_TRP = residue("GLY", 1), residue("TRP", 2, x=4.0), residue("GLY", 1, "B", x=
 
 
 def test_residues_are_counted_and_weighed(tmp_path, said):
-    solvent = residue("HOH", 9, atoms="O", record="HETATM"), residue("ZN", 10, atoms="ZN", record="HETATM")
-    path = write(tmp_path / "x.pdb", *GLY_TRP, *solvent, residue("ATP", 11, atoms="P C1", record="HETATM"))
+    solvent = (
+        residue("HOH", 9, atoms="O", record="HETATM"),
+        residue("ZN", 10, atoms="ZN", record="HETATM"),
+    )
+    path = write(
+        tmp_path / "x.pdb", *GLY_TRP, *solvent, residue("ATP", 11, atoms="P C1", record="HETATM")
+    )
     line, note = said(path)
     assert line == (  # 2 x 57.05 and 186.21 dalton
         "x: 3 residues of 2 chains as Gaussians, 158 electrons, 0.3 kDa, diameter 8 angstrom; "
@@ -66,8 +71,13 @@ def test_residues_are_counted_and_weighed(tmp_path, said):
 
 def test_atoms_are_counted_and_weighed(tmp_path, said):
     (line,) = said(write(tmp_path / "x.pdb", *GLY_TRP), ALL_ATOMS)
-    assert line == ("x: 12 atoms in 3 residues of 2 chains as Gaussians, 81 electrons, 0.162 kDa, diameter 8 angstrom")
-    (line,) = said(tmp_path / "x.pdb", replace(ALL_ATOMS, atom_selection="chain A", atom_shape="hard-sphere"))
+    assert line == (
+        "x: 12 atoms in 3 residues of 2 chains as Gaussians, 81 electrons, 0.162 kDa, diameter 8 "
+        "angstrom"
+    )
+    (line,) = said(
+        tmp_path / "x.pdb", replace(ALL_ATOMS, atom_selection="chain A", atom_shape="hard-sphere")
+    )
     assert "8 atoms in 2 residues of 1 chain as hard spheres" in line
     assert line.endswith("; left out: 4 atom(s) that are not selected")
 
@@ -82,10 +92,14 @@ def test_alternates_and_guesses_are_counted(tmp_path, said):
 
 
 def test_frames_that_are_alike_are_said_once(tmp_path, said, rng):
-    frames = [f"MODEL     {k:4d}\n" + residue(x=0.0) + residue(number=2, x=40.0 + k) + "ENDMDL\n" for k in range(50)]
+    frames = [
+        f"MODEL     {k:4d}\n" + residue(x=0.0) + residue(number=2, x=40.0 + k) + "ENDMDL\n"
+        for k in range(50)
+    ]
     messages = said(write(tmp_path / "md.pdb", *frames), models="all")
     assert messages == [
-        "md_model_0001 and 49 more: each 2 residues of 1 chain as Gaussians, 60 electrons, 0.114 kDa, "
+        "md_model_0001 and 49 more: each 2 residues of 1 chain as Gaussians, 60 electrons, 0.114 "
+        "kDa, "
         "diameter 40 to 89 angstrom",
         "md_model_0001 and 49 more: reaches 20 angstrom from its centre, but half a box is 18",
     ]
@@ -94,10 +108,15 @@ def test_frames_that_are_alike_are_said_once(tmp_path, said, rng):
 def test_few_structures_are_named_and_many_of_all_kinds_are_counted(tmp_path, said):
     two = [write(tmp_path / f"{name}.pdb", residue()) for name in "ab"]
     assert said(two)[0].startswith("a, b: each 1 residue of 1 chain as Gaussians")
-    many = [write(tmp_path / f"{k:03d}.pdb", *[residue(number=i) for i in range(1, k + 1)]) for k in range(1, 41)]
+    many = [
+        write(tmp_path / f"{k:03d}.pdb", *[residue(number=i) for i in range(1, k + 1)])
+        for k in range(1, 41)
+    ]
     messages = said(many)
     assert len(messages) == LINES + 1
-    assert messages[-1] == f"{LINES + 1:03d} and {39 - LINES} more: other numbers of atoms or voxels"
+    assert (
+        messages[-1] == f"{LINES + 1:03d} and {39 - LINES} more: other numbers of atoms or voxels"
+    )
 
 
 def test_templates_say_it_once_the_folder_is_theirs(tmp_path, caplog):
@@ -123,7 +142,8 @@ def test_atoms_in_memory_are_counted_too(said):
 def test_radii_beyond_the_box_are_refused(tmp_path, radius, shape):
     path = write(tmp_path / "x.pdb", residue(), residue(number=2, x=3.0))
     with pytest.raises(
-        InputFileError, match=r"x\.pdb: a radius of .* angstrom is larger than the box, 36. Is atom_radii"
+        InputFileError,
+        match=r"x\.pdb: a radius of .* angstrom is larger than the box, 36. Is atom_radii",
     ):
         open_structure(path, replace(PARAMETERS, atom_radii=radius, atom_shape=shape))
     with pytest.raises(InputError, match=r"a radius of .* is larger than the box, 36"):
@@ -133,9 +153,12 @@ def test_radii_beyond_the_box_are_refused(tmp_path, radius, shape):
 @pytest.mark.parametrize("x", [1e4, 1e30, 1e300])
 def test_atoms_far_beyond_the_box_are_refused(x):
     with pytest.raises(
-        InputError, match=r"an atom is .* angstrom from the centre, which is .* boxes of 36. Are the coor"
+        InputError,
+        match=r"an atom is .* angstrom from the centre, which is .* boxes of 36. Are the coor",
     ):
-        open_structure(Atoms(np.array([[0.0, 0, 0], [x, 0, 0]]), np.ones(2), np.ones(2)), PARAMETERS)
+        open_structure(
+            Atoms(np.array([[0.0, 0, 0], [x, 0, 0]]), np.ones(2), np.ones(2)), PARAMETERS
+        )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +172,9 @@ def test_names_longer_than_a_file_system_takes(tmp_path, name, fits):
         (file,) = make_templates(path, PARAMETERS, tmp_path / "out", progress=False)
         assert file.is_file()
     else:
-        with pytest.raises(InputError, match=r"1 name\(s\) of structures are longer than 190 bytes: .*rename"):
+        with pytest.raises(
+            InputError, match=r"1 name\(s\) of structures are longer than 190 bytes: .*rename"
+        ):
             make_templates(path, PARAMETERS, tmp_path / "out", progress=False)
         assert not (tmp_path / "out").exists()
 
@@ -162,7 +187,10 @@ def test_names_longer_than_a_file_system_takes(tmp_path, name, fits):
     [
         (["a/model.pdb", "b/model.pdb"], ["a_model", "b_model"]),
         (["a/model.pdb", "b/model.cif.gz", "b/other.pdb"], ["a_model", "b_model", "other"]),
-        (["x/a/model.pdb", "y/a/model.pdb", "y/b/model.pdb"], ["x_a_model", "y_a_model", "b_model"]),
+        (
+            ["x/a/model.pdb", "y/a/model.pdb", "y/b/model.pdb"],
+            ["x_a_model", "y_a_model", "b_model"],
+        ),
         (["a/model.pdb", "b/model.pdb", "c/a_model.pdb"], ["r_a_model", "b_model", "c_a_model"]),
         (["model.pdb", "b/model.pdb"], ["r_model", "b_model"]),
         (["a/one.pdb", "b/two.pdb"], ["one", "two"]),
@@ -187,20 +215,38 @@ def test_what_folders_do_not_tell_apart_is_counted(rng):
 
 
 def test_stems():
-    for name, stem in (("x.pdb", "x"), ("x.PDB.GZ", "x"), ("a.b.cif", "a.b"), ("m.MRC", "m"), (".x.pdb", ".x")):
+    for name, stem in (
+        ("x.pdb", "x"),
+        ("x.PDB.GZ", "x"),
+        ("a.b.cif", "a.b"),
+        ("m.MRC", "m"),
+        (".x.pdb", ".x"),
+    ):
         assert stem_of(Path(name)) == stem
 
 
 def test_namesakes_have_one_name_everywhere(tmp_path, said, monkeypatch):
-    paths = [write(tmp_path / sub / "model.pdb", residue(), residue(number=2, x=3.0)) for sub in ("closed", "open")]
+    paths = [
+        write(tmp_path / sub / "model.pdb", residue(), residue(number=2, x=3.0))
+        for sub in ("closed", "open")
+    ]
     messages = said(paths)
     assert messages[0] == (
-        f"structures of one name are named after their folders: closed_model ({paths[0]}), open_model ({paths[1]})"
+        f"structures of one name are named after their folders: closed_model ({paths[0]}), "
+        f"open_model ({paths[1]})"
     )
-    assert [s.structure for s in open_structures(paths, PARAMETERS)] == ["closed_model", "open_model"]
+    assert [s.structure for s in open_structures(paths, PARAMETERS)] == [
+        "closed_model",
+        "open_model",
+    ]
     monkeypatch.chdir(tmp_path)
-    files = make_templates(["closed/model.pdb", "open/model.pdb"], PARAMETERS, "out", progress=False)
-    assert [f.stem for f in files] == ["templates_fourier_closed_model", "templates_fourier_open_model"]
+    files = make_templates(
+        ["closed/model.pdb", "open/model.pdb"], PARAMETERS, "out", progress=False
+    )
+    assert [f.stem for f in files] == [
+        "templates_fourier_closed_model",
+        "templates_fourier_open_model",
+    ]
     star = simulate_particles(paths, PARAMETERS, tmp_path / "s", n_images=8, progress=False)
     assert {"closed_model", "open_model"} <= set(star.read_text().split())
     assert [s.structure for s in open_structures(paths[::-1], PARAMETERS, models="all")] == [

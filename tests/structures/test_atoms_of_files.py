@@ -1,4 +1,5 @@
-"""What an atom of a file is: its element, its residue, its model; and what is no structure, however it is packed."""
+"""What an atom of a file is: its element, its residue, its model; and what is no structure,
+however it is packed."""
 
 from __future__ import annotations
 
@@ -22,7 +23,19 @@ RESIDUES = ImageParameters(32, 3.0, viewing_distance=2.5)
 ATOMS = replace(RESIDUES, use_protein_residue_model=False)
 
 
-def line(name, residue, number=1, chain="A", *, at=0.0, segment="", element="", record="ATOM", tail=None, altloc=" "):
+def line(
+    name,
+    residue,
+    number=1,
+    chain="A",
+    *,
+    at=0.0,
+    segment="",
+    element="",
+    record="ATOM",
+    tail=None,
+    altloc=" ",
+):
     """A line of a PDB file; `name` fills its four columns as it is."""
     tail = f"{segment:<4}{element:>2}" if tail is None else tail
     start = f"{record:<6}{1:5d} {name:<4}{altloc}{residue:>3}{chain:>2}{number:4d}    "
@@ -43,15 +56,34 @@ def elements(path: Path) -> list[int]:
 
 @pytest.mark.parametrize("aligned", [True, False], ids=["as they should be", "from column 13 on"])
 def test_elements_of_proteins_and_nucleic_acids_follow_from_their_names(tmp_path, aligned):
-    names = {"ALA": "N CA C O CB OXT HA 1HB HB2", "TRP": "CD1 NE1 CE2 CZ3 CH2", "CYS": "SG HG", "MSE": "SE CE"}
-    names |= {"DA": "P OP1 O5' C5' N9 H2'", "HSD": "ND1 CD2 HE1", "LYS": "NZ CD CE", "HOH": "O H1", "SOL": "OW HW1"}
+    names = {
+        "ALA": "N CA C O CB OXT HA 1HB HB2",
+        "TRP": "CD1 NE1 CE2 CZ3 CH2",
+        "CYS": "SG HG",
+        "MSE": "SE CE",
+    }
+    names |= {
+        "DA": "P OP1 O5' C5' N9 H2'",
+        "HSD": "ND1 CD2 HE1",
+        "LYS": "NZ CD CE",
+        "HOH": "O H1",
+        "SOL": "OW HW1",
+    }
     expected = {"SE": 34}
     lines, wanted = [], []
     for number, (residue, atoms) in enumerate(names.items()):
         for name in atoms.split():
-            lines.append(line(f" {name:<3}" if aligned and name not in ("SE", "1HB") else name, residue, number))
+            lines.append(
+                line(
+                    f" {name:<3}" if aligned and name not in ("SE", "1HB") else name,
+                    residue,
+                    number,
+                )
+            )
             letter = name.lstrip("0123456789")[0]
-            wanted.append(expected.get(name, {"H": 1, "C": 6, "N": 7, "O": 8, "P": 15, "S": 16}[letter]))
+            wanted.append(
+                expected.get(name, {"H": 1, "C": 6, "N": 7, "O": 8, "P": 15, "S": 16}[letter])
+            )
     (model,) = read_models(write(tmp_path / "x.pdb", *lines))
     assert model.element.tolist() == wanted
     assert not model.guessed.any()
@@ -83,33 +115,50 @@ def test_guesses_in_residues_that_are_weighed_by_their_atoms_count_too(tmp_path)
     path = write(tmp_path / "x.pdb", line(" CA ", "GLY", 2), *unknown, line(" C1 ", "LIG", 3))
     made, notes = atoms_of(read_models(path)[0], RESIDUES)
     assert made.electrons.tolist() == [30, 7 + 6 + 17]
-    assert "the elements of 3 atom(s) are guessed from their names (CA: C, CL1: Cl, N: N)" in notes[0]
+    assert (
+        "the elements of 3 atom(s) are guessed from their names (CA: C, CL1: Cl, N: N)" in notes[0]
+    )
 
 
 def test_left_aligned_proteins_say_that_columns_mean_nothing(tmp_path):
-    path = write(tmp_path / "x.pdb", line("CA  ", "ALA"), line("CL  ", "ALA", 2), line("CD  ", "LIG", 3))
+    path = write(
+        tmp_path / "x.pdb", line("CA  ", "ALA"), line("CL  ", "ALA", 2), line("CD  ", "LIG", 3)
+    )
     assert elements(path)[::2] == [6, 6]
 
 
 @pytest.mark.parametrize(
     ("residue", "name", "element"),
     [
-        *[("CA", "CA", 20), ("SOD", "SOD", 11), ("CLA", "CLA", 17), ("CAL", "CAL", 20), ("ZN", "ZN", 30)],
+        *[
+            ("CA", "CA", 20),
+            ("SOD", "SOD", 11),
+            ("CLA", "CLA", 17),
+            ("CAL", "CAL", 20),
+            ("ZN", "ZN", 30),
+        ],
         *[("NA", "NA", 11), ("Na+", "Na+", 11), ("Cl-", "Cl-", 17)],
     ],
 )
 def test_ions_of_every_program(tmp_path, residue, name, element):
     for padded in (f"{name:<4}", f" {name}"):
-        path = write(tmp_path / "x.pdb", line(padded, residue, record="HETATM"), line(" CA ", "GLY", 2))
+        path = write(
+            tmp_path / "x.pdb", line(padded, residue, record="HETATM"), line(" CA ", "GLY", 2)
+        )
         assert elements(path) == [element, 6]
         atoms, notes = atoms_of(read_models(path)[0], ATOMS)
-        assert notes == [f'1 ion(s) are part of the structure; "not resname {residue}" leaves them out']
+        assert notes == [
+            f'1 ion(s) are part of the structure; "not resname {residue}" leaves them out'
+        ]
         assert len(atoms) == 2
 
 
 def test_a_residue_of_several_atoms_is_no_ion(tmp_path):
-    """The last letter of a terminal alanine of some force fields, CALA, does not fit into its columns."""
-    path = write(tmp_path / "x.pdb", *(line(f" {name:<3}", "CAL") for name in ("N", "CA", "CB", "C", "O")))
+    """The last letter of a terminal alanine of some force fields, CALA, does not fit into its
+    columns."""
+    path = write(
+        tmp_path / "x.pdb", *(line(f" {name:<3}", "CAL") for name in ("N", "CA", "CB", "C", "O"))
+    )
     assert elements(path) == [7, 6, 6, 6, 8]
 
 
@@ -125,24 +174,34 @@ def test_a_file_cut_short_within_a_position_is_refused(tmp_path, length):
 
 
 def test_elements_that_are_stated_are_believed(tmp_path):
-    path = write(tmp_path / "x.pdb", line("CA", "LIG", element="C"), line(" C1", "LIG", element="CL"))
+    path = write(
+        tmp_path / "x.pdb", line("CA", "LIG", element="C"), line(" C1", "LIG", element="CL")
+    )
     assert elements(path) == [6, 17]
     assert not read_models(path)[0].guessed.any()
 
 
 def test_mmcif_without_elements(tmp_path):
-    columns = "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id label_entity_id"
+    columns = (
+        "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id "
+        "label_entity_id"
+    )
     columns += (
-        " label_seq_id pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv auth_seq_id auth_asym_id"
+        " label_seq_id pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy B_iso_or_equiv "
+        "auth_seq_id auth_asym_id"
     )
     rows = ["ATOM 1 ? CA . ALA A 1 1 ? 1 0 0 1 0 1 A", "HETATM 2 ? CL1 . LIG B 2 . ? 2 0 0 1 0 2 A"]
-    text = "\n".join(["data_x", "loop_", *[f"_atom_site.{column}" for column in columns.split()], *rows, ""])
+    text = "\n".join(
+        ["data_x", "loop_", *[f"_atom_site.{column}" for column in columns.split()], *rows, ""]
+    )
     (model,) = read_models(write(tmp_path / "x.cif", text))
     assert model.element.tolist() == [6, 17]
     assert model.guessed.tolist() == [False, True]
     nameless = write(tmp_path / "z.cif", text.replace("? CL1 .", "? ? ."))
     assert read_models(nameless)[0].element.tolist() == [6, 0]
-    with pytest.raises(InputFileError, match=r"y\.cif: has no atoms that can be read: _atom_site lacks type_symbol"):
+    with pytest.raises(
+        InputFileError, match=r"y\.cif: has no atoms that can be read: _atom_site lacks type_symbol"
+    ):
         read_models(write(tmp_path / "y.cif", text.replace("type_symbol", "nothing")))
 
 
@@ -151,7 +210,9 @@ def test_elements_do_not_depend_on_the_order_of_atoms(rng):
     residues = np.array(["ALA", "LIG", "LIG", "GLY", "HEM", "XYZ"] * 20)
     order = rng.permutation(len(names))
     for there, here in zip(
-        elements_by_name(names, residues), elements_by_name(names[order], residues[order]), strict=True
+        elements_by_name(names, residues),
+        elements_by_name(names[order], residues[order]),
+        strict=True,
     ):
         np.testing.assert_array_equal(there[order], here)
 
@@ -172,12 +233,16 @@ def test_elements_do_not_depend_on_the_order_of_atoms(rng):
 )
 def test_beads_are_no_atoms(tmp_path, lines):
     (model,) = read_models(write(tmp_path / "cg.pdb", *lines))
-    with pytest.raises(InputError, match=r"are beads of a coarse-grained model \(.*Map it back to atoms"):
+    with pytest.raises(
+        InputError, match=r"are beads of a coarse-grained model \(.*Map it back to atoms"
+    ):
         atoms_of(model, ATOMS)
 
 
 def test_atoms_beside_beads_can_be_selected(tmp_path):
-    (model,) = read_models(write(tmp_path / "cg.pdb", line(" CA ", "GLY", element="C"), line(" BB ", "ALA", 2)))
+    (model,) = read_models(
+        write(tmp_path / "cg.pdb", line(" CA ", "GLY", element="C"), line(" BB ", "ALA", 2))
+    )
     assert len(atoms_of(model, replace(ATOMS, atom_selection="not name BB"))[0]) == 1
     assert len(atoms_of(model, RESIDUES)[0]) == 1
 
@@ -185,9 +250,18 @@ def test_atoms_beside_beads_can_be_selected(tmp_path):
 @pytest.mark.parametrize(
     ("solvent", "said"),
     [
-        ([(" OW ", "SOL"), (" O  ", "HOH"), ("NA  ", "NA")], '2 water(s), 1 ion(s) are part of .*resname HOH NA SOL"'),
-        ([(" OH2", "TIP"), ("SOD ", "SOD"), ("CLA ", "CLA")], '1 water(s), 2 ion(s) are part .*resname CLA SOD TIP"'),
-        ([(" O  ", "WAT")] * 3, '3 water(s) are part of the structure; "not resname WAT" leaves them out'),
+        (
+            [(" OW ", "SOL"), (" O  ", "HOH"), ("NA  ", "NA")],
+            '2 water(s), 1 ion(s) are part of .*resname HOH NA SOL"',
+        ),
+        (
+            [(" OH2", "TIP"), ("SOD ", "SOD"), ("CLA ", "CLA")],
+            '1 water(s), 2 ion(s) are part .*resname CLA SOD TIP"',
+        ),
+        (
+            [(" O  ", "WAT")] * 3,
+            '3 water(s) are part of the structure; "not resname WAT" leaves them out',
+        ),
     ],
 )
 def test_waters_and_ions_that_count_as_structure_are_told(tmp_path, solvent, said):
@@ -223,7 +297,10 @@ UNKNOWN = ((" N  ", "N"), (" CA ", "C"), (" C  ", "C"))
 def copies(n, between="", **each):
     """The same residue of an unknown kind several times: 19 electrons each."""
     parts = [
-        "".join(line(name, "XAA", element=element, at=k, **dict.fromkeys(each, f"P{k}")) for name, element in UNKNOWN)
+        "".join(
+            line(name, "XAA", element=element, at=k, **dict.fromkeys(each, f"P{k}"))
+            for name, element in UNKNOWN
+        )
         for k in range(n)
     ]
     return between.join(parts)
@@ -239,7 +316,14 @@ def copies(n, between="", **each):
         copies(3),
         copies(3, line(" C1 ", "LIG", 2, element="C", at=50.0)),
     ],
-    ids=["TER", "TER with numbers", "segments", "chains", "nothing between", "other residues between"],
+    ids=[
+        "TER",
+        "TER with numbers",
+        "segments",
+        "chains",
+        "nothing between",
+        "other residues between",
+    ],
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_residues_of_one_number_are_not_merged(tmp_path, text, packed):
@@ -255,8 +339,15 @@ def test_atoms_that_follow_later_belong_to_their_residue(tmp_path):
 
 
 def test_alternates_of_copies_are_their_own(tmp_path):
-    pair = [line(" CA ", "GLY", altloc=altloc, element="C", at=at) for altloc, at in (("A", 1.0), ("B", 2.0))]
-    text = ["".join(pair), "TER\n", "".join(pair).replace("   1.000", "   5.000").replace("   2.000", "   6.000")]
+    pair = [
+        line(" CA ", "GLY", altloc=altloc, element="C", at=at)
+        for altloc, at in (("A", 1.0), ("B", 2.0))
+    ]
+    text = [
+        "".join(pair),
+        "TER\n",
+        "".join(pair).replace("   1.000", "   5.000").replace("   2.000", "   6.000"),
+    ]
     (model,) = read_models(write(tmp_path / "x.pdb", *text))
     assert model.position_angstrom[:, 0].tolist() == [1, 5]
     assert model.n_alternates == 2
@@ -283,7 +374,11 @@ def old(k):
 def test_files_of_the_nineties(tmp_path):
     header = f"HEADER    {'EXAMPLE':<40}31-AUG-93   1ABC      {old(-89)}\n"
     lines = [line(" CA ", "GLY", k, chain="", at=3.0 * k, tail=old(k)) for k in range(8)]
-    lines += [line("CL  ", "LIG", 9, tail=old(9)), f"{'TER':<72}{old(10)}\n", f"{'END':<72}{old(11)}\n"]
+    lines += [
+        line("CL  ", "LIG", 9, tail=old(9)),
+        f"{'TER':<72}{old(10)}\n",
+        f"{'END':<72}{old(11)}\n",
+    ]
     (model,) = read_models(write(tmp_path / "pdb1abc.ent", header, *lines))
     assert model.element.tolist() == [6] * 8 + [17]
     made, notes = atoms_of(model, RESIDUES)
@@ -293,24 +388,38 @@ def test_files_of_the_nineties(tmp_path):
 
 @pytest.mark.parametrize("tail", ["1ABC   C", "PROT   C", "       C", "A1    12"])
 def test_other_ends_of_lines_are_not_taken_for_those_of_the_nineties(tmp_path, tail):
-    path = write(tmp_path / "x.pdb", line(" CA ", "GLY", tail=tail), line(" CA ", "GLY", 2, tail=tail[::-1]))
+    path = write(
+        tmp_path / "x.pdb", line(" CA ", "GLY", tail=tail), line(" CA ", "GLY", 2, tail=tail[::-1])
+    )
     assert read_models(path)[0].notes == ()
 
 
 @pytest.mark.parametrize(
     "frame",
-    ["MODEL        1\n{}ENDMDL\n", "MODEL        1\n{}", "{}END\n", "{}ENDMDL\n", "model 1\n{}endmdl\n"],
+    [
+        "MODEL        1\n{}ENDMDL\n",
+        "MODEL        1\n{}",
+        "{}END\n",
+        "{}ENDMDL\n",
+        "model 1\n{}endmdl\n",
+    ],
 )
 @pytest.mark.parametrize("end", ["", "END\n"])
 def test_models_are_the_same_compressed_or_not(tmp_path, frame, end):
-    text = "".join(frame.format(line(" CA ", "ALA", element="C", at=k) * 1) for k in range(1, 4)) + end
+    text = (
+        "".join(frame.format(line(" CA ", "ALA", element="C", at=k) * 1) for k in range(1, 4)) + end
+    )
     plain, packed = write(tmp_path / "t.pdb", text), tmp_path / "tz.pdb.gz"
     packed.write_bytes(gzip.compress(text.encode()))
     spans = find_models(plain)
     for path, where in ((plain, spans), (plain, [None] * 3), (packed, [None] * 3)):
         models = read_models(path)
         assert [m.position_angstrom[0, 0] for m in models] == [1, 2, 3]
-        assert [read_model(path, k, where[k]).position_angstrom[0, 0] for k in range(3)] == [1, 2, 3]
+        assert [read_model(path, k, where[k]).position_angstrom[0, 0] for k in range(3)] == [
+            1,
+            2,
+            3,
+        ]
     names = [s.structure for s in open_structures(packed, RESIDUES, models="all")]
     assert names == [f"tz_model_{k:04d}" for k in (1, 2, 3)]
 
@@ -328,7 +437,9 @@ def test_what_expands_beyond_all_structures_is_refused_early(tmp_path, suffix):
     path = tmp_path / f"z{suffix}"
     path.write_bytes(gzip.compress(bytes(200_000_000), 1))
     tracemalloc.start()
-    with pytest.raises(InputFileError, match=rf"z\{suffix}: holds more than a structure can: .*Decompress it first"):
+    with pytest.raises(
+        InputFileError, match=rf"z\{suffix}: holds more than a structure can: .*Decompress it first"
+    ):
         open_structures(path, RESIDUES)
     assert tracemalloc.get_traced_memory()[1] < 60e6
     tracemalloc.stop()
@@ -345,12 +456,16 @@ def test_small_files_may_compress_well(tmp_path):
 def test_compressed_twice(tmp_path):
     path = tmp_path / "x.pdb.gz"
     path.write_bytes(gzip.compress(gzip.compress(line(" CA ", "ALA").encode())))
-    with pytest.raises(InputFileError, match=r"x\.pdb\.gz: is compressed twice. Decompress it once"):
+    with pytest.raises(
+        InputFileError, match=r"x\.pdb\.gz: is compressed twice. Decompress it once"
+    ):
         read_models(path)
 
 
 def test_lines_of_any_length(tmp_path):
-    path = write(tmp_path / "x.pdb", "REMARK " + "x" * 9_000_000 + "\n", line(" CA ", "ALA", element="C"))
+    path = write(
+        tmp_path / "x.pdb", "REMARK " + "x" * 9_000_000 + "\n", line(" CA ", "ALA", element="C")
+    )
     assert len(read_models(path)[0]) == 1
     path.write_bytes(b"ATOM  " + bytes(9_000_000))
     with pytest.raises(InputFileError, match="an atom has no position"):

@@ -1,4 +1,5 @@
-"""Templates in files from structures in files, folders and memory; the same lazily; and what stops a run."""
+"""Templates in files from structures in files, folders and memory; the same lazily; and what
+stops a run."""
 
 from __future__ import annotations
 
@@ -22,7 +23,13 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_dask.errors import CryolikeError, InputError, InputFileError, NotFiniteError, OutputError
+from cryolike_dask.errors import (
+    CryolikeError,
+    InputError,
+    InputFileError,
+    NotFiniteError,
+    OutputError,
+)
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid, viewing_grid
@@ -90,7 +97,9 @@ def two(folder, rng):
 def density(rng):
     """A map of positive density on the box of the images."""
     z, y, x = np.mgrid[:12, :12, :12] - 6
-    return (np.exp(-(x**2 + y**2 + z**2) / 6) * rng.uniform(0.5, 1.5, (12, 12, 12))).astype(np.float32)
+    return (np.exp(-(x**2 + y**2 + z**2) / 6) * rng.uniform(0.5, 1.5, (12, 12, 12))).astype(
+        np.float32
+    )
 
 
 def write_map(path: Path, values: np.ndarray, voxel: float) -> Path:
@@ -173,7 +182,8 @@ def test_what_is_written_is_what_is_opened_lazily(two, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("default", "complex64"), ("single", "complex64"), ("double", "complex128")]
+    ("precision", "dtype"),
+    [("default", "complex64"), ("single", "complex64"), ("double", "complex128")],
 )
 def test_precision(two, tmp_path, precision, dtype):
     (file,) = make(two[0], tmp_path / "out", replace(PARAMETERS, precision=precision))
@@ -181,7 +191,10 @@ def test_precision(two, tmp_path, precision, dtype):
 
 
 def test_names_that_collide_take_their_folders(folder, places, tmp_path):
-    paths = [write_pdb(folder / sub / f"{name}.pdb", places) for sub, name in (("1", "x"), ("2", "x"), ("3", "x_1"))]
+    paths = [
+        write_pdb(folder / sub / f"{name}.pdb", places)
+        for sub, name in (("1", "x"), ("2", "x"), ("3", "x_1"))
+    ]
     names = [f.name for f in make(paths, tmp_path / "out")]
     assert names == [f"templates_fourier_{name}.pt" for name in ("1_x", "2_x", "x_1")]
     assert len({load(tmp_path / "out" / n).tobytes() for n in names}) == 1
@@ -195,13 +208,17 @@ def test_odd_names(folder, places, tmp_path, name):
     assert opened.structure == name
 
 
-def test_a_folder_gives_its_structures_in_the_order_of_their_names(folder, places, density, tmp_path):
+def test_a_folder_gives_its_structures_in_the_order_of_their_names(
+    folder, places, density, tmp_path
+):
     for name in ("b.pdb", "a.ent", "c.pdb"):
         write_pdb(folder / name, places)
     np.save(folder / "map.npy", density)
     (folder / "notes.txt").write_text("not a structure")
     (folder / "sub.pdb").mkdir()
-    stacks = open_structures([p for p in [folder] if (folder / "sub.pdb").rmdir() is None], PARAMETERS)
+    stacks = open_structures(
+        [p for p in [folder] if (folder / "sub.pdb").rmdir() is None], PARAMETERS
+    )
     assert [s.structure for s in stacks] == ["a", "b", "c", "map"]
     assert len(make(folder, tmp_path / "out")) == 4
 
@@ -234,7 +251,9 @@ def test_frames_that_are_ended_and_not_numbered(folder, places, tmp_path):
     assert [stack.structure for stack in stacks] == [f"md_model_{k:04d}" for k in (1, 2, 3)]
     rows = np.arange(2)
     for stack, frame in zip(stacks, frames, strict=True):
-        np.testing.assert_array_equal(stack.source.take(rows), open_structure(frame, PARAMETERS).source.take(rows))
+        np.testing.assert_array_equal(
+            stack.source.take(rows), open_structure(frame, PARAMETERS).source.take(rows)
+        )
 
 
 def test_arrays_tensors_and_objects_in_memory(density, tmp_path, folder):
@@ -286,7 +305,8 @@ def test_skip_exist_compares_the_shape_of_atoms(places, tmp_path):
 
 
 def images_of(templates, folder: Path, rows) -> None:
-    """An image stack of some templates, blurred as an image is, almost without contrast transfer."""
+    """An image stack of some templates, blurred as an image is, almost without contrast
+    transfer."""
     from cryolike_dask.geometry.optics import optics_table
 
     values = templates.source.take(np.asarray(rows))
@@ -299,12 +319,19 @@ def images_of(templates, folder: Path, rows) -> None:
         spherical_aberration_mm=0.0,
         amplitude_contrast=1.0,
     )
-    write_image_stack(LikelihoodFiles(None, folder, folder).image_stack(0)[0], values, optics, PARAMETERS)
+    write_image_stack(
+        LikelihoodFiles(None, folder, folder).image_stack(0)[0], values, optics, PARAMETERS
+    )
 
 
 @pytest.mark.parametrize(
     "viewing",
-    [healpix_grid(0), ViewingAngles(np.array([0.1, 2.0, 4.0]), np.array([0.5, 1.0, 2.0]), np.array([1.0, 2.0, 6.0]))],
+    [
+        healpix_grid(0),
+        ViewingAngles(
+            np.array([0.1, 2.0, 4.0]), np.array([0.5, 1.0, 2.0]), np.array([1.0, 2.0, 6.0])
+        ),
+    ],
 )
 def test_directions_and_weights_reach_the_likelihoods(two, tmp_path, viewing):
     make(two, tmp_path / "t", viewing=viewing)
@@ -313,20 +340,28 @@ def test_directions_and_weights_reach_the_likelihoods(two, tmp_path, viewing):
     np.testing.assert_array_equal(opened.viewing.azimuth, viewing.azimuth)
     np.testing.assert_array_equal(opened.viewing.weight, viewing.weight)
     images_of(opened, tmp_path / "p", range(len(viewing)))
-    poses = run_likelihood_optimal_pose(files, PARAMETERS, DisplacementSearch(0, 1, 1), progress=False).load()
+    poses = run_likelihood_optimal_pose(
+        files, PARAMETERS, DisplacementSearch(0, 1, 1), progress=False
+    ).load()
     assert poses.optimal_template.values.tolist() == list(range(len(viewing)))
     np.testing.assert_allclose(poses.cross_correlation, 1, atol=1e-3)
-    even = replace(opened, viewing=ViewingAngles(viewing.azimuth, viewing.polar, np.ones(len(viewing))))
+    even = replace(
+        opened, viewing=ViewingAngles(viewing.azimuth, viewing.polar, np.ones(len(viewing)))
+    )
     lazy = LikelihoodFiles(None, tmp_path / "p", tmp_path / "even")
     unweighted = run_likelihood_optimal_pose(
         lazy, PARAMETERS, DisplacementSearch(0, 1, 1), templates=even, progress=False
     ).load()
-    differ = np.abs(poses.log_likelihood_integrated - unweighted.log_likelihood_integrated).max() > 1e-3
+    differ = (
+        np.abs(poses.log_likelihood_integrated - unweighted.log_likelihood_integrated).max() > 1e-3
+    )
     assert differ == (np.ptp(viewing.weight) > 0)
 
 
 def test_viewing_must_be_directions(two, tmp_path):
-    with pytest.raises(InputError, match=r"viewing is a list. Make it with ViewingAngles or healpix_grid"):
+    with pytest.raises(
+        InputError, match=r"viewing is a list. Make it with ViewingAngles or healpix_grid"
+    ):
         make(two, tmp_path / "out", viewing=[1.0])
     assert not (tmp_path / "out").exists()
 
@@ -370,15 +405,27 @@ REASONS = {
         {},
         "the inputs of the results are others",
     ),
-    "a touched structure": (lambda p, two: os.utime(two[0], (1, 1)), {}, "the inputs of the results are others"),
+    "a touched structure": (
+        lambda p, two: os.utime(two[0], (1, 1)),
+        {},
+        "the inputs of the results are others",
+    ),
     "damaged templates": (
         lambda p, two: p.write_bytes(p.read_bytes()[:-8] + bytes(8)),
         {},
         "templates_fourier_a.pt is not the file that the record describes",
     ),
-    "truncated templates": (lambda p, two: os.truncate(p, 100), {}, "is not the file that the record describes"),
+    "truncated templates": (
+        lambda p, two: os.truncate(p, 100),
+        {},
+        "is not the file that the record describes",
+    ),
     "no templates": (lambda p, two: p.unlink(), {}, "templates_fourier_a.pt is missing"),
-    "no sidecar": (lambda p, two: p.with_suffix(".npz").unlink(), {}, "templates_fourier_a.npz is missing"),
+    "no sidecar": (
+        lambda p, two: p.with_suffix(".npz").unlink(),
+        {},
+        "templates_fourier_a.npz is missing",
+    ),
     "no record": (
         lambda p, two: (p.parent / "done" / "templates_fourier_a.json").unlink(),
         {},
@@ -443,14 +490,17 @@ def test_skip_exist_takes_more_structures_into_the_folder(two, tmp_path):
 
 @pytest.mark.parametrize("skip_exist", [False, True])
 @pytest.mark.parametrize(
-    "change", [{"n_inplanes": 22}, {"atom_radii": 2.0}, {"precision": "double"}, {"viewing_distance": 2.0}]
+    "change",
+    [{"n_inplanes": 22}, {"atom_radii": 2.0}, {"precision": "double"}, {"viewing_distance": 2.0}],
 )
 def test_a_folder_of_other_parameters_is_refused(two, tmp_path, change, skip_exist):
     output = tmp_path / "out"
     make(two, output)
     before = times(output)
     with pytest.raises(
-        OutputError, match=r"parameters\.npz: holds other parameters. Choose another .*overwrite=True \(--overwrite\)"
+        OutputError,
+        match=r"parameters\.npz: holds other parameters. Choose another .*overwrite=True "
+        r"\(--overwrite\)",
     ):
         make(two, output, replace(PARAMETERS, **change), skip_exist=skip_exist)
     assert times(output) == before
@@ -461,7 +511,9 @@ def test_a_folder_of_other_templates_is_refused(two, tmp_path, skip_exist):
     output = tmp_path / "out"
     make(two, output)
     before = times(output)
-    with pytest.raises(OutputError, match=r"out: holds templates already: templates_fourier_a\.pt, .*overwrite"):
+    with pytest.raises(
+        OutputError, match=r"out: holds templates already: templates_fourier_a\.pt, .*overwrite"
+    ):
         make(two[1], output, skip_exist=skip_exist)
     assert times(output) == before
 
@@ -474,14 +526,23 @@ def test_overwrite_replaces_templates_and_list(two, tmp_path):
     assert read_list(output / "template_file_list.npy") == [str(output / "templates_fourier_b.pt")]
     assert read_parameters(output / "parameters.npz") == changed
     assert load(file).shape[-1] == 22
-    assert not [name for name in tree(output) if name.startswith(("templates_fourier_a", "done/templates_fourier_a"))]
+    assert not [
+        name
+        for name in tree(output)
+        if name.startswith(("templates_fourier_a", "done/templates_fourier_a"))
+    ]
 
 
 def test_a_list_of_other_templates_does_not_outlive_an_overwrite_that_fails(two, density, tmp_path):
     make(two, tmp_path / "out")
     np.save(tmp_path / "bad.npy", np.full_like(density, np.nan))
     with pytest.raises(NotFiniteError, match=r"bad\.npy"):
-        make(tmp_path / "bad.npy", tmp_path / "out", replace(PARAMETERS, viewing_distance=2.0), overwrite=True)
+        make(
+            tmp_path / "bad.npy",
+            tmp_path / "out",
+            replace(PARAMETERS, viewing_distance=2.0),
+            overwrite=True,
+        )
     assert not (tmp_path / "out" / "template_file_list.npy").exists()
 
 
@@ -498,7 +559,11 @@ def test_what_a_killed_process_left_is_removed(two, tmp_path):
 def test_templates_beside_their_structures(two):
     folder = two[0].parent
     files = make(folder, folder)
-    assert make(folder, folder, skip_exist=True) == files == [folder / f"templates_fourier_{name}.pt" for name in "ab"]
+    assert (
+        make(folder, folder, skip_exist=True)
+        == files
+        == [folder / f"templates_fourier_{name}.pt" for name in "ab"]
+    )
 
 
 def test_parameters_may_already_lie_in_the_output_folder(two, tmp_path):
@@ -522,7 +587,8 @@ def test_nothing_half_is_left_when_one_structure_fails(two, tmp_path, density):
     assert [name for name in left if ".part" in name or "map" in name] == []
     density[3, 4, 5] = 1
     np.save(two[0].parent / "a_map.npy", density)
-    made = {path: path.stat().st_mtime_ns for path in output.glob("*.pt")}  # a worker may have come to it, or not
+    # a worker may have come to it, or not
+    made = {path: path.stat().st_mtime_ns for path in output.glob("*.pt")}
     assert len(make(two[0].parent, output, skip_exist=True)) == 3
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert [name for name in tree(output) if ".part" in name] == []
@@ -558,7 +624,9 @@ def test_an_empty_folder(tmp_path):
 
 def test_a_selection_that_finds_nothing_names_the_file(two, tmp_path):
     parameters = replace(PARAMETERS, atom_selection="chain Z", use_protein_residue_model=False)
-    with pytest.raises(InputFileError, match=r"a\.pdb: no atom is selected. Look at atom_selection='chain Z'"):
+    with pytest.raises(
+        InputFileError, match=r"a\.pdb: no atom is selected. Look at atom_selection='chain Z'"
+    ):
         make(two, tmp_path / "out", parameters)
 
 
@@ -591,7 +659,8 @@ def slow(job, details):
     write(job, details)
 making.write_record = slow
 if __name__ == "__main__":
-    making.make_templates(sorted(Path(sys.argv[1]).glob("*.pdb")), sys.argv[2], sys.argv[3], progress=False)
+    found = sorted(Path(sys.argv[1]).glob("*.pdb"))
+    making.make_templates(found, sys.argv[2], sys.argv[3], progress=False)
 """
 
 
@@ -644,7 +713,11 @@ def test_a_cluster_makes_the_same(two, density, tmp_path, cluster, monkeypatch):
 def test_tasks_are_named_after_what_they_do(two, tmp_path, monkeypatch):
     monkeypatch.setattr(making, "BYTES_PER_TASK", 10 * 13 * 20 * 8)
     keys = []
-    monkeypatch.setattr(making, "stream", lambda jobs, *_, **__: keys.extend(k for j in jobs for k in j.build().dask))
+    monkeypatch.setattr(
+        making,
+        "stream",
+        lambda jobs, *_, **__: keys.extend(k for j in jobs for k in j.build().dask),
+    )
     make(two, tmp_path / "out")
     kinds = [re.sub(r"-[0-9a-f]{32}$", "", key) for key in keys]
     assert sorted(kinds) == [
@@ -690,7 +763,9 @@ def test_rows_of_a_map_do_not_depend_on_what_is_taken_with_them(density, monkeyp
     stack = open_structure(density, PARAMETERS)
     whole = stack.source.take(np.arange(N_TEMPLATES))
     for rows in (np.array([3]), np.arange(6, 20), np.array([27, 0, 13])):
-        np.testing.assert_allclose(stack.source.take(rows), whole[rows], atol=1e-6 * np.abs(whole).max())
+        np.testing.assert_allclose(
+            stack.source.take(rows), whole[rows], atol=1e-6 * np.abs(whole).max()
+        )
 
 
 @pytest.mark.parametrize("suffix", ["pdb", "mrc", "npy", "pt"])
@@ -709,7 +784,9 @@ def test_a_file_that_changes_after_opening_is_refused(folder, density, places, s
     stack = open_structure(path, PARAMETERS)
     write(-density)
     os.utime(path, (1, 1))
-    with pytest.raises(InputFileError, match=rf"x\.{suffix}: has changed since it was opened. Open it again"):
+    with pytest.raises(
+        InputFileError, match=rf"x\.{suffix}: has changed since it was opened. Open it again"
+    ):
         stack.source.take(np.arange(2))
     path.unlink()
     with pytest.raises(InputFileError, match=rf"x\.{suffix}: cannot be read: No such file"):
@@ -730,7 +807,9 @@ def test_a_map_without_voxel_size_has_that_of_the_pixels_if_its_box_fits(folder,
     path = write_map(folder / "m.mrc", density, 0.0)
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         stack = open_structure(path, PARAMETERS)
-    assert "m: the header has no voxel size; that of the pixels is taken, 1.5 angstrom" in caplog.text
+    assert (
+        "m: the header has no voxel size; that of the pixels is taken, 1.5 angstrom" in caplog.text
+    )
     expected = open_structure(write_map(folder / "n.mrc", density, 1.5), PARAMETERS)
     rows = np.arange(4)
     np.testing.assert_array_equal(stack.source.take(rows), expected.source.take(rows))
@@ -738,7 +817,10 @@ def test_a_map_without_voxel_size_has_that_of_the_pixels_if_its_box_fits(folder,
 
 def test_a_map_without_voxel_size_of_another_box_is_refused(folder, density):
     path = write_map(folder / "m.mrc", density[:8, :8, :8], 0.0)
-    complaint = r"m\.mrc: has no voxel size, and \(8, 8, 8\) voxels are not the 12 of the images. Write the voxel size"
+    complaint = (
+        r"m\.mrc: has no voxel size, and \(8, 8, 8\) voxels are not the 12 of the images. "
+        r"Write the voxel size"
+    )
     with pytest.raises(InputFileError, match=complaint):
         open_structure(path, PARAMETERS)
 
@@ -747,8 +829,12 @@ def test_a_map_that_is_no_cube(folder, density, caplog):
     path = write_map(folder / "m.mrc", density[:10], 1.5)
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         open_structure(path, PARAMETERS)
-    assert "m: is no cube (12 x 12 x 10 voxels): the origin is the middle of each side" in caplog.text
-    with pytest.raises(InputFileError, match=r"m\.mrc: is no cube: \(12, 12, 10\) voxels. Pad it to a cube"):
+    assert (
+        "m: is no cube (12 x 12 x 10 voxels): the origin is the middle of each side" in caplog.text
+    )
+    with pytest.raises(
+        InputFileError, match=r"m\.mrc: is no cube: \(12, 12, 10\) voxels. Pad it to a cube"
+    ):
         open_structure(path, PARAMETERS, conventions="cryolike")
 
 
@@ -763,7 +849,9 @@ def test_a_map_padded_with_nothing_gives_the_same_templates(density):
 def test_a_map_coarser_than_the_images_is_told(folder, density, caplog):
     with caplog.at_level(logging.INFO, "cryolike_dask"):
         open_structure(write_map(folder / "m.mrc", density, 2.0), PARAMETERS)
-    assert "m: the map ends at 4 angstrom, the images at 3; its templates are 0 beyond" in caplog.text
+    assert (
+        "m: the map ends at 4 angstrom, the images at 3; its templates are 0 beyond" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("suffix", ["npy", "pt"])

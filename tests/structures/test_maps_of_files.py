@@ -27,7 +27,9 @@ def ball(n: int, radius: float, noise: float = 0.0, level: float = 0.0, rng=None
     """A Gaussian ball, radius in voxels, about voxel n // 2."""
     z, y, x = np.mgrid[:n, :n, :n] - n // 2
     values = np.exp(-(x**2 + y**2 + z**2) / radius**2) + level
-    return (values if rng is None else values + noise * rng.standard_normal(values.shape)).astype(np.float32)
+    return (values if rng is None else values + noise * rng.standard_normal(values.shape)).astype(
+        np.float32
+    )
 
 
 def write(path: Path, values: np.ndarray, voxel: float) -> Path:
@@ -59,14 +61,20 @@ def said(caplog):
             12,
             1.0,
             3.0,
-            "many programs write 1 without knowing it; if .* pixels, 3 angstrom, the structure is 3 times too small",
+            "many programs write 1 without knowing it; if .* pixels, 3 angstrom, the structure is "
+            "3 times too small",
         ),
         (24, 1.0, 3.0, "many programs write 1"),
         (12, 1.0, 0.5, "the structure is 2 times too large"),
         (12, 1.0, 1.0, None),
         (36, 1.0, 3.0, None),
         (12, 3.0, 3.0, None),
-        (12, 1.4, 3.0, "its box of 16.8 angstrom is much smaller than that of the images, 36; if 1.4 angstrom"),
+        (
+            12,
+            1.4,
+            3.0,
+            "its box of 16.8 angstrom is much smaller than that of the images, 36; if 1.4 angstrom",
+        ),
         (8, 3.0, 3.0, None),
     ],
 )
@@ -74,7 +82,8 @@ def test_a_voxel_size_that_cannot_be_believed_is_told(tmp_path, said, n, voxel, 
     path = write(tmp_path / "m.mrc", ball(n, 2), voxel)
     parameters = ImageParameters(12, pixel, viewing_distance=2.5)
     stack, warned, _ = said(path, parameters)
-    assert stack.source.structure.voxel_size_angstrom == pytest.approx((voxel,) * 3)  # nothing is put in its place
+    # nothing is put in its place
+    assert stack.source.structure.voxel_size_angstrom == pytest.approx((voxel,) * 3)
     if doubt is None:
         assert warned == []
     else:
@@ -82,7 +91,9 @@ def test_a_voxel_size_that_cannot_be_believed_is_told(tmp_path, said, n, voxel, 
         assert re.search(doubt, warning)
         assert "voxel_size_angstrom (--voxel-size-angstrom) says the true one" in warning
     _, warned, _ = said(path, parameters, voxel_size_angstrom=pixel)
-    assert not any("1 angstrom in its header" in warning or "much smaller" in warning for warning in warned)
+    assert not any(
+        "1 angstrom in its header" in warning or "much smaller" in warning for warning in warned
+    )
 
 
 @pytest.mark.parametrize("cell", [(36, 36, 360), (36, 40, 36), (36, 36, 37)])
@@ -103,7 +114,12 @@ def test_the_voxel_size_given_is_that_of_the_header(tmp_path, said, rng):
     expected = open_structure(right, PARAMETERS).source.take(rows)
     np.save(tmp_path / "m.npy", values)
     torch.save(torch.from_numpy(values), tmp_path / "m.pt")
-    for given in (write(tmp_path / "one.mrc", values, 1.0), tmp_path / "m.npy", tmp_path / "m.pt", values):
+    for given in (
+        write(tmp_path / "one.mrc", values, 1.0),
+        tmp_path / "m.npy",
+        tmp_path / "m.pt",
+        values,
+    ):
         stack, _, text = said(given, voxel_size_angstrom=2.5)
         np.testing.assert_array_equal(stack.source.take(rows), expected)
         assert "12 x 12 x 12 voxels of 2.5 angstrom (as you say), a box of 30 angstrom" in text
@@ -114,7 +130,9 @@ def test_the_voxel_size_given_is_that_of_the_header(tmp_path, said, rng):
 @pytest.mark.parametrize("voxel", [0, -1.0, float("nan"), "2"])
 def test_voxel_sizes_that_cannot_be(tmp_path, voxel):
     with pytest.raises(InputError, match=r"voxel_size_angstrom=.* is not positive"):
-        open_structure(write(tmp_path / "m.mrc", ball(12, 2), 1.0), PARAMETERS, voxel_size_angstrom=voxel)
+        open_structure(
+            write(tmp_path / "m.mrc", ball(12, 2), 1.0), PARAMETERS, voxel_size_angstrom=voxel
+        )
 
 
 def test_cryolike_ignores_voxel_sizes(tmp_path, said):
@@ -123,7 +141,10 @@ def test_cryolike_ignores_voxel_sizes(tmp_path, said):
     assert warned == []
     assert "m: 12 x 12 x 12 voxels, which fill the box of the images" in text
     assert said(write(tmp_path / "n.mrc", ball(10, 2), 0.0), conventions="cryolike")[1] == []
-    with pytest.raises(InputError, match=r"voxel_size_angstrom=2.0, but conventions='cryolike' let maps fill the box"):
+    with pytest.raises(
+        InputError,
+        match=r"voxel_size_angstrom=2.0, but conventions='cryolike' let maps fill the box",
+    ):
         open_structure(path, PARAMETERS, conventions="cryolike", voxel_size_angstrom=2.0)
 
 
@@ -147,7 +168,12 @@ def test_density_beyond_the_box_is_told(tmp_path, said, rng, n, radius, noise, l
     values = ball(n, radius, noise, level, rng)
     np.save(tmp_path / "m.npy", values)
     torch.save(torch.from_numpy(values), tmp_path / "m.pt")
-    for given in (write(tmp_path / "m.mrc", values, 3.0), tmp_path / "m.npy", tmp_path / "m.pt", values):
+    for given in (
+        write(tmp_path / "m.mrc", values, 3.0),
+        tmp_path / "m.npy",
+        tmp_path / "m.pt",
+        values,
+    ):
         _, warned, _ = said(given)
         assert len(warned) == reaches
         assert not reaches or "angstrom from its centre, but half a box is 18" in warned[0]
@@ -168,7 +194,9 @@ def test_the_reach_of_a_map_is_where_its_density_ends(tmp_path, axes):
         assert np.mean(r2 > found**2) <= 0.01 < np.mean(r2 > (found - 2) ** 2)
 
 
-@pytest.mark.parametrize("values", [np.zeros((4, 4, 4)), np.full((4, 4, 4), np.nan), ball(6, 1).astype(float) * 1e200])
+@pytest.mark.parametrize(
+    "values", [np.zeros((4, 4, 4)), np.full((4, 4, 4), np.nan), ball(6, 1).astype(float) * 1e200]
+)
 def test_the_reach_of_nothing(values):
     assert reach_angstrom(values, (1.0, 1.0, 1.0)) == 0
 
@@ -177,7 +205,9 @@ def test_a_stack_of_images_is_no_structure(tmp_path):
     with mrcfile.new(tmp_path / "particles.mrc") as file:
         file.set_data(np.ones((12, 12, 12), np.float32))
         file.set_image_stack()
-    with pytest.raises(InputFileError, match=r"particles\.mrc: its header says that it is a stack of 12 images"):
+    with pytest.raises(
+        InputFileError, match=r"particles\.mrc: its header says that it is a stack of 12 images"
+    ):
         open_structures(tmp_path, PARAMETERS)
 
 
@@ -199,13 +229,18 @@ def test_maps_that_nothing_can_hold(tmp_path, monkeypatch):
     path = write(tmp_path / "m.mrc", ball(12, 2), 3.0)
     source = open_structure(path, PARAMETERS).source
     monkeypatch.setattr(maps, "BYTES_PER_VOXEL", 10**12)
-    with pytest.raises(CannotFitError, match=r"m\.mrc: 12 x 12 x 12 voxels take 1728000 GB to project, and this"):
+    with pytest.raises(
+        CannotFitError, match=r"m\.mrc: 12 x 12 x 12 voxels take 1728000 GB to project, and this"
+    ):
         source.take(np.arange(1))
     content = bytearray(path.read_bytes())
     content[:12] = np.array([2000, 2000, 2000], "<i4").tobytes()
     path.write_bytes(content)
     os.truncate(path, 1024 + 4 * 2000**3)  # of holes
-    with pytest.raises(InputFileError, match=r"2000 x 2000 x 2000 voxels are more than can be projected. Crop or bin"):
+    with pytest.raises(
+        InputFileError,
+        match=r"2000 x 2000 x 2000 voxels are more than can be projected. Crop or bin",
+    ):
         open_structure(path, PARAMETERS)
 
 
@@ -217,7 +252,9 @@ def test_archives_named_as_arrays(tmp_path, suffix):
         open_structure(tmp_path / f"x.{suffix}", PARAMETERS)
 
 
-@pytest.mark.parametrize("shape", ["(10**9, 10**9, 10**9)", "(-1, 10, 10)", "(99999, 99999, 99999)"])
+@pytest.mark.parametrize(
+    "shape", ["(10**9, 10**9, 10**9)", "(-1, 10, 10)", "(99999, 99999, 99999)"]
+)
 def test_arrays_that_claim_what_they_do_not_hold(tmp_path, shape):
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.encode())
@@ -237,4 +274,7 @@ def test_planes_are_no_volumes(tmp_path, shape, suffix):
 def test_maps_in_memory_are_looked_at_too(said):
     _, (warning,), text = said(Volume(ball(24, 9), (3.0, 3.0, 2.0)))
     assert "half a box is 18" in warning
-    assert "structure: 24 x 24 x 24 voxels of 3 x 3 x 2 angstrom (as you say), a box of 72 angstrom" in text
+    assert (
+        "structure: 24 x 24 x 24 voxels of 3 x 3 x 2 angstrom (as you say), a box of 72 angstrom"
+        in text
+    )

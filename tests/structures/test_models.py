@@ -1,4 +1,5 @@
-"""PDB and mmCIF files into atoms: models, alternates, selections, the residue model, and what is no structure."""
+"""PDB and mmCIF files into atoms: models, alternates, selections, the residue model, and what is
+no structure."""
 
 from __future__ import annotations
 
@@ -19,11 +20,11 @@ from cryolike_dask.structures.selection import selected
 RESIDUE_MODEL = ImageParameters(12, 1.5)
 ALL_ATOMS = replace(RESIDUE_MODEL, use_protein_residue_model=False)
 
-# Electrons and radius (angstrom) of a residue, written out so that a change of the table is noticed.
+# Electrons and radius (angstrom) of a residue, written out: a change of the table is noticed.
 TABLE = """
-ALA 38 2.50  ARG 84 3.30  ASN 60 2.85  ASP 60 2.80  CYS 54 2.75  GLN 68 3.00  GLU 68 2.95  GLY 30 2.25  HIS 72 3.05
-ILE 62 3.10  LEU 62 3.10  LYS 70 3.20  MET 70 3.10  PHE 78 3.20  PRO 52 2.80  SER 46 2.60  THR 54 2.80  TRP 98 3.40
-TYR 86 3.25  VAL 54 2.95
+ALA 38 2.50  ARG 84 3.30  ASN 60 2.85  ASP 60 2.80  CYS 54 2.75  GLN 68 3.00  GLU 68 2.95
+GLY 30 2.25  HIS 72 3.05  ILE 62 3.10  LEU 62 3.10  LYS 70 3.20  MET 70 3.10  PHE 78 3.20
+PRO 52 2.80  SER 46 2.60  THR 54 2.80  TRP 98 3.40  TYR 86 3.25  VAL 54 2.95
 """
 
 
@@ -56,7 +57,11 @@ def structure_of(*models: list[Atom]) -> gemmi.Structure:
                 residue.het_flag = "H" if one.hetero else "A"
                 chains.setdefault(one.chain, []).append(residue)
             atom = gemmi.Atom()
-            atom.name, atom.element, atom.pos = one.name, gemmi.Element(one.element), gemmi.Position(*one.at)
+            atom.name, atom.element, atom.pos = (
+                one.name,
+                gemmi.Element(one.element),
+                gemmi.Position(*one.at),
+            )
             atom.occ, atom.altloc = one.occupancy, one.altloc or "\0"
             residue.add_atom(atom)
         for name, residues in chains.items():
@@ -115,12 +120,21 @@ def test_columns(path):
 
 def test_pdb_and_mmcif_of_one_structure_are_alike(tmp_path, rng):
     atoms = [
-        Atom(name, name[0], residue, number, chain, at=tuple(rng.uniform(-30, 30, 3).round(3).tolist()))
+        Atom(
+            name,
+            name[0],
+            residue,
+            number,
+            chain,
+            at=tuple(rng.uniform(-30, 30, 3).round(3).tolist()),
+        )
         for chain in "AB"
         for number, residue in enumerate(["GLY", "TRP", "LYS"], start=1)
         for name in ("N", "CA", "C", "O")
     ]
-    both = [read_models(write(tmp_path / f"x{suffix}", atoms, atoms[:4])) for suffix in (".pdb", ".cif")]
+    both = [
+        read_models(write(tmp_path / f"x{suffix}", atoms, atoms[:4])) for suffix in (".pdb", ".cif")
+    ]
     for pdb, cif in zip(*both, strict=True):
         for name, column in vars(pdb).items():
             np.testing.assert_array_equal(column, vars(cif)[name], err_msg=name)
@@ -136,27 +150,46 @@ def test_every_model_is_read_in_order(path):
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_a_model_read_alone_is_the_same(tmp_path, newline):
-    path = write(tmp_path / "x.pdb", *[placed([Atom(), Atom("O", "O", "HOH", k, hetero=True)]) for k in range(2, 5)])
+    path = write(
+        tmp_path / "x.pdb",
+        *[placed([Atom(), Atom("O", "O", "HOH", k, hetero=True)]) for k in range(2, 5)],
+    )
     path.write_bytes(path.read_text().replace("\n", newline).encode())
     spans = find_models(path)
     for position, whole in enumerate(read_models(path)):
         for span in (None, spans[position]):
             alone = read_model(path, position, span)
-            for name in ("name", "residue_name", "chain", "residue_number", "element", "hetero", "position_angstrom"):
-                np.testing.assert_array_equal(getattr(alone, name), getattr(whole, name), err_msg=name)
+            for name in (
+                "name",
+                "residue_name",
+                "chain",
+                "residue_number",
+                "element",
+                "hetero",
+                "position_angstrom",
+            ):
+                np.testing.assert_array_equal(
+                    getattr(alone, name), getattr(whole, name), err_msg=name
+                )
             np.testing.assert_array_equal(np.diff(alone.residue), np.diff(whole.residue))
     assert len(spans) == 3
 
 
 @pytest.mark.parametrize("end", ["END\n", "END   \r\n"])
 def test_frames_that_are_ended_and_not_numbered(tmp_path, end):
-    frames = [write(tmp_path / f"{k}.pdb", [Atom(at=(float(k), 0, 0)), Atom(number=2)]) for k in range(3)]
+    frames = [
+        write(tmp_path / f"{k}.pdb", [Atom(at=(float(k), 0, 0)), Atom(number=2)]) for k in range(3)
+    ]
     assert not any("MODEL" in frame.read_text() for frame in frames)
     path = tmp_path / "frames.pdb"
-    path.write_bytes("".join(re.sub(r"END\s*$", end, frame.read_text()) for frame in frames).encode())
+    path.write_bytes(
+        "".join(re.sub(r"END\s*$", end, frame.read_text()) for frame in frames).encode()
+    )
     spans = find_models(path)
     read = [read_model(path, k, span).position_angstrom for k, span in enumerate(spans)]
-    np.testing.assert_array_equal(read, [read_models(frame)[0].position_angstrom for frame in frames])
+    np.testing.assert_array_equal(
+        read, [read_models(frame)[0].position_angstrom for frame in frames]
+    )
 
 
 def test_models_are_not_found_where_there_is_only_one_way_to_read_them(tmp_path):
@@ -201,7 +234,9 @@ def test_alternates_of_each_model_and_residue_are_their_own(path):
 
 def test_of_two_residues_at_one_place_the_one_of_highest_occupancy_is_kept(path):
     serine = [Atom(name, name[0], "SER", altloc="A", occupancy=0.6) for name in ("CA", "OG")]
-    threonine = [Atom(name, name[0], "THR", altloc="B", occupancy=0.4) for name in ("CA", "OG1", "CG2")]
+    threonine = [
+        Atom(name, name[0], "THR", altloc="B", occupancy=0.4) for name in ("CA", "OG1", "CG2")
+    ]
     assert kept(write(path, placed([*serine, *threonine]))) == [0, 1]
 
 
@@ -211,9 +246,16 @@ def test_an_alternate_without_a_partner_is_kept(path):
 
 
 def test_atoms_without_altloc_are_kept_though_numbers_repeat(tmp_path):
-    """Residue numbers of a PDB file start again after 9999: waters of a simulation repeat chain, number and name."""
-    waters = [Atom("O", "O", "HOH", 1, "W", hetero=True), Atom("O", "O", "HOH", 2, "W", hetero=True)]
-    path = write(tmp_path / "x.pdb", placed([*waters, *waters, Atom("CA", altloc="A"), Atom("CA", altloc="B")]))
+    """Residue numbers of a PDB file start again after 9999: waters of a simulation repeat chain,
+    number and name."""
+    waters = [
+        Atom("O", "O", "HOH", 1, "W", hetero=True),
+        Atom("O", "O", "HOH", 2, "W", hetero=True),
+    ]
+    path = write(
+        tmp_path / "x.pdb",
+        placed([*waters, *waters, Atom("CA", altloc="A"), Atom("CA", altloc="B")]),
+    )
     assert sorted(kept(path)) == [0, 1, 2, 3, 4]
 
 
@@ -254,7 +296,9 @@ SELECTIONS = {
     "not name CA": lambda m: m.name == "N",
     "not resname GLY ALA": lambda m: m.residue_name == "LYS",
     "not resid 0-10": lambda m: np.isin(m.residue_number, [-3, 11]),
-    "resname GLY ALA and not chain B": lambda m: np.isin(m.residue_name, ["GLY", "ALA"]) & (m.chain != "B"),
+    "resname GLY ALA and not chain B": lambda m: (
+        np.isin(m.residue_name, ["GLY", "ALA"]) & (m.chain != "B")
+    ),
     "  name CA   and resid 10-50\nand chain A ": lambda m: (
         (m.name == "CA") & (m.residue_number >= 10) & (m.chain == "A")
     ),
@@ -297,7 +341,9 @@ def test_no_selection_is_everything(model):
 )
 def test_a_selection_that_is_not_understood_is_quoted(model, text, clause):
     reason = "(is not understood|is no residue number|runs backwards)"
-    with pytest.raises(InputError, match=rf"atom_selection={re.escape(repr(text))}: {re.escape(clause)} {reason}"):
+    with pytest.raises(
+        InputError, match=rf"atom_selection={re.escape(repr(text))}: {re.escape(clause)} {reason}"
+    ):
         selected(model, text)
 
 
@@ -331,7 +377,13 @@ def test_electrons_and_radii_of_the_twenty_residues(path):
 def test_electrons_of_the_table_are_those_of_its_residues():
     """A residue in a chain: its free form, as tabulated, without one water."""
     letters = {"H": 1, "C": 6, "N": 7, "O": 8, "S": 16}
-    formulas = {"GLY": "C2H3NO", "ALA": "C3H5NO", "CYS": "C3H5NOS", "TRP": "C11H10N2O", "PRO": "C5H7NO"}
+    formulas = {
+        "GLY": "C2H3NO",
+        "ALA": "C3H5NO",
+        "CYS": "C3H5NOS",
+        "TRP": "C11H10N2O",
+        "PRO": "C5H7NO",
+    }
     for name, formula in formulas.items():
         parts = re.findall(r"([A-Z])(\d*)", formula)
         assert RESIDUES[name][0] == sum(letters[e] * int(n or 1) for e, n in parts)
@@ -360,7 +412,8 @@ def test_an_unknown_residue_has_the_electrons_of_its_atoms(path):
 def test_an_unknown_residue_is_weighed_whole_though_only_its_c_alpha_is_selected(path):
     atoms = [Atom("N", "N", "MSE", hetero=True), Atom("CA", residue="MSE", hetero=True)]
     made, _ = atoms_of(
-        read_models(write(path, atoms))[0], replace(RESIDUE_MODEL, atom_selection="name CA and resname MSE")
+        read_models(write(path, atoms))[0],
+        replace(RESIDUE_MODEL, atom_selection="name CA and resname MSE"),
     )
     assert made.electrons.tolist() == [13]
 
@@ -377,7 +430,8 @@ def test_water_is_left_out_silently_and_ligands_with_a_note(path):
     assert len(made) == 1
     (note,) = notes
     assert re.search(
-        r"2 residue\(s\) without a C-alpha are left out \(ATP, DA\); use_protein_residue_model=False \(--atoms\) takes",
+        r"2 residue\(s\) without a C-alpha are left out \(ATP, DA\); "
+        r"use_protein_residue_model=False \(--atoms\) takes",
         note,
     )
 
@@ -398,7 +452,9 @@ def test_a_calcium_ion_is_no_c_alpha(path):
 def test_calcium_alone_has_no_residues(path):
     write(path, [Atom("CA", "Ca", "CA", 1, hetero=True)])
     with pytest.raises(
-        InputError, match=r"no residue with a C-alpha is selected. Use all atoms: use_protein_residue_model=False"
+        InputError,
+        match=r"no residue with a C-alpha is selected. Use all atoms: "
+        r"use_protein_residue_model=False",
     ):
         atoms_of(read_models(path)[0], RESIDUE_MODEL)
 
@@ -413,7 +469,9 @@ def test_all_atoms_have_their_atomic_number_and_van_der_waals_radius(path):
     assert made.electrons.tolist() == [1, 6, 7, 8, 15, 16, 34, 30]
     radii = dict(zip(elements, made.radii_angstrom.tolist(), strict=True))
     expected = {"H": 1.2, "C": 1.7, "N": 1.55, "O": 1.52, "P": 1.8, "S": 1.8}
-    assert {e: pytest.approx(r, abs=1e-6) for e, r in expected.items()} == {e: radii[e] for e in expected}
+    assert {e: pytest.approx(r, abs=1e-6) for e, r in expected.items()} == {
+        e: radii[e] for e in expected
+    }
     assert notes == []
 
 
@@ -442,7 +500,9 @@ def test_deuterium_is_hydrogen(path):
 
 def test_an_unknown_element_is_refused_by_name_for_all_atoms(path):
     model = read_models(write(path, [Atom(), Atom("XX", "X", "DUM", 2, hetero=True)]))[0]
-    with pytest.raises(InputError, match=r"atoms of unknown element: XX. Fill in the element column"):
+    with pytest.raises(
+        InputError, match=r"atoms of unknown element: XX. Fill in the element column"
+    ):
         atoms_of(model, ALL_ATOMS)
     assert len(atoms_of(model, replace(ALL_ATOMS, atom_selection="not name XX"))[0]) == 1
     assert len(atoms_of(model, RESIDUE_MODEL)[0]) == 1
@@ -460,7 +520,9 @@ def test_compressed_by_gzip(tmp_path, suffix):
 
 
 def test_elements_are_found_by_the_columns_of_the_name_where_they_are_missing(tmp_path):
-    path = write(tmp_path / "x.pdb", [Atom("N", "N"), Atom("CA"), Atom("CA", "Ca", "CA", 2, hetero=True)])
+    path = write(
+        tmp_path / "x.pdb", [Atom("N", "N"), Atom("CA"), Atom("CA", "Ca", "CA", 2, hetero=True)]
+    )
     path.write_text("\n".join(line[:66] for line in path.read_text().splitlines()))
     (model,) = read_models(path)
     assert model.element.tolist() == [7, 6, 20]
@@ -474,7 +536,9 @@ def test_other_layouts_of_a_pdb_file(tmp_path, change):
 
 
 def test_names_that_are_not_ascii(tmp_path):
-    path = write(tmp_path / "x.pdb", [Atom(at=(-12.345, 2.125, 3.0)), Atom("O", "O", at=(4.0, 5.0, 6.0))])
+    path = write(
+        tmp_path / "x.pdb", [Atom(at=(-12.345, 2.125, 3.0)), Atom("O", "O", at=(4.0, 5.0, 6.0))]
+    )
     path.write_bytes(path.read_bytes().replace(b" CA  GLY", b" C\xe9  GLY"))
     (model,) = read_models(path)
     assert model.residue_name.tolist() == ["GLY", "GLY"]
@@ -505,7 +569,10 @@ BAD = {
     "garbage.cif": (bytes(range(256)) * 40, "is not a readable PDB or mmCIF file"),
     "garbage.cif.gz": (b"\x1f\x8b" + bytes(100), "is not a readable PDB or mmCIF file"),
     "text.cif.gz": (b"data_x\n", "is not a readable PDB or mmCIF file"),
-    "short.pdb": (b"ATOM      1  CA  GLY A   1       1.000   2.0", "an atom has no position: 'ATOM"),
+    "short.pdb": (
+        b"ATOM      1  CA  GLY A   1       1.000   2.0",
+        "an atom has no position: 'ATOM",
+    ),
 }
 
 
@@ -537,5 +604,8 @@ def test_mmcif_coordinates_that_are_no_numbers(tmp_path, word):
 def test_pdb_coordinates_that_are_no_numbers(tmp_path, word):
     path = write(tmp_path / "x.pdb", [Atom(at=(-77.125, 0, 0)), Atom(number=2)])
     path.write_text(path.read_text().replace(" -77.125", word))
-    with pytest.raises(InputFileError, match=rf"x\.pdb: an atom has no position: 'ATOM .*{re.escape(word)}   0\.000"):
+    with pytest.raises(
+        InputFileError,
+        match=rf"x\.pdb: an atom has no position: 'ATOM .*{re.escape(word)}   0\.000",
+    ):
         read_models(path)

@@ -1,4 +1,5 @@
-"""What each image is given when results leave for other programs: a structure, the pose there, and the likelihoods."""
+"""What each image is given when results leave for other programs: a structure, the pose there,
+and the likelihoods."""
 
 from __future__ import annotations
 
@@ -11,14 +12,24 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.export.relion_poses import RelionPoses, relion_poses
-from cryolike_dask.analysis.summaries import BEST_STRUCTURE, COMPARABLE, MARGIN, PROBABILITY, summarise_results
+from cryolike_dask.analysis.summaries import (
+    BEST_STRUCTURE,
+    COMPARABLE,
+    MARGIN,
+    PROBABILITY,
+    summarise_results,
+)
 from cryolike_dask.errors import InputError, listed
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 TemplateSource = Literal["atoms", "map"]
 
-LIKELIHOODS = (labels.CROSS_CORRELATION, labels.LOG_LIKELIHOOD_INTEGRATED, labels.LOG_LIKELIHOOD_OPTIMAL)
+LIKELIHOODS = (
+    labels.CROSS_CORRELATION,
+    labels.LOG_LIKELIHOOD_INTEGRATED,
+    labels.LOG_LIKELIHOOD_OPTIMAL,
+)
 POSE = (
     *(labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR, labels.OPTIMAL_INPLANE_ROTATION),
     *(labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y),
@@ -40,7 +51,8 @@ class Assignment:
     likelihoods : dict of str to (image,) float64
         The variables `LIKELIHOODS`.
     certainty : dict of str to (image,) float64
-        Probability and margin of the best structure (`summarise_results`); empty where there is one structure only.
+        Probability and margin of the best structure (`summarise_results`); empty where there is one
+        structure only.
     missing : str
         Why an image may have no structure.
     """
@@ -57,14 +69,16 @@ class Assignment:
         return np.array(self.structures)[self.number[rows]]
 
 
-def assign(results: xr.Dataset, structure: str | None, template_source: TemplateSource | None) -> Assignment:
+def assign(
+    results: xr.Dataset, structure: str | None, template_source: TemplateSource | None
+) -> Assignment:
     """Give each image its best structure, or the one that is named, and RELION's pose there.
 
     Raises
     ------
     InputError
-        If these are no results, there is no such structure, no image has a result, or the axes of the templates are
-        not known.
+        If these are no results, there is no such structure, no image has a result, or the axes of
+        the templates are not known.
     """
     _check_choice(template_source)
     results = with_images(results)
@@ -77,14 +91,20 @@ def assign(results: xr.Dataset, structure: str | None, template_source: Template
     number = np.array([position.get(name, -1) for name in summary[BEST_STRUCTURE].values], np.int64)
     missing = "no result" if structure is None else f"no result under {structure}"
     if (number < 0).all():
-        raise InputError(f"{missing} of any of {len(number)} image(s)", remedy="Run the likelihood first.")
+        raise InputError(
+            f"{missing} of any of {len(number)} image(s)", remedy="Run the likelihood first."
+        )
     winners = {labels.STRUCTURE: xr.DataArray(number.clip(0), dims=labels.IMAGE)}
     winners[labels.IMAGE] = xr.DataArray(np.arange(len(number)), dims=labels.IMAGE)
     found = results[list(LIKELIHOODS)].isel(winners).compute()
     likelihoods = {name: found[name].values.astype(np.float64) for name in LIKELIHOODS}
     compared = len(structures) > 1 and structure is None
     comparable = summary[COMPARABLE].values
-    certainty = {name: np.where(comparable, summary[name].values, np.nan) for name in (PROBABILITY, MARGIN) if compared}
+    certainty = {
+        name: np.where(comparable, summary[name].values, np.nan)
+        for name in (PROBABILITY, MARGIN)
+        if compared
+    }
     poses = _poses(results, summary, number, template_source)
     return Assignment(structures, number, poses, likelihoods, certainty, missing)
 
@@ -98,7 +118,9 @@ def with_images(results: xr.Dataset) -> xr.Dataset:
         If these are no results.
     """
     if not isinstance(results, xr.Dataset):
-        raise InputError(f"results are a {type(results).__name__}", remedy="Give what open_results gives.")
+        raise InputError(
+            f"results are a {type(results).__name__}", remedy="Give what open_results gives."
+        )
     if labels.IMAGE in results.coords and labels.IMAGE not in results.dims:
         results = results.expand_dims(labels.IMAGE)
     return results
@@ -119,20 +141,27 @@ def _refuse_incomplete(results: xr.Dataset) -> None:
     missing = [name for name in (*LIKELIHOODS, *POSE) if name not in results.data_vars]
     if missing or labels.IMAGE not in results.dims:
         raise InputError(
-            f"results have no {', '.join(missing) or labels.IMAGE}", remedy="Give the Dataset that open_results gives."
+            f"results have no {', '.join(missing) or labels.IMAGE}",
+            remedy="Give the Dataset that open_results gives.",
         )
 
 
-def _poses(results: xr.Dataset, summary: xr.Dataset, number: IntArray, given: TemplateSource | None) -> RelionPoses:
+def _poses(
+    results: xr.Dataset, summary: xr.Dataset, number: IntArray, given: TemplateSource | None
+) -> RelionPoses:
     frame = results.attrs.get("frame")
     if frame not in ("xy", "transposed"):
-        raise InputError(f"frame={frame!r}: the axes of the images are not known", remedy="Open them by open_results.")
+        raise InputError(
+            f"frame={frame!r}: the axes of the images are not known",
+            remedy="Open them by open_results.",
+        )
     values = [summary[name].values.astype(np.float64) for name in POSE]
     unknown = np.flatnonzero((number >= 0) & ~np.isfinite(values).all(axis=0))
     if len(unknown):
         raise InputError(
             f"the best poses of {len(unknown)} image(s) are not known: {listed(unknown)}",
-            remedy="Compute their results again; or assign optimal_azimuth and optimal_polar, the direction of each "
+            remedy="Compute their results again; or assign optimal_azimuth and optimal_polar, the "
+            "direction of each "
             "optimal_template, to the results.",
         )
     values = [np.where(number < 0, 0.0, column) for column in values]
@@ -141,8 +170,11 @@ def _poses(results: xr.Dataset, summary: xr.Dataset, number: IntArray, given: Te
     return RelionPoses(poses.axes, poses.origin_angstrom + _moved_already(results))
 
 
-def _map_axes_exchanged(results: xr.Dataset, used: IntArray, given: TemplateSource | None) -> NDArray[np.bool_]:
-    """Whether the templates of each structure were made from a map by CryoLike's reading of its axes."""
+def _map_axes_exchanged(
+    results: xr.Dataset, used: IntArray, given: TemplateSource | None
+) -> NDArray[np.bool_]:
+    """Whether the templates of each structure were made from a map by CryoLike's reading of its
+    axes."""
     cryolike = _of_structures(results, labels.TEMPLATE_CONVENTIONS) != "standard"
     source = _of_structures(results, labels.TEMPLATE_SOURCE)
     matters = np.zeros(len(source), np.bool_)
@@ -151,39 +183,53 @@ def _map_axes_exchanged(results: xr.Dataset, used: IntArray, given: TemplateSour
     unknown = matters & (source == "unknown")
     if given is None and unknown.any():
         raise InputError(
-            f"poses depend on whether CryoLike's templates were made from atoms or from a map, and of "
+            f"poses depend on whether CryoLike's templates were made from atoms or from a map, and "
+            f"of "
             f"{np.count_nonzero(unknown)} structure(s) it is not known: {_some(names[unknown])}",
             remedy='Say it: template_source="atoms" or "map" (--templates-from).',
         )
     denied = matters & (source != "unknown") & (source != given)
     if given is not None and denied.any():
         raise InputError(
-            f"template_source={given!r}, but templates were made from {source[denied][0]}: {_some(names[denied])}",
+            f"template_source={given!r}, but templates were made from {source[denied][0]}: "
+            f"{_some(names[denied])}",
             remedy="Leave it out, or select structures that were made alike.",
         )
-    exchanged: NDArray[np.bool_] = cryolike & (np.where(source == "unknown", str(given), source) == "map")
+    exchanged: NDArray[np.bool_] = cryolike & (
+        np.where(source == "unknown", str(given), source) == "map"
+    )
     return exchanged
 
 
 def _of_structures(results: xr.Dataset, name: str) -> NDArray[np.str_]:
     """What is said of each structure, or of all."""
-    said = results.coords[name].values if name in results.coords else results.attrs.get(name, "unknown")
+    said = (
+        results.coords[name].values
+        if name in results.coords
+        else results.attrs.get(name, "unknown")
+    )
     return np.broadcast_to(np.asarray(said, np.str_), results.sizes[labels.STRUCTURE])
 
 
 def _some(names: NDArray[Any]) -> str:
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(str, names[:5])) + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )
 
 
 def _moved_already(results: xr.Dataset) -> FloatArray:
-    """By what images were moved before they were compared, angstrom, (image, 2): their recorded origins, or nothing."""
-    recorded = [of_images(results, n, np.nan) for n in (labels.RECORDED_ORIGIN_X, labels.RECORDED_ORIGIN_Y)]
+    """By what images were moved before they were compared, angstrom, (image, 2): their recorded
+    origins, or nothing."""
+    recorded = [
+        of_images(results, n, np.nan) for n in (labels.RECORDED_ORIGIN_X, labels.RECORDED_ORIGIN_Y)
+    ]
     moved = of_images(results, labels.RECENTERED, False).astype(np.bool_)
     origins = np.where(moved[:, None], np.stack(recorded, axis=1).astype(np.float64), 0.0)
     lost = np.flatnonzero(~np.isfinite(origins).all(axis=1))
     if len(lost):
         raise InputError(
-            f"image(s) {listed(lost)} were moved by their recorded origins, which the results do not have",
+            f"image(s) {listed(lost)} were moved by their recorded origins, which the results do "
+            f"not have",
             remedy="Give the Dataset that open_results gives.",
         )
     return origins

@@ -1,4 +1,5 @@
-"""Back to cryoSPARC: the `.cs` file of a particle set, with the poses and likelihoods of results."""
+"""Back to cryoSPARC: the `.cs` file of a particle set, with the poses and likelihoods of
+results."""
 
 from __future__ import annotations
 
@@ -32,7 +33,11 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
 
-LIKELIHOODS = (labels.CROSS_CORRELATION, labels.LOG_LIKELIHOOD_INTEGRATED, labels.LOG_LIKELIHOOD_OPTIMAL)
+LIKELIHOODS = (
+    labels.CROSS_CORRELATION,
+    labels.LOG_LIKELIHOOD_INTEGRATED,
+    labels.LOG_LIKELIHOOD_OPTIMAL,
+)
 POSE, SHIFT, PIXEL_SIZE = "alignments3D/pose", "alignments3D/shift", "alignments3D/psize_A"
 
 
@@ -48,8 +53,9 @@ def export_cryosparc(
 ) -> Export:
     """Write the `.cs` file of the particles with the poses that were found, for cryoSPARC.
 
-    All columns of the particles stay as they are in the `.cs` files that the particles came from, `uid` too; pose,
-    shift and their pixel size are replaced, and columns `cryolike/...` added: likelihoods, and the structure.
+    All columns of the particles stay as they are in the `.cs` files that the particles came from,
+    `uid` too; pose, shift and their pixel size are replaced, and columns `cryolike/...` added:
+    likelihoods, and the structure.
 
     Parameters
     ----------
@@ -58,12 +64,13 @@ def export_cryosparc(
     path : path
         The `.cs` file to write.
     structure : str, optional
-        Write the poses under this structure; default: those of each image's best structure, by integrated likelihood.
+        Write the poses under this structure; default: those of each image's best structure, by
+        integrated likelihood.
     template_source : "atoms" | "map", optional
         What CryoLike made the templates from. Its files do not say, and poses depend on it.
     metadata : path or several, optional
-        The `.cs` file whose rows are the images in order: for stacks that CryoLike made, which do not say it, and for
-        files that have moved.
+        The `.cs` file whose rows are the images in order: for stacks that CryoLike made, which do
+        not say it, and for files that have moved.
     passthrough : path, optional
         A `.cs` file whose further columns are added, joined by `uid`.
     overwrite : bool
@@ -72,23 +79,26 @@ def export_cryosparc(
     Returns
     -------
     Export
-        How many particles are in the file; the others are listed, each with the reason, in `NAME.cs.dropped.txt`.
+        How many particles are in the file; the others are listed, each with the reason, in
+        `NAME.cs.dropped.txt`.
 
     Raises
     ------
     InputError, InputFileError
-        If structure, frame or rows are not known, the `.cs` files are others than those of the run, or they cannot be
-        one file; before anything is written.
+        If structure, frame or rows are not known, the `.cs` files are others than those of the run,
+        or they cannot be one file; before anything is written.
     OutputError
         If there is such a file.
 
     Notes
-    -----
-    Poses and shifts refer to the centre of the structure: the mean position of the selected atoms, or the middle
-    voxel n // 2 of a map. cryolike/structure_number is the position of the structure in the results, from 1.
+    ----- Poses and shifts refer to the centre of the structure: the mean position of the selected
+      atoms, or the middle voxel n // 2 of a map. cryolike/structure_number is the position of the
+      structure in the results, from 1.
     """
     options = {"structure": structure, "template_source": template_source, "metadata": metadata}
-    return open_cryosparc(results, path, **options, passthrough=passthrough).written(overwrite=overwrite)  # type: ignore[arg-type]
+    return open_cryosparc(results, path, **options, passthrough=passthrough).written(
+        overwrite=overwrite
+    )  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +112,8 @@ class CsFile:
 
     @property
     def dropped(self) -> Path:
-        """The list of particles that are left out; a STAR file of the same name has one of its own."""
+        """The list of particles that are left out; a STAR file of the same name has one of its
+        own."""
         return self.path.with_suffix(".cs.dropped.txt")
 
     def claim(self, *, overwrite: bool) -> None:
@@ -132,11 +143,19 @@ def open_cryosparc(
     assignment = assign(results, structure, template_source)
     files = metadata_files(results, metadata, ".cs")
     tables = [_columns(file, passthrough) for file in files]
-    rows = rows_of(results, [_described(*pair) for pair in zip(files, tables, strict=True)], given=metadata is not None)
+    rows = rows_of(
+        results,
+        [_described(*pair) for pair in zip(files, tables, strict=True)],
+        given=metadata is not None,
+    )
     images = written(assignment)
-    joined = {name: values[rows.joined()[images]] for name, values in _merged(files, tables).items()}
+    joined = {
+        name: values[rows.joined()[images]] for name, values in _merged(files, tables).items()
+    }
     _refuse_repeated(joined, files)
-    columns = joined | _found(assignment, images, joined, float(results.attrs.get("pixel_size_angstrom", 0)))
+    columns = joined | _found(
+        assignment, images, joined, float(results.attrs.get("pixel_size_angstrom", 0))
+    )
     inputs = [*files, *([] if passthrough is None else [Path(passthrough)])]
     return CsFile(path, columns, rows.dropped(assignment.number >= 0, assignment.missing), inputs)
 
@@ -191,11 +210,14 @@ def _refuse_repeated(columns: Columns, files: Sequence[Path]) -> None:
     if "uid" in columns and len(np.unique(columns["uid"])) < len(columns["uid"]):
         raise InputError(
             f"particles of one uid in {', '.join(map(str, files))}",
-            remedy="Export the files one by one: results.isel(image=results.metadata_file == FILE).",
+            remedy="Export the files one by one: results.isel(image=results.metadata_file == "
+            "FILE).",
         )
 
 
-def _found(assignment: Assignment, images: IntArray, columns: Columns, pixel_size_angstrom: float) -> Columns:
+def _found(
+    assignment: Assignment, images: IntArray, columns: Columns, pixel_size_angstrom: float
+) -> Columns:
     """The columns that are replaced or added."""
     poses = assignment.poses.take(images)
     pixel_size = np.full(len(images), pixel_size_angstrom)
@@ -203,7 +225,10 @@ def _found(assignment: Assignment, images: IntArray, columns: Columns, pixel_siz
         recorded = columns.get(name, np.zeros(len(images))).astype(np.float64)
         pixel_size = np.where(recorded > 0, recorded, pixel_size)
     if not (pixel_size > 0).all():
-        raise InputError("no pixel size is known, and shifts are in pixels", remedy="Open the results by open_results.")
+        raise InputError(
+            "no pixel size is known, and shifts are in pixels",
+            remedy="Open the results by open_results.",
+        )
     pixel_size = pixel_size.astype(np.float32)
     number = assignment.number[images]
     names = np.array([name.encode() for name in assignment.structures])

@@ -76,7 +76,8 @@ class Rows:
         return joined
 
     def dropped(self, written: NDArray[np.bool_], missing: str) -> list[str]:
-        """Name every row that is not written, with the reason; `missing` is that of images that are there."""
+        """Name every row that is not written, with the reason; `missing` is that of images that
+        are there."""
         ends = np.cumsum([file.n_rows for file in self.files])
         reasons = np.full(ends[-1], "not among the results given", object)
         reasons[self.joined()] = missing
@@ -90,7 +91,8 @@ class Rows:
 
 
 def metadata_files(results: xr.Dataset, given: PathOrPaths | None, kind: str) -> tuple[Path, ...]:
-    """The metadata files of the images, in the order of their first use, or those that are given instead.
+    """The metadata files of the images, in the order of their first use, or those that are given
+    instead.
 
     Raises
     ------
@@ -104,16 +106,21 @@ def metadata_files(results: xr.Dataset, given: PathOrPaths | None, kind: str) ->
         unknown = np.flatnonzero((names == "") | (row < 0))
         if len(unknown):
             raise InputError(
-                f"it is not known which rows of a metadata file {len(unknown)} of {len(names)} image(s) are: "
+                f"it is not known which rows of a metadata file {len(unknown)} of {len(names)} "
+                f"image(s) are: "
                 f"{listed(unknown)}",
-                remedy=f"Give the {kind} file whose rows are the images in order (metadata=, --metadata).",
+                remedy=f"Give the {kind} file whose rows are the images in order (metadata=, "
+                f"--metadata).",
             )
         files = distinct(names.tolist())[0]
     paths = tuple(Path(file) for file in files)
     wrong = [str(path) for path in paths if (path.suffix.lower() == ".cs") != (kind == ".cs")]
     if wrong:
         other = "export_star (--star)" if kind == ".cs" else "export_cryosparc (--cs)"
-        raise InputError(f"the particles are described by {', '.join(wrong)}, no {kind} file", remedy=f"Use {other}.")
+        raise InputError(
+            f"the particles are described by {', '.join(wrong)}, no {kind} file",
+            remedy=f"Use {other}.",
+        )
     return paths
 
 
@@ -156,7 +163,9 @@ def claim_outputs(paths: Sequence[Path], inputs: Sequence[Path], *, overwrite: b
     own = {path.resolve() for path in inputs}
     for path in paths:
         if path.resolve() in own:
-            raise OutputError("describes the particles themselves", source=path, remedy="Choose another name.")
+            raise OutputError(
+                "describes the particles themselves", source=path, remedy="Choose another name."
+            )
         own_output(path, KINDS[path.suffix.lower()])
         if path.exists() and not overwrite:
             raise OutputError(
@@ -175,12 +184,15 @@ def named_with(path: str | Path, suffix: str) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() != suffix:
-        raise InputError(f"{path} does not end in {suffix}", remedy="Name the file so: programs go by it.")
+        raise InputError(
+            f"{path} does not end in {suffix}", remedy="Name the file so: programs go by it."
+        )
     return path
 
 
 def write_dropped(path: Path, lines: Sequence[str]) -> Path | None:
-    """Write the list of particles that are left out; without any, remove that of a former export."""
+    """Write the list of particles that are left out; without any, remove that of a former
+    export."""
     if not lines:
         path.unlink(missing_ok=True)
         return None
@@ -220,7 +232,8 @@ def _refuse_beyond(rows: Rows) -> None:
             raise InputFileError(
                 f"has {file.n_rows} particles, but the results are of row {row.max()} (from 0) too",
                 source=file.path,
-                remedy="It was changed after the run; give it as it was then (metadata=, --metadata).",
+                remedy="It was changed after the run; give it as it was then (metadata=, "
+                "--metadata).",
             )
     if len(np.unique(rows.joined())) < len(rows.row):
         raise InputError("the results have an image twice", remedy="Select each image once.")
@@ -229,7 +242,8 @@ def _refuse_beyond(rows: Rows) -> None:
 def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     """Whether a metadata file names the very images of the results; False if nothing tells.
 
-    Nothing tells where no name is that of an image file but numbers agree: then the file was given beside the names.
+    Nothing tells where no name is that of an image file but numbers agree: then the file was given
+    beside the names.
     """
     file, here = rows.files[i], np.flatnonzero(rows.number == i)
     path = of_images(results, labels.IMAGE_FILE, "")[here]
@@ -240,11 +254,14 @@ def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     row = rows.row[here][known]
     same_name = _last_part(file.names[row]) == _last_part(path[known])
     differ = np.flatnonzero(~(same_name & (file.index[row] == index[known])))
-    given = not same_name.any() and (file.path.suffix.lower() == ".cs" or bool((file.index[row] == index[known]).all()))
+    given = not same_name.any() and (
+        file.path.suffix.lower() == ".cs" or bool((file.index[row] == index[known]).all())
+    )
     if len(differ) and not given:
         k = differ[0]
         raise InputFileError(
-            f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, but the result is of "
+            f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, but "
+            f"the result is of "
             f"image {index[known][k] + 1} of {path[known][k]}; {len(differ)} such row(s)",
             source=file.path,
             remedy="It was changed after the run; give it as it was then (metadata=, --metadata).",

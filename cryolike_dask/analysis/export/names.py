@@ -1,6 +1,8 @@
-"""Names of image files in a STAR file that is written elsewhere: both RELION and `particles` must find them.
+"""Names of image files in a STAR file that is written elsewhere: both RELION and `particles` must
+find them.
 
-Names start in the project folder, where RELION is started; whoever reads them looks for it upwards from the STAR file.
+Names start in the project folder, where RELION is started; whoever reads them looks for it upwards
+from the STAR file.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ logger = logging.getLogger("cryolike_dask")
 
 
 def names_seen_from(path: Path, names: NDArray[np.str_], files: NDArray[Any]) -> NDArray[np.str_]:
-    """Names as they are where they lead from a STAR file to the images, otherwise with the whole path.
+    """Names as they are where they lead from a STAR file to the images, otherwise with the whole
+    path.
 
     Parameters
     ----------
@@ -36,7 +39,8 @@ def names_seen_from(path: Path, names: NDArray[np.str_], files: NDArray[Any]) ->
     if not in_full:
         return names
     logger.info(
-        "%s: %d image file(s) are named with their whole path, since it lies outside of their project folder",
+        "%s: %d image file(s) are named with their whole path, since it lies outside of their "
+        "project folder",
         path,
         len(set(in_full.values())),
     )
@@ -49,7 +53,11 @@ def names_seen_from(path: Path, names: NDArray[np.str_], files: NDArray[Any]) ->
 
 def _is_lost(name: str, file: str, path: Path) -> bool:
     """Whether a name means this file, and does not lead to it from a STAR file."""
-    if os.path.isabs(name) or os.path.basename(name) != os.path.basename(file) or not os.path.isfile(file):
+    if (
+        os.path.isabs(name)
+        or os.path.basename(name) != os.path.basename(file)
+        or not os.path.isfile(file)
+    ):
         return False
     bases = (os.path.join(base, name) for base in path.absolute().parents)
     found = next((candidate for candidate in bases if os.path.isfile(candidate)), None)

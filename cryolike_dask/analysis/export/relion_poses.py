@@ -20,10 +20,12 @@ class RelionPoses:
     Attributes
     ----------
     axes : (image, 3, 3) float64
-        Columns: x and y of the image and the beam, in the frame of the structure. Its transpose is RELION's
-        A = Rz(-psi) Ry(-tilt) Rz(-rot), which turns the structure before it is projected along z.
+        Columns: x and y of the image and the beam, in the frame of the structure. Its transpose is
+        RELION's A = Rz(-psi) Ry(-tilt) Rz(-rot), which turns the structure before it is projected
+        along z.
     origin_angstrom : (image, 2) float64
-        x and y by which the content is to be shifted to be centred: rlnOriginXAngst and rlnOriginYAngst.
+        x and y by which the content is to be shifted to be centred: rlnOriginXAngst and
+        rlnOriginYAngst.
     """
 
     axes: FloatArray
@@ -44,7 +46,8 @@ class RelionPoses:
         return vectors
 
     def angles_degrees(self) -> FloatArray:
-        """rot, tilt and psi, (image, 3). Where tilt is 0 or 180, rot is 0 and psi the whole turn."""
+        """rot, tilt and psi, (image, 3). Where tilt is 0 or 180, rot is 0 and psi the whole
+        turn."""
         return np.degrees(relion_angles(self.rotation_vectors()))
 
 
@@ -78,17 +81,23 @@ def relion_poses(
     RelionPoses
 
     Notes
-    -----
-    An image whose axes are exchanged shows the structure from behind: the beam is always the vector product of x and
-    y. In the same way a map with two axes exchanged, which is its mirror image, is seen as the map itself from behind.
+    ----- An image whose axes are exchanged shows the structure from behind: the beam is always the
+      vector product of x and y. In the same way a map with two axes exchanged, which is its mirror
+      image, is seen as the map itself from behind.
     """
-    given = np.broadcast_arrays(azimuth, polar, gamma, displacement_x_angstrom, displacement_y_angstrom)
+    given = np.broadcast_arrays(
+        azimuth, polar, gamma, displacement_x_angstrom, displacement_y_angstrom
+    )
     azimuth, polar, gamma, x, y = (np.atleast_1d(values).astype(np.float64) for values in given)
     axes = viewing_rotation(azimuth, polar, gamma)[:, :, :2]
-    exchanged, turned = (np.broadcast_to(flag, len(axes))[:, None] for flag in (map_axes_exchanged, transposed))
+    exchanged, turned = (
+        np.broadcast_to(flag, len(axes))[:, None] for flag in (map_axes_exchanged, transposed)
+    )
     axes = np.where(exchanged[..., None], axes[:, ::-1], axes)
     axes = np.where(turned[..., None], axes[:, :, ::-1], axes)
     cosine, sine = np.cos(gamma), np.sin(gamma)
     shift = np.stack([cosine * x + sine * y, -sine * x + cosine * y], axis=1)
     beam = np.cross(axes[..., 0], axes[..., 1])
-    return RelionPoses(np.concatenate([axes, beam[..., None]], axis=2), -np.where(turned, shift[:, ::-1], shift))
+    return RelionPoses(
+        np.concatenate([axes, beam[..., None]], axis=2), -np.where(turned, shift[:, ::-1], shift)
+    )

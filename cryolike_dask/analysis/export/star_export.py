@@ -13,7 +13,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.export.assignment import Assignment, TemplateSource, assign, of_images, with_images
+from cryolike_dask.analysis.export.assignment import (
+    Assignment,
+    TemplateSource,
+    assign,
+    of_images,
+    with_images,
+)
 from cryolike_dask.analysis.export.metadata_rows import (
     Described,
     Export,
@@ -61,49 +67,56 @@ def export_star(
 ) -> Export:
     """Write the STAR file of the particles with the poses that were found, for RELION.
 
-    Optics table and all columns of the particles stay as they are in the STAR files that the particles came from,
-    but for pose, origin and class. Added, in columns that RELION passes by, are the assigned structure, likelihoods and
-    correlation under it; and where structures compete its probability, and by how many nat it is ahead of the next.
+    Optics table and all columns of the particles stay as they are in the STAR files that the
+    particles came from, but for pose, origin and class. Added, in columns that RELION passes by,
+    are the assigned structure, likelihoods and correlation under it; and where structures compete
+    its probability, and by how many nat it is ahead of the next.
 
     Parameters
     ----------
     results : xarray.Dataset
         As `open_results` gives it, or a selection of it.
     path : path
-        The STAR file to write. Names of image files stay as they are, from the project folder; in a file outside of
-        it they are whole paths.
+        The STAR file to write. Names of image files stay as they are, from the project folder; in a
+        file outside of it they are whole paths.
     structure : str, optional
-        Write the poses under this structure; default: those of each image's best structure, by integrated likelihood.
+        Write the poses under this structure; default: those of each image's best structure, by
+        integrated likelihood.
     template_source : "atoms" | "map", optional
         What CryoLike made the templates from. Its files do not say, and poses depend on it.
     metadata : path or several, optional
-        The STAR file whose rows are the images in order: for stacks that CryoLike made, which do not say it, and for
-        files that have moved.
+        The STAR file whose rows are the images in order: for stacks that CryoLike made, which do
+        not say it, and for files that have moved.
     overwrite : bool
         Replace the file, never the one that the particles came from.
 
     Returns
     -------
     Export
-        How many particles are in the file; the others are listed, each with the reason, in `NAME.dropped.txt`.
+        How many particles are in the file; the others are listed, each with the reason, in
+        `NAME.dropped.txt`.
 
     Raises
     ------
     InputError, InputFileError
-        If structure, frame or rows are not known, the STAR files are others than those of the run, or they cannot be
-        one file; before anything is written.
+        If structure, frame or rows are not known, the STAR files are others than those of the run,
+        or they cannot be one file; before anything is written.
     OutputError
         If there is such a file.
 
     Notes
-    -----
-    Angles and origins refer to the centre of the structure: the mean position of the selected atoms, or the middle
-    voxel n // 2 of a map. rlnClassNumber is the position of the structure in the results, from 1;
-    cryolikeFormerClassNumber is what it was. Several STAR files become one, their optics groups renumbered. A file
-    without an optics table (RELION 3.0) stays one, its origins in pixels: RELION 3.1 and later convert it as they
-    read it. Tables other than optics and particles are not written.
+    ----- Angles and origins refer to the centre of the structure: the mean position of the selected
+      atoms, or the middle voxel n // 2 of a map. rlnClassNumber is the position of the structure in
+      the results, from 1; cryolikeFormerClassNumber is what it was. Several STAR files become one,
+      their optics groups renumbered. A file without an optics table (RELION 3.0) stays one, its
+      origins in pixels: RELION 3.1 and later convert it as they read it. Tables other than optics
+      and particles are not written.
     """
-    return open_star(results, structure, template_source, metadata).one(path).written(overwrite=overwrite)[""]
+    return (
+        open_star(results, structure, template_source, metadata)
+        .one(path)
+        .written(overwrite=overwrite)[""]
+    )
 
 
 def export_star_subsets(
@@ -114,7 +127,8 @@ def export_star_subsets(
     metadata: PathOrPaths | None = None,
     overwrite: bool = False,
 ) -> dict[str, Export]:
-    """Write one STAR file for each structure, `STRUCTURE.star`, of the particles whose best structure it is.
+    """Write one STAR file for each structure, `STRUCTURE.star`, of the particles whose best
+    structure it is.
 
     Parameters
     ----------
@@ -133,7 +147,11 @@ def export_star_subsets(
     InputError, InputFileError, OutputError
         As for `export_star`.
     """
-    return open_star(results, None, template_source, metadata).subsets(folder).written(overwrite=overwrite)
+    return (
+        open_star(results, None, template_source, metadata)
+        .subsets(folder)
+        .written(overwrite=overwrite)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +166,9 @@ class StarParticles:
     def one(self, path: str | Path) -> StarFiles:
         """All particles that have a structure, in one file."""
         path = named_with(path, ".star")
-        return StarFiles(self, {"": (path, written(self.assignment))}, path.with_suffix(".dropped.txt"))
+        return StarFiles(
+            self, {"": (path, written(self.assignment))}, path.with_suffix(".dropped.txt")
+        )
 
     def subsets(self, folder: str | Path) -> StarFiles:
         """A file for each structure that particles are assigned to."""
@@ -170,52 +190,71 @@ class StarParticles:
         return self.rows.dropped(here, self.assignment.missing)
 
     def write(self, path: Path, images: IntArray) -> None:
-        """Write some images. RELION converts a file without an optics table only if it states no version."""
+        """Write some images. RELION converts a file without an optics table only if it states no
+        version."""
         write_star(path, self.tables(path, images), version=30001 if self.merged.optics else None)
 
     def tables(self, path: Path, images: IntArray) -> dict[str, dict[str, NDArray[Any]]]:
         """The tables of a STAR file of some images, whose names lead to them from there."""
         rows = self.rows.joined()[images]
-        columns: dict[str, NDArray[Any]] = {label: text[rows] for label, text in self.merged.particles.items()}
+        columns: dict[str, NDArray[Any]] = {
+            label: text[rows] for label, text in self.merged.particles.items()
+        }
         if "rlnImageName" not in columns:
             columns["rlnImageName"] = self._image_names()[images]
         files = of_images(self.results, labels.IMAGE_FILE, "")[images]
         columns["rlnImageName"] = names_seen_from(path, columns["rlnImageName"], files)
-        columns = {label: text for label, text in columns.items() if label not in CERTAINTY.values()}
+        columns = {
+            label: text for label, text in columns.items() if label not in CERTAINTY.values()
+        }
         columns |= self._poses(images, rows) | self._classes(images, columns)
         found = {**self.assignment.likelihoods, **self.assignment.certainty}
         labelled = {**LIKELIHOODS, **CERTAINTY}
         columns |= {labelled[name]: values[images] for name, values in found.items()}
         columns[STRUCTURE] = self.assignment.names(images)
-        return {"optics": self.merged.optics, "particles": columns} if self.merged.optics else {"": columns}
+        return (
+            {"optics": self.merged.optics, "particles": columns}
+            if self.merged.optics
+            else {"": columns}
+        )
 
     def _poses(self, images: IntArray, rows: IntArray) -> dict[str, NDArray[Any]]:
         poses = self.assignment.poses.take(images)
         origins, names = poses.origin_angstrom, IN_ANGSTROM
         if not self.merged.optics and not set(IN_ANGSTROM) <= set(self.merged.particles):
             origins, names = origins / self.merged.pixel_size_angstrom()[rows][:, None], IN_PIXELS
-        values = np.round([*poses.angles_degrees().T, *origins.T], DECIMALS) + 0.0  # no negative zero
+        # no negative zero
+        values = np.round([*poses.angles_degrees().T, *origins.T], DECIMALS) + 0.0
         return dict(zip((*ANGLES, *names), values, strict=True))
 
-    def _classes(self, images: IntArray, columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _classes(
+        self, images: IntArray, columns: dict[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
         former = columns.get(FORMER_CLASS, columns.get("rlnClassNumber"))
         ours: dict[str, NDArray[Any]] = {"rlnClassNumber": self.assignment.number[images] + 1}
         return ours if former is None else {**ours, FORMER_CLASS: former}
 
     def _image_names(self) -> NDArray[np.str_]:
         """Of STAR files whose images were given beside them."""
-        files, index = (of_images(self.results, n, u) for n, u in ((labels.IMAGE_FILE, ""), (labels.IMAGE_INDEX, -1)))
+        files, index = (
+            of_images(self.results, n, u)
+            for n, u in ((labels.IMAGE_FILE, ""), (labels.IMAGE_INDEX, -1))
+        )
         if (files == "").any() or (index < 0).any():
             raise InputError(
-                f"{self.rows.files[0].path} has no rlnImageName, and the results do not say which files the images are",
+                f"{self.rows.files[0].path} has no rlnImageName, and the results do not say which "
+                f"files the images are",
                 remedy="Give a STAR file that names them (metadata=, --metadata).",
             )
-        return np.array([f"{i + 1:06d}@{file}" for i, file in zip(index.tolist(), files.tolist(), strict=True)])
+        return np.array(
+            [f"{i + 1:06d}@{file}" for i, file in zip(index.tolist(), files.tolist(), strict=True)]
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class StarFiles:
-    """Files that are not written yet: the images of each, by structure, and the list of what is left out."""
+    """Files that are not written yet: the images of each, by structure, and the list of what is
+    left out."""
 
     particles: StarParticles
     images: dict[str, tuple[Path, IntArray]]
@@ -234,11 +273,17 @@ class StarFiles:
         for path, images in self.images.values():
             self.particles.write(path, images)
         listed = write_dropped(self.dropped, lines)
-        return {name: Export(path, len(rows), len(lines), listed) for name, (path, rows) in self.images.items()}
+        return {
+            name: Export(path, len(rows), len(lines), listed)
+            for name, (path, rows) in self.images.items()
+        }
 
 
 def open_star(
-    results: xr.Dataset, structure: str | None, template_source: TemplateSource | None, metadata: PathOrPaths | None
+    results: xr.Dataset,
+    structure: str | None,
+    template_source: TemplateSource | None,
+    metadata: PathOrPaths | None,
 ) -> StarParticles:
     """Read everything, and refuse what cannot be written."""
     results = with_images(results)
@@ -248,7 +293,9 @@ def open_star(
     described = [_described(table) for table in tables]
     rows = rows_of(results, described, given=metadata is not None)
     _refuse_clashes(results, rows)
-    return StarParticles(results, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)), rows, assignment)
+    return StarParticles(
+        results, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)), rows, assignment
+    )
 
 
 def _described(table: StarColumns) -> Described:
@@ -270,9 +317,11 @@ def _refuse_clashes(results: xr.Dataset, rows: Rows) -> None:
         for name, path in sorted(set(zip(names.tolist(), paths[here].tolist(), strict=False))):
             if meant.setdefault(name, path) != path:
                 raise InputError(
-                    f"{name} means {meant[name]} in one STAR file and {path} in another: they have different project "
+                    f"{name} means {meant[name]} in one STAR file and {path} in another: they have "
+                    f"different project "
                     "folders",
-                    remedy="Export them one by one: results.isel(image=results.metadata_file == FILE).",
+                    remedy="Export them one by one: results.isel(image=results.metadata_file == "
+                    "FILE).",
                 )
 
 

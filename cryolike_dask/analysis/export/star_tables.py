@@ -1,4 +1,5 @@
-"""Several STAR files of particles as one: the text of every column as it was, optics groups renumbered."""
+"""Several STAR files of particles as one: the text of every column as it was, optics groups
+renumbered."""
 
 from __future__ import annotations
 
@@ -64,8 +65,12 @@ def merge(files: Sequence[StarColumns], replaced: Sequence[str] = ()) -> Merged:
         return Merged((files[0],), files[0].optics, files[0].particles)
     for kind in ("optics", "particles"):
         _refuse_different(files, kind, replaced)
-    common = [label for label in files[0].particles if all(label in file.particles for file in files)]
-    particles = {label: np.concatenate([file.particles[label] for file in files]) for label in common}
+    common = [
+        label for label in files[0].particles if all(label in file.particles for file in files)
+    ]
+    particles = {
+        label: np.concatenate([file.particles[label] for file in files]) for label in common
+    }
     if not files[0].optics:
         return Merged(tuple(files), {}, particles)
     optics, number = _merged_optics(files)
@@ -98,19 +103,32 @@ def _refuse_different(files: Sequence[StarColumns], kind: str, replaced: Sequenc
     for file, own in zip(files, columns, strict=True):
         lacking = sorted(set().union(*columns) - own)
         if lacking:
-            raise InputError(f"{file.path} has no {', '.join(lacking)} ({kind} table), as others have", remedy=APART)
+            raise InputError(
+                f"{file.path} has no {', '.join(lacking)} ({kind} table), as others have",
+                remedy=APART,
+            )
 
 
 def _merged_optics(files: Sequence[StarColumns]) -> tuple[Table, list[IntArray]]:
-    """One optics table, and the new numbers of the groups of each file. Groups that are the same become one."""
-    labels = [label for label in files[0].optics if label != GROUP and all(label in file.optics for file in files)]
+    """One optics table, and the new numbers of the groups of each file. Groups that are the same
+    become one."""
+    labels = [
+        label
+        for label in files[0].optics
+        if label != GROUP and all(label in file.optics for file in files)
+    ]
     groups: dict[tuple[str, ...], int] = {}
     numbers = []
     for file in files:
         described = zip(*(file.optics[label].tolist() for label in labels), strict=True)
-        numbers.append(np.array([groups.setdefault(group, len(groups) + 1) for group in described], np.int64))
+        numbers.append(
+            np.array([groups.setdefault(group, len(groups) + 1) for group in described], np.int64)
+        )
     columns = [np.array(values, np.str_) for values in zip(*groups, strict=True)]
-    optics = {GROUP: np.arange(1, len(groups) + 1).astype(np.str_), **dict(zip(labels, columns, strict=True))}
+    optics = {
+        GROUP: np.arange(1, len(groups) + 1).astype(np.str_),
+        **dict(zip(labels, columns, strict=True)),
+    }
     if GROUP_NAME in optics:
         optics[GROUP_NAME] = _distinct(optics[GROUP_NAME])
     return optics, numbers

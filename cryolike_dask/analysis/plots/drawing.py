@@ -26,7 +26,8 @@ LONGEST_NAME, WIDE_LABEL = 28, 24
 """Characters."""
 N_BINS = 40
 OUTLIERS = 0.002
-"""Of the values at either end, that are counted in the last bin where they would stretch a histogram."""
+"""Of the values at either end, that are counted in the last bin where they would stretch a
+histogram."""
 
 
 def new_figure(width: float = 5.4, height: float = 3.3) -> Figure:
@@ -59,7 +60,9 @@ def entitle(axes: Axes, summary: xr.Dataset, structure: str | None) -> None:
     several = structure is None and summary.sizes[labels.STRUCTURE] > 1
     name = str(summary[labels.STRUCTURE].values[0])
     which = "best structure of each" if several else f"under {short(name)}"
-    axes.set_title(f"{n} image{'s' if n != 1 else ''}, {which}", fontsize="medium", parse_math=False)
+    axes.set_title(
+        f"{n} image{'s' if n != 1 else ''}, {which}", fontsize="medium", parse_math=False
+    )
 
 
 def edges_of(values: Floats, n_bins: int = N_BINS, least: float | None = None) -> Floats:
@@ -81,8 +84,11 @@ def bars(axes: Axes, values: Floats, edges: Floats) -> None:
     stacked_bars(axes, [values], edges, [None])
 
 
-def stacked_bars(axes: Axes, parts: Sequence[Floats], edges: Floats, names: Sequence[str | None]) -> None:
-    """Draw histograms of several parts on top of each other, and say how many values lie beyond the edges."""
+def stacked_bars(
+    axes: Axes, parts: Sequence[Floats], edges: Floats, names: Sequence[str | None]
+) -> None:
+    """Draw histograms of several parts on top of each other, and say how many values lie beyond
+    the edges."""
     below = np.zeros(len(edges) - 1)
     for values, name, colour in zip(parts, names, COLOURS, strict=False):
         counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
@@ -94,10 +100,21 @@ def stacked_bars(axes: Axes, parts: Sequence[Floats], edges: Floats, names: Sequ
     beyond = int(((everything < edges[0]) | (everything > edges[-1])).sum())
     if beyond:
         text = f"{beyond} beyond, counted in the last bins"
-        axes.annotate(text, (1, 1), (-4, -4), "axes fraction", "offset points", ha="right", va="top", fontsize="small")
+        axes.annotate(
+            text,
+            (1, 1),
+            (-4, -4),
+            "axes fraction",
+            "offset points",
+            ha="right",
+            va="top",
+            fontsize="small",
+        )
 
 
-def finish_histogram(axes: Axes, values: Floats, label: str, *, legend: bool, what: str = "images") -> None:
+def finish_histogram(
+    axes: Axes, values: Floats, label: str, *, legend: bool, what: str = "images"
+) -> None:
     """Label a histogram, and say so if there is nothing in it."""
     axes.set_xlabel(label, parse_math=False)
     axes.set_ylabel(what)
@@ -105,7 +122,11 @@ def finish_histogram(axes: Axes, values: Floats, label: str, *, legend: bool, wh
     whole_numbers(axes.yaxis)
     if legend:
         widest = max(len(name) for name in axes.get_legend_handles_labels()[1])
-        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.19), "ncols": 2 if widest < WIDE_LABEL else 1}
+        place = {
+            "loc": "upper left",
+            "bbox_to_anchor": (0, -0.19),
+            "ncols": 2 if widest < WIDE_LABEL else 1,
+        }
         shown = axes.legend(frameon=False, borderaxespad=0, **place)
         for text in shown.get_texts():
             text.set_parse_math(False)
@@ -120,16 +141,23 @@ def whole_numbers(axis: Any, n: int = 6) -> None:
     axis.set_major_locator(MaxNLocator(n, integer=True))
 
 
-def distinct(summary: xr.Dataset, names: tuple[str, str], decimals: int) -> tuple[Floats, NDArray[np.int64]]:
+def distinct(
+    summary: xr.Dataset, names: tuple[str, str], decimals: int
+) -> tuple[Floats, NDArray[np.int64]]:
     """Places where images are, (2, place), and how many are there."""
     values = np.stack([summary[name].values.astype(np.float64) for name in names])
-    rounded = np.round(values[:, np.isfinite(values).all(axis=0)], decimals) + 0.0  # no negative zero
+    # no negative zero
+    rounded = np.round(values[:, np.isfinite(values).all(axis=0)], decimals) + 0.0
     places, counts = np.unique(rounded, axis=1, return_counts=True)
     return places, counts
 
 
 def coloured(
-    axes: Axes, places: Sequence[Floats] | Floats, counts: NDArray[np.int64], size: float, marker: str = "o"
+    axes: Axes,
+    places: Sequence[Floats] | Floats,
+    counts: NDArray[np.int64],
+    size: float,
+    marker: str = "o",
 ) -> None:
     """Draw a mark at each place, coloured by how many images are there."""
     import matplotlib
@@ -142,7 +170,17 @@ def coloured(
     norm = Normalize(min(1, counts.min()), max(2, counts.max()))
     x, y = (values[order] for values in places)
     visible_on_white = ListedColormap(matplotlib.colormaps["YlGnBu"](np.linspace(0.4, 1, 256)))
-    shown = axes.scatter(x, y, size, c=counts[order], marker=marker, norm=norm, cmap=visible_on_white, lw=0, zorder=1.2)
+    shown = axes.scatter(
+        x,
+        y,
+        size,
+        c=counts[order],
+        marker=marker,
+        norm=norm,
+        cmap=visible_on_white,
+        lw=0,
+        zorder=1.2,
+    )
     bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.03, label="images")
     whole_numbers(bar.ax.yaxis, 5)
 
@@ -157,4 +195,6 @@ def interval_of(n_right: NDArray[np.int64], n: NDArray[np.int64]) -> tuple[Float
 
 def note(axes: Axes, text: str) -> None:
     """Say something in the middle of an empty panel."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.35", wrap=True)
+    axes.text(
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.35", wrap=True
+    )

@@ -8,7 +8,8 @@ from matplotlib import figure
 
 
 class Figure(figure.Figure):
-    """A figure of matplotlib, of no window, that a notebook shows where it is the value of a cell."""
+    """A figure of matplotlib, of no window, that a notebook shows where it is the value of a
+    cell."""
 
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()

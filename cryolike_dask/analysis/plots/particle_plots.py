@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 MOST_PANELS = 12
 RESOLVED_PER_BOX = 12
-"""Smoothing leaves detail of a box's side over this, so that a particle can be seen in its noise."""
+"""Smoothing leaves detail of a box's side over this, so that a particle can be seen in its
+noise."""
 
 
 def plot_matches(
@@ -42,11 +43,13 @@ def plot_matches(
     results : xarray.Dataset
         As `open_results` gives it.
     images : ImageStack or several
-        What the results were computed from, as `open_images` gives it; of several stacks those that are needed.
+        What the results were computed from, as `open_images` gives it; of several stacks those that
+        are needed.
     templates : TemplateStack or several
         Those of the structures that are needed, as `open_templates` or `open_structures` give them.
     rows : sequence of int, optional
-        Positions of the images in the results, at most 12; default: those of the largest correlation.
+        Positions of the images in the results, at most 12; default: those of the largest
+        correlation.
     structure : str, optional
         Under this structure; default: the best of each image.
     n : int
@@ -55,9 +58,10 @@ def plot_matches(
     Returns
     -------
     matplotlib.figure.Figure
-        A column for each image: the particle; the same, smoothed; the projection in its best pose, filtered by the
-        contrast transfer of the image, smoothed as well. Grey values of each panel are its own. x and y are those of
-        the stack: in stacks that CryoLike made, x is the row of the MRC file.
+        A column for each image: the particle; the same, smoothed; the projection in its best pose,
+        filtered by the contrast transfer of the image, smoothed as well. Grey values of each panel
+        are its own. x and y are those of the stack: in stacks that CryoLike made, x is the row of
+        the MRC file.
 
     Raises
     ------
@@ -71,14 +75,19 @@ def plot_matches(
         rows = extreme_rows(summary, number("n", n, whole=True, at_least=1))[0]
         chosen = summary.isel({labels.IMAGE: rows})
     else:
-        chosen = summary_of(results.isel({labels.IMAGE: _checked(rows, results.sizes[labels.IMAGE])}), structure)
+        chosen = summary_of(
+            results.isel({labels.IMAGE: _checked(rows, results.sizes[labels.IMAGE])}), structure
+        )
     if not 1 <= chosen.sizes[labels.IMAGE] <= MOST_PANELS:
-        raise InputError(f"{chosen.sizes[labels.IMAGE]} images to show", remedy=f"Choose 1 to {MOST_PANELS}.")
+        raise InputError(
+            f"{chosen.sizes[labels.IMAGE]} images to show", remedy=f"Choose 1 to {MOST_PANELS}."
+        )
     return draw_matches(chosen, match(chosen, images, templates))
 
 
 def extreme_rows(summary: xr.Dataset, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the images of the largest, and of the smallest, correlations; no image is among both."""
+    """Positions of the images of the largest, and of the smallest, correlations; no image is
+    among both."""
     correlation = summary[labels.CROSS_CORRELATION].values
     order = np.argsort(-correlation, kind="stable")
     order = order[np.isfinite(correlation[order])]
@@ -92,7 +101,11 @@ def draw_matches(chosen: xr.Dataset, matches: Matches) -> Figure:
     finest = grid.box_size_angstrom / RESOLVED_PER_BOX
     smooth = np.exp(-np.log(2) * (grid.spatial_frequencies[:, None] * finest) ** 2)
     stacks = (matches.particles, matches.particles * smooth, matches.projections * smooth)
-    names = ("particle", f"particle,\nsmoothed to {finest:.2g} Å", f"its projection,\nsmoothed to {finest:.2g} Å")
+    names = (
+        "particle",
+        f"particle,\nsmoothed to {finest:.2g} Å",
+        f"its projection,\nsmoothed to {finest:.2g} Å",
+    )
     figure = new_figure(1.95 * max(n, 2) + 0.9, 6.6)
     panels = figure.subplots(3, n, squeeze=False, sharex=True, sharey=True)
     for row, name, values in zip(panels, names, stacks, strict=True):
@@ -108,14 +121,24 @@ def draw_matches(chosen: xr.Dataset, matches: Matches) -> Figure:
 
 def _name(one: xr.Dataset) -> str:
     place = f"image {int(one[labels.IMAGE_IN_STACK])} of stack {int(one[labels.STACK])}"
-    return f"{place}\n{short(str(one[BEST_STRUCTURE].item()))}\ncorrelation {float(one[labels.CROSS_CORRELATION]):.3f}"
+    return (
+        f"{place}\n{short(str(one[BEST_STRUCTURE].item()))}\ncorrelation "
+        f"{float(one[labels.CROSS_CORRELATION]):.3f}"
+    )
 
 
 def _draw(axes: Axes, pixels: NDArray[Any], grid: PolarGrid) -> None:
     n, size = grid.n_pixels, grid.pixel_size_angstrom
     low, high = (-0.5 - n // 2) * size, (n - 0.5 - n // 2) * size
     darkest, brightest = np.quantile(pixels, [0.005, 0.995])
-    axes.imshow(pixels, cmap="gray", vmin=darkest, vmax=brightest, origin="lower", extent=(low, high, low, high))
+    axes.imshow(
+        pixels,
+        cmap="gray",
+        vmin=darkest,
+        vmax=brightest,
+        origin="lower",
+        extent=(low, high, low, high),
+    )
     axes.locator_params(nbins=4, prune="both")
 
 

@@ -59,7 +59,9 @@ def plot_viewing_directions(results: xr.Dataset, structure: str | None = None) -
     """
     summary = summary_of(results, structure)
     if labels.OPTIMAL_AZIMUTH not in summary:
-        raise InputError("the viewing directions of the templates are not known", remedy=summaries.NOT_RESULTS)
+        raise InputError(
+            "the viewing directions of the templates are not known", remedy=summaries.NOT_RESULTS
+        )
     places, counts = distinct(summary, (labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR), ROUND_RADIAN)
     figure = new_figure(6.4, 3.3)
     axes = figure.add_subplot(projection="mollweide")
@@ -69,8 +71,12 @@ def plot_viewing_directions(results: xr.Dataset, structure: str | None = None) -
     longitude = np.mod(places[0] + np.pi, 2 * np.pi) - np.pi
     coloured(axes, (longitude, np.pi / 2 - places[1]), counts, size)
     azimuths, polars = np.arange(-120, 121, 60), np.arange(30, 151, 30)
-    axes.set_xticks(np.radians(azimuths), [f"{a}°" for a in azimuths], fontsize="small", color="0.35")
-    axes.set_yticks(np.pi / 2 - np.radians(polars), [f"{p}°" for p in polars], fontsize="small", color="0.35")
+    axes.set_xticks(
+        np.radians(azimuths), [f"{a}°" for a in azimuths], fontsize="small", color="0.35"
+    )
+    axes.set_yticks(
+        np.pi / 2 - np.radians(polars), [f"{p}°" for p in polars], fontsize="small", color="0.35"
+    )
     for text in axes.get_xticklabels():
         text.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5})
     axes.set_xlabel("azimuth (degree)")
@@ -92,8 +98,9 @@ def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Fig
     Returns
     -------
     matplotlib.figure.Figure
-        A square for each displacement that is the best of some image, coloured by how many; a dot for each that was
-        tried; a dashed line around the search. Displacements are those of the template before it is turned.
+        A square for each displacement that is the best of some image, coloured by how many; a dot
+        for each that was tried; a dashed line around the search. Displacements are those of the
+        template before it is turned.
 
     Raises
     ------
@@ -103,13 +110,16 @@ def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Fig
     summary = summary_of(results, structure)
     names = (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
     places, counts = distinct(summary, names, ROUND_ANGSTROM)
-    tried = np.stack([np.asarray(summary.attrs.get(f"displacements_{a}_angstrom", ()), np.float64) for a in "xy"])
+    tried = np.stack(
+        [np.asarray(summary.attrs.get(f"displacements_{a}_angstrom", ()), np.float64) for a in "xy"]
+    )
     every = np.concatenate([tried, places], axis=1)
     limit = float(np.abs(every).max(initial=0.0)) or 1.0
     figure = new_figure(5.4, 4.4)
     axes = figure.add_subplot()
     axes.plot(*tried, ".", color="0.6", markersize=3, zorder=1)
-    side = 225 / max(len(np.unique(every[0])), len(np.unique(every[1])), 2)  # points; the panel has about 250
+    # points; the panel has about 250
+    side = 225 / max(len(np.unique(every[0])), len(np.unique(every[1])), 2)
     coloured(axes, places, counts, float(np.clip(0.85 * side, 2, 20)) ** 2, marker="s")
     edge = findings.on_the_edge(summary)
     if edge is not None:
@@ -212,11 +222,20 @@ def plot_direction_errors(results: xr.Dataset) -> Figure:
     bars(axes, values, edges)
     if len(values):
         by_chance = -np.diff(np.cos(np.radians(edges))) / 2 * len(values)
-        axes.plot((edges[1:] + edges[:-1]) / 2, by_chance, "--", color=GREY, label="of random directions")
-        axes.axvline(float(np.median(values)), color=ORANGE, linewidth=1.2, label=f"median {np.median(values):.3g}°")
+        axes.plot(
+            (edges[1:] + edges[:-1]) / 2, by_chance, "--", color=GREY, label="of random directions"
+        )
+        axes.axvline(
+            float(np.median(values)),
+            color=ORANGE,
+            linewidth=1.2,
+            label=f"median {np.median(values):.3g}°",
+        )
     axes.set_xlim(0, 180)
     axes.set_xticks(np.arange(0, 181, 30))
-    finish_histogram(axes, values, "angle to the recorded direction (degree)", legend=bool(len(values)))
+    finish_histogram(
+        axes, values, "angle to the recorded direction (degree)", legend=bool(len(values))
+    )
     entitle(axes, summary, None)
     return figure
 
@@ -247,7 +266,10 @@ def plot_block_times(path: str | Path) -> Figure:
         axes,
         [blocks.seconds[chosen] for _, chosen in parts],
         edges,
-        [f"{short(name)}: {int(c.sum())} blocks, {duration(float(blocks.seconds[c].sum()))}" for name, c in parts],
+        [
+            f"{short(name)}: {int(c.sum())} blocks, {duration(float(blocks.seconds[c].sum()))}"
+            for name, c in parts
+        ],
     )
     finish_histogram(axes, blocks.seconds, "seconds per block", legend=bool(parts), what="blocks")
     return figure

@@ -1,4 +1,5 @@
-"""Figures of image and template stacks: real space, Fourier space, and power over spatial frequency."""
+"""Figures of image and template stacks: real space, Fourier space, and power over spatial
+frequency."""
 
 from __future__ import annotations
 
@@ -30,20 +31,23 @@ RESOLUTIONS = np.outer(10.0 ** np.arange(4), [1, 1.5, 2, 3, 4, 5, 6, 8]).ravel()
 
 
 def plot_images(images: ImageStack, n: int = 4) -> Figure:
-    """Show the first images of a stack, in real space, in Fourier space, and their power over spatial frequency.
+    """Show the first images of a stack, in real space, in Fourier space, and their power over
+    spatial frequency.
 
     Parameters
     ----------
     images : ImageStack
-        In the frame of the stack: x to the right, y upwards. In stacks that CryoLike made, x is the row of the MRC
-        file. Real space is computed from the polar grid: see `fourier_to_pixels` for what that does to noise.
+        In the frame of the stack: x to the right, y upwards. In stacks that CryoLike made, x is the
+        row of the MRC file. Real space is computed from the polar grid: see `fourier_to_pixels` for
+        what that does to noise.
     n : int
         Images to show, at most 12; of a shorter stack all.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Each image, real space above Fourier space, on common colour scales; below, the mean power of each ring.
+        Each image, real space above Fourier space, on common colour scales; below, the mean power
+        of each ring.
 
     Raises
     ------
@@ -52,15 +56,20 @@ def plot_images(images: ImageStack, n: int = 4) -> Figure:
     """
     _check_type(images, ImageStack, "images", "open_images")
     n = _panels(n, len(images))
-    micrometre = (images.optics["defocus_u_angstrom"] + images.optics["defocus_v_angstrom"])[:n] / 2e4
+    micrometre = (images.optics["defocus_u_angstrom"] + images.optics["defocus_v_angstrom"])[
+        :n
+    ] / 2e4
     titles = [
-        f"image {images.image_in_stack[i]} of stack {images.stack[i]}\ndefocus {micrometre[i]:.2f} µm" for i in range(n)
+        f"image {images.image_in_stack[i]} of stack {images.stack[i]}\ndefocus {micrometre[i]:.2f} "
+        f"µm"
+        for i in range(n)
     ]
     return _plot(images.source.take(np.arange(n)), images.grid, titles, "image")
 
 
 def plot_templates(templates: TemplateStack, n: int = 4) -> Figure:
-    """Show some templates of a structure, in real space, in Fourier space, and their power over spatial frequency.
+    """Show some templates of a structure, in real space, in Fourier space, and their power over
+    spatial frequency.
 
     Parameters
     ----------
@@ -72,7 +81,8 @@ def plot_templates(templates: TemplateStack, n: int = 4) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Each template, real space above Fourier space, on common colour scales; below, the mean power of each ring.
+        Each template, real space above Fourier space, on common colour scales; below, the mean
+        power of each ring.
 
     Raises
     ------
@@ -81,7 +91,10 @@ def plot_templates(templates: TemplateStack, n: int = 4) -> Figure:
     """
     _check_type(templates, TemplateStack, "templates", "open_templates")
     rows = np.linspace(0, len(templates) - 1, _panels(n, len(templates))).round().astype(np.int64)
-    azimuth, polar = np.degrees(templates.viewing.azimuth[rows]), np.degrees(templates.viewing.polar[rows])
+    azimuth, polar = (
+        np.degrees(templates.viewing.azimuth[rows]),
+        np.degrees(templates.viewing.polar[rows]),
+    )
     titles = [f"azimuth {a:.0f}°\npolar {p:.0f}°" for a, p in zip(azimuth, polar, strict=True)]
     figure = _plot(templates.source.take(rows), templates.grid, titles, "template")
     figure.suptitle(f"structure {templates.structure}", parse_math=False)
@@ -110,7 +123,11 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     suffix = Path(path).suffix.removeprefix(".").lower()
     formats = figure.canvas.get_supported_filetypes()
     if suffix not in formats:
-        raise InputError(f"no figure can be written as {suffix!r}", source=path, remedy="Give it the suffix .png.")
+        raise InputError(
+            f"no figure can be written as {suffix!r}",
+            source=path,
+            remedy="Give it the suffix .png.",
+        )
     with replacing(path) as file:
         figure.savefig(file, format=suffix, dpi=150)
 
@@ -118,17 +135,22 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def _check_type(value: Any, kind: type, name: str, maker: str) -> None:
     if not isinstance(value, kind):
         found = type(value).__name__
-        raise InputError(f"{name} is of type {found}, not {kind.__name__}", remedy=f"Make it with {maker}.")
+        raise InputError(
+            f"{name} is of type {found}, not {kind.__name__}", remedy=f"Make it with {maker}."
+        )
 
 
 def _panels(n: int, n_stack: int) -> int:
     if number("n", n, whole=True, at_least=1) > MOST_PANELS:
-        raise InputError(f"n={n} panels do not fit side by side", remedy=f"Take at most {MOST_PANELS}.")
+        raise InputError(
+            f"n={n} panels do not fit side by side", remedy=f"Take at most {MOST_PANELS}."
+        )
     return min(int(n), n_stack)
 
 
 def _plot(values: NDArray[Any], grid: PolarGrid, titles: Sequence[str], what: str) -> Figure:
-    """Lay out a column of two panels for each row of `values`, complex (n, shell, angle), and the power below."""
+    """Lay out a column of two panels for each row of `values`, complex (n, shell, angle), and
+    the power below."""
     from cryolike_dask.analysis.plots.figures import Figure
 
     n = len(values)
@@ -155,12 +177,16 @@ def _draw_real_space(row: Sequence[Axes], pixels: NDArray[Any], grid: PolarGrid)
     least, most = (seen.min(), seen.max()) if len(seen) else (0.0, 0.0)
     norm = Normalize(least, most if most > least else least + 1)
     for axes, image in zip(row, pixels, strict=True):
-        shown = axes.imshow(image, cmap="gray", norm=norm, origin="lower", extent=(low, high, low, high))
+        shown = axes.imshow(
+            image, cmap="gray", norm=norm, origin="lower", extent=(low, high, low, high)
+        )
         if not np.isfinite(image).all():
             _note(axes, "not finite")
     _label_row(row, "x (Å)", "y (Å)")
     ticks = MaxNLocator(4)
-    row[0].figure.colorbar(shown, ax=list(row), pad=0.01, label="intensity\n(arbitrary units)", ticks=ticks)
+    row[0].figure.colorbar(
+        shown, ax=list(row), pad=0.01, label="intensity\n(arbitrary units)", ticks=ticks
+    )
 
 
 def _draw_fourier_space(row: Sequence[Axes], amplitudes: FloatArray, grid: PolarGrid) -> None:
@@ -176,11 +202,14 @@ def _draw_fourier_space(row: Sequence[Axes], amplitudes: FloatArray, grid: Polar
         shown = axes.pcolormesh(fx, fy, colours, norm=norm, cmap="viridis", rasterized=True)
         axes.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit))
     _label_row(row, "x frequency (1/Å)", "y frequency (1/Å)")
-    row[0].figure.colorbar(shown, ax=list(row), pad=0.01, label="amplitude\n(arbitrary units)", extend="min")
+    row[0].figure.colorbar(
+        shown, ax=list(row), pad=0.01, label="amplitude\n(arbitrary units)", extend="min"
+    )
 
 
 def _draw_power(axes: Axes, power: FloatArray, grid: PolarGrid, what: str) -> None:
-    """Draw the power of each ring, (n, shell), and its mean; values that are not finite or positive are left out."""
+    """Draw the power of each ring, (n, shell), and its mean; values that are not finite or
+    positive are left out."""
     frequencies = grid.spatial_frequencies
     finite = power[np.isfinite(power).all(axis=1)]
     each = axes.plot(frequencies, np.ma.masked_less_equal(finite, 0).T, color="0.5", linewidth=0.8)

@@ -1,4 +1,5 @@
-"""Figures of what results say about structures: ratios, assignments, and both against a known truth."""
+"""Figures of what results say about structures: ratios, assignments, and both against a known
+truth."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ MOST_BARS = 30
 
 
 def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: str) -> Figure:
-    """Show how much more likely images are under one structure than under another, integrated over poses.
+    """Show how much more likely images are under one structure than under another, integrated over
+    poses.
 
     Parameters
     ----------
@@ -57,8 +59,12 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
     """
     at = positions_of(results, structure, reference)
     if structure == reference:
-        raise InputError(f"structure and reference are both {structure!r}", remedy="Give two structures.")
-    ratio = log_likelihood_ratio(results.isel({labels.STRUCTURE: at}), reference).isel({labels.STRUCTURE: 0})
+        raise InputError(
+            f"structure and reference are both {structure!r}", remedy="Give two structures."
+        )
+    ratio = log_likelihood_ratio(results.isel({labels.STRUCTURE: at}), reference).isel(
+        {labels.STRUCTURE: 0}
+    )
     ratio = ratio.dropna(labels.IMAGE)
     values = ratio.values.astype(np.float64)
     figure = new_figure()
@@ -69,18 +75,24 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
     text = f"log-likelihood ratio, {short(structure)} over {short(reference)} (nat)"
     finish_histogram(axes, values, text, legend=len(parts) > 1)
     n_right = int((values > 0).sum())
-    prefer = f"{n_right} images prefer {short(structure)}, {int((values < 0).sum())} {short(reference)}"
+    prefer = (
+        f"{n_right} images prefer {short(structure)}, {int((values < 0).sum())} {short(reference)}"
+    )
     axes.set_title(prefer, fontsize="medium", parse_math=False)
     return figure
 
 
-def _by_truth(ratio: xr.DataArray, structure: str, reference: str) -> list[tuple[str | None, Floats]]:
+def _by_truth(
+    ratio: xr.DataArray, structure: str, reference: str
+) -> list[tuple[str | None, Floats]]:
     """Values by true structure, where that is recorded."""
     values = ratio.values.astype(np.float64)
     if labels.TRUE_STRUCTURE not in ratio.coords:
         return [(None, values)]
     truth = ratio[labels.TRUE_STRUCTURE].values
-    parts: list[tuple[str | None, Floats]] = [(f"truly {short(n)}", values[truth == n]) for n in (structure, reference)]
+    parts: list[tuple[str | None, Floats]] = [
+        (f"truly {short(n)}", values[truth == n]) for n in (structure, reference)
+    ]
     others = values[~np.isin(truth, [structure, reference])]
     return [*parts, ("truly another", others)] if len(others) else parts
 
@@ -118,7 +130,9 @@ def plot_assignment(results: xr.Dataset) -> Figure:
     left.set_ylabel("structure")
     if len(order) < len(names):
         n_others = int(counts.sum() - counts[order].sum())
-        left.set_title(f"{n_others} images fit {len(names) - len(order)} others best", fontsize="medium")
+        left.set_title(
+            f"{n_others} images fit {len(names) - len(order)} others best", fontsize="medium"
+        )
     whole_numbers(left.xaxis)
     _ranked(right, summary[summaries.MEAN_LOG_LIKELIHOOD].values, names)
     return figure
@@ -128,7 +142,13 @@ def _ranked(axes: Axes, means: Floats, names: Sequence[str]) -> None:
     order = np.argsort(-means, kind="stable")
     order = order[np.isfinite(means[order])]
     ranked = means[order] - means[order[:1]] if len(order) else means[order]
-    axes.plot(np.arange(1, len(ranked) + 1), ranked, "o-", color=BLUE, markersize=4 if len(ranked) <= 60 else 2)
+    axes.plot(
+        np.arange(1, len(ranked) + 1),
+        ranked,
+        "o-",
+        color=BLUE,
+        markersize=4 if len(ranked) <= 60 else 2,
+    )
     axes.set_xlabel("rank of the structure")
     axes.set_ylabel("mean log-likelihood less\nthat of the first (nat)")
     whole_numbers(axes.xaxis)
@@ -139,7 +159,8 @@ def _ranked(axes: Axes, means: Floats, names: Sequence[str]) -> None:
 
 
 def plot_confusion(results: xr.Dataset) -> Figure:
-    """Show how many images of each true structure are assigned to each structure; for simulated particles.
+    """Show how many images of each true structure are assigned to each structure; for simulated
+    particles.
 
     Parameters
     ----------
@@ -155,7 +176,9 @@ def plot_confusion(results: xr.Dataset) -> Figure:
     shares = table.counts / np.maximum(table.counts.sum(axis=1, keepdims=True), 1)
     names = [short(name) for name in table.names]
     longest = max(map(len, names))
-    figure = new_figure(2.1 + 0.62 * len(names) + 0.08 * longest, 1.4 + 0.45 * len(names) + 0.06 * longest)
+    figure = new_figure(
+        2.1 + 0.62 * len(names) + 0.08 * longest, 1.4 + 0.45 * len(names) + 0.06 * longest
+    )
     axes = figure.add_subplot()
     shown = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), count in np.ndenumerate(table.counts):
@@ -182,8 +205,9 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Of the best structure of each image: how often it is right (with intervals of 95%) over its probability, and
-        how many images have such a probability. Calibrated probabilities lie on the diagonal.
+        Of the best structure of each image: how often it is right (with intervals of 95%) over its
+        probability, and how many images have such a probability. Calibrated probabilities lie on
+        the diagonal.
 
     Raises
     ------
@@ -199,16 +223,38 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     frequency = right / n
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
     bars = np.clip([frequency - low, high - frequency], 0, None)
-    upper.errorbar(found.mean_probability[filled], frequency, bars, fmt="o", color=BLUE, capsize=3, label="found")
+    upper.errorbar(
+        found.mean_probability[filled],
+        frequency,
+        bars,
+        fmt="o",
+        color=BLUE,
+        capsize=3,
+        label="found",
+    )
     upper.set(ylim=(-0.03, 1.03), ylabel="frequency of being right")
     upper.legend(frameon=False, loc="upper left")
     drawn = lower.bar(
-        found.edges[:-1], found.n_images, np.diff(found.edges), align="edge", color=BLUE, edgecolor="white"
+        found.edges[:-1],
+        found.n_images,
+        np.diff(found.edges),
+        align="edge",
+        color=BLUE,
+        edgecolor="white",
     )
-    lower.bar_label(drawn, [str(count) if count else "" for count in found.n_images], fontsize="small", padding=1)
+    lower.bar_label(
+        drawn,
+        [str(count) if count else "" for count in found.n_images],
+        fontsize="small",
+        padding=1,
+    )
     lower.margins(y=0.35)
     first = found.edges[:-1][filled].min(initial=1 - 1 / findings.CALIBRATION_BINS)
-    lower.set(xlim=(first - 0.02, 1.02), xlabel="posterior probability of the best structure", ylabel="images")
+    lower.set(
+        xlim=(first - 0.02, 1.02),
+        xlabel="posterior probability of the best structure",
+        ylabel="images",
+    )
     whole_numbers(lower.yaxis, 3)
     return figure
 

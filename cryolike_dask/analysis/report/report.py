@@ -65,8 +65,8 @@ def write_report(
     path : path, optional
         Of the page; default: `report.html` in the output folder.
     templates, particles : path, stack or several stacks, optional
-        As they were given to the run, to show particles beside their projections; default: the folders that the
-        results name. If they cannot be read, the page says so.
+        As they were given to the run, to show particles beside their projections; default: the
+        folders that the results name. If they cannot be read, the page says so.
     parameters : path or ImageParameters, optional
         Default: `parameters.npz` in the folder of templates.
     n_examples : int
@@ -90,7 +90,9 @@ def write_report(
     """
     n = number("n_examples", n_examples, whole=True, at_least=0)
     if n > MOST_EXAMPLES:
-        raise InputError(f"n_examples={n} do not fit side by side", remedy=f"Take at most {MOST_EXAMPLES}.")
+        raise InputError(
+            f"n_examples={n} do not fit side by side", remedy=f"Take at most {MOST_EXAMPLES}."
+        )
     opened = results if isinstance(results, xr.Dataset) else open_results(results)
     page = _place(opened, path)
     _refuse_others(page, overwrite)
@@ -110,7 +112,9 @@ def write_report(
         partial(report_sections.examples_section, summary, n, inputs) if n else lambda: None,
         partial(report_sections.time_section, table, blocks),
     ]
-    steps, *first, examples, times = [make() for make in counted(parts, "parts of the report", shown=progress)]
+    steps, *first, examples, times = [
+        make() for make in counted(parts, "parts of the report", shown=progress)
+    ]
     sections = [*first, report_sections.steps_section(steps), examples, times]
     warnings = [*findings.warnings_about(summary), *findings.about_steps(steps)]
     text = _page(summary, [section for section in sections if section is not None], warnings)
@@ -126,7 +130,9 @@ def _place(results: xr.Dataset, path: str | Path | None) -> Path:
         return Path(path)
     folder = results.attrs.get("folder")
     if not folder:
-        raise InputError("the results do not say in which folder they are", remedy="Give the path of the report.")
+        raise InputError(
+            "the results do not say in which folder they are", remedy="Give the path of the report."
+        )
     return Path(folder) / REPORT
 
 
@@ -158,11 +164,14 @@ def _blocks(results: xr.Dataset) -> tuple[Path | None, Blocks | None]:
 
 
 def _steps(summary: xr.Dataset, inputs: dict[str, Any]) -> list[Step]:
-    """How coarse the search was for images from the best to the worst fitting one; empty if inputs are not there."""
+    """How coarse the search was for images from the best to the worst fitting one; empty if
+    inputs are not there."""
     best, _ = extreme_rows(summary, summary.sizes[labels.IMAGE])
     rows = best[np.unique(np.linspace(0, len(best) - 1, N_MEASURED).round().astype(int))]
     try:
-        return search_steps(summary.isel({labels.IMAGE: rows}), *open_matching(summary, rows, **inputs))
+        return search_steps(
+            summary.isel({labels.IMAGE: rows}), *open_matching(summary, rows, **inputs)
+        )
     except (CryolikeError, OSError):  # the section of examples says why
         return []
 
@@ -179,12 +188,16 @@ def _page(summary: xr.Dataset, sections: list[Section], warnings: list[Finding])
         keep_trailing_newline=True,
     )
     n_done = int((summary[summaries.BEST_STRUCTURE] != summaries.NO_STRUCTURE).sum())
-    n_structures, folder = summary.sizes[labels.STRUCTURE], Path(str(summary.attrs.get("folder", "")))
+    n_structures, folder = (
+        summary.sizes[labels.STRUCTURE],
+        Path(str(summary.attrs.get("folder", ""))),
+    )
     name = "/".join(folder.parts[-2:])
     now, ours = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}", version("cryolike_dask")
     values: dict[str, Any] = {
         "title": f"Report on {name}" if name else "Report on likelihoods",
-        "subtitle": f"{n_done:,} images compared with {n_structures:,} structure{'s' if n_structures > 1 else ''}",
+        "subtitle": f"{n_done:,} images compared with {n_structures:,} "
+        f"structure{'s' if n_structures > 1 else ''}",
         "warnings": warnings,
         "sections": sections,
         "footer": f"Written by cryolike_dask {ours} on {now}.",

@@ -1,4 +1,5 @@
-"""The sections of the report: what was run, which structure, how well, in which poses, examples, time."""
+"""The sections of the report: what was run, which structure, how well, in which poses, examples,
+time."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ DOTS_PER_INCH, SHOWN_PER_INCH = 160, 88
 SURE = 0.95
 MOST_NAMES = 5
 DIFFERENT_CORRELATION = 0.01
-"""An example whose correlation, computed again, differs by more is not what the results came from."""
+"""An example whose correlation, computed again, differs by more is not what the results came
+from."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ def run_section(summary: xr.Dataset, blocks: Blocks | None) -> Section:
     stacks = len(np.unique(summary[labels.STACK])) if labels.STACK in summary.coords else 0
     rows = [
         ("Results", str(attrs.get("folder", ""))),
-        ("Images", f"{summary.sizes[labels.IMAGE]:,} in {stacks:,} stack(s), {n_done:,} with results"),
+        (
+            "Images",
+            f"{summary.sizes[labels.IMAGE]:,} in {stacks:,} stack(s), {n_done:,} with results",
+        ),
         ("Structures", f"{len(names):,}: {_some(names)}"),
         ("Templates", _and(attrs.get("folder_templates"), _made_from(attrs))),
         ("Image stacks", str(attrs.get("folder_particles", ""))),
@@ -83,14 +88,21 @@ def run_section(summary: xr.Dataset, blocks: Blocks | None) -> Section:
         ("Precision", str(attrs.get("precision", ""))),
         ("Version of the run", str(attrs.get("version", ""))),
         ("Device", _and(attrs.get("device"), _devices(blocks))),
-        ("Blocks finished", f"{blocks.first} to {blocks.last} (UTC)" if blocks is not None and len(blocks) else ""),
+        (
+            "Blocks finished",
+            f"{blocks.first} to {blocks.last} (UTC)" if blocks is not None and len(blocks) else "",
+        ),
     ]
-    return Section("run", "What was run", rows=tuple((name, value) for name, value in rows if value))
+    return Section(
+        "run", "What was run", rows=tuple((name, value) for name, value in rows if value)
+    )
 
 
 def _some(names: Iterable[str], most: int = MOST_NAMES) -> str:
     listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most:,} more" if len(listed) > most else "")
+    return ", ".join(listed[:most]) + (
+        f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    )
 
 
 def _and(value: Any, more: str) -> str:
@@ -99,7 +111,9 @@ def _and(value: Any, more: str) -> str:
 
 def _made_from(attrs: dict[str, Any]) -> str:
     source, conventions = attrs.get("template_source"), attrs.get("template_conventions")
-    said = [f"made from {'a map' if source == 'map' else source}" if source in ("atoms", "map") else ""]
+    said = [
+        f"made from {'a map' if source == 'map' else source}" if source in ("atoms", "map") else ""
+    ]
     said.append(f"{conventions} conventions" if conventions in ("standard", "cryolike") else "")
     return ", ".join(part for part in said if part)
 
@@ -124,7 +138,8 @@ def _search(attrs: dict[str, Any]) -> str:
     said = []
     if len(x):
         said.append(
-            f"{len(x):,} displacements, up to {np.abs(x).max():.4g} Å along x and {np.abs(y).max():.4g} Å along y"
+            f"{len(x):,} displacements, up to {np.abs(x).max():.4g} Å along x and "
+            f"{np.abs(y).max():.4g} Å along y"
         )
     if n:
         said.append(f"{n} in-plane rotations, {360 / n:.3g}° apart")
@@ -138,21 +153,32 @@ def _devices(blocks: Blocks | None) -> str:
 
 def structures_section(results: xr.Dataset, summary: xr.Dataset) -> Section:
     """Which structure fits each image."""
-    title, names = "Which structure each image shows", [str(name) for name in summary[labels.STRUCTURE].values]
+    title, names = (
+        "Which structure each image shows",
+        [str(name) for name in summary[labels.STRUCTURE].values],
+    )
     if len(names) < 2:
-        return Section("structures", title, ("There is one structure, and so nothing to compare it with.",))
+        return Section(
+            "structures", title, ("There is one structure, and so nothing to compare it with.",)
+        )
     if not findings.are_compared(summary):
         return Section("structures", title, ("No image has results under all structures yet.",))
     probability = summary[summaries.PROBABILITY].values[summary[summaries.COMPARABLE].values]
     n_sure = int((probability > SURE).sum())
     text = [
-        "An image is assigned to the structure under which it is most likely, all poses taken together. The difference "
-        "of two log-likelihoods says how much more likely: 2.3 nat are a factor of 10, 4.6 nat one of 100. "
-        "Probabilities hold all structures to be equally likely beforehand, and one of them to be right.",
-        f"{n_sure:,} of {len(probability):,} images are assigned with a probability above {SURE:.0%}.",
+        "An image is assigned to the structure under which it is most likely, all poses taken "
+        "together. The difference "
+        "of two log-likelihoods says how much more likely: 2.3 nat are a factor of 10, 4.6 nat one "
+        "of 100. "
+        "Probabilities hold all structures to be equally likely beforehand, and one of them to be "
+        "right.",
+        f"{n_sure:,} of {len(probability):,} images are assigned with a probability above "
+        f"{SURE:.0%}.",
     ]
     if summary.attrs.get("conventions") == "cryolike":
-        text.append("The run used CryoLike's conventions, which inflate differences of log-likelihoods.")
+        text.append(
+            "The run used CryoLike's conventions, which inflate differences of log-likelihoods."
+        )
     shown = _ratio(results, *names) if len(names) == 2 else _assignment(summary, names)
     return Section("structures", title, tuple(text), panels=(shown,))
 
@@ -162,7 +188,8 @@ def _ratio(results: xr.Dataset, reference: str, structure: str) -> Panel:
         "ratio",
         structure_plots.plot_log_likelihood_ratio(results, structure, reference),
         f"Histogram of the log-likelihood ratio of {structure} over {reference}.",
-        f"Right of 0 images are more likely to show {structure}, left of 0 {reference}. Near 0 they do not tell.",
+        f"Right of 0 images are more likely to show {structure}, left of 0 {reference}. Near 0 "
+        f"they do not tell.",
     )
 
 
@@ -172,9 +199,11 @@ def _assignment(summary: xr.Dataset, names: list[str]) -> Panel:
     return panel(
         "assignment",
         structure_plots.plot_assignment(summary),
-        f"Bars: images that fit each structure best; most, {counts[most]} of {counts.sum()}, fit {names[most]}. "
+        f"Bars: images that fit each structure best; most, {counts[most]} of {counts.sum()}, fit "
+        f"{names[most]}. "
         "Beside them the mean log-likelihoods of the structures, ranked.",
-        "Images by the structure that fits best, and the mean log-likelihood of each structure less that of the first. "
+        "Images by the structure that fits best, and the mean log-likelihood of each structure "
+        "less that of the first. "
         "The first fits best on average, though single images may prefer another.",
     )
 
@@ -187,23 +216,28 @@ def truth_section(summary: xr.Dataset) -> Section | None:
     n, n_right = int(found.n_images.sum()), int(found.n_right.sum())
     text = (
         "These particles were simulated, and it is recorded which structure each one shows. "
-        f"{n_right:,} of {n:,} ({found.found:.1%}) are assigned to it; by their probabilities {found.expected:.1%} "
-        "should be. Where probabilities are calibrated, of the images assigned with 80% four in five are right.",
+        f"{n_right:,} of {n:,} ({found.found:.1%}) are assigned to it; by their probabilities "
+        f"{found.expected:.1%} "
+        "should be. Where probabilities are calibrated, of the images assigned with 80% four in "
+        "five are right.",
     )
     few = f" Of the structures only the {findings.MOST_CONFUSED - 1} of most images are named."
     panels = (
         panel(
             "confusion",
             structure_plots.plot_confusion(summary),
-            f"Table of true against assigned structures; {n_right} of {n} images are assigned rightly.",
+            f"Table of true against assigned structures; {n_right} of {n} images are assigned "
+            f"rightly.",
             "Images by true and by assigned structure; right where both are the same."
             + (few if summary.sizes[labels.STRUCTURE] > findings.MOST_CONFUSED else ""),
         ),
         panel(
             "reliability",
             structure_plots.plot_calibration(summary),
-            "How often the best structure is right over its probability, and how many images have such a probability.",
-            "On the dashed line probabilities are calibrated; below it they are too large. Bars are 95% intervals.",
+            "How often the best structure is right over its probability, and how many images have "
+            "such a probability.",
+            "On the dashed line probabilities are calibrated; below it they are too large. Bars "
+            "are 95% intervals.",
         ),
     )
     return Section("calibration", "Against the truth", text, panels=panels)
@@ -214,8 +248,10 @@ def correlation_section(summary: xr.Dataset) -> Section:
     values = summary[labels.CROSS_CORRELATION].values
     values = values[np.isfinite(values)]
     text = (
-        "The correlation of an image with its best projection, filtered by the contrast transfer: 1 for a perfect "
-        "image, low for noise alone. Noise sets the level; compare images of one data set with each other.",
+        "The correlation of an image with its best projection, filtered by the contrast transfer: "
+        "1 for a perfect "
+        "image, low for noise alone. Noise sets the level; compare images of one data set with "
+        "each other.",
     )
     shown = panel(
         "correlation-histogram",
@@ -230,21 +266,28 @@ def correlation_section(summary: xr.Dataset) -> Section:
 def poses_section(summary: xr.Dataset) -> Section:
     """Directions and rotations of the winners, and how far they are from recorded ones."""
     text = [
-        "The pose of each image under its best structure. Particles that lie in the ice in all orientations spread "
-        "evenly over the sphere and over all rotations; a few crowded directions mean that some views are preferred."
+        "The pose of each image under its best structure. Particles that lie in the ice in all "
+        "orientations spread "
+        "evenly over the sphere and over all rotations; a few crowded directions mean that some "
+        "views are preferred."
     ]
     panels = []
-    if labels.OPTIMAL_AZIMUTH in summary and bool(np.isfinite(summary[labels.OPTIMAL_AZIMUTH].values).any()):
+    if labels.OPTIMAL_AZIMUTH in summary and bool(
+        np.isfinite(summary[labels.OPTIMAL_AZIMUTH].values).any()
+    ):
         panels.append(
             panel(
                 "directions",
                 pose_plots.plot_viewing_directions(summary),
-                "Map of the sphere of viewing directions; a dot where images are best seen from, coloured by how many.",
+                "Map of the sphere of viewing directions; a dot where images are best seen from, "
+                "coloured by how many.",
                 "Viewing directions. The map keeps areas true (Mollweide's projection).",
             )
         )
     else:
-        text.append("The viewing directions of the templates are not known, so that they cannot be shown.")
+        text.append(
+            "The viewing directions of the templates are not known, so that they cannot be shown."
+        )
     panels.append(
         panel(
             "rotations",
@@ -269,12 +312,17 @@ def _direction_errors(summary: xr.Dataset) -> tuple[Panel, str]:
     kind = "true" if findings.knows_truth(summary) else "recorded"
     text = f"Half of the images are seen from within {median} of the {kind} direction."
     if kind == "recorded":
-        text += " This means something only if recorded poses and structures share one frame of coordinates."
+        text += (
+            " This means something only if recorded poses and structures share one frame of "
+            "coordinates."
+        )
     shown = panel(
         "direction-errors",
         pose_plots.plot_direction_errors(summary),
-        f"Histogram of the angle between the best and the {kind} viewing directions; median {median}.",
-        f"Angle to the {kind} viewing direction. Angles near 180° are views from the opposite side, whose projections "
+        f"Histogram of the angle between the best and the {kind} viewing directions; median "
+        f"{median}.",
+        f"Angle to the {kind} viewing direction. Angles near 180° are views from the opposite "
+        f"side, whose projections "
         "are mirror images and look alike at low resolution.",
     )
     return shown, text
@@ -285,14 +333,18 @@ def displacements_section(summary: xr.Dataset) -> Section:
     edge = findings.on_the_edge(summary)
     text = ["By how much the projection is moved, before it is turned, to meet the particle."]
     if edge is not None and not edge.is_crowded:
-        text.append(f"{edge.n_on_edge:,} of {edge.n_images:,} images ({edge.fraction:.1%}) fit best on the edge.")
+        text.append(
+            f"{edge.n_on_edge:,} of {edge.n_images:,} images ({edge.fraction:.1%}) fit best on the "
+            f"edge."
+        )
     elif edge is None:
         text.append("No displacements were searched, or it is not known which.")
     shown = panel(
         "displacement-map",
         pose_plots.plot_displacements(summary),
         "Map of the best displacements along x and y, coloured by how many images have them.",
-        "Grey dots are displacements that were tried. A crowd at the edge means that the search was too narrow.",
+        "Grey dots are displacements that were tried. A crowd at the edge means that the search "
+        "was too narrow.",
     )
     return Section("displacements", "Displacements", tuple(text), panels=(shown,))
 
@@ -302,12 +354,14 @@ def steps_section(steps: list[Step]) -> Section | None:
     if not steps:
         return None
     text = (
-        "Where the true pose of a particle lies between those that were tried, its log-likelihood comes out too low. "
+        "Where the true pose of a particle lies between those that were tried, its log-likelihood "
+        "comes out too low. "
         "Here is by how much half-way between two poses, in the median over some images: above "
         f"{findings.LOST_BETWEEN_POSES:g} nat search finer; below 1 nat a coarser search does.",
     )
     rows = tuple(
-        (step.name.capitalize(), f"{step.shown(step.size)} apart: up to {step.loss:.2g} nat lower") for step in steps
+        (step.name.capitalize(), f"{step.shown(step.size)} apart: up to {step.loss:.2g} nat lower")
+        for step in steps
     )
     return Section("steps", "How fine the search was", text, rows)
 
@@ -325,18 +379,24 @@ def examples_section(summary: xr.Dataset, n: int, inputs: dict[str, Any]) -> Sec
         except (CryolikeError, OSError) as error:
             text.append(f"Particles cannot be shown: {error}")
             break
-        if (np.abs(found.correlation - chosen[labels.CROSS_CORRELATION].values) > DIFFERENT_CORRELATION).any():
+        if (
+            np.abs(found.correlation - chosen[labels.CROSS_CORRELATION].values)
+            > DIFFERENT_CORRELATION
+        ).any():
             text.append(
-                "Some of these pairs do not correlate as the results say: the particles, the templates or how they are "
+                "Some of these pairs do not correlate as the results say: the particles, the "
+                "templates or how they are "
                 "read have changed since the run."
             )
         panels.append(
             panel(
                 key,
                 draw_matches(chosen, found),
-                f"{len(rows)} particles of the {'largest' if key == 'best' else 'smallest'} correlations above their "
+                f"{len(rows)} particles of the {'largest' if key == 'best' else 'smallest'} "
+                f"correlations above their "
                 "matching projections.",
-                f"The {what} fitting particles. Below each the same, smoothed, and its projection in the best pose, "
+                f"The {what} fitting particles. Below each the same, smoothed, and its projection "
+                f"in the best pose, "
                 "filtered by the contrast transfer of the image.",
             )
         )
@@ -349,7 +409,8 @@ def time_section(path: Path | None, blocks: Blocks | None) -> Section | None:
         return None
     text = [
         f"{len(blocks):,} blocks took {duration(float(blocks.seconds.sum()))} in all (median "
-        f"{np.median(blocks.seconds):.3g} s). The blocks of all runs into this folder are counted; several workers "
+        f"{np.median(blocks.seconds):.3g} s). The blocks of all runs into this folder are counted; "
+        f"several workers "
         "compute at the same time.",
     ]
     if blocks.n_unreadable:

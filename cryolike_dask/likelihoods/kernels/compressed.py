@@ -1,28 +1,35 @@
 """The correlation of every pose, from compressed spectra, reduced while it is in the cache.
 
-Per image, template and displacement the work is a contraction over shells at each angular frequency, and a transform
-from angular frequencies to rotations. Six steps make it small:
+Per image, template and displacement the work is a contraction over shells at each angular
+frequency, and a transform from angular frequencies to rotations. Six steps make it small:
 
 1. Half of each ring and half of the angular frequencies are all there is (`rotations`).
-2. On an orthonormal basis of each angular frequency displaced templates need a third of the coefficients that there
-   are shells (`radial_basis`); filtered images are projected on the same basis. What is lost of a template, |R|, is
-   measured, and bounds the error of every correlation: |CTF I| |R| / (|CTF T| |I|).
-3. The complex contraction is one real product of [Re, Im; -Im, Re] with [Re; Im] for each group of angular
+2. On an orthonormal basis of each angular frequency displaced templates need a third of the
+  coefficients that there
+   are shells (`radial_basis`); filtered images are projected on the same basis. What is lost of a
+   template, |R|, is measured, and bounds the error of every correlation: |CTF I| |R| / (|CTF T|
+   |I|).
+3. The complex contraction is one real product of [Re, Im; -Im, Re] with [Re; Im] for each group of
+  angular
    frequencies: a batched matrix product at the full rate of the device.
-4. The transform is done in the layout that the contraction leaves: an FFT of many columns at a time on CPUs, four real
+4. The transform is done in the layout that the contraction leaves: an FFT of many columns at a time
+  on CPUs, four real
    matrix products on GPUs (`rotations`).
-5. The norm depends on image, template and rotation but not on displacement, so that the largest and the smallest
-   product over displacements are taken first, and only they are normalised. All rotations of a few images are in the
-   cache at a time; (image, template, displacement, rotation) never is in memory.
-6. The likelihood is summed from the same piece, over rotations some displacement of which comes within reach of what
+5. The norm depends on image, template and rotation but not on displacement, so that the largest and
+  the smallest
+   product over displacements are taken first, and only they are normalised. All rotations of a few
+   images are in the cache at a time; (image, template, displacement, rotation) never is in memory.
+6. The likelihood is summed from the same piece, over rotations some displacement of which comes
+  within reach of what
    the image has summed up so far: what is neglected together stays below rounding.
 
-What depends on the images alone or on the templates alone is made once (`prepare_images`, `prepare_templates`). With
-no basis (`Frame.basis` empty) all shells are contracted and nothing is lost. Steps 4 to 6 are compiled loops on CPUs
-(`fused_cpu`), and one Triton kernel on NVIDIA GPUs (`fused_cuda`).
+What depends on the images alone or on the templates alone is made once (`prepare_images`,
+`prepare_templates`). With no basis (`Frame.basis` empty) all shells are contracted and nothing is
+lost. Steps 4 to 6 are compiled loops on CPUs (`fused_cpu`), and one Triton kernel on NVIDIA GPUs
+(`fused_cuda`).
 
-Sources: recombination of shells, Rangan and Greengard, Inverse Problems 39, 015003 (2023); the rank that displacements
-need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36, 024001 (2020).
+Sources: recombination of shells, Rangan and Greengard, Inverse Problems 39, 015003 (2023); the rank
+that displacements need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36, 024001 (2020).
 """
 
 from __future__ import annotations
@@ -33,14 +40,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, refuse_without_power, squared
+from cryolike_dask.likelihoods.kernels.cross_correlation import (
+    mask_terms,
+    refuse_without_power,
+    squared,
+)
 from cryolike_dask.likelihoods.kernels.direct import Frame
 from cryolike_dask.likelihoods.kernels.log_likelihood import log_likelihood_height
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
 from cryolike_dask.likelihoods.kernels.tile import Tile, by_pairs
 
 ALIGNED = 16
-"""Columns of matrices are padded to a multiple: products of 257 columns take up to a third longer than those of 272."""
+"""Columns of matrices are padded to a multiple: products of 257 columns take up to a third
+longer than those of 272."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,8 @@ class TemplateTerms:
     Attributes
     ----------
     spectra : tuple of Tensor, real, (q, 2 * rank, column)
-        [Re; Im] of the displaced templates on each group's basis; columns are (template, displacement), padded.
+        [Re; Im] of the displaced templates on each group's basis; columns are (template,
+        displacement), padded.
     power : Tensor, complex, (even q, shell, template)
         Spectra of |template|^2.
     mask_products : Tensor, real, (template, shell * W/2)
@@ -102,18 +115,27 @@ def half(rings: Tensor) -> Tensor:
 
 
 def prepare_images(images: Tensor, contrast: Tensor, frame: Frame) -> ImageTerms:
-    """Filter and expand images, complex (image, shell, angle), with contrast transfer, real (image, shell, W/2)."""
+    """Filter and expand images, complex (image, shell, angle), with contrast transfer, real
+    (image, shell, W/2)."""
     weights, n = half(frame.weights), len(images)
     filtered = half(images) * contrast * weights.sqrt()
     rings = filtered[..., frame.folding.angles].permute(2, 1, 0).flatten(1)
     spectra = _spectra(frame, n)
-    angular_spectra(rings.real.contiguous(), rings.imag.contiguous(), frame.folding, frame.scratch, spectra.flatten(2))
+    angular_spectra(
+        rings.real.contiguous(),
+        rings.imag.contiguous(),
+        frame.folding,
+        frame.scratch,
+        spectra.flatten(2),
+    )
     blocks = []
     for coefficients in _on_basis(spectra, frame):
         real, imaginary = coefficients.transpose(2, 3).unbind(1)
         parts = torch.stack([torch.cat([real, imaginary], 2), torch.cat([-imaginary, real], 2)], 1)
         blocks.append(parts.flatten(1, 2))
-    contrast_power = torch.fft.rfft(contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
+    contrast_power = (
+        torch.fft.rfft(contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
+    )
     return ImageTerms(
         spectra=tuple(blocks),
         contrast=contrast.flatten(1),
@@ -125,16 +147,21 @@ def prepare_images(images: Tensor, contrast: Tensor, frame: Frame) -> ImageTerms
 
 
 def prepare_templates(templates: Tensor, frame: Frame, first: int = 0) -> TemplateTerms:
-    """Displace, expand and compress templates, complex (template, shell, angle); messages count from `first`."""
+    """Displace, expand and compress templates, complex (template, shell, angle); messages count
+    from `first`."""
     weights = half(frame.weights)
     rooted = half(templates) * weights.sqrt()
     spectra = displaced_spectra(rooted, frame)
     left_out = spectra.new_zeros(spectra.shape[3], dtype=torch.float64)
     # complete spectra are in scratch memory, coefficients are not
-    blocks = [block if frame.basis else block.clone() for block in _on_basis(spectra, frame, left_out)]
+    blocks = [
+        block if frame.basis else block.clone() for block in _on_basis(spectra, frame, left_out)
+    ]
     return TemplateTerms(
         spectra=tuple(block.flatten(1, 2) for block in blocks),
-        power=torch.fft.rfft(squared(rooted) / weights.sqrt(), norm="ortho").permute(2, 1, 0).contiguous(),
+        power=torch.fft.rfft(squared(rooted) / weights.sqrt(), norm="ortho")
+        .permute(2, 1, 0)
+        .contiguous(),
         mask_products=2 * ((half(frame.mask).conj() * half(templates)).real * weights).flatten(1),
         lost=by_pairs(left_out, len(templates), frame).amax(1).sqrt(),
         first=first,
@@ -159,10 +186,14 @@ def displaced_spectra(rooted: Tensor, frame: Frame) -> Tensor:
         real, imaginary = (frame.scratch.take(name, *shape) for name in ("real", "imaginary"))
         for part in (real, imaginary):
             part[..., n_templates * n_displacements :] = 0
-        displaced_real, displaced_imaginary = (by_pairs(part, n_templates, frame) for part in (real, imaginary))
+        displaced_real, displaced_imaginary = (
+            by_pairs(part, n_templates, frame) for part in (real, imaginary)
+        )
         cosine, sine = (part[:, n, None] for part in frame.translation)
         template_real, template_imaginary = rings[:, n].real[..., None], rings[:, n].imag[..., None]
-        torch.mul(cosine, template_real, out=displaced_real).addcmul_(sine, template_imaginary, value=-1)
+        torch.mul(cosine, template_real, out=displaced_real).addcmul_(
+            sine, template_imaginary, value=-1
+        )
         torch.mul(cosine, template_imaginary, out=displaced_imaginary).addcmul_(sine, template_real)
         out = spectra.flatten(2)[:, :, n.start * columns : n.stop * columns]
         angular_spectra(real.flatten(1), imaginary.flatten(1), frame.folding, frame.scratch, out)
@@ -176,7 +207,8 @@ def _spectra(frame: Frame, columns: int) -> Tensor:
 
 
 def _on_basis(spectra: Tensor, frame: Frame, left_out: Tensor | None = None) -> Iterator[Tensor]:
-    """Project real (q, 2, shell, x) on each group's basis: (q, 2, rank, x); add the power left out to `left_out`."""
+    """Project real (q, 2, shell, x) on each group's basis: (q, 2, rank, x); add the power left
+    out to `left_out`."""
     if not frame.basis:
         yield spectra
         return
@@ -207,20 +239,28 @@ def correlate(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> Til
     for of_images, of_templates in zip(images.spectra, templates.spectra, strict=True):
         q = slice(first, first + len(of_images))
         first = q.stop
-        torch.bmm(of_images, of_templates, out=products[q].view(len(of_images), 2 * len(images), columns))
+        torch.bmm(
+            of_images, of_templates, out=products[q].view(len(of_images), 2 * len(images), columns)
+        )
 
     n_rows = frame.weights.shape[1] // 2
     power = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
     template_power = 2 * torch.fft.irfft(power, n=n_rows, norm="forward").double()
     refuse_without_power(template_power.amin((0, 2)), "filtered template", templates.first)
     # one product per template, so that equal templates tie exactly
-    template_mask = torch.stack([images.contrast @ product for product in templates.mask_products], 1).double()
+    template_mask = torch.stack(
+        [images.contrast @ product for product in templates.mask_products], 1
+    ).double()
     offset = template_mask * images.mask[:, None] / frame.mask_power
     template_variance = template_power - (template_mask**2 / frame.mask_power)[..., None]
     refuse_without_power(template_variance.amin((0, 2)), "filtered template", templates.first)
     image_variance = images.power - images.mask**2 / frame.mask_power
     scale = 1 / (template_variance * image_variance[:, None, None])
-    norm = scale.sqrt() if frame.zero_normalised else (template_power * images.power[:, None, None]).rsqrt()
+    norm = (
+        scale.sqrt()
+        if frame.zero_normalised
+        else (template_power * images.power[:, None, None]).rsqrt()
+    )
     height = log_likelihood_height(
         template_variance * frame.mask_power,
         image_variance[:, None, None] * frame.mask_power,
@@ -232,7 +272,9 @@ def correlate(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> Til
     by_rows = (values[..., order].permute(2, 0, 1).contiguous() for values in (scale, height))
     return Tile(
         products=products,
-        shift=torch.zeros_like(offset, dtype=products.dtype) if frame.zero_normalised else offset.to(products.dtype),
+        shift=torch.zeros_like(offset, dtype=products.dtype)
+        if frame.zero_normalised
+        else offset.to(products.dtype),
         norm=norm[..., order].permute(2, 0, 1).to(products.dtype).contiguous(),
         scale=next(by_rows),
         height=next(by_rows),

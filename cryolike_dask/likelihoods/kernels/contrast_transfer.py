@@ -40,8 +40,9 @@ def contrast_transfer(
 
     Notes
     -----
-    -sqrt(1 - a^2) sin chi + a cos chi with chi = -pi lambda f^2 dz + (pi/2) Cs lambda^3 f^4 - phase shift: the weak
-    phase approximation (Rohou and Grigorieff, J. Struct. Biol. 192, 216, 2015), underfocus positive.
+    -sqrt(1 - a^2) sin chi + a cos chi with chi = -pi lambda f^2 dz + (pi/2) Cs lambda^3 f^4 - phase
+      shift: the weak phase approximation (Rohou and Grigorieff, J. Struct. Biol. 192, 216, 2015),
+      underfocus positive.
     """
     column = {name: value[:, None, None] for name, value in optics.items()}
     wave = wavelength[:, None, None]
@@ -50,12 +51,18 @@ def contrast_transfer(
     half_difference = (column["defocus_u_angstrom"] - column["defocus_v_angstrom"]) / 2
     if not signed_astigmatism:
         half_difference = half_difference.abs()
-    defocus = mean + half_difference * torch.cos(2 * (angles[None, None, :] - column["defocus_angle_radian"]))
+    defocus = mean + half_difference * torch.cos(
+        2 * (angles[None, None, :] - column["defocus_angle_radian"])
+    )
     aberration = column["spherical_aberration_mm"] * 1e7
-    chi = -math.pi * wave * frequency2 * defocus + math.pi / 2 * aberration * wave**3 * frequency2**2
+    chi = (
+        -math.pi * wave * frequency2 * defocus + math.pi / 2 * aberration * wave**3 * frequency2**2
+    )
     chi = chi - column["phase_shift_radian"]
     contrast = column["amplitude_contrast"]
     transfer = -torch.sqrt(1 - contrast**2) * torch.sin(chi) + contrast * torch.cos(chi)
     if envelope:
-        transfer = transfer * column["scale"] * torch.exp(-column["b_factor_angstrom2"] * frequency2 / 4)
+        transfer = (
+            transfer * column["scale"] * torch.exp(-column["b_factor_angstrom2"] * frequency2 / 4)
+        )
     return transfer

@@ -1,7 +1,8 @@
-"""Correlations of images with displaced, rotated and filtered templates, and their norms: Ixy, Ixx, Iyy, Isx, Isy.
+"""Correlations of images with displaced, rotated and filtered templates, and their norms: Ixy, Ixx,
+Iyy, Isx, Isy.
 
-The image is modelled as contrast x rotated(displaced template): rotation w reads the template at theta + 2 pi w / W, so
-its content turns by -2 pi w / W.
+The image is modelled as contrast x rotated(displaced template): rotation w reads the template at
+theta + 2 pi w / W, so its content turns by -2 pi w / W.
 """
 
 from __future__ import annotations
@@ -10,23 +11,31 @@ import torch
 from torch import Tensor
 
 from cryolike_dask.errors import ZeroPowerError, listed
-from cryolike_dask.likelihoods.kernels.fourier_bessel import half_spectrum, rotations_from_half_spectrum
+from cryolike_dask.likelihoods.kernels.fourier_bessel import (
+    half_spectrum,
+    rotations_from_half_spectrum,
+)
 
 
 def image_spectra(images: Tensor, contrast: Tensor, weights: Tensor) -> Tensor:
-    """Expand contrast x image: complex (image, shell, angle) -> (q, image, shell), conjugated, weighted by the root."""
+    """Expand contrast x image: complex (image, shell, angle) -> (q, image, shell), conjugated,
+    weighted by the root."""
     return half_spectrum(images * contrast * weights.sqrt()).conj().permute(2, 0, 1).contiguous()
 
 
 def template_spectra(templates: Tensor, weights: Tensor) -> Tensor:
-    """Expand displaced templates: (template, displacement, shell, angle) -> (q, shell, template * displacement)."""
+    """Expand displaced templates: (template, displacement, shell, angle) -> (q, shell, template
+    * displacement)."""
     spectra = half_spectrum(templates * weights.sqrt())
     return spectra.permute(3, 2, 0, 1).reshape(spectra.shape[3], spectra.shape[2], -1)
 
 
 def cross_terms(images_q: Tensor, templates_q: Tensor, n_inplanes: int) -> Tensor:
-    """Contract two spectra over shells: (q, image, shell) x (q, shell, x) -> real (image, x, rotation)."""
-    return rotations_from_half_spectrum(torch.bmm(images_q, templates_q).permute(1, 2, 0), n_inplanes)
+    """Contract two spectra over shells: (q, image, shell) x (q, shell, x) -> real (image, x,
+    rotation)."""
+    return rotations_from_half_spectrum(
+        torch.bmm(images_q, templates_q).permute(1, 2, 0), n_inplanes
+    )
 
 
 def contrast_power_spectra(contrast: Tensor, weights: Tensor) -> Tensor:
@@ -85,13 +94,14 @@ def compute_cross_correlation(
     weights : Tensor, real, (shell, angle)
         Quadrature weights of the polar grid, cycles^2 per half box^2.
     mask : Tensor, complex, (shell, angle), optional
-        Transform of the box. With it a constant offset is projected out (zero-normalised correlation), the template's
-        offset being taken at each pose.
+        Transform of the box. With it a constant offset is projected out (zero-normalised
+        correlation), the template's offset being taken at each pose.
 
     Returns
     -------
     Tensor, real, (image, template, displacement, rotation)
-        In [-1, 1]; 1 where the image is the moved, turned and filtered template up to a positive factor.
+        In [-1, 1]; 1 where the image is the moved, turned and filtered template up to a positive
+        factor.
 
     Raises
     ------
@@ -114,7 +124,9 @@ def compute_cross_correlation(
     cross = at_poses(images)
     image_power = (images.abs() ** 2 * weights).sum((-2, -1))[:, None, None, None]
     template_power = cross_terms(
-        contrast_power_spectra(contrast, weights), template_power_spectra(templates[:, 0], weights), n_inplanes
+        contrast_power_spectra(contrast, weights),
+        template_power_spectra(templates[:, 0], weights),
+        n_inplanes,
     )[:, :, None, :]
     refuse_without_power(image_power.flatten(), "image")
     refuse_without_power(template_power.amin((0, 2, 3)), "template")
@@ -123,16 +135,18 @@ def compute_cross_correlation(
     mask_power = float(mask_terms(mask, mask, weights))
     template_mask = at_poses(mask.expand(images.shape))
     image_mask = mask_terms(mask, images, weights)[:, None, None, None]
-    return zero_normalised_correlation(cross, template_power, image_power, template_mask, image_mask, mask_power).clamp(
-        -1, 1
-    )
+    return zero_normalised_correlation(
+        cross, template_power, image_power, template_mask, image_mask, mask_power
+    ).clamp(-1, 1)
 
 
 def refuse_without_power(power: Tensor, what: str, first: int = 0) -> None:
-    """Raise ZeroPowerError naming the indices, counted from `first`, whose power is not positive and finite."""
+    """Raise ZeroPowerError naming the indices, counted from `first`, whose power is not positive
+    and finite."""
     bad = torch.nonzero(~((power > 0) & power.isfinite())).flatten()
     if len(bad):
         raise ZeroPowerError(
-            f"{what}(s) {listed(first + i for i in bad.tolist())} have no power: all zero, or constant; or too much",
+            f"{what}(s) {listed(first + i for i in bad.tolist())} have no power: all zero, or "
+            f"constant; or too much",
             remedy=f"Leave such {what}s out.",
         )

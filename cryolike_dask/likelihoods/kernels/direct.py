@@ -1,9 +1,11 @@
-"""The comparison of a few images with a few templates by direct sums over all shells, and what every comparison needs.
+"""The comparison of a few images with a few templates by direct sums over all shells, and what
+every comparison needs.
 
-The offset Isx of the filtered template is taken at zero pose, which is exact as long as the filtered particle stays
-inside the box, and recomputed at its pose wherever that could matter. Measured at a signal to noise ratio of 0.1: at
-most 0.0004 nat without contrast transfer, 0.0007 at 1 micrometre of defocus, and 0.06 in a box that cuts the fringes
-off (tests/likelihoods/test_real_space.py).
+The offset Isx of the filtered template is taken at zero pose, which is exact as long as the
+filtered particle stays inside the box, and recomputed at its pose wherever that could matter.
+Measured at a signal to noise ratio of 0.1: at most 0.0004 nat without contrast transfer, 0.0007 at
+1 micrometre of defocus, and 0.06 in a box that cuts the fringes off
+(tests/likelihoods/test_real_space.py).
 """
 
 from __future__ import annotations
@@ -44,11 +46,12 @@ class Frame:
     weights : Tensor, real, (shell, angle)
     mask : Tensor, complex, (shell, angle)
     translation : (Tensor, Tensor), real, (W/2, shell, displacement)
-        Real and imaginary parts of the factors that displace, on half rings in the order of `folding.angles`.
+        Real and imaginary parts of the factors that displace, on half rings in the order of
+        `folding.angles`.
     folding : Folding
     basis : tuple of Tensor, real, (2 * q, rank, shell)
-        Orthonormal radial functions, for groups of consecutive angular frequencies, each twice: for the real and the
-        imaginary part. None: all shells.
+        Orthonormal radial functions, for groups of consecutive angular frequencies, each twice: for
+        the real and the imaginary part. None: all shells.
     mask_power : float
     n_degrees_of_freedom : float
     zero_normalised : bool
@@ -88,7 +91,9 @@ class Frame:
         return torch.cat([half, half.conj()], -1)
 
 
-def compare(images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame, first: int = 0) -> tuple[Tensor, Tensor]:
+def compare(
+    images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame, first: int = 0
+) -> tuple[Tensor, Tensor]:
     """Correlate and weigh every pose, in memory: for a few pairs.
 
     Parameters
@@ -118,14 +123,20 @@ def compare(images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame, f
 
     cross = at_poses(images, contrast, templates_q)
     template_power = cross_terms(
-        contrast_power_spectra(contrast, frame.weights), template_power_spectra(templates, frame.weights), n_inplanes
+        contrast_power_spectra(contrast, frame.weights),
+        template_power_spectra(templates, frame.weights),
+        n_inplanes,
     )[:, :, None, :]
     refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", first)
-    template_mask = mask_terms(frame.mask, contrast[:, None] * templates, frame.weights)[:, :, None, None]
+    template_mask = mask_terms(frame.mask, contrast[:, None] * templates, frame.weights)[
+        :, :, None, None
+    ]
     image_power = (images.abs() ** 2 * frame.weights).sum((-2, -1))[:, None, None, None]
     image_mask = mask_terms(frame.mask, images, frame.weights)[:, None, None, None]
 
-    correlation, log_likelihood, fraction = _judge(cross, template_power, image_power, template_mask, image_mask, frame)
+    correlation, log_likelihood, fraction = _judge(
+        cross, template_power, image_power, template_mask, image_mask, frame
+    )
     doubtful = ~((fraction > 1 - frame.recomputes_offset_above) & (fraction <= 1))
     if doubtful.any():
         for s in torch.nonzero(doubtful.any(3).any(2).any(0)).flatten().tolist():
@@ -146,7 +157,8 @@ def compare(images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame, f
 
 
 def at_given_poses(images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame) -> Tensor:
-    """Log-likelihood of each image with its own template, already displaced and rotated, with the offset of that pose.
+    """Log-likelihood of each image with its own template, already displaced and rotated, with the
+    offset of that pose.
 
     Parameters
     ----------
@@ -166,11 +178,18 @@ def at_given_poses(images: Tensor, contrast: Tensor, templates: Tensor, frame: F
         image_mask=mask_terms(frame.mask, images, frame.weights),
         mask_power=frame.mask_power,
     )
-    return log_likelihood_of_poses(*terms, frame.mask_power, frame.n_degrees_of_freedom, frame.rounding)
+    return log_likelihood_of_poses(
+        *terms, frame.mask_power, frame.n_degrees_of_freedom, frame.rounding
+    )
 
 
 def _judge(
-    cross: Tensor, template_power: Tensor, image_power: Tensor, template_mask: Tensor, image_mask: Tensor, frame: Frame
+    cross: Tensor,
+    template_power: Tensor,
+    image_power: Tensor,
+    template_mask: Tensor,
+    image_mask: Tensor,
+    frame: Frame,
 ) -> tuple[Tensor, Tensor, Tensor]:
     terms = (cross, template_power, image_power, template_mask, image_mask, frame.mask_power)
     if frame.zero_normalised:
@@ -179,7 +198,12 @@ def _judge(
         correlation = plain_correlation(cross, template_power, image_power)
     template_variance, image_variance, fraction = residual_fraction(*terms)
     log_likelihood = log_likelihood_of_poses(
-        template_variance, image_variance, fraction, frame.mask_power, frame.n_degrees_of_freedom, frame.rounding
+        template_variance,
+        image_variance,
+        fraction,
+        frame.mask_power,
+        frame.n_degrees_of_freedom,
+        frame.rounding,
     )
     return correlation.clamp_(-1, 1), log_likelihood, fraction
 
@@ -188,6 +212,7 @@ def _refuse_undefined(log_likelihood: Tensor, first: int) -> None:
     bad = torch.nonzero(~torch.isfinite(log_likelihood.sum((0, 2, 3)))).flatten()
     if len(bad):
         raise ZeroPowerError(
-            f"filtered template(s) {listed(first + i for i in bad.tolist())} are constant over the box",
+            f"filtered template(s) {listed(first + i for i in bad.tolist())} are constant over the "
+            f"box",
             remedy="Leave such templates out.",
         )

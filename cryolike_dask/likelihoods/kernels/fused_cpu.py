@@ -1,16 +1,22 @@
-"""From products of spectra to the best pose and the likelihood on a CPU, in loops that are compiled for the machine.
+"""From products of spectra to the best pose and the likelihood on a CPU, in loops that are compiled
+for the machine.
 
-Each thread takes some pairs of images and templates, and a few columns of their products at a time, small enough for
-the cache of a core. Columns lie side by side, so that every step is the same for all of them and is vectorised:
+Each thread takes some pairs of images and templates, and a few columns of their products at a time,
+small enough for the cache of a core. Columns lie side by side, so that every step is the same for
+all of them and is vectorised:
 
-1. An FFT from angular frequencies to rotations; at W = 256 in half the time of the matrix products of `rotations`. A
-   real series of W rotations is a complex one of n = W/2, y_j = x_2j + i x_2j+1 (`_halve`). That is transformed in
-   place, decimated in frequency, radix by radix, and left in the order that this gives (`rotations.Plan`).
-2. The largest and the smallest value of each rotation, over displacements; then the best of all, normalised.
+1. An FFT from angular frequencies to rotations; at W = 256 in half the time of the matrix products
+  of `rotations`. A
+   real series of W rotations is a complex one of n = W/2, y_j = x_2j + i x_2j+1 (`_halve`). That is
+   transformed in place, decimated in frequency, radix by radix, and left in the order that this
+   gives (`rotations.Plan`).
+2. The largest and the smallest value of each rotation, over displacements; then the best of all,
+  normalised.
 3. The likelihood, summed over the rotations that come within reach.
 
-In torch each sum, maximum and exponential is a pass over memory, which takes three times as long together. All of it is
-one file: numba compiles a function anew when its own file has changed, but not what it calls in other files.
+In torch each sum, maximum and exponential is a pass over memory, which takes three times as long
+together. All of it is one file: numba compiles a function anew when its own file has changed, but
+not what it calls in other files.
 """
 
 # mypy: disable-error-code="import-untyped, no-untyped-def, no-untyped-call, untyped-decorator"
@@ -26,19 +32,23 @@ from llvmlite import ir
 from numba.extending import intrinsic, overload
 
 COLUMNS = 64
-"""Of a chunk: 64 kB at W = 256. Fewer leave compiled loops too short to be worth their checks; measured 16 to 128."""
+"""Of a chunk: 64 kB at W = 256. Fewer leave compiled loops too short to be worth their checks;
+measured 16 to 128."""
 REAL = np.uint64(COLUMNS)
-"""A row holds the real parts of a chunk, then the imaginary ones, from here. Unsigned: numba looks for signs else."""
+"""A row holds the real parts of a chunk, then the imaginary ones, from here. Unsigned: numba
+looks for signs else."""
 ROW = 2 * COLUMNS
 COLUMNS_AT_ONCE = 1024
 """Templates are taken together up to so many columns: 1 MB of sums at W = 256."""
 SERIES_BELOW = 0.01
-"""Squared correlation below which eight terms of -log(1 - x) are exact in double precision, and three in single."""
+"""Squared correlation below which eight terms of -log(1 - x) are exact in double precision, and
+three in single."""
 FAST_MATH = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 
 
 def compiled(function: Any) -> Any:
-    """Compile a function; the machine code is kept for the next process if there is a folder to keep it in."""
+    """Compile a function; the machine code is kept for the next process if there is a folder to
+    keep it in."""
     try:
         return numba.njit(cache=True, nogil=True, fastmath=FAST_MATH)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
@@ -61,11 +71,15 @@ def _halve(products, image, first, n_columns, chunks, waves):
         Of a `rotations.Plan`.
     """
     n = len(products) - 1
-    for k in range(n // 2 + 1):  # the columns of a row lie together in memory, and are read together
+    # the columns of a row lie together in memory, and are read together
+    for k in range(n // 2 + 1):
         cosine, sine = waves[0, k], waves[1, k]
         for b in range(-(-n_columns // COLUMNS)):
             columns = slice(first + b * COLUMNS, first + min((b + 1) * COLUMNS, n_columns))
-            row, mirrored = chunks[b, k * ROW : (k + 1) * ROW], chunks[b, (n - k) * ROW : (n - k + 1) * ROW]
+            row, mirrored = (
+                chunks[b, k * ROW : (k + 1) * ROW],
+                chunks[b, (n - k) * ROW : (n - k + 1) * ROW],
+            )
             low, high = products[k, 0, image, columns], products[n - k, 0, image, columns]
             if k == 0:
                 _sum_and_difference(low, high, row[:COLUMNS], row[COLUMNS:])
@@ -94,7 +108,10 @@ def _double(real, imaginary, row):
 def _turn(row, mirrored, cosine, sine):
     for c in range(REAL):
         real, imaginary = mirrored[c], mirrored[c + REAL]
-        turned_real, turned_imaginary = -sine * real - cosine * imaginary, cosine * real - sine * imaginary
+        turned_real, turned_imaginary = (
+            -sine * real - cosine * imaginary,
+            cosine * real - sine * imaginary,
+        )
         real, imaginary = row[c], row[c + REAL]
         row[c], row[c + REAL] = real + turned_real, imaginary + turned_imaginary
         mirrored[c], mirrored[c + REAL] = real - turned_real, turned_imaginary - imaginary
@@ -121,20 +138,33 @@ def _four(chunk, start, stride, waves, step):
     for c in range(REAL):
         sum02, sum13 = row0[c] + row2[c], row1[c] + row3[c]
         real02, real13 = row0[c] - row2[c], row1[c] - row3[c]
-        imaginary_sum02, imaginary_sum13 = row0[c + REAL] + row2[c + REAL], row1[c + REAL] + row3[c + REAL]
+        imaginary_sum02, imaginary_sum13 = (
+            row0[c + REAL] + row2[c + REAL],
+            row1[c + REAL] + row3[c + REAL],
+        )
         imaginary02, imaginary13 = row0[c + REAL] - row2[c + REAL], row1[c + REAL] - row3[c + REAL]
         row0[c], row0[c + REAL] = sum02 + sum13, imaginary_sum02 + imaginary_sum13
         real, imaginary = real02 - imaginary13, imaginary02 + real13
-        row1[c], row1[c + REAL] = real * cosine1 - imaginary * sine1, real * sine1 + imaginary * cosine1
+        row1[c], row1[c + REAL] = (
+            real * cosine1 - imaginary * sine1,
+            real * sine1 + imaginary * cosine1,
+        )
         real, imaginary = sum02 - sum13, imaginary_sum02 - imaginary_sum13
-        row2[c], row2[c + REAL] = real * cosine2 - imaginary * sine2, real * sine2 + imaginary * cosine2
+        row2[c], row2[c + REAL] = (
+            real * cosine2 - imaginary * sine2,
+            real * sine2 + imaginary * cosine2,
+        )
         real, imaginary = real02 + imaginary13, imaginary02 - real13
-        row3[c], row3[c + REAL] = real * cosine3 - imaginary * sine3, real * sine3 + imaginary * cosine3
+        row3[c], row3[c + REAL] = (
+            real * cosine3 - imaginary * sine3,
+            real * sine3 + imaginary * cosine3,
+        )
 
 
 @compiled
 def _odd(chunk, start, stride, waves, step, radix, spare):
-    """Any odd radix r: x_i + x_r-i take cosines and x_i - x_r-i sines, which give y_j and y_r-j together."""
+    """Any odd radix r: x_i + x_r-i take cosines and x_i - x_r-i sines, which give y_j and y_r-j
+    together."""
     n_waves, half = waves.shape[1], radix // 2
     turn = n_waves // radix
     row, first = chunk[start : start + ROW], spare[:ROW]
@@ -142,8 +172,13 @@ def _odd(chunk, start, stride, waves, step, radix, spare):
         first[c] = row[c]
     for i in range(1, half + 1):
         at, mirrored = start + i * stride, start + (radix - i) * stride
-        sums, differences = spare[i * ROW : (i + 1) * ROW], spare[(radix - i) * ROW : (radix - i + 1) * ROW]
-        _sum_and_difference(chunk[at : at + ROW], chunk[mirrored : mirrored + ROW], sums, differences)
+        sums, differences = (
+            spare[i * ROW : (i + 1) * ROW],
+            spare[(radix - i) * ROW : (radix - i + 1) * ROW],
+        )
+        _sum_and_difference(
+            chunk[at : at + ROW], chunk[mirrored : mirrored + ROW], sums, differences
+        )
     for j in range(half + 1):
         at, mirrored = start + j * stride, start + (radix - j if j else 0) * stride
         row, other = chunk[at : at + ROW], chunk[mirrored : mirrored + ROW]
@@ -152,7 +187,10 @@ def _odd(chunk, start, stride, waves, step, radix, spare):
             row[c] = first[c]
         for i in range(1, half + 1):
             cosine, sine = waves[0, i * j * turn % n_waves], waves[1, i * j * turn % n_waves]
-            sums, differences = spare[i * ROW : (i + 1) * ROW], spare[(radix - i) * ROW : (radix - i + 1) * ROW]
+            sums, differences = (
+                spare[i * ROW : (i + 1) * ROW],
+                spare[(radix - i) * ROW : (radix - i + 1) * ROW],
+            )
             for c in range(2 * REAL):
                 row[c] += cosine * sums[c]
             if j:
@@ -202,18 +240,24 @@ def _transform(chunk, spare, radices, waves):
 
 
 def likelihood(above, exponent, x):
-    """exp(above - exponent log(1 - x)) for small x and a result not far above 1; for compiled functions only."""
+    """exp(above - exponent log(1 - x)) for small x and a result not far above 1; for compiled
+    functions only."""
     raise NotImplementedError
 
 
 @overload(likelihood, jit_options={"fastmath": FAST_MATH})
 def _likelihood_of_dtype(above, exponent, x):
-    """Series, and 2^n made of its bits: without a branch or a call, so that loops over it are vectorised."""
+    """Series, and 2^n made of its bits: without a branch or a call, so that loops over it are
+    vectorised."""
     single = x == numba.float32
-    real, integer, n_bits, bias = (np.float32, np.int32, 23, 127) if single else (np.float64, np.int64, 52, 1023)
+    real, integer, n_bits, bias = (
+        (np.float32, np.int32, 23, 127) if single else (np.float64, np.int64, 52, 1023)
+    )
     half, one, log2_e, ln2 = real(0.5), real(1), real(1 / math.log(2)), real(math.log(2))
     l2, l3, l4, l5, l6, l7, l8 = (real(1 / k) for k in range(2, 9))
-    e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12 = (real(1 / math.factorial(k)) for k in range(2, 13))
+    e2, e3, e4, e5, e6, e7, e8, e9, e10, e11, e12 = (
+        real(1 / math.factorial(k)) for k in range(2, 13)
+    )
     lowest, ones, shift = real(1 - bias), integer(bias), integer(n_bits)
 
     def in_single(above, exponent, x):
@@ -238,11 +282,14 @@ def _likelihood_of_dtype(above, exponent, x):
 
 
 def _of_two(name: str) -> Any:
-    """The larger or the smaller of two numbers, as one instruction: loops over max and min are not vectorised."""
+    """The larger or the smaller of two numbers, as one instruction: loops over max and min are
+    not vectorised."""
 
     def generate(context, builder, signature, values):
         real = values[0].type
-        function = builder.module.declare_intrinsic(name, [real], ir.FunctionType(real, [real, real]))
+        function = builder.module.declare_intrinsic(
+            name, [real], ir.FunctionType(real, [real, real])
+        )
         return builder.call(function, values, fastmath=("nnan", "nsz"))
 
     return intrinsic(lambda typing, x, y: (x(x, y), generate))
@@ -283,19 +330,23 @@ def _sum_of_large(values, above, exponent, scale, least, floor):
 
 @compiled
 def _of_template(chunk, template, n_displacements):
-    """Where the columns of a template begin and end in a chunk; both count from the first of those at hand."""
+    """Where the columns of a template begin and end in a chunk; both count from the first of
+    those at hand."""
     start = template * n_displacements - chunk * COLUMNS
     return max(start, 0), min(start + n_displacements, COLUMNS)
 
 
 @compiled
 def _rotate(products, image, first, n_columns, n_displacements, chunks, radices, waves, high, low):
-    """Transform columns of an image; get the extremes, (template, rotation), over each template's displacements."""
+    """Transform columns of an image; get the extremes, (template, rotation), over each
+    template's displacements."""
     _halve(products, image, first, n_columns, chunks, waves)
     for k in range(-(-n_columns // COLUMNS)):
         size = min(COLUMNS, n_columns - k * COLUMNS)
         _transform(chunks[k], chunks[-1], radices, waves)
-        for j in range(k * COLUMNS // n_displacements, (k * COLUMNS + size - 1) // n_displacements + 1):
+        for j in range(
+            k * COLUMNS // n_displacements, (k * COLUMNS + size - 1) // n_displacements + 1
+        ):
             start, stop = _of_template(k, j, n_displacements)
             is_first = j * n_displacements >= k * COLUMNS
             for w in range(waves.shape[1]):
@@ -306,7 +357,8 @@ def _rotate(products, image, first, n_columns, n_displacements, chunks, radices,
 
 @compiled
 def _sum(chunks, template, n_displacements, fits, tops, heights, scales, exponent, floor, least):
-    """The logarithm of the likelihood, summed over what comes within reach of `least` in a template's columns."""
+    """The logarithm of the likelihood, summed over what comes within reach of `least` in a
+    template's columns."""
     peak = tops.max()
     least = max(least, peak - math.log(len(tops) * n_displacements / (1 - floor)))
     if peak < least:
@@ -322,7 +374,9 @@ def _sum(chunks, template, n_displacements, fits, tops, heights, scales, exponen
             if fits[w] < SERIES_BELOW:
                 total += _sum_of_small(values, heights[w] - peak, exponent, scales[w])
             else:
-                total += _sum_of_large(values, heights[w] - peak, exponent, scales[w], within_reach, floor)
+                total += _sum_of_large(
+                    values, heights[w] - peak, exponent, scales[w], within_reach, floor
+                )
     return peak + math.log(total)
 
 
@@ -366,8 +420,13 @@ def reduce_pairs(
     """
     n_templates, n_rotations = norm.shape[2], len(rows)
     most = max(1, COLUMNS_AT_ONCE // n_displacements)
-    chunks = np.empty((-(-most * n_displacements // COLUMNS) + 1, n_rotations * COLUMNS), products.dtype)
-    high, low = np.empty((most, n_rotations), products.dtype), np.empty((most, n_rotations), products.dtype)
+    chunks = np.empty(
+        (-(-most * n_displacements // COLUMNS) + 1, n_rotations * COLUMNS), products.dtype
+    )
+    high, low = (
+        np.empty((most, n_rotations), products.dtype),
+        np.empty((most, n_rotations), products.dtype),
+    )
     fits, tops, heights, scales = np.empty((4, n_rotations))
     pair = pairs[0]
     while pair < pairs[1]:
@@ -388,5 +447,14 @@ def reduce_pairs(
             if reference[i, j] < np.inf:
                 for w in range(n_rotations):
                     tops[w] = heights[w] - exponent * math.log1p(-min(fits[w], floor))
-                terms = n_displacements, fits, tops, heights, scales, exponent, floor, reference[i, j]
+                terms = (
+                    n_displacements,
+                    fits,
+                    tops,
+                    heights,
+                    scales,
+                    exponent,
+                    floor,
+                    reference[i, j],
+                )
                 summed[i, j] = _sum(chunks, k, *terms)

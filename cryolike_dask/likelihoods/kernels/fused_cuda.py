@@ -1,14 +1,17 @@
-"""Rotations, norms and reductions in one Triton kernel: products of spectra are read once, a few values are written.
+"""Rotations, norms and reductions in one Triton kernel: products of spectra are read once, a few
+values are written.
 
-A program has one image, one template and up to 32 displacements. The transform of `rotations` is four products of
-n x n matrices, n = (W + 2) // 4: where four divides W, the quarter turn and q = W/2 have factors of +-1 only and are
-left to sums, so that a power of two leaves no product padded. Up to W = 512 all n rows are one block: products are
-read exactly once, 16 q at a time, into four accumulators of rows x displacements, 64 registers a thread. As compiled
-for an H100 a program takes 166, so that three are on a multiprocessor at W = 128 and 256, one at W = 512, and none
-spill. Larger W take several blocks of 128 rows, and read the products again, from the cache, for each.
+A program has one image, one template and up to 32 displacements. The transform of `rotations` is
+four products of n x n matrices, n = (W + 2) // 4: where four divides W, the quarter turn and q =
+W/2 have factors of +-1 only and are left to sums, so that a power of two leaves no product padded.
+Up to W = 512 all n rows are one block: products are read exactly once, 16 q at a time, into four
+accumulators of rows x displacements, 64 registers a thread. As compiled for an H100 a program takes
+166, so that three are on a multiprocessor at W = 128 and 256, one at W = 512, and none spill.
+Larger W take several blocks of 128 rows, and read the products again, from the cache, for each.
 
-Everything is float32, and likelihoods are relative to the pair's largest height. What that costs a log-likelihood is
-twice the relative error of v times exponent v^2 scale, and up to 3e-8 exponent where v^2 scale is above SERIES_BELOW.
+Everything is float32, and likelihoods are relative to the pair's largest height. What that costs a
+log-likelihood is twice the relative error of v times exponent v^2 scale, and up to 3e-8 exponent
+where v^2 scale is above SERIES_BELOW.
 """
 
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
@@ -49,7 +52,8 @@ def _summarise_block(
     integrate: tl.constexpr,
     precision: tl.constexpr,
 ):
-    """Reduce a block of displacements of one pair: best, root of the fit, peak, and sum relative to the peak."""
+    """Reduce a block of displacements of one pair: best, root of the fit, peak, and sum relative
+    to the peak."""
     n: tl.constexpr = (half + 1) // 2
     n_rows: tl.constexpr = (n + block_rows - 1) // block_rows * block_rows
     n_q: tl.constexpr = (n + step - 1) // step * step
@@ -59,12 +63,17 @@ def _summarise_block(
     d = block % n_blocks * width + tl.arange(0, width)
     inside = d < n_displacements
     columns = tl.cast(n_pairs // n_templates, tl.int64) * image_columns
-    spectrum = products + pair // n_templates * image_columns + pair % n_templates * n_displacements + d
+    spectrum = (
+        products + pair // n_templates * image_columns + pair % n_templates * n_displacements + d
+    )
     shift = tl.load(shifts + pair)
     best, root, peak, total = -float("inf"), 0.0, -float("inf"), 0.0
     for first in range(0, n_rows, block_rows):
         w = first + tl.arange(0, block_rows)
-        zeros, few_zeros = tl.zeros((block_rows, width), tl.float32), tl.zeros((step, width), tl.float32)
+        zeros, few_zeros = (
+            tl.zeros((block_rows, width), tl.float32),
+            tl.zeros((step, width), tl.float32),
+        )
         cosine_even, sine_even, cosine_odd, sine_odd = zeros, zeros, zeros, zeros
         quarter_even, quarter_odd = few_zeros, few_zeros
         for start in range(0, n_q, step):
@@ -79,7 +88,9 @@ def _summarise_block(
             odd_real = tl.load(product + 2 * columns, here, 0.0)
             cosine_odd = tl.dot(tl.load(matrix + 2 * n_rows * n_q), odd_real, cosine_odd, precision)
             odd_imaginary = tl.load(product + 3 * columns, here, 0.0)
-            sine_odd = tl.dot(tl.load(matrix + 3 * n_rows * n_q), odd_imaginary, sine_odd, precision)
+            sine_odd = tl.dot(
+                tl.load(matrix + 3 * n_rows * n_q), odd_imaginary, sine_odd, precision
+            )
             if quartered:
                 twice = (2 - 4 * (k % 2)).to(tl.float32)[:, None]
                 quarter_even += tl.where(k[:, None] == 0, 1.0, twice) * even_real
@@ -119,11 +130,15 @@ def _summarise_block(
 
 @triton.jit
 def _compare(even, odd, at, stride, rows, inside, shift):
-    """The larger correlation of w and half a turn further, the larger and the smaller |v| root of scale, and height."""
+    """The larger correlation of w and half a turn further, the larger and the smaller |v| root
+    of scale, and height."""
     norm, root = tl.load(at, rows, 0.0)[:, None], tl.load(at + stride, rows, 0.0)[:, None]
     height, odd = tl.load(at + 2 * stride, rows, 0.0)[:, None], tl.abs(odd)
     valid, nothing = rows[:, None] & inside[None, :], -float("inf")
-    best, height = tl.where(valid, (even + odd + shift) * norm, nothing), tl.where(valid, height, nothing)
+    best, height = (
+        tl.where(valid, (even + odd + shift) * norm, nothing),
+        tl.where(valid, height, nothing),
+    )
     return best, (tl.abs(even) + odd) * root, (tl.abs(even) - odd) * root, height
 
 
@@ -153,8 +168,8 @@ def summarise_fused(
     Parameters
     ----------
     products, shift, norm, scale, height, exponent, n_displacements
-        As in `Tile`: products float32 and contiguous, with columns beyond (template, displacement) of any content;
-        norm positive.
+        As in `Tile`: products float32 and contiguous, with columns beyond (template, displacement)
+        of any content; norm positive.
     folding : Folding
         In float32, on the device of the products.
     integrate : bool
@@ -175,7 +190,12 @@ def summarise_fused(
     image_columns = products.shape[3]
     block_rows, width, n_warps = block_shape(folding.n_inplanes, n_displacements)
     highest = height.amax(0)
-    by_rows = torch.stack([norm.double(), scale.sqrt(), height - highest]).flatten(2).mT.float().contiguous()
+    by_rows = (
+        torch.stack([norm.double(), scale.sqrt(), height - highest])
+        .flatten(2)
+        .mT.float()
+        .contiguous()
+    )
     parts = shift.new_empty(n_images, n_templates, -(-n_displacements // width), 4)
     _summarise_block[(parts[..., 0].numel(),)](
         *(products, _matrices(folding, block_rows), by_rows, shift.contiguous(), parts),
@@ -195,7 +215,12 @@ def block_shape(n_inplanes: int, n_displacements: int) -> tuple[int, int, int]:
 
 
 def _matrices(folding: Folding, rows: int) -> Tensor:
-    """Cosines and sines of even, then of odd q, without the quarter turn and q = W/2, padded: (4, row, q)."""
+    """Cosines and sines of even, then of odd q, without the quarter turn and q = W/2, padded:
+    (4, row, q)."""
     n = (folding.n_inplanes + 2) // 4
-    four = [matrices[parity][:n, :n] for parity in (0, 1) for matrices in (folding.cosines, folding.sines)]
+    four = [
+        matrices[parity][:n, :n]
+        for parity in (0, 1)
+        for matrices in (folding.cosines, folding.sines)
+    ]
     return torch.nn.functional.pad(torch.stack(four), (0, -n % FEWEST, 0, -n % rows))

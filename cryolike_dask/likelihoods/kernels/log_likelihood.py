@@ -1,4 +1,5 @@
-"""The log-likelihood of a pose, and its integral over poses. In float64: it is a difference of large numbers."""
+"""The log-likelihood of a pose, and its integral over poses. In float64: it is a difference of
+large numbers."""
 
 from __future__ import annotations
 
@@ -30,22 +31,29 @@ def residual_fraction(
     template_variance, image_variance : Tensor, float64
         A = Ixx Iss - Isx^2 and -C = Iyy Iss - Isy^2.
     fraction : Tensor, float64
-        D / -C with D = -(B^2 / A + C), B = Ixy Iss - Isx Isy: the part of the image's variance that is left, 1 minus
-        the square of the zero-normalised correlation. Outside (0, 1], or NaN, only if Isx is not that of the pose.
+        D / -C with D = -(B^2 / A + C), B = Ixy Iss - Isx Isy: the part of the image's variance that
+        is left, 1 minus the square of the zero-normalised correlation. Outside (0, 1], or NaN, only
+        if Isx is not that of the pose.
     """
     template_mask, image_mask = template_mask.double(), image_mask.double()
     template_variance = template_power.double() * mask_power - template_mask**2
     image_variance = image_power.double() * mask_power - image_mask**2
     # in place: with a temporary for each step, half of the time goes into getting memory
-    covariance = cross.to(torch.float64, copy=True).mul_(mask_power).sub_(template_mask * image_mask)
+    covariance = (
+        cross.to(torch.float64, copy=True).mul_(mask_power).sub_(template_mask * image_mask)
+    )
     fraction = covariance.square_().div_(template_variance * image_variance).neg_().add_(1)
     return template_variance, image_variance, fraction
 
 
 def log_likelihood_height(
-    template_variance: Tensor, image_variance: Tensor, mask_power: float, n_degrees_of_freedom: float
+    template_variance: Tensor,
+    image_variance: Tensor,
+    mask_power: float,
+    n_degrees_of_freedom: float,
 ) -> Tensor:
-    """Log-likelihood that a pose would have if nothing of its image were explained; operands broadcast, float64.
+    """Log-likelihood that a pose would have if nothing of its image were explained; operands
+    broadcast, float64.
 
     Parameters
     ----------
@@ -91,8 +99,8 @@ def log_likelihood_of_poses(
     n_degrees_of_freedom : float
         Independent values in the image.
     rounding : float
-        Relative rounding error of the correlations. The residual is not let below it, so that a noise-free image at
-        its exact pose has a large but finite value.
+        Relative rounding error of the correlations. The residual is not let below it, so that a
+        noise-free image at its exact pose has a large but finite value.
 
     Returns
     -------
@@ -100,11 +108,18 @@ def log_likelihood_of_poses(
         Natural logarithm.
 
     Notes
-    -----
-    Flat priors on offset and scale, flat in the variance: -p log D - (1/2) log A + const with p = n/2 - 2.
+    ----- Flat priors on offset and scale, flat in the variance: -p log D - (1/2) log A + const with
+      p = n/2 - 2.
     """
-    height = log_likelihood_height(template_variance, image_variance, mask_power, n_degrees_of_freedom)
-    return fraction.clamp(min=rounding).log_().mul_(-residual_exponent(n_degrees_of_freedom)).add_(height)
+    height = log_likelihood_height(
+        template_variance, image_variance, mask_power, n_degrees_of_freedom
+    )
+    return (
+        fraction.clamp(min=rounding)
+        .log_()
+        .mul_(-residual_exponent(n_degrees_of_freedom))
+        .add_(height)
+    )
 
 
 def integrate_log_likelihood(log_likelihood: Tensor) -> Tensor:

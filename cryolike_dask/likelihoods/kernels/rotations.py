@@ -1,10 +1,11 @@
 """Fourier series over the rings of real images, both ways, as small real matrix products.
 
-The transform F of a real image obeys F(theta + pi) = conj F(theta): half of each ring and q = 0 .. W/2 are all there
-is. The real part of the half ring holds the even q and the imaginary part the odd ones. Reflection, w -> -w or
-w -> W/2 - w, splits cosines from sines once more. So either way the series is four real products of (W/4 + 1) x
-(W/4 + 1): at these sizes faster than torch's FFT, and in the layout that the contraction over shells needs and leaves,
-angular frequency first. Where a CPU reduces over rotations at once, a compiled FFT is faster still (`fused_cpu`).
+The transform F of a real image obeys F(theta + pi) = conj F(theta): half of each ring and q = 0 ..
+W/2 are all there is. The real part of the half ring holds the even q and the imaginary part the odd
+ones. Reflection, w -> -w or w -> W/2 - w, splits cosines from sines once more. So either way the
+series is four real products of (W/4 + 1) x (W/4 + 1): at these sizes faster than torch's FFT, and
+in the layout that the contraction over shells needs and leaves, angular frequency first. Where a
+CPU reduces over rotations at once, a compiled FFT is faster still (`fused_cpu`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Scratch:
-    """Memory that is used again and again: getting it anew from the system would cost as much as the work in it.
+    """Memory that is used again and again: getting it anew from the system would cost as much as
+    the work in it.
 
     What `take` gives is overwritten by the next call with the same key.
     """
@@ -48,7 +50,8 @@ class Folding:
     cosines, sines : (Tensor, Tensor), real, (W // 4 + 1, number of such q)
         Of even and of odd q, each q counted as often as it and -q occur.
     plain_cosines, plain_sines : (Tensor, Tensor), real, (number of such q, W // 4 + 1)
-        The same transposed, not counted, and normalised for the way to angular frequencies; even sines negative.
+        The same transposed, not counted, and normalised for the way to angular frequencies; even
+        sines negative.
     multiplicity : Tensor, float64, (W/2 + 1,)
         How often |a_q|^2 counts in the power of a ring.
     rotations : Tensor, int64, (2, W/2)
@@ -87,7 +90,9 @@ def fold(n_inplanes: int, dtype: torch.dtype, device: torch.device) -> Folding:
     sines = torch.sin(angle) * scale
     sines[:, 0::2] *= -1
     w, mirrored = torch.arange(quarter), torch.arange(1, half - quarter + 1)
-    rotations = torch.stack([torch.cat([w, n_inplanes - mirrored]), torch.cat([w + half, half - mirrored])])
+    rotations = torch.stack(
+        [torch.cat([w, n_inplanes - mirrored]), torch.cat([w + half, half - mirrored])]
+    )
     return Folding(
         cosines=by_parity(torch.cos(angle) * twice),
         sines=by_parity(torch.sin(angle) * twice),
@@ -99,7 +104,9 @@ def fold(n_inplanes: int, dtype: torch.dtype, device: torch.device) -> Folding:
     )
 
 
-def angular_spectra(real: Tensor, imaginary: Tensor, folding: Folding, scratch: Scratch, out: Tensor) -> None:
+def angular_spectra(
+    real: Tensor, imaginary: Tensor, folding: Folding, scratch: Scratch, out: Tensor
+) -> None:
     """Expand half rings in angular frequency, orthonormally.
 
     Parameters
@@ -138,7 +145,8 @@ def rotate(spectra: Tensor, folding: Folding, scratch: Scratch) -> Tensor:
     Returns
     -------
     Tensor, real, (2, W/2, x), in scratch memory
-        sum_j conj(a)(theta_j) b(theta_j + theta_w) at the rotations w that `folding.rotations` lists.
+        sum_j conj(a)(theta_j) b(theta_j + theta_w) at the rotations w that `folding.rotations`
+        lists.
     """
     half, columns = folding.n_inplanes // 2, spectra.shape[2]
     cosine_even, sine_even, cosine_odd, sine_odd = quarter_turn(spectra, folding, scratch)
@@ -165,8 +173,8 @@ def quarter_turn(spectra: Tensor, folding: Folding, scratch: Scratch) -> Tensor:
     Returns
     -------
     Tensor, real, (4, W // 4 + 1, x), in scratch memory
-        Cosines and sines of even q, then of odd q. Cosines less sines belong to a rotation w, their sum to W - w;
-        half a turn further odd q change sign.
+        Cosines and sines of even q, then of odd q. Cosines less sines belong to a rotation w, their
+        sum to W - w; half a turn further odd q change sign.
     """
     out = scratch.take("quarter turn", 4, folding.n_inplanes // 4 + 1, spectra.shape[2])
     for parity in (0, 1):

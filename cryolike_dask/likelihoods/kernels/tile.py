@@ -1,6 +1,8 @@
-"""A tile of the comparison: every pose of some images under some templates, a few images at a time in the cache.
+"""A tile of the comparison: every pose of some images under some templates, a few images at a time
+in the cache.
 
-The last three steps of `compressed`: the transform from angular frequencies to rotations, and the reductions.
+The last three steps of `compressed`: the transform from angular frequencies to rotations, and the
+reductions.
 """
 
 from __future__ import annotations
@@ -22,15 +24,17 @@ from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 
 @dataclass(frozen=True)
 class Tile:
-    """Some images against some templates: products of spectra, and what turns sums of them into results.
+    """Some images against some templates: products of spectra, and what turns sums of them into
+    results.
 
-    Products are in scratch memory: the next tile overwrites them, as each piece overwrites the one before.
+    Products are in scratch memory: the next tile overwrites them, as each piece overwrites the one
+    before.
 
     Attributes
     ----------
     products : Tensor, real, (W/2 + 1, 2, image, column)
-        sum over shells of conj(CTF I) T, less Isx Isy / Iss, so that rotations give the covariance v. Columns are
-        (template, displacement), padded.
+        sum over shells of conj(CTF I) T, less Isx Isy / Iss, so that rotations give the covariance
+        v. Columns are (template, displacement), padded.
     shift : Tensor, real, (image, template)
         The correlation is (v + shift) norm.
     norm : Tensor, real, (W/2, image, template)
@@ -59,26 +63,41 @@ class Tile:
             m = slice(start, min(start + size, n_images))
             spectra = self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
             sums = rotate(spectra, self.frame.folding, self.frame.scratch)
-            yield m, by_pairs(torch.unflatten(sums, 2, (m.stop - m.start, -1)), self.shift.shape[1], self.frame)
+            yield (
+                m,
+                by_pairs(
+                    torch.unflatten(sums, 2, (m.stop - m.start, -1)),
+                    self.shift.shape[1],
+                    self.frame,
+                ),
+            )
 
     def _piece(self, columns: int) -> int:
         """How many images, of so many columns each, make a piece."""
-        return max(1, self.frame.piece_bytes // (2 * len(self.products) * columns * self.products.element_size()))
+        return max(
+            1,
+            self.frame.piece_bytes
+            // (2 * len(self.products) * columns * self.products.element_size()),
+        )
 
     def correlations(self) -> Iterator[tuple[slice, Tensor]]:
-        """Give the correlation of a few images at a time: real (image, template, displacement, rotation)."""
+        """Give the correlation of a few images at a time: real (image, template, displacement,
+        rotation)."""
         for m, sums in self.pieces():
             yield m, self._correlations(sums, self.shift[m], self.norm[:, m])
 
     def locate(self, m: Tensor, s: Tensor) -> Tensor:
-        """Find the best poses of some pairs of images and templates: int64 (pair,), over (displacement, rotation)."""
+        """Find the best poses of some pairs of images and templates: int64 (pair,), over
+        (displacement, rotation)."""
         found = torch.empty_like(m)
         products = by_pairs(self.products, self.shift.shape[1], self.frame)
         size = self._piece(products.shape[-1])
         for start in range(0, len(m), size):
             k = slice(start, start + size)
             pairs = products[:, :, m[k], s[k]]
-            sums = rotate(pairs.flatten(2), self.frame.folding, self.frame.scratch).view(2, -1, *pairs.shape[2:])
+            sums = rotate(pairs.flatten(2), self.frame.folding, self.frame.scratch).view(
+                2, -1, *pairs.shape[2:]
+            )
             correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
             found[k] = correlation.flatten(1).argmax(1)
         return found
@@ -95,7 +114,8 @@ class Tile:
         Parameters
         ----------
         reference : Tensor, float64, (image, template), optional
-            Log-likelihoods so far below what counts that poses of that value may be neglected; None: do not sum.
+            Log-likelihoods so far below what counts that poses of that value may be neglected;
+            None: do not sum.
 
         Returns
         -------
@@ -115,7 +135,8 @@ class Tile:
         return best.clamp_(-1, 1), fit, summed
 
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """In compiled loops; the threads that torch may use share the pairs of images and templates."""
+        """In compiled loops; the threads that torch may use share the pairs of images and
+        templates."""
         from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
 
         best, fit, summed = found = self._unfilled()
@@ -123,10 +144,21 @@ class Tile:
         floor, n_displacements = 1 - self.frame.rounding, self.frame.translation[0].shape[-1]
         products, n_rows = self.products.numpy(), len(self.norm)
         transform = plan(2 * n_rows, products.dtype.name)
-        rows = np.argsort(self.frame.folding.rotations[0].numpy() % n_rows)[transform.rotations % n_rows]
+        rows = np.argsort(self.frame.folding.rotations[0].numpy() % n_rows)[
+            transform.rotations % n_rows
+        ]
         terms = self.shift, self.norm, self.scale, self.height, least, best, fit, summed
         arrays = [x.contiguous().numpy() for x in terms]  # each layout would be compiled anew
-        settings = products, n_displacements, transform.radices, transform.waves, rows, self.exponent, floor, *arrays
+        settings = (
+            products,
+            n_displacements,
+            transform.radices,
+            transform.waves,
+            rows,
+            self.exponent,
+            floor,
+            *arrays,
+        )
         n_threads = torch.get_num_threads()
         cuts = [self.shift.numel() * k // n_threads for k in range(n_threads + 1)]
         with ThreadPoolExecutor(n_threads) as pool:
@@ -164,12 +196,13 @@ class Tile:
         return found
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
-        """|v| from which on a pose's log-likelihood reaches the reference: real (W/2, image, template)."""
+        """|v| from which on a log-likelihood reaches the reference: real (W/2, image, template)."""
         fraction = ((self.height - reference) / self.exponent).clamp_(max=0).exp_()
         return ((1 - fraction) / self.scale).sqrt_().to(self.norm.dtype)
 
     def _sum(self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice) -> Tensor:
-        """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image, template)."""
+        """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
+        template)."""
         floor = 1 - self.frame.rounding
         top = self.height[:, m] - self.exponent * torch.log1p(-fits.clamp(max=floor))
         peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
@@ -180,16 +213,29 @@ class Tile:
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
         x = sums[within_reach].double().square_().mul_(scale[:, None]).clamp_(max=floor)
         of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above[:, None]).exp_().sum(-1)
-        pair = torch.arange(peak.numel(), device=peak.device).view(peak.shape).expand(fits.shape)[within_reach]
-        return peak + torch.zeros_like(peak).view(-1).index_add_(0, pair, of_rows).view(peak.shape).log_()
+        pair = (
+            torch.arange(peak.numel(), device=peak.device)
+            .view(peak.shape)
+            .expand(fits.shape)[within_reach]
+        )
+        return (
+            peak
+            + torch.zeros_like(peak).view(-1).index_add_(0, pair, of_rows).view(peak.shape).log_()
+        )
 
     def _unfilled(self) -> tuple[Tensor, Tensor, Tensor]:
         """What `summarise` gives, before it is known: no pose is summed."""
         shape = self.shift.shape
-        return self.shift.new_empty(shape), self.scale.new_empty(shape), self.scale.new_full(shape, -math.inf)
+        return (
+            self.shift.new_empty(shape),
+            self.scale.new_empty(shape),
+            self.scale.new_full(shape, -math.inf),
+        )
 
 
 def by_pairs(columns: Tensor, n_templates: int, frame: Frame) -> Tensor:
     """View (..., column) as (..., template, displacement), without the padding."""
     n_displacements = frame.translation[0].shape[-1]
-    return torch.unflatten(columns[..., : n_templates * n_displacements], -1, (n_templates, n_displacements))
+    return torch.unflatten(
+        columns[..., : n_templates * n_displacements], -1, (n_templates, n_displacements)
+    )

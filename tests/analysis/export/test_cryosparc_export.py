@@ -10,7 +10,14 @@ from cryolike_dask.analysis.export.star_export import export_star
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.cryosparc import read_cs
 from cryolike_dask.particles.opening import read_particles
-from tests.analysis.made_results import LIKELIHOODS, NAMES, expected, made, particle_columns, write_text
+from tests.analysis.made_results import (
+    LIKELIHOODS,
+    NAMES,
+    expected,
+    made,
+    particle_columns,
+    write_text,
+)
 from tests.real_space import StarPoses
 
 
@@ -32,7 +39,9 @@ def write_cs(path, **more):
         "alignments3D/pose": np.ones((n, 3), "f4"),
         **more,
     }
-    table = np.zeros(n, [(name, v.dtype, v.shape[1:]) for name, v in columns.items() if v is not None])
+    table = np.zeros(
+        n, [(name, v.dtype, v.shape[1:]) for name, v in columns.items() if v is not None]
+    )
     for name in table.dtype.names:
         table[name] = columns[name]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +58,11 @@ def cs(tmp_path):
 
 @pytest.mark.parametrize("own_pixel_size", [False, True])
 def test_poses_in_cs_files_are_read_back(own_pixel_size, tmp_path, rng):
-    more = {"alignments3D/psize_A": np.array([2.0, 2.0, 2.0, 2.0, 0.0], "f4")} if own_pixel_size else {}
+    more = (
+        {"alignments3D/psize_A": np.array([2.0, 2.0, 2.0, 2.0, 0.0], "f4")}
+        if own_pixel_size
+        else {}
+    )
     cs = write_cs(tmp_path / "CS/J3/extract/particles.cs", **more)
     results = made(rng, [cs], [np.arange(5)])
     results.log_likelihood_integrated[:, 3] = np.nan
@@ -73,11 +86,15 @@ def test_poses_in_cs_files_are_read_back(own_pixel_size, tmp_path, rng):
         assert now[name].dtype == was[name].dtype
         np.testing.assert_array_equal(now[name], was[name][rows], err_msg=name)
     assert now["alignments3D/pose"].dtype == now["alignments3D/shift"].dtype == np.float32
-    assert now["alignments3D/psize_A"].tolist() == ([1.25, 2.0, 2.0] if own_pixel_size else [1.25, 1.5, 1.5])
+    assert now["alignments3D/psize_A"].tolist() == (
+        [1.25, 2.0, 2.0] if own_pixel_size else [1.25, 1.5, 1.5]
+    )
     assert [name.decode() for name in now["cryolike/structure"]] == [NAMES[k] for k in best[rows]]
     assert now["cryolike/structure_number"].tolist() == (best[rows] + 1).tolist()
     for name in LIKELIHOODS:
-        np.testing.assert_array_equal(now[f"cryolike/{name}"], results[name].values[best[rows], rows])
+        np.testing.assert_array_equal(
+            now[f"cryolike/{name}"], results[name].values[best[rows], rows]
+        )
     assert np.load(path, allow_pickle=False).dtype == now.dtype
 
 
@@ -120,10 +137,14 @@ def test_one_kind_is_not_written_as_the_other(cs, tmp_path, rng):
     star = write_text(tmp_path / "particles.star", particle_columns(6))
     of_cs, of_star = made(rng, [cs], [np.arange(5)]), made(rng, [star])
     with pytest.raises(
-        InputError, match=r"described by .*particles\.cs, no \.star file. Use export_cryosparc \(--cs\)"
+        InputError,
+        match=r"described by .*particles\.cs, no \.star file. Use export_cryosparc \(--cs\)",
     ):
         export_star(of_cs, tmp_path / "out.star")
-    with pytest.raises(InputError, match=r"described by .*particles\.star, no \.cs file. Use export_star \(--star\)"):
+    with pytest.raises(
+        InputError,
+        match=r"described by .*particles\.star, no \.cs file. Use export_star \(--star\)",
+    ):
         export_cryosparc(of_star, tmp_path / "out.cs")
     with pytest.raises(InputError, match=r"out\.star does not end in \.cs"):
         export_cryosparc(of_cs, tmp_path / "out.star")

@@ -1,4 +1,5 @@
-"""From pixels to poses in the files of RELION and cryoSPARC: at them the structure looks like the particle."""
+"""From pixels to poses in the files of RELION and cryoSPARC: at them the structure looks like
+the particle."""
 
 from __future__ import annotations
 
@@ -79,9 +80,14 @@ def conformations(tmp_path_factory):
     pixels = np.where(which[:, None, None] == 0, *pixels)
     write_mrcs(folder / "all.mrcs", pixels, PIXEL)
     star = write_set(folder / "all.star", drawn, [f"{i + 1:06d}@all.mrcs" for i in range(16)])
-    structures = [write_pdb(folder / f"{name}.pdb", one) for name, one in zip(("open", "closed"), atoms, strict=True)]
+    structures = [
+        write_pdb(folder / f"{name}.pdb", one)
+        for name, one in zip(("open", "closed"), atoms, strict=True)
+    ]
     results = run(
-        folder / "out", open_particles(star, PARAMETERS, batch_size=7), open_structures(structures, PARAMETERS)
+        folder / "out",
+        open_particles(star, PARAMETERS, batch_size=7),
+        open_structures(structures, PARAMETERS),
     )
     return star, atoms, which, drawn, results
 
@@ -101,7 +107,10 @@ def test_particles_and_exported_poses_agree(conformations, tmp_path):
     columns = read_star(path)[1].columns
     assert columns["rlnClassNumber"].astype(int).tolist() == (which + 1).tolist()
     assert columns["cryolikeAssignedStructure"].tolist() == [("open", "closed")[i] for i in which]
-    for label, name in [("CrossCorrelation", LIKELIHOODS[0]), ("LogLikelihoodIntegrated", LIKELIHOODS[1])]:
+    for label, name in [
+        ("CrossCorrelation", LIKELIHOODS[0]),
+        ("LogLikelihoodIntegrated", LIKELIHOODS[1]),
+    ]:
         wanted = results[name].values[which, np.arange(16)]
         np.testing.assert_allclose(columns[f"cryolike{label}"].astype(float), wanted, rtol=1e-6)
 
@@ -113,7 +122,9 @@ def test_one_structure_for_all_and_one_image(conformations, tmp_path):
     columns = read_star(path)[1].columns
     assert set(columns["rlnClassNumber"]) == {"2"}
     np.testing.assert_allclose(
-        columns["cryolikeLogLikelihoodOptimal"].astype(float), results.log_likelihood_optimal.values[1], rtol=1e-6
+        columns["cryolikeLogLikelihoodOptimal"].astype(float),
+        results.log_likelihood_optimal.values[1],
+        rtol=1e-6,
     )
     agreement = correlation(at_exported_poses(path, atoms[1]), pixels_of(path))
     assert agreement[which == 1].min() > 1 - 1e-9
@@ -175,26 +186,40 @@ def test_stacks_of_cryolike(kind, conventions, tmp_path, rng):
     drawn = draw(rng, 8, PARAMETERS.viewing_angles())
     optics = drawn.optics.copy()
     optics["defocus_v_angstrom"] = optics["defocus_u_angstrom"]
-    for name, value in (("voltage_kilovolt", 300), ("spherical_aberration_mm", 2.7), ("amplitude_contrast", 0.1)):
+    for name, value in (
+        ("voltage_kilovolt", 300),
+        ("spherical_aberration_mm", 2.7),
+        ("amplitude_contrast", 0.1),
+    ):
         optics[name] = value
     optics["b_factor_angstrom2"], optics["phase_shift_radian"], optics["scale"] = 0, 0, 1
     drawn = replace(drawn, optics=optics, group=np.ones(8, int))
     seen = mirrored(ATOMS) if (kind, conventions) == ("map", "cryolike") else ATOMS
-    write_mrcs(tmp_path / "all.mrcs", render(seen, drawn.poses, optics, SIDE, PIXEL).swapaxes(1, 2), PIXEL)
+    write_mrcs(
+        tmp_path / "all.mrcs", render(seen, drawn.poses, optics, SIDE, PIXEL).swapaxes(1, 2), PIXEL
+    )
     star = write_set(tmp_path / "all.star", drawn, [f"{i + 1}@all.mrcs" for i in range(8)])
     cube = {"n": (SIDE,) * 3, "voxel_angstrom": (PIXEL,) * 3}
     structure = (
-        write_pdb(tmp_path / "a.pdb", ATOMS) if kind == "atoms" else write_map(tmp_path / "a.mrc", ATOMS, **cube)
+        write_pdb(tmp_path / "a.pdb", ATOMS)
+        if kind == "atoms"
+        else write_map(tmp_path / "a.mrc", ATOMS, **cube)
     )
 
-    make_templates([structure], PARAMETERS, tmp_path / "templates", conventions=conventions, progress=False)
+    make_templates(
+        [structure], PARAMETERS, tmp_path / "templates", conventions=conventions, progress=False
+    )
     convert_particles(star, PARAMETERS, tmp_path / "stacks", conventions="cryolike", progress=False)
-    files = configure_likelihood_files(tmp_path / "templates", tmp_path / "stacks", tmp_path / "out", i_template="all")
+    files = configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "stacks", tmp_path / "out", i_template="all"
+    )
     run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, conventions=conventions, progress=False)
     results = open_results(tmp_path / "out")
     assert results.frame == "transposed"
     np.testing.assert_array_equal(results.optimal_template.values[0], drawn.template)
-    np.testing.assert_allclose(results.optimal_inplane_rotation.values[0], drawn.rotation, atol=1e-6)
+    np.testing.assert_allclose(
+        results.optimal_inplane_rotation.values[0], drawn.rotation, atol=1e-6
+    )
     np.testing.assert_allclose(results.optimal_displacement_x.values[0], drawn.x, atol=1e-6)
 
     path = tmp_path / "exported.star"
@@ -203,7 +228,9 @@ def test_stacks_of_cryolike(kind, conventions, tmp_path, rng):
     print(f"1 - correlation: {1 - agreement.min():.1e}")
     assert agreement.min() > 0.99999
 
-    by_order = results.assign_coords(metadata_file=("image", [""] * 8), metadata_row=("image", [-1] * 8))
+    by_order = results.assign_coords(
+        metadata_file=("image", [""] * 8), metadata_row=("image", [-1] * 8)
+    )
     export_star(by_order, tmp_path / "by_order.star", metadata=star)
     assert (tmp_path / "by_order.star").read_text() == path.read_text()
 
@@ -212,11 +239,15 @@ def test_stacks_of_cryolike(kind, conventions, tmp_path, rng):
     if conventions == "standard":
         export_star(nothing_said, again)
     else:
-        with pytest.raises(InputError, match=r"made from atoms or from a map.*not known: a\. .*--templates-from"):
+        with pytest.raises(
+            InputError, match=r"made from atoms or from a map.*not known: a\. .*--templates-from"
+        ):
             export_star(nothing_said, again)
         export_star(nothing_said, again, template_source=kind)
         other = {"atoms": "map", "map": "atoms"}[kind]
-        with pytest.raises(InputError, match=f"template_source='{other}', but templates were made from {kind}: a"):
+        with pytest.raises(
+            InputError, match=f"template_source='{other}', but templates were made from {kind}: a"
+        ):
             export_star(results, tmp_path / "other.star", template_source=other)
     assert again.read_text() == path.read_text()
 
@@ -228,7 +259,11 @@ def test_origins_that_were_undone_are_counted(tmp_path, rng):
     poses = StarPoses(drawn.poses.rot, drawn.poses.tilt, np.zeros(10), *origins)
     star = write_particles(tmp_path / "set", replace(drawn, poses=poses))
     shifted = StarPoses(poses.rot, poses.tilt, poses.psi, *(origins + off))
-    write_set(star, replace(drawn, poses=shifted), [f"{i // 2 + 1:06d}@half{i % 2}.mrcs" for i in range(10)])
+    write_set(
+        star,
+        replace(drawn, poses=shifted),
+        [f"{i // 2 + 1:06d}@half{i % 2}.mrcs" for i in range(10)],
+    )
 
     structures = open_structures([write_pdb(tmp_path / "a.pdb", ATOMS)], PARAMETERS)
     images = open_particles(star, PARAMETERS, recenter=True)
@@ -244,7 +279,9 @@ def test_origins_that_were_undone_are_counted(tmp_path, rng):
     export_star(results.assign_coords(recentered=("image", np.arange(10) < 5)), said)
     np.testing.assert_array_equal(poses_of(said).origin_x[:5], poses_of(path).origin_x[:5])
     np.testing.assert_allclose(poses_of(said).origin_x[5:], -off[0, 0], atol=1e-5)
-    with pytest.raises(InputError, match=r"image\(s\) 0, 1, .*were moved by their recorded origins"):
+    with pytest.raises(
+        InputError, match=r"image\(s\) 0, 1, .*were moved by their recorded origins"
+    ):
         export_star(results.drop_vars("recorded_origin_x"), tmp_path / "no.star")
 
 
@@ -262,7 +299,9 @@ def test_the_command(conformations, tmp_path):
     assert path.read_text() == (star.parent / "by_function.star").read_text()
     done = command(results.folder, "--subsets", tmp_path / "subsets")
     assert sorted(p.name for p in (tmp_path / "subsets").iterdir()) == ["closed.star", "open.star"]
-    done = command(results.folder, "--star", path, "--structure", "closed", "--metadata", star, "--overwrite")
+    done = command(
+        results.folder, "--star", path, "--structure", "closed", "--metadata", star, "--overwrite"
+    )
     assert done.exit_code == 0, done.output
     assert set(text_of(path)["rlnClassNumber"]) == {"2"}
     done = command(results.folder, "--cs", tmp_path / "out.cs")
@@ -275,7 +314,14 @@ def test_the_command(conformations, tmp_path):
 def test_the_command_writes_all_that_is_asked_for_or_nothing(conformations, tmp_path):
     star, _, _, drawn, results = conformations
     cs = write_cs(star.parent / "all.cs", drawn, "all.mrcs")
-    files = ["--star", tmp_path / "all.star", "--subsets", tmp_path / "subsets", "--cs", tmp_path / "all.cs"]
+    files = [
+        "--star",
+        tmp_path / "all.star",
+        "--subsets",
+        tmp_path / "subsets",
+        "--cs",
+        tmp_path / "all.cs",
+    ]
     given = ["--metadata", star, "--metadata", cs]
     (tmp_path / "all.cs").touch()
     refused = command(results.folder, *files, *given)
@@ -306,6 +352,8 @@ def test_lists_of_what_is_left_out_are_of_one_file_each(conformations, tmp_path)
     files = ["--star", tmp_path / "poses.star", "--cs", tmp_path / "poses.cs"]
     done = command(folder, *files, "--metadata", star, "--metadata", cs)
     assert done.exit_code == 0, done.output
-    lists = [(tmp_path / f"poses{name}").read_text() for name in (".dropped.txt", ".cs.dropped.txt")]
+    lists = [
+        (tmp_path / f"poses{name}").read_text() for name in (".dropped.txt", ".cs.dropped.txt")
+    ]
     assert all("not among the results given" in text for text in lists)
     assert lists[0].count("\n") == lists[1].count("\n") > 1

@@ -1,4 +1,5 @@
-"""Poses of templates against the real-space projector: the image that RELION makes of them is the image."""
+"""Poses of templates against the real-space projector: the image that RELION makes of them is
+the image."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def mirrored(atoms):
 
 
 def image_of(atoms, drawn, *, transposed, exchanged):
-    """What a template shows: the structure projected, displaced, turned; [row, column] as in the MRC file."""
+    """What a template shows: the structure projected, displaced, turned; [row, column] as in the
+    MRC file."""
     seen = mirrored(atoms) if exchanged else atoms
     image = project(seen, StarPoses.of_template(*drawn), N, PIXEL)
     return image.swapaxes(1, 2) if transposed else image
@@ -35,7 +37,12 @@ def star_poses(poses):
 def draw(rng, n):
     """Azimuth, polar, gamma, displacements: anywhere, and along the poles."""
     polar = np.r_[0.0, np.pi, 1e-9, np.arccos(rng.uniform(-1, 1, n - 3))]
-    return (rng.uniform(0, 2 * np.pi, n), polar, rng.uniform(0, 2 * np.pi, n), *rng.uniform(-9, 9, (2, n)))
+    return (
+        rng.uniform(0, 2 * np.pi, n),
+        polar,
+        rng.uniform(0, 2 * np.pi, n),
+        *rng.uniform(-9, 9, (2, n)),
+    )
 
 
 @pytest.mark.parametrize(("transposed", "exchanged"), list(product([False, True], repeat=2)))
@@ -46,7 +53,10 @@ def test_the_image_at_the_pose_is_the_image(rng, transposed, exchanged):
     again = project(ATOMS, star_poses(poses), N, PIXEL)
     np.testing.assert_allclose(again, image, rtol=0, atol=1e-6 * image.max())
     wrong = relion_poses(*drawn, transposed=not transposed, map_axes_exchanged=exchanged)
-    assert abs(project(ATOMS, star_poses(wrong), N, PIXEL) - image).max(axis=(1, 2)).min() > 0.05 * image.max()
+    assert (
+        abs(project(ATOMS, star_poses(wrong), N, PIXEL) - image).max(axis=(1, 2)).min()
+        > 0.05 * image.max()
+    )
 
 
 def test_the_standard_frame_is_that_of_relion(rng):
@@ -62,8 +72,12 @@ def test_atoms_in_transposed_stacks(rng):
     """rot = azimuth + 180, tilt = 180 - polar, psi = -gamma - 90; origins exchanged."""
     azimuth, polar, gamma, x, y = draw(rng, 30)
     poses = relion_poses(azimuth, polar, gamma, x, y, transposed=True)
-    wanted = np.stack([180 + np.degrees(azimuth), 180 - np.degrees(polar), -np.degrees(gamma) - 90], axis=1)
-    np.testing.assert_allclose((poses.angles_degrees()[3:] - wanted[3:] + 180) % 360 - 180, 0, atol=1e-9)
+    wanted = np.stack(
+        [180 + np.degrees(azimuth), 180 - np.degrees(polar), -np.degrees(gamma) - 90], axis=1
+    )
+    np.testing.assert_allclose(
+        (poses.angles_degrees()[3:] - wanted[3:] + 180) % 360 - 180, 0, atol=1e-9
+    )
     plain = relion_poses(azimuth, polar, gamma, x, y).origin_angstrom
     np.testing.assert_array_equal(poses.origin_angstrom, plain[:, ::-1])
 

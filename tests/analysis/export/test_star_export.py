@@ -10,7 +10,15 @@ from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.star import read_star
 from cryolike_dask.particles.opening import read_particles
-from tests.analysis.made_results import NAMES, OPTICS, expected, made, particle_columns, text_of, write_text
+from tests.analysis.made_results import (
+    NAMES,
+    OPTICS,
+    expected,
+    made,
+    particle_columns,
+    text_of,
+    write_text,
+)
 from tests.particles.test_frames import draw, write_old_star, write_particles
 from tests.real_space import StarPoses
 
@@ -36,7 +44,9 @@ def test_columns_stay_as_they_were(star, tmp_path, rng):
     assert columns["rlnClassNumber"] == [str(k + 1) for k in best]
     assert columns["cryolikeAssignedStructure"] == [NAMES[k] for k in best]
     wanted = expected(results, np.arange(6), best)
-    values = [np.array(columns[label], float) for label in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")]
+    values = [
+        np.array(columns[label], float) for label in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    ]
     values += [np.array(columns[label], float) for label in ("rlnOriginXAngst", "rlnOriginYAngst")]
     np.testing.assert_allclose(StarPoses(*values).matrices(), wanted.matrices(), atol=1e-9)
     np.testing.assert_allclose(values[3:], [wanted.origin_x, wanted.origin_y], atol=1e-9)
@@ -81,7 +91,9 @@ def test_nothing_is_overwritten(star, tmp_path, rng):
     path = tmp_path / "out.star"
     export_star(results, path)
     text = path.read_text()
-    with pytest.raises(OutputError, match=r"out\.star: is there already.*overwrite=True \(--overwrite\)"):
+    with pytest.raises(
+        OutputError, match=r"out\.star: is there already.*overwrite=True \(--overwrite\)"
+    ):
         export_star(results, path)
     with pytest.raises(OutputError, match=r"particles\.star: describes the particles themselves"):
         export_star(results, star, overwrite=True)
@@ -114,17 +126,27 @@ def test_subsets(star, tmp_path, rng):
     ]
     assert text_of(found["a_b"].path)["rlnCoordinateX"] == ["1.500", "2.500"]
     assert set(text_of(found["xxx"].path)["rlnClassNumber"]) == {"4"}
-    assert (tmp_path / "subsets/dropped.txt").read_text().splitlines()[1:] == [f"{star}\t5\tno result"]
+    assert (tmp_path / "subsets/dropped.txt").read_text().splitlines()[1:] == [
+        f"{star}\t5\tno result"
+    ]
     with pytest.raises(OutputError, match=r"a_b\.star: is there already"):
         export_star_subsets(results, tmp_path / "subsets")
 
 
 def test_several_files_become_one(tmp_path, rng):
-    other = {**OPTICS, "rlnOpticsGroup": ["1", "2"], "rlnOpticsGroupName": ["first", "second group"]}
+    other = {
+        **OPTICS,
+        "rlnOpticsGroup": ["1", "2"],
+        "rlnOpticsGroupName": ["first", "second group"],
+    }
     other |= {"rlnVoltage": ["200", "120"], "rlnSphericalAberration": ["2.7", "2.7"]}
     other |= {"rlnAmplitudeContrast": ["0.07", "0.1"], "rlnImagePixelSize": ["1.50", "1.5"]}
     one = write_text(tmp_path / "one.star", particle_columns(6))
-    two = write_text(tmp_path / "two.star", {**particle_columns(4, "b.mrcs"), "rlnOpticsGroup": list("1221")}, other)
+    two = write_text(
+        tmp_path / "two.star",
+        {**particle_columns(4, "b.mrcs"), "rlnOpticsGroup": list("1221")},
+        other,
+    )
     results = made(rng, [one, two], [np.arange(6), np.array([0, 1, 3])])
     found = export_star(results, tmp_path / "both.star")
     assert (found.n_written, found.n_dropped) == (9, 1)
@@ -142,12 +164,20 @@ def test_several_files_become_one(tmp_path, rng):
 def test_files_that_cannot_be_one(tmp_path, rng):
     one = write_text(tmp_path / "one.star", particle_columns(6))
     more = write_text(tmp_path / "more.star", {**particle_columns(6), "rlnPhaseShift": ["90"] * 6})
-    with pytest.raises(InputError, match=r"one\.star has no rlnPhaseShift \(particles table\).*one by one"):
+    with pytest.raises(
+        InputError, match=r"one\.star has no rlnPhaseShift \(particles table\).*one by one"
+    ):
         export_star(made(rng, [one, more]), tmp_path / "out.star")
     flat = {k: v for k, v in particle_columns(6).items() if k != "rlnOpticsGroup"}
-    flat |= {"rlnVoltage": ["300"] * 6, "rlnMagnification": ["10000"] * 6, "rlnDetectorPixelSize": ["2.0"] * 6}
+    flat |= {
+        "rlnVoltage": ["300"] * 6,
+        "rlnMagnification": ["10000"] * 6,
+        "rlnDetectorPixelSize": ["2.0"] * 6,
+    }
     old = write_text(tmp_path / "old.star", flat, {})
-    with pytest.raises(InputError, match=r"old\.star has no rlnAmplitudeContrast, .*\(optics table\)"):
+    with pytest.raises(
+        InputError, match=r"old\.star has no rlnAmplitudeContrast, .*\(optics table\)"
+    ):
         export_star(made(rng, [one, old]), tmp_path / "out.star")
     same = write_text(tmp_path / "other" / "same.star", particle_columns(6))
     results = made(rng, [one, same])
@@ -155,24 +185,37 @@ def test_files_that_cannot_be_one(tmp_path, rng):
         rows = np.flatnonzero(results.metadata_file == str(one if folder == tmp_path else same))
         results.image_file[rows] = str(folder / name)
         results.image_index[rows] = np.arange(6)
-    with pytest.raises(InputError, match=r"Extract/a\.mrcs means .*other/Extract/a\.mrcs in another.*one by one"):
+    with pytest.raises(
+        InputError, match=r"Extract/a\.mrcs means .*other/Extract/a\.mrcs in another.*one by one"
+    ):
         export_star(results, tmp_path / "out.star")
-    found = export_star(results.isel(image=(results.metadata_file == str(same)).values), tmp_path / "out.star")
+    found = export_star(
+        results.isel(image=(results.metadata_file == str(same)).values), tmp_path / "out.star"
+    )
     assert (found.n_written, found.n_dropped) == (6, 0)
 
 
 def test_old_files_stay_old(tmp_path, rng):
     flat = {k: v for k, v in particle_columns(6).items() if k != "rlnOpticsGroup"}
-    flat |= {"rlnVoltage": ["300"] * 6, "rlnMagnification": ["10000"] * 6, "rlnDetectorPixelSize": ["2.0"] * 6}
+    flat |= {
+        "rlnVoltage": ["300"] * 6,
+        "rlnMagnification": ["10000"] * 6,
+        "rlnDetectorPixelSize": ["2.0"] * 6,
+    }
     old = write_text(tmp_path / "old.star", flat, {})
     results = made(rng, [old])
     export_star(results, tmp_path / "out.star", structure="open")
     (block,) = read_star(tmp_path / "out.star")
     wanted = expected(results, np.arange(6), np.zeros(6, int))
-    np.testing.assert_allclose(block.columns["rlnOriginX"].astype(float), wanted.origin_x / 2.0, atol=1e-9)
-    np.testing.assert_allclose(block.columns["rlnOriginY"].astype(float), wanted.origin_y / 2.0, atol=1e-9)
+    np.testing.assert_allclose(
+        block.columns["rlnOriginX"].astype(float), wanted.origin_x / 2.0, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        block.columns["rlnOriginY"].astype(float), wanted.origin_y / 2.0, atol=1e-9
+    )
     assert "rlnOriginXAngst" not in block.columns
-    assert "# version" not in (tmp_path / "out.star").read_text()  # with it RELION refuses to convert the file
+    # with it RELION refuses to convert the file
+    assert "# version" not in (tmp_path / "out.star").read_text()
     assert block.columns["rlnMagnification"].tolist() == flat["rlnMagnification"]
     del flat["rlnMagnification"]
     unknown = made(rng, [write_text(tmp_path / "unknown.star", flat, {})])
@@ -198,7 +241,9 @@ def test_an_old_file_is_read_as_a_new_one(tmp_path, rng):
 def test_metadata_that_results_do_not_know(star, tmp_path, rng):
     results = made(rng, [""], [np.full(6, -1)])
     path = tmp_path / "out.star"
-    with pytest.raises(InputError, match=r"not known which rows .* 6 of 6 image.*metadata=, --metadata"):
+    with pytest.raises(
+        InputError, match=r"not known which rows .* 6 of 6 image.*metadata=, --metadata"
+    ):
         export_star(results, path)
     export_star(results, path, metadata=star)
     export_star(made(rng, [star]), tmp_path / "known.star")
@@ -206,13 +251,18 @@ def test_metadata_that_results_do_not_know(star, tmp_path, rng):
     short = write_text(tmp_path / "short.star", particle_columns(5))
     long = write_text(tmp_path / "long.star", {k: v * 2 for k, v in particle_columns(6).items()})
     for wrong, n in ((short, 5), (long, 12)):
-        with pytest.raises(InputFileError, match=rf"{wrong.name}: describes {n} particles, but .* 6 images"):
+        with pytest.raises(
+            InputFileError, match=rf"{wrong.name}: describes {n} particles, but .* 6 images"
+        ):
             export_star(results, tmp_path / "no.star", metadata=wrong)
     found = export_star(results.isel(image=[4, 5]), tmp_path / "two.star", metadata=star)
     assert (found.n_written, found.n_dropped) == (2, 4)
     assert text_of(tmp_path / "two.star")["rlnCoordinateX"] == ["4.500", "5.500"]
     halves = [
-        write_text(tmp_path / f"{k}.star", {a: v[3 * k : 3 * k + 3] for a, v in particle_columns(6).items()})
+        write_text(
+            tmp_path / f"{k}.star",
+            {a: v[3 * k : 3 * k + 3] for a, v in particle_columns(6).items()},
+        )
         for k in (0, 1)
     ]
     export_star(results, tmp_path / "halves.star", metadata=halves)
@@ -226,7 +276,8 @@ def test_names_of_images_prove_the_rows(star, tmp_path, rng):
     assert export_star(results, tmp_path / "out.star", metadata=star).n_dropped == 2
     results.image_index[:] = [0, 1, 3, 2]
     with pytest.raises(
-        InputFileError, match=r"row 2 \(from 0\) is image 3 of Extract/a.mrcs, but .* image 4 of /data/.*; 2 "
+        InputFileError,
+        match=r"row 2 \(from 0\) is image 3 of Extract/a.mrcs, but .* image 4 of /data/.*; 2 ",
     ):
         export_star(results, tmp_path / "no.star", metadata=star)
 
@@ -239,7 +290,10 @@ def test_a_file_that_was_changed_after_the_run(star, tmp_path, rng):
     with pytest.raises(InputFileError, match=r"row 0 .* is image 6 of .*changed after the run"):
         export_star(results, tmp_path / "no.star")
     write_text(star, {label: values[:3] for label, values in particle_columns(6).items()})
-    with pytest.raises(InputFileError, match=r"has 3 particles, but the results are of row 5 .*changed after the run"):
+    with pytest.raises(
+        InputFileError,
+        match=r"has 3 particles, but the results are of row 5 .*changed after the run",
+    ):
         export_star(results, tmp_path / "no.star")
     star.unlink()
     with pytest.raises(InputFileError, match="no such file"):
@@ -247,9 +301,12 @@ def test_a_file_that_was_changed_after_the_run(star, tmp_path, rng):
 
 
 def test_images_that_were_given_beside_their_star_file(tmp_path, rng):
-    """Names that are no longer those of the images stay; without names, those of the images are written."""
+    """Names that are no longer those of the images stay; without names, those of the images are
+    written."""
     star = write_text(tmp_path / "a.star", particle_columns(6))
-    unnamed = {label: values for label, values in particle_columns(6).items() if label != "rlnImageName"}
+    unnamed = {
+        label: values for label, values in particle_columns(6).items() if label != "rlnImageName"
+    }
     bare = write_text(tmp_path / "bare.star", unnamed)
     for file, names in (
         (star, particle_columns(6)["rlnImageName"]),
@@ -274,7 +331,8 @@ def test_images_that_were_given_beside_their_star_file_are_those_of_its_numbers(
     assert text_of(tmp_path / "out.star")["rlnImageName"] == columns["rlnImageName"]
     results.image_index[:] = np.roll(order, 1)
     with pytest.raises(
-        InputFileError, match=rf"row 0 .* is image {order[0] + 1} of .* image {order[-1] + 1} of /d/moved"
+        InputFileError,
+        match=rf"row 0 .* is image {order[0] + 1} of .* image {order[-1] + 1} of /d/moved",
     ):
         export_star(results, tmp_path / "no.star")
 
@@ -283,8 +341,12 @@ def test_a_number_that_no_image_has(star, tmp_path, rng):
     results = made(rng, [star])
     results.image_file[:], results.image_index[:] = "/data/Extract/a.mrcs", np.arange(6)
     names = particle_columns(6)["rlnImageName"]
-    write_text(star, {**particle_columns(6), "rlnImageName": [*names[:5], f"1{'0' * 30}@Extract/a.mrcs"]})
-    with pytest.raises(InputFileError, match=r"particles\.star: rlnImageName is '10+@Extract/a\.mrcs' in row 5"):
+    write_text(
+        star, {**particle_columns(6), "rlnImageName": [*names[:5], f"1{'0' * 30}@Extract/a.mrcs"]}
+    )
+    with pytest.raises(
+        InputFileError, match=r"particles\.star: rlnImageName is '10+@Extract/a\.mrcs' in row 5"
+    ):
         export_star(results, tmp_path / "no.star")
 
 
@@ -332,12 +394,15 @@ def test_structures_may_be_made_from_different_things(star, tmp_path, rng):
 
 @pytest.fixture
 def project(tmp_path, rng):
-    """Results of particles of a project, whose names start in it, and of a folder in which they start beside."""
+    """Results of particles of a project, whose names start in it, and of a folder in which they
+    start beside."""
     pixels = np.zeros((6, 4, 4), np.float32)
     made_of = {}
     for folder, name in (("project", "Extract/a.mrcs"), ("beside", "a.mrcs")):
         write_mrc_stack(tmp_path / folder / name, pixels, 1.5)
-        star = write_text(tmp_path / folder / "Extract/job/particles.star", particle_columns(6, name))
+        star = write_text(
+            tmp_path / folder / "Extract/job/particles.star", particle_columns(6, name)
+        )
         if folder == "beside":
             star = star.rename(tmp_path / folder / "particles.star")
         made_of[folder] = made(rng, [star])
@@ -356,17 +421,23 @@ def project(tmp_path, rng):
         ("project", "other/of the same names", "{}/project/Extract/a.mrcs"),
     ],
 )
-def test_images_are_found_from_where_a_file_is_written(project, tmp_path, monkeypatch, caplog, of, written, name):
+def test_images_are_found_from_where_a_file_is_written(
+    project, tmp_path, monkeypatch, caplog, of, written, name
+):
     """By their names from the project folder, if the file is in there."""
     write_mrc_stack(tmp_path / "other/Extract/a.mrcs", np.ones((9, 4, 4), np.float32), 1.5)
     with caplog.at_level("INFO", "cryolike_dask"):
         subsets = export_star_subsets(project[of], tmp_path / written)
         found = export_star(project[of], tmp_path / written / "all.star")
-    assert ("1 image file(s) are named with their whole path" in caplog.text) is name.startswith("{}")
+    assert ("1 image file(s) are named with their whole path" in caplog.text) is name.startswith(
+        "{}"
+    )
     monkeypatch.chdir(tmp_path / "other")
     image = str(project[of].image_file.values[0])
     for one in (found, *subsets.values()):
-        assert {text.split("@")[1] for text in text_of(one.path)["rlnImageName"]} == {name.format(tmp_path)}
+        assert {text.split("@")[1] for text in text_of(one.path)["rlnImageName"]} == {
+            name.format(tmp_path)
+        }
         assert read_particles(one.path).image_files == (image,)
     assert sum(one.n_written for one in subsets.values()) == 6
 

@@ -23,14 +23,20 @@ def compared(build):
     """Images, templates of two structures, and their results."""
     images, first = build.stacks(6, 5)
     _, second = build.stacks(1, 5)
-    images = replace(images, stack=np.array([4, 4, 4, 9, 9, 9]), image_in_stack=np.array([0, 1, 2, 0, 1, 2]))
+    images = replace(
+        images, stack=np.array([4, 4, 4, 9, 9, 9]), image_in_stack=np.array([0, 1, 2, 0, 1, 2])
+    )
     return images, [replace(first, structure="a"), replace(second, structure="b")]
 
 
 def results_of(images, templates, **options):
-    found = [cld.compute_optimal_pose(images, t, precision="double", **options).compute() for t in templates]
+    found = [
+        cld.compute_optimal_pose(images, t, precision="double", **options).compute()
+        for t in templates
+    ]
     results = xr.concat(
-        [one.assign_coords(structure=t.structure) for one, t in zip(found, templates, strict=True)], "structure"
+        [one.assign_coords(structure=t.structure) for one, t in zip(found, templates, strict=True)],
+        "structure",
     )
     return results.assign_attrs(conventions=options.get("conventions", "standard"))
 
@@ -45,7 +51,11 @@ def test_pairs_correlate_as_the_results_say(compared, conventions, frame, struct
     summary = summarise_results(results, structure)
     found = match(summary, images, templates)
     np.testing.assert_allclose(found.correlation, summary.cross_correlation, atol=NEAR)
-    other = match(summary.assign(optimal_inplane_rotation=summary.optimal_inplane_rotation + 1.0), images, templates)
+    other = match(
+        summary.assign(optimal_inplane_rotation=summary.optimal_inplane_rotation + 1.0),
+        images,
+        templates,
+    )
     assert np.abs(other.correlation - summary.cross_correlation).max() > 1e-3
 
 
@@ -61,7 +71,9 @@ def test_panels_show_the_particle_and_its_projection(compared):
         assert axes.images[0].get_extent() == [-half - 0.75, half - 0.75] * 2
         assert axes.images[0].origin == "lower"
     summary = summarise_results(results)
-    smooth = np.exp(-np.log(2) * (grid.spatial_frequencies[:, None] * grid.box_size_angstrom / 12) ** 2)
+    smooth = np.exp(
+        -np.log(2) * (grid.spatial_frequencies[:, None] * grid.box_size_angstrom / 12) ** 2
+    )
     rows = summary.isel(image=[5, 0])
     projections = fourier_to_pixels(match(rows, images, templates).projections * smooth, grid)
     for axes, pixels in zip(panels[2], projections, strict=True):
@@ -83,7 +95,9 @@ def test_without_rows_the_best_are_shown(compared):
     order = np.argsort(-results.cross_correlation.values[0])
     titles = [axes.get_title() for axes in figure.axes[:2]]
     expected = [(int(images.image_in_stack[m]), int(images.stack[m])) for m in order[:2]]
-    assert [title.split("\n")[0] for title in titles] == [f"image {i} of stack {k}" for i, k in expected]
+    assert [title.split("\n")[0] for title in titles] == [
+        f"image {i} of stack {k}" for i, k in expected
+    ]
 
 
 def test_no_image_is_among_the_best_and_the_worst():
@@ -119,8 +133,12 @@ def test_what_does_not_belong_together_is_refused(compared, build):
 
 
 def test_only_the_stacks_and_templates_that_are_needed_are_opened(build, tmp_path):
-    parameters = cld.ImageParameters(12, 1.5, n_inplanes=20, viewing_distance=3.0, precision="single")
-    files = cld.configure_likelihood_files(tmp_path / "t", tmp_path / "p", tmp_path / "out", i_template="all")
+    parameters = cld.ImageParameters(
+        12, 1.5, n_inplanes=20, viewing_distance=3.0, precision="single"
+    )
+    files = cld.configure_likelihood_files(
+        tmp_path / "t", tmp_path / "p", tmp_path / "out", i_template="all"
+    )
     build.write_files(files, parameters, structures=("a", "b"), sizes=(4, 3, 2))
     search = cld.configure_displacement(1.5, 3, 2)
     cld.run_likelihood_optimal_pose(files, parameters, search, progress=False)

@@ -54,8 +54,13 @@ def edges(axes):
 def figures(results, table):
     """Every figure of results."""
     first, second = results.structure.values[:2]
-    yield from (plot(results) for plot in (plot_viewing_directions, plot_displacements, plot_inplane_rotations))
-    yield from (plot(results) for plot in (plot_cross_correlation, plot_direction_errors, plot_assignment))
+    yield from (
+        plot(results)
+        for plot in (plot_viewing_directions, plot_displacements, plot_inplane_rotations)
+    )
+    yield from (
+        plot(results) for plot in (plot_cross_correlation, plot_direction_errors, plot_assignment)
+    )
     yield from (plot(results) for plot in (plot_confusion, plot_calibration))
     yield plot_log_likelihood_ratio(results, second, first)
     yield plot_block_times(table)
@@ -77,7 +82,9 @@ def check_layout(figure):
         assert figure.bbox.padded(1).containsy(box.y1)
 
 
-@pytest.mark.parametrize("names", [("closed", "open"), ODD_NAMES, [f"frame_{i:05d}" for i in range(50)]])
+@pytest.mark.parametrize(
+    "names", [("closed", "open"), ODD_NAMES, [f"frame_{i:05d}" for i in range(50)]]
+)
 def test_figures_are_laid_out_whatever_structures_are_called(rng, names, tmp_path):
     write_blocks(tmp_path / "blocks.csv", rng.uniform(1, 2, 30), device="cuda:0")
     results = with_truth(make_results(rng, names, 150), rng)
@@ -116,8 +123,16 @@ def test_images_at_the_same_place_are_counted(results):
 def test_displacements_are_where_they_are_in_the_search(results):
     axes = plot_displacements(results, "closed").axes[0]
     one = results.sel(structure="closed")
-    found = dict(zip(map(tuple, axes.collections[0].get_offsets().data), axes.collections[0].get_array(), strict=True))
-    pairs = list(zip(one.optimal_displacement_x.values, one.optimal_displacement_y.values, strict=True))
+    found = dict(
+        zip(
+            map(tuple, axes.collections[0].get_offsets().data),
+            axes.collections[0].get_array(),
+            strict=True,
+        )
+    )
+    pairs = list(
+        zip(one.optimal_displacement_x.values, one.optimal_displacement_y.values, strict=True)
+    )
     assert sum(found.values()) == 40
     for (x, y), n in found.items():
         assert n == sum(abs(a - x) < 1e-3 and abs(b - y) < 1e-3 for a, b in pairs)
@@ -126,14 +141,21 @@ def test_displacements_are_where_they_are_in_the_search(results):
     assert {*np.abs(edge.get_xdata())} == {6.0}
     assert {*np.abs(edge.get_ydata())} == {6.0}
     assert axes.get_aspect() == 1
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("displacement along x (Å)", "displacement along y (Å)")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (
+        "displacement along x (Å)",
+        "displacement along y (Å)",
+    )
 
 
 def test_bins_of_rotations_hold_as_many_of_those_tried(results):
-    results["optimal_inplane_rotation"][:] = (2 * np.pi / 24 * (np.arange(40) % 24)).astype(np.float32)
+    results["optimal_inplane_rotation"][:] = (2 * np.pi / 24 * (np.arange(40) % 24)).astype(
+        np.float32
+    )
     axes = plot_inplane_rotations(results).axes[0]
     assert heights(axes).tolist() == [2] * 16 + [1] * 8
-    np.testing.assert_allclose((edges(axes)[1:] + edges(axes)[:-1]) / 2, 15 * np.arange(24), atol=1e-9)
+    np.testing.assert_allclose(
+        (edges(axes)[1:] + edges(axes)[:-1]) / 2, 15 * np.arange(24), atol=1e-9
+    )
     assert axes.get_xlabel() == "in-plane rotation (degree)"
 
 
@@ -141,7 +163,9 @@ def test_correlations_of_the_winners(results):
     axes = plot_cross_correlation(results).axes[0]
     summary = summarise_results(results)
     assert heights(axes).sum() == 40
-    np.testing.assert_array_equal(heights(axes), np.histogram(summary.cross_correlation, edges(axes))[0])
+    np.testing.assert_array_equal(
+        heights(axes), np.histogram(summary.cross_correlation, edges(axes))[0]
+    )
     (median,) = axes.lines
     np.testing.assert_allclose(median.get_xdata(), np.median(summary.cross_correlation))
     negative = plot_cross_correlation(results.assign(cross_correlation=-results.cross_correlation))
@@ -162,7 +186,12 @@ def test_the_ratio_states_sign_reference_and_unit(results):
     truth = results.true_structure.values
     for name, part in zip(("open", "closed"), parts_of(axes), strict=True):
         np.testing.assert_array_equal(part, np.histogram(ratio[truth == name], edges(axes))[0])
-    assert plot_log_likelihood_ratio(results.drop_vars("true_structure"), "open", "closed").axes[0].get_legend() is None
+    assert (
+        plot_log_likelihood_ratio(results.drop_vars("true_structure"), "open", "closed")
+        .axes[0]
+        .get_legend()
+        is None
+    )
     for names, match in ((("open", "open"), "both 'open'"), (("open", "x"), "structure='x'")):
         with pytest.raises(InputError, match=match):
             plot_log_likelihood_ratio(results, *names)
@@ -171,15 +200,22 @@ def test_the_ratio_states_sign_reference_and_unit(results):
 def test_assignments_are_counted_for_the_most_frequent(rng):
     results = make_results(rng, [f"s{i}" for i in range(40)], 100)
     left, right = plot_assignment(results).axes
-    counts = dict(zip(results.structure.values, summarise_results(results).n_assigned.values, strict=True))
-    shown = {t.get_text(): bar.get_width() for t, bar in zip(left.get_yticklabels(), left.patches, strict=True)}
+    counts = dict(
+        zip(results.structure.values, summarise_results(results).n_assigned.values, strict=True)
+    )
+    shown = {
+        t.get_text(): bar.get_width()
+        for t, bar in zip(left.get_yticklabels(), left.patches, strict=True)
+    }
     assert len(shown) <= 30
     assert all(counts[name] == n for name, n in shown.items())
     others = [n for name, n in counts.items() if name not in shown]
     assert max(others) <= min(shown.values())
     assert left.get_title() == f"{sum(others)} images fit {len(others)} others best"
     mean = results.log_likelihood_integrated.mean("image")
-    np.testing.assert_allclose(right.lines[0].get_ydata(), np.sort(mean - mean.max())[::-1], atol=1e-9)
+    np.testing.assert_allclose(
+        right.lines[0].get_ydata(), np.sort(mean - mean.max())[::-1], atol=1e-9
+    )
     assert right.get_title() == f"first: {mean.structure.values[mean.values.argmax()]}"
     assert right.get_ylabel().endswith("(nat)")
 
@@ -193,7 +229,9 @@ def test_confusion_and_calibration_are_those_found(results):
     filled = found.n_images > 0
     points = upper.containers[0].lines[0]
     np.testing.assert_allclose(points.get_xdata(), found.mean_probability[filled])
-    np.testing.assert_allclose(points.get_ydata(), (found.n_right / np.maximum(found.n_images, 1))[filled])
+    np.testing.assert_allclose(
+        points.get_ydata(), (found.n_right / np.maximum(found.n_images, 1))[filled]
+    )
     assert [bar.get_height() for bar in lower.patches] == found.n_images.tolist()
     for plot in (plot_confusion, plot_calibration):
         with pytest.raises(InputError, match="it is not recorded which structures"):
@@ -213,7 +251,9 @@ def test_errors_of_directions(results):
 def test_a_summary_gives_the_same_figures(results):
     summary = summarise_results(results)
     for plot in (plot_cross_correlation, plot_inplane_rotations, plot_direction_errors):
-        np.testing.assert_array_equal(heights(plot(summary).axes[0]), heights(plot(results).axes[0]))
+        np.testing.assert_array_equal(
+            heights(plot(summary).axes[0]), heights(plot(results).axes[0])
+        )
 
 
 def test_unfinished_results_are_drawn_as_far_as_they_go(results, rng):
@@ -221,11 +261,18 @@ def test_unfinished_results_are_drawn_as_far_as_they_go(results, rng):
     gone[:, 30:], gone[1, 20:] = True, True
     partial = without(results, gone).chunk({"image": 15})
     assert heights(plot_cross_correlation(partial).axes[0]).sum() == 30
-    assert plot_viewing_directions(partial).axes[0].get_title() == "30 images, best structure of each"
+    assert (
+        plot_viewing_directions(partial).axes[0].get_title() == "30 images, best structure of each"
+    )
     assert sum(int(t.get_text()) for t in plot_confusion(partial).axes[0].texts) == 20
     assert heights(plot_log_likelihood_ratio(partial, "open", "closed").axes[0]).sum() == 20
     nothing = without(results, np.ones((2, 40), bool))
-    for plot in (plot_viewing_directions, plot_displacements, plot_cross_correlation, plot_inplane_rotations):
+    for plot in (
+        plot_viewing_directions,
+        plot_displacements,
+        plot_cross_correlation,
+        plot_inplane_rotations,
+    ):
         assert [t.get_text() for t in plot(nothing).axes[0].texts] == ["no results"]
     notes = [t.get_text() for axes in plot_assignment(nothing).axes for t in axes.texts]
     assert "no image has results under all structures" in notes
@@ -236,7 +283,9 @@ def test_times_by_device(rng, tmp_path):
     write_blocks(tmp_path / "a.csv", seconds[:12], "cuda:0")
     write_blocks(tmp_path / "b.csv", seconds[12:], "cuda:1")
     table = tmp_path / "blocks.csv"
-    table.write_text((tmp_path / "a.csv").read_text() + (tmp_path / "b.csv").read_text().split("\n", 1)[1])
+    table.write_text(
+        (tmp_path / "a.csv").read_text() + (tmp_path / "b.csv").read_text().split("\n", 1)[1]
+    )
     axes = plot_block_times(table).axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert [re.match(r"(cuda:\d): (\d+) blocks", name).groups() for name in names] == [

@@ -37,10 +37,15 @@ def of_images(stacks):
 
 
 def panels(figure):
-    """The real space panels, the Fourier space panels, and the power panel, which colour bars follow."""
+    """The real space panels, the Fourier space panels, and the power panel, which colour bars
+    follow."""
     n = sum(bool(axes.images) for axes in figure.axes)
     power = next(axes for axes in figure.axes if axes.get_xlabel() == "spatial frequency (1/Å)")
-    return figure.axes[:n], [axes for axes in figure.axes if axes.get_xlabel().startswith("x frequency")], power
+    return (
+        figure.axes[:n],
+        [axes for axes in figure.axes if axes.get_xlabel().startswith("x frequency")],
+        power,
+    )
 
 
 def pixels_shown(figure):
@@ -73,9 +78,12 @@ def test_extents_are_the_box_and_the_band(build, n_pixels):
     images, _ = build.stacks(n_pixels=n_pixels)
     grid, half = images.grid, images.grid.box_size_angstrom / 2
     real, fourier, power = panels(plot_images(images))
-    off_centre = 0.75 if n_pixels == 12 else 0.0  # half a pixel: the middle of the box is between pixels
+    # half a pixel: the middle of the box is between pixels
+    off_centre = 0.75 if n_pixels == 12 else 0.0
     for axes in real:
-        np.testing.assert_allclose([axes.get_xlim(), axes.get_ylim()], [[-half - off_centre, half - off_centre]] * 2)
+        np.testing.assert_allclose(
+            [axes.get_xlim(), axes.get_ylim()], [[-half - off_centre, half - off_centre]] * 2
+        )
         assert axes.images[0].get_extent() == [*axes.get_xlim(), *axes.get_ylim()]
         assert axes.get_aspect() == 1
     limit = 2 * grid.radius_max / grid.box_size_angstrom
@@ -89,7 +97,10 @@ def test_a_particle_is_where_its_coordinates_say(build):
     parameters = cld.ImageParameters(24, 2.0)
     kx, ky = parameters.grid.points()
     x, y = 10.0, -6.0
-    blob = np.exp(-2 * (np.pi * 0.15 * parameters.grid.radii[:, None]) ** 2 - 2j * np.pi * (kx * x + ky * y) / 24)
+    blob = np.exp(
+        -2 * (np.pi * 0.15 * parameters.grid.radii[:, None]) ** 2
+        - 2j * np.pi * (kx * x + ky * y) / 24
+    )
     shown = panels(plot_images(image_stack(build, blob[None], parameters)))[0][0].images[0]
     row, column = np.unravel_index(shown.get_array().argmax(), shown.get_array().shape)
     left, right, bottom, top = shown.get_extent()
@@ -145,7 +156,9 @@ def test_power_of_each_image_and_the_mean(stacks, of_images):
     expected = radial_power(images.source.take(np.arange(4)), images.grid)
     drawn = [line.get_ydata() for line in power.lines]
     np.testing.assert_allclose(drawn, [*expected, expected.mean(axis=0)])
-    np.testing.assert_allclose([line.get_xdata() for line in power.lines], [images.grid.spatial_frequencies] * 5)
+    np.testing.assert_allclose(
+        [line.get_xdata() for line in power.lines], [images.grid.spatial_frequencies] * 5
+    )
     assert power.get_yscale() == "log"
     top = power.child_axes[0]
     resolutions = [float(t.get_text()) for t in top.get_xticklabels()]
@@ -180,7 +193,9 @@ def test_a_short_stack_is_shown_whole(stacks, plot, which, size):
     assert len(panels(plot(stacks[which], 12))[0]) == size
 
 
-@pytest.mark.parametrize(("n", "match"), [(0, "n=0"), (2.5, "n=2.5"), (13, "n=13.*at most 12"), ("4", "n='4'")])
+@pytest.mark.parametrize(
+    ("n", "match"), [(0, "n=0"), (2.5, "n=2.5"), (13, "n=13.*at most 12"), ("4", "n='4'")]
+)
 def test_a_wrong_number_is_refused(stacks, n, match):
     with pytest.raises(InputError, match=match):
         plot_images(stacks[0], n)
@@ -188,9 +203,13 @@ def test_a_wrong_number_is_refused(stacks, n, match):
 
 def test_other_things_are_refused(stacks, tmp_path):
     images, templates = stacks
-    with pytest.raises(InputError, match=r"images is of type TemplateStack, not ImageStack.*open_images"):
+    with pytest.raises(
+        InputError, match=r"images is of type TemplateStack, not ImageStack.*open_images"
+    ):
         plot_images(templates)
-    with pytest.raises(InputError, match=r"templates is of type ImageStack, not TemplateStack.*open_templates"):
+    with pytest.raises(
+        InputError, match=r"templates is of type ImageStack, not TemplateStack.*open_templates"
+    ):
         plot_templates(images)
     with pytest.raises(InputError, match="figure is of type ImageStack, not Figure"):
         save_figure(images, tmp_path / "figure.png")
@@ -201,7 +220,9 @@ def test_a_saved_figure_is_a_complete_png(tmp_path):
     path = tmp_path / "new folder" / "figure.PNG"
     save_figure(figure, path)
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert imread(BytesIO(path.read_bytes())).shape[:2] == tuple(150 * figure.get_size_inches()[::-1])
+    assert imread(BytesIO(path.read_bytes())).shape[:2] == tuple(
+        150 * figure.get_size_inches()[::-1]
+    )
     assert [p.name for p in path.parent.iterdir()] == ["figure.PNG"]
 
 

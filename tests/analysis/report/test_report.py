@@ -1,4 +1,5 @@
-"""The report: what it says of a real run, that it believes no name, and that a real browser shows it, alone."""
+"""The report: what it says of a real run, that it believes no name, and that a real browser
+shows it, alone."""
 
 from __future__ import annotations
 
@@ -18,7 +19,11 @@ from typer.testing import CliRunner
 import cryolike_dask as cld
 from cryolike_dask.analysis.report import report
 from cryolike_dask.analysis.report.report import write_report
-from cryolike_dask.analysis.report.report_sections import examples_section, structures_section, truth_section
+from cryolike_dask.analysis.report.report_sections import (
+    examples_section,
+    structures_section,
+    truth_section,
+)
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.cli import app
 from cryolike_dask.errors import InputError, OutputError
@@ -29,7 +34,11 @@ from tests.conftest import Builder
 
 PARAMETERS = cld.ImageParameters(12, 1.5, n_inplanes=20, viewing_distance=3.0, precision="single")
 SEARCH = cld.configure_displacement(1.5, 3, 2)
-EVIL = ("<script>alert(1)</script>", "a & \"b\" 'c' $x_1$", "</style><img src=http://127.0.0.1:9/x.png>")
+EVIL = (
+    "<script>alert(1)</script>",
+    "a & \"b\" 'c' $x_1$",
+    "</style><img src=http://127.0.0.1:9/x.png>",
+)
 
 
 class Parsed(HTMLParser):
@@ -53,21 +62,27 @@ class Parsed(HTMLParser):
         self.words.append(data)
 
     def picture(self, name):
-        return imread(BytesIO(b64decode(self.figures[name]["src"].removeprefix("data:image/png;base64,"))))
+        return imread(
+            BytesIO(b64decode(self.figures[name]["src"].removeprefix("data:image/png;base64,")))
+        )
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Results of two structures and two stacks of particles whose poses are recorded."""
     folder = tmp_path_factory.mktemp("results & 'more'")
-    files = cld.configure_likelihood_files(folder / "t", folder / "p", folder / "out", i_template="all")
+    files = cld.configure_likelihood_files(
+        folder / "t", folder / "p", folder / "out", i_template="all"
+    )
     recorded = {
         "metadataFile": lambda k, n: np.array(["/data/particles <b>.star"] * n),
         "angleRotation": lambda k, n: np.linspace(0, 1, n),
         "angleTilt": lambda k, n: np.linspace(0, 1, n),
         "frame": lambda k, n: "xy",
     }
-    Builder(np.random.default_rng(0)).write_files(files, PARAMETERS, ("closed", "open"), (6, 5), **recorded)
+    Builder(np.random.default_rng(0)).write_files(
+        files, PARAMETERS, ("closed", "open"), (6, 5), **recorded
+    )
     cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False)
     return folder
 
@@ -83,12 +98,21 @@ def test_the_report_of_a_run(made, folder):
     page = write_report(folder)
     assert page == folder / "report.html"
     found = Parsed(page)
-    names = ["ratio", "correlation-histogram", "directions", "rotations", "direction-errors", "displacement-map"]
+    names = [
+        "ratio",
+        "correlation-histogram",
+        "directions",
+        "rotations",
+        "direction-errors",
+        "displacement-map",
+    ]
     assert list(found.figures) == [*names, "best", "worst", "block-times"]
     for name, attributes in found.figures.items():
         assert len(attributes["alt"]) > 20
         height, width = found.picture(name).shape[:2]
-        assert float(attributes["width"]) / float(attributes["height"]) == pytest.approx(width / height, rel=0.01)
+        assert float(attributes["width"]) / float(attributes["height"]) == pytest.approx(
+            width / height, rel=0.01
+        )
         assert found.picture(name)[..., :3].std() > 0.01
     for said in (
         "11 images compared with 2 structures",
@@ -96,7 +120,8 @@ def test_the_report_of_a_run(made, folder):
         str(made / "t"),
         "/data/particles <b>.star",
         "12 pixels of 1.5 Å: 18 Å",
-        "7 displacements, up to 2.25 Å along x and 2.25 Å along y; 20 in-plane rotations, 18° apart",
+        "7 displacements, up to 2.25 Å along x and 2.25 Å along y; 20 in-plane rotations, 18° "
+        "apart",
         "standard",
         "single",
         "auto (used: cpu)",
@@ -104,7 +129,9 @@ def test_the_report_of_a_run(made, folder):
         f"Written by cryolike_dask {cld.__version__}",
     ):
         assert said in found.text, said
-    n_on_edge = re.search(r"(\d+) of 11 images \(\d+%\) fit best on the edge of the search", found.text)
+    n_on_edge = re.search(
+        r"(\d+) of 11 images \(\d+%\) fit best on the edge of the search", found.text
+    )
     x = cld.open_results(folder)
     best = x.log_likelihood_integrated.argmax("structure").values, np.arange(11)
     shifts = np.abs([x.optimal_displacement_x.values[best], x.optimal_displacement_y.values[best]])
@@ -112,15 +139,23 @@ def test_the_report_of_a_run(made, folder):
 
 
 def test_it_is_alone_and_believes_no_name(rng, tmp_path):
-    results = with_truth(make_results(rng, EVIL, folder=f"/tmp/{EVIL[0]}", folder_templates=EVIL[1]), rng)
+    results = with_truth(
+        make_results(rng, EVIL, folder=f"/tmp/{EVIL[0]}", folder_templates=EVIL[1]), rng
+    )
     page = write_report(results, tmp_path / "a 'page' & more.html")
     found = Parsed(page)
-    tags = "html head meta title style body header h1 h2 p section nav ul li a main table tr th td div figure img"
+    tags = (
+        "html head meta title style body header h1 h2 p section nav ul li a main table tr th td "
+        "div figure img"
+    )
     assert {tag for tag, _ in found.elements} <= {*tags.split(), "figcaption", "footer", "strong"}
     for tag, attributes in found.elements:
         assert not [name for name in attributes if name.startswith("on")]
         for name in {"src", "href", "action"} & {*attributes}:
-            assert attributes[name].startswith(("#", "data:image/png;base64,")), (tag, attributes[name])
+            assert attributes[name].startswith(("#", "data:image/png;base64,")), (
+                tag,
+                attributes[name],
+            )
     for name in EVIL:
         assert name in found.text
     page_text = page.read_text()
@@ -153,14 +188,20 @@ def test_without_inputs_the_rest_is_there(made, folder, rng):
     found = Parsed(write_report(results.assign_attrs(folder_templates="")))
     assert {"ratio", "block-times"} <= {*found.figures}
     assert {"best", "worst"}.isdisjoint(found.figures)
-    said = "Particles cannot be shown: the results do not say where the templates are. Give templates (--templates)."
+    said = (
+        "Particles cannot be shown: the results do not say where the templates are. Give "
+        "templates (--templates)."
+    )
     assert said in found.text
     for name in ("folder_templates", "folder_particles"):
         shown, said = examples(results.assign_attrs({name: str(folder / "nowhere")}))
         assert not shown
         assert "nowhere" in said
     elsewhere = results.assign_attrs(folder_templates="", folder_particles="")
-    assert examples(elsewhere, templates=made / "t", particles=made / "p") == (["best", "worst"], "")
+    assert examples(elsewhere, templates=made / "t", particles=made / "p") == (
+        ["best", "worst"],
+        "",
+    )
 
 
 def test_inputs_that_have_changed_are_noticed(folder, tmp_path):
@@ -173,10 +214,14 @@ def test_inputs_that_have_changed_are_noticed(folder, tmp_path):
 
 def test_particles_and_structures_that_were_read_by_the_run(tmp_path):
     path, structures = tmp_path / "parameters.npz", tmp_path / "structures"
-    parameters = cld.make_parameters(16, 6.0, viewing_distance=2.0, atom_shape="gaussian", path=path)
+    parameters = cld.make_parameters(
+        16, 6.0, viewing_distance=2.0, atom_shape="gaussian", path=path
+    )
     for name, opening in (("closed", 0.0), ("open", 0.9)):
         write_hinge(structures / f"{name}.pdb", opening)
-    star = cld.simulate_particles(structures, parameters, tmp_path / "relion", n_images=7, progress=False)
+    star = cld.simulate_particles(
+        structures, parameters, tmp_path / "relion", n_images=7, progress=False
+    )
     files = cld.configure_likelihood_files(None, None, tmp_path / "out", i_template="all")
     opened = {"images": cld.open_particles(star, parameters, batch_size=3)}
     opened["templates"] = cld.open_structures(structures, parameters)
@@ -187,11 +232,16 @@ def test_particles_and_structures_that_were_read_by_the_run(tmp_path):
     assert {"best", "worst", "confusion", "reliability"} <= {*found.figures}
     assert "have changed" not in found.text
     results = cld.open_results(tmp_path / "out")
-    assert examples(results, templates=opened["templates"], particles=opened["images"]) == (["best", "worst"], "")
+    assert examples(results, templates=opened["templates"], particles=opened["images"]) == (
+        ["best", "worst"],
+        "",
+    )
 
 
 def test_one_structure_and_many(rng, tmp_path):
-    one = Parsed(write_report(make_results(rng, ("open",)).isel(structure=0), tmp_path / "one.html"))
+    one = Parsed(
+        write_report(make_results(rng, ("open",)).isel(structure=0), tmp_path / "one.html")
+    )
     assert "There is one structure" in one.text
     assert {"ratio", "assignment"}.isdisjoint(one.figures)
     many = with_truth(make_results(rng, [f"frame_{i}" for i in range(50)]), rng)
@@ -201,7 +251,10 @@ def test_one_structure_and_many(rng, tmp_path):
     gone = (np.arange(50)[:, None] + np.arange(40)) % 40 == 0
     apart = without(many, gone)
     section = structures_section(apart, summarise_results(apart))
-    assert (section.paragraphs, section.panels) == (("No image has results under all structures yet.",), ())
+    assert (section.paragraphs, section.panels) == (
+        ("No image has results under all structures yet.",),
+        (),
+    )
     assert truth_section(summarise_results(apart)) is None
     alone = without(many, np.arange(50)[:, None] * np.ones(40) > 0)
     assert structures_section(alone, summarise_results(alone)) == section
@@ -212,11 +265,15 @@ def test_other_files_are_not_replaced(rng, tmp_path):
     results, page = make_results(rng, ("open",)), tmp_path / "report.html"
     page.write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match=r"report\.html: is there already, and is no web page"):
+        with pytest.raises(
+            OutputError, match=r"report\.html: is there already, and is no web page"
+        ):
             write_report(results, page, overwrite=overwrite)
     assert page.read_text() == "mine"
     page.write_text("<!DOCTYPE html>mine")
-    with pytest.raises(OutputError, match=r"report\.html: is there already, and is no report.*--overwrite"):
+    with pytest.raises(
+        OutputError, match=r"report\.html: is there already, and is no report.*--overwrite"
+    ):
         write_report(results, page)
     assert page.read_text() == "<!DOCTYPE html>mine"
     write_report(results, page, overwrite=True, n_examples=0)
@@ -248,10 +305,21 @@ def test_a_damaged_table_of_blocks_costs_its_section_only(folder):
 
 
 def test_command(folder, tmp_path, made):
-    done = CliRunner().invoke(app, ["report", str(folder), "--n-examples", "0"], env={"COLUMNS": "500"})
+    done = CliRunner().invoke(
+        app, ["report", str(folder), "--n-examples", "0"], env={"COLUMNS": "500"}
+    )
     assert done.exit_code == 0, done.output
     assert str(folder / "report.html") in done.output
-    options = ["--output", tmp_path / "x.html", "--templates", made / "t", "--particles", made / "p", "--n-examples", 1]
+    options = [
+        "--output",
+        tmp_path / "x.html",
+        "--templates",
+        made / "t",
+        "--particles",
+        made / "p",
+        "--n-examples",
+        1,
+    ]
     done = CliRunner().invoke(app, [str(part) for part in ("report", folder, *options)])
     assert done.exit_code == 0, done.output
     assert "best" in Parsed(tmp_path / "x.html").figures
@@ -272,10 +340,12 @@ def browser():
 LOADED = "Array.from(document.images, i => i.complete && i.naturalWidth > 0 && i.clientWidth > 0)"
 CONTRASTS = """(() => {
   const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255).map(
-    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const paper = e => { const c = getComputedStyle(e).backgroundColor;
     return c.endsWith(', 0)') ? paper(e.parentElement) : c; };
-  return Array.from(document.querySelectorAll('h1, h2, p, li, a, th, td, figcaption, footer, strong'), e => {
+  const text = 'h1, h2, p, li, a, th, td, figcaption, footer, strong';
+  return Array.from(document.querySelectorAll(text), e => {
     const [a, b] = [light(getComputedStyle(e).color), light(paper(e))].sort((x, y) => y - x);
     return (a + 0.05) / (b + 0.05); });
 })()"""
@@ -286,20 +356,29 @@ def test_a_browser_shows_it_without_asking_for_anything(browser, rng, tmp_path):
     page = write_report(results, tmp_path / "page & more.html")
 
     async def look(tab):
-        found = {"loaded": await tab.value(LOADED), "text": await tab.value("document.body.innerText")}
+        found = {
+            "loaded": await tab.value(LOADED),
+            "text": await tab.value("document.body.innerText"),
+        }
         found["contrasts"], found["paper"], found["overflow"] = {}, {}, {}
         for scheme in ("light", "dark"):
             features = [{"name": "prefers-color-scheme", "value": scheme}]
             await tab.call("Emulation.setEmulatedMedia", features=features)
             found["contrasts"][scheme] = await tab.value(CONTRASTS)
-            found["paper"][scheme] = await tab.value("getComputedStyle(document.body).backgroundColor")
+            found["paper"][scheme] = await tab.value(
+                "getComputedStyle(document.body).backgroundColor"
+            )
         for width in (360, 1280):
             size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
             await tab.call("Emulation.setDeviceMetricsOverride", **size)
-            found["overflow"][width] = await tab.value("document.documentElement.scrollWidth - innerWidth")
+            found["overflow"][width] = await tab.value(
+                "document.documentElement.scrollWidth - innerWidth"
+            )
         found["printed"] = (await tab.call("Page.printToPDF"))["result"]["data"]
         found["log"] = tab.told("Log.entryAdded") + tab.told("Runtime.consoleAPICalled")
-        found["log"] += tab.told("Runtime.exceptionThrown") + tab.told("Page.javascriptDialogOpening")
+        found["log"] += tab.told("Runtime.exceptionThrown") + tab.told(
+            "Page.javascriptDialogOpening"
+        )
         found["asked"] = [sent["request"]["url"] for sent in tab.told("Network.requestWillBeSent")]
         return found
 
@@ -325,7 +404,11 @@ def test_the_browser_would_see_a_page_that_is_not_alone(browser, tmp_path):
     page.write_text(f"{policy}<img src='http://127.0.0.1:9/x.png'><script>alert(1)</script><p>text")
 
     async def look(tab):
-        return tab.told("Log.entryAdded"), await tab.value(LOADED), await tab.value("document.body.innerText")
+        return (
+            tab.told("Log.entryAdded"),
+            await tab.value(LOADED),
+            await tab.value("document.body.innerText"),
+        )
 
     log, loaded, text = visit(browser, page, look)
     assert sum("Content Security Policy" in entry["entry"]["text"] for entry in log) == 2
