@@ -312,8 +312,9 @@ class Block:
             The largest part of each image's variance that a pose explains.
 
         Yields
-        ------ Images and template within the tile; correlation and log-likelihood, (image,
-          displacement, rotation).
+        ------
+        Images and template within the tile; correlation and log-likelihood, (image, displacement,
+        rotation).
         """
         from cryolike_dask.likelihoods.kernels.direct import compare
 

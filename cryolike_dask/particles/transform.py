@@ -88,13 +88,14 @@ def fourier_to_pixels(
         If the values are not on the grid, or not complex.
 
     Notes
-    ----- The adjoint with the quadrature weights, 4 pi / N sum F weight exp(2 pi i k . X) / (2
-      pi)^2. Detail of more than `radius_max` cycles is lost, and the angles on a ring are finite:
-      detail of k cycles per half box also shows, as a ghost, beyond about n_inplanes / (2 pi k)
-      half boxes from where it is, 1.27 at the Nyquist frequency of a default grid. A particle well
-      inside the box comes back to about the precision of the transform. White noise fills the
-      corners, and on a default grid comes back with an error of 0.2 of its level at the centre and
-      0.6 in the corners; with twice the angles, of less than 0.001 and 0.06.
+    -----
+    The adjoint with the quadrature weights, 4 pi / N sum F weight exp(2 pi i k . X) / (2 pi)^2.
+    Detail of more than `radius_max` cycles is lost, and the angles on a ring are finite: detail of
+    k cycles per half box also shows, as a ghost, beyond about n_inplanes / (2 pi k) half boxes from
+    where it is, 1.27 at the Nyquist frequency of a default grid. A particle well inside the box
+    comes back to about the precision of the transform. White noise fills the corners, and on a
+    default grid comes back with an error of 0.2 of its level at the centre and 0.6 in the corners;
+    with twice the angles, of less than 0.001 and 0.06.
     """
     _check_values(values, grid)
     n = grid.n_pixels if n_pixels is None else number("n_pixels", n_pixels, whole=True, at_least=1)

@@ -135,8 +135,9 @@ def verify_likelihood(
         results, and inputs that are missing or have changed, are findings.
 
     Notes
-    ----- Where u is the rounding of the results' precision (1.2e-7 or 2.2e-16), a correlation may
-      differ by
+    -----
+    Where u is the rounding of the results' precision (1.2e-7 or 2.2e-16), a correlation may differ
+    by
 
         d = correlation_error_bound + 16 u + 2 pi K (2 s / L) u / 2:
 

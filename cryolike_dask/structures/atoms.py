@@ -94,10 +94,11 @@ class Atoms:
         complex128, (template, point)
 
         Notes
-        ----- sum_a A_a(k) exp(-2 pi i k . u_a), u_a the projected position. The profiles A_a(k) are
-          sums of few products of a factor per atom and one per frequency, so that one
-          two-dimensional non-uniform FFT of type 3 per direction, whose work is that of one atom
-          plus one point, stands for the sum over atoms and points.
+        -----
+        sum_a A_a(k) exp(-2 pi i k . u_a), u_a the projected position. The profiles A_a(k) are sums
+        of few products of a factor per atom and one per frequency, so that one two-dimensional
+        non-uniform FFT of type 3 per direction, whose work is that of one atom plus one point,
+        stands for the sum over atoms and points.
         """
         positions = 2 * self.centred / box_size_angstrom
         per_atom, per_point = self._factors(np.hypot(kx, ky), box_size_angstrom, conventions, eps)

@@ -91,14 +91,14 @@ def export_cryosparc(
         If there is such a file.
 
     Notes
-    ----- Poses and shifts refer to the centre of the structure: the mean position of the selected
-      atoms, or the middle voxel n // 2 of a map. cryolike/structure_number is the position of the
-      structure in the results, from 1.
+    -----
+    Poses and shifts refer to the centre of the structure: the mean position of the selected atoms,
+    or the middle voxel n // 2 of a map. cryolike/structure_number is the position of the structure
+    in the results, from 1.
     """
     options = {"structure": structure, "template_source": template_source, "metadata": metadata}
-    return open_cryosparc(results, path, **options, passthrough=passthrough).written(
-        overwrite=overwrite
-    )  # type: ignore[arg-type]
+    export = open_cryosparc(results, path, **options, passthrough=passthrough)  # type: ignore[arg-type]
+    return export.written(overwrite=overwrite)
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,9 +81,10 @@ def relion_poses(
     RelionPoses
 
     Notes
-    ----- An image whose axes are exchanged shows the structure from behind: the beam is always the
-      vector product of x and y. In the same way a map with two axes exchanged, which is its mirror
-      image, is seen as the map itself from behind.
+    -----
+    An image whose axes are exchanged shows the structure from behind: the beam is always the vector
+    product of x and y. In the same way a map with two axes exchanged, which is its mirror image, is
+    seen as the map itself from behind.
     """
     given = np.broadcast_arrays(
         azimuth, polar, gamma, displacement_x_angstrom, displacement_y_angstrom

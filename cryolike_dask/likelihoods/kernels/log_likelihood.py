@@ -108,8 +108,9 @@ def log_likelihood_of_poses(
         Natural logarithm.
 
     Notes
-    ----- Flat priors on offset and scale, flat in the variance: -p log D - (1/2) log A + const with
-      p = n/2 - 2.
+    -----
+    Flat priors on offset and scale, flat in the variance: -p log D - (1/2) log A + const with p =
+    n/2 - 2.
     """
     height = log_likelihood_height(
         template_variance, image_variance, mask_power, n_degrees_of_freedom
