@@ -18,13 +18,14 @@ import torch
 from benchmarks import fft2, textbook
 from benchmarks.cases import Case, make_inputs, operands
 from cryolike_dask.likelihoods import blocks
-from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.compressed import (
     correlate,
     prepare_images,
     prepare_templates,
 )
 from cryolike_dask.likelihoods.kernels.rotations import quarter_turn
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 N_IMAGES, N_TEMPLATES = {"cpu": 96, "cuda": 1024}, {"cpu": 24, "cuda": 64}
@@ -212,11 +213,13 @@ def _textbook(o: Any, device: str, *, batched: bool) -> Contender:
 def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> Contender:
     """The kernel of the package."""
     images, templates = stacks
-    pair = Pair(images, templates, "standard", device, "single", False, tolerance)
-    conventions = pair.comparison.conventions
-    basis = blocks.radial_basis_of(pair.comparison)
+    graph = ComparisonGraph(
+        images, templates, Settings(device=device, precision="single", tolerance=tolerance)
+    )
+    conventions = graph.comparison.conventions
+    basis = blocks.radial_basis_of(graph.comparison)
     rows = image_rows(images, conventions), template_rows(templates, conventions)
-    block = blocks.open_block(*rows, basis, pair.comparison)
+    block = blocks.open_block(*rows, basis, graph.comparison)
     frame = block.frame
 
     def expanded_images(m: slice) -> Any:

@@ -30,7 +30,8 @@ from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 from cryolike_dask.likelihoods.blocks import optimal_poses, radial_basis_of
-from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.settings import Settings
 
 MOST_BYTES = 4e9
 N_DRAWN = 64
@@ -61,11 +62,11 @@ def task_seconds(
     images: ImageStack, templates: TemplateStack, n_templates: int | None = None
 ) -> float:
     """Time one task, of the first templates, without the basis that all tasks share."""
-    pair = Pair(images, templates, "standard", "cpu", "default", False, None)
-    basis, conventions = radial_basis_of(pair.comparison), pair.comparison.conventions
+    graph = ComparisonGraph(images, templates, Settings(device="cpu"))
+    basis, conventions = radial_basis_of(graph.comparison), graph.comparison.conventions
     rows = image_rows(images, conventions), template_rows(templates, conventions)[:n_templates]
     start = time.perf_counter()
-    optimal_poses(*rows, basis, comparison=pair.comparison)
+    optimal_poses(*rows, basis, comparison=graph.comparison)
     return time.perf_counter() - start
 
 
@@ -91,14 +92,14 @@ def overhead(images: ImageStack, templates: TemplateStack) -> None:
     """Print what Dask adds to the same task."""
     alone, threaded = [], []
     for _ in range(3):
-        pair = Pair(images, templates, "standard", "cpu", "default", False, None)
+        graph = ComparisonGraph(images, templates, Settings(device="cpu"))
         start = time.perf_counter()
-        basis = radial_basis_of(pair.comparison)
+        basis = radial_basis_of(graph.comparison)
         rows = (
-            f(x, pair.comparison.conventions)
+            f(x, graph.comparison.conventions)
             for f, x in ((image_rows, images), (template_rows, templates))
         )
-        optimal_poses(*rows, basis, comparison=pair.comparison)
+        optimal_poses(*rows, basis, comparison=graph.comparison)
         alone.append(time.perf_counter() - start)
         start = time.perf_counter()
         compute_optimal_pose(images, templates, device="cpu").compute(scheduler="threads")

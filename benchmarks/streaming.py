@@ -28,9 +28,11 @@ import cryolike_dask as cld
 from benchmarks import faults
 from benchmarks.processes import processes
 from cryolike_dask.io.archives import write_list
-from cryolike_dask.io.layout import OPTIMAL_POSE_FILES
+from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, covering
 from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
+from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.runs.kinds import OPTIMAL_POSE
 from cryolike_dask.runs.run import open_run
 
 PARAMETERS = cld.ImageParameters(12, 2.0, n_inplanes=20, viewing_distance=2.0)
@@ -115,17 +117,14 @@ def lengths(folder: Path, largest: int) -> None:
 def resuming(folder: Path, n_structures: int = 100, n_stacks: int = 100) -> None:
     """Find every stack finished."""
     files = inputs(folder, n_structures, n_stacks)
-    settings = ("all", None, "standard", "cpu", "default", None, None, None)
-    opened = open_run(files, PARAMETERS, SEARCH, *settings)
+    opened = open_run(covering(files, "all", None), PARAMETERS, SEARCH, Settings(device="cpu"))
     values = {
         name: np.zeros(N_IMAGES, np.int64 if name == "optimal_template" else float)
         for name in OPTIMAL_POSE_FILES
     }
     with patch("os.fsync"):
         for i, k in opened.pairs():
-            write_results(
-                values, opened.job("optimal_pose", OPTIMAL_POSE_FILES, (N_IMAGES,), i, k), {}
-            )
+            write_results(values, opened.job(OPTIMAL_POSE, i, k), {})
     n = n_structures * n_stacks
     print(
         f"{n} finished stacks are found finished in {run(files, skip_exist=True):.1f} s", flush=True

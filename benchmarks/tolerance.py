@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.cases import STANDARD, make_inputs
 from cryolike_dask.likelihoods.blocks import optimal_poses, radial_basis_of
-from cryolike_dask.likelihoods.graph import DEFAULT_TOLERANCE, Pair, image_rows, template_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.settings import DEFAULT_TOLERANCE, Settings
 
 SIGNALS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 0.0)
@@ -66,14 +67,16 @@ def main() -> int:
 
 
 def _poses(images, templates, precision, tolerance):
-    pair = Pair(images, templates, "standard", "cpu", precision, False, tolerance)
-    basis = radial_basis_of(pair.comparison)
+    graph = ComparisonGraph(
+        images, templates, Settings(device="cpu", precision=precision, tolerance=tolerance)
+    )
+    basis = radial_basis_of(graph.comparison)
     ranks = [rank for group in basis for rank in [group.shape[1]] * len(group)] or [
         templates.grid.n_shells
     ]
-    conventions = pair.comparison.conventions
+    conventions = graph.comparison.conventions
     rows = image_rows(images, conventions), template_rows(templates, conventions)
-    return optimal_poses(*rows, basis, comparison=pair.comparison)[:, 0], float(np.mean(ranks))
+    return optimal_poses(*rows, basis, comparison=graph.comparison)[:, 0], float(np.mean(ranks))
 
 
 if __name__ == "__main__":

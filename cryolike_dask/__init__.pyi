@@ -57,7 +57,7 @@ from .run_likelihood import (
     run_likelihood_full_cross_correlation as run_likelihood_full_cross_correlation,
 )
 from .run_likelihood import run_likelihood_optimal_pose as run_likelihood_optimal_pose
-from .runs.plan import LikelihoodPlan as LikelihoodPlan
+from .runs.cost import LikelihoodPlan as LikelihoodPlan
 from .runs.plan import plan_likelihood as plan_likelihood
 from .runs.verification import verify_likelihood as verify_likelihood
 from .simulation.rendering import Poses as Poses

@@ -9,12 +9,14 @@ import xarray as xr
 from distributed import Client
 
 from cryolike_dask.compute.device import active_client
-from cryolike_dask.compute.stream import OnError, check_on_error
+from cryolike_dask.compute.stream import OnError
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.layout import LikelihoodFiles, Templates
-from cryolike_dask.likelihoods.interface import Device, Precision
+from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
+from cryolike_dask.likelihoods.settings import Device, Precision, Settings, Tiling
+from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
+from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.run import Displacer, open_run
 from cryolike_dask.runs.writing import compute_run
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -153,33 +155,17 @@ def run_likelihood_optimal_pose(
     ClusterError
         If the scheduler is lost, or workers keep dying.
     """
-    check_on_error(on_error)
-    client = active_client(client)
+    options = RunOptions(skip_exist, overwrite, on_error, progress, log_file, performance_report)
     run = open_run(
-        file_config,
+        covering(file_config, i_template, n_stacks),
         params_input,
         displacer,
-        i_template,
-        n_stacks,
-        conventions,
-        device,
-        precision,
-        tolerance,
+        Settings(conventions, device, precision, tolerance),
         images,
         templates,
     )
-    return compute_run(
-        run.in_batches(n_templates_per_batch, n_images_per_batch),
-        "optimal_pose",
-        client,
-        discover_batch_size=discover_batch_size,
-        skip_exist=skip_exist,
-        overwrite=overwrite,
-        progress=progress,
-        on_error=on_error,
-        log_file=log_file,
-        performance_report=performance_report,
-    )
+    tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
+    return compute_run(run.in_batches(tiling), OPTIMAL_POSE, active_client(client), options)
 
 
 def run_likelihood_full_cross_correlation(
@@ -227,30 +213,16 @@ def run_likelihood_full_cross_correlation(
     InputError, InputFileError, GridMismatchError, OutputError, FailedPiecesError, ClusterError
         As for `run_likelihood_optimal_pose`.
     """
-    check_on_error(on_error)
-    client = active_client(client)
+    options = RunOptions(skip_exist, overwrite, on_error, progress, log_file, performance_report)
     run = open_run(
-        file_config,
+        covering(file_config, i_template, n_stacks),
         params_input,
         displacer,
-        i_template,
-        n_stacks,
-        conventions,
-        device,
-        precision,
-        tolerance,
+        Settings(conventions, device, precision, tolerance),
         images,
         templates,
     )
+    tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     return compute_run(
-        run.in_batches(n_templates_per_batch, n_images_per_batch),
-        "full_cross_correlation",
-        client,
-        discover_batch_size=discover_batch_size,
-        skip_exist=skip_exist,
-        overwrite=overwrite,
-        progress=progress,
-        on_error=on_error,
-        log_file=log_file,
-        performance_report=performance_report,
+        run.in_batches(tiling), FULL_CROSS_CORRELATION, active_client(client), options
     )

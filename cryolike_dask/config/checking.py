@@ -14,9 +14,10 @@ from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.records import need_folder
 from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
 from cryolike_dask.runs.folder import refuse_claimed
+from cryolike_dask.runs.kinds import kind_named
 from cryolike_dask.runs.plan import memory_of_each_worker
 from cryolike_dask.runs.run import Run
-from cryolike_dask.runs.sizes import find_done, job_of
+from cryolike_dask.runs.sizes import find_done
 
 
 def check_config(config: RunConfig, n_workers: int) -> None:
@@ -35,7 +36,7 @@ def check_config(config: RunConfig, n_workers: int) -> None:
         As the run would: inputs that do not fit together, results of another run in the output
         folder, an output that cannot be written or is too large, a scheduler that does not answer.
     """
-    run, kind, machine = opened(config), config.likelihood.kind, config.machine
+    run, kind, machine = opened(config), kind_named(config.likelihood.kind), config.machine
     where = machine.scheduler or machine.scheduler_file
     if where is not None:
         tls: dict[str, Any] = {
@@ -44,9 +45,9 @@ def check_config(config: RunConfig, n_workers: int) -> None:
             "tls_key": machine.tls_key,
         }
         check_connection(where, **tls)
-    elif kind == "full_cross_correlation":
+    elif kind.keeps_every_pose:
         run = run.in_memory(memory_of_each_worker(None, n_workers))
-        refuse_what_cannot_fit(run, {key: job_of(run, kind, *key) for key in run.pairs()}, None)
+        refuse_what_cannot_fit(run, {key: run.job(kind, *key) for key in run.pairs()}, None)
     need_folder(config.output)
     if not machine.overwrite:
         refuse_claimed(run)
@@ -73,4 +74,4 @@ def _need_room_for_writing(config: RunConfig, run: Run) -> None:
 
 
 def _is_done(config: RunConfig, run: Run) -> bool:
-    return len(find_done(run, config.likelihood.kind)) == len(list(run.pairs()))
+    return len(find_done(run, kind_named(config.likelihood.kind))) == len(list(run.pairs()))

@@ -18,6 +18,9 @@ from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.likelihoods.settings import Settings, Tiling
+from cryolike_dask.runs.kinds import kind_named
+from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.run import Run, open_run
 from cryolike_dask.runs.writing import compute_run
 from cryolike_dask.version import __version__
@@ -61,17 +64,15 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
     machine = config.machine
     run = opened(config)
     with torch_threads(machine.threads if client is None else None):
-        return compute_run(
-            *(run, config.likelihood.kind, client),
-            claimed=partial(keep_copy, config),
-            discover_batch_size=machine.discover_batch_size,
+        options = RunOptions(
             skip_exist=machine.keeps,
             overwrite=machine.overwrite,
-            progress=True,
             on_error=machine.on_error,
             log_file=_placed(machine.log_file),
             performance_report=_placed(machine.performance_report),
         )
+        kind = kind_named(config.likelihood.kind)
+        return compute_run(run, kind, client, options, claimed=partial(keep_copy, config))
 
 
 def keep_copy(config: RunConfig) -> None:
@@ -130,9 +131,23 @@ def _says(text: str) -> dict[Any, Any]:
 def opened(config: RunConfig) -> Run:
     """Every input open and held against the others."""
     inputs, machine = inputs_of(config), config.machine
-    given = {f"given_{name}": inputs.pop(name) for name in ("images", "templates")}
-    run = open_run(**inputs, **given, i_template=None, n_stacks=None, device=machine.device)
-    return run.in_batches(machine.n_templates_per_batch, machine.n_images_per_batch)
+    likelihood = config.likelihood
+    settings = Settings(
+        likelihood.conventions, machine.device, likelihood.precision, likelihood.tolerance
+    )
+    run = open_run(
+        inputs["file_config"],
+        inputs["params_input"],
+        inputs["displacer"],
+        settings,
+        inputs["images"],
+        inputs["templates"],
+    )
+    return run.in_batches(
+        Tiling(
+            machine.n_images_per_batch, machine.n_templates_per_batch, machine.discover_batch_size
+        )
+    )
 
 
 def _client(config: RunConfig, client: Client | None) -> Client | None:

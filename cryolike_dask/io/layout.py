@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -294,6 +294,18 @@ def need_files(value: object) -> None:
             f"file_config is a {type(value).__name__}",
             remedy="Make it with configure_likelihood_files.",
         )
+
+
+def covering(
+    file_config: LikelihoodFiles, i_template: Templates | None, n_stacks: int | None
+) -> LikelihoodFiles:
+    """Give files with these structures and stacks, where they are given, in place of its own."""
+    need_files(file_config)
+    return replace(
+        file_config,
+        i_template=file_config.i_template if i_template is None else i_template,
+        n_stacks=file_config.n_stacks if n_stacks is None else n_stacks,
+    )
 
 
 def _needed(folder: Path | None, name: str) -> Path:

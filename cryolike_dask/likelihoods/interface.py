@@ -7,7 +7,7 @@ are ever chunked.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -16,13 +16,11 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError
-from cryolike_dask.likelihoods import blocks
-from cryolike_dask.likelihoods.graph import Pair
+from cryolike_dask.likelihoods import blocks, variables
+from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
+from cryolike_dask.likelihoods.settings import Device, Precision, Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
-
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["default", "single", "double"]
 
 INT64, FLOAT64 = np.dtype("i8"), np.dtype("f8")
 
@@ -77,8 +75,15 @@ def compute_optimal_pose(
         When it is computed: images or templates with NaN or no power (files and indices named), no
         GPU.
     """
-    pair = Pair(images, templates, conventions, device, precision, discover_batch_size, tolerance)
-    records = pair.blockwise(blocks.optimal_poses, "optimal-pose-block", POSE, one_per_chunk=True)
+    settings = Settings(conventions, device, precision, tolerance)
+    return optimal_poses(
+        ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
+    )
+
+
+def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
+    """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
+    records = graph.blockwise(blocks.optimal_poses, "optimal-pose-block", POSE, one_per_chunk=True)
     poses = da.reduction(
         records,
         chunk=_unchanged,
@@ -91,20 +96,22 @@ def compute_optimal_pose(
         meta=np.empty((0,), POSE),
         name="optimal-pose",
     )
-    variables = {
-        labels.CROSS_CORRELATION: pair.field(poses, "cross_correlation"),
-        labels.OPTIMAL_TEMPLATE: pair.field(
-            poses, "template", dtype=INT64, token=labels.OPTIMAL_TEMPLATE
+    fields = {
+        labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
+        labels.OPTIMAL_TEMPLATE: variables.field(
+            graph, poses, "template", dtype=INT64, token=labels.OPTIMAL_TEMPLATE
         ),
-        **pair.displacement_fields(poses),
-        labels.OPTIMAL_INPLANE_ROTATION: pair.rotation_field(poses),
-        labels.LOG_LIKELIHOOD_INTEGRATED: pair.field(
-            poses, "log_likelihood_integrated", dtype=FLOAT64
+        **variables.displacement_fields(graph, poses),
+        labels.OPTIMAL_INPLANE_ROTATION: variables.rotation_field(graph, poses),
+        labels.LOG_LIKELIHOOD_INTEGRATED: variables.field(
+            graph, poses, "log_likelihood_integrated", dtype=FLOAT64
         ),
-        labels.LOG_LIKELIHOOD_OPTIMAL: pair.field(poses, "log_likelihood_optimal", dtype=FLOAT64),
-        labels.CORRELATION_ERROR_BOUND: pair.field(poses, "correlation_error_bound"),
+        labels.LOG_LIKELIHOOD_OPTIMAL: variables.field(
+            graph, poses, "log_likelihood_optimal", dtype=FLOAT64
+        ),
+        labels.CORRELATION_ERROR_BOUND: variables.field(graph, poses, "correlation_error_bound"),
     }
-    return pair.dataset(variables, (labels.IMAGE,))
+    return variables.dataset(graph, fields, (labels.IMAGE,))
 
 
 def compute_optimal_displacement_and_rotation(
@@ -128,15 +135,24 @@ def compute_optimal_displacement_and_rotation(
         optimal_inplane_rotation (radian); log_likelihood, summed over displacements and rotations
         without a prior (natural log).
     """
-    pair = Pair(images, templates, conventions, device, precision, discover_batch_size, tolerance)
-    records = pair.blockwise(blocks.best_of_pairs, "optimal-displacement-and-rotation", blocks.PAIR)
-    variables = {
-        labels.CROSS_CORRELATION: pair.field(records, "cross_correlation"),
-        **pair.displacement_fields(records),
-        labels.OPTIMAL_INPLANE_ROTATION: pair.rotation_field(records),
-        labels.LOG_LIKELIHOOD: pair.field(records, "log_likelihood", dtype=FLOAT64),
+    settings = Settings(conventions, device, precision, tolerance)
+    return optimal_displacements_and_rotations(
+        ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
+    )
+
+
+def optimal_displacements_and_rotations(graph: ComparisonGraph) -> xr.Dataset:
+    """The best of each image and template of a graph, as
+    `compute_optimal_displacement_and_rotation` gives it."""
+    name = "optimal-displacement-and-rotation"
+    records = graph.blockwise(blocks.best_of_pairs, name, blocks.PAIR)
+    fields = {
+        labels.CROSS_CORRELATION: variables.field(graph, records, "cross_correlation"),
+        **variables.displacement_fields(graph, records),
+        labels.OPTIMAL_INPLANE_ROTATION: variables.rotation_field(graph, records),
+        labels.LOG_LIKELIHOOD: variables.field(graph, records, "log_likelihood", dtype=FLOAT64),
     }
-    return pair.dataset(variables, (labels.IMAGE, labels.TEMPLATE))
+    return variables.dataset(graph, fields, (labels.IMAGE, labels.TEMPLATE))
 
 
 def compute_optimal_displacement(
@@ -159,16 +175,17 @@ def compute_optimal_displacement(
         Lazy, dims (image, template, rotation): cross_correlation; optimal_displacement_x/_y
         (angstrom).
     """
-    pair = Pair(images, templates, conventions, device, precision, discover_batch_size, tolerance)
+    settings = Settings(conventions, device, precision, tolerance)
+    graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     size = {"w": templates.grid.n_inplanes}
-    records = pair.blockwise(
+    records = graph.blockwise(
         blocks.best_displacements, "optimal-displacement", blocks.BEST_DISPLACEMENT, size
     )
-    variables = {
-        labels.CROSS_CORRELATION: pair.field(records, "cross_correlation"),
-        **pair.displacement_fields(records),
+    fields = {
+        labels.CROSS_CORRELATION: variables.field(graph, records, "cross_correlation"),
+        **variables.displacement_fields(graph, records),
     }
-    return pair.dataset(variables, (labels.IMAGE, labels.TEMPLATE, labels.ROTATION))
+    return variables.dataset(graph, fields, (labels.IMAGE, labels.TEMPLATE, labels.ROTATION))
 
 
 def compute_optimal_rotation(
@@ -191,14 +208,15 @@ def compute_optimal_rotation(
         Lazy, dims (image, template, displacement): cross_correlation; optimal_inplane_rotation
         (radian).
     """
-    pair = Pair(images, templates, conventions, device, precision, discover_batch_size, tolerance)
+    settings = Settings(conventions, device, precision, tolerance)
+    graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     size = {"d": len(templates.displacements)}
-    records = pair.blockwise(blocks.best_rotations, "optimal-rotation", blocks.BEST_ROTATION, size)
-    variables = {
-        labels.CROSS_CORRELATION: pair.field(records, "cross_correlation"),
-        labels.OPTIMAL_INPLANE_ROTATION: pair.rotation_field(records),
+    records = graph.blockwise(blocks.best_rotations, "optimal-rotation", blocks.BEST_ROTATION, size)
+    fields = {
+        labels.CROSS_CORRELATION: variables.field(graph, records, "cross_correlation"),
+        labels.OPTIMAL_INPLANE_ROTATION: variables.rotation_field(graph, records),
     }
-    return pair.dataset(variables, (labels.IMAGE, labels.TEMPLATE, labels.DISPLACEMENT))
+    return variables.dataset(graph, fields, (labels.IMAGE, labels.TEMPLATE, labels.DISPLACEMENT))
 
 
 def compute_cross_correlation_complete(
@@ -222,20 +240,20 @@ def compute_cross_correlation_complete(
     xarray.Dataset
         Lazy, dims (image, template, displacement, rotation): cross_correlation.
     """
-    pair = Pair(
-        images,
-        templates,
-        conventions,
-        device,
-        precision,
-        discover_batch_size,
-        tolerance,
-        by_batch=True,
+    settings = Settings(conventions, device, precision, tolerance)
+    return all_correlations(
+        ComparisonGraph(
+            images, templates, settings, discover_tiles=discover_batch_size, by_batch=True
+        )
     )
-    sizes = {"d": len(templates.displacements), "w": templates.grid.n_inplanes}
-    correlation = pair.blockwise(blocks.all_correlations, "cross-correlation", pair.real, sizes)
+
+
+def all_correlations(graph: ComparisonGraph) -> xr.Dataset:
+    """The correlations of a graph, as `compute_cross_correlation_complete` gives them."""
+    sizes = {"d": len(graph.templates.displacements), "w": graph.templates.grid.n_inplanes}
+    correlation = graph.blockwise(blocks.all_correlations, "cross-correlation", graph.real, sizes)
     dims = (labels.IMAGE, labels.TEMPLATE, labels.DISPLACEMENT, labels.ROTATION)
-    return pair.dataset({labels.CROSS_CORRELATION: correlation}, dims)
+    return variables.dataset(graph, {labels.CROSS_CORRELATION: correlation}, dims)
 
 
 def compute_integrated_log_likelihood(
@@ -265,21 +283,12 @@ def compute_integrated_log_likelihood(
     xarray.Dataset
         Lazy, natural logarithm.
     """
-    settings: dict[str, Any] = {
-        "conventions": conventions,
-        "device": device,
-        "precision": precision,
-        "discover_batch_size": discover_batch_size,
-        "tolerance": tolerance,
-    }
+    settings = Settings(conventions, device, precision, tolerance)
+    graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     if tuple(dims) == (labels.IMAGE,):
-        return compute_optimal_pose(images, templates, **settings)[
-            [labels.LOG_LIKELIHOOD_INTEGRATED]
-        ]
+        return optimal_poses(graph)[[labels.LOG_LIKELIHOOD_INTEGRATED]]
     if tuple(dims) == (labels.IMAGE, labels.TEMPLATE):
-        return compute_optimal_displacement_and_rotation(images, templates, **settings)[
-            [labels.LOG_LIKELIHOOD]
-        ]
+        return optimal_displacements_and_rotations(graph)[[labels.LOG_LIKELIHOOD]]
     raise InputError(f"dims={dims!r}", remedy="Give ('image',) or ('image', 'template').")
 
 

@@ -77,7 +77,7 @@ def refuse_others(run: Run) -> None:
     for path, record in records:
         if what := _differs(run, record):
             there = record["settings"].get("search", {})
-            which = "run" if there == run.settings["search"] else "search"
+            which = "run" if there == run.identity.entries["search"] else "search"
             what = (
                 f"holds results of another {which} "
                 f"({path.relative_to(run.files.folder_output)}): {what}"
@@ -102,10 +102,10 @@ def _identity(run: Run) -> dict[str, Any]:
     """What must be the same for all runs that write here: of particles, what their first stack
     is."""
     k = min(run.images)
-    names = sorted({str(one.get("name")) for one in run.inputs["images"][k]})
+    names = sorted({str(one.get("name")) for one in run.inputs.images[k]})
     structures = brief(run.structure_names)
     return {
-        **run.settings,
+        **run.identity.entries,
         "structures": structures,
         f"image stack {k}": {"n_images": len(run.images[k]), "made_from": brief(names)},
     }
@@ -119,7 +119,7 @@ def _records(run: Run) -> list[tuple[Path, dict[str, Any]]]:
 
 def _differs(run: Run, record: Mapping[str, Any]) -> str:
     """What of the results that a record describes cannot be of this run; empty if all can."""
-    if other := differences(record["settings"], run.settings):
+    if other := differences(record["settings"], run.identity.entries):
         return other
     i, k, shape = record["i_template"], record["i_stack"], record["shape"]
     if i is None or k is None:
@@ -134,7 +134,7 @@ def _differs(run: Run, record: Mapping[str, Any]) -> str:
         return f"image stack {k} has {shape[0]} images there, {len(run.images[k])} here"
     if i not in run.templates or k not in run.images:
         return ""
-    return _other_inputs(record["inputs"], [*run.inputs["templates"][i], *run.inputs["images"][k]])
+    return _other_inputs(record["inputs"], run.inputs.of(i, k))
 
 
 def _other_inputs(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:

@@ -20,8 +20,6 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.io.claims import living
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,
-    FULL_CORRELATION_FILES,
-    OPTIMAL_POSE_FILES,
     LikelihoodFiles,
     as_stored,
     leftovers,
@@ -30,9 +28,9 @@ from cryolike_dask.io.records import AGAIN, FORMAT, checksum, read_record
 from cryolike_dask.io.results import open_result
 from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
+from cryolike_dask.runs.kinds import KINDS, OPTIMAL_POSE
 
-KINDS = {"optimal_pose": OPTIMAL_POSE_FILES, "full_cross_correlation": FULL_CORRELATION_FILES}
-FOLDERS = {"done", *(folder for folders in KINDS.values() for folder in folders.values())}
+FOLDERS = {"done", *(folder for kind in KINDS.values() for folder in kind.folders.values())}
 REAL = {"single": "float32", "double": "float64"}
 NEAR_ANGSTROM = 1e-3
 
@@ -155,7 +153,7 @@ def _records_of_structure(
     recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in there)))
     for path in there:
         match = RECORD.fullmatch(path.name)
-        kind, k = (match[1] or "optimal_pose", int(match[2])) if match else ("", 0)
+        kind, k = (match[1] or OPTIMAL_POSE.name, int(match[2])) if match else ("", 0)
         if kind in KINDS and path == files.record(i, k, kind):
             recorded[path] = kind, i, k
     for path, n in expected.items():
@@ -169,11 +167,11 @@ def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
     """The record that a result file belongs to, by its name; None for other files."""
     match = RESULT.fullmatch(path.name)
     k = int(match[1]) if match else -1
-    for kind, folders in KINDS.items():
+    for kind in KINDS.values():
         if path.with_suffix(FILE_SUFFIX) in (
-            files.output(i, variable, folder, k) for variable, folder in folders.items()
+            files.output(i, variable, folder, k) for variable, folder in kind.folders.items()
         ):
-            return files.record(i, k, kind)
+            return files.record(i, k, kind.name)
     return None
 
 
@@ -206,13 +204,17 @@ def _checked(
 ) -> list[Result]:
     """Check a record and all files that it describes; give the result if all is well."""
     record = _record(path, {"format": FORMAT, "kind": kind, "i_template": i, "i_stack": k})
-    outputs = {}
-    for variable, folder in KINDS[kind].items():
+    outputs, folders = {}, KINDS[kind].folders
+    for variable, folder in folders.items():
         with report.listing():
             outputs[variable] = _output(
                 as_stored(files.output(i, variable, folder, k)), variable, record
             )
-    return [Result(kind, i, k, record, path, outputs)] if len(outputs) == len(KINDS[kind]) else []
+    return (
+        [Result(kind, i, k, record, path, outputs)]
+        if len(outputs) == len(KINDS[kind].folders)
+        else []
+    )
 
 
 def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import os
 import shutil
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,12 +22,12 @@ from distributed import Client
 from cryolike_dask.compute.device import active_client, count_workers, device_of_workers, real_dtype
 from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.conventions import ConventionsName
-from cryolike_dask.errors import CannotFitError, InputError, counted, number
+from cryolike_dask.errors import CannotFitError, counted, number
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.layout import LikelihoodFiles, Templates
+from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
 from cryolike_dask.io.sources import innermost
 from cryolike_dask.likelihoods.graph import image_rows, template_rows
-from cryolike_dask.likelihoods.interface import Device, Precision
+from cryolike_dask.likelihoods.settings import Device, Precision, Settings, Tiling
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
 from cryolike_dask.runs.capacity import (
     BLOCK_COPIES,
@@ -34,11 +35,12 @@ from cryolike_dask.runs.capacity import (
     memory_of_a_worker,
     refuse_what_cannot_fit,
 )
+from cryolike_dask.runs.cost import LikelihoodPlan, size_of
 from cryolike_dask.runs.folder import refuse_claimed
+from cryolike_dask.runs.kinds import Kind, KindName, kind_named
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
 from cryolike_dask.runs.sizes import (
     Group,
-    Kind,
     described_bytes,
     find_done,
     group_jobs,
@@ -61,109 +63,6 @@ UNCERTAINTY = 1.3
 (benchmarks/planning)."""
 
 
-@dataclass(frozen=True)
-class LikelihoodPlan:
-    """What a run will cost.
-
-    Attributes
-    ----------
-    kind : "optimal_pose" | "full_cross_correlation"
-    n_structures, n_stacks, n_images, n_templates : int
-        Templates of all structures together.
-    n_poses_per_image : int
-        (template, displacement, rotation) triples that each image is compared with, of all
-        structures together.
-    n_jobs, n_jobs_done : int
-        Stacks under structures; those that `skip_exist` leaves alone. What follows is of the
-        others.
-    n_tasks : int
-        Blocks.
-    n_workers : int
-    device : "cpu" | "cuda"
-    read_bytes : int
-        By all blocks; each reads its images and its templates, often from the cache of the system.
-    written_bytes, free_disk_bytes : int
-    block_bytes, device_free_bytes : int
-        On the device, of the largest block; what is free there for one worker.
-    worker_bytes, worker_memory_bytes : int
-        Of a worker process at its highest; what it may use.
-    tile : (int, int)
-        Images and templates that are compared at a time.
-    basis_seconds, read_seconds, compare_seconds : float or None
-        Of all workers together: making radial bases; reading, which projects and transforms what is
-        not in files; and comparing. None: not measured.
-    seconds, least_seconds, most_seconds : float or None
-        From the start of the run to its end.
-    """
-
-    kind: Kind
-    n_structures: int
-    n_stacks: int
-    n_images: int
-    n_templates: int
-    n_poses_per_image: int
-    n_jobs: int
-    n_jobs_done: int
-    n_tasks: int
-    n_workers: int
-    device: str
-    read_bytes: int
-    written_bytes: int
-    free_disk_bytes: int
-    block_bytes: int
-    device_free_bytes: int
-    worker_bytes: int
-    worker_memory_bytes: int
-    tile: tuple[int, int]
-    basis_seconds: float | None = None
-    read_seconds: float | None = None
-    compare_seconds: float | None = None
-    seconds: float | None = None
-    least_seconds: float | None = None
-    most_seconds: float | None = None
-
-    def line(self) -> str:
-        """Give the plan in one line."""
-        where = counted(self.n_workers, "worker")
-        about = (
-            f"about {_duration(self.seconds)} on {where}"
-            if self.seconds is not None
-            else f"on {where}"
-        )
-        what = f"{counted(self.n_structures, 'structure')} x {counted(self.n_images, 'image')}"
-        stacks, tasks = counted(self.n_stacks, "stack"), counted(self.n_tasks, "task")
-        return f"{what} ({stacks}): {tasks}, {about}, {_size(self.written_bytes)} written"
-
-    def __str__(self) -> str:
-        rows = {
-            "poses": f"{self.n_poses_per_image:,} per image, of "
-            f"{counted(self.n_templates, 'template')}",
-            "done": f"{self.n_jobs_done:,} of {self.n_jobs:,} stacks (counted under each "
-            f"structure)",
-            "disk": f"{_size(self.read_bytes)} read, {_size(self.written_bytes)} written, "
-            f"{_size(self.free_disk_bytes)} free",
-            "memory": f"{_size(self.worker_bytes)} per worker of "
-            f"{_size(self.worker_memory_bytes)}; "
-            f"a block takes {_size(self.block_bytes)} on the {self.device}, of "
-            f"{_size(self.device_free_bytes)} free, "
-            f"in tiles of {self.tile[0]} images x {self.tile[1]} templates",
-            "time": self._time(),
-        }
-        return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])
-
-    def _time(self) -> str:
-        if self.seconds is None or self.least_seconds is None or self.most_seconds is None:
-            return "not measured"
-        parts = {
-            "bases": self.basis_seconds,
-            "reading": self.read_seconds,
-            "comparing": self.compare_seconds,
-        }
-        of_workers = ", ".join(f"{name} {_duration(seconds)}" for name, seconds in parts.items())
-        between = f"{_duration(self.least_seconds)} to {_duration(self.most_seconds)}"
-        return f"{between}; of all workers together: {of_workers}"
-
-
 def plan_likelihood(
     file_config: LikelihoodFiles,
     params_input: str | Path | ImageParameters,
@@ -175,7 +74,7 @@ def plan_likelihood(
     n_images_per_batch: int | None = None,
     discover_batch_size: bool = False,
     *,
-    kind: Kind = "optimal_pose",
+    kind: KindName = "optimal_pose",
     images: ImageStack | None = None,
     templates: TemplateStack | Sequence[TemplateStack] | None = None,
     overwrite: bool = False,
@@ -216,43 +115,30 @@ def plan_likelihood(
     InputError, InputFileError, GridMismatchError, OutputError
         As the run would.
     """
-    if kind not in ("optimal_pose", "full_cross_correlation"):
-        raise InputError(f"kind={kind!r} is neither optimal_pose nor full_cross_correlation")
+    chosen = kind_named(kind)
     client = active_client(client) if n_workers is None else None
     n = (
         count_workers(client)
         if client is not None
         else number("n_workers", n_workers or 0, whole=True, at_least=0)
     )
-    run = open_run(
-        *(
-            file_config,
-            params_input,
-            displacer,
-            i_template,
-            n_stacks,
-            conventions,
-            device,
-            precision,
-            tolerance,
-        ),
-        *(images, templates),
-    ).in_batches(n_templates_per_batch, n_images_per_batch)
-    run = run.in_memory(memory_of_each_worker(client, n))
+    files = covering(file_config, i_template, n_stacks)
+    settings = Settings(conventions, device, precision, tolerance)
+    tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
+    run = open_run(files, params_input, displacer, settings, images, templates)
+    run = run.in_batches(tiling).in_memory(memory_of_each_worker(client, n))
     run.note_left_out()
     if not overwrite:
         refuse_claimed(run)
-    with progress_bar(3, "steps of the plan", shown=progress) as told:
-        done = find_done(run, kind) if skip_exist else []
-        groups = group_jobs(
-            run, kind, done, run.n_parts(n), device_of_workers(client, device), discover_batch_size
-        )
-        told(1)
-        trials = _trials(groups, kind, client, n, measure=measure)
-        told(2)
-        plan = _without_time(run, kind, groups, len(done), trials[0], client, n)
+    with progress_bar(3, "steps of the plan", shown=progress) as show:
+        done = find_done(run, chosen) if skip_exist else []
+        groups = group_jobs(run, chosen, done, run.cut(n, device_of_workers(client, device)))
+        show(1)
+        trials = _trials(groups, chosen, client, n, measure=measure)
+        show(2)
+        plan = _without_time(run, chosen, groups, len(done), trials[0], client, n)
         _refuse_what_cannot_fit(run, plan, groups, trials[0], client)
-        told(3)
+        show(3)
     return _with_time(plan, groups, trials) if measure else plan
 
 
@@ -261,20 +147,22 @@ def _trials(
 ) -> list[Trial]:
     """Try the first block of the largest job here; or, with a client, on all workers of one host
     at the same time."""
-    pair = max(groups, key=lambda group: (group.n_jobs > 0, group.n_pairs_of_block)).pair
+    largest = max(groups, key=lambda group: (group.n_jobs > 0, group.n_pairs_of_block)).graph
     measure &= any(group.n_jobs for group in groups)
-    conventions = pair.comparison.conventions
-    rows = image_rows(pair.images, conventions)[: max(pair.image_chunks)]
-    tried = template_rows(pair.templates, conventions)[: max(pair.template_chunks)]
+    comparison = largest.comparison
+    images = image_rows(largest.images, comparison.conventions)[: max(largest.image_chunks)]
+    templates = template_rows(largest.templates, comparison.conventions)
+    block = comparison, images, templates[: max(largest.template_chunks)], kind
     if client is None:
-        n_threads = 1 if n_workers else None
-        return [try_block(pair.comparison, rows, tried, kind, measure=measure, n_threads=n_threads)]
+        return [try_block(*block, measure=measure, n_threads=1 if n_workers else None)]
     workers = client.scheduler_info(n_workers=-1)["workers"]
     host = next(iter(workers.values()))["host"]
     futures = [
         client.submit(
-            *(try_block, pair.comparison, rows, tried, kind),
-            **{"measure": measure, "n_threads": None, "workers": [address], "pure": False},
+            partial(try_block, measure=measure, n_threads=None),
+            *block,
+            workers=[address],
+            pure=False,
         )
         for address, worker in workers.items()
         if worker["host"] == host
@@ -299,7 +187,7 @@ def _without_time(
     n_jobs = len(run.images) * len(templates)
     described = described_bytes(run) * (n_jobs - n_done) // n_jobs
     return LikelihoodPlan(
-        kind=kind,
+        kind=kind.name,
         n_structures=len(templates),
         n_stacks=len(run.images),
         n_images=sum(map(len, run.images.values())),
@@ -324,14 +212,14 @@ def _without_time(
 def _held_bytes(group: Group, kind: Kind) -> int:
     """What a worker holds besides a block: images that are remembered; full correlations while
     they are written."""
-    remembered = isinstance(innermost(group.pair.images.source), ParticleImages)
+    remembered = isinstance(innermost(group.graph.images.source), ParticleImages)
     n_pairs = (
         group.n_pairs_of_block * BLOCK_COPIES
         if group.job.is_store
         else group.n_pairs * FULL_CORRELATION_COPIES
     )
     whole = n_pairs * math.prod(group.job.shape[2:]) * real_dtype(group.job.precision).itemsize
-    return REMEMBERED_BYTES * remembered + (0 if kind == "optimal_pose" else int(whole))
+    return REMEMBERED_BYTES * remembered + (int(whole) if kind.keeps_every_pose else 0)
 
 
 def memory_of_each_worker(client: Client | None, n_workers: int) -> int:
@@ -349,14 +237,14 @@ def _refuse_what_cannot_fit(
 ) -> None:
     """Refuse what fits neither the device, nor a worker, nor the disk, with the number and what
     would fit."""
-    _refuse_tile(plan, trial, len(groups[0].pair.templates.displacements))
-    if plan.kind != "optimal_pose":
-        whole = {
+    _refuse_tile(plan, trial, len(groups[0].graph.templates.displacements))
+    if kind_named(plan.kind).keeps_every_pose:
+        jobs = {
             (int(g.job.about["i_template"]), int(g.job.about["i_stack"])): g.job
             for g in groups
             if g.n_jobs
         }
-        refuse_what_cannot_fit(run, whole, client)
+        refuse_what_cannot_fit(run, jobs, client)
     in_worker = (
         plan.worker_bytes - plan.block_bytes + trial.memory.least
         if plan.device == "cpu"
@@ -365,7 +253,7 @@ def _refuse_what_cannot_fit(
     if in_worker > plan.worker_memory_bytes:
         fitting = plan.worker_memory_bytes * plan.n_workers // in_worker
         raise CannotFitError(
-            f"a worker takes {_size(in_worker)}, but may use {_size(plan.worker_memory_bytes)}",
+            f"a worker takes {size_of(in_worker)}, but may use {size_of(plan.worker_memory_bytes)}",
             remedy=f"The memory of all is enough for {counted(fitting, 'worker')}."
             if fitting
             else "Make smaller image stacks.",
@@ -373,9 +261,9 @@ def _refuse_what_cannot_fit(
     if plan.written_bytes > plan.free_disk_bytes:
         images = plan.n_images * plan.free_disk_bytes // plan.written_bytes
         raise CannotFitError(
-            f"the results take {_size(plan.written_bytes)}, but "
+            f"the results take {size_of(plan.written_bytes)}, but "
             f"{existing(run.files.folder_output)} has "
-            f"{_size(plan.free_disk_bytes)} free",
+            f"{size_of(plan.free_disk_bytes)} free",
             remedy=f"That is enough for {images:,} of {plan.n_images:,} images; use fewer stacks, "
             f"or another disk.",
         )
@@ -388,8 +276,8 @@ def _refuse_tile(plan: LikelihoodPlan, trial: Trial, n_displacements: int) -> No
     fitting = max(0, left * n_displacements // trial.memory.each)
     raise CannotFitError(
         f"one image and one template at {n_displacements:,} displacements take "
-        f"{_size(trial.memory.least)} on the "
-        f"{plan.device}, but {_size(plan.device_free_bytes)} are free",
+        f"{size_of(trial.memory.least)} on the "
+        f"{plan.device}, but {size_of(plan.device_free_bytes)} are free",
         remedy=f"At most {counted(fitting, 'displacement')} would fit."
         if fitting
         else "Use a smaller grid.",
@@ -420,23 +308,3 @@ def _with_time(
         least_seconds=work / plan.n_workers / UNCERTAINTY * shortest,
         most_seconds=(work / plan.n_workers + waiting) * UNCERTAINTY * longest,
     )
-
-
-def _size(n_bytes: int) -> str:
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if n_bytes >= unit:
-            return f"{n_bytes / unit:.3g} {name}"
-    return f"{n_bytes / 1e3:.3g} kB"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    days, hours_of_day = divmod(hours, 24)
-    return f"{days:,} d {hours_of_day} h" if days else f"{hours} h {minutes} min"

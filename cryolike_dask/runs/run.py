@@ -7,36 +7,34 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.compute.device import resolve_device
-from cryolike_dask.conventions import ConventionsName, conventions_named
+from cryolike_dask.compute.device import real_dtype, resolve_device
+from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.archives import read_list
 from cryolike_dask.io.layout import (
+    STORE_SUFFIX,
     LikelihoodFiles,
-    Templates,
     image_stack_numbers,
     need_files,
     structure_of,
 )
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import Job
-from cryolike_dask.likelihoods.graph import (
-    check_comparable,
-    check_device,
-    notes_on,
-    resolved_precision,
-    resolved_tolerance,
-)
-from cryolike_dask.likelihoods.interface import Device, Precision
+from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
+from cryolike_dask.likelihoods.graph import ComparisonGraph, spread_templates
+from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.likelihoods.setup import realised_table
+from cryolike_dask.runs.kinds import Kind
 from cryolike_dask.stacks import (
     ImageStack,
     TemplateStack,
@@ -58,33 +56,100 @@ TASKS_PER_WORKER = 4
 """Blocks per worker that a run is cut into when there are fewer stacks than that."""
 
 
+@dataclass(frozen=True)
+class Search:
+    """The displacements of a run, told from others."""
+
+    n_displacements: int
+    max_displacement_angstrom: float
+    sha256: str
+
+    @classmethod
+    def of(cls, displacements: NDArray[np.float64]) -> Search:
+        """Describe displacements, angstrom, (2, displacement)."""
+        rounded = np.round(displacements, 4) + 0.0  # no negative zero
+        return cls(
+            n_displacements=displacements.shape[1],
+            max_displacement_angstrom=float(np.abs(rounded).max()),
+            sha256=hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest(),
+        )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What must be the same for all results of an output folder."""
+
+    search: Search
+    parameters: PolarGrid
+    conventions: ConventionsName
+    tolerance: float | None
+
+    @cached_property
+    def entries(self) -> dict[str, Any]:
+        """The same in a form that JSON keeps exactly: the `settings` of records."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How finely stacks are cut into blocks: into at least `n_parts` each, for this device."""
+
+    n_parts: int
+    device: str
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The files that each structure and each image stack of a run was made from, as records
+    describe them."""
+
+    templates: dict[int, list[dict[str, Any]]]
+    images: dict[int, list[dict[str, Any]]]
+
+    def of(self, i_template: int, i_stack: int) -> list[dict[str, Any]]:
+        """The files that one stack under one structure was made from."""
+        return [*self.templates[i_template], *self.images[i_stack]]
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run whose inputs are all open and checked. Nothing is written or computed yet.
 
-    `images` and `templates` are keyed by stack and structure number, and so is what each was made
-    from (`inputs`); `settings` is what must be the same throughout an output folder;
-    `n_structures`, `n_stacks` and `n_images` is how many the inputs have, whether the run covers
-    all of them or not; images in files that it leaves out are not counted (None). A full
-    cross-correlation that is larger than `largest_file_bytes` is not written as a file, but as a
-    store, region by region.
+    Attributes
+    ----------
+    files : LikelihoodFiles
+    images, templates : dict
+        By stack and by structure number.
+    settings : Settings
+    identity : Identity
+    inputs : RunInputs
+    displacements : ndarray, float64, (2, displacement)
+        Angstrom.
+    structure_names : tuple of str
+        Of all structures of the inputs, whether the run covers all of them or not.
+    n_stacks, n_images : int
+        All that the inputs have; None: not counted, since stacks in files are left out.
+    largest_file_bytes : float
+        A result that is larger is not written as a file, but as a store, region by region.
+    tiling : Tiling
     """
 
     files: LikelihoodFiles
     images: dict[int, ImageStack]
     templates: dict[int, TemplateStack]
-    options: dict[str, Any]
-    settings: dict[str, Any]
-    inputs: dict[str, dict[int, list[dict[str, Any]]]]
+    settings: Settings
+    identity: Identity
+    inputs: RunInputs
     displacements: NDArray[np.float64]
     structure_names: tuple[str, ...]
     n_stacks: int
     n_images: int | None
     largest_file_bytes: float = math.inf
+    tiling: Tiling = field(default_factory=Tiling)
 
     @property
     def n_structures(self) -> int:
-        """Of the inputs, whether the run covers all of them or not."""
+        """Structures of the inputs, whether the run covers all of them or not."""
         return len(self.structure_names)
 
     def pairs(self) -> Iterator[tuple[int, int]]:
@@ -97,132 +162,129 @@ class Run:
             len(self.images), self.n_stacks, sum(map(len, self.images.values())), self.n_images
         )
 
-    def n_parts(self, n_workers: int) -> int:
-        """Blocks, at least, that each stack under a structure is cut into, so that every worker
-        gets some; 0: alone."""
-        return (
-            math.ceil(TASKS_PER_WORKER * n_workers / (len(self.images) * len(self.templates))) or 1
-        )
+    def cut(self, n_workers: int, device: str) -> Cut:
+        """Cut stacks into so many blocks that every worker gets some; 0 workers: this process."""
+        n_jobs = len(self.images) * len(self.templates)
+        return Cut(math.ceil(TASKS_PER_WORKER * n_workers / n_jobs) or 1, device)
 
-    def in_batches(self, n_templates: int | None, n_images: int | None) -> Run:
+    def in_batches(self, tiling: Tiling) -> Run:
         """Give the same run with these tiles inside its tasks."""
-        images = {k: replace(stack, n_per_batch=n_images) for k, stack in self.images.items()}
+        images = {k: replace(s, n_per_batch=tiling.n_images) for k, s in self.images.items()}
         templates = {
-            i: replace(stack, n_per_batch=n_templates) for i, stack in self.templates.items()
+            i: replace(t, n_per_batch=tiling.n_templates) for i, t in self.templates.items()
         }
-        return replace(self, images=images, templates=templates)
+        return replace(self, images=images, templates=templates, tiling=tiling)
 
     def in_memory(self, n_bytes: int) -> Run:
         """Give the same run for workers with so much memory."""
         return replace(self, largest_file_bytes=n_bytes / FULL_CORRELATION_COPIES)
 
-    def job(
-        self,
-        kind: str,
-        folders: dict[str, str],
-        shape: tuple[int, ...],
-        i_template: int,
-        i_stack: int,
-    ) -> Job:
+    def graph(self, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> ComparisonGraph:
+        """The graph of one stack under one structure."""
+        images, templates = self.images[i_stack], self.templates[i_template]
+        spread = spread_templates(images, templates, cut.n_parts, cut.device)
+        return kind.graph(images, spread, self.settings, self.tiling)
+
+    def job(self, kind: Kind, i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""
-        templates = self.templates[i_template]
+        images, templates = self.images[i_stack], self.templates[i_template]
+        shape, precision = kind.shape(images, templates), self.settings.precision_with(templates)
+        outputs = {
+            variable: self.files.output(i_template, variable, folder, i_stack)
+            for variable, folder in kind.folders.items()
+        }
+        n_bytes = math.prod(shape) * real_dtype(precision).itemsize
+        if kind.keeps_every_pose and n_bytes > self.largest_file_bytes:
+            outputs = {name: path.with_suffix(STORE_SUFFIX) for name, path in outputs.items()}
         return Job(
-            kind=kind,
+            kind=kind.name,
             name=f"template{i_template}-stack_{i_stack:06d}",
             about={"i_template": i_template, "i_stack": i_stack, "structure": templates.structure},
-            outputs={
-                v: self.files.output(i_template, v, folder, i_stack)
-                for v, folder in folders.items()
-            },
+            outputs=outputs,
             shape=shape,
-            record=self.files.record(i_template, i_stack, kind),
-            settings=self.settings,
-            precision=resolved_precision(templates, self.options["precision"]),
-            inputs=[*self.inputs["templates"][i_template], *self.inputs["images"][i_stack]],
+            record=self.files.record(i_template, i_stack, kind.name),
+            settings=self.identity.entries,
+            precision=precision,
+            inputs=self.inputs.of(i_template, i_stack),
         )
 
 
 def open_run(
-    file_config: LikelihoodFiles,
+    files: LikelihoodFiles,
     params_input: str | Path | ImageParameters,
     displacer: Displacer,
-    i_template: Templates | None,
-    n_stacks: int | None,
-    conventions: ConventionsName,
-    device: Device,
-    precision: Precision,
-    tolerance: float | None,
-    given_images: ImageStack | None,
-    given_templates: TemplateStack | Sequence[TemplateStack] | None,
+    settings: Settings,
+    images: ImageStack | None = None,
+    templates: TemplateStack | Sequence[TemplateStack] | None = None,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what
-    headers can tell."""
-    need_files(file_config)
+    headers can tell.
+
+    `images` and `templates` are given in place of those of the files.
+    """
+    need_files(files)
     if not callable(displacer):
         raise InputError(
             f"displacer={displacer!r} cannot be called",
             remedy="Make it with configure_displacement.",
         )
-    parameters, values = read_parameters(params_input), conventions_named(conventions)
-    check_device(device)
-    if tolerance is not None:
-        tolerance = resolved_tolerance(tolerance, precision)
-    if device == "cuda":
-        resolve_device(device)
-    files = file_config
-    if i_template is not None:
-        files = replace(files, i_template=i_template)
-    if n_stacks is not None:
-        files = replace(files, n_stacks=n_stacks)
-    images = _images(files, parameters, given_images)
-    templates = {
-        i: _displaced(displacer, t)
-        for i, t in _templates(files, parameters, given_templates).items()
+    parameters = read_parameters(params_input)
+    if settings.device == "cuda":
+        resolve_device(settings.device)
+    image_stacks = _images(files, parameters, images)
+    template_stacks = {
+        i: _displaced(displacer, stack)
+        for i, stack in _templates(files, parameters, templates).items()
     }
+    displacements = _need_comparable(image_stacks, template_stacks, parameters, settings)
+    structure_names, n_stacks = _all_of_the_inputs(files, templates, images)
+    if images is not None:
+        files = replace(files, n_stacks=len(image_stacks))
+    if templates is not None and files.i_template == "all":
+        files = replace(files, i_template=list(template_stacks))
+    return Run(
+        files=files,
+        images=image_stacks,
+        templates=template_stacks,
+        settings=settings,
+        identity=Identity(
+            Search.of(displacements), parameters.grid, settings.conventions, settings.tolerance
+        ),
+        inputs=RunInputs(
+            {i: t.source.describe(np.arange(len(t))) for i, t in template_stacks.items()},
+            {k: s.source.describe(np.arange(len(s))) for k, s in image_stacks.items()},
+        ),
+        displacements=displacements,
+        structure_names=structure_names,
+        n_stacks=n_stacks,
+        n_images=None if images is None else len(images),
+    )
+
+
+def _need_comparable(
+    images: dict[int, ImageStack],
+    templates: dict[int, TemplateStack],
+    parameters: ImageParameters,
+    settings: Settings,
+) -> NDArray[np.float64]:
+    """Refuse stacks that do not fit together, log what should be known of them, and give the
+    displacements of all."""
     for stack in templates.values():
         if stack.grid != parameters.grid:
             raise GridMismatchError(
                 f"templates lie on {stack.grid}, but the parameters describe {parameters.grid}"
             )
-    for images_of_one in images.values():
-        check_comparable(images_of_one, next(iter(templates.values())), values)
+    for image_stack in images.values():
+        check_comparable(image_stack, next(iter(templates.values())), settings.rules)
+    # one of each form is enough: a run of thousands of stacks says nothing twice
     different = {(s.frame, s.source.dtype): s for s in images.values()}.values()
-    notes = {
-        n
-        for t in templates.values()
-        for s in different
-        for n in notes_on(s, t, conventions, precision)
-    }
+    notes = {n for t in templates.values() for s in different for n in notes_on(s, t, settings)}
     for note in sorted(notes):
         logger.warning(note)
-    tables = [realised_table(t.displacements, values) for t in templates.values()]
+    tables = [realised_table(t.displacements, settings.rules) for t in templates.values()]
     if any(t.shape != tables[0].shape or (t != tables[0]).any() for t in tables):
         raise InputError("the displacer gives different displacements for different structures")
-    structure_names, n_stacks = _what_there_is(files, given_templates, given_images)
-    if given_images is not None:
-        files = replace(files, n_stacks=len(images))
-    if given_templates is not None and files.i_template == "all":
-        files = replace(files, i_template=list(templates))
-    return Run(
-        files=files,
-        images=images,
-        templates=templates,
-        options={
-            "conventions": conventions,
-            "device": device,
-            "precision": precision,
-            "tolerance": tolerance,
-        },
-        settings=_settings(tables[0], parameters, conventions, tolerance),
-        inputs={
-            "templates": {i: t.source.describe(np.arange(len(t))) for i, t in templates.items()},
-            "images": {k: s.source.describe(np.arange(len(s))) for k, s in images.items()},
-        },
-        displacements=tables[0],
-        structure_names=structure_names,
-        n_stacks=n_stacks,
-        n_images=None if given_images is None else len(given_images),
-    )
+    return tables[0]
 
 
 def _images(
@@ -276,7 +338,7 @@ def _templates(
     }
 
 
-def _what_there_is(
+def _all_of_the_inputs(
     files: LikelihoodFiles,
     templates: TemplateStack | Sequence[TemplateStack] | None,
     images: ImageStack | None,
@@ -304,23 +366,3 @@ def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:
             "configure_displacement's does.",
         )
     return displaced
-
-
-def _settings(
-    displacements: NDArray[np.float64],
-    parameters: ImageParameters,
-    conventions: str,
-    tolerance: float | None,
-) -> dict[str, Any]:
-    """What must be the same for all results of a folder, in a form that JSON keeps exactly."""
-    rounded = np.round(displacements, 4) + 0.0  # no negative zero
-    return {
-        "search": {
-            "n_displacements": displacements.shape[1],
-            "max_displacement_angstrom": float(np.abs(rounded).max()),
-            "sha256": hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest(),
-        },
-        "parameters": asdict(parameters.grid),
-        "conventions": conventions,
-        "tolerance": tolerance,
-    }

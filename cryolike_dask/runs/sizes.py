@@ -3,103 +3,83 @@ never listed."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 
 from cryolike_dask import labels
 from cryolike_dask.compute.device import real_dtype
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, STORE_SUFFIX
 from cryolike_dask.io.records import Job, why_not_done
 from cryolike_dask.io.sources import ArraySource, Files, innermost
-from cryolike_dask.likelihoods.graph import Pair, spread_templates
+from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.setup import SAMPLED_TEMPLATES
 from cryolike_dask.particles.images import ParticleImages
-from cryolike_dask.runs.run import Run
+from cryolike_dask.runs.kinds import Kind
+from cryolike_dask.runs.run import Cut, Run
 
-Kind = Literal["optimal_pose", "full_cross_correlation"]
 Key = tuple[int, int]
 
 NUMBERS_PER_IMAGE = 6
 """Pose, half-set, row: what of an image's origin hardly gets smaller when it is compressed."""
 FRAME_OF_ARCHIVE, FRAME_OF_STORE = 2500, 24000
 """Bytes of such a file, and of a store of correlations with its record, besides values."""
+FRAME_OF_RECORD, FRAME_OF_OUTPUT = 1200, 1720
+"""Bytes of a record besides its outputs; of a `.pt` file besides its values, and in the record."""
 
 
 @dataclass(frozen=True)
 class Group:
     """Jobs that cost the same, and one of them."""
 
-    pair: Pair
+    graph: ComparisonGraph
     job: Job
     n_jobs: int
 
     @property
     def n_blocks(self) -> int:
         """Of one job."""
-        return len(self.pair.image_chunks) * len(self.pair.template_chunks)
+        return len(self.graph.image_chunks) * len(self.graph.template_chunks)
 
     @property
     def n_pairs(self) -> int:
         """(image, template) pairs of one job."""
-        return len(self.pair.images) * len(self.pair.templates)
+        return len(self.graph.images) * len(self.graph.templates)
 
     @property
     def n_pairs_of_block(self) -> int:
         """(image, template) pairs of the largest block."""
-        return max(self.pair.image_chunks) * max(self.pair.template_chunks)
+        return max(self.graph.image_chunks) * max(self.graph.template_chunks)
 
 
 def find_done(run: Run, kind: Kind) -> list[Key]:
     """What `skip_exist` leaves alone; only what has a record is looked at."""
     done = []
     for i in run.templates:
-        there = {path.name for path in run.files.record(i, 0, kind).parent.glob("*.json")}
-        for k in run.images if there else ():
-            if (
-                run.files.record(i, k, kind).name in there
-                and why_not_done(job_of(run, kind, i, k)) is None
-            ):
+        names_there = {
+            path.name for path in run.files.record(i, 0, kind.name).parent.glob("*.json")
+        }
+        for k in run.images if names_there else ():
+            job = run.job(kind, i, k)
+            if job.record.name in names_there and why_not_done(job) is None:
                 done.append((i, k))
     return done
 
 
-def job_of(run: Run, kind: Kind, i: int, k: int) -> Job:
-    """What stack k under structure i reads and writes."""
-    n_images, tried = len(run.images[k]), run.templates[i]
-    if kind == "optimal_pose":
-        return run.job(kind, OPTIMAL_POSE_FILES, (n_images,), i, k)
-    shape = (n_images, len(tried), len(tried.displacements), tried.grid.n_inplanes)
-    job = run.job(kind, FULL_CORRELATION_FILES, shape, i, k)
-    if math.prod(shape) * real_dtype(job.precision).itemsize <= run.largest_file_bytes:
-        return job
-    return replace(
-        job, outputs={name: path.with_suffix(STORE_SUFFIX) for name, path in job.outputs.items()}
-    )
-
-
-def describe(run: Run, kind: Kind, n_parts: int, device: str) -> str:
+def describe(run: Run, kind: Kind, cut: Cut) -> str:
     """Say in one line what a run will do, all of it counted."""
-    groups = group_jobs(run, kind, (), n_parts, device)
-    n_images, n_tasks = (
-        sum(map(len, run.images.values())),
-        sum(g.n_jobs * g.n_blocks for g in groups),
-    )
-    n_bytes = sum(g.n_jobs * written_bytes(g) for g in groups)
+    groups = group_jobs(run, kind, (), cut)
+    n_images = sum(map(len, run.images.values()))
+    n_tasks = sum(group.n_jobs * group.n_blocks for group in groups)
+    n_bytes = sum(group.n_jobs * written_bytes(group) for group in groups)
     stacks = f"{len(run.images):,} stack(s)"
     what = f"{len(run.templates):,} structure(s) x {n_images:,} images in {stacks}"
-    return f"{what}: {n_tasks:,} task(s) on the {device}, {n_bytes / 1e6:,.3g} MB of results"
+    return f"{what}: {n_tasks:,} task(s) on the {cut.device}, {n_bytes / 1e6:,.3g} MB of results"
 
 
-def group_jobs(
-    run: Run, kind: Kind, done: Sequence[Key], n_parts: int, device: str, discover: bool = False
-) -> list[Group]:
+def group_jobs(run: Run, kind: Kind, done: Sequence[Key], cut: Cut) -> list[Group]:
     """Jobs that cost the same, together; those that are done left out."""
     stacks: dict[int, Hashable] = {
         k: (s.chunks, _row_bytes(s.source)) for k, s in run.images.items()
@@ -112,22 +92,8 @@ def group_jobs(
     groups = []
     for structure, (i, n_structures) in _alike(structures).items():
         for stack, (k, n_stacks) in _alike(stacks).items():
-            images, templates = run.images[k], run.templates[i]
-            spread = spread_templates(images, templates, n_parts, device)
-            pair = Pair(
-                images,
-                spread,
-                discover_batch_size=discover,
-                by_batch=kind != "optimal_pose",
-                **run.options,
-            )
-            groups.append(
-                Group(
-                    pair,
-                    job_of(run, kind, i, k),
-                    n_structures * n_stacks - n_done[structure, stack],
-                )
-            )
+            n_jobs = n_structures * n_stacks - n_done[structure, stack]
+            groups.append(Group(run.graph(kind, i, k, cut), run.job(kind, i, k), n_jobs))
     return groups
 
 
@@ -157,18 +123,20 @@ def read_bytes(group: Group, n_images_at_a_time: int) -> int:
     """What the blocks of a job read: each its images once, and its templates for each turn of
     images; and the sample that the basis is made from."""
     images, templates = (
-        _row_bytes(stack.source) for stack in (group.pair.images, group.pair.templates)
+        _row_bytes(stack.source) for stack in (group.graph.images, group.graph.templates)
     )
-    turns = sum(-(-n // n_images_at_a_time) for n in group.pair.image_chunks)
+    turns = sum(-(-n // n_images_at_a_time) for n in group.graph.image_chunks)
     sampled = (
-        min(SAMPLED_TEMPLATES, len(group.pair.templates)) if group.pair.comparison.tolerance else 0
+        min(SAMPLED_TEMPLATES, len(group.graph.templates))
+        if group.graph.comparison.tolerance
+        else 0
     )
-    of_images = images * len(group.pair.images) * len(group.pair.template_chunks)
-    return of_images + templates * (len(group.pair.templates) * turns + sampled)
+    of_images = images * len(group.graph.images) * len(group.graph.template_chunks)
+    return of_images + templates * (len(group.graph.templates) * turns + sampled)
 
 
 def written_bytes(group: Group) -> int:
-    """What a job writes: its outputs, each with the frame of a `.pt` file, and its record."""
+    """Bytes that a job writes: its outputs and its record."""
     job = group.job
     if job.is_store:
         return _store_bytes(group)
@@ -176,9 +144,7 @@ def written_bytes(group: Group) -> int:
     of_values = sum(
         n_values * (8 if name == labels.OPTIMAL_TEMPLATE else real) for name in job.outputs
     )
-    outputs = {name: {"file": path.name, "sha256": "0" * 64} for name, path in job.outputs.items()}
-    said = {**job.about, "settings": job.settings, "inputs": job.inputs, "outputs": outputs}
-    return of_values + len(job.outputs) * _frame_bytes() + len(json.dumps(said, indent=1))
+    return of_values + len(job.outputs) * FRAME_OF_OUTPUT + FRAME_OF_RECORD
 
 
 def _store_bytes(group: Group) -> int:
@@ -196,12 +162,3 @@ def described_bytes(run: Run) -> int:
     of_images = sum(NUMBERS_PER_IMAGE * 8 * len(images) for images in run.images.values())
     of_templates = sum(3 * 8 * len(templates) for templates in run.templates.values())
     return of_images + of_templates + FRAME_OF_ARCHIVE * (len(run.images) + len(run.templates))
-
-
-def _frame_bytes() -> int:
-    """Of a `.pt` file besides its values."""
-    import torch
-
-    file = io.BytesIO()
-    torch.save(torch.zeros(0), file)
-    return file.tell()

@@ -4,9 +4,8 @@ takes on real data."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from cryolike_dask.compute.device import free_memory, real_dtype, resolve_device, torch_threads
 from cryolike_dask.io.sources import ArraySource
 from cryolike_dask.likelihoods.blocks import (
-    all_correlations,
-    optimal_poses,
     radial_basis_of,
     slices,
 )
@@ -27,15 +24,11 @@ from cryolike_dask.likelihoods.tiles import (
     piece_bytes,
     ranks_of,
 )
+from cryolike_dask.runs.kinds import Kind
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
-BLOCKS: dict[str, Callable[..., NDArray[Any]]] = {
-    "optimal_pose": optimal_poses,
-    "full_cross_correlation": all_correlations,
-}
-"""The block function of each kind of run."""
 COMPRESSED = 0.4
 """Of the coefficients, kept by compression where no basis has been made yet."""
 MOST_READ = 1024
@@ -107,7 +100,7 @@ def try_block(
     comparison: Comparison,
     images: Rows,
     templates: Rows,
-    kind: str,
+    kind: Kind,
     *,
     measure: bool,
     n_threads: int | None,
@@ -137,7 +130,7 @@ def memory_of(
     ranks: NDArray[np.int64],
     tile: tuple[int, int],
     held: tuple[int, int],
-    kind: str,
+    kind: Kind,
     device: str,
 ) -> Memory:
     """Count what a block holds that compares so many images and templates, `held`, tile by tile."""
@@ -147,7 +140,7 @@ def memory_of(
     row, per_pair = 2 * item * n_shells * n_inplanes, item * n_inplanes * n_displacements
     translation = item * n_inplanes * n_shells * n_displacements
     exact = AT_ONCE * 16 * n_shells * n_inplanes * COPIES_READ
-    whole = kind == "full_cross_correlation"
+    whole = kind.keeps_every_pose
     shared = (
         translation
         + 2 * item * n_shells * int(ranks.sum())
@@ -171,13 +164,13 @@ def _timed(
     images: Rows,
     templates: Rows,
     basis: RadialBasis,
-    kind: str,
+    kind: Kind,
 ) -> Trial:
     """Read, warm up, and compare as many images of the block as take long enough."""
 
     def compare(n_images: int, n_templates: int) -> float:
         started = time.perf_counter()
-        BLOCKS[kind](images[:n_images], templates[:n_templates], basis, comparison=comparison)
+        kind.block(images[:n_images], templates[:n_templates], basis, comparison=comparison)
         return time.perf_counter() - started
 
     n_read, n_templates = min(len(images), MOST_READ), len(templates)

@@ -4,7 +4,7 @@ its last task."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,10 @@ import xarray as xr
 from dask.delayed import Delayed
 from distributed import Client
 
-from cryolike_dask import labels
 from cryolike_dask.compute.device import count_workers, device_of_workers, real_dtype
 from cryolike_dask.compute.log import logging_to, reporting_to
-from cryolike_dask.compute.stream import OnError, Piece, stream, task
+from cryolike_dask.compute.stream import Piece, stream, task
 from cryolike_dask.io.claims import Claim
-from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles
 from cryolike_dask.io.records import (
     KEPT,
     NOTHING_THERE,
@@ -29,71 +27,61 @@ from cryolike_dask.io.records import (
     nothing_to_do,
     why_not_done,
 )
-from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
+from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
-from cryolike_dask.likelihoods.graph import name_of, spread_templates
-from cryolike_dask.likelihoods.interface import (
-    compute_cross_correlation_complete,
-    compute_optimal_pose,
-)
+from cryolike_dask.likelihoods.comparable import name_of
 from cryolike_dask.runs.capacity import memory_of_a_worker, refuse_what_cannot_fit
 from cryolike_dask.runs.folder import claim, has_displacements, holds_results, refuse_others
+from cryolike_dask.runs.kinds import Kind
+from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
-from cryolike_dask.runs.run import Run
-from cryolike_dask.runs.sizes import Kind, describe, find_done, job_of
-from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.runs.run import Cut, Run
+from cryolike_dask.runs.sizes import describe, find_done
 from cryolike_dask.version import __version__
 
 logger = logging.getLogger("cryolike_dask")
+
+Details = Mapping[str, str]
+"""By what results were made, for their records."""
 
 
 def compute_run(
     run: Run,
     kind: Kind,
     client: Client | None,
+    options: RunOptions,
     *,
     claimed: Callable[[], None] = lambda: None,
-    discover_batch_size: bool,
-    skip_exist: bool,
-    overwrite: bool,
-    progress: bool,
-    on_error: OnError,
-    log_file: str | Path | None,
-    performance_report: str | Path | None,
 ) -> xr.Dataset:
     """Claim the output folder, stream all stacks under all structures, and open what was written.
 
     What is done is left out on the way. `claimed` is called when nothing speaks against the run any
-    more, before anything is computed; the other parameters are those of
-    `run_likelihood_optimal_pose`.
+    more, before anything is computed.
     """
     run = run.in_memory(memory_of_a_worker(client))
     n_stores = 0
-    if kind == "full_cross_correlation":
-        jobs = {key: job_of(run, kind, *key) for key in run.pairs()}
+    if kind.keeps_every_pose:
+        jobs = {key: run.job(kind, *key) for key in run.pairs()}
         refuse_what_cannot_fit(run, jobs, client)
         n_stores = sum(job.is_store for job in jobs.values())
     to_do, refuse = partial(_to_do, run, kind), partial(refuse_others, run)
-    with logging_to(log_file):
-        if skip_exist and not overwrite and nothing_to_do(run.files.folder_output, to_do, refuse):
-            return _OPEN[kind](run.files)
-        with reporting_to(performance_report, client), claim(run, overwrite=overwrite) as held:
-            there = holds_results(run)
-            if not there or not has_displacements(run):
-                if there:
-                    logger.info(
-                        "%s is written again: it is missing or damaged",
-                        run.files.displacements.name,
-                    )
-                real = real_dtype(job_of(run, kind, *next(run.pairs())).precision)
-                save_tensor(run.files.displacements, run.displacements.astype(real))
+    with logging_to(options.log_file):
+        keeps = options.skip_exist and not options.overwrite
+        if keeps and nothing_to_do(run.files.folder_output, to_do, refuse):
+            return kind.open(run.files)
+        with (
+            reporting_to(options.performance_report, client),
+            claim(run, overwrite=options.overwrite) as own_claim,
+        ):
+            has_results = holds_results(run)
+            _write_displacements(run, kind, has_results=has_results)
             claimed()
-            n_parts = run.n_parts(0 if client is None else count_workers(client))
-            device = device_of_workers(client, run.options["device"])
+            n_workers = 0 if client is None else count_workers(client)
+            cut = run.cut(n_workers, device_of_workers(client, run.settings.device))
             run.note_left_out()
-            logger.info(describe(run, kind, n_parts, device))
-            if there and not skip_exist:
+            logger.info(describe(run, kind, cut))
+            if has_results and not options.skip_exist:
                 logger.info(
                     "results that are there are replaced; skip_exist=True keeps complete ones"
                 )
@@ -104,15 +92,26 @@ def compute_run(
                 )
                 logger.info(what, n_stores)
             stream(
-                _pieces(run, kind, held, skip_exist, discover_batch_size, n_parts, device),
+                _pieces(run, kind, cut, own_claim, skip_exist=options.skip_exist),
                 client,
                 n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
-                progress=progress,
+                progress=options.progress,
                 title="images" if len(run.templates) == 1 else "images x structures",
-                on_error=on_error,
+                on_error=options.on_error,
                 table=run.files.block_table,
             )
-    return _OPEN[kind](run.files)
+    return kind.open(run.files)
+
+
+def _write_displacements(run: Run, kind: Kind, *, has_results: bool) -> None:
+    """Write the search of a run, unless it stands there beside results."""
+    if has_results and has_displacements(run):
+        return
+    path = run.files.displacements
+    if has_results:
+        logger.info("%s is written again: it is missing or damaged", path.name)
+    precision = run.job(kind, *next(run.pairs())).precision
+    save_tensor(path, run.displacements.astype(real_dtype(precision)))
 
 
 def _to_do(run: Run, kind: Kind) -> list[str]:
@@ -120,9 +119,7 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
     done = set(find_done(run, kind))
     beside = {one.path: one for pair in run.pairs() for one in _descriptions(run, *pair)}
     to_do = [
-        f"{job_of(run, kind, *pair).name} is to be computed"
-        for pair in run.pairs()
-        if pair not in done
+        f"{run.job(kind, *pair).name} is to be computed" for pair in run.pairs() if pair not in done
     ]
     to_do += [reason for one in beside.values() if (reason := one.why_not_there())]
     if not has_displacements(run):
@@ -133,47 +130,41 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
 
 
 def _pieces(
-    run: Run,
-    kind: Kind,
-    held: Claim,
-    skip_exist: bool,
-    discover_batch_size: bool,
-    n_parts: int,
-    device: str,
+    run: Run, kind: Kind, cut: Cut, own_claim: Claim, *, skip_exist: bool
 ) -> Iterator[Piece]:
     """One after the other, so that no run is too long for the memory of the client."""
-    details = {"version": __version__, "device": run.options["device"]}
-    build = partial(_COMPUTE[kind], discover_batch_size=discover_batch_size, **run.options)
-    n_pieces = len(run.images) * len(run.templates)
+    details = {"version": __version__, "device": run.settings.device}
     n_done = 0
     described = set[Path]()
     for i, k in run.pairs():
-        images, templates, of_piece = (
-            run.images[k],
-            run.templates[i],
-            replace(job_of(run, kind, i, k), claim=held),
-        )
-        reason = why_not_done(of_piece) if skip_exist else ""
+        images, templates = run.images[k], run.templates[i]
+        job = replace(run.job(kind, i, k), claim=own_claim)
+        reason = why_not_done(job) if skip_exist else ""
         about, graph = _descriptions(run, i, k), None
         if reason is None:
             n_done += 1
-            _describe_again(of_piece, [one for one in about if one.path not in described])
+            _describe_again(job, [one for one in about if one.path not in described])
             described |= {one.path for one in about}
         else:
             if skip_exist and reason != NOTHING_THERE:
-                logger.info("%s is computed: %s", of_piece.name, reason)
-            spread = partial(spread_templates, images, templates, n_parts, device)
-            graph = partial(_graph, build, images, spread, of_piece, details, about)
-        yield Piece(of_piece.name, len(images), graph, name_of(images, templates))
+                logger.info("%s is computed: %s", job.name, reason)
+            results = partial(_results, run, kind, i, k, cut)
+            graph = partial(_graph, results, job, details, about)
+        yield Piece(job.name, len(images), graph, name_of(images, templates))
     if n_done:
-        logger.info(KEPT, n_done, n_pieces, "stacks are complete")
+        logger.info(KEPT, n_done, len(run.images) * len(run.templates), "stacks are complete")
+
+
+def _results(run: Run, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> xr.Dataset:
+    """The lazy results of one stack under one structure."""
+    return kind.compute(run.graph(kind, i_template, i_stack, cut))
 
 
 def _descriptions(run: Run, i: int, k: int) -> tuple[Description, Description]:
     """What lies beside the results of stack k under structure i."""
     return (
-        describe_images(run.files.origins(k), run.images[k], run.inputs["images"][k]),
-        describe_structure(run.files.structure(i), run.templates[i], run.inputs["templates"][i]),
+        describe_images(run.files.origins(k), run.images[k], run.inputs.images[k]),
+        describe_structure(run.files.structure(i), run.templates[i], run.inputs.templates[i]),
     )
 
 
@@ -187,15 +178,10 @@ def _describe_again(job: Job, descriptions: Sequence[Description]) -> None:
 
 
 def _graph(
-    build: Callable[[ImageStack, TemplateStack], xr.Dataset],
-    images: ImageStack,
-    templates: Callable[[], TemplateStack],
-    job: Job,
-    details: dict[str, Any],
-    about: Sequence[Description],
+    results: Callable[[], xr.Dataset], job: Job, details: Details, about: Sequence[Description]
 ) -> Delayed:
     """The graph of one stack under one structure, its last task writing the files."""
-    dataset = build(images, templates())
+    dataset = results()
     name = f"{job.kind.replace('_', '-')}-{job.name}"
     if job.is_store:
         return _store_graph(dataset, name, job, details, about)
@@ -205,7 +191,7 @@ def _graph(
 
 
 def _store_graph(
-    full: xr.Dataset, name: str, job: Job, details: dict[str, Any], about: Sequence[Description]
+    full: xr.Dataset, name: str, job: Job, details: Details, about: Sequence[Description]
 ) -> Delayed:
     """Each block writes its region of a store; the last task gives the store its name."""
     begun = begin_store(job, full)
@@ -226,20 +212,3 @@ def _write(
     for description in about:
         description.write()
     return write(*arguments)
-
-
-def _full(images: ImageStack, templates: TemplateStack, **options: Any) -> xr.Dataset:
-    """The full cross-correlation, called as its files are."""
-    (variable,) = FULL_CORRELATION_FILES
-    full = compute_cross_correlation_complete(images, templates, **options)
-    return full.rename({labels.CROSS_CORRELATION: variable})
-
-
-_COMPUTE: dict[Kind, Callable[..., xr.Dataset]] = {
-    "optimal_pose": compute_optimal_pose,
-    "full_cross_correlation": _full,
-}
-_OPEN: dict[Kind, Callable[[LikelihoodFiles], xr.Dataset]] = {
-    "optimal_pose": open_optimal_pose,
-    "full_cross_correlation": open_full_cross_correlation,
-}

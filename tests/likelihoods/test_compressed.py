@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.likelihoods import interface
-from cryolike_dask.likelihoods.graph import Pair, image_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
 from cryolike_dask.likelihoods.kernels.compressed import (
     correlate,
     prepare_images,
@@ -21,6 +21,7 @@ from cryolike_dask.likelihoods.kernels.compressed import (
 from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis
 from cryolike_dask.likelihoods.kernels.rotations import Scratch, angular_spectra, fold, rotate
 from cryolike_dask.likelihoods.reading import read_images, read_templates
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.setup import find_basis, make_frame
 
 CPU = torch.device("cpu")
@@ -234,7 +235,9 @@ def test_series_for_weak_images_is_exact_to_rounding(build):
 def test_what_is_lost_of_a_template_is_measured(build):
     """Against projecting displaced templates on the basis by definition, in double precision."""
     images, templates = build.stacks(2, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 3))
-    comparison = Pair(images, templates, "standard", "cpu", "double", False, 0.05).comparison
+    comparison = ComparisonGraph(
+        images, templates, Settings(device="cpu", precision="double", tolerance=0.05)
+    ).comparison
     basis = find_basis(comparison)
     frame = make_frame(comparison, CPU, basis)
     (values,) = read_templates([np.arange(4)], comparison, frame)

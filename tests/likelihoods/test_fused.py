@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from cryolike_dask.likelihoods.blocks import open_block
-from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
 from cryolike_dask.likelihoods.kernels.rotations import fold, plan
+from cryolike_dask.likelihoods.settings import Settings
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -179,13 +180,15 @@ def test_correlations_beyond_one_stay_finite(rng, kernel):
 def test_is_what_tiles_reduce_to(build, conventions):
     """Images and templates of a real comparison, as a task has them."""
     images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
-    pair = Pair(images, templates, conventions, "auto", "single", False, None)
+    graph = ComparisonGraph(
+        images, templates, Settings(conventions=conventions, precision="single")
+    )
     rows = (
-        image_rows(images, pair.comparison.conventions),
-        template_rows(templates, pair.comparison.conventions),
+        image_rows(images, graph.comparison.conventions),
+        template_rows(templates, graph.comparison.conventions),
     )
     with torch.inference_mode():
-        for _, _, tile in open_block(*rows, (), pair.comparison).tiles():
+        for _, _, tile in open_block(*rows, (), graph.comparison).tiles():
             given = tile.products, tile.shift, tile.norm, tile.scale, tile.height, tile.exponent
             found = summarise_fused(
                 *given, len(templates.displacements), tile.frame.folding, integrate=True
@@ -200,14 +203,14 @@ def test_is_what_tiles_reduce_to(build, conventions):
 
 def test_threads_share_the_work_and_change_nothing(build):
     images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
-    pair = Pair(images, templates, "standard", "cpu", "single", False, None)
+    graph = ComparisonGraph(images, templates, Settings(device="cpu", precision="single"))
     rows = (
-        image_rows(images, pair.comparison.conventions),
-        template_rows(templates, pair.comparison.conventions),
+        image_rows(images, graph.comparison.conventions),
+        template_rows(templates, graph.comparison.conventions),
     )
     found, n_threads = [], torch.get_num_threads()
     with torch.inference_mode():
-        (_, _, tile), *others = open_block(*rows, (), pair.comparison).tiles()
+        (_, _, tile), *others = open_block(*rows, (), graph.comparison).tiles()
         assert not others
         try:
             for n in 1, 2, 64:  # more than pairs

@@ -17,7 +17,7 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import tiles
 from cryolike_dask.likelihoods.comparison import Comparison
-from cryolike_dask.likelihoods.graph import Pair, image_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
 from cryolike_dask.likelihoods.interface import (
     compute_optimal_displacement_and_rotation,
     compute_optimal_pose,
@@ -28,6 +28,7 @@ from cryolike_dask.likelihoods.kernels.compressed import (
     prepare_templates,
 )
 from cryolike_dask.likelihoods.reading import read_images, read_templates
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.setup import find_basis, make_frame
 from cryolike_dask.likelihoods.tiles import (
     Footprint,
@@ -90,7 +91,9 @@ def footprint_of(comparison, basis=()):
 
 
 def tile_of(images, templates, *, discover=False):
-    comparison = Pair(images, templates, "standard", "cpu", "default", discover, None).comparison
+    comparison = ComparisonGraph(
+        images, templates, Settings(device="cpu"), discover_tiles=discover
+    ).comparison
     return first_tile(len(images), len(templates), comparison, footprint_of(comparison))
 
 
@@ -152,7 +155,9 @@ def test_footprint_is_what_the_kernel_holds(build, tolerance):
     images, templates = build.stacks(
         n_images=3, n_templates=16, n_pixels=16, n_inplanes=24, search=(1.5, 3, 3)
     )
-    comparison = Pair(images, templates, "standard", "cpu", "single", False, tolerance).comparison
+    comparison = ComparisonGraph(
+        images, templates, Settings(device="cpu", precision="single", tolerance=tolerance)
+    ).comparison
     basis = find_basis(comparison)
     footprint = footprint_of(comparison, basis)
     frame = make_frame(comparison, torch.device("cpu"), basis)

@@ -15,8 +15,10 @@ import xarray as xr
 import cryolike_dask as cld
 from cryolike_dask.errors import CannotFitError, InputFileError, OutputError
 from cryolike_dask.io import stores
+from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs import plan, sizes, writing
 from cryolike_dask.runs import run as runs
+from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION
 
 SEARCH = cld.configure_displacement(1.5, 3, 2)
 PARAMETERS = cld.ImageParameters(
@@ -45,7 +47,7 @@ def memory(monkeypatch):
     """Set what a worker has."""
 
     def worker_has(n_bytes):
-        for module in (run, writing):
+        for module in (plan, writing):
             monkeypatch.setattr(module, "memory_of_a_worker", lambda client: n_bytes)
 
     return worker_has
@@ -260,16 +262,15 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
     run(files)
     written = sum(map(len, tree(files.folder_output / "template0").values()))
     shutil.rmtree(files.folder_output)
-    inputs = (files, PARAMETERS, SEARCH, None, None, "standard", "cpu", "default", None, None, None)
     opened = (
-        runs.open_run(*inputs)
-        .in_batches(5, 2)
+        runs.open_run(files, PARAMETERS, SEARCH, Settings(device="cpu"))
+        .in_batches(Tiling(n_images=2, n_templates=5))
         .in_memory((WHOLE - 1) * runs.FULL_CORRELATION_COPIES)
     )
-    groups = sizes.group_jobs(opened, "full_cross_correlation", (), 1, "cpu")
+    groups = sizes.group_jobs(opened, FULL_CROSS_CORRELATION, (), runs.Cut(1, "cpu"))
     assert [group.job.is_store for group in groups] == [True, False]
     assert sum(sizes.written_bytes(group) for group in groups) == pytest.approx(written, rel=0.03)
-    held = [plan._held_bytes(group, "full_cross_correlation") for group in groups]
+    held = [plan._held_bytes(group, FULL_CROSS_CORRELATION) for group in groups]
     assert held == [plan.BLOCK_COPIES * BLOCK, runs.FULL_CORRELATION_COPIES * WHOLE * 2 / 5]
 
 

@@ -20,11 +20,12 @@ import cryolike_dask as cld
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.archives import write_archive
 from cryolike_dask.io.records import withdraw_record
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.provenance import PER_IMAGE
 from cryolike_dask.runs import folder
+from cryolike_dask.runs.kinds import OPTIMAL_POSE
 from cryolike_dask.runs.origins import describe_images, read_origins
 from cryolike_dask.runs.run import open_run
-from cryolike_dask.runs.sizes import job_of
 from cryolike_dask.simulation.demo import write_hinge
 
 PARAMETERS = cld.ImageParameters(
@@ -186,11 +187,7 @@ def opened(output, structures, star):
         cld.open_structures(structures, PARAMETERS),
     )
     files = cld.configure_likelihood_files(None, None, output, i_template="all")
-    nothing = {"i_template": None, "n_stacks": None, "tolerance": None, "conventions": "standard"}
-    given = {"given_images": images, "given_templates": templates}
-    return open_run(
-        files, PARAMETERS, SEARCH, device="cpu", precision="default", **nothing, **given
-    )
+    return open_run(files, PARAMETERS, SEARCH, Settings(device="cpu"), images, templates)
 
 
 def test_beneath_a_run_that_lives_nothing_else_is_computed_or_overwritten(inputs, output):
@@ -232,7 +229,7 @@ def test_runs_of_different_structures_at_once_are_told_apart_before_there_is_any
 def test_a_record_of_another_structure_that_came_meanwhile_is_not_replaced(inputs, output):
     structures, (star, _) = inputs
     ours = opened(output, structures[::-1], star)
-    job = job_of(ours, "optimal_pose", 0, 0)
+    job = ours.job(OPTIMAL_POSE, 0, 0)
     before = job.record.read_bytes()
     with pytest.raises(
         OutputError, match=r"written meanwhile by another run, whose structure is closed, not open"

@@ -21,6 +21,8 @@ from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
 from cryolike_dask.io.results import open_optimal_pose, write_results
 from cryolike_dask.io.stacks import write_image_stack
+from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.runs.kinds import OPTIMAL_POSE
 from cryolike_dask.runs.origins import describe_images, describe_structure
 from cryolike_dask.runs.run import open_run
 from cryolike_dask.runs.sizes import find_done
@@ -32,9 +34,7 @@ NUMBERS = (8, 16, 32)
 
 
 def opened(files):
-    return open_run(
-        files, PARAMETERS, SEARCH, "all", None, "standard", "cpu", "default", None, None, None
-    )
+    return open_run(files, PARAMETERS, SEARCH, Settings(device="cpu"))
 
 
 def with_stacks(folder, build, n):
@@ -58,11 +58,11 @@ def with_results(files):
     }
     with patch("os.fsync"):
         for i, k in run.pairs():
-            describe_images(files.origins(k), run.images[k], run.inputs["images"][k]).write()
+            describe_images(files.origins(k), run.images[k], run.inputs.images[k]).write()
             describe_structure(
-                files.structure(i), run.templates[i], run.inputs["templates"][i]
+                files.structure(i), run.templates[i], run.inputs.templates[i]
             ).write()
-            write_results(values, run.job("optimal_pose", OPTIMAL_POSE_FILES, (2,), i, k), {})
+            write_results(values, run.job(OPTIMAL_POSE, i, k), {})
     torch.save(torch.from_numpy(run.displacements), files.displacements)
     (files.folder_output.parent / "run.yaml").write_text(
         "structures: {templates: templates, i_template: all}\nparticles: {stacks: "
@@ -94,7 +94,7 @@ OPENING = {
     "poses": open_optimal_pose,
     "results": lambda files: cld.open_results(files.folder_output),
     "files of results": lambda files: cld.verify_likelihood(files.folder_output, n_samples=0),
-    "what is done": lambda files: find_done(opened(files), "optimal_pose"),
+    "what is done": lambda files: find_done(opened(files), OPTIMAL_POSE),
 }
 
 

@@ -16,6 +16,8 @@ from cryolike_dask.cli import app
 from cryolike_dask.errors import CannotFitError, InputError, OutputError
 from cryolike_dask.io.sources import Files
 from cryolike_dask.likelihoods import graph
+from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
 from cryolike_dask.runs.plan import JOB_SECONDS
 from cryolike_dask.runs.trial import memory_of, ranks_of
 from cryolike_dask.stacks import ImageStack
@@ -51,14 +53,14 @@ def plan(files, search=SEARCH, **options):
 def blocks_of(monkeypatch):
     """Count the blocks of every graph that is built."""
     counted = []
-    original = graph.Pair.blockwise
+    original = graph.ComparisonGraph.blockwise
 
     def counting(self, *arguments, **options):
         array = original(self, *arguments, **options)
         counted.append(array.npartitions)
         return array
 
-    monkeypatch.setattr(graph.Pair, "blockwise", counting)
+    monkeypatch.setattr(graph.ComparisonGraph, "blockwise", counting)
     return counted
 
 
@@ -256,23 +258,15 @@ def test_more_workers_than_the_memory_is_enough_for_are_refused(files):
 
 
 def test_memory_grows_with_the_tile(files):
-    pair = graph.Pair(
-        cld.open_images(files, PARAMETERS),
-        SEARCH(cld.open_templates(files, PARAMETERS, 0)),
-        "standard",
-        "cpu",
-        "default",
-        False,
-        None,
-    )
-    ranks = ranks_of((), pair.comparison)
+    images, templates = cld.open_images(files, PARAMETERS), cld.open_templates(files, PARAMETERS, 0)
+    comparison = graph.ComparisonGraph(images, SEARCH(templates), Settings(device="cpu")).comparison
+    ranks = ranks_of((), comparison)
     taken = [
-        memory_of(pair.comparison, ranks, tile, (4, 5), "optimal_pose", "cpu")
-        for tile in ((1, 1), (4, 5))
+        memory_of(comparison, ranks, tile, (4, 5), OPTIMAL_POSE, "cpu") for tile in ((1, 1), (4, 5))
     ]
     assert taken[0].least < taken[0].total < taken[1].total
     assert taken[0].least == taken[1].least
-    whole = memory_of(pair.comparison, ranks, (1, 1), (4, 5), "full_cross_correlation", "cpu")
+    whole = memory_of(comparison, ranks, (1, 1), (4, 5), FULL_CROSS_CORRELATION, "cpu")
     assert whole.result == 4 * 5 * 7 * 20 * 4
 
 

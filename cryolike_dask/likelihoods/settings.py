@@ -1,0 +1,105 @@
+"""What decides the numbers of a comparison (`Settings`), and how its work is cut (`Tiling`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
+from cryolike_dask.errors import InputError, number
+from cryolike_dask.stacks import TemplateStack
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["default", "single", "double"]
+
+DEFAULT_TOLERANCE = 1e-6
+"""Compression's in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times
+more would save a twenty-fifth of the coefficients."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the numbers of a comparison, besides its inputs and their search.
+
+    Attributes
+    ----------
+    conventions : "standard" | "cryolike"
+    device : "auto" | "cpu" | "cuda"
+        Resolved where a task runs.
+    precision : "default" | "single" | "double"
+        "default" is that of the templates.
+    tolerance : float or None
+        Part of a displaced template's norm that compression may leave out; None: that of the
+        precision.
+
+    Raises
+    ------
+    InputError
+        If a value is none of these; when they are made.
+    """
+
+    conventions: ConventionsName = "standard"
+    device: Device = "auto"
+    precision: Precision = "default"
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse words and numbers that say nothing."""
+        conventions_named(self.conventions)
+        if self.device not in get_args(Device):
+            raise InputError(
+                f"device={self.device!r} is not known", remedy="Use auto, cpu or cuda."
+            )
+        if self.precision not in get_args(Precision):
+            raise InputError(
+                f"precision={self.precision!r} is not known",
+                remedy="Use default, single or double.",
+            )
+        if self.tolerance is not None:
+            object.__setattr__(self, "tolerance", _part_of_one(self.tolerance))
+
+    @property
+    def rules(self) -> Conventions:
+        """The conventions as values."""
+        return conventions_named(self.conventions)
+
+    def precision_with(self, templates: TemplateStack) -> str:
+        """The precision of a computation, "single" or "double": the one asked for, or else that of
+        the templates."""
+        if self.precision != "default":
+            return self.precision
+        return "double" if templates.source.dtype == "complex128" else "single"
+
+    def tolerance_in(self, precision: str) -> float:
+        """The tolerance of a computation: as asked, or else little in single precision and none in
+        double."""
+        if self.tolerance is None:
+            return 0.0 if precision == "double" else DEFAULT_TOLERANCE
+        return self.tolerance
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The images and templates that a task compares at a time; None: what the kernel does best.
+
+    Attributes
+    ----------
+    n_images, n_templates : int or None
+        Called batch sizes in public functions.
+    discover : bool
+        Choose by the device and its free memory instead.
+    """
+
+    n_images: int | None = None
+    n_templates: int | None = None
+    discover: bool = False
+
+
+def _part_of_one(tolerance: float) -> float:
+    value: float = number("tolerance", tolerance, at_least=0)
+    if value >= 1:
+        raise InputError(
+            f"tolerance={value:g} is not a part of 1",
+            remedy="Give 1e-6, say; 0 computes without compression.",
+        )
+    return value

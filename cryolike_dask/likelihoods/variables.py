@@ -1,0 +1,109 @@
+"""From records of poses to labelled variables: indices become angstrom and radian, with coordinates
+and attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cryolike_dask import labels
+from cryolike_dask.likelihoods.graph import ComparisonGraph
+from cryolike_dask.likelihoods.setup import realised_table
+from cryolike_dask.version import __version__
+
+
+def field(
+    graph: ComparisonGraph,
+    records: da.Array,
+    name: str,
+    dtype: np.dtype[Any] | None = None,
+    token: str | None = None,
+) -> da.Array:
+    """Take one field out of the records, in the precision of the computation."""
+    dtype = dtype or graph.real
+    return records.map_blocks(_take_field, name, dtype, dtype=dtype, token=token or name)
+
+
+def displacement_fields(graph: ComparisonGraph, records: da.Array) -> dict[str, da.Array]:
+    """Turn displacement indices into angstrom."""
+    tables = realised_table(graph.templates.displacements, graph.comparison.conventions).astype(
+        graph.real
+    )
+    names = (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
+    return {
+        name: records.map_blocks(_look_up, "displacement", table, dtype=graph.real, token=name)
+        for name, table in zip(names, tables, strict=True)
+    }
+
+
+def rotation_field(graph: ComparisonGraph, records: da.Array) -> da.Array:
+    """Turn rotation indices into radian."""
+    angles = graph.templates.grid.angles.astype(graph.real)
+    name = labels.OPTIMAL_INPLANE_ROTATION
+    return records.map_blocks(_look_up, "rotation", angles, dtype=graph.real, token=name)
+
+
+def dataset(
+    graph: ComparisonGraph, variables: dict[str, da.Array], dims: tuple[str, ...]
+) -> xr.Dataset:
+    """Label the variables."""
+    data = {name: (dims, values, labels.ATTRIBUTES[name]) for name, values in variables.items()}
+    coords = _coordinates(graph)
+    used = {name: value for name, value in coords.items() if value[0] in dims}
+    used[labels.STRUCTURE] = ((), graph.templates.structure, {})
+    return xr.Dataset(data, coords=used, attrs=_attributes(graph))
+
+
+def _coordinates(graph: ComparisonGraph) -> dict[Hashable, Any]:
+    displacements = realised_table(graph.templates.displacements, graph.comparison.conventions)
+    viewing = graph.templates.viewing
+    values = {
+        labels.IMAGE: (labels.IMAGE, np.arange(len(graph.images))),
+        labels.STACK: (labels.IMAGE, graph.images.stack),
+        labels.IMAGE_IN_STACK: (labels.IMAGE, graph.images.image_in_stack),
+        labels.TEMPLATE: (labels.TEMPLATE, np.arange(len(graph.templates))),
+        labels.AZIMUTH: (labels.TEMPLATE, viewing.azimuth),
+        labels.POLAR: (labels.TEMPLATE, viewing.polar),
+        labels.VIEWING_WEIGHT: (labels.TEMPLATE, viewing.weight),
+        labels.DISPLACEMENT: (labels.DISPLACEMENT, np.arange(displacements.shape[1])),
+        labels.DISPLACEMENT_X: (labels.DISPLACEMENT, displacements[0]),
+        labels.DISPLACEMENT_Y: (labels.DISPLACEMENT, displacements[1]),
+        labels.ROTATION: (labels.ROTATION, graph.templates.grid.angles),
+    }
+    return {name: (*value, labels.ATTRIBUTES.get(name, {})) for name, value in values.items()}
+
+
+def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
+    grid, search = graph.templates.grid, graph.templates.displacements
+    return {
+        "conventions": graph.comparison.conventions.name,
+        "precision": graph.precision,
+        "device": graph.comparison.device,
+        "tolerance": graph.comparison.tolerance,
+        "frame": graph.images.frame,
+        "template_conventions": graph.templates.conventions or "cryolike",
+        "n_pixels": grid.n_pixels,
+        "pixel_size_angstrom": grid.pixel_size_angstrom,
+        "radius_max": grid.radius_max,
+        "n_inplanes": grid.n_inplanes,
+        "n_templates": len(graph.templates),
+        "n_displacements": len(search),
+        "max_displacement_angstrom": float(np.abs(search.table()).max()),
+        "image_files": list(graph.images.source.paths),
+        "template_files": list(graph.templates.source.paths),
+        "version": __version__,
+    }
+
+
+def _take_field(records: NDArray[np.void], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    return records[name].astype(dtype)
+
+
+def _look_up(records: NDArray[np.void], name: str, table: NDArray[Any]) -> NDArray[Any]:
+    values: NDArray[Any] = table[records[name]]
+    return values

@@ -1,0 +1,131 @@
+"""The cost of a run, as a value that prints itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryolike_dask.errors import counted
+from cryolike_dask.runs.kinds import KindName
+
+
+@dataclass(frozen=True)
+class LikelihoodPlan:
+    """What a run will cost.
+
+    Attributes
+    ----------
+    kind : "optimal_pose" | "full_cross_correlation"
+    n_structures, n_stacks, n_images, n_templates : int
+        Templates of all structures together.
+    n_poses_per_image : int
+        (template, displacement, rotation) triples that each image is compared with, of all
+        structures together.
+    n_jobs, n_jobs_done : int
+        Stacks under structures; those that `skip_exist` leaves alone. What follows is of the
+        others.
+    n_tasks : int
+        Blocks.
+    n_workers : int
+    device : "cpu" | "cuda"
+    read_bytes : int
+        By all blocks; each reads its images and its templates, often from the cache of the system.
+    written_bytes, free_disk_bytes : int
+    block_bytes, device_free_bytes : int
+        On the device, of the largest block; what is free there for one worker.
+    worker_bytes, worker_memory_bytes : int
+        Of a worker process at its highest; what it may use.
+    tile : (int, int)
+        Images and templates that are compared at a time.
+    basis_seconds, read_seconds, compare_seconds : float or None
+        Of all workers together: making radial bases; reading, which projects and transforms what is
+        not in files; and comparing. None: not measured.
+    seconds, least_seconds, most_seconds : float or None
+        From the start of the run to its end.
+    """
+
+    kind: KindName
+    n_structures: int
+    n_stacks: int
+    n_images: int
+    n_templates: int
+    n_poses_per_image: int
+    n_jobs: int
+    n_jobs_done: int
+    n_tasks: int
+    n_workers: int
+    device: str
+    read_bytes: int
+    written_bytes: int
+    free_disk_bytes: int
+    block_bytes: int
+    device_free_bytes: int
+    worker_bytes: int
+    worker_memory_bytes: int
+    tile: tuple[int, int]
+    basis_seconds: float | None = None
+    read_seconds: float | None = None
+    compare_seconds: float | None = None
+    seconds: float | None = None
+    least_seconds: float | None = None
+    most_seconds: float | None = None
+
+    def line(self) -> str:
+        """Give the plan in one line."""
+        where = counted(self.n_workers, "worker")
+        about = (
+            f"about {duration_of(self.seconds)} on {where}"
+            if self.seconds is not None
+            else f"on {where}"
+        )
+        what = f"{counted(self.n_structures, 'structure')} x {counted(self.n_images, 'image')}"
+        stacks, tasks = counted(self.n_stacks, "stack"), counted(self.n_tasks, "task")
+        return f"{what} ({stacks}): {tasks}, {about}, {size_of(self.written_bytes)} written"
+
+    def __str__(self) -> str:
+        rows = {
+            "poses": f"{self.n_poses_per_image:,} per image, of "
+            f"{counted(self.n_templates, 'template')}",
+            "done": f"{self.n_jobs_done:,} of {self.n_jobs:,} stacks (counted under each "
+            f"structure)",
+            "disk": f"{size_of(self.read_bytes)} read, {size_of(self.written_bytes)} written, "
+            f"{size_of(self.free_disk_bytes)} free",
+            "memory": f"{size_of(self.worker_bytes)} per worker of "
+            f"{size_of(self.worker_memory_bytes)}; "
+            f"a block takes {size_of(self.block_bytes)} on the {self.device}, of "
+            f"{size_of(self.device_free_bytes)} free, "
+            f"in tiles of {self.tile[0]} images x {self.tile[1]} templates",
+            "time": self._time(),
+        }
+        return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])
+
+    def _time(self) -> str:
+        if self.seconds is None or self.least_seconds is None or self.most_seconds is None:
+            return "not measured"
+        parts = {
+            "bases": self.basis_seconds,
+            "reading": self.read_seconds,
+            "comparing": self.compare_seconds,
+        }
+        of_workers = ", ".join(f"{name} {duration_of(seconds)}" for name, seconds in parts.items())
+        between = f"{duration_of(self.least_seconds)} to {duration_of(self.most_seconds)}"
+        return f"{between}; of all workers together: {of_workers}"
+
+
+def size_of(n_bytes: int) -> str:
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.3g} {name}"
+    return f"{n_bytes / 1e3:.3g} kB"
+
+
+def duration_of(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    return f"{days:,} d {hours_of_day} h" if days else f"{hours} h {minutes} min"
