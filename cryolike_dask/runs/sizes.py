@@ -26,8 +26,9 @@ NUMBERS_PER_IMAGE = 6
 """Pose, half-set, row: what of an image's origin hardly gets smaller when it is compressed."""
 FRAME_OF_ARCHIVE, FRAME_OF_STORE = 2500, 24000
 """Bytes of such a file, and of a store of correlations with its record, besides values."""
-FRAME_OF_RECORD, FRAME_OF_OUTPUT = 1200, 1720
-"""Bytes of a record besides its outputs; of a `.pt` file besides its values, and in the record."""
+FRAME_OF_RECORD, FRAME_OF_OUTPUT = 1200, 1640
+"""Bytes of a record besides its outputs; of an output besides its values, as a `.pt` file and in
+the record."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import cryolike_dask as cld
 from cryolike_dask.errors import CannotFitError, InputFileError, OutputError
 from cryolike_dask.io import stores
 from cryolike_dask.likelihoods.settings import Settings, Tiling
-from cryolike_dask.runs import plan, sizes, writing
+from cryolike_dask.runs import capacity, plan, sizes, writing
 from cryolike_dask.runs import run as runs
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION
 
@@ -47,7 +47,7 @@ def memory(monkeypatch):
     """Set what a worker has."""
 
     def worker_has(n_bytes):
-        for module in (plan, writing):
+        for module in (capacity, writing):
             monkeypatch.setattr(module, "memory_of_a_worker", lambda client: n_bytes)
 
     return worker_has
