@@ -47,7 +47,7 @@ def check_comparable(
 
 
 def notes_on(images: ImageStack, templates: TemplateStack, settings: Settings) -> list[str]:
-    """What a user should know about these inputs before believing the numbers, one sentence
+    """Notes that a user should know before believing numbers from these inputs, one sentence
     each."""
     notes = []
     rules, used = settings.rules, settings.precision_with(templates)
@@ -72,7 +72,7 @@ def notes_on(images: ImageStack, templates: TemplateStack, settings: Settings) -
 
 
 def name_of(images: ImageStack, templates: TemplateStack) -> str:
-    """How a comparison is called: by structure, and by stack if there is one."""
+    """The name of a comparison: its structure, and its stack if there is one."""
     structure = re.sub(r"[^\w.]+", "_", templates.structure)
     stacks = np.unique(images.stack)
     return f"{structure}-stack_{stacks[0]:06d}" if len(stacks) == 1 else structure

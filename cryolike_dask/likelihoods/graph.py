@@ -150,7 +150,7 @@ def chunks_of_correlations(
 
 
 def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]:
-    """What a task needs to know of each image; the defocus angle is corrected for the frame
+    """Rows that tell a task of each image; the defocus angle is corrected for the frame
     here."""
     rows = np.empty(len(images), IMAGE_ROW)
     rows["index"] = np.arange(len(images))
@@ -162,7 +162,7 @@ def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]
 
 
 def template_rows(templates: TemplateStack, conventions: Conventions) -> NDArray[np.void]:
-    """What a task needs to know of each template: its index and the logarithm of the prior of
+    """Rows that tell a task of each template: its index and the logarithm of the prior of
     each of its poses."""
     weight = templates.viewing.weight
     rows = np.empty(len(templates), TEMPLATE_ROW)
@@ -173,7 +173,7 @@ def template_rows(templates: TemplateStack, conventions: Conventions) -> NDArray
 
 
 def _even_chunks(n: int, size: int) -> tuple[int, ...]:
-    """As few chunks as there can be, of one size but for the last, which stores of arrays ask
+    """Chunks, as few as can be, of one size but for the last, which stores of arrays ask
     for."""
     n_chunks = -(-n // max(1, size))
     each = -(-n // n_chunks)

@@ -1,4 +1,4 @@
-"""What decides the numbers of a comparison (`Settings`), and how its work is cut (`Tiling`)."""
+"""Settings, which decide the numbers of a comparison, and tiling, which cuts its work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ more would save a twenty-fifth of the coefficients."""
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the numbers of a comparison, besides its inputs and their search.
+    """Settings that decide the numbers of a comparison, besides its inputs and their search.
 
     Attributes
     ----------

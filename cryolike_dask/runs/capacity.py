@@ -45,8 +45,8 @@ def refuse_what_cannot_fit(
             f"written, but {memory / 1e9:.3g} GB of memory are free",
             remedy="Ask for fewer images or templates in a batch, or for fewer displacements.",
         )
-    there = existing(run.files.folder_output)
-    free = shutil.disk_usage(there).free
+    disk = existing(run.files.folder_output)
+    free = shutil.disk_usage(disk).free
     needed = sum(
         sizes[key]
         for key, job in jobs.items()
@@ -54,7 +54,7 @@ def refuse_what_cannot_fit(
     )
     if needed > free:
         raise CannotFitError(
-            f"the full cross-correlations take {needed / 1e9:.3g} GB, but {there} has "
+            f"the full cross-correlations take {needed / 1e9:.3g} GB, but {disk} has "
             f"{free / 1e9:.3g} GB free",
             remedy="Reduce them lazily with compute_cross_correlation_complete, use fewer stacks, "
             "or another disk.",
@@ -67,7 +67,7 @@ def existing(folder: Path) -> Path:
 
 
 def memory_of_a_worker(client: Client | None) -> int:
-    """What a worker may use; without workers, what is free on this machine."""
+    """Bytes that a worker may use; without workers, those that are free on this machine."""
     if client is None:
         return int(psutil.virtual_memory().available)
     limits = [

@@ -10,7 +10,7 @@ from cryolike_dask.runs.kinds import KindName
 
 @dataclass(frozen=True)
 class LikelihoodPlan:
-    """What a run will cost.
+    """The cost of a run, said beforehand.
 
     Attributes
     ----------

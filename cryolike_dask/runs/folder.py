@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.claims import Claim, brief, differences, holding, refuse_beneath_others
@@ -50,10 +51,10 @@ def claim(run: Run, *, overwrite: bool) -> Iterator[Claim]:
     refuse = partial(refuse_others, run)
     with holding(
         run.files.folder_output, KIND, _identity(run), overwrite=overwrite, refuse_others=refuse
-    ) as held:
+    ) as own_claim:
         if overwrite:
             _remove_others(run)
-        yield held
+        yield own_claim
 
 
 def refuse_claimed(run: Run) -> None:
@@ -76,8 +77,8 @@ def refuse_others(run: Run) -> None:
             raise OutputError(what, source=run.files.folder_output, remedy=REMEDY)
     for path, record in records:
         if what := _differs(run, record):
-            there = record["settings"].get("search", {})
-            which = "run" if there == run.identity.entries["search"] else "search"
+            search = record["settings"].get("search", {})
+            which = "run" if search == run.identity.entries["search"] else "search"
             what = (
                 f"holds results of another {which} "
                 f"({path.relative_to(run.files.folder_output)}): {what}"
@@ -99,8 +100,8 @@ def holds_results(run: Run) -> bool:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What must be the same for all runs that write here: of particles, what their first stack
-    is."""
+    """Everything that must be the same for all runs that write here; of particles, their first
+    stack stands for all."""
     k = min(run.images)
     names = sorted({str(one.get("name")) for one in run.inputs.images[k]})
     structures = brief(run.structure_names)
@@ -112,13 +113,13 @@ def _identity(run: Run) -> dict[str, Any]:
 
 
 def _records(run: Run) -> list[tuple[Path, dict[str, Any]]]:
-    """What can be believed of records: others describe nothing, and are written again."""
+    """Records that can be believed: others describe nothing, and are written again."""
     paths = sorted(run.files.folder_output.glob("template*/done/*.json"))
     return [(path, record) for path in paths if (record := readable_record(path)) is not None]
 
 
 def _differs(run: Run, record: Mapping[str, Any]) -> str:
-    """What of the results that a record describes cannot be of this run; empty if all can."""
+    """Say why the results that a record describes cannot be of this run; empty if they can."""
     if other := differences(record["settings"], run.identity.entries):
         return other
     i, k, shape = record["i_template"], record["i_stack"], record["shape"]
@@ -138,12 +139,15 @@ def _differs(run: Run, record: Mapping[str, Any]) -> str:
 
 
 def _other_inputs(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:
-    """Inputs by name: files of one name may have been made again."""
-    there, here = ({str(one.get("name")) for one in inputs} for inputs in (theirs, ours))
-    if there == here:
+    """Say which inputs differ, by name: files of one name may have been made again."""
+    their_names, our_names = (
+        {str(entry.get("name")) for entry in inputs} for inputs in (theirs, ours)
+    )
+    if their_names == our_names:
         return ""
     only_there, only_here = (
-        ", ".join(sorted(names)) or "less" for names in (there - here, here - there)
+        ", ".join(sorted(names)) or "less"
+        for names in (their_names - our_names, our_names - their_names)
     )
     return f"made from {only_there} there, {only_here} here"
 
@@ -161,13 +165,13 @@ def _refuse_displacements(run: Run) -> None:
     if not path.is_file() or not any(run.files.folder_output.glob(RESULTS)):
         return
     try:
-        there = load_displacements(path)
+        written = load_displacements(path)
     except InputFileError as error:
         raise OutputError(str(error), remedy=REMEDY) from error
-    if not _same(there, run.displacements):
+    if not _same(written, run.displacements):
         what = (
-            f"holds results of another search: {there.shape[1]} displacements up to "
-            f"{np.abs(there).max():g} angstrom"
+            f"holds results of another search: {written.shape[1]} displacements up to "
+            f"{np.abs(written).max():g} angstrom"
         )
         ours = f"{run.displacements.shape[1]} up to {np.abs(run.displacements).max():g} angstrom"
         raise OutputError(
@@ -175,8 +179,8 @@ def _refuse_displacements(run: Run) -> None:
         )
 
 
-def _same(there: np.ndarray[Any, Any], here: np.ndarray[Any, Any]) -> bool:
-    return there.shape == here.shape and bool(np.abs(there - here).max() < SAME_ANGSTROM)
+def _same(written: NDArray[np.float64], wanted: NDArray[np.float64]) -> bool:
+    return written.shape == wanted.shape and bool(np.abs(written - wanted).max() < SAME_ANGSTROM)
 
 
 def _remove_others(run: Run) -> None:

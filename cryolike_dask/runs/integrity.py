@@ -56,8 +56,8 @@ class Result:
 
 @dataclass
 class Report:
-    """What is wrong (`findings`: the file, what, and what to do), what lies about or is not
-    there (`notes`)."""
+    """Findings (the file, what is wrong with it, what to do), and notes on what lies about or is
+    not there."""
 
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -144,14 +144,14 @@ def _records_of_structure(
     listed."""
     try:
         subfolders = [path for path in sorted(folder.iterdir()) if path.name in FOLDERS]
-        there = [path for subfolder in subfolders for path in sorted(subfolder.iterdir())]
+        paths = [path for subfolder in subfolders for path in sorted(subfolder.iterdir())]
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise OutputError(
             what, source=error.filename, remedy="Make it a folder that you may read."
         ) from error
-    recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in there)))
-    for path in there:
+    recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in paths)))
+    for path in paths:
         match = RECORD.fullmatch(path.name)
         kind, k = (match[1] or OPTIMAL_POSE.name, int(match[2])) if match else ("", 0)
         if kind in KINDS and path == files.record(i, k, kind):

@@ -1,4 +1,4 @@
-"""How a run goes about its work: what is told to it besides inputs and settings."""
+"""Options of a run: what is told to it besides inputs and settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryolike_dask.compute.stream import OnError, check_on_error
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes about its work; no number of its results depends on it.
+    """Options of how a run goes about its work; no number of its results depends on them.
 
     Attributes are the parameters of `run_likelihood_optimal_pose` of the same names.
     """

@@ -1,4 +1,4 @@
-"""What results came from, kept beside them: a small file for each image stack, and one for each
+"""Origins of results, kept beside them: a small file for each image stack, and one for each
 structure.
 
 Results can be read, plotted and exported where the inputs are not. A description belongs to results
@@ -62,12 +62,12 @@ class Description:
     def why_not_there(self) -> str | None:
         """Say why it must be written; None if it stands there, whole and made from these inputs."""
         try:
-            found = self.read(self.path)
+            entries = self.read(self.path)
         except InputFileError as error:
             return str(error)
         return (
             None
-            if inputs_of(found) == self.inputs
+            if inputs_of(entries) == self.inputs
             else f"{self.path.name} was made from other inputs"
         )
 
@@ -148,10 +148,10 @@ def read_structure(path: Path) -> Entries:
 def inputs_of(entries: Entries) -> list[Any]:
     """By what a description says that it was made."""
     try:
-        said = json.loads(str(entries.get("inputs")))
+        inputs = json.loads(str(entries.get("inputs")))
     except (ValueError, RecursionError):
         return []
-    return said if isinstance(said, list) else []
+    return inputs if isinstance(inputs, list) else []
 
 
 def check_descriptions(files: LikelihoodFiles, results: Sequence[Result], report: Report) -> None:
@@ -162,11 +162,11 @@ def check_descriptions(files: LikelihoodFiles, results: Sequence[Result], report
     )
     for k, result in sorted(stacks.items()):
         with report.listing():
-            found = read_origins(files.origins(k), len(result))
+            entries = read_origins(files.origins(k), len(result))
             _need_same_inputs(
-                files.origins(k), result, inputs_of(found), slice(-len(inputs_of(found)), None)
+                files.origins(k), result, inputs_of(entries), slice(-len(inputs_of(entries)), None)
             )
-            if (n := found["n_images"]) != len(result):
+            if (n := entries["n_images"]) != len(result):
                 what = f"describes {n} images, but {result.path.name} is of {len(result)}"
                 raise OutputError(what, source=files.origins(k), remedy=AGAIN)
     for i, result in sorted(structures.items()):

@@ -1,4 +1,4 @@
-"""What a run will cost, said beforehand: its tasks, bytes and memory, and its time from a block
+"""The cost of a run, found out beforehand: its tasks, bytes and memory, and its time from a block
 that is computed.
 
 Stacks that cost the same are counted, not listed: the plan of a million images under a thousand
@@ -51,13 +51,13 @@ from cryolike_dask.runs.trial import Trial, try_block
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 PROCESS_BYTES = {"cpu": 750_000_000, "cuda": 3_000_000_000}
-"""Of a process besides its block: Python, torch, compiled loops, and memory that is kept from
-one block to the next. On a CPU the sum is within a third of what small runs take
+"""Memory of a process besides its block: Python, torch, compiled loops, and memory that is kept
+from one block to the next. On a CPU the sum is within a third of what small runs take
 (benchmarks/planning.py); with a GPU it is a guess."""
 JOB_SECONDS = 0.1
-"""Of one stack under one structure besides its blocks: its graph, its files, its record."""
+"""Time of one stack under one structure besides its blocks: its graph, its files, its record."""
 WRITTEN_BYTES_PER_SECOND = 1e8
-"""Of results that are put together, written, and read again for their checksums."""
+"""Rate at which results are put together, written, and read again for their checksums."""
 UNCERTAINTY = 1.3
 """A run takes the time of its plan but for this factor, on a machine with nothing else to do
 (benchmarks/planning)."""
@@ -210,8 +210,8 @@ def _without_time(
 
 
 def _held_bytes(group: Group, kind: Kind) -> int:
-    """What a worker holds besides a block: images that are remembered; full correlations while
-    they are written."""
+    """Bytes that a worker holds besides a block: images that are remembered; full correlations
+    while they are written."""
     remembered = isinstance(innermost(group.graph.images.source), ParticleImages)
     n_pairs = (
         group.n_pairs_of_block * BLOCK_COPIES
@@ -223,7 +223,7 @@ def _held_bytes(group: Group, kind: Kind) -> int:
 
 
 def memory_of_each_worker(client: Client | None, n_workers: int) -> int:
-    """As `local_cluster` shares the memory of this machine out, if there is no client yet."""
+    """Memory of each worker as `local_cluster` shares it out, if there is no client yet."""
     free = memory_of_a_worker(client)
     if client is not None or not n_workers:
         return free

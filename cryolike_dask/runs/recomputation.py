@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,7 +67,7 @@ def compare_again(result: Result, rows: NDArray[np.int64], run: Run) -> xr.Datas
 
 
 def no_sample() -> xr.Dataset:
-    """What `compare_again` gives of no images."""
+    """The differences and tolerances of no images."""
     empty = (("sample", "quantity"), np.empty((0, len(QUANTITIES))))
     return xr.Dataset(
         {"difference": empty, "tolerance": empty}, coords={"quantity": list(QUANTITIES)}
@@ -76,7 +76,7 @@ def no_sample() -> xr.Dataset:
 
 def beyond_tolerance(part: xr.Dataset, result: Result) -> list[str]:
     """Say what differs by more than it may."""
-    found = []
+    findings = []
     wrong = part.tolerance.notnull() & ~(part.difference <= part.tolerance)
     for m, q in np.argwhere(wrong.values):
         difference, tolerance = part.difference.values[m, q], part.tolerance.values[m, q]
@@ -90,8 +90,8 @@ def beyond_tolerance(part: xr.Dataset, result: Result) -> list[str]:
         what = f"{name} of image {row} {how} {difference:.3g}; {tolerance:.3g} is allowed"
         remedy = f"Check the inputs; remove {result.path.name} and run again with skip_exist=True."
         source = result.outputs.get(name, next(iter(result.outputs.values()))).path
-        found.append(str(OutputError(what, source=source, remedy=remedy)))
-    return found
+        findings.append(str(OutputError(what, source=source, remedy=remedy)))
+    return findings
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,7 @@ class Recomputation:
         return correlation, log_likelihood
 
     def _rounding(self) -> float:
-        """How far rounding may move a correlation, that of the displacements in their file
-        included."""
+        """The rounding of a correlation, that of the displacements in their file included."""
         table, grid = self.templates.displacements.table(), self.templates.grid
         is_single = self.result.record["precision"] == "single"
         farthest = float(np.hypot(*table).max()) if is_single else 0.0
@@ -195,7 +194,7 @@ class Recomputation:
         return ROUNDING * self.unit + 2 * np.pi * cycles * self.unit / 2
 
     def _compression_bound(self) -> Floats:
-        """How far compression may move a correlation of each image, computed: no written one is
+        """The bound on what compression changes of each image, computed: no written one is
         believed."""
         if not self.settings.tolerance_in(self.result.record["precision"]):
             return np.zeros(len(self.images))
@@ -206,7 +205,7 @@ class Recomputation:
     def _allowed_in_likelihood(
         self, log_likelihood: Floats, correlation: Floats, allowed: Floats
     ) -> Floats:
-        """How far a log-likelihood may move where correlations may move by `allowed`."""
+        """The tolerance of a log-likelihood where correlations may differ by `allowed`."""
         n, u = degrees_of_freedom(self.templates.grid, self.settings.rules), self.unit
         left = np.maximum(1 - (np.abs(correlation) + allowed) ** 2, u)
         in_correlation = ROUNDING * u + 2 * np.abs(correlation) * allowed / left
@@ -215,7 +214,7 @@ class Recomputation:
 
 
 def _indices(
-    found: dict[str, Any], templates: TemplateStack
+    poses_by_name: Mapping[str, Any], templates: TemplateStack
 ) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
     """Poses in angstrom and radian as indices, and which of them are of the search at all."""
     names = (
@@ -223,13 +222,13 @@ def _indices(
         labels.OPTIMAL_DISPLACEMENT_Y,
         labels.OPTIMAL_INPLANE_ROTATION,
     )
-    x, y, rotation = (np.asarray(found[name])[:, None] for name in names)
+    x, y, rotation = (np.asarray(poses_by_name[name])[:, None] for name in names)
     distance = np.hypot(
         *(table - at for table, at in zip(templates.displacements.table(), (x, y), strict=True))
     )
     turn, poses = np.abs(templates.grid.angles - rotation), no_poses((len(x),))
     poses["template"], poses["displacement"] = (
-        np.asarray(found[labels.OPTIMAL_TEMPLATE]),
+        np.asarray(poses_by_name[labels.OPTIMAL_TEMPLATE]),
         distance.argmin(1),
     )
     poses["rotation"] = turn.argmin(1)

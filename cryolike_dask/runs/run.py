@@ -1,5 +1,4 @@
-"""What a run will do, before it does anything: its inputs, all open and checked; its jobs; and
-whether they fit."""
+"""A run before it does anything: its inputs, all open and checked; its identity; its jobs."""
 
 from __future__ import annotations
 
@@ -77,7 +76,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Identity:
-    """What must be the same for all results of an output folder."""
+    """Everything that must be the same for all results of an output folder."""
 
     search: Search
     parameters: PolarGrid
@@ -92,7 +91,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Cut:
-    """How finely stacks are cut into blocks: into at least `n_parts` each, for this device."""
+    """Fineness of the blocks of a stack: at least `n_parts` of each, for this device."""
 
     n_parts: int
     device: str

@@ -23,9 +23,10 @@ from cryolike_dask.runs.run import Cut, Run
 Key = tuple[int, int]
 
 NUMBERS_PER_IMAGE = 6
-"""Pose, half-set, row: what of an image's origin hardly gets smaller when it is compressed."""
+"""Numbers of an image's origin that hardly get smaller when they are compressed: pose, half-set,
+row."""
 FRAME_OF_ARCHIVE, FRAME_OF_STORE = 2500, 24000
-"""Bytes of such a file, and of a store of correlations with its record, besides values."""
+"""Bytes of a file of origins, and of a store of correlations with its record, besides values."""
 FRAME_OF_RECORD, FRAME_OF_OUTPUT = 1200, 1640
 """Bytes of a record besides its outputs; of an output besides its values, as a `.pt` file and in
 the record."""
@@ -41,7 +42,7 @@ class Group:
 
     @property
     def n_blocks(self) -> int:
-        """Of one job."""
+        """Blocks of one job."""
         return len(self.graph.image_chunks) * len(self.graph.template_chunks)
 
     @property
@@ -56,7 +57,7 @@ class Group:
 
 
 def find_done(run: Run, kind: Kind) -> list[Key]:
-    """What `skip_exist` leaves alone; only what has a record is looked at."""
+    """Jobs that `skip_exist` leaves alone; only those that have a record are looked at."""
     done = []
     for i in run.templates:
         names_there = {
@@ -121,7 +122,7 @@ def _row_bytes(source: ArraySource) -> int:
 
 
 def read_bytes(group: Group, n_images_at_a_time: int) -> int:
-    """What the blocks of a job read: each its images once, and its templates for each turn of
+    """Bytes that the blocks of a job read: each its images once, and its templates for each turn of
     images; and the sample that the basis is made from."""
     images, templates = (
         _row_bytes(stack.source) for stack in (group.graph.images, group.graph.templates)
@@ -149,7 +150,7 @@ def written_bytes(group: Group) -> int:
 
 
 def _store_bytes(group: Group) -> int:
-    """Of a store all of whose chunks are whole, each with its checksum; and its coordinates,
+    """Bytes of a store all of whose chunks are whole, each with its checksum; and its coordinates,
     roughly."""
     shape = group.job.shape
     chunk = group.n_pairs_of_block * math.prod(shape[2:]) * real_dtype(group.job.precision).itemsize
@@ -158,7 +159,7 @@ def _store_bytes(group: Group) -> int:
 
 
 def described_bytes(run: Run) -> int:
-    """What is said of the images and structures beside the results: numbers; text is compressed
+    """Bytes that describe images and structures beside the results: numbers; text is compressed
     to little."""
     of_images = sum(NUMBERS_PER_IMAGE * 8 * len(images) for images in run.images.values())
     of_templates = sum(3 * 8 * len(templates) for templates in run.templates.values())

@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
 COMPRESSED = 0.4
-"""Of the coefficients, kept by compression where no basis has been made yet."""
+"""Part of the coefficients that compression keeps, where no basis has been made yet."""
 MOST_READ = 1024
 """Images that are read to time it."""
 ENOUGH_SECONDS = 2
-"""Of comparing: of a block that takes less all images are compared, three times; else as many as
+"""Comparing for so long tells enough: of a block that takes less all images are compared, three
+times; else as many as
 take so long."""
 COPIES_READ, COPIES_OF_PIECES, AT_ONCE = 5, 4, 64
-"""Of the rows of a tile while they are read and checked; of a piece while it is transformed; and
+"""Copies of the rows of a tile while they are read and checked; of a piece while it is transformed;
+and
 the images whose likelihood at their best pose is computed together in double precision."""
 
 
@@ -60,13 +62,13 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """Of all of it."""
+        """Bytes of all of it."""
         return self.shared + self.images + self.templates + self.pairs + self.result
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was found out about a block.
+    """The findings about a block.
 
     Attributes
     ----------
@@ -121,19 +123,20 @@ def try_block(
         memory = memory_of(
             comparison, ranks, tile, (min(len(images), at_a_time), len(templates)), kind, device
         )
-        found = Trial(device, free, tile, at_a_time, memory, basis_seconds)
-        return _timed(found, comparison, images, templates, basis, kind) if measure else found
+        trial = Trial(device, free, tile, at_a_time, memory, basis_seconds)
+        return _timed(trial, comparison, images, templates, basis, kind) if measure else trial
 
 
 def memory_of(
     comparison: Comparison,
     ranks: NDArray[np.int64],
     tile: tuple[int, int],
-    held: tuple[int, int],
+    at_once: tuple[int, int],
     kind: Kind,
     device: str,
 ) -> Memory:
-    """Count what a block holds that compares so many images and templates, `held`, tile by tile."""
+    """Count what a block holds that compares so many images and templates, `at_once`, tile by
+    tile."""
     footprint = Footprint.of(comparison, ranks)
     n_shells, n_inplanes = comparison.grid.shape
     item, n_displacements = real_dtype(comparison.precision).itemsize, len(comparison.displacements)
@@ -149,17 +152,17 @@ def memory_of(
     of_template = footprint.template + COPIES_READ * row
     return Memory(
         shared=shared + (0 if whole else exact),
-        images=held[0] * footprint.image + tile[0] * COPIES_READ * row,
+        images=at_once[0] * footprint.image + tile[0] * COPIES_READ * row,
         templates=tile[1] * of_template,
         pairs=tile[0] * tile[1] * footprint.pair,
-        result=held[0] * held[1] * per_pair if whole else 0,
+        result=at_once[0] * at_once[1] * per_pair if whole else 0,
         least=shared + footprint.image + of_template + footprint.pair,
         each=translation + footprint.template + footprint.pair,
     )
 
 
 def _timed(
-    found: Trial,
+    trial: Trial,
     comparison: Comparison,
     images: Rows,
     templates: Rows,
@@ -176,13 +179,13 @@ def _timed(
     n_read, n_templates = min(len(images), MOST_READ), len(templates)
     first, again = (
         (
-            _read_seconds(comparison.images, images[:n_read], found.tile[0]) / n_read,
-            _read_seconds(comparison.templates, templates, found.tile[1]),
+            _read_seconds(comparison.images, images[:n_read], trial.tile[0]) / n_read,
+            _read_seconds(comparison.templates, templates, trial.tile[1]),
         )
         for _ in range(2)
     )
-    n_images = min(found.tile[0], len(images))
-    compare(n_images, min(found.tile[1], n_templates))  # compiles, and gets memory from the system
+    n_images = min(trial.tile[0], len(images))
+    compare(n_images, min(trial.tile[1], n_templates))  # compiles, and gets memory from the system
     seconds = [compare(n_images, n_templates)]
     # what a block takes once would weigh too much
     while n_images < len(images) and seconds[0] < ENOUGH_SECONDS:
@@ -192,7 +195,7 @@ def _timed(
         seconds.append(compare(n_images, n_templates))
     compared = (max(0.0, s - n_images * again[0] - again[1]) / n_images for s in seconds)
     return replace(
-        found,
+        trial,
         read_seconds_per_pair=first[0] / n_templates + first[1] / n_templates / len(images),
         compare_seconds_per_pair=tuple(s / n_templates for s in compared),
     )

@@ -1,5 +1,4 @@
-"""Whether results are what their records say, and what their inputs give: files checked, a
-sample computed again."""
+"""Verification of results: files against their records, and a sample against its inputs."""
 
 from __future__ import annotations
 
@@ -43,7 +42,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What was found.
+    """The findings of a verification.
 
     Attributes
     ----------

@@ -115,7 +115,7 @@ def _write_displacements(run: Run, kind: Kind, *, has_results: bool) -> None:
 
 
 def _to_do(run: Run, kind: Kind) -> list[str]:
-    """What is not there, or not as it should be: results, and what lies beside them."""
+    """Results, and files beside them, that are not there, or not as they should be."""
     done = set(find_done(run, kind))
     beside = {one.path: one for pair in run.pairs() for one in _descriptions(run, *pair)}
     to_do = [
@@ -161,7 +161,7 @@ def _results(run: Run, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> x
 
 
 def _descriptions(run: Run, i: int, k: int) -> tuple[Description, Description]:
-    """What lies beside the results of stack k under structure i."""
+    """The descriptions beside the results of stack k under structure i."""
     return (
         describe_images(run.files.origins(k), run.images[k], run.inputs.images[k]),
         describe_structure(run.files.structure(i), run.templates[i], run.inputs.templates[i]),
