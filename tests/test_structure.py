@@ -140,6 +140,14 @@ def test_what_the_scheduler_imports_does_not_import_torch(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_functions_of_cryolike_are_where_they_are_there():
+    from cryolike_dask import likelihoods
+
+    for name in ("compute_optimal_pose", "compute_cross_correlation_complete"):
+        assert getattr(likelihoods, name) is getattr(cld, name)
+    assert set(likelihoods.__all__) <= set(cld.__all__)
+
+
 def test_public_names_exist_and_are_listed():
     assert all(getattr(cld, name) is not None for name in cld.__all__)
     assert set(cld.__all__) <= set(dir(cld))
@@ -154,6 +162,41 @@ def test_files_hold_one_idea():
         if len(text.splitlines()) > 400
     }
     assert not too_long
+
+
+def functions(source: str):
+    """Every function of a source, and how many parameters it has besides self."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            yield node, len([a for a in arguments if a.arg not in ("self", "cls")])
+
+
+def is_compiled(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function is a loop for numba or triton, which take no objects."""
+    decorators = " ".join(map(ast.unparse, function.decorator_list))
+    return "njit" in decorators or "triton" in decorators
+
+
+MOST_PARAMETERS = 8
+HANDS_ON = ("run_likelihood", "likelihoods.interface", "cli.")
+"""Rooms whose functions have the parameters that users give, as have all public functions."""
+
+
+def test_functions_are_told_little():
+    many = [
+        f"{name}.{function.name}: {n}"
+        for name, text in modules().items()
+        if not name.startswith(HANDS_ON)
+        for function, n in functions(text)
+        if n > MOST_PARAMETERS and function.name not in cld.__all__ and not is_compiled(function)
+    ]
+    assert not many
+
+
+def test_what_values_hold_is_said():
+    """`dict[str, Any]` says nothing of its keys: it may only get fewer."""
+    assert sum(text.count("dict[str, Any]") for text in modules().values()) <= 25
 
 
 @pytest.mark.parametrize(
