@@ -112,10 +112,10 @@ def number(
     ------
     InputError
     """
-    scalar = value.item() if getattr(value, "shape", None) == () else value
+    scalar: Any = value.item() if getattr(value, "shape", None) == () else value
     kind = "a whole number" if whole else "a number"
-    wanted = numbers.Integral if whole else numbers.Real
-    if not isinstance(scalar, wanted) or isinstance(scalar, bool):
+    is_number: bool = isinstance(scalar, numbers.Integral if whole else numbers.Real)
+    if not is_number or isinstance(scalar, bool):
         fault = f"not {kind}"
     elif scalar in (math.inf, -math.inf):
         fault = "not a finite number"

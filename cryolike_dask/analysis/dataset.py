@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, listed
 from cryolike_dask.io.claims import living
-from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles, structure_numbers
+from cryolike_dask.io.layout import (
+    FILE_SUFFIX,
+    OPTIMAL_POSE_FILES,
+    LikelihoodFiles,
+    structure_numbers,
+)
 from cryolike_dask.io.records import read_record
 from cryolike_dask.io.results import attributes
 from cryolike_dask.io.tensors import load_displacements, load_vector
@@ -214,13 +219,13 @@ def _stacks(files: LikelihoodFiles, i: int) -> dict[str, set[int]]:
         first = files.output(i, variable, folder, 0)
         if first.parent not in listed:
             listed[first.parent] = set(os.listdir(first.parent)) if first.parent.is_dir() else set()
-        stem = first.name.removesuffix("000000.pt")
+        stem = first.name.removesuffix(f"000000{FILE_SUFFIX}")
         here = (
             n
             for n in listed[first.parent]
-            if n.startswith(stem) and re.fullmatch(r"\d{6}\.pt", n[len(stem) :])
+            if n.startswith(stem) and re.fullmatch(rf"\d{{6}}\{FILE_SUFFIX}", n[len(stem) :])
         )
-        found[variable] = {int(name[len(stem) : -3]) for name in here}
+        found[variable] = {int(name[len(stem) : -len(FILE_SUFFIX)]) for name in here}
     return found
 
 

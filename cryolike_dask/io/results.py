@@ -21,6 +21,7 @@ from cryolike_dask.io.layout import (
     LikelihoodFiles,
     as_stored,
     need_files,
+    structure_of,
 )
 from cryolike_dask.io.records import Job, read_record, withdraw_record, write_record
 from cryolike_dask.io.sources import Files, lazy_array
@@ -109,9 +110,7 @@ def _open(
         else None
     )
     names = (
-        [p.stem.removeprefix("templates_fourier_") for p in files.template_files()]
-        if files.folder_templates
-        else []
+        [structure_of(path) for path in files.template_files()] if files.folder_templates else []
     )
     datasets = []
     for i in structures:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.identity import describe_file
+from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.io.tensors import TensorFile
 
 
@@ -91,7 +92,7 @@ class Files:
             path = Path(part.path)
             described.append({"name": path.name, "size": part.size, "mtime_ns": part.mtime_ns})
             with suppress(InputFileError):  # CryoLike's templates have none
-                described.append(describe_file(path.with_suffix(".npz")))
+                described.append(describe_file(metadata_file(path)))
         return described
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:

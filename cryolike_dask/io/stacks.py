@@ -26,6 +26,7 @@ from cryolike_dask.geometry.plausible import Wording
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io import parameters as io_parameters
 from cryolike_dask.io.archives import read_archive, write_archive
+from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.io.tensors import TensorFile, open_tensor, save_tensor
 
 logger = logging.getLogger("cryolike_dask")
@@ -139,7 +140,7 @@ def write_image_stack(
     entries |= {"n_images": len(images), "frame": "xy"} | dict(more or {})
     if entries["frame"] is None:
         del entries["frame"]
-    write_archive(tensor_path.with_suffix(".npz"), entries)
+    write_archive(metadata_file(tensor_path), entries)
     save_tensor(tensor_path, images)
 
 
@@ -164,7 +165,7 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     """
     tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
     check_shape(tensor, parameters, "Make the templates again with these parameters.")
-    sidecar = tensor_path.with_suffix(".npz")
+    sidecar = metadata_file(tensor_path)
     conventions = None
     if sidecar.is_file():
         entries = read_archive(sidecar, optional=(), keys=SIDECAR_KEYS, n_images=tensor.shape[0])
@@ -227,7 +228,7 @@ def write_template_stack(
         "conventions": conventions,
         **(more or {}),
     }
-    write_archive(tensor_path.with_suffix(".npz"), entries)
+    write_archive(metadata_file(tensor_path), entries)
     save_tensor(tensor_path, templates)
 
 

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.compute.device import real_dtype
-from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
+from cryolike_dask.conventions import (
+    CRYOLIKE,
+    STANDARD,
+    Conventions,
+    ConventionsName,
+    conventions_named,
+)
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.optics import OPTICS, transposed_defocus_angle
 from cryolike_dask.likelihoods.blocks import radial_basis_of
@@ -194,7 +200,7 @@ class Pair:
             "device": self.comparison.device,
             "tolerance": self.comparison.tolerance,
             "frame": self.images.frame,
-            "template_conventions": self.templates.conventions or "cryolike",
+            "template_conventions": self.templates.conventions or CRYOLIKE.name,
             "n_pixels": grid.n_pixels,
             "pixel_size_angstrom": grid.pixel_size_angstrom,
             "radius_max": grid.radius_max,
@@ -335,7 +341,7 @@ def notes_on(
             "90 degrees - a; "
             'conventions="cryolike" takes it as it is'
         )
-    if values.zero_normalised and templates.conventions != "standard":
+    if values.zero_normalised and templates.conventions != STANDARD.name:
         notes.append(
             "these templates were made by CryoLike, or under its conventions: their offset box "
             "moves with the "

@@ -21,7 +21,13 @@ from cryolike_dask.errors import InputError, OutputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive
 from cryolike_dask.io.claims import Claim, holding
-from cryolike_dask.io.layout import image_stack_file, image_stack_numbers, pixel_stack_file
+from cryolike_dask.io.layout import (
+    image_stack_file,
+    image_stack_numbers,
+    image_stack_record,
+    metadata_file,
+    pixel_stack_file,
+)
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import (
     Job,
@@ -165,7 +171,7 @@ def _piece(stack: ImageStack, parameters: ImageParameters, job: Job) -> Piece:
 
 def _job(stack: ImageStack, k: int, folder: Path, conventions: str, write_pixels: bool) -> Job:
     tensor = image_stack_file(folder, k)
-    outputs = {"images": tensor, "metadata": tensor.with_suffix(".npz")}
+    outputs = {"images": tensor, "metadata": metadata_file(tensor)}
     if write_pixels:
         outputs["pixels"] = pixel_stack_file(folder, k)
     return Job(
@@ -174,15 +180,11 @@ def _job(stack: ImageStack, k: int, folder: Path, conventions: str, write_pixels
         about={"i_stack": k},
         outputs=outputs,
         shape=stack.source.shape,
-        record=_record(folder, k),
+        record=image_stack_record(folder, k),
         settings={"parameters": asdict(stack.grid), "conventions": conventions},
         precision="single" if stack.source.dtype == "complex64" else "double",
         inputs=stack.source.describe(np.arange(len(stack))),
     )
-
-
-def _record(folder: Path, k: int) -> Path:
-    return folder / "done" / f"stack_{k:06d}.json"
 
 
 @contextmanager
@@ -197,8 +199,8 @@ def _claim(folder: Path, jobs: list[Job], n: int, *, overwrite: bool) -> Iterato
             beyond = _beyond(folder, jobs, n)
             for k in image_stack_numbers(folder):
                 tensor = image_stack_file(folder, k)
-                stale = [_record(folder, k), pixel_stack_file(folder, k)]
-                for path in [*stale, tensor, tensor.with_suffix(".npz")] if k in beyond else stale:
+                stale = [image_stack_record(folder, k), pixel_stack_file(folder, k)]
+                for path in [*stale, tensor, metadata_file(tensor)] if k in beyond else stale:
                     path.unlink(missing_ok=True)
         yield claim
 
@@ -225,7 +227,11 @@ def _beyond(folder: Path, jobs: list[Job], n: int) -> list[int]:
 def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
     """Whether the stacks in a folder are of these particles and settings, or of a call that was
     stopped early."""
-    records = [record for k in there if (record := readable_record(_record(folder, k))) is not None]
+    records = [
+        record
+        for k in there
+        if (record := readable_record(image_stack_record(folder, k))) is not None
+    ]
     if records:
         # the metadata come first
         names = [one.get("name") for one in job.inputs if "mtime_ns" in one][:1]
@@ -234,7 +240,7 @@ def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
             and [one.get("name") for one in record["inputs"]][:1] == names
             for record in records
         )
-    metadata = [image_stack_file(folder, k).with_suffix(".npz") for k in there]
+    metadata = [metadata_file(image_stack_file(folder, k)) for k in there]
     key, optional = "metadataFile", STACK_OPTIONAL
     return all(
         key in read_archive(path, optional=optional, keys=(key,))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.io.archives import read_archive
+from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.io.sources import ArraySource, Files, Subset
 from cryolike_dask.io.stacks import STACK_OPTIONAL
 from cryolike_dask.particles.images import ParticleImages
@@ -68,7 +69,7 @@ def origins_of(source: ArraySource) -> dict[str, Any]:
 def _of_file(path: Path, n_images: int) -> dict[str, Any]:
     """What the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and which
     of them are its own."""
-    metadata = path.with_suffix(".npz")
+    metadata = metadata_file(path)
     optional, keys = (
         (*STACK_OPTIONAL, *PER_IMAGE),
         (*PER_IMAGE, "recentered", "stack_start", "stack_end"),

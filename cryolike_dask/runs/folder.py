@@ -18,13 +18,21 @@ import numpy as np
 
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.claims import Claim, brief, differences, holding, refuse_beneath_others
-from cryolike_dask.io.layout import FILE_SUFFIX, STORE_SUFFIX, STRUCTURE_FILE, LikelihoodFiles
+from cryolike_dask.io.layout import (
+    FILE_SUFFIX,
+    METADATA_SUFFIX,
+    RECORDS_OF_RESULTS,
+    RESULT_TENSORS,
+    RESULTS,
+    STORE_SUFFIX,
+    STRUCTURE_FILE,
+    LikelihoodFiles,
+)
 from cryolike_dask.io.records import need_folder, readable_record
 from cryolike_dask.io.tensors import load_displacements
 from cryolike_dask.runs.run import Run
 
 KIND = "results"
-RESULTS = "template*/*/*_stack_??????.*"
 REMEDY = (
     "Choose another output folder, or pass overwrite=True (--overwrite) to replace those results."
 )
@@ -95,7 +103,7 @@ def has_displacements(run: Run) -> bool:
 
 def holds_results(run: Run) -> bool:
     """Whether there are results at all."""
-    return any(run.files.folder_output.glob("template*/done/*.json"))
+    return any(run.files.folder_output.glob(RECORDS_OF_RESULTS))
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -113,7 +121,7 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _records(run: Run) -> list[tuple[Path, dict[str, Any]]]:
     """What can be believed of records: others describe nothing, and are written again."""
-    paths = sorted(run.files.folder_output.glob("template*/done/*.json"))
+    paths = sorted(run.files.folder_output.glob(RECORDS_OF_RESULTS))
     return [(path, record) for path in paths if (record := readable_record(path)) is not None]
 
 
@@ -150,8 +158,8 @@ def _other_inputs(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> s
 
 def _results_of_another_program(files: LikelihoodFiles) -> Iterator[Path]:
     """Results, if there is nothing of what a run of this program writes before them."""
-    if not any(files.origins(0).parent.glob("*.npz")):
-        yield from files.folder_output.glob("template*/*/*_stack_??????.pt")
+    if not any(files.origins(0).parent.glob(f"*{METADATA_SUFFIX}")):
+        yield from files.folder_output.glob(RESULT_TENSORS)
 
 
 def _refuse_displacements(run: Run) -> None:

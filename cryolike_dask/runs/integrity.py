@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,10 @@ from cryolike_dask.io.layout import (
     FILE_SUFFIX,
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    RECORD_NAME,
+    RECORDS,
+    RESULT_NAME,
+    STRUCTURE_FOLDER,
     LikelihoodFiles,
     as_stored,
     leftovers,
@@ -32,13 +35,9 @@ from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
 
 KINDS = {"optimal_pose": OPTIMAL_POSE_FILES, "full_cross_correlation": FULL_CORRELATION_FILES}
-FOLDERS = {"done", *(folder for folders in KINDS.values() for folder in folders.values())}
+FOLDERS = {RECORDS, *(folder for folders in KINDS.values() for folder in folders.values())}
 REAL = {"single": "float32", "double": "float64"}
 NEAR_ANGSTROM = 1e-3
-
-TEMPLATE = re.compile(r"template(0|[1-9]\d*)")
-RECORD = re.compile(r"(?:(.+)_)?stack_(\d{6})\.json")
-RESULT = re.compile(r".+_stack_(\d{6})\.(?:pt|zarr)")
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def intact_results(
     _note_leftovers(files.folder_output, report)
     recorded: dict[Path, tuple[str, int, int]] = {}
     for folder in folders:
-        if match := TEMPLATE.fullmatch(folder.name):
+        if match := STRUCTURE_FOLDER.fullmatch(folder.name):
             with report.listing():
                 recorded |= _records_of_structure(files, int(match[1]), folder, report)
     results = []
@@ -154,7 +153,7 @@ def _records_of_structure(
         ) from error
     recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in there)))
     for path in there:
-        match = RECORD.fullmatch(path.name)
+        match = RECORD_NAME.fullmatch(path.name)
         kind, k = (match[1] or "optimal_pose", int(match[2])) if match else ("", 0)
         if kind in KINDS and path == files.record(i, k, kind):
             recorded[path] = kind, i, k
@@ -167,7 +166,7 @@ def _records_of_structure(
 
 def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
     """The record that a result file belongs to, by its name; None for other files."""
-    match = RESULT.fullmatch(path.name)
+    match = RESULT_NAME.fullmatch(path.name)
     k = int(match[1]) if match else -1
     for kind, folders in KINDS.items():
         if path.with_suffix(FILE_SUFFIX) in (

@@ -20,13 +20,20 @@ from distributed import Client
 from cryolike_dask.compute.block_reports import announce_part
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.compute.stream import Piece, stream, task
-from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import read_list, write_list
 from cryolike_dask.io.claims import brief, holding
-from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, template_file
+from cryolike_dask.io.layout import (
+    PARAMETERS,
+    TEMPLATE_LIST,
+    is_of_templates,
+    metadata_file,
+    template_file,
+    template_record,
+)
 from cryolike_dask.io.parameters import read_parameters, write_parameters
 from cryolike_dask.io.records import (
     Job,
@@ -196,9 +203,9 @@ def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job
         kind="templates",
         name=f"templates-{stack.structure}",
         about={"structure": stack.structure},
-        outputs={"templates": file, "description": file.with_suffix(".npz")},
+        outputs={"templates": file, "description": metadata_file(file)},
         shape=stack.source.shape,
-        record=folder / "done" / f"{file.stem}.json",
+        record=template_record(file),
         settings={"parameters": asdict(parameters.grid), "conventions": stack.conventions},
         precision="single" if stack.source.dtype == "complex64" else "double",
         inputs=stack.source.describe(np.arange(len(stack))),
@@ -239,9 +246,9 @@ def _remove_others(folder: Path, files: list[Path]) -> None:
     listed = _listed(folder)
     (folder / TEMPLATE_LIST).unlink(missing_ok=True)
     for name in set(listed) - {file.name for file in files}:
-        if name.startswith("templates_fourier_"):
-            old = folder / name
-            for path in (folder / "done" / f"{old.stem}.json", old, old.with_suffix(".npz")):
+        old = folder / name
+        if is_of_templates(old):
+            for path in (template_record(old), old, metadata_file(old)):
                 path.unlink(missing_ok=True)
 
 
@@ -297,7 +304,7 @@ def _finish(
         values,
         stack.viewing,
         parameters,
-        stack.conventions or "standard",
+        stack.conventions or STANDARD.name,
         {"structure": stack.structure, "source": json.dumps(job.inputs)},
     )
     write_record(job, {"version": __version__})
