@@ -122,7 +122,7 @@ class Holder:
 def holding(
     folder: Path,
     kind: str,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     *,
     overwrite: bool,
     refuse_others: Callable[[], None],
@@ -181,7 +181,7 @@ def living(folder: Path) -> list[Holder]:
     return [holder for holder in _holders(folder, time.time()) if holder.lives()]
 
 
-def refuse_beneath_others(folder: Path, kind: str, identity: Mapping[str, Any]) -> None:
+def refuse_beneath_others(folder: Path, kind: str, identity: Mapping[str, object]) -> None:
     """Refuse, as `holding` would, a folder into which a run writes that claims it for something
     else; write nothing."""
     there = _claimed(folder / CLAIM.format(kind=kind))
@@ -191,7 +191,7 @@ def refuse_beneath_others(folder: Path, kind: str, identity: Mapping[str, Any]) 
         )
 
 
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str:
     """Say what is there and what is here, where they differ; empty where they do not. Checksums
     tell people nothing."""
     found = []
@@ -256,7 +256,7 @@ def _take(
     )
 
 
-def _remove(path: Path, there: bytes, own: Path, identity: Mapping[str, Any]) -> None:
+def _remove(path: Path, there: bytes, own: Path, identity: Mapping[str, object]) -> None:
     """Move a claim aside, and put it back if a run lives that began to hold it at this moment."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
@@ -311,7 +311,9 @@ def _claimed(path: Path) -> bytes | None:
         ) from error
 
 
-def _refuse(holders: list[Holder], folder: Path, there: bytes, identity: Mapping[str, Any]) -> None:
+def _refuse(
+    holders: list[Holder], folder: Path, there: bytes, identity: Mapping[str, object]
+) -> None:
     """Refuse to write where runs live that made the claim which is there."""
     if not holders:
         return
@@ -389,7 +391,7 @@ def _discard(path: Path) -> None:
     shutil.rmtree(renamed, ignore_errors=True)
 
 
-def _said(kind: str, identity: Mapping[str, Any]) -> bytes:
+def _said(kind: str, identity: Mapping[str, object]) -> bytes:
     return json.dumps({"kind": kind, **identity}, indent=1, sort_keys=True).encode()
 
 

@@ -17,11 +17,13 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
-from cryolike_dask.errors import LARGEST, InputFileError, OutputError
+from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.errors import LARGEST, InputFileError, OutputError, times
 from cryolike_dask.io.atomic import read_own, replacing, writing
-from cryolike_dask.io.claims import Claim
+from cryolike_dask.io.claims import Claim, differences
+from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import STORE_SUFFIX, as_stored
 
 FORMAT = 1
@@ -32,14 +34,64 @@ NOTHING_THERE = "there are no results"
 KEPT = "%d of %d %s and kept; skip_exist=False computes them again"
 
 Key = TypeVar("Key", bound=Hashable)
+SavedPrecision = Literal["single", "double"]
 
 logger = logging.getLogger("cryolike_dask")
 
 
+class Search(TypedDict, total=False):
+    """The displacements that a run tries."""
+
+    n_displacements: int
+    max_displacement_angstrom: float
+    sha256: str
+
+
+class FolderSettings(TypedDict, total=False):
+    """Settings that must be the same for all that an output folder holds."""
+
+    search: Search
+    parameters: dict[str, float]
+    conventions: ConventionsName
+    tolerance: float | None
+
+
+class About(TypedDict, total=False):
+    """Numbers of the stack and the structure that a job is of, and the structure's name."""
+
+    i_template: int
+    i_stack: int
+    structure: str
+
+
+class RecordedOutput(TypedDict):
+    """Name and checksum of an output."""
+
+    file: str
+    sha256: str
+
+
+class Record(TypedDict):
+    """A completion record that can be believed."""
+
+    kind: str
+    shape: list[int]
+    settings: FolderSettings
+    precision: SavedPrecision
+    inputs: list[InputDescription]
+    outputs: dict[str, RecordedOutput]
+    format: NotRequired[int | None]
+    i_template: NotRequired[int | None]
+    i_stack: NotRequired[int | None]
+    structure: NotRequired[str | None]
+    version: NotRequired[str | None]
+    device: NotRequired[str | None]
+
+
 @dataclass(frozen=True)
 class Job:
-    """What is to be written, where, and from what: an image stack under a structure, or an input
-    file of a run.
+    """Outputs that are written as a whole, and their inputs: an image stack under a structure, or
+    an input file of a run.
 
     Attributes
     ----------
@@ -47,31 +99,27 @@ class Job:
         "optimal_pose", "full_cross_correlation", "templates" or "particles".
     name : str
         How the job is called on the dashboard and in messages.
-    about : dict
-        What the record says of it besides: the numbers of its stack and structure, and their names.
+    about : About
     outputs : dict of variable name to Path
     shape : tuple of int
         Of the outputs that are results; an input file of a run has the shape of its tensor.
     record : Path
-    settings : dict
-        Search, parameters, conventions and the like: what must be the same throughout an output
-        folder.
+    settings : FolderSettings
     precision : "single" | "double"
-    inputs : list of dict
-        Name, size and time of every input file; contents of files are never hashed on the way.
+    inputs : list of InputDescription
     claim : Claim, optional
         Under which it is written.
     """
 
     kind: str
     name: str
-    about: dict[str, Any]
+    about: About
     outputs: dict[str, Path]
     shape: tuple[int, ...]
     record: Path
-    settings: dict[str, Any]
+    settings: FolderSettings
     precision: str
-    inputs: list[dict[str, Any]]
+    inputs: list[InputDescription]
     claim: Claim | None = None
 
     def __post_init__(self) -> None:
@@ -127,7 +175,7 @@ def withdraw_record(job: Job) -> None:
 
 
 def write_record(
-    job: Job, details: Mapping[str, Any], known: Mapping[str, str] = MappingProxyType({})
+    job: Job, details: Mapping[str, str], known: Mapping[str, str] = MappingProxyType({})
 ) -> None:
     """Write the record of a job whose outputs are all in place; `details` says by what they were
     made.
@@ -165,19 +213,61 @@ def why_not_done(job: Job) -> str | None:
     record = readable_record(job.record)
     if record is None:
         return f"there is no readable completion record {job.record.name}"
-    expected = {
-        "format": FORMAT,
-        "kind": job.kind,
-        "settings": job.settings,
-        "precision": job.precision,
-    }
-    for name, value in {**expected, "inputs": job.inputs, "shape": list(job.shape)}.items():
-        if record.get(name) != value:
-            return f"the {name} of the results are others than those of this run"
+    if fault := _difference(record, job):
+        return fault
     for name, path in outputs.items():
-        if record["outputs"].get(name, {}).get("sha256") != checksum(path):
+        recorded = record["outputs"].get(name)
+        if recorded is None or recorded["sha256"] != checksum(path):
             return f"{path.name} is not the file that the record describes"
     return None
+
+
+def _difference(record: Record, job: Job) -> str:
+    """First entry of a record that is not that of a job, with both; empty if there is none."""
+    values = (
+        ("format", record.get("format"), FORMAT),
+        ("kind", record["kind"], job.kind),
+        ("precision", record["precision"], job.precision),
+    )
+    for name, there, here in values:
+        if there != here:
+            return f"the {name} of the results is another: {there} there, {here} here"
+    if record["settings"] != job.settings:
+        both = differences(record["settings"], job.settings) or "more of them there"
+        return f"the settings of the results are others: {both}"
+    if record["inputs"] != job.inputs:
+        return (
+            f"the inputs of the results are others: {_other_inputs(record['inputs'], job.inputs)}"
+        )
+    if record["shape"] != list(job.shape):
+        there, here = times(record["shape"]), times(job.shape)
+        return f"the shape of the results is another: {there} there, {here} here"
+    return ""
+
+
+def _other_inputs(theirs: list[InputDescription], ours: list[InputDescription]) -> str:
+    """How inputs differ: in their names, or else in what is known of the first that differs."""
+    if names := other_names(theirs, ours):
+        return names
+    for there, here in zip(theirs, ours, strict=False):
+        if there != here:
+            both = differences(there, here) or "another content there"
+            return f"{here['name']}: {both}" if "name" in here else both
+    return f"{len(theirs)} there, {len(ours)} here"
+
+
+def other_names(theirs: list[InputDescription], ours: list[InputDescription]) -> str:
+    """How the names of inputs differ; empty if they do not."""
+    names_there, names_here = (
+        {str(one.get("name")) for one in inputs} for inputs in (theirs, ours)
+    )
+    if names_there == names_here:
+        return ""
+    only_there, only_here = (
+        ", ".join(sorted(names)) or "less"
+        for names in (names_there - names_here, names_here - names_there)
+    )
+    return f"made from {only_there} there, {only_here} here"
 
 
 def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done: str) -> list[Key]:
@@ -230,7 +320,7 @@ def nothing_to_do(
     return True
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> Record | None:
     """Read a completion record; None if there is none.
 
     Parameters
@@ -239,7 +329,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
     Returns
     -------
-    dict or None
+    Record or None
         Each entry has the type that `write_record` gives it; settings hold a search if it is the
         record of results.
 
@@ -266,10 +356,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
         if not says(record.get(name)):
             what = f"says {name}={reprlib.repr(record.get(name))}, which no run writes"
             raise InputFileError(what, source=path, remedy=AGAIN)
-    return record
+    return cast(Record, record)
 
 
-def readable_record(path: Path) -> dict[str, Any] | None:
+def readable_record(path: Path) -> Record | None:
     """Read a completion record; None if there is none that can be believed, and what lies beside
     it is made again."""
     try:

@@ -131,7 +131,7 @@ def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> t
 
 
 def finish_store(
-    written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, Any]
+    written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, str]
 ) -> int:
     """Give a store that is complete its name, and write its record last; give the number of images.
 

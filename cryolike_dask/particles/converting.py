@@ -169,7 +169,9 @@ def _piece(stack: ImageStack, parameters: ImageParameters, job: Job) -> Piece:
     return Piece(job.name, len(stack), build, job.name)
 
 
-def _job(stack: ImageStack, k: int, folder: Path, conventions: str, write_pixels: bool) -> Job:
+def _job(
+    stack: ImageStack, k: int, folder: Path, conventions: ConventionsName, write_pixels: bool
+) -> Job:
     tensor = image_stack_file(folder, k)
     outputs = {"images": tensor, "metadata": metadata_file(tensor)}
     if write_pixels:

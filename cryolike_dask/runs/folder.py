@@ -8,7 +8,7 @@ What the folder holds already is told by its records.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from cryolike_dask.io.layout import (
     STRUCTURE_FILE,
     LikelihoodFiles,
 )
-from cryolike_dask.io.records import need_folder, readable_record
+from cryolike_dask.io.records import Record, need_folder, other_names, readable_record
 from cryolike_dask.io.tensors import load_displacements
 from cryolike_dask.runs.run import Run
 
@@ -106,7 +106,7 @@ def holds_results(run: Run) -> bool:
     return any(run.files.folder_output.glob(RECORDS_OF_RESULTS))
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def _identity(run: Run) -> dict[str, object]:
     """What must be the same for all runs that write here: of particles, what their first stack
     is."""
     k = min(run.images)
@@ -119,13 +119,13 @@ def _identity(run: Run) -> dict[str, Any]:
     }
 
 
-def _records(run: Run) -> list[tuple[Path, dict[str, Any]]]:
+def _records(run: Run) -> list[tuple[Path, Record]]:
     """What can be believed of records: others describe nothing, and are written again."""
     paths = sorted(run.files.folder_output.glob(RECORDS_OF_RESULTS))
     return [(path, record) for path in paths if (record := readable_record(path)) is not None]
 
 
-def _differs(run: Run, record: Mapping[str, Any]) -> str:
+def _differs(run: Run, record: Record) -> str:
     """What of the results that a record describes cannot be of this run; empty if all can."""
     if other := differences(record["settings"], run.settings):
         return other
@@ -142,18 +142,8 @@ def _differs(run: Run, record: Mapping[str, Any]) -> str:
         return f"image stack {k} has {shape[0]} images there, {len(run.images[k])} here"
     if i not in run.templates or k not in run.images:
         return ""
-    return _other_inputs(record["inputs"], [*run.inputs["templates"][i], *run.inputs["images"][k]])
-
-
-def _other_inputs(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:
-    """Inputs by name: files of one name may have been made again."""
-    there, here = ({str(one.get("name")) for one in inputs} for inputs in (theirs, ours))
-    if there == here:
-        return ""
-    only_there, only_here = (
-        ", ".join(sorted(names)) or "less" for names in (there - here, here - there)
-    )
-    return f"made from {only_there} there, {only_here} here"
+    # by name alone: files of one name may have been made again
+    return other_names(record["inputs"], [*run.inputs["templates"][i], *run.inputs["images"][k]])
 
 
 def _results_of_another_program(files: LikelihoodFiles) -> Iterator[Path]:
@@ -198,7 +188,7 @@ def _remove_others(run: Run) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
+def _remove_results(path: Path, record: Record) -> None:
     """Remove a record, unless another run has written it anew, and the outputs that it lists, of
     its structure."""
     if readable_record(path) != record:

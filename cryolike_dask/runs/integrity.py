@@ -29,7 +29,7 @@ from cryolike_dask.io.layout import (
     as_stored,
     leftovers,
 )
-from cryolike_dask.io.records import AGAIN, FORMAT, checksum, read_record
+from cryolike_dask.io.records import AGAIN, FORMAT, Record, checksum, read_record
 from cryolike_dask.io.results import open_result
 from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
@@ -47,7 +47,7 @@ class Result:
     kind: str
     i_template: int
     i_stack: int
-    record: dict[str, Any]
+    record: Record
     path: Path
     outputs: dict[str, TensorFile | Store]
 
@@ -214,7 +214,7 @@ def _checked(
     return [Result(kind, i, k, record, path, outputs)] if len(outputs) == len(KINDS[kind]) else []
 
 
-def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+def _record(path: Path, expected: dict[str, object]) -> Record:
     """Read a record that says what every record says."""
     _need_content(path)
     try:
@@ -224,8 +224,8 @@ def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
     if record is None:
         raise OutputError("is gone", source=path, remedy=AGAIN)
     for name, value in expected.items():
-        if record[name] != value:
-            what = f"says {name}={record[name]!r}, but is the record of {value!r}"
+        if record.get(name) != value:
+            what = f"says {name}={record.get(name)!r}, but is the record of {value!r}"
             raise OutputError(what, source=path, remedy=AGAIN)
     for name in ("search", "parameters"):
         if name not in record["settings"]:
@@ -247,7 +247,7 @@ def _need_content(path: Path) -> None:
         raise OutputError("is empty", source=path, remedy=AGAIN)
 
 
-def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile | Store:
+def _output(path: Path, variable: str, record: Record) -> TensorFile | Store:
     """Open a result that is as its record says."""
     if path.suffix == FILE_SUFFIX:
         _need_content(path)

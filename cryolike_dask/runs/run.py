@@ -19,6 +19,7 @@ from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_list
+from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import (
     LikelihoodFiles,
     Templates,
@@ -27,7 +28,7 @@ from cryolike_dask.io.layout import (
     structure_of,
 )
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import Job
+from cryolike_dask.io.records import FolderSettings, Job
 from cryolike_dask.likelihoods.graph import (
     check_comparable,
     check_device,
@@ -74,8 +75,8 @@ class Run:
     images: dict[int, ImageStack]
     templates: dict[int, TemplateStack]
     options: dict[str, Any]
-    settings: dict[str, Any]
-    inputs: dict[str, dict[int, list[dict[str, Any]]]]
+    settings: FolderSettings
+    inputs: dict[str, dict[int, list[InputDescription]]]
     displacements: NDArray[np.float64]
     structure_names: tuple[str, ...]
     n_stacks: int
@@ -309,9 +310,9 @@ def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:
 def _settings(
     displacements: NDArray[np.float64],
     parameters: ImageParameters,
-    conventions: str,
+    conventions: ConventionsName,
     tolerance: float | None,
-) -> dict[str, Any]:
+) -> FolderSettings:
     """What must be the same for all results of a folder, in a form that JSON keeps exactly."""
     rounded = np.round(displacements, 4) + 0.0  # no negative zero
     return {

@@ -24,6 +24,7 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.claims import differences
+from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     PARAMETERS,
@@ -282,7 +283,7 @@ def _no_sample() -> xr.Dataset:
     )
 
 
-def _refuse_changed(result: Result, given: Sequence[dict[str, Any]]) -> None:
+def _refuse_changed(result: Result, given: Sequence[InputDescription]) -> None:
     """Refuse inputs that are not those of the record."""
     recorded = result.record["inputs"]
     remedy = "Give the inputs of the run, or run again with skip_exist=True."
@@ -446,13 +447,15 @@ def _bound(result: Result, images: ImageStack, templates: TemplateStack) -> Floa
     tolerance = resolved_tolerance(settings.get("tolerance"), precision)
     if not tolerance:
         return np.zeros(len(images))
-    options = {
-        "conventions": settings["conventions"],
-        "device": "cpu",
-        "precision": precision,
-        "tolerance": tolerance,
-    }
-    bound = compute_optimal_pose(images, templates, **options)[labels.CORRELATION_ERROR_BOUND]
+    poses = compute_optimal_pose(
+        images,
+        templates,
+        conventions=settings["conventions"],
+        device="cpu",
+        precision=precision,
+        tolerance=tolerance,
+    )
+    bound = poses[labels.CORRELATION_ERROR_BOUND]
     return np.asarray(bound.data.compute(scheduler="synchronous"), np.float64)
 
 

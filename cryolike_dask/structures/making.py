@@ -129,7 +129,7 @@ def make_templates(
     )
     _refuse_long_names([stack.structure for stack in stacks])
     files = [template_file(folder, stack.structure) for stack in stacks]
-    jobs = [_job(stack, parameters, folder) for stack in stacks]
+    jobs = [_job(stack, parameters, folder, conventions) for stack in stacks]
     need_folder(folder)
     found = partial(
         still_to_do,
@@ -197,7 +197,9 @@ def _make(
                 scratch.unlink()
 
 
-def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job:
+def _job(
+    stack: TemplateStack, parameters: ImageParameters, folder: Path, conventions: ConventionsName
+) -> Job:
     file = template_file(folder, stack.structure)
     return Job(
         kind="templates",
@@ -206,7 +208,7 @@ def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job
         outputs={"templates": file, "description": metadata_file(file)},
         shape=stack.source.shape,
         record=template_record(file),
-        settings={"parameters": asdict(parameters.grid), "conventions": stack.conventions},
+        settings={"parameters": asdict(parameters.grid), "conventions": conventions},
         precision="single" if stack.source.dtype == "complex64" else "double",
         inputs=stack.source.describe(np.arange(len(stack))),
     )
