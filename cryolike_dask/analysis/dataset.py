@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, listed
-from cryolike_dask.io.claims import living
+from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,
     OPTIMAL_POSE_FILES,

@@ -11,7 +11,7 @@ from cryolike_dask.compute.remote import check_connection
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.run_config import opened
 from cryolike_dask.io.atomic import writing
-from cryolike_dask.io.records import need_folder
+from cryolike_dask.io.output_folder import need_folder
 from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
 from cryolike_dask.runs.folder import refuse_claimed
 from cryolike_dask.runs.plan import memory_of_each_worker

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, missing_files
+from cryolike_dask.io.jobs import Job, withdraw_record, write_record
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
@@ -23,7 +24,7 @@ from cryolike_dask.io.layout import (
     need_files,
     structure_of,
 )
-from cryolike_dask.io.records import Job, Record, read_record, withdraw_record, write_record
+from cryolike_dask.io.records import Record, read_record
 from cryolike_dask.io.sources import Files, lazy_array
 from cryolike_dask.io.stores import Store, open_store
 from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor, save_tensor

@@ -28,7 +28,8 @@ from cryolike_dask.io.layout import (
     STRUCTURE_FILE,
     LikelihoodFiles,
 )
-from cryolike_dask.io.records import Record, need_folder, other_names, readable_record
+from cryolike_dask.io.output_folder import need_folder
+from cryolike_dask.io.records import Record, other_names, readable_record
 from cryolike_dask.io.tensors import load_displacements
 from cryolike_dask.runs.run import Run
 

@@ -16,7 +16,7 @@ import numpy as np
 from cryolike_dask import labels
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.io.claims import living
+from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,
     FULL_CORRELATION_FILES,

@@ -20,6 +20,7 @@ from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_list
 from cryolike_dask.io.identity import InputDescription
+from cryolike_dask.io.jobs import Job
 from cryolike_dask.io.layout import (
     LikelihoodFiles,
     Templates,
@@ -28,7 +29,7 @@ from cryolike_dask.io.layout import (
     structure_of,
 )
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import FolderSettings, Job
+from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.likelihoods.graph import (
     check_comparable,
     check_device,

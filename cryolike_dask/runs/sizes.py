@@ -15,8 +15,8 @@ import numpy as np
 
 from cryolike_dask import labels
 from cryolike_dask.compute.device import real_dtype
+from cryolike_dask.io.jobs import Job, why_not_done
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, OPTIMAL_POSE_FILES, STORE_SUFFIX
-from cryolike_dask.io.records import Job, why_not_done
 from cryolike_dask.io.sources import ArraySource, Files, innermost
 from cryolike_dask.likelihoods.graph import Pair, spread_templates
 from cryolike_dask.likelihoods.setup import SAMPLED_TEMPLATES

@@ -20,15 +20,9 @@ from cryolike_dask.compute.device import count_workers, device_of_workers, real_
 from cryolike_dask.compute.log import logging_to, reporting_to
 from cryolike_dask.compute.stream import OnError, Piece, stream, task
 from cryolike_dask.io.claims import Claim
+from cryolike_dask.io.jobs import KEPT, NOTHING_THERE, Job, make_room, why_not_done
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES, LikelihoodFiles
-from cryolike_dask.io.records import (
-    KEPT,
-    NOTHING_THERE,
-    Job,
-    make_room,
-    nothing_to_do,
-    why_not_done,
-)
+from cryolike_dask.io.output_folder import nothing_to_do
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose, write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor

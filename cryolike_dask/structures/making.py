@@ -25,7 +25,15 @@ from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import read_list, write_list
-from cryolike_dask.io.claims import brief, holding
+from cryolike_dask.io.claims import brief
+from cryolike_dask.io.jobs import (
+    Job,
+    job_states,
+    make_room,
+    why_not_done,
+    withdraw_record,
+    write_record,
+)
 from cryolike_dask.io.layout import (
     PARAMETERS,
     TEMPLATE_LIST,
@@ -34,17 +42,8 @@ from cryolike_dask.io.layout import (
     template_file,
     template_record,
 )
+from cryolike_dask.io.output_folder import OutputFolder
 from cryolike_dask.io.parameters import read_parameters, write_parameters
-from cryolike_dask.io.records import (
-    Job,
-    make_room,
-    need_folder,
-    nothing_to_do,
-    still_to_do,
-    why_not_done,
-    withdraw_record,
-    write_record,
-)
 from cryolike_dask.io.stacks import write_template_stack
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import say
@@ -130,36 +129,35 @@ def make_templates(
     _refuse_long_names([stack.structure for stack in stacks])
     files = [template_file(folder, stack.structure) for stack in stacks]
     jobs = [_job(stack, parameters, folder, conventions) for stack in stacks]
-    need_folder(folder)
-    found = partial(
-        still_to_do,
-        dict(enumerate(jobs)),
-        skip_exist=skip_exist,
-        becomes="made",
-        done="template files are complete",
+    outputs = OutputFolder(
+        folder,
+        KIND,
+        {"parameters": asdict(parameters), "files": brief([file.name for file in files])},
+        partial(_refuse_others, folder, files, parameters),
+        partial(_remove_others, folder, files),
     )
-    refuse = partial(_refuse_others, folder, files, parameters)
-    if (
-        skip_exist
-        and not overwrite
-        and nothing_to_do(folder, lambda: [*found(), *_unlisted(folder, files)], refuse)
-    ):
-        say(accounts)
-        return files
-    identity = {"parameters": asdict(parameters), "files": brief([file.name for file in files])}
-    with holding(folder, KIND, identity, overwrite=overwrite, refuse_others=refuse) as claim:
-        if overwrite:
-            _remove_others(folder, files)
-        say(accounts)
-        to_do = found()
-        write_parameters(folder / PARAMETERS, parameters)
-        _make(
-            [(stacks[i], replace(jobs[i], claim=claim)) for i in to_do],
-            parameters,
-            client,
-            progress,
+
+    def jobs_to_do() -> list[tuple[TemplateStack, Job]]:
+        states = job_states(
+            zip(stacks, jobs, strict=True),
+            skip_exist=skip_exist,
+            becomes="made",
+            done="template files are complete",
         )
-        write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
+        return [(stack, job) for stack, job, is_done in states if not is_done]
+
+    with outputs.claimed(
+        lambda: [*jobs_to_do(), *_unlisted(folder, files)],
+        skip_exist=skip_exist,
+        overwrite=overwrite,
+    ) as claim:
+        say(accounts)
+        if claim is not None:
+            to_do = jobs_to_do()
+            write_parameters(folder / PARAMETERS, parameters)
+            claimed_jobs = [(stack, replace(job, claim=claim)) for stack, job in to_do]
+            _make(claimed_jobs, parameters, client, progress)
+            write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
     return files
 
 

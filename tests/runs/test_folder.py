@@ -19,7 +19,7 @@ import torch
 import cryolike_dask as cld
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.archives import write_archive
-from cryolike_dask.io.records import withdraw_record
+from cryolike_dask.io.jobs import withdraw_record
 from cryolike_dask.particles.provenance import PER_IMAGE
 from cryolike_dask.runs import folder
 from cryolike_dask.runs.origins import describe_images, read_origins
