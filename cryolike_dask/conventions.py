@@ -112,7 +112,7 @@ CRYOLIKE = Conventions(
 )
 
 
-def conventions_named(name: str) -> Conventions:
+def conventions_named(name: str | None) -> Conventions:
     """Give the values that a word stands for.
 
     Raises

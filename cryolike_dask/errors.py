@@ -85,6 +85,7 @@ class FailedPiecesError(CryolikeError, RuntimeError):
 
 
 LARGEST = 1e300
+"""Numbers of this size and more are refused: what is computed from them would be infinite."""
 
 
 def number(
@@ -111,20 +112,23 @@ def number(
     ------
     InputError
     """
-    scalar = value.item() if getattr(value, "shape", None) == () else value
-    right_type = isinstance(scalar, numbers.Integral if whole else numbers.Real) and not isinstance(
-        scalar, bool
-    )
-    if right_type and abs(scalar) < LARGEST and scalar > above and scalar >= at_least:
+    scalar: Any = value.item() if getattr(value, "shape", None) == () else value
+    kind = "a whole number" if whole else "a number"
+    is_number: bool = isinstance(scalar, numbers.Integral if whole else numbers.Real)
+    if not is_number or isinstance(scalar, bool):
+        fault = f"not {kind}"
+    elif scalar in (math.inf, -math.inf):
+        fault = "not a finite number"
+    elif abs(scalar) >= LARGEST:
+        fault = "too far from 0"
+    elif not scalar > above:  # NaN is above nothing
+        fault = "not positive" if above == 0 else f"not {kind} above {above:g}"
+    elif not scalar >= at_least:
+        positive = whole and at_least == 1
+        fault = "not a positive number" if positive else f"not {kind}, {at_least:g} or more"
+    else:
         return int(scalar) if whole else float(scalar)
-    kind = f"a {'whole ' if whole else ''}number"
-    if above == 0:
-        kind = "positive"
-    elif at_least == 1:
-        kind = "a positive number"
-    elif at_least == 0:
-        kind = f"{kind}, 0 or more"
-    raise InputError(f"{name}={scalar!r} is not {kind}")
+    raise InputError(f"{name}={scalar!r} is {fault}")
 
 
 def listed(indices: Iterable[int], limit: int = 10) -> str:

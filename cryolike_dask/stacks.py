@@ -18,6 +18,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.optics import OPTICS
@@ -148,7 +149,7 @@ class TemplateStack:
         What is tried; only (0, 0) until a displacer is applied.
     structure : str
         Name of the structure.
-    conventions : str or None
+    conventions : "standard", "cryolike" or None
         Those that the templates were made under; None for CryoLike's files, which do not say.
     chunks : tuple of int or None
         Templates per task; None: as many as make a block worth its overhead.
@@ -164,7 +165,7 @@ class TemplateStack:
         default_factory=lambda: DisplacementGrid(np.zeros(1), np.zeros(1))
     )
     structure: str = "structure"
-    conventions: str | None = None
+    conventions: ConventionsName | None = None
     chunks: tuple[int, ...] | None = None
     n_per_batch: int | None = None
 
@@ -185,7 +186,7 @@ class TemplateStack:
         parameters: ImageParameters,
         viewing: ViewingAngles | None = None,
         structure: str = "structure",
-        conventions: str | None = "standard",
+        conventions: ConventionsName | None = "standard",
     ) -> TemplateStack:
         """Wrap an array in memory, complex (template, shell, angle)."""
         viewing = parameters.viewing_angles() if viewing is None else viewing

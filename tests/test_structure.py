@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +212,56 @@ def test_what_values_hold_is_said():
 )
 def test_forbidden_words(forbidden):
     assert [name for name, text in modules().items() if forbidden in text] == []
+
+
+def words_in(source: str) -> set[str]:
+    """The texts in a source that a program goes by: those without a blank, which messages have,
+    apart from docstrings and from the defaults of signatures, which are a user's words."""
+    tree = ast.parse(source)
+    said = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arguments):
+            said += [default for default in (*node.defaults, *node.kw_defaults) if default]
+    left_out = {id(node) for part in said for node in ast.walk(part)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in left_out
+        and not re.search(r"\s", node.value)
+    }
+
+
+FILE_NAME = re.compile(
+    r"\.(pt|npz|zarr)\b|(particles|templates)_(fourier|phys)|template_file_list|^(fft|phys)$|/done/"
+)
+
+
+def test_only_layout_names_files():
+    assert {
+        name: words
+        for name, source in modules().items()
+        if name != "io.layout" and (words := set(filter(FILE_NAME.search, words_in(source))))
+    } == {}
+
+
+def test_only_conventions_are_called_by_their_names():
+    assert [
+        name
+        for name, source in modules().items()
+        if name != "conventions" and words_in(source) & {"standard", "cryolike"}
+    ] == []
+
+
+def test_names_in_a_source_are_seen():
+    source = """
+def f(path: str = "a.pt", conventions="standard"):
+    \'\'\'Write `b.pt`.\'\'\'
+    raise ValueError(f"{path} is no .pt file")
+    return f"{path}.npz", conventions == "cryolike"
+"""
+    assert words_in(source) == {".npz", "cryolike"}
 
 
 def test_only_the_command_line_prints():

@@ -18,9 +18,14 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, listed
-from cryolike_dask.io.claims import living
-from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles, structure_numbers
-from cryolike_dask.io.records import read_record
+from cryolike_dask.io.holders import living
+from cryolike_dask.io.layout import (
+    FILE_SUFFIX,
+    OPTIMAL_POSE_FILES,
+    LikelihoodFiles,
+    structure_numbers,
+)
+from cryolike_dask.io.records import Record, read_record
 from cryolike_dask.io.results import attributes
 from cryolike_dask.io.tensors import load_displacements, load_vector
 from cryolike_dask.runs.origins import Entries, read_origins, read_structure
@@ -162,7 +167,7 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
             for v in OPTIMAL_POSE_FILES
         },
         _views(about),
-        "float64" if record.get("precision") != "single" else "float32",
+        "float32" if record is not None and record["precision"] == "single" else "float64",
     )
     if gaps := sorted(set(range(stacks[-1])) - set(stacks)):
         logger.warning(
@@ -214,13 +219,13 @@ def _stacks(files: LikelihoodFiles, i: int) -> dict[str, set[int]]:
         first = files.output(i, variable, folder, 0)
         if first.parent not in listed:
             listed[first.parent] = set(os.listdir(first.parent)) if first.parent.is_dir() else set()
-        stem = first.name.removesuffix("000000.pt")
+        stem = first.name.removesuffix(f"000000{FILE_SUFFIX}")
         here = (
             n
             for n in listed[first.parent]
-            if n.startswith(stem) and re.fullmatch(r"\d{6}\.pt", n[len(stem) :])
+            if n.startswith(stem) and re.fullmatch(rf"\d{{6}}\{FILE_SUFFIX}", n[len(stem) :])
         )
-        found[variable] = {int(name[len(stem) : -3]) for name in here}
+        found[variable] = {int(name[len(stem) : -len(FILE_SUFFIX)]) for name in here}
     return found
 
 
@@ -236,13 +241,13 @@ def _origins(files: LikelihoodFiles, k: int, there: dict[int, dict[str, set[int]
     return entries
 
 
-def _any_record(files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]) -> dict[str, Any]:
+def _any_record(files: LikelihoodFiles, there: dict[int, dict[str, set[int]]]) -> Record | None:
     for i, of_variable in there.items():
         for k in sorted(of_variable[labels.CROSS_CORRELATION]):
             record = read_record(files.record(i, k, "optimal_pose"))
             if record is not None:
                 return record
-    return {}
+    return None
 
 
 def _size(
@@ -283,7 +288,8 @@ def _names(
     names = []
     for i, entries in zip(numbers, about, strict=True):
         said = entries.get("structure")
-        name = said if said is not None else _any_record(files, {i: there[i]}).get("structure")
+        record = _any_record(files, {i: there[i]}) if said is None else None
+        name = said if record is None else record.get("structure")
         names.append(f"template{i}" if name is None else str(name))
     counts = Counter(names)
     return [
@@ -369,7 +375,7 @@ def _angles(
 
 
 def _attributes(
-    files: LikelihoodFiles, record: dict[str, Any], about: list[Entries], origins: list[Entries]
+    files: LikelihoodFiles, record: Record | None, about: list[Entries], origins: list[Entries]
 ) -> dict[str, Any]:
     """What all results share, as plain values."""
     said = dict.fromkeys(("precision", "version", "device", "conventions"), "unknown") | attributes(

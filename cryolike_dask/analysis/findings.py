@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.search_steps import Step
+from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.identity import reading
 
@@ -242,7 +243,11 @@ def why_no_pose_errors(summary: xr.Dataset) -> str | None:
     frame = {
         name: summary.attrs.get(name) for name in ("conventions", "frame", "template_conventions")
     }
-    if frame != {"conventions": "standard", "frame": "xy", "template_conventions": "standard"}:
+    if frame != {
+        "conventions": STANDARD.name,
+        "frame": "xy",
+        "template_conventions": STANDARD.name,
+    }:
         return (
             "recorded poses are compared only where images, templates and results follow the "
             "standard conventions"

@@ -21,7 +21,13 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.io.layout import PARAMETERS, LikelihoodFiles, holds_image_stacks, holds_templates
+from cryolike_dask.io.layout import (
+    PARAMETERS,
+    LikelihoodFiles,
+    holds_image_stacks,
+    holds_templates,
+    structure_of,
+)
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.likelihoods.graph import image_rows
 from cryolike_dask.likelihoods.setup import shifts_in_half_boxes
@@ -305,7 +311,7 @@ def _open_templates(
         return open_structures(given, _needed(parameters), conventions=conventions)
     opened = []
     for i, path in enumerate(LikelihoodFiles(Path(given), None, Path()).template_files()):
-        stem = path.stem.removeprefix("templates_fourier_")
+        stem = structure_of(path)
         # as open_results tells namesakes apart
         for name in names & {
             stem,

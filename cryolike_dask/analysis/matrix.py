@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.layout import FILE_SUFFIX
 from cryolike_dask.io.tensors import save_tensor
 
 MATRICES = {
@@ -140,8 +141,8 @@ def write_likelihood_matrix(
     written = []
     for variable, name in MATRICES.items():
         with _filled(_matrix(results, variable)) as values:
-            save_tensor(folder / f"{name}.pt", values)
-            written.append(folder / f"{name}.pt")
+            save_tensor(folder / f"{name}{FILE_SUFFIX}", values)
+            written.append(folder / f"{name}{FILE_SUFFIX}")
             if text:
                 _write_text(folder / f"{name}.txt", values, results[labels.STRUCTURE].values)
                 written.append(folder / f"{name}.txt")

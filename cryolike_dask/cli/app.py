@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from cryolike_dask.cli.telling import OURS, Told, words_of_command
 from cryolike_dask.cli.words import Words
+from cryolike_dask.conventions import CRYOLIKE, STANDARD
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError, counted
 from cryolike_dask.version import __version__
 
@@ -58,8 +59,8 @@ out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=
 class Conventions(StrEnum):
     """Whose numbers."""
 
-    standard = "standard"
-    cryolike = "cryolike"
+    standard = STANDARD.name
+    cryolike = CRYOLIKE.name
 
 
 ConventionsOption = Annotated[

@@ -11,9 +11,9 @@ from cryolike_dask.compute.remote import check_connection
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.run_config import opened
 from cryolike_dask.io.atomic import writing
-from cryolike_dask.io.records import need_folder
+from cryolike_dask.io.output_folder import need_folder
 from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
-from cryolike_dask.runs.folder import refuse_claimed
+from cryolike_dask.runs.folder import output_folder
 from cryolike_dask.runs.kinds import kind_named
 from cryolike_dask.runs.plan import memory_of_each_worker
 from cryolike_dask.runs.run import Run
@@ -50,7 +50,7 @@ def check_config(config: RunConfig, n_workers: int) -> None:
         refuse_what_cannot_fit(run, {key: run.job(kind, *key) for key in run.pairs()}, None)
     need_folder(config.output)
     if not machine.overwrite:
-        refuse_claimed(run)
+        output_folder(run).refuse()
     _need_room_for_writing(config, run)
 
 

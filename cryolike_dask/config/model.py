@@ -27,7 +27,7 @@ from cryolike_dask.config.values import (
     Threads,
     Workers,
 )
-from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS
 from cryolike_dask.geometry.parameters import Precision
 
@@ -64,7 +64,7 @@ class Likelihood(Section):
         description="Best poses and integrated likelihoods; or the correlation of every pose.",
     )
     conventions: ConventionsName = Field(
-        default="standard", description="cryolike: CryoLike's numbers, its errors included."
+        default=STANDARD.name, description="cryolike: CryoLike's numbers, its errors included."
     )
     precision: Precision = Field(
         default="default", description="Of the comparison; default: that of the templates."

@@ -79,7 +79,7 @@ def optics_table(n_images: int, **columns: Any) -> NDArray[np.void]:
 
 
 def filled_optics(
-    n_images: int, columns: Mapping[str, Any], wording: Wording = AS_GIVEN
+    n_images: int, columns: Mapping[str, object], wording: Wording = AS_GIVEN
 ) -> NDArray[np.void]:
     """Build optics as `optics_table` does, of images that need not be a whole set."""
     defaults = {"phase_shift_radian": 0.0, "b_factor_angstrom2": 0.0, "scale": 1.0}

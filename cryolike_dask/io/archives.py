@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
@@ -96,7 +96,7 @@ def read_list(path: str | Path) -> list[str]:
 
 
 def write_archive(
-    path: str | Path, entries: Mapping[str, Any], *, compressed: bool = False
+    path: str | Path, entries: Mapping[str, ArrayLike | None], *, compressed: bool = False
 ) -> None:
     """Write an `.npz` file atomically; None becomes an empty float array."""
     arrays = {

@@ -1,17 +1,15 @@
-"""Who may write into an output folder: nothing is mixed, whoever starts when, on whichever machine.
+"""Claims of output folders: nothing is mixed, whoever starts when, on whichever machine.
 
 A claim, one small file for each kind of folder, says what is made there: what must be the same for
 all that a folder holds. It is linked to its name when it is complete, which fails where there is
 one: whoever is first has it. It stays when its run has ended, and the next run takes it over if
 what lies there is its own, or to be overwritten.
 
-A holder is a file of each run that lives. A starter writes its holder first and looks at the claim
-afterwards; who takes a claim over moves it aside first and looks for its holders afterwards. So one
-of two that meet sees the other. What remains is found out when something is written: each task sees
-beforehand that the claim still stands, and so does each record.
-
-A holder is alive if its process is; on another machine if its file has been touched of late, by the
-clock of the disk.
+Each run that lives has a file beside it, its holder (`io/holders`). A starter writes its holder
+first and looks at the claim afterwards; who takes a claim over moves it aside first and looks for
+its holders afterwards. So one of two that meet sees the other. What remains is found out when
+something is written: each task sees beforehand that the claim still stands, and so does each
+record.
 """
 
 from __future__ import annotations
@@ -19,43 +17,41 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import re
 import shutil
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.io.atomic import read_own, replacing, writing
-from cryolike_dask.io.layout import CLAIM, HOLDERS, leftovers
+from cryolike_dask.io.atomic import read_own, writing
+from cryolike_dask.io.holders import (
+    MOST_BYTES,
+    SECONDS_TO_LIVE,
+    Holder,
+    living,
+    others,
+    own_holder,
+)
+from cryolike_dask.io.layout import CLAIM, leftovers
 
-MOST_BYTES = 2**20
-SECONDS_BETWEEN_BEATS, SECONDS_TO_LIVE = 20.0, 300.0
-SAME_START_SECONDS = 2.0
-OF_RUNS = (".displacements_set.", ".template", ".parameters.", ".run.yaml.")
-"""What runs write into the folder itself; other commands write there too, without a holder."""
+FILES_OF_RUNS = (".displacements_set.", ".template", ".parameters.", ".run.yaml.")
+"""Beginnings of unfinished files that runs write into the folder itself; other commands write there
+too, without a holder."""
 TRIES = 20
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What may be made in a folder; tasks carry it, to see that it still stands.
+    """A claim that was made; tasks carry it, to see that it still stands.
 
     Attributes
     ----------
     path : Path
         Absolute.
     digest : str
-        Of what the file says.
+        sha256 of its text.
     """
 
     path: Path
@@ -68,61 +64,25 @@ class Claim:
         ------
         OutputError
         """
-        said = _claimed(self.path)
-        if said is not None and _digest(said) == self.digest:
+        text_there = _read_claim(self.path)
+        if text_there is not None and _digest(text_there) == self.digest:
             return
+        remedy = "Run again."
         if not self.path.parent.is_dir():
-            what, remedy = (
-                "is gone: it was moved or removed while a run wrote into it",
-                "Run again.",
-            )
-        elif said is None:
-            what, remedy = f"{self.path.name} was removed while a run wrote here", "Run again."
+            what = "is gone: it was moved or removed while a run wrote into it"
+        elif text_there is None:
+            what = f"{self.path.name} was removed while a run wrote here"
         else:
-            what, remedy = (
-                "is claimed by another run by now, of other settings",
-                "Choose another output folder.",
-            )
+            what = "is claimed by another run by now, of other settings"
+            remedy = "Choose another output folder."
         raise OutputError(what, source=self.path.parent, remedy=remedy)
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A run that writes into a folder, or did."""
-
-    path: Path
-    said: Mapping[str, Any]
-    age_seconds: float
-
-    def lives(self) -> bool:
-        """Whether its process does."""
-        if any(self.said.get(name) != value for name, value in _place().items()):
-            return self.age_seconds < SECONDS_TO_LIVE
-        try:
-            process = psutil.Process(int(self.said["pid"]))
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return False
-            same = abs(process.create_time() - float(self.said["started"])) < SAME_START_SECONDS
-            # a clock that was set moves the start of processes
-            return same or self.age_seconds < SECONDS_TO_LIVE
-        except (psutil.NoSuchProcess, KeyError, TypeError, ValueError, OverflowError):
-            return False
-        except psutil.AccessDenied:
-            return True
-
-    def claims(self, there: bytes) -> bool:
-        """Whether this run goes by the claim that is there."""
-        return self.said.get("claim") == _digest(there)
-
-    def __str__(self) -> str:
-        return f"process {self.said.get('pid')} on {self.said.get('host')}"
 
 
 @contextmanager
 def holding(
     folder: Path,
     kind: str,
-    identity: Mapping[str, Any],
+    identity: Mapping[str, object],
     *,
     overwrite: bool,
     refuse_others: Callable[[], None],
@@ -149,159 +109,144 @@ def holding(
         If what is there is of others, or another run writes there; and at the end, if the folder
         was taken away.
     """
-    said = _said(kind, identity)
-    claim = Claim(folder.absolute() / CLAIM.format(kind=kind), _digest(said))
+    text = _text_of(kind, identity)
+    claim = Claim(folder.absolute() / CLAIM.format(kind=kind), _digest(text))
     is_new = not folder.exists()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    own, stop = _begin(claim), threading.Event()
-    threading.Thread(
-        target=_beat, args=(own, stop), daemon=True, name="claim of an output folder"
-    ).start()
     try:
-        _take(claim, said, own, overwrite, refuse_others)
-        _tidy(own)
-        yield claim
-        claim.need()
+        # the holder is there before the claim is looked at: whoever takes the claim over looks for
+        # holders last, so that one of both sees the other
+        with own_holder(claim.path.parent, claim.digest) as own:
+            _take(claim, text, own, overwrite, refuse_others)
+            _remove_leftovers(own)
+            yield claim
+            # tasks looked before they wrote, none after: the folder may have been taken since
+            claim.need()
     except BaseException:
-        with suppress(OSError):
-            own.unlink()
-            if is_new and os.listdir(folder) == [claim.path.name]:  # before anything was written
-                claim.path.unlink()
-                folder.rmdir()
+        if is_new:
+            _remove_unused(claim)
         raise
-    finally:
-        stop.set()
-        with suppress(OSError):
-            own.unlink()
 
 
-def living(folder: Path) -> list[Holder]:
-    """Runs that write into a folder now."""
-    return [holder for holder in _holders(folder, time.time()) if holder.lives()]
-
-
-def refuse_beneath_others(folder: Path, kind: str, identity: Mapping[str, Any]) -> None:
+def refuse_beneath_others(folder: Path, kind: str, identity: Mapping[str, object]) -> None:
     """Refuse, as `holding` would, a folder into which a run writes that claims it for something
     else; write nothing."""
-    there = _claimed(folder / CLAIM.format(kind=kind))
-    if there is not None and there != _said(kind, identity):
-        _refuse(
-            [holder for holder in living(folder) if holder.claims(there)], folder, there, identity
-        )
+    text_there = _read_claim(folder / CLAIM.format(kind=kind))
+    if text_there is not None and text_there != _text_of(kind, identity):
+        digest = _digest(text_there)
+        holders = [holder for holder in living(folder) if holder.goes_by(digest)]
+        _refuse_beneath(holders, folder, text_there, identity)
 
 
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str:
     """Say what is there and what is here, where they differ; empty where they do not. Checksums
     tell people nothing."""
-    found = []
+    lines = []
     for name, here in ours.items():
         there = theirs.get(name)
         if there == here or name == "sha256":
             continue
         if isinstance(there, dict) and isinstance(here, dict):
-            found.append(f"{name}: {differences(there, here) or 'others there'}")
+            lines.append(f"{name}: {differences(there, here) or 'others there'}")
         else:
-            found.append(f"{name}: {there} there, {here} here")
-    return "; ".join(found)
+            lines.append(f"{name}: {there} there, {here} here")
+    return "; ".join(lines)
 
 
 def brief(names: Sequence[str]) -> list[str]:
     """Many names, such that others are told from them, few shown."""
-    return (
-        list(names)
-        if len(names) < 4
-        else [*names[:2], f"and others: {_digest(json.dumps(names).encode())[:16]}"]
-    )
-
-
-def _begin(claim: Claim) -> Path:
-    """Write the holder of this run."""
-    host = re.sub(r"[^\w.-]", "_", platform.node())[:64]
-    path = claim.path.parent / HOLDERS.replace("*", f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    process = {"pid": os.getpid(), "started": psutil.Process().create_time()}
-    with replacing(path) as file:
-        file.write(json.dumps({**_place(), **process, "claim": claim.digest}).encode())
-    return path
-
-
-def _beat(own: Path, stop: threading.Event) -> None:
-    """Touch the holder now and then."""
-    while not stop.wait(SECONDS_BETWEEN_BEATS):
-        with suppress(OSError):
-            os.utime(own)
+    if len(names) < 4:
+        return list(names)
+    return [*names[:2], f"and others: {_digest(json.dumps(names).encode())[:16]}"]
 
 
 def _take(
-    claim: Claim, said: bytes, own: Path, overwrite: bool, refuse_others: Callable[[], None]
+    claim: Claim, text: bytes, own: Path, overwrite: bool, refuse_others: Callable[[], None]
 ) -> None:
-    """Make the claim, or share it, or take it over from a run that ended."""
-    folder, identity = claim.path.parent, json.loads(said)
+    """Make the claim, or share it, or take it over from a run that ended.
+
+    Another starter may be a step ahead at any moment; then all is looked at anew.
+    """
+    folder, identity = claim.path.parent, json.loads(text)
     for _ in range(TRIES):
+        # at each turn: whoever was ahead may have written results by now
         if not overwrite:
             refuse_others()
-        if _linked(claim.path, said):
+        # nobody claims the folder: of all that try, the disk lets one make the file
+        if _make_claim(claim.path, text):
             return
-        there = _claimed(claim.path)
-        if there == said and not overwrite:
+        text_there = _read_claim(claim.path)
+        # runs that make the same share one claim: whoever takes it over from now on sees the holder
+        # of this one, which was written before the claim was read
+        if text_there == text and not overwrite:
             return
-        if there is not None:
-            _refuse(_rivals(own, there), folder, there, identity)
-        if there == said:
+        # runs that live keep the folder, and with `overwrite` even from one that makes the same,
+        # whose results would be removed while it writes
+        if text_there is not None:
+            _refuse_beneath(_rivals(own, text_there), folder, text_there, identity)
+        if text_there == text:
             return
-        if there is not None:
-            _remove(claim.path, there, own, identity)
+        # the claim of a run that ended: what it made is ours, or to be overwritten; once it is out
+        # of the way, the next turn makes the claim, unless another starter is faster
+        if text_there is not None:
+            _remove_claim(claim.path, text_there, own, identity)
     raise OutputError(
         "is claimed by one run after the other", source=folder, remedy="Start one after the other."
     )
 
 
-def _remove(path: Path, there: bytes, own: Path, identity: Mapping[str, Any]) -> None:
+def _remove_claim(path: Path, text: bytes, own: Path, identity: Mapping[str, object]) -> None:
     """Move a claim aside, and put it back if a run lives that began to hold it at this moment."""
     aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
+        # of several that take over, only one finds the file under its name
         os.rename(path, aside)
     except OSError:  # another starter was faster
         return
     try:
-        _refuse(_rivals(own, there), path.parent, there, identity)
+        # a run may have shared the claim after its holders were looked for: its holder was written
+        # before it read the claim, so it is seen now, since no one can read the claim any more
+        _refuse_beneath(_rivals(own, text), path.parent, text, identity)
     except OutputError:
         with suppress(OSError, OutputError):
-            _linked(path, there)
+            _make_claim(path, text)
         raise
     finally:
         with suppress(OSError):
             aside.unlink()
 
 
-def _linked(path: Path, said: bytes) -> bool:
+def _make_claim(path: Path, text: bytes) -> bool:
     """Make a file that is complete from its first moment, unless there is one."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     with writing(path):
         try:
             with open(temporary, "xb") as file:
-                file.write(said)
+                file.write(text)
+            # unlike a rename it fails where there is a file, also on disks of a network
             os.link(temporary, path)
         except FileExistsError:
             return False
         except OSError:  # a disk without links
-            return _created(path, said)
+            return _make_without_links(path, text)
         finally:
             with suppress(OSError):
                 temporary.unlink()
     return True
 
 
-def _created(path: Path, said: bytes) -> bool:
+def _make_without_links(path: Path, text: bytes) -> bool:
     try:
+        # in one piece, so that hardly anyone reads a part of it
         with open(path, "xb", buffering=0) as file:
-            file.write(said)
+            file.write(text)
     except FileExistsError:
         return False
     return True
 
 
-def _claimed(path: Path) -> bytes | None:
+def _read_claim(path: Path) -> bytes | None:
     try:
         return read_own(path, MOST_BYTES)
     except InputFileError as error:
@@ -311,12 +256,14 @@ def _claimed(path: Path) -> bytes | None:
         ) from error
 
 
-def _refuse(holders: list[Holder], folder: Path, there: bytes, identity: Mapping[str, Any]) -> None:
+def _refuse_beneath(
+    holders: list[Holder], folder: Path, text_there: bytes, identity: Mapping[str, object]
+) -> None:
     """Refuse to write where runs live that made the claim which is there."""
     if not holders:
         return
     try:
-        how = differences(json.loads(there), identity)
+        how = differences(json.loads(text_there), identity)
     except (ValueError, RecursionError, AttributeError):  # edited by hand
         how = ""
     raise OutputError(
@@ -326,54 +273,35 @@ def _refuse(holders: list[Holder], folder: Path, there: bytes, identity: Mapping
     )
 
 
-def _rivals(own: Path, there: bytes) -> list[Holder]:
+def _rivals(own: Path, text_there: bytes) -> list[Holder]:
     """Other runs that live, and go by the claim that is there."""
-    return [holder for holder in _others(own) if holder.claims(there) and holder.lives()]
+    digest = _digest(text_there)
+    return [holder for holder in others(own) if holder.goes_by(digest) and holder.lives()]
 
 
-def _others(own: Path) -> list[Holder]:
-    """All holders but one's own, which is touched to know what time it is on this disk."""
-    with writing(own):
-        os.utime(own)
-        now = own.stat().st_mtime
-    return [holder for holder in _holders(own.parent, now) if holder.path != own]
+def _remove_unused(claim: Claim) -> None:
+    """Remove a folder that was made for a claim, if nothing was written there."""
+    with suppress(OSError):
+        if os.listdir(claim.path.parent) == [claim.path.name]:
+            claim.path.unlink()
+            claim.path.parent.rmdir()
 
 
-def _holders(folder: Path, now: float) -> list[Holder]:
-    return [
-        holder
-        for path in sorted(folder.glob(HOLDERS))
-        if (holder := _holder(path, now)) is not None
-    ]
-
-
-def _holder(path: Path, now: float) -> Holder | None:
-    """Read a holder; None for what is gone by now, and for what is no file."""
-    try:
-        content, modified = read_own(path, MOST_BYTES), path.lstat().st_mtime
-    except (InputFileError, OSError):
-        return None
-    try:
-        said = json.loads(content or b"")
-    except (ValueError, RecursionError):  # edited by hand
-        said = {}
-    return Holder(path, said if isinstance(said, dict) else {}, now - modified)
-
-
-def _tidy(own: Path) -> None:
-    """Remove what runs left that were killed, if no other run lives: it may be its own that is
-    listed."""
+def _remove_leftovers(own: Path) -> None:
+    """Remove what killed runs left, if no other run lives: it may be its own that is listed."""
+    # listed before holders are looked for: a run that lives and wrote one of these has a holder
     left = leftovers(own.parent)
-    others = _others(own)
-    if any(holder.lives() for holder in others):
+    holders = others(own)
+    if any(holder.lives() for holder in holders):
         return
-    for holder in others:
+    for holder in holders:
         holder.path.unlink(missing_ok=True)
     with writing(own):
         now = own.stat().st_mtime
     for path in left:
         with suppress(OSError):
-            of_runs = path.parent != own.parent or path.name.startswith(OF_RUNS)
+            # a command without a holder may be writing a file here at this moment
+            of_runs = path.parent != own.parent or path.name.startswith(FILES_OF_RUNS)
             if of_runs or now - path.lstat().st_mtime > SECONDS_TO_LIVE:
                 _discard(path)
 
@@ -389,20 +317,9 @@ def _discard(path: Path) -> None:
     shutil.rmtree(renamed, ignore_errors=True)
 
 
-def _said(kind: str, identity: Mapping[str, Any]) -> bytes:
+def _text_of(kind: str, identity: Mapping[str, object]) -> bytes:
     return json.dumps({"kind": kind, **identity}, indent=1, sort_keys=True).encode()
 
 
-def _digest(said: bytes) -> str:
-    return hashlib.sha256(said).hexdigest()
-
-
-@cache
-def _place() -> dict[str, str]:
-    """Where numbers of processes mean the same: machine, its start, container, and whose
-    processes can be seen."""
-    place = {"host": platform.node(), "user": str(getattr(os, "getuid", int)())}
-    with suppress(OSError):
-        place["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        place["namespace"] = os.readlink("/proc/self/ns/pid")
-    return place
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()

@@ -8,9 +8,33 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cryolike_dask.errors import InputFileError
+
+
+class InputDescription(TypedDict, total=False):
+    """One input of a result, as completion records describe it.
+
+    Attributes
+    ----------
+    name : str
+        Of a file, without its folders, or of an array or a choice.
+    size, mtime_ns : int
+        Of a file; its content is never hashed on the way.
+    shape : list of int
+    sha256 : str
+        Of an array: that of its values.
+    value : str
+        Of a choice.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    shape: list[int]
+    sha256: str
+    value: str
 
 
 def regular_file(path: str | Path, remedy: str | None = None) -> Path:
@@ -76,8 +100,8 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def describe_file(path: str | Path) -> dict[str, Any]:
-    """Name, size and time of a file; contents are never hashed on the way."""
+def describe_file(path: str | Path) -> InputDescription:
+    """Name, size and time of a file."""
     status = _status(path)
     return {"name": Path(path).name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 

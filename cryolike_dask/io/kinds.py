@@ -10,7 +10,15 @@ from typing import Literal, get_args
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.identity import is_there
-from cryolike_dask.io.layout import PARAMETERS, STACK_NAME, TEMPLATE_LIST, structure_numbers
+from cryolike_dask.io.layout import (
+    FILE_SUFFIX,
+    METADATA_SUFFIX,
+    PARAMETERS,
+    STACK_NAME,
+    TEMPLATE_LIST,
+    is_of_templates,
+    structure_numbers,
+)
 
 Kind = Literal[
     "templates",
@@ -29,7 +37,7 @@ SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
     "images": (".mrcs", ".stk", ".mrc"),
     "a run": (".yaml", ".yml"),
 }
-OURS = (".npz", ".npy", ".pt")
+OURS = (METADATA_SUFFIX, ".npy", FILE_SUFFIX)
 NAMES: Mapping[Kind, str] = {
     "particles": "metadata of particles",
     "a run": "the description of a run",
@@ -106,10 +114,11 @@ def _kinds_of_folder(path: Path) -> set[Kind]:
 
 def _kinds_of_ours(path: Path) -> set[Kind]:
     """Of the files that this program, or CryoLike, writes."""
-    if path.name.startswith("templates_fourier_") or path.name == TEMPLATE_LIST:
+    if is_of_templates(path):
         return {"templates"}
-    if STACK_NAME.fullmatch(path.name):  # the .npz of a stack repeats the parameters
-        return {"image stacks", "parameters"} if path.suffix == ".npz" else {"image stacks"}
+    if STACK_NAME.fullmatch(path.name):
+        repeats_parameters = path.suffix == METADATA_SUFFIX
+        return {"image stacks", "parameters"} if repeats_parameters else {"image stacks"}
     return {"parameters"} if path.name == PARAMETERS else set()
 
 

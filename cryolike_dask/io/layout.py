@@ -34,18 +34,29 @@ OPTIMAL_POSE_FILES = {
 FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 """The folder of the full cross-correlation below templateN."""
 
-FILE_SUFFIX, STORE_SUFFIX = ".pt", ".zarr"
+FILE_SUFFIX, STORE_SUFFIX, METADATA_SUFFIX = ".pt", ".zarr", ".npz"
+"""Tensors; correlations that are too large for a tensor; and what is known of the tensor beside
+which it lies."""
 
 STACK_NAME = re.compile(r"particles_fourier_stack_([0-9]{6})(\.pt|\.npz)")
 STACK_NUMBER = re.compile(r"stack_([0-9]{6})$")
+STRUCTURE_FOLDER = re.compile(r"template(0|[1-9]\d*)")
+RESULT_NAME = re.compile(r".+_stack_(\d{6})\.(?:pt|zarr)")
+RECORD_NAME = re.compile(r"(?:(.+)_)?stack_(\d{6})\.json")
+"""Kind of the results, unless they are optimal poses, and number of the stack."""
 
+TEMPLATES_PREFIX = "templates_fourier_"
 TEMPLATE_LIST, PARAMETERS = "template_file_list.npy", "parameters.npz"
+RECORDS = "done"
+"""Folder of the completion records, below what they are about."""
+RECORDS_OF_RESULTS = f"template*/{RECORDS}/*.json"
+RESULTS, RESULT_TENSORS = (f"template*/*/*_stack_??????{end}" for end in (".*", FILE_SUFFIX))
 STRUCTURE_FILE = "structure.npz"
 CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
 """What is made in an output folder, and who makes it now: `io/claims`."""
 LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
 """Files and stores that were not finished."""
-PLACES_OF_LEFTOVERS = ("", "done", "fft", "phys", "images", "template*", "template*/*")
+PLACES_OF_LEFTOVERS = ("", RECORDS, "fft", "phys", "images", "template*", "template*/*")
 
 STEM_SUFFIX = {
     labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier",
@@ -102,7 +113,7 @@ class LikelihoodFiles:
     def image_stack(self, i_stack: int) -> tuple[Path, Path]:
         """The tensor and the metadata of an image stack."""
         tensor = image_stack_file(_needed(self.folder_particles, "folder_particles"), i_stack)
-        return tensor, tensor.with_suffix(".npz")
+        return tensor, metadata_file(tensor)
 
     def output(self, i_template: int, variable: str, folder: str, i_stack: int) -> Path:
         """The file of one variable of one stack under one structure."""
@@ -121,11 +132,11 @@ class LikelihoodFiles:
             if kind == "optimal_pose"
             else f"{kind}_stack_{i_stack:06d}.json"
         )
-        return self.folder_output / f"template{i_template}" / "done" / name
+        return self.folder_output / f"template{i_template}" / RECORDS / name
 
     def origins(self, i_stack: int) -> Path:
         """Where the images of a stack come from."""
-        return self.folder_output / "images" / f"stack_{i_stack:06d}.npz"
+        return self.folder_output / "images" / f"stack_{i_stack:06d}{METADATA_SUFFIX}"
 
     def structure(self, i_template: int) -> Path:
         """What a structure is called, and its viewing directions."""
@@ -227,13 +238,28 @@ class LikelihoodFiles:
 
 
 def image_stack_file(folder: Path, i_stack: int) -> Path:
-    """The images of a stack on the Fourier polar grid; their metadata lie beside it, as `.npz`."""
-    return folder / "fft" / f"particles_fourier_stack_{i_stack:06d}.pt"
+    """The images of a stack on the Fourier polar grid."""
+    return folder / "fft" / f"particles_fourier_stack_{i_stack:06d}{FILE_SUFFIX}"
+
+
+def metadata_file(tensor: Path) -> Path:
+    """The `.npz` beside the tensor of images or templates that says what they are."""
+    return tensor.with_suffix(METADATA_SUFFIX)
+
+
+def image_stack_record(folder: Path, i_stack: int) -> Path:
+    """The completion record of an image stack that was converted."""
+    return folder / RECORDS / f"stack_{i_stack:06d}.json"
+
+
+def template_record(tensor: Path) -> Path:
+    """The completion record of a template file."""
+    return tensor.parent / RECORDS / f"{tensor.stem}.json"
 
 
 def pixel_stack_file(folder: Path, i_stack: int) -> Path:
     """The pixels of a stack."""
-    return folder / "phys" / f"particles_phys_stack_{i_stack:06d}.pt"
+    return folder / "phys" / f"particles_phys_stack_{i_stack:06d}{FILE_SUFFIX}"
 
 
 def as_stored(path: Path) -> Path:
@@ -278,13 +304,18 @@ def holds_image_stacks(path: Path) -> bool:
 
 
 def structure_of(path: Path) -> str:
-    """What the structure of a template file is called."""
-    return path.stem.removeprefix("templates_fourier_")
+    """Name of the structure of a template file."""
+    return path.stem.removeprefix(TEMPLATES_PREFIX)
+
+
+def is_of_templates(path: Path) -> bool:
+    """Whether a file is, by its name, one of those that templates are kept in."""
+    return path.name == TEMPLATE_LIST or path.name.startswith(TEMPLATES_PREFIX)
 
 
 def template_file(folder: Path, name: str) -> Path:
-    """The templates of a structure; what is known of them lies beside, as `.npz`."""
-    return folder / f"templates_fourier_{name}.pt"
+    """The templates of a structure."""
+    return folder / f"{TEMPLATES_PREFIX}{name}{FILE_SUFFIX}"
 
 
 def need_files(value: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters, Precision
@@ -137,7 +138,7 @@ def write_parameters(path: str | Path, parameters: ImageParameters) -> None:
     write_archive(path, parameters_entries(parameters))
 
 
-def parameters_entries(parameters: ImageParameters) -> dict[str, Any]:
+def parameters_entries(parameters: ImageParameters) -> dict[str, ArrayLike | None]:
     """The entries of `parameters.npz`, which every stack's `.npz` repeats."""
     return {
         "n_pixels": np.array([parameters.n_pixels] * 2),
@@ -154,7 +155,7 @@ def parameters_entries(parameters: ImageParameters) -> dict[str, Any]:
     }
 
 
-def parameters_from(entries: Mapping[str, Any], source: str) -> ImageParameters:
+def parameters_from(entries: Mapping[str, NDArray[Any] | None], source: str) -> ImageParameters:
     """Build the parameters from the entries of a `.npz` file named `source`."""
     missing = [key for key in REQUIRED if entries.get(key) is None]
     if missing:

@@ -1,236 +1,97 @@
 """Completion records: a small file per stack and structure, written last, that says what its
 results came from.
 
-`skip_exist` believes records, shapes and checksums, never mere names. A record is read in one
-place, which believes it only if it is what `write_record` writes: whoever has one need not look at
-types.
+A record is read in one place, which believes it only if it is what a run writes: whoever has one
+need not look at types.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
 import reprlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
+from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import LARGEST, InputFileError, OutputError
-from cryolike_dask.io.atomic import read_own, replacing, writing
-from cryolike_dask.io.claims import Claim
-from cryolike_dask.io.layout import STORE_SUFFIX, as_stored
+from cryolike_dask.io.atomic import read_own
+from cryolike_dask.io.identity import InputDescription
 
 FORMAT = 1
 MOST_BYTES = 2**25
 MAY_BE_ZERO = ("max_displacement_angstrom", "tolerance")
 AGAIN = "Run again with skip_exist=True, which computes again what is damaged."
-NOTHING_THERE = "there are no results"
-KEPT = "%d of %d %s and kept; skip_exist=False computes them again"
 
-Key = TypeVar("Key", bound=Hashable)
-
-logger = logging.getLogger("cryolike_dask")
+SavedPrecision = Literal["single", "double"]
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be written, where, and from what: an image stack under a structure, or an input
-    file of a run.
+class Search(TypedDict, total=False):
+    """The displacements that a run tries."""
 
-    Attributes
-    ----------
-    kind : str
-        "optimal_pose", "full_cross_correlation", "templates" or "particles".
-    name : str
-        How the job is called on the dashboard and in messages.
-    about : dict
-        What the record says of it besides: the numbers of its stack and structure, and their names.
-    outputs : dict of variable name to Path
-    shape : tuple of int
-        Of the outputs that are results; an input file of a run has the shape of its tensor.
-    record : Path
-    settings : dict
-        Search, parameters, conventions and the like: what must be the same throughout an output
-        folder.
-    precision : "single" | "double"
-    inputs : list of dict
-        Name, size and time of every input file; contents of files are never hashed on the way.
-    claim : Claim, optional
-        Under which it is written.
-    """
+    n_displacements: int
+    max_displacement_angstrom: float
+    sha256: str
+
+
+class FolderSettings(TypedDict, total=False):
+    """Settings that must be the same for all that an output folder holds."""
+
+    search: Search
+    parameters: dict[str, float]
+    conventions: ConventionsName
+    tolerance: float | None
+
+
+class About(TypedDict, total=False):
+    """Numbers of the stack and the structure that a job is of, and the structure's name."""
+
+    i_template: int
+    i_stack: int
+    structure: str
+
+
+class RecordedOutput(TypedDict):
+    """Name and checksum of an output."""
+
+    file: str
+    sha256: str
+
+
+class Record(TypedDict):
+    """A completion record that can be believed."""
 
     kind: str
-    name: str
-    about: dict[str, Any]
-    outputs: dict[str, Path]
-    shape: tuple[int, ...]
-    record: Path
-    settings: dict[str, Any]
-    precision: str
-    inputs: list[dict[str, Any]]
-    claim: Claim | None = None
-
-    def __post_init__(self) -> None:
-        """Workers may run in another folder: paths are absolute."""
-        object.__setattr__(
-            self, "outputs", {name: path.absolute() for name, path in self.outputs.items()}
-        )
-        object.__setattr__(self, "record", self.record.absolute())
-
-    @property
-    def is_store(self) -> bool:
-        """Whether its result is written as a store, since it is too large for a file."""
-        return any(path.suffix == STORE_SUFFIX for path in self.outputs.values())
+    shape: list[int]
+    settings: FolderSettings
+    precision: SavedPrecision
+    inputs: list[InputDescription]
+    outputs: dict[str, RecordedOutput]
+    format: NotRequired[int | None]
+    i_template: NotRequired[int | None]
+    i_stack: NotRequired[int | None]
+    structure: NotRequired[str | None]
+    version: NotRequired[str | None]
+    device: NotRequired[str | None]
 
 
-def make_room(job: Job) -> None:
-    """See that a job may be written, and make its folders, below that of the claim only.
-
-    An output folder that was taken away while a run wrote there is not made anew.
-
-    Raises
-    ------
-    OutputError
-        If the claim does not stand, or folders cannot be made.
-    """
-    if job.claim is None:
-        return
-    job.claim.need()
-    root = job.claim.path.parent
-    with writing(job.record):
-        for folder in sorted({path.parent for path in (job.record, *job.outputs.values())}):
-            if not folder.is_dir():
-                for above in reversed(
-                    [folder, *folder.parents][: len(folder.relative_to(root).parts)]
-                ):
-                    above.mkdir(exist_ok=True)
+def other_names(theirs: list[InputDescription], ours: list[InputDescription]) -> str:
+    """How the names of inputs differ; empty if they do not."""
+    names_there, names_here = (
+        {str(one.get("name")) for one in inputs} for inputs in (theirs, ours)
+    )
+    if names_there == names_here:
+        return ""
+    only_there, only_here = (
+        ", ".join(sorted(names)) or "less"
+        for names in (names_there - names_here, names_here - names_there)
+    )
+    return f"made from {only_there} there, {only_here} here"
 
 
-def withdraw_record(job: Job) -> None:
-    """Make room for a job, and remove its former record: none lies beside results that it does
-    not describe."""
-    make_room(job)
-    there, structure = readable_record(job.record), job.about.get("structure")
-    # those that were there before are gone by now
-    if there is not None and there.get("structure") != structure:
-        what = (
-            f"was written meanwhile by another run, whose structure is "
-            f"{there.get('structure')}, not {structure}"
-        )
-        raise OutputError(what, source=job.record, remedy="Choose another output folder.")
-    with writing(job.record):
-        job.record.unlink(missing_ok=True)
-
-
-def write_record(
-    job: Job, details: Mapping[str, Any], known: Mapping[str, str] = MappingProxyType({})
-) -> None:
-    """Write the record of a job whose outputs are all in place; `details` says by what they were
-    made.
-
-    `known` holds checksums of files of a store that need not be computed again.
-    """
-    outputs = {
-        name: {"file": path.name, "sha256": checksum(path, known)}
-        for name, path in job.outputs.items()
-    }
-    record = {
-        "format": FORMAT,
-        "kind": job.kind,
-        **job.about,
-        "shape": list(job.shape),
-        "settings": job.settings,
-        "precision": job.precision,
-        "inputs": job.inputs,
-        "outputs": outputs,
-        **details,
-    }
-    if job.claim is not None:
-        job.claim.need()
-    with replacing(job.record) as file:
-        file.write(json.dumps(record, indent=1).encode())
-
-
-def why_not_done(job: Job) -> str | None:
-    """Say why a job must be computed; None if its results are complete, undamaged, and came from
-    these inputs."""
-    outputs = {name: as_stored(path) for name, path in job.outputs.items()}
-    missing = [path.name for path in outputs.values() if not (path.is_file() or path.is_dir())]
-    if missing:
-        return f"{missing[0]} is missing" if len(missing) < len(outputs) else NOTHING_THERE
-    record = readable_record(job.record)
-    if record is None:
-        return f"there is no readable completion record {job.record.name}"
-    expected = {
-        "format": FORMAT,
-        "kind": job.kind,
-        "settings": job.settings,
-        "precision": job.precision,
-    }
-    for name, value in {**expected, "inputs": job.inputs, "shape": list(job.shape)}.items():
-        if record.get(name) != value:
-            return f"the {name} of the results are others than those of this run"
-    for name, path in outputs.items():
-        if record["outputs"].get(name, {}).get("sha256") != checksum(path):
-            return f"{path.name} is not the file that the record describes"
-    return None
-
-
-def still_to_do(jobs: Mapping[Key, Job], *, skip_exist: bool, becomes: str, done: str) -> list[Key]:
-    """Which jobs are to be done: with `skip_exist` those that are not done yet; of what is there
-    the log says why.
-
-    `becomes` is what happens to a job ("computed"), `done` what the others are ("stacks are done"),
-    for the log.
-    """
-    if not skip_exist:
-        if any(job.record.is_file() for job in jobs.values()):
-            logger.info("what is there is replaced; skip_exist=True keeps what is complete")
-        return list(jobs)
-    reasons = {key: why_not_done(job) for key, job in jobs.items()}
-    to_do = [key for key, reason in reasons.items() if reason is not None]
-    for key in to_do:
-        if reasons[key] != NOTHING_THERE:
-            logger.info("%s is %s: %s", jobs[key].name, becomes, reasons[key])
-    if n_done := len(jobs) - len(to_do):
-        logger.info(KEPT, n_done, len(jobs), done)
-    return to_do
-
-
-def takes_nothing(folder: Path) -> bool:
-    """Whether a folder is on a disk, or of an owner, that lets nothing be written there."""
-    return folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK)
-
-
-def nothing_to_do(
-    folder: Path, to_do: Callable[[], Sequence[Any]], refuse_others: Callable[[], None]
-) -> bool:
-    """Whether a folder takes nothing, and all is done there.
-
-    Raises
-    ------
-    OutputError
-        If something is to be done in a folder that takes nothing.
-    """
-    if not takes_nothing(folder):
-        return False
-    refuse_others()
-    if n := len(to_do()):
-        what = (
-            f"cannot be written, and {n} of the results that belong there are missing, damaged "
-            f"or of other inputs"
-        )
-        raise OutputError(
-            what, source=folder, remedy="Choose another output folder, or a copy of this one."
-        )
-    return True
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> Record | None:
     """Read a completion record; None if there is none.
 
     Parameters
@@ -239,7 +100,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
     Returns
     -------
-    dict or None
+    Record or None
         Each entry has the type that `write_record` gives it; settings hold a search if it is the
         record of results.
 
@@ -266,10 +127,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
         if not says(record.get(name)):
             what = f"says {name}={reprlib.repr(record.get(name))}, which no run writes"
             raise InputFileError(what, source=path, remedy=AGAIN)
-    return record
+    return cast(Record, record)
 
 
-def readable_record(path: Path) -> dict[str, Any] | None:
+def readable_record(path: Path) -> Record | None:
     """Read a completion record; None if there is none that can be believed, and what lies beside
     it is made again."""
     try:
@@ -352,12 +213,6 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "version": _is_text_or_none,
     "device": _is_text_or_none,
 }
-
-
-def need_folder(folder: Path) -> None:
-    """Refuse an output folder that is something else."""
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("is not a folder", source=folder, remedy="Choose another output folder.")
 
 
 def checksum(path: Path, known: Mapping[str, str] = MappingProxyType({})) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, missing_files
+from cryolike_dask.io.jobs import Job, withdraw_record, write_record
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
@@ -21,14 +22,15 @@ from cryolike_dask.io.layout import (
     LikelihoodFiles,
     as_stored,
     need_files,
+    structure_of,
 )
-from cryolike_dask.io.records import Job, read_record, withdraw_record, write_record
+from cryolike_dask.io.records import Record, read_record
 from cryolike_dask.io.sources import Files, lazy_array
 from cryolike_dask.io.stores import Store, open_store
 from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor, save_tensor
 
 
-def write_results(values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any]) -> int:
+def write_results(values: dict[str, NDArray[Any]], job: Job, details: Mapping[str, str]) -> int:
     """Write all outputs of a job, each atomically, and its record last; give the number of images.
 
     Files hold float32 for single precision, float64 for double, and int64 for indices.
@@ -109,9 +111,7 @@ def _open(
         else None
     )
     names = (
-        [p.stem.removeprefix("templates_fourier_") for p in files.template_files()]
-        if files.folder_templates
-        else []
+        [structure_of(path) for path in files.template_files()] if files.folder_templates else []
     )
     datasets = []
     for i in structures:
@@ -127,8 +127,9 @@ def _open(
                         remedy="Run the likelihood for this stack again.",
                     )
             data[name] = (dims, _lazy(parts, sizes, name), labels.ATTRIBUTES[name])
-        record = read_record(files.record(i, numbers[0], kind)) or {}
-        structure = names[i] if names else record.get("structure") or f"template{i}"
+        record = read_record(files.record(i, numbers[0], kind))
+        recorded_name = record.get("structure") if record is not None else None
+        structure = names[i] if names else recorded_name or f"template{i}"
         coords = {**_image_coordinates(numbers, sizes), labels.STRUCTURE: structure}
         datasets.append(xr.Dataset(data, coords=coords, attrs=attributes(record)))
     if np.ndim(files.i_template) == 0 and files.i_template != "all":
@@ -156,16 +157,23 @@ def _lazy(parts: Sequence[TensorFile | Store], sizes: tuple[int, ...], name: str
     )
 
 
-def attributes(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says of its results, as plain attributes; nothing if there is none."""
-    settings = record.get("settings", {})
-    flat = {**settings.get("search", {}), **settings.get("parameters", {})}
-    flat |= {name: record.get(name) for name in ("precision", "version", "device")}
-    flat["conventions"] = settings.get("conventions")
+def attributes(record: Record | None) -> dict[str, object]:
+    """Plain attributes of results, as their record says them; none if there is no record."""
+    if record is None:
+        return {}
+    settings = record["settings"]
+    flat = {
+        **settings.get("search", {}),
+        **settings.get("parameters", {}),
+        "precision": record["precision"],
+        "version": record.get("version"),
+        "device": record.get("device"),
+        "conventions": settings.get("conventions"),
+    }
     return {name: value for name, value in flat.items() if value is not None and name != "sha256"}
 
 
-def _image_coordinates(numbers: Sequence[int], sizes: Sequence[int]) -> dict[str, Any]:
+def _image_coordinates(numbers: Sequence[int], sizes: Sequence[int]) -> dict[str, object]:
     return {
         labels.IMAGE: np.arange(sum(sizes)),
         labels.STACK: (labels.IMAGE, np.repeat(numbers, sizes), labels.ATTRIBUTES[labels.STACK]),

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.identity import describe_file
+from cryolike_dask.io.identity import InputDescription, describe_file
+from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.io.tensors import TensorFile
 
 
@@ -37,7 +38,7 @@ class ArraySource(Protocol):
     def locate(self, row: int) -> tuple[str, int]:
         """The file of a row, and its position there."""
 
-    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
         """What rows are made from, for completion records: files by name, size and time, arrays
         by checksum."""
 
@@ -83,15 +84,15 @@ class Files:
             row -= part.shape[0]
         raise IndexError(row)
 
-    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
         """The files of rows, as they were when they were opened, and the `.npz` files beside
         them."""
-        described = []
+        described: list[InputDescription] = []
         for part in (self.parts[i] for i in np.unique(self._places(rows)[0])):
             path = Path(part.path)
             described.append({"name": path.name, "size": part.size, "mtime_ns": part.mtime_ns})
             with suppress(InputFileError):  # CryoLike's templates have none
-                described.append(describe_file(path.with_suffix(".npz")))
+                described.append(describe_file(metadata_file(path)))
         return described
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
@@ -143,9 +144,9 @@ class InMemory:
         """There is no file."""
         return "array in memory", row
 
-    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
         """The checksum of the rows."""
-        return [{"name": "array in memory", **describe_array(self.values[rows])}]
+        return [describe_array("array in memory", self.values[rows])]
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """A copy of these rows."""
@@ -182,12 +183,12 @@ class Subset:
         """The file of a row, and its position there."""
         return self.source.locate(int(self.rows[row]))
 
-    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
         """What the other source says of these rows, and which they are."""
         chosen = self.rows[rows]
         if np.array_equal(chosen, np.arange(self.source.shape[0])):
             return self.source.describe(chosen)
-        return [*self.source.describe(chosen), {"name": "rows", **describe_array(chosen)}]
+        return [*self.source.describe(chosen), describe_array("rows", chosen)]
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """These rows of the other source."""
@@ -199,9 +200,10 @@ def innermost(source: ArraySource) -> ArraySource:
     return innermost(source.source) if isinstance(source, Subset) else source
 
 
-def describe_array(values: NDArray[Any]) -> dict[str, Any]:
-    """Shape and checksum of an array."""
+def describe_array(name: str, values: NDArray[Any]) -> InputDescription:
+    """Name, shape and checksum of an array."""
     return {
+        "name": name,
         "shape": list(values.shape),
         "sha256": hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest(),
     }

@@ -13,10 +13,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, number
@@ -26,6 +26,7 @@ from cryolike_dask.geometry.plausible import Wording
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io import parameters as io_parameters
 from cryolike_dask.io.archives import read_archive, write_archive
+from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.io.tensors import TensorFile, open_tensor, save_tensor
 
 logger = logging.getLogger("cryolike_dask")
@@ -33,9 +34,23 @@ logger = logging.getLogger("cryolike_dask")
 COMPLEX = ("complex64", "complex128")
 STACK_OPTIONAL = (
     *io_parameters.OPTIONAL,
-    *("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs"),
-    *("ctfBfactor", "ctfScalefactor", "stack_start", "stack_end"),
-    *("frame", "originX", "originY", "randomSubset", "micrograph", "opticsGroup", "trueStructure"),
+    "angleRotation",
+    "angleTilt",
+    "anglePsi",
+    "ref_pixel_size",
+    "files",
+    "idxs",
+    "ctfBfactor",
+    "ctfScalefactor",
+    "stack_start",
+    "stack_end",
+    "frame",
+    "originX",
+    "originY",
+    "randomSubset",
+    "micrograph",
+    "opticsGroup",
+    "trueStructure",
 )
 OPTICS_KEYS = {
     "defocusU": "defocus_u_angstrom",
@@ -98,7 +113,9 @@ def open_image_stack(
             source=metadata_path,
             remedy="The two files do not belong together; convert the stack again.",
         )
-    columns: dict[str, Any] = {name: entries[key] for key, name in OPTICS_KEYS.items()}
+    columns: dict[str, NDArray[Any] | None] = {
+        name: entries[key] for key, name in OPTICS_KEYS.items()
+    }
     columns |= {
         name: entries[key] for key, name in ENVELOPE_KEYS.items() if entries.get(key) is not None
     }
@@ -123,23 +140,28 @@ def write_image_stack(
     images: NDArray[Any],
     optics: NDArray[np.void],
     parameters: ImageParameters,
-    more: Mapping[str, Any] | None = None,
+    more: Mapping[str, ArrayLike | None] | None = None,
 ) -> None:
     """Write an image stack; the metadata first, so that a tensor that is there has its metadata.
 
     `more` are further entries of the `.npz`; a `frame` of None there leaves the key out, as
     CryoLike does.
     """
-    entries: dict[str, Any] = io_parameters.parameters_entries(parameters)
-    entries |= {key: optics[name] for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()}
-    entries |= {key: entries[key][0] for key in ONCE_IF_ALIKE if np.ptp(entries[key]) == 0}
-    entries |= dict.fromkeys(
-        ("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs")
-    )
-    entries |= {"n_images": len(images), "frame": "xy"} | dict(more or {})
+    columns = {key: optics[name] for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()}
+    once = {key: columns[key][0] for key in ONCE_IF_ALIKE if np.ptp(columns[key]) == 0}
+    unknown = ("angleRotation", "angleTilt", "anglePsi", "ref_pixel_size", "files", "idxs")
+    entries: dict[str, ArrayLike | None] = {
+        **io_parameters.parameters_entries(parameters),
+        **columns,
+        **once,
+        **dict.fromkeys(unknown),
+        "n_images": len(images),
+        "frame": "xy",
+        **(more or {}),
+    }
     if entries["frame"] is None:
         del entries["frame"]
-    write_archive(tensor_path.with_suffix(".npz"), entries)
+    write_archive(metadata_file(tensor_path), entries)
     save_tensor(tensor_path, images)
 
 
@@ -150,7 +172,7 @@ class TemplateStackFile:
 
     tensor: TensorFile
     viewing: ViewingAngles
-    conventions: str | None
+    conventions: ConventionsName | None
 
 
 def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> TemplateStackFile:
@@ -164,8 +186,8 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     """
     tensor = open_tensor(tensor_path, n_dims=3, dtypes=COMPLEX)
     check_shape(tensor, parameters, "Make the templates again with these parameters.")
-    sidecar = tensor_path.with_suffix(".npz")
-    conventions = None
+    sidecar = metadata_file(tensor_path)
+    conventions: ConventionsName | None = None
     if sidecar.is_file():
         entries = read_archive(sidecar, optional=(), keys=SIDECAR_KEYS, n_images=tensor.shape[0])
         missing = [k for k in SIDECAR_KEYS if k not in entries]
@@ -181,9 +203,10 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
             viewing = ViewingAngles(*angles)
         except (InputError, ValueError) as error:
             raise InputFileError(str(error), source=sidecar) from error
-        conventions = str(entries["conventions"])
-        if conventions not in get_args(ConventionsName):
-            raise InputFileError(f"conventions={conventions!r} is not known", source=sidecar)
+        named = str(entries["conventions"])
+        if named not in get_args(ConventionsName):
+            raise InputFileError(f"conventions={named!r} is not known", source=sidecar)
+        conventions = cast(ConventionsName, named)
         described = f"{sidecar} lists {len(viewing)} viewing directions"
         _check_grid(entries, parameters, sidecar, "Make the templates again with these parameters.")
     else:
@@ -207,8 +230,8 @@ def write_template_stack(
     templates: NDArray[Any],
     viewing: ViewingAngles,
     parameters: ImageParameters,
-    conventions: str,
-    more: Mapping[str, Any] | None = None,
+    conventions: ConventionsName,
+    more: Mapping[str, ArrayLike | None] | None = None,
 ) -> None:
     """Write a template file and its sidecar; the sidecar first, so that templates that are there
     have one.
@@ -227,17 +250,20 @@ def write_template_stack(
         "conventions": conventions,
         **(more or {}),
     }
-    write_archive(tensor_path.with_suffix(".npz"), entries)
+    write_archive(metadata_file(tensor_path), entries)
     save_tensor(tensor_path, templates)
 
 
 def _check_grid(
-    entries: Mapping[str, Any], parameters: ImageParameters, source: Path, remedy: str
+    entries: Mapping[str, NDArray[Any] | None],
+    parameters: ImageParameters,
+    source: Path,
+    remedy: str,
 ) -> None:
     """Refuse a file whose grid is not that of the parameters."""
     expected = io_parameters.parameters_entries(parameters)
     for key in GRID_KEYS:
-        ours, theirs = np.atleast_1d(entries[key]), np.atleast_1d(expected[key])
+        ours, theirs = np.atleast_1d(np.asarray(entries[key]), np.asarray(expected[key]))
         if ours.dtype.kind not in "iuf" or not np.isclose(ours, theirs[0], rtol=1e-6, atol=0).all():
             raise GridMismatchError(
                 f"{key}={ours[0]}, but the parameters say {theirs[0]}", source=source, remedy=remedy

@@ -24,15 +24,9 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.atomic import writing
+from cryolike_dask.io.jobs import Job, make_room, why_not_done, withdraw_record, write_record
 from cryolike_dask.io.layout import FILE_SUFFIX
-from cryolike_dask.io.records import (
-    Job,
-    checksum,
-    make_room,
-    why_not_done,
-    withdraw_record,
-    write_record,
-)
+from cryolike_dask.io.records import checksum
 from cryolike_dask.io.zarr_arrays import ZarrHeader, read_zarr_header
 
 ARRAY = labels.CROSS_CORRELATION
@@ -131,7 +125,7 @@ def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> t
 
 
 def finish_store(
-    written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, Any]
+    written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, str]
 ) -> int:
     """Give a store that is complete its name, and write its record last; give the number of images.
 

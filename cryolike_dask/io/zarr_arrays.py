@@ -11,7 +11,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -109,7 +109,7 @@ def read_zarr_header(folder: Path) -> ZarrHeader:
     return header
 
 
-def _refuse_codecs(codecs: list[dict[str, Any]]) -> None:
+def _refuse_codecs(codecs: Sequence[Mapping[str, object]]) -> None:
     names = tuple(str(codec["name"]) for codec in codecs)
     if names != CODECS or any(codec.get("configuration") not in OPTIONS for codec in codecs):
         raise ValueError(

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from cryolike_dask.conventions import Conventions
+from cryolike_dask.conventions import STANDARD, Conventions
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -57,7 +57,7 @@ def notes_on(images: ImageStack, templates: TemplateStack, settings: Settings) -
             "90 degrees - a; "
             'conventions="cryolike" takes it as it is'
         )
-    if rules.zero_normalised and templates.conventions != "standard":
+    if rules.zero_normalised and templates.conventions != STANDARD.name:
         notes.append(
             "these templates were made by CryoLike, or under its conventions: their offset box "
             "moves with the "

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.conventions import CRYOLIKE
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.setup import realised_table
 from cryolike_dask.version import __version__
@@ -86,7 +87,7 @@ def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
         "device": graph.comparison.device,
         "tolerance": graph.comparison.tolerance,
         "frame": graph.images.frame,
-        "template_conventions": graph.templates.conventions or "cryolike",
+        "template_conventions": graph.templates.conventions or CRYOLIKE.name,
         "n_pixels": grid.n_pixels,
         "pixel_size_angstrom": grid.pixel_size_angstrom,
         "radius_max": grid.radius_max,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,19 +18,17 @@ from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, OutputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive
-from cryolike_dask.io.claims import Claim, holding
-from cryolike_dask.io.layout import image_stack_file, image_stack_numbers, pixel_stack_file
-from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import (
-    Job,
-    need_folder,
-    nothing_to_do,
-    readable_record,
-    still_to_do,
-    why_not_done,
-    withdraw_record,
-    write_record,
+from cryolike_dask.io.jobs import Job, job_states, why_not_done, withdraw_record, write_record
+from cryolike_dask.io.layout import (
+    image_stack_file,
+    image_stack_numbers,
+    image_stack_record,
+    metadata_file,
+    pixel_stack_file,
 )
+from cryolike_dask.io.output_folder import OutputFolder
+from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.records import readable_record
 from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
@@ -132,29 +128,24 @@ def convert_particles(
     )
     n = min(wanted, len(jobs))
     note_left_out(n, len(jobs), sum(map(len, stacks[:n])), len(particles))
-    need_folder(output)
-    found = partial(
-        still_to_do,
-        dict(enumerate(jobs[:n])),
-        skip_exist=skip_exist,
-        becomes="converted",
-        done="stacks are complete",
-    )
-    if (
-        skip_exist
-        and not overwrite
-        and nothing_to_do(output, found, partial(_refuse_others, output, jobs, n))
-    ):
-        return [job.outputs["images"] for job in jobs[:n]]
-    with _claim(output, jobs, n, overwrite=overwrite) as claim:
-        graphs = [_piece(stacks[k], parameters, replace(jobs[k], claim=claim)) for k in found()]
-        stream(
-            graphs,
-            client,
-            n_images=sum(p.n_images for p in graphs),
-            progress=progress,
-            title="images",
+
+    def jobs_to_do() -> list[tuple[ImageStack, Job]]:
+        states = job_states(
+            zip(stacks[:n], jobs[:n], strict=True),
+            skip_exist=skip_exist,
+            becomes="converted",
+            done="stacks are complete",
         )
+        return [(stack, job) for stack, job, is_done in states if not is_done]
+
+    outputs = _output_folder(output, jobs, n)
+    with outputs.claimed(jobs_to_do, skip_exist=skip_exist, overwrite=overwrite) as claim:
+        if claim is not None:
+            pieces = [
+                _piece(stack, parameters, replace(job, claim=claim)) for stack, job in jobs_to_do()
+            ]
+            n_images = sum(piece.n_images for piece in pieces)
+            stream(pieces, client, n_images=n_images, progress=progress, title="images")
     return [job.outputs["images"] for job in jobs[:n]]
 
 
@@ -163,9 +154,11 @@ def _piece(stack: ImageStack, parameters: ImageParameters, job: Job) -> Piece:
     return Piece(job.name, len(stack), build, job.name)
 
 
-def _job(stack: ImageStack, k: int, folder: Path, conventions: str, write_pixels: bool) -> Job:
+def _job(
+    stack: ImageStack, k: int, folder: Path, conventions: ConventionsName, write_pixels: bool
+) -> Job:
     tensor = image_stack_file(folder, k)
-    outputs = {"images": tensor, "metadata": tensor.with_suffix(".npz")}
+    outputs = {"images": tensor, "metadata": metadata_file(tensor)}
     if write_pixels:
         outputs["pixels"] = pixel_stack_file(folder, k)
     return Job(
@@ -174,33 +167,33 @@ def _job(stack: ImageStack, k: int, folder: Path, conventions: str, write_pixels
         about={"i_stack": k},
         outputs=outputs,
         shape=stack.source.shape,
-        record=_record(folder, k),
+        record=image_stack_record(folder, k),
         settings={"parameters": asdict(stack.grid), "conventions": conventions},
         precision="single" if stack.source.dtype == "complex64" else "double",
         inputs=stack.source.describe(np.arange(len(stack))),
     )
 
 
-def _record(folder: Path, k: int) -> Path:
-    return folder / "done" / f"stack_{k:06d}.json"
-
-
-@contextmanager
-def _claim(folder: Path, jobs: list[Job], n: int, *, overwrite: bool) -> Iterator[Claim]:
-    """Claim a folder for these stacks; with `overwrite`, remove what another call left and this
-    one does not write."""
+def _output_folder(folder: Path, jobs: list[Job], n: int) -> OutputFolder:
+    """The folder of the first `n` stacks of all."""
     first = json.dumps([jobs[0].shape, jobs[0].inputs]).encode()
-    identity = {**jobs[0].settings, "first stack": hashlib.sha256(first).hexdigest()}
-    refuse = partial(_refuse_others, folder, jobs, n)
-    with holding(folder, KIND, identity, overwrite=overwrite, refuse_others=refuse) as claim:
-        if overwrite:
-            beyond = _beyond(folder, jobs, n)
-            for k in image_stack_numbers(folder):
-                tensor = image_stack_file(folder, k)
-                stale = [_record(folder, k), pixel_stack_file(folder, k)]
-                for path in [*stale, tensor, tensor.with_suffix(".npz")] if k in beyond else stale:
-                    path.unlink(missing_ok=True)
-        yield claim
+    return OutputFolder(
+        folder,
+        KIND,
+        {**jobs[0].settings, "first stack": hashlib.sha256(first).hexdigest()},
+        partial(_refuse_others, folder, jobs, n),
+        partial(_remove_others, folder, jobs, n),
+    )
+
+
+def _remove_others(folder: Path, jobs: list[Job], n: int) -> None:
+    """Remove what another call left and this one does not write."""
+    beyond = _beyond(folder, jobs, n)
+    for k in image_stack_numbers(folder):
+        tensor = image_stack_file(folder, k)
+        stale = [image_stack_record(folder, k), pixel_stack_file(folder, k)]
+        for path in [*stale, tensor, metadata_file(tensor)] if k in beyond else stale:
+            path.unlink(missing_ok=True)
 
 
 def _refuse_others(folder: Path, jobs: list[Job], n: int) -> None:
@@ -225,7 +218,11 @@ def _beyond(folder: Path, jobs: list[Job], n: int) -> list[int]:
 def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
     """Whether the stacks in a folder are of these particles and settings, or of a call that was
     stopped early."""
-    records = [record for k in there if (record := readable_record(_record(folder, k))) is not None]
+    records = [
+        record
+        for k in there
+        if (record := readable_record(image_stack_record(folder, k))) is not None
+    ]
     if records:
         # the metadata come first
         names = [one.get("name") for one in job.inputs if "mtime_ns" in one][:1]
@@ -234,7 +231,7 @@ def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
             and [one.get("name") for one in record["inputs"]][:1] == names
             for record in records
         )
-    metadata = [image_stack_file(folder, k).with_suffix(".npz") for k in there]
+    metadata = [metadata_file(image_stack_file(folder, k)) for k in there]
     key, optional = "metadataFile", STACK_OPTIONAL
     return all(
         key in read_archive(path, optional=optional, keys=(key,))

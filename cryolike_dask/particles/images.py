@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.io.identity import describe_file
+from cryolike_dask.io.identity import InputDescription, describe_file
 from cryolike_dask.io.mrc import MrcStack
 from cryolike_dask.io.sources import describe_array
 from cryolike_dask.particles.resample import block_offset_pixels, downsample
@@ -32,9 +32,19 @@ _LATEST: dict[Hashable, NDArray[Any]] = {}
 _REMEMBERING = threading.Lock()
 
 
+class PreparationDescription(InputDescription, total=False):
+    """A `Preparation`, as completion records describe it."""
+
+    downsample: str
+    invert_contrast: bool
+    background_radius_pixels: float | None
+    recenter: bool
+    transposed: bool
+
+
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to pixels before the transform.
+    """Changes of the pixels before the transform.
 
     Attributes
     ----------
@@ -53,6 +63,16 @@ class Preparation:
     background_radius_pixels: float | None = None
     recenter: bool = False
     transposed: bool = False
+
+    def describe(self) -> PreparationDescription:
+        """All of it, for completion records."""
+        return {
+            "downsample": self.downsample,
+            "invert_contrast": self.invert_contrast,
+            "background_radius_pixels": self.background_radius_pixels,
+            "recenter": self.recenter,
+            "transposed": self.transposed,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +169,7 @@ class ParticleImages:
         """The file of an image, and its position there."""
         return self.files[self.table.file_number[row]].path, int(self.table.image_index[row])
 
-    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
         """The metadata and image files of rows, and what is done to the pixels."""
         table = self.table
         used = [table.metadata_files[i] for i in np.unique(table.metadata_number[rows])]
@@ -161,9 +181,11 @@ class ParticleImages:
         )
         columns = {"rows": where, "optics": table.optics, "sign": table.sign, "origins": origins}
         arrays = [
-            {"name": n, **describe_array(c[rows])} for n, c in columns.items() if c is not None
+            describe_array(name, column[rows])
+            for name, column in columns.items()
+            if column is not None
         ]
-        return [*(describe_file(path) for path in used), *arrays, vars(self.preparation)]
+        return [*(describe_file(path) for path in used), *arrays, self.preparation.describe()]
 
     def subset(self, rows: NDArray[np.int64]) -> ParticleImages:
         """Some of the images, with the files that hold them."""

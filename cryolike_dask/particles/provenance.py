@@ -10,31 +10,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.io.archives import read_archive
+from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.io.sources import ArraySource, Files, Subset
 from cryolike_dask.io.stacks import STACK_OPTIONAL
 from cryolike_dask.particles.images import ParticleImages
 
 PER_IMAGE = (
-    *("angleRotation", "angleTilt", "anglePsi", "originX", "originY", "files", "idxs"),
-    *("metadataFile", "metadataRow", "randomSubset", "micrograph", "opticsGroup", "trueStructure"),
+    "angleRotation",
+    "angleTilt",
+    "anglePsi",
+    "originX",
+    "originY",
+    "files",
+    "idxs",
+    "metadataFile",
+    "metadataRow",
+    "randomSubset",
+    "micrograph",
+    "opticsGroup",
+    "trueStructure",
 )
 """Entries of the `.npz` of an image stack that say it of each image; each may be missing."""
 
 
-def provenance(source: ParticleImages) -> dict[str, Any]:
+def provenance(source: ParticleImages) -> dict[str, NDArray[Any] | None]:
     """Say it of particles that are read from their own files, as entries of the `.npz` of a
     stack."""
     table = source.table
-    angles: list[NDArray[Any] | None] = (
-        [None] * 3 if table.angles_radian is None else list(table.angles_radian.T)
-    )
-    origins: list[NDArray[Any] | None] = (
-        [None] * 2 if table.origin_angstrom is None else list(table.origin_angstrom.T)
-    )
+    rotation, tilt, psi = (None,) * 3 if table.angles_radian is None else table.angles_radian.T
+    origin_x, origin_y = (None,) * 2 if table.origin_angstrom is None else table.origin_angstrom.T
     return {
-        **dict(zip(("angleRotation", "angleTilt", "anglePsi"), angles, strict=True)),
-        **dict(zip(("originX", "originY"), origins, strict=True)),
-        "recentered": source.preparation.recenter,
+        "angleRotation": rotation,
+        "angleTilt": tilt,
+        "anglePsi": psi,
+        "originX": origin_x,
+        "originY": origin_y,
+        "recentered": np.array(source.preparation.recenter),
         "files": np.array(table.image_files)[table.file_number],
         "idxs": table.image_index,
         "metadataFile": np.array(table.metadata_files)[table.metadata_number],
@@ -46,7 +57,7 @@ def provenance(source: ParticleImages) -> dict[str, Any]:
     }
 
 
-def origins_of(source: ArraySource) -> dict[str, Any]:
+def origins_of(source: ArraySource) -> dict[str, NDArray[Any]]:
     """Say it of any images, as far as it is known: the entries `PER_IMAGE` and `recentered`."""
     if isinstance(source, ParticleImages):
         return {key: value for key, value in provenance(source).items() if value is not None}
@@ -62,13 +73,13 @@ def origins_of(source: ArraySource) -> dict[str, Any]:
     # always in this order
     common = [key for key in PER_IMAGE if all(key in entries for entries in known)]
     joined = {key: np.concatenate([entries[key] for entries in known]) for key in common}
-    return {**joined, "recentered": any(bool(entries.get("recentered")) for entries in known)}
+    return {**joined, "recentered": np.array(any(entries["recentered"] for entries in known))}
 
 
-def _of_file(path: Path, n_images: int) -> dict[str, Any]:
+def _of_file(path: Path, n_images: int) -> dict[str, NDArray[Any]]:
     """What the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and which
     of them are its own."""
-    metadata = path.with_suffix(".npz")
+    metadata = metadata_file(path)
     optional, keys = (
         (*STACK_OPTIONAL, *PER_IMAGE),
         (*PER_IMAGE, "recentered", "stack_start", "stack_end"),
@@ -77,17 +88,17 @@ def _of_file(path: Path, n_images: int) -> dict[str, Any]:
     entries = (
         read_archive(metadata, optional=optional, keys=keys, n_images=n_images) if known else {}
     )
-    found: dict[str, Any] = {}
+    found: dict[str, NDArray[Any]] = {}
     for key in PER_IMAGE:
         value = _own(entries.get(key), entries, n_images)
         if value is not None:
             found[key] = value
     recentered = entries.get("recentered")
-    return {**found, "recentered": recentered is not None and bool(recentered.any())}
+    return {**found, "recentered": np.array(recentered is not None and recentered.any())}
 
 
 def _own(
-    value: NDArray[Any] | None, entries: Mapping[str, Any], n_images: int
+    value: NDArray[Any] | None, entries: Mapping[str, NDArray[Any] | None], n_images: int
 ) -> NDArray[Any] | None:
     if value is None or value.ndim != 1 or not value.size:
         return None

@@ -52,10 +52,10 @@ def recorded_optics(
         If a column is missing without which there is no contrast transfer, or a value is not
         physical.
     """
-    known: dict[str, Any] = {name: values for name, values in columns.items() if values is not None}
+    known = {name: values for name, values in columns.items() if values is not None}
     u, v = (known.get(f"defocus_{axis}_angstrom") for axis in "uv")
     if u is not None and v is not None and np.array_equal(u, v):
-        known.setdefault("defocus_angle_radian", 0.0)
+        known.setdefault("defocus_angle_radian", np.zeros(1))
     missing = [
         wording.label(name)
         for name in OPTICS.names or ()

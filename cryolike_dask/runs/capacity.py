@@ -11,8 +11,8 @@ from distributed import Client
 
 from cryolike_dask.compute.device import real_dtype
 from cryolike_dask.errors import CannotFitError
+from cryolike_dask.io.jobs import Job
 from cryolike_dask.io.layout import as_stored
-from cryolike_dask.io.records import Job
 from cryolike_dask.likelihoods.graph import chunks_of_correlations
 from cryolike_dask.runs.run import Run
 

@@ -8,60 +8,46 @@ What the folder holds already is told by its records.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.io.claims import Claim, brief, differences, holding, refuse_beneath_others
-from cryolike_dask.io.layout import FILE_SUFFIX, STORE_SUFFIX, STRUCTURE_FILE, LikelihoodFiles
-from cryolike_dask.io.records import need_folder, readable_record
+from cryolike_dask.io.claims import brief, differences
+from cryolike_dask.io.layout import (
+    FILE_SUFFIX,
+    METADATA_SUFFIX,
+    RECORDS_OF_RESULTS,
+    RESULT_TENSORS,
+    RESULTS,
+    STORE_SUFFIX,
+    STRUCTURE_FILE,
+    LikelihoodFiles,
+)
+from cryolike_dask.io.output_folder import OutputFolder
+from cryolike_dask.io.records import Record, other_names, readable_record
 from cryolike_dask.io.tensors import load_displacements
 from cryolike_dask.runs.run import Run
 
 KIND = "results"
-RESULTS = "template*/*/*_stack_??????.*"
 REMEDY = (
     "Choose another output folder, or pass overwrite=True (--overwrite) to replace those results."
 )
 SAME_ANGSTROM = 1e-3
 
 
-@contextmanager
-def claim(run: Run, *, overwrite: bool) -> Iterator[Claim]:
-    """Claim the output folder while the body runs.
-
-    Parameters
-    ----------
-    overwrite : bool
-        Remove results of another run, instead of refusing; unless it lives.
-
-    Raises
-    ------
-    OutputError
-        If there are results of another run, naming what differs, or another run writes there; and
-        at the end, if the folder was taken away.
-    """
-    need_folder(run.files.folder_output)
-    refuse = partial(refuse_others, run)
-    with holding(
-        run.files.folder_output, KIND, _identity(run), overwrite=overwrite, refuse_others=refuse
-    ) as own_claim:
-        if overwrite:
-            _remove_others(run)
-        yield own_claim
-
-
-def refuse_claimed(run: Run) -> None:
-    """Refuse what `claim` would refuse without `overwrite`, and write nothing."""
-    need_folder(run.files.folder_output)
-    refuse_beneath_others(run.files.folder_output, KIND, _identity(run))
-    refuse_others(run)
+def output_folder(run: Run) -> OutputFolder:
+    """The output folder of a run, which may claim it."""
+    return OutputFolder(
+        run.files.folder_output,
+        KIND,
+        _identity(run),
+        refuse_others=partial(refuse_others, run),
+        remove_others=partial(_remove_others, run),
+    )
 
 
 def refuse_others(run: Run) -> None:
@@ -78,7 +64,7 @@ def refuse_others(run: Run) -> None:
     for path, record in records:
         if what := _differs(run, record):
             search = record["settings"].get("search", {})
-            which = "run" if search == run.identity.entries["search"] else "search"
+            which = "run" if search == run.identity["search"] else "search"
             what = (
                 f"holds results of another {which} "
                 f"({path.relative_to(run.files.folder_output)}): {what}"
@@ -96,31 +82,31 @@ def has_displacements(run: Run) -> bool:
 
 def holds_results(run: Run) -> bool:
     """Whether there are results at all."""
-    return any(run.files.folder_output.glob("template*/done/*.json"))
+    return any(run.files.folder_output.glob(RECORDS_OF_RESULTS))
 
 
-def _identity(run: Run) -> dict[str, Any]:
+def _identity(run: Run) -> dict[str, object]:
     """Everything that must be the same for all runs that write here; of particles, their first
     stack stands for all."""
     k = min(run.images)
     names = sorted({str(one.get("name")) for one in run.inputs.images[k]})
     structures = brief(run.structure_names)
     return {
-        **run.identity.entries,
+        **run.identity,
         "structures": structures,
         f"image stack {k}": {"n_images": len(run.images[k]), "made_from": brief(names)},
     }
 
 
-def _records(run: Run) -> list[tuple[Path, dict[str, Any]]]:
+def _records(run: Run) -> list[tuple[Path, Record]]:
     """Records that can be believed: others describe nothing, and are written again."""
-    paths = sorted(run.files.folder_output.glob("template*/done/*.json"))
+    paths = sorted(run.files.folder_output.glob(RECORDS_OF_RESULTS))
     return [(path, record) for path in paths if (record := readable_record(path)) is not None]
 
 
-def _differs(run: Run, record: Mapping[str, Any]) -> str:
+def _differs(run: Run, record: Record) -> str:
     """Say why the results that a record describes cannot be of this run; empty if they can."""
-    if other := differences(record["settings"], run.identity.entries):
+    if other := differences(record["settings"], run.identity):
         return other
     i, k, shape = record["i_template"], record["i_stack"], record["shape"]
     if i is None or k is None:
@@ -135,27 +121,14 @@ def _differs(run: Run, record: Mapping[str, Any]) -> str:
         return f"image stack {k} has {shape[0]} images there, {len(run.images[k])} here"
     if i not in run.templates or k not in run.images:
         return ""
-    return _other_inputs(record["inputs"], run.inputs.of(i, k))
-
-
-def _other_inputs(theirs: list[dict[str, Any]], ours: list[dict[str, Any]]) -> str:
-    """Say which inputs differ, by name: files of one name may have been made again."""
-    their_names, our_names = (
-        {str(entry.get("name")) for entry in inputs} for inputs in (theirs, ours)
-    )
-    if their_names == our_names:
-        return ""
-    only_there, only_here = (
-        ", ".join(sorted(names)) or "less"
-        for names in (their_names - our_names, our_names - their_names)
-    )
-    return f"made from {only_there} there, {only_here} here"
+    # by name alone: files of one name may have been made again
+    return other_names(record["inputs"], run.inputs.of(i, k))
 
 
 def _results_of_another_program(files: LikelihoodFiles) -> Iterator[Path]:
     """Results, if there is nothing of what a run of this program writes before them."""
-    if not any(files.origins(0).parent.glob("*.npz")):
-        yield from files.folder_output.glob("template*/*/*_stack_??????.pt")
+    if not any(files.origins(0).parent.glob(f"*{METADATA_SUFFIX}")):
+        yield from files.folder_output.glob(RESULT_TENSORS)
 
 
 def _refuse_displacements(run: Run) -> None:
@@ -194,7 +167,7 @@ def _remove_others(run: Run) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_results(path: Path, record: Mapping[str, Any]) -> None:
+def _remove_results(path: Path, record: Record) -> None:
     """Remove a record, unless another run has written it anew, and the outputs that it lists, of
     its structure."""
     if readable_record(path) != record:

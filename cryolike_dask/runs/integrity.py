@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,26 +16,26 @@ import numpy as np
 from cryolike_dask import labels
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.io.claims import living
+from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,
+    RECORD_NAME,
+    RECORDS,
+    RESULT_NAME,
+    STRUCTURE_FOLDER,
     LikelihoodFiles,
     as_stored,
     leftovers,
 )
-from cryolike_dask.io.records import AGAIN, FORMAT, checksum, read_record
+from cryolike_dask.io.records import AGAIN, FORMAT, Record, checksum, read_record
 from cryolike_dask.io.results import open_result
 from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
 from cryolike_dask.runs.kinds import KINDS, OPTIMAL_POSE
 
-FOLDERS = {"done", *(folder for kind in KINDS.values() for folder in kind.folders.values())}
+FOLDERS = {RECORDS, *(folder for kind in KINDS.values() for folder in kind.folders.values())}
 REAL = {"single": "float32", "double": "float64"}
 NEAR_ANGSTROM = 1e-3
-
-TEMPLATE = re.compile(r"template(0|[1-9]\d*)")
-RECORD = re.compile(r"(?:(.+)_)?stack_(\d{6})\.json")
-RESULT = re.compile(r".+_stack_(\d{6})\.(?:pt|zarr)")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Result:
     kind: str
     i_template: int
     i_stack: int
-    record: dict[str, Any]
+    record: Record
     path: Path
     outputs: dict[str, TensorFile | Store]
 
@@ -93,7 +92,7 @@ def intact_results(
     _note_leftovers(files.folder_output, report)
     recorded: dict[Path, tuple[str, int, int]] = {}
     for folder in folders:
-        if match := TEMPLATE.fullmatch(folder.name):
+        if match := STRUCTURE_FOLDER.fullmatch(folder.name):
             with report.listing():
                 recorded |= _records_of_structure(files, int(match[1]), folder, report)
     results = []
@@ -152,7 +151,7 @@ def _records_of_structure(
         ) from error
     recorded, expected = {}, Counter(filter(None, (_record_of(files, i, path) for path in paths)))
     for path in paths:
-        match = RECORD.fullmatch(path.name)
+        match = RECORD_NAME.fullmatch(path.name)
         kind, k = (match[1] or OPTIMAL_POSE.name, int(match[2])) if match else ("", 0)
         if kind in KINDS and path == files.record(i, k, kind):
             recorded[path] = kind, i, k
@@ -165,7 +164,7 @@ def _records_of_structure(
 
 def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
     """The record that a result file belongs to, by its name; None for other files."""
-    match = RESULT.fullmatch(path.name)
+    match = RESULT_NAME.fullmatch(path.name)
     k = int(match[1]) if match else -1
     for kind in KINDS.values():
         if path.with_suffix(FILE_SUFFIX) in (
@@ -217,7 +216,7 @@ def _checked(
     )
 
 
-def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
+def _record(path: Path, expected: dict[str, object]) -> Record:
     """Read a record that says what every record says."""
     _need_content(path)
     try:
@@ -227,8 +226,8 @@ def _record(path: Path, expected: dict[str, Any]) -> dict[str, Any]:
     if record is None:
         raise OutputError("is gone", source=path, remedy=AGAIN)
     for name, value in expected.items():
-        if record[name] != value:
-            what = f"says {name}={record[name]!r}, but is the record of {value!r}"
+        if record.get(name) != value:
+            what = f"says {name}={record.get(name)!r}, but is the record of {value!r}"
             raise OutputError(what, source=path, remedy=AGAIN)
     for name in ("search", "parameters"):
         if name not in record["settings"]:
@@ -250,7 +249,7 @@ def _need_content(path: Path) -> None:
         raise OutputError("is empty", source=path, remedy=AGAIN)
 
 
-def _output(path: Path, variable: str, record: dict[str, Any]) -> TensorFile | Store:
+def _output(path: Path, variable: str, record: Record) -> TensorFile | Store:
     """Open a result that is as its record says."""
     if path.suffix == FILE_SUFFIX:
         _need_content(path)

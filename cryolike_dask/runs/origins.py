@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError, OutputError, number
 from cryolike_dask.io.archives import read_archive, write_archive
-from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.layout import LikelihoodFiles, metadata_file
 from cryolike_dask.io.records import AGAIN
 from cryolike_dask.io.sources import Files, innermost
 from cryolike_dask.io.stacks import STACK_OPTIONAL
@@ -216,7 +216,7 @@ class _OfStructure:
 
 def _made_from(templates: Path) -> str:
     """The name of the structure file that templates were made from; empty if nothing says it."""
-    sidecar = templates.with_suffix(".npz")
+    sidecar = metadata_file(templates)
     try:
         described = json.loads(
             str(read_archive(sidecar, optional=OPTIONAL, keys=("source",))["source"])

@@ -36,7 +36,7 @@ from cryolike_dask.runs.capacity import (
     refuse_what_cannot_fit,
 )
 from cryolike_dask.runs.cost import LikelihoodPlan, size_of
-from cryolike_dask.runs.folder import refuse_claimed
+from cryolike_dask.runs.folder import output_folder
 from cryolike_dask.runs.kinds import Kind, KindName, kind_named
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
 from cryolike_dask.runs.sizes import (
@@ -129,7 +129,7 @@ def plan_likelihood(
     run = run.in_batches(tiling).in_memory(memory_of_each_worker(client, n))
     run.note_left_out()
     if not overwrite:
-        refuse_claimed(run)
+        output_folder(run).refuse()
     with progress_bar(3, "steps of the plan", shown=progress) as show:
         done = find_done(run, chosen) if skip_exist else []
         groups = group_jobs(run, chosen, done, run.cut(n, device_of_workers(client, device)))

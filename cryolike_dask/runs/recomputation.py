@@ -16,6 +16,7 @@ from cryolike_dask.compute.device import real_dtype
 from cryolike_dask.errors import OutputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES
 from cryolike_dask.likelihoods import interface
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
@@ -248,7 +249,7 @@ def _at_pose(templates: TemplateStack, pose: NDArray[np.void]) -> TemplateStack:
     )
 
 
-def _refuse_changed(result: Result, given: Sequence[dict[str, Any]]) -> None:
+def _refuse_changed(result: Result, given: Sequence[InputDescription]) -> None:
     """Refuse inputs that are not those of the record."""
     recorded = result.record["inputs"]
     remedy = "Give the inputs of the run, or run again with skip_exist=True."

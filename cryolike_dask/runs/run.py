@@ -7,19 +7,17 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import real_dtype, resolve_device
-from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.archives import read_list
+from cryolike_dask.io.identity import InputDescription
+from cryolike_dask.io.jobs import Job
 from cryolike_dask.io.layout import (
     STORE_SUFFIX,
     LikelihoodFiles,
@@ -28,7 +26,7 @@ from cryolike_dask.io.layout import (
     structure_of,
 )
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.io.records import Job
+from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
 from cryolike_dask.likelihoods.graph import ComparisonGraph, spread_templates
 from cryolike_dask.likelihoods.settings import Settings, Tiling
@@ -56,40 +54,6 @@ TASKS_PER_WORKER = 4
 
 
 @dataclass(frozen=True)
-class Search:
-    """The displacements of a run, told from others."""
-
-    n_displacements: int
-    max_displacement_angstrom: float
-    sha256: str
-
-    @classmethod
-    def of(cls, displacements: NDArray[np.float64]) -> Search:
-        """Describe displacements, angstrom, (2, displacement)."""
-        rounded = np.round(displacements, 4) + 0.0  # no negative zero
-        return cls(
-            n_displacements=displacements.shape[1],
-            max_displacement_angstrom=float(np.abs(rounded).max()),
-            sha256=hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest(),
-        )
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Everything that must be the same for all results of an output folder."""
-
-    search: Search
-    parameters: PolarGrid
-    conventions: ConventionsName
-    tolerance: float | None
-
-    @cached_property
-    def entries(self) -> dict[str, Any]:
-        """The same in a form that JSON keeps exactly: the `settings` of records."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class Cut:
     """Fineness of the blocks of a stack: at least `n_parts` of each, for this device."""
 
@@ -102,10 +66,10 @@ class RunInputs:
     """The files that each structure and each image stack of a run was made from, as records
     describe them."""
 
-    templates: dict[int, list[dict[str, Any]]]
-    images: dict[int, list[dict[str, Any]]]
+    templates: dict[int, list[InputDescription]]
+    images: dict[int, list[InputDescription]]
 
-    def of(self, i_template: int, i_stack: int) -> list[dict[str, Any]]:
+    def of(self, i_template: int, i_stack: int) -> list[InputDescription]:
         """The files that one stack under one structure was made from."""
         return [*self.templates[i_template], *self.images[i_stack]]
 
@@ -120,7 +84,8 @@ class Run:
     images, templates : dict
         By stack and by structure number.
     settings : Settings
-    identity : Identity
+    identity : FolderSettings
+        Everything that must be the same for all results of an output folder.
     inputs : RunInputs
     displacements : ndarray, float64, (2, displacement)
         Angstrom.
@@ -137,7 +102,7 @@ class Run:
     images: dict[int, ImageStack]
     templates: dict[int, TemplateStack]
     settings: Settings
-    identity: Identity
+    identity: FolderSettings
     inputs: RunInputs
     displacements: NDArray[np.float64]
     structure_names: tuple[str, ...]
@@ -202,7 +167,7 @@ class Run:
             outputs=outputs,
             shape=shape,
             record=self.files.record(i_template, i_stack, kind.name),
-            settings=self.identity.entries,
+            settings=self.identity,
             precision=precision,
             inputs=self.inputs.of(i_template, i_stack),
         )
@@ -246,9 +211,7 @@ def open_run(
         images=image_stacks,
         templates=template_stacks,
         settings=settings,
-        identity=Identity(
-            Search.of(displacements), parameters.grid, settings.conventions, settings.tolerance
-        ),
+        identity=_identity(displacements, parameters, settings),
         inputs=RunInputs(
             {i: t.source.describe(np.arange(len(t))) for i, t in template_stacks.items()},
             {k: s.source.describe(np.arange(len(s))) for k, s in image_stacks.items()},
@@ -365,3 +328,20 @@ def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:
             "configure_displacement's does.",
         )
     return displaced
+
+
+def _identity(
+    displacements: NDArray[np.float64], parameters: ImageParameters, settings: Settings
+) -> FolderSettings:
+    """Everything that must be the same for all results of a folder, as JSON keeps it exactly."""
+    rounded = np.round(displacements, 4) + 0.0  # no negative zero
+    return {
+        "search": {
+            "n_displacements": displacements.shape[1],
+            "max_displacement_angstrom": float(np.abs(rounded).max()),
+            "sha256": hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest(),
+        },
+        "parameters": asdict(parameters.grid),
+        "conventions": settings.conventions,
+        "tolerance": settings.tolerance,
+    }

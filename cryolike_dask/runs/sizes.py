@@ -12,7 +12,7 @@ import numpy as np
 
 from cryolike_dask import labels
 from cryolike_dask.compute.device import real_dtype
-from cryolike_dask.io.records import Job, why_not_done
+from cryolike_dask.io.jobs import Job, why_not_done
 from cryolike_dask.io.sources import ArraySource, Files, innermost
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.setup import SAMPLED_TEMPLATES

@@ -226,6 +226,6 @@ def _open(
         images,
         templates,
     )
-    if other := differences(recorded["parameters"], run.identity.entries["parameters"]):
+    if other := differences(recorded["parameters"], run.identity["parameters"]):
         raise InputError(f"the parameters are not those of the results: {other}")
     return run

@@ -19,20 +19,13 @@ from cryolike_dask.compute.device import count_workers, device_of_workers, real_
 from cryolike_dask.compute.log import logging_to, reporting_to
 from cryolike_dask.compute.stream import Piece, stream, task
 from cryolike_dask.io.claims import Claim
-from cryolike_dask.io.records import (
-    KEPT,
-    NOTHING_THERE,
-    Job,
-    make_room,
-    nothing_to_do,
-    why_not_done,
-)
+from cryolike_dask.io.jobs import KEPT, Job, job_states, make_room
 from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.likelihoods.comparable import name_of
 from cryolike_dask.runs.capacity import memory_of_a_worker, refuse_what_cannot_fit
-from cryolike_dask.runs.folder import claim, has_displacements, holds_results, refuse_others
+from cryolike_dask.runs.folder import has_displacements, holds_results, output_folder
 from cryolike_dask.runs.kinds import Kind
 from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
@@ -65,26 +58,19 @@ def compute_run(
         jobs = {key: run.job(kind, *key) for key in run.pairs()}
         refuse_what_cannot_fit(run, jobs, client)
         n_stores = sum(job.is_store for job in jobs.values())
-    to_do, refuse = partial(_to_do, run, kind), partial(refuse_others, run)
-    with logging_to(options.log_file):
-        keeps = options.skip_exist and not options.overwrite
-        if keeps and nothing_to_do(run.files.folder_output, to_do, refuse):
+    outputs = output_folder(run).claimed(
+        partial(_to_do, run, kind), skip_exist=options.skip_exist, overwrite=options.overwrite
+    )
+    with logging_to(options.log_file), outputs as own_claim:
+        if own_claim is None:
             return kind.open(run.files)
-        with (
-            reporting_to(options.performance_report, client),
-            claim(run, overwrite=options.overwrite) as own_claim,
-        ):
-            has_results = holds_results(run)
-            _write_displacements(run, kind, has_results=has_results)
+        with reporting_to(options.performance_report, client):
+            _write_displacements(run, kind, has_results=holds_results(run))
             claimed()
             n_workers = 0 if client is None else count_workers(client)
             cut = run.cut(n_workers, device_of_workers(client, run.settings.device))
             run.note_left_out()
             logger.info(describe(run, kind, cut))
-            if has_results and not options.skip_exist:
-                logger.info(
-                    "results that are there are replaced; skip_exist=True keeps complete ones"
-                )
             if n_stores:
                 what = (
                     "%d full cross-correlation(s) take more memory than a worker has, and are "
@@ -134,25 +120,24 @@ def _pieces(
 ) -> Iterator[Piece]:
     """One after the other, so that no run is too long for the memory of the client."""
     details = {"version": __version__, "device": run.settings.device}
-    n_done = 0
     described = set[Path]()
-    for i, k in run.pairs():
+    jobs = (((i, k), replace(run.job(kind, i, k), claim=own_claim)) for i, k in run.pairs())
+    for (i, k), job, is_done in job_states(
+        jobs,
+        skip_exist=skip_exist,
+        becomes="computed",
+        done="stacks are complete",
+        replaces="results that are there are replaced; skip_exist=True keeps complete ones",
+    ):
         images, templates = run.images[k], run.templates[i]
-        job = replace(run.job(kind, i, k), claim=own_claim)
-        reason = why_not_done(job) if skip_exist else ""
         about, graph = _descriptions(run, i, k), None
-        if reason is None:
-            n_done += 1
+        if is_done:
             _describe_again(job, [one for one in about if one.path not in described])
-            described |= {one.path for one in about}
+            described |= {description.path for description in about}
         else:
-            if skip_exist and reason != NOTHING_THERE:
-                logger.info("%s is computed: %s", job.name, reason)
             results = partial(_results, run, kind, i, k, cut)
             graph = partial(_graph, results, job, details, about)
         yield Piece(job.name, len(images), graph, name_of(images, templates))
-    if n_done:
-        logger.info(KEPT, n_done, len(run.images) * len(run.templates), "stacks are complete")
 
 
 def _results(run: Run, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> xr.Dataset:

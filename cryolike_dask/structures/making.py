@@ -20,24 +20,30 @@ from distributed import Client
 from cryolike_dask.compute.block_reports import announce_part
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.compute.stream import Piece, stream, task
-from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.archives import read_list, write_list
-from cryolike_dask.io.claims import brief, holding
-from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, template_file
-from cryolike_dask.io.parameters import read_parameters, write_parameters
-from cryolike_dask.io.records import (
+from cryolike_dask.io.claims import brief
+from cryolike_dask.io.jobs import (
     Job,
+    job_states,
     make_room,
-    need_folder,
-    nothing_to_do,
-    still_to_do,
     why_not_done,
     withdraw_record,
     write_record,
 )
+from cryolike_dask.io.layout import (
+    PARAMETERS,
+    TEMPLATE_LIST,
+    is_of_templates,
+    metadata_file,
+    template_file,
+    template_record,
+)
+from cryolike_dask.io.output_folder import OutputFolder
+from cryolike_dask.io.parameters import read_parameters, write_parameters
 from cryolike_dask.io.stacks import write_template_stack
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import say
@@ -122,37 +128,36 @@ def make_templates(
     )
     _refuse_long_names([stack.structure for stack in stacks])
     files = [template_file(folder, stack.structure) for stack in stacks]
-    jobs = [_job(stack, parameters, folder) for stack in stacks]
-    need_folder(folder)
-    found = partial(
-        still_to_do,
-        dict(enumerate(jobs)),
-        skip_exist=skip_exist,
-        becomes="made",
-        done="template files are complete",
+    jobs = [_job(stack, parameters, folder, conventions) for stack in stacks]
+    outputs = OutputFolder(
+        folder,
+        KIND,
+        {"parameters": asdict(parameters), "files": brief([file.name for file in files])},
+        partial(_refuse_others, folder, files, parameters),
+        partial(_remove_others, folder, files),
     )
-    refuse = partial(_refuse_others, folder, files, parameters)
-    if (
-        skip_exist
-        and not overwrite
-        and nothing_to_do(folder, lambda: [*found(), *_unlisted(folder, files)], refuse)
-    ):
-        say(accounts)
-        return files
-    identity = {"parameters": asdict(parameters), "files": brief([file.name for file in files])}
-    with holding(folder, KIND, identity, overwrite=overwrite, refuse_others=refuse) as claim:
-        if overwrite:
-            _remove_others(folder, files)
-        say(accounts)
-        to_do = found()
-        write_parameters(folder / PARAMETERS, parameters)
-        _make(
-            [(stacks[i], replace(jobs[i], claim=claim)) for i in to_do],
-            parameters,
-            client,
-            progress,
+
+    def jobs_to_do() -> list[tuple[TemplateStack, Job]]:
+        states = job_states(
+            zip(stacks, jobs, strict=True),
+            skip_exist=skip_exist,
+            becomes="made",
+            done="template files are complete",
         )
-        write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
+        return [(stack, job) for stack, job, is_done in states if not is_done]
+
+    with outputs.claimed(
+        lambda: [*jobs_to_do(), *_unlisted(folder, files)],
+        skip_exist=skip_exist,
+        overwrite=overwrite,
+    ) as claim:
+        say(accounts)
+        if claim is not None:
+            to_do = jobs_to_do()
+            write_parameters(folder / PARAMETERS, parameters)
+            claimed_jobs = [(stack, replace(job, claim=claim)) for stack, job in to_do]
+            _make(claimed_jobs, parameters, client, progress)
+            write_list(folder / TEMPLATE_LIST, [str(file) for file in files])
     return files
 
 
@@ -190,16 +195,18 @@ def _make(
                 scratch.unlink()
 
 
-def _job(stack: TemplateStack, parameters: ImageParameters, folder: Path) -> Job:
+def _job(
+    stack: TemplateStack, parameters: ImageParameters, folder: Path, conventions: ConventionsName
+) -> Job:
     file = template_file(folder, stack.structure)
     return Job(
         kind="templates",
         name=f"templates-{stack.structure}",
         about={"structure": stack.structure},
-        outputs={"templates": file, "description": file.with_suffix(".npz")},
+        outputs={"templates": file, "description": metadata_file(file)},
         shape=stack.source.shape,
-        record=folder / "done" / f"{file.stem}.json",
-        settings={"parameters": asdict(parameters.grid), "conventions": stack.conventions},
+        record=template_record(file),
+        settings={"parameters": asdict(parameters.grid), "conventions": conventions},
         precision="single" if stack.source.dtype == "complex64" else "double",
         inputs=stack.source.describe(np.arange(len(stack))),
     )
@@ -239,9 +246,9 @@ def _remove_others(folder: Path, files: list[Path]) -> None:
     listed = _listed(folder)
     (folder / TEMPLATE_LIST).unlink(missing_ok=True)
     for name in set(listed) - {file.name for file in files}:
-        if name.startswith("templates_fourier_"):
-            old = folder / name
-            for path in (folder / "done" / f"{old.stem}.json", old, old.with_suffix(".npz")):
+        old = folder / name
+        if is_of_templates(old):
+            for path in (template_record(old), old, metadata_file(old)):
                 path.unlink(missing_ok=True)
 
 
@@ -297,7 +304,7 @@ def _finish(
         values,
         stack.viewing,
         parameters,
-        stack.conventions or "standard",
+        stack.conventions or STANDARD.name,
         {"structure": stack.structure, "source": json.dumps(job.inputs)},
     )
     write_record(job, {"version": __version__})

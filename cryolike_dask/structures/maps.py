@@ -16,12 +16,13 @@ from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import CannotFitError, InputFileError, times
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.identity import regular_file
+from cryolike_dask.io.layout import FILE_SUFFIX
 from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.io.tensors import open_tensor
 from cryolike_dask.structures.accounts import Account
 from cryolike_dask.structures.volumes import reach_angstrom
 
-ARRAY_SUFFIXES = (".npy", ".pt")
+ARRAY_SUFFIXES = (".npy", FILE_SUFFIX)
 MOST_VOXELS = 2**30
 """1024 along each side."""
 BYTES_PER_VOXEL = 50
@@ -60,7 +61,7 @@ def read_map_header(path: Path) -> MapHeader:
     """
     suffix = path.suffix.lower()
     if suffix in ARRAY_SUFFIXES:
-        shape = _tensor_shape(path) if suffix == ".pt" else map_array(path).shape
+        shape = _tensor_shape(path) if suffix == FILE_SUFFIX else map_array(path).shape
         found = MapHeader((shape[2], shape[1], shape[0]), None)
     else:
         header = open_mrc_map(path)
@@ -227,7 +228,9 @@ def map_values(path: str | Path) -> NDArray[Any]:
     suffix = Path(path).suffix.lower()
     if suffix == ".npy":
         return map_array(path)
-    return open_tensor(path, n_dims=3).take() if suffix == ".pt" else open_mrc_map(path).mapped()
+    return (
+        open_tensor(path, n_dims=3).take() if suffix == FILE_SUFFIX else open_mrc_map(path).mapped()
+    )
 
 
 def read_map_values(path: str | Path) -> NDArray[Any]:

@@ -16,12 +16,12 @@ from cryolike_dask.errors import InputError, InputFileError, missing_files, numb
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import regular_file
-from cryolike_dask.io.layout import TEMPLATE_LIST
+from cryolike_dask.io.layout import is_of_templates
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import Account, account_of_atoms, say
 from cryolike_dask.structures.atoms import Atoms
-from cryolike_dask.structures.maps import account_of_map, open_map
+from cryolike_dask.structures.maps import ARRAY_SUFFIXES, account_of_map, open_map
 from cryolike_dask.structures.models import (
     CIF_SUFFIXES,
     PDB_SUFFIXES,
@@ -44,7 +44,7 @@ from cryolike_dask.structures.volumes import Volume
 logger = logging.getLogger("cryolike_dask")
 
 ATOM_SUFFIXES = (*PDB_SUFFIXES, *CIF_SUFFIXES)
-MAP_SUFFIXES = (".mrc", ".map", ".ccp4", ".npy", ".pt")
+MAP_SUFFIXES = (".mrc", ".map", ".ccp4", *ARRAY_SUFFIXES)
 REMEDY = (
     f"Structures are {', '.join((*ATOM_SUFFIXES, *MAP_SUFFIXES))} files, arrays (z, y, x), "
     f"Atoms or Volume."
@@ -238,7 +238,7 @@ def _listed(structures: Any) -> list[Any]:
         files = sorted(
             p
             for p in path.iterdir()
-            if suffix_of(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not _is_output(p)
+            if suffix_of(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not is_of_templates(p)
         )
         if not files:
             raise InputFileError("holds no structures", source=path, remedy=REMEDY)
@@ -316,8 +316,3 @@ def _models(
             str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns
         )
         yield "" if models == "first" else f"_model_{position + 1:04d}", source, account
-
-
-def _is_output(path: Path) -> bool:
-    """Whether a file is what `make_templates` writes, not a structure."""
-    return path.name == TEMPLATE_LIST or path.name.startswith("templates_fourier_")

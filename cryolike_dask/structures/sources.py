@@ -15,7 +15,7 @@ from cryolike_dask.errors import InputError, InputFileError, ZeroPowerError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.identity import describe_file, refuse_changed
+from cryolike_dask.io.identity import InputDescription, describe_file, refuse_changed
 from cryolike_dask.io.sources import describe_array
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.maps import read_map_values
@@ -29,6 +29,22 @@ PAGE = 64
 second at 132 voxels)."""
 
 
+class ModelDescription(InputDescription, total=False):
+    """A model of a file, and how atoms are made of it."""
+
+    model: int
+    atom_radii: float | None
+    atom_selection: str | None
+    use_protein_residue_model: bool
+    atom_shape: str
+
+
+class MapDescription(InputDescription, total=False):
+    """A map in a file, and its voxel size along (x, y, z)."""
+
+    voxel_size_angstrom: list[float]
+
+
 class StructureSource(Protocol):
     """Where a structure comes from."""
 
@@ -40,7 +56,7 @@ class StructureSource(Protocol):
     def load(self) -> Structure:
         """Read it."""
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self) -> list[InputDescription]:
         """What it is read from, for completion records."""
 
 
@@ -74,11 +90,18 @@ class ModelInFile:
         refuse_changed(self.path, self.size, self.mtime_ns)
         return atoms_of(read_model(self.path, self.position, self.span), self.parameters)[0]
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self) -> list[InputDescription]:
         """The file, the model and how atoms are made of it."""
-        names = ("atom_radii", "atom_selection", "use_protein_residue_model", "atom_shape")
-        how = {name: getattr(self.parameters, name) for name in names}
-        return [{**describe_file(self.path), "model": self.position, **how}]
+        return [
+            ModelDescription(
+                **describe_file(self.path),
+                model=self.position,
+                atom_radii=self.parameters.atom_radii,
+                atom_selection=self.parameters.atom_selection,
+                use_protein_residue_model=self.parameters.use_protein_residue_model,
+                atom_shape=self.parameters.atom_shape,
+            )
+        ]
 
 
 @dataclass(frozen=True)
@@ -109,9 +132,10 @@ class MapInFile:
         except InputError as error:
             raise type(error)(str(error), source=self.path) from error
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self) -> list[InputDescription]:
         """The file, and the voxel size."""
-        return [{**describe_file(self.path), "voxel_size_angstrom": list(self.voxel_size_angstrom)}]
+        voxel_size = list(self.voxel_size_angstrom)
+        return [MapDescription(**describe_file(self.path), voxel_size_angstrom=voxel_size)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,17 +154,12 @@ class StructureInMemory:
         """Give it."""
         return self.structure
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self) -> list[InputDescription]:
         """The checksums of its arrays."""
         return [
-            {
-                "name": name,
-                **(
-                    {"value": value}
-                    if isinstance(value, str)
-                    else describe_array(np.asarray(value))
-                ),
-            }
+            InputDescription(name=name, value=value)
+            if isinstance(value, str)
+            else describe_array(name, np.asarray(value))
             for name, value in vars(self.structure).items()
         ]
 
@@ -187,13 +206,12 @@ class Projections:
         """The file of the structure, and the position among its projections."""
         return self.structure.path, row
 
-    def describe(self, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
+    def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
         """What the structure is read from, and along which directions it is projected."""
         angles = np.stack([self.viewing.azimuth, self.viewing.polar, self.viewing.weight])
-        viewing = {"name": "viewing directions", **describe_array(angles)}
         return [
             *self.structure.describe(),
-            viewing,
+            describe_array("viewing directions", angles),
             {"name": "template conventions", "value": self.conventions.name},
         ]
 

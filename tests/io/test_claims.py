@@ -15,8 +15,9 @@ from contextlib import ExitStack
 import pytest
 
 from cryolike_dask.errors import OutputError
-from cryolike_dask.io import claims
-from cryolike_dask.io.claims import holding, living
+from cryolike_dask.io import holders
+from cryolike_dask.io.claims import holding
+from cryolike_dask.io.holders import living
 
 A, B, C = (
     {"settings": {"search": {"n": n, "sha256": str(n)}}, "conventions": "standard"}
@@ -44,7 +45,7 @@ def write_holder(folder, claim, *, age=0.0, **said):
     path = folder / ".run-elsewhere-1-00000000.json"
     path.write_text(
         json.dumps(
-            {**claims._place(), "pid": dead_process(), "started": 1.0, "claim": claim} | said
+            {**holders._place(), "pid": dead_process(), "started": 1.0, "claim": claim} | said
         )
     )
     os.utime(path, (time.time() - age,) * 2)

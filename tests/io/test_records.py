@@ -12,14 +12,8 @@ import pytest
 
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.claims import holding
-from cryolike_dask.io.records import (
-    Job,
-    make_room,
-    read_record,
-    why_not_done,
-    withdraw_record,
-    write_record,
-)
+from cryolike_dask.io.jobs import Job, make_room, why_not_done, withdraw_record, write_record
+from cryolike_dask.io.records import read_record
 
 SETTINGS = {
     "search": {"n_displacements": 9, "max_displacement_angstrom": 2.0, "sha256": "ab"},

@@ -452,7 +452,7 @@ def test_background(project):
         (0, "background_radius_pixels=0 is not positive"),
         (-1.0, "background_radius_pixels=-1.0 is not positive"),
         (np.nan, "background_radius_pixels=nan is not positive"),
-        ("5", "background_radius_pixels='5' is not positive"),
+        ("5", "background_radius_pixels='5' is not a number"),
         (40, "background_radius_pixels=40 leaves no background in 12 pixels"),
     ],
 )
@@ -620,7 +620,7 @@ def test_a_wrong_header_is_told_once_where_metadata_know(project, caplog, header
         (1.4, r"particles\.star: pixels of 1\.5 angstrom, but pixel_size_angstrom=1\.4"),
         (0.0, "pixel_size_angstrom=0.0 is not positive"),
         (-1.5, "pixel_size_angstrom=-1.5 is not positive"),
-        (np.inf, "pixel_size_angstrom=inf is not positive"),
+        (np.inf, "pixel_size_angstrom=inf is not a finite number"),
     ],
 )
 def test_a_pixel_size_given_that_cannot_be(project, given, complaint):

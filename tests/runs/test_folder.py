@@ -19,7 +19,7 @@ import torch
 import cryolike_dask as cld
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.archives import write_archive
-from cryolike_dask.io.records import withdraw_record
+from cryolike_dask.io.jobs import withdraw_record
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.provenance import PER_IMAGE
 from cryolike_dask.runs import folder
@@ -190,6 +190,11 @@ def opened(output, structures, star):
     return open_run(files, PARAMETERS, SEARCH, Settings(device="cpu"), images, templates)
 
 
+def claimed(opened_run):
+    """The output folder of a run, claimed as the run claims it."""
+    return folder.output_folder(opened_run).claimed(list, skip_exist=False, overwrite=False)
+
+
 def test_beneath_a_run_that_lives_nothing_else_is_computed_or_overwritten(inputs, output):
     structures, (star, second) = inputs
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.*")}
@@ -199,7 +204,7 @@ def test_beneath_a_run_that_lives_nothing_else_is_computed_or_overwritten(inputs
         "templates": cld.open_structures(structures, PARAMETERS),
     }
     other = cld.configure_displacement(1.0, 3, 3)
-    with folder.claim(opened(output, structures, star), overwrite=False):
+    with claimed(opened(output, structures, star)):
         for overwrite in (False, True):
             with pytest.raises(OutputError, match=r"another (search|run is writing here)"):
                 cld.run_likelihood_optimal_pose(
@@ -221,7 +226,7 @@ def test_runs_of_different_structures_at_once_are_told_apart_before_there_is_any
     refused = pytest.raises(
         OutputError, match=r"another run is writing here .*structures: \['closed'\] there"
     )
-    with folder.claim(opened(output, structures[:1], star), overwrite=False), refused:
+    with claimed(opened(output, structures[:1], star)), refused:
         run(output, structures[1:], star)
     assert not list(output.glob("template*"))
 
@@ -260,7 +265,7 @@ def test_a_plan_refuses_a_folder_in_which_another_search_runs(inputs, tmp_path):
         "images": cld.open_particles(star, PARAMETERS),
         "templates": cld.open_structures(structures, PARAMETERS),
     }
-    with folder.claim(opened(tmp_path / "out", structures, star), overwrite=False):
+    with claimed(opened(tmp_path / "out", structures, star)):
         before = sorted((tmp_path / "out").iterdir())
         with pytest.raises(
             OutputError, match=r"another run is writing here .*n_displacements: 5 there, 9 here"

@@ -122,7 +122,7 @@ def test_a_full_correlation_is_compared_too(files):
 
 def believe(path):
     """Record the checksums of the files that are there now."""
-    from cryolike_dask.io.records import Job, write_record
+    from cryolike_dask.io.jobs import Job, write_record
 
     record = json.loads(path.read_text())
     outputs = {

@@ -127,9 +127,17 @@ def test_the_voxel_size_given_is_that_of_the_header(tmp_path, said, rng):
     assert stack.source.structure.voxel_size_angstrom == (2.5, 2.5, 2.5)
 
 
-@pytest.mark.parametrize("voxel", [0, -1.0, float("nan"), "2"])
-def test_voxel_sizes_that_cannot_be(tmp_path, voxel):
-    with pytest.raises(InputError, match=r"voxel_size_angstrom=.* is not positive"):
+@pytest.mark.parametrize(
+    ("voxel", "fault"),
+    [
+        (0, "not positive"),
+        (-1.0, "not positive"),
+        (float("nan"), "not positive"),
+        ("2", "not a number"),
+    ],
+)
+def test_voxel_sizes_that_cannot_be(tmp_path, voxel, fault):
+    with pytest.raises(InputError, match=rf"voxel_size_angstrom=.* is {fault}"):
         open_structure(
             write(tmp_path / "m.mrc", ball(12, 2), 1.0), PARAMETERS, voxel_size_angstrom=voxel
         )

@@ -19,6 +19,7 @@ from cryolike_dask.analysis.summaries import (
     PROBABILITY,
     summarise_results,
 )
+from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError, listed
 
 FloatArray = NDArray[np.float64]
@@ -175,7 +176,7 @@ def _map_axes_exchanged(
 ) -> NDArray[np.bool_]:
     """Whether the templates of each structure were made from a map by CryoLike's reading of its
     axes."""
-    cryolike = _of_structures(results, labels.TEMPLATE_CONVENTIONS) != "standard"
+    cryolike = _of_structures(results, labels.TEMPLATE_CONVENTIONS) != STANDARD.name
     source = _of_structures(results, labels.TEMPLATE_SOURCE)
     matters = np.zeros(len(source), np.bool_)
     matters[used] = cryolike[used]

@@ -21,6 +21,7 @@ from cryolike_dask.analysis.plots import pose_plots, structure_plots
 from cryolike_dask.analysis.plots.drawing import duration
 from cryolike_dask.analysis.plots.particle_plots import draw_matches, extreme_rows
 from cryolike_dask.analysis.search_steps import Step
+from cryolike_dask.conventions import CRYOLIKE, STANDARD
 from cryolike_dask.errors import CryolikeError
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ def _made_from(attrs: dict[str, Any]) -> str:
     said = [
         f"made from {'a map' if source == 'map' else source}" if source in ("atoms", "map") else ""
     ]
-    said.append(f"{conventions} conventions" if conventions in ("standard", "cryolike") else "")
+    said.append(
+        f"{conventions} conventions" if conventions in (STANDARD.name, CRYOLIKE.name) else ""
+    )
     return ", ".join(part for part in said if part)
 
 
@@ -175,7 +178,7 @@ def structures_section(results: xr.Dataset, summary: xr.Dataset) -> Section:
         f"{n_sure:,} of {len(probability):,} images are assigned with a probability above "
         f"{SURE:.0%}.",
     ]
-    if summary.attrs.get("conventions") == "cryolike":
+    if summary.attrs.get("conventions") == CRYOLIKE.name:
         text.append(
             "The run used CryoLike's conventions, which inflate differences of log-likelihoods."
         )
