@@ -49,8 +49,8 @@ N_STACKS, N_IMAGES_PER_STACK = 4, 64
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What the particles of the demo are, as their STAR file says: structure (position in
-    `STRUCTURES`) and pose.
+    """Structure (position in `STRUCTURES`) and pose of the demo's particles, as their STAR file
+    says.
 
     Attributes
     ----------
@@ -230,16 +230,14 @@ def run_demo(
     )
 
 
-def _pose_recovered(found: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
+def _pose_recovered(own: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
     """Whether each pose is within one viewing distance of the truth, and within one pixel along
     both axes."""
     viewing = PARAMETERS.viewing_angles()
-    template = found.optimal_template.values
-    displacement = np.stack(
-        [found.optimal_displacement_x.values, found.optimal_displacement_y.values]
-    )
+    template = own.optimal_template.values
+    displacement = np.stack([own.optimal_displacement_x.values, own.optimal_displacement_y.values])
     ours = viewing_rotation(
-        viewing.azimuth[template], viewing.polar[template], found.optimal_inplane_rotation.values
+        viewing.azimuth[template], viewing.polar[template], own.optimal_inplane_rotation.values
     )
     trace = np.einsum("mij,mij->m", truth.rotation, ours)
     near = np.arccos(np.clip((trace - 1) / 2, -1, 1)) <= PARAMETERS.viewing_distance
