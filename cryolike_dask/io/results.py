@@ -67,8 +67,8 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
 
 
 def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
-    """Open the full cross-correlations that a run wrote, lazily: (image, template, displacement,
-    rotation).
+    """Open the full cross-correlations that a run wrote, or CryoLike, lazily: (image, template,
+    displacement, rotation).
 
     Parameters, structures and errors are those of `open_optimal_pose`.
     """
