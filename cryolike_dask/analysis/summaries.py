@@ -30,16 +30,16 @@ NO_STRUCTURE = ""
 """The best structure of an image that has no results."""
 
 OF_THE_WINNER = (
-    *(
-        labels.CROSS_CORRELATION,
-        labels.OPTIMAL_TEMPLATE,
-        labels.OPTIMAL_DISPLACEMENT_X,
-        labels.OPTIMAL_DISPLACEMENT_Y,
-    ),
-    *(labels.OPTIMAL_INPLANE_ROTATION, labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR),
+    labels.CROSS_CORRELATION,
+    labels.OPTIMAL_TEMPLATE,
+    labels.OPTIMAL_DISPLACEMENT_X,
+    labels.OPTIMAL_DISPLACEMENT_Y,
+    labels.OPTIMAL_INPLANE_ROTATION,
+    labels.OPTIMAL_AZIMUTH,
+    labels.OPTIMAL_POLAR,
 )
 BLOCK_BYTES = 2**25
-"""Of the log-likelihoods that are looked at together: all structures of some images."""
+"""Bytes of the log-likelihoods that are looked at together: all structures of some images."""
 
 ATTRIBUTES = {
     BEST_STRUCTURE: {"long_name": "structure of the largest integrated log-likelihood"},
@@ -95,9 +95,9 @@ def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.D
     missing = shares.best < 0
     best = xr.DataArray(shares.best.clip(0), dims=labels.IMAGE)
     every = xr.DataArray(np.arange(len(missing)), dims=labels.IMAGE)
-    there = [name for name in OF_THE_WINNER if name in results]
+    available = [name for name in OF_THE_WINNER if name in results]
     poses = (
-        results[there]
+        results[available]
         .isel({labels.STRUCTURE: best, labels.IMAGE: every})
         .drop_vars(labels.STRUCTURE)
     )

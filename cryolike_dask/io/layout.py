@@ -41,7 +41,6 @@ STACK_NUMBER = re.compile(r"stack_([0-9]{6})$")
 
 TEMPLATE_LIST, PARAMETERS = "template_file_list.npy", "parameters.npz"
 STRUCTURE_FILE = "structure.npz"
-SIMULATED_STAR = "particles.star"
 CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
 """What is made in an output folder, and who makes it now: `io/claims`."""
 LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
@@ -235,17 +234,6 @@ def image_stack_file(folder: Path, i_stack: int) -> Path:
 def pixel_stack_file(folder: Path, i_stack: int) -> Path:
     """The pixels of a stack."""
     return folder / "phys" / f"particles_phys_stack_{i_stack:06d}.pt"
-
-
-def simulated_stack(folder: Path, k: int) -> Path:
-    """The pixels of some simulated particles, as RELION keeps them."""
-    return folder / f"particles_{k:06d}.mrcs"
-
-
-def simulated_files(folder: Path) -> list[Path]:
-    """Simulated particles that are in a folder: first the STAR file, which describes the others."""
-    paths = (folder / SIMULATED_STAR, *sorted(folder.glob("particles_??????.mrcs")))
-    return [path for path in paths if path.exists()]
 
 
 def as_stored(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,21 @@ from cryolike_dask.io.records import Job, read_record, withdraw_record, write_re
 from cryolike_dask.io.sources import Files, lazy_array
 from cryolike_dask.io.stores import Store, open_store
 from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor, save_tensor
+
+IN_EVERY_RECORD = {
+    "format",
+    "kind",
+    "i_template",
+    "i_stack",
+    "structure",
+    "shape",
+    "settings",
+    "precision",
+    "inputs",
+    "outputs",
+    "version",
+    "device",
+}
 
 
 def write_results(values: dict[str, NDArray[Any]], job: Job, details: dict[str, Any]) -> int:
@@ -159,10 +175,20 @@ def _lazy(parts: Sequence[TensorFile | Store], sizes: tuple[int, ...], name: str
 def attributes(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says of its results, as plain attributes; nothing if there is none."""
     settings = record.get("settings", {})
-    flat = {**settings.get("search", {}), **settings.get("parameters", {})}
+    flat = {**details(record), **settings.get("search", {}), **settings.get("parameters", {})}
     flat |= {name: record.get(name) for name in ("precision", "version", "device")}
     flat["conventions"] = settings.get("conventions")
     return {name: value for name, value in flat.items() if value is not None and name != "sha256"}
+
+
+def details(record: Mapping[str, Any]) -> dict[str, str]:
+    """Whatever a record says beyond what each must, as text: a note to a run, for instance."""
+    more = {name: record[name] for name in record if name not in IN_EVERY_RECORD}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in more.items()
+        if value is not None
+    }
 
 
 def _image_coordinates(numbers: Sequence[int], sizes: Sequence[int]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from cryolike_dask.errors import CannotFitError, InputError, OutputError, number
 from cryolike_dask.geometry.optics import OPTICS, optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.io.layout import SIMULATED_STAR, simulated_files, simulated_stack
+from cryolike_dask.io.export_names import SIMULATED_STAR, simulated_files, simulated_stack
 from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.star import write_star
