@@ -155,6 +155,12 @@ def positions_of(results: xr.Dataset, *structures: str) -> list[int]:
     return [names.index(structure) for structure in structures]
 
 
+def are_compared(summary: xr.Dataset) -> bool:
+    """Whether there are images with results under several structures."""
+    several = int((summary[N_RESULTS] > 0).sum()) > 1
+    return several and bool(summary[COMPARABLE].any())
+
+
 def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
     """Results with both dims, of one structure if asked for."""
     missing = [

@@ -176,8 +176,8 @@ def _refuse_what_no_disk_holds(n_images: int, parameters: ImageParameters, folde
     needed, free = 4 * n_images * parameters.n_pixels**2, shutil.disk_usage(place).free
     if needed > free:
         raise CannotFitError(
-            f"n_images={n_images} of {parameters.n_pixels} pixels take {needed / 1e9:.3g} GB, but "
-            f"{place} has {free / 1e9:.3g} GB free",
+            f"n_images={n_images} of {parameters.n_pixels} pixels take {needed / 1e9:.3g} GB, "
+            f"but {place} has {free / 1e9:.3g} GB free",
             remedy="Simulate fewer.",
         )
 

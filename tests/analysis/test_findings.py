@@ -10,6 +10,10 @@ import pytest
 import xarray as xr
 
 from cryolike_dask.analysis import findings
+from cryolike_dask.analysis.block_times import read_blocks
+from cryolike_dask.analysis.calibration import OTHERS, calibration, confusion
+from cryolike_dask.analysis.pose_errors import direction_errors_degree, why_no_pose_errors
+from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.summaries import OF_THE_WINNER, summarise_results, summary_of
 from cryolike_dask.errors import InputError, InputFileError
 from tests.analysis.making import make_results, with_truth, without, write_blocks
@@ -149,7 +153,7 @@ def test_what_are_no_results_is_refused(results):
 
 def test_winners_on_the_edge_are_counted(results):
     summary = summarise_results(results)
-    edge = findings.on_the_edge(summary)
+    edge = on_the_edge(summary)
     x, y = summary.optimal_displacement_x.values, summary.optimal_displacement_y.values
     assert edge.n_on_edge == sum(abs(a) == 6 or abs(b) == 6 for a, b in zip(x, y, strict=True))
     assert (edge.n_images, edge.limit_x, edge.limit_y) == (40, 6, 6)
@@ -175,7 +179,7 @@ def test_particles_that_end_at_the_edge_do_not_crowd_it(results, rng, farthest, 
         "displacements_x_angstrom": x.tolist(),
         "displacements_y_angstrom": y.tolist(),
     }
-    assert findings.on_the_edge(summarise_results(results)).is_crowded == crowded
+    assert on_the_edge(summarise_results(results)).is_crowded == crowded
 
 
 @pytest.mark.parametrize("n_on_edge", [0, 1, 2, 3])
@@ -189,19 +193,19 @@ def test_a_few_on_the_edge_are_no_warning(results, n_on_edge):
     results["optimal_displacement_y"][:] = 0
     results["optimal_displacement_y"][:, :n_on_edge] = -6
     summary = summarise_results(results)
-    assert findings.on_the_edge(summary).n_on_edge == n_on_edge
+    assert on_the_edge(summary).n_on_edge == n_on_edge
     assert bool(findings.warnings_about(summary)) == (n_on_edge > 2)  # 5% of 40
 
 
 def test_an_axis_that_was_not_searched_has_no_edge(results):
     results.attrs["displacements_x_angstrom"] = [0.0] * 3
     results.attrs["displacements_y_angstrom"] = [-6.0, 0.0, 6.0]
-    edge = findings.on_the_edge(summarise_results(results))
+    edge = on_the_edge(summarise_results(results))
     assert (edge.limit_x, edge.limit_y) == (0, 6)
     results.attrs["displacements_y_angstrom"] = [0.0] * 3
-    assert findings.on_the_edge(summarise_results(results)) is None
+    assert on_the_edge(summarise_results(results)) is None
     del results.attrs["displacements_x_angstrom"]
-    assert findings.on_the_edge(summarise_results(results)) is None
+    assert on_the_edge(summarise_results(results)) is None
 
 
 @pytest.mark.parametrize(("n_negative", "warned"), [(0, False), (20, False), (21, True)])
@@ -244,7 +248,7 @@ def test_calibrated_probabilities_raise_no_doubt_and_others_do():
     rng = np.random.default_rng(5)
     probability = rng.uniform(0.5, 0.99, 2000)
     calibrated = summary_of_probabilities(probability, rng.random(2000) < probability)
-    found = findings.calibration(calibrated)
+    found = calibration(calibrated)
     which = (probability * 10).astype(int)
     for i in range(10):
         assert found.n_images[i] == (which == i).sum()
@@ -256,7 +260,7 @@ def test_calibrated_probabilities_raise_no_doubt_and_others_do():
     too_sure = summary_of_probabilities(
         probability, rng.random(2000) < 0.5 + (probability - 0.5) / 2
     )
-    assert findings.calibration(too_sure).surprise > findings.STANDARD_ERRORS
+    assert calibration(too_sure).surprise > findings.STANDARD_ERRORS
     (finding,) = findings.warnings_about(too_sure)
     assert finding.text.startswith("Probabilities are too large")
     too_shy = summary_of_probabilities(probability, rng.random(2000) < 0.99)
@@ -274,13 +278,13 @@ def test_confusion_counts_every_image_once(rng):
             strict=True,
         )
     )
-    table = findings.confusion(summary)
+    table = confusion(summary)
     assert table.names == [f"s{i}" for i in range(9)]
     expected = [[pairs[a, b] for b in table.names] for a in table.names]
     assert table.counts.tolist() == expected
-    fewer = findings.confusion(summary, most=4)
+    fewer = confusion(summary, most=4)
     assert len(fewer.names) == 4
-    assert fewer.names[-1] == findings.OTHERS
+    assert fewer.names[-1] == OTHERS
     assert fewer.counts.sum() == 200
     assert fewer.counts[0, 1] == pairs[fewer.names[0], fewer.names[1]]
     n = sum(k for (a, b), k in pairs.items() if a == fewer.names[0] and b not in fewer.names)
@@ -290,7 +294,7 @@ def test_confusion_counts_every_image_once(rng):
 def test_structures_of_the_truth_that_were_not_compared(rng):
     results = with_truth(make_results(rng), rng)
     results.true_structure[:5] = "another"
-    table = findings.confusion(summarise_results(results))
+    table = confusion(summarise_results(results))
     assert table.names == ["closed", "open", "another"]
     assert table.counts.sum(axis=1)[2] == 5
     assert not table.counts[:, 2].any()
@@ -299,15 +303,15 @@ def test_structures_of_the_truth_that_were_not_compared(rng):
 def test_angles_between_directions(rng):
     results = with_truth(make_results(rng, ("a",)), rng, pose_error_radian=0.05)
     summary = summarise_results(results)
-    np.testing.assert_allclose(findings.direction_errors_degree(summary), np.degrees(0.05))
+    np.testing.assert_allclose(direction_errors_degree(summary), np.degrees(0.05))
     opposite = summary.assign_coords(
         recorded_rot=summary.optimal_azimuth + np.pi, recorded_tilt=np.pi - summary.optimal_polar
     )
-    np.testing.assert_allclose(findings.direction_errors_degree(opposite), 180, atol=1e-5)
+    np.testing.assert_allclose(direction_errors_degree(opposite), 180, atol=1e-5)
     same = summary.assign_coords(
         recorded_rot=summary.optimal_azimuth - 4 * np.pi, recorded_tilt=summary.optimal_polar
     )
-    np.testing.assert_allclose(findings.direction_errors_degree(same), 0, atol=1e-6)
+    np.testing.assert_allclose(direction_errors_degree(same), 0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -326,8 +330,8 @@ def test_angles_between_directions(rng):
 )
 def test_poses_in_other_frames_are_not_compared(rng, spoil, reason):
     results = with_truth(make_results(rng), rng)
-    assert findings.why_no_pose_errors(summarise_results(results)) is None
-    assert reason in findings.why_no_pose_errors(summarise_results(spoil(results)))
+    assert why_no_pose_errors(summarise_results(results)) is None
+    assert reason in why_no_pose_errors(summarise_results(spoil(results)))
 
 
 def test_blocks_are_read_and_damaged_rows_counted(tmp_path):
@@ -335,7 +339,7 @@ def test_blocks_are_read_and_damaged_rows_counted(tmp_path):
     write_blocks(path, [1.5, 2.5, "x", "nan", -1, 0.5])
     with open(path, "a") as file:
         file.write("2026-01-01T00:00:59,half a ro")
-    blocks = findings.read_blocks(path)
+    blocks = read_blocks(path)
     assert blocks.seconds.tolist() == [1.5, 2.5, 0.5]
     assert blocks.device.tolist() == ["cpu"] * 3
     assert blocks.n_unreadable == 4
@@ -349,9 +353,9 @@ def test_what_is_no_table_of_blocks_is_refused(tmp_path):
     ):
         (tmp_path / "blocks.csv").write_bytes(content)
         with pytest.raises(InputFileError, match=match):
-            findings.read_blocks(tmp_path / "blocks.csv")
+            read_blocks(tmp_path / "blocks.csv")
     with pytest.raises(InputFileError, match=r"nowhere\.csv: there is no such file"):
-        findings.read_blocks(tmp_path / "nowhere.csv")
+        read_blocks(tmp_path / "nowhere.csv")
 
 
 def test_the_middle_of_a_search_of_three_is_no_edge(results):
@@ -363,6 +367,6 @@ def test_the_middle_of_a_search_of_three_is_no_edge(results):
     for name in ("optimal_displacement_x", "optimal_displacement_y"):
         results[name] = xr.zeros_like(results[name])
     results["optimal_displacement_x"][:, :4] = 6
-    edge = findings.on_the_edge(summarise_results(results))
+    edge = on_the_edge(summarise_results(results))
     assert (edge.n_on_edge, edge.per_edge, edge.per_neighbour) == (4, 0.5, 36)
     assert not edge.is_crowded

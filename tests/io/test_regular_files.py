@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cryolike_dask.analysis.findings import read_blocks
+from cryolike_dask.analysis.block_times import read_blocks
 from cryolike_dask.compute.addresses import address_in
 from cryolike_dask.compute.remote import connect
 from cryolike_dask.config import text as config_text

@@ -183,9 +183,9 @@ def _map_axes_exchanged(
     unknown = matters & (source == "unknown")
     if given is None and unknown.any():
         raise InputError(
-            f"poses depend on whether CryoLike's templates were made from atoms or from a map, and "
-            f"of "
-            f"{np.count_nonzero(unknown)} structure(s) it is not known: {_some(names[unknown])}",
+            "poses depend on whether CryoLike's templates were made from atoms or from a map, "
+            f"and of {np.count_nonzero(unknown)} structure(s) it is not known: "
+            f"{_some(names[unknown])}",
             remedy='Say it: template_source="atoms" or "map" (--templates-from).',
         )
     denied = matters & (source != "unknown") & (source != given)
@@ -229,7 +229,7 @@ def _moved_already(results: xr.Dataset) -> FloatArray:
     if len(lost):
         raise InputError(
             f"image(s) {listed(lost)} were moved by their recorded origins, which the results do "
-            f"not have",
+            "not have",
             remedy="Give the Dataset that open_results gives.",
         )
     return origins

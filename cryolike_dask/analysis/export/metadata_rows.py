@@ -107,8 +107,7 @@ def metadata_files(results: xr.Dataset, given: PathOrPaths | None, kind: str) ->
         if len(unknown):
             raise InputError(
                 f"it is not known which rows of a metadata file {len(unknown)} of {len(names)} "
-                f"image(s) are: "
-                f"{listed(unknown)}",
+                f"image(s) are: {listed(unknown)}",
                 remedy=f"Give the {kind} file whose rows are the images in order (metadata=, "
                 f"--metadata).",
             )
@@ -260,9 +259,9 @@ def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     if len(differ) and not given:
         k = differ[0]
         raise InputFileError(
-            f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, but "
-            f"the result is of "
-            f"image {index[known][k] + 1} of {path[known][k]}; {len(differ)} such row(s)",
+            f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, "
+            f"but the result is of image {index[known][k] + 1} of {path[known][k]}; "
+            f"{len(differ)} such row(s)",
             source=file.path,
             remedy="It was changed after the run; give it as it was then (metadata=, --metadata).",
         )

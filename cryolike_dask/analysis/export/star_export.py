@@ -243,8 +243,8 @@ class StarParticles:
         )
         if (files == "").any() or (index < 0).any():
             raise InputError(
-                f"{self.rows.files[0].path} has no rlnImageName, and the results do not say which "
-                f"files the images are",
+                f"{self.rows.files[0].path} has no rlnImageName, and the results do not say "
+                "which files the images are",
                 remedy="Give a STAR file that names them (metadata=, --metadata).",
             )
         return np.array(
@@ -318,9 +318,8 @@ def _refuse_clashes(results: xr.Dataset, rows: Rows) -> None:
         for name, path in sorted(set(zip(names.tolist(), paths[here].tolist(), strict=False))):
             if meant.setdefault(name, path) != path:
                 raise InputError(
-                    f"{name} means {meant[name]} in one STAR file and {path} in another: they have "
-                    f"different project "
-                    "folders",
+                    f"{name} means {meant[name]} in one STAR file and {path} in another: they "
+                    "have different project folders",
                     remedy="Export them one by one: results.isel(image=results.metadata_file == "
                     "FILE).",
                 )

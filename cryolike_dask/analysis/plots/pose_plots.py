@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
-from cryolike_dask.analysis import findings, summaries
+from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.block_times import read_blocks
 from cryolike_dask.analysis.plots.drawing import (
     COLOURS,
     GREY,
@@ -26,6 +27,8 @@ from cryolike_dask.analysis.plots.drawing import (
     short,
     stacked_bars,
 )
+from cryolike_dask.analysis.pose_errors import direction_errors_degree, why_no_pose_errors
+from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.summaries import summary_of
 from cryolike_dask.errors import InputError
 
@@ -121,7 +124,7 @@ def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Fig
     # points; the panel has about 250
     side = 225 / max(len(np.unique(every[0])), len(np.unique(every[1])), 2)
     coloured(axes, places, counts, float(np.clip(0.85 * side, 2, 20)) ** 2, marker="s")
-    edge = findings.on_the_edge(summary)
+    edge = on_the_edge(summary)
     if edge is not None:
         x, y = edge.limit_x, edge.limit_y
         corners = np.array([(-x, -y), (x, -y), (x, y), (-x, y), (-x, -y)]).T
@@ -212,10 +215,10 @@ def plot_direction_errors(results: xr.Dataset) -> Figure:
         If there is nothing to compare.
     """
     summary = summary_of(results)
-    reason = findings.why_no_pose_errors(summary)
+    reason = why_no_pose_errors(summary)
     if reason is not None:
         raise InputError(f"directions cannot be compared: {reason}")
-    values = known(findings.direction_errors_degree(summary))
+    values = known(direction_errors_degree(summary))
     edges = np.linspace(0, 180, 61)
     figure = new_figure()
     axes = figure.add_subplot()
@@ -253,7 +256,7 @@ def plot_block_times(path: str | Path) -> Figure:
     InputFileError
         If there is no such table.
     """
-    blocks = findings.read_blocks(path)
+    blocks = read_blocks(path)
     devices = sorted(set(blocks.device.tolist()))
     shown = devices if len(devices) <= len(COLOURS) else devices[: len(COLOURS) - 1]
     parts = [(name, blocks.device == name) for name in shown]

@@ -60,8 +60,8 @@ def plot_images(images: ImageStack, n: int = 4) -> Figure:
         :n
     ] / 2e4
     titles = [
-        f"image {images.image_in_stack[i]} of stack {images.stack[i]}\ndefocus {micrometre[i]:.2f} "
-        f"µm"
+        f"image {images.image_in_stack[i]} of stack {images.stack[i]}\ndefocus "
+        f"{micrometre[i]:.2f} µm"
         for i in range(n)
     ]
     return _plot(images.source.take(np.arange(n)), images.grid, titles, "image")

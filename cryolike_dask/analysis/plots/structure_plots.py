@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
-from cryolike_dask.analysis import findings, summaries
+from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.calibration import CALIBRATION_BINS, calibration, confusion, knows_truth
 from cryolike_dask.analysis.matrix import log_likelihood_ratio
 from cryolike_dask.analysis.plots.drawing import (
     BLUE,
@@ -172,7 +173,7 @@ def plot_confusion(results: xr.Dataset) -> Figure:
     InputError
         If the truth is not recorded.
     """
-    table = findings.confusion(_with_truth(results))
+    table = confusion(_with_truth(results))
     shares = table.counts / np.maximum(table.counts.sum(axis=1, keepdims=True), 1)
     names = [short(name) for name in table.names]
     longest = max(map(len, names))
@@ -214,7 +215,7 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     InputError
         If the truth is not recorded.
     """
-    found = findings.calibration(_with_truth(results))
+    found = calibration(_with_truth(results))
     figure = new_figure(5.4, 4.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     filled = found.n_images > 0
@@ -249,7 +250,7 @@ def plot_calibration(results: xr.Dataset) -> Figure:
         padding=1,
     )
     lower.margins(y=0.35)
-    first = found.edges[:-1][filled].min(initial=1 - 1 / findings.CALIBRATION_BINS)
+    first = found.edges[:-1][filled].min(initial=1 - 1 / CALIBRATION_BINS)
     lower.set(
         xlim=(first - 0.02, 1.02),
         xlabel="posterior probability of the best structure",
@@ -261,7 +262,7 @@ def plot_calibration(results: xr.Dataset) -> Figure:
 
 def _with_truth(results: xr.Dataset) -> xr.Dataset:
     summary = summary_of(results)
-    if not findings.knows_truth(summary):
+    if not knows_truth(summary):
         raise InputError(
             "it is not recorded which structures the images truly show",
             remedy="Only particles that cryolike-dask simulate made carry that.",
