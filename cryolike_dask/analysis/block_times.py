@@ -1,4 +1,4 @@
-"""How long the blocks of runs took, read from the table that runs append to."""
+"""Times of the blocks of runs, read from the table that runs append to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """How long each block of a run took, and where.
+    """Times of the blocks of runs, and the devices that computed them.
 
     Attributes
     ----------
@@ -77,7 +77,9 @@ def read_blocks(path: str | Path) -> Blocks:
     except csv.Error as error:
         raise InputFileError(f"is no table of blocks: {error}", source=path) from error
     return Blocks(
-        *(np.array(seconds, np.float64), np.array(devices, str)),
-        *(min(times, default=""), max(times, default="")),
-        n_unreadable,
+        seconds=np.array(seconds, np.float64),
+        device=np.array(devices, str),
+        first=min(times, default=""),
+        last=max(times, default=""),
+        n_unreadable=n_unreadable,
     )

@@ -1,4 +1,4 @@
-"""What to be wary of in a summary of results."""
+"""Findings in a summary of results that a user should be wary of."""
 
 from __future__ import annotations
 
@@ -23,20 +23,24 @@ are assigned rightly, where probabilities say 95%, 94% and 93% (benchmarks/steps
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to be wary of: in which section of the report it belongs, and what it is."""
+    """Something to be wary of, and the section of the report that it belongs in."""
 
     section: str
     text: str
 
 
 def warnings_about(summary: xr.Dataset) -> list[Finding]:
-    """What to be wary of, most important first."""
-    found = [*_about_what_is_missing(summary), *_about_contrast(summary), *_about_the_edge(summary)]
-    return [*found, *_about_calibration(summary)]
+    """Findings in the results themselves, most important first."""
+    return [
+        *_about_what_is_missing(summary),
+        *_about_contrast(summary),
+        *_about_the_edge(summary),
+        *_about_calibration(summary),
+    ]
 
 
 def about_steps(steps: list[Step]) -> list[Finding]:
-    """Steps of the search half-way between which too much is lost."""
+    """Findings about steps of the search half-way between which too much is lost."""
     return [
         Finding(
             "steps",
@@ -56,23 +60,23 @@ def _about_what_is_missing(summary: xr.Dataset) -> list[Finding]:
     n_without = int((summary[summaries.BEST_STRUCTURE] == summaries.NO_STRUCTURE).sum())
     empty = summary[labels.STRUCTURE].values[summary[summaries.N_RESULTS].values == 0]
     n_apart = n_images - n_without - int(summary[summaries.COMPARABLE].sum())
-    said = []
+    sentences = []
     if n_without:
-        said.append(f"{n_without} of {n_images} images have no result yet.")
+        sentences.append(f"{n_without} of {n_images} images have no result yet.")
     if len(empty) and len(empty) < n_structures:
         names = ", ".join(map(str, empty[:3])) + (" and others" if len(empty) > 3 else "")
-        said.append(f"{len(empty)} of {n_structures} structures have no result yet ({names}).")
+        sentences.append(f"{len(empty)} of {n_structures} structures have no result yet ({names}).")
     if n_apart:
-        said.append(
+        sentences.append(
             f"{n_apart} images have results under some structures only, and are left out where "
             "these compete."
         )
-    if not said:
+    if not sentences:
         return []
     remedy = (
         "What follows is about the rest. The same run goes on (in Python with skip_exist=True)."
     )
-    return [Finding("run", " ".join(["The results are partial.", *said, remedy]))]
+    return [Finding("run", " ".join(["The results are partial.", *sentences, remedy]))]
 
 
 def _about_contrast(summary: xr.Dataset) -> list[Finding]:
@@ -105,21 +109,21 @@ def _about_the_edge(summary: xr.Dataset) -> list[Finding]:
 def _about_calibration(summary: xr.Dataset) -> list[Finding]:
     if not knows_truth(summary) or not summaries.are_compared(summary):
         return []
-    found = calibration(summary)
-    if abs(found.surprise) < STANDARD_ERRORS or abs(found.expected - found.found) < MISCALIBRATED:
+    right = calibration(summary)
+    if abs(right.surprise) < STANDARD_ERRORS or abs(right.expected - right.found) < MISCALIBRATED:
         return []
-    how = "too large" if found.surprise > 0 else "too small"
+    how = "too large" if right.surprise > 0 else "too small"
     text = (
-        f"Probabilities are {how}: {found.expected:.1%} of the assignments should be right, "
-        f"{found.found:.1%} are."
+        f"Probabilities are {how}: {right.expected:.1%} of the assignments should be right, "
+        f"{right.found:.1%} are."
     )
-    if found.surprise > 0:
+    if right.surprise > 0:
         text += " A search that is too coarse, in views or displacements, makes them so."
     return [Finding("calibration", text)]
 
 
 def negative_fraction(summary: xr.Dataset) -> float:
     """Fraction of images whose best correlation is negative; 0 without images."""
-    found = summary[labels.CROSS_CORRELATION].values
-    known = np.isfinite(found)
-    return float((found[known] < 0).mean()) if known.any() else 0.0
+    correlation = summary[labels.CROSS_CORRELATION].values
+    known = np.isfinite(correlation)
+    return float((correlation[known] < 0).mean()) if known.any() else 0.0

@@ -7,6 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.conventions import STANDARD
 
 Floats = NDArray[np.float64]
 
@@ -21,7 +22,11 @@ def why_no_pose_errors(summary: xr.Dataset) -> str | None:
     frame = {
         name: summary.attrs.get(name) for name in ("conventions", "frame", "template_conventions")
     }
-    if frame != {"conventions": "standard", "frame": "xy", "template_conventions": "standard"}:
+    if frame != {
+        "conventions": STANDARD.name,
+        "frame": "xy",
+        "template_conventions": STANDARD.name,
+    }:
         return (
             "recorded poses are compared only where images, templates and results follow the "
             "standard conventions"
@@ -34,13 +39,11 @@ def why_no_pose_errors(summary: xr.Dataset) -> str | None:
 def direction_errors_degree(summary: xr.Dataset) -> Floats:
     """Angle between the best viewing direction of each image and the recorded one, degree; NaN
     where one is missing."""
-    found = _directions(
-        summary[labels.OPTIMAL_AZIMUTH].values, summary[labels.OPTIMAL_POLAR].values
-    )
+    best = _directions(summary[labels.OPTIMAL_AZIMUTH].values, summary[labels.OPTIMAL_POLAR].values)
     recorded = _directions(
         summary[labels.RECORDED_ROT].values, summary[labels.RECORDED_TILT].values
     )
-    half_chord = np.clip(np.linalg.norm(found - recorded, axis=0) / 2, 0, 1)
+    half_chord = np.clip(np.linalg.norm(best - recorded, axis=0) / 2, 0, 1)
     return np.asarray(np.degrees(2 * np.arcsin(half_chord)))
 
 

@@ -22,18 +22,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Edge:
-    """How many winners sit on the edge of the search.
+    """Images counted whose best displacement sits on the edge of the search.
 
     Attributes
     ----------
     n_images : int
-        With results.
+        Images with results.
     n_on_edge : int
-        At the largest displacement tried along x or y.
+        Those at the largest displacement tried along x or y.
     limit_x, limit_y : float
         That displacement, angstrom; 0 for an axis that was not searched.
     fraction_tried : float
-        Of the displacements tried, those that are on the edge.
+        Share of the displacements tried that are on the edge.
     per_edge, per_neighbour : float
         Images for each displacement on the edge, and for each next to it.
     """
@@ -57,7 +57,7 @@ class Edge:
 
     @property
     def fraction(self) -> float:
-        """Of the images."""
+        """Share of the images that are on the edge."""
         return self.n_on_edge / self.n_images if self.n_images else 0.0
 
 
@@ -72,15 +72,15 @@ def on_the_edge(summary: xr.Dataset) -> Edge | None:
     limits = [float(np.abs(values).max()) for values in tried]
     if not any(limits):
         return None
-    found = [
+    best = [
         summary[name].values
         for name in (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
     ]
-    known = np.isfinite(found[0])
-    found = [values[known] for values in found]
+    known = np.isfinite(best[0])
+    best = [values[known] for values in best]
     outer = [limit or np.inf for limit in limits]  # an axis that was not searched has no edge
     inner = [_next_inside(values, limit) for values, limit in zip(tried, outer, strict=True)]
-    n_on_edge, n_outside = (int(_beyond(found, at).sum()) for at in (outer, inner))
+    n_on_edge, n_outside = (int(_beyond(best, at).sum()) for at in (outer, inner))
     n_edge, n_outer = (int(_beyond(tried, at).sum()) for at in (outer, inner))
     return Edge(
         n_images=int(known.sum()),
@@ -100,6 +100,7 @@ def _next_inside(tried: Floats, limit: float) -> float:
 
 
 def _beyond(displacements: list[Floats], limits: list[float]) -> NDArray[np.bool_]:
+    """Whether displacements are as far out as a limit, along x or along y."""
     near = [
         np.abs(values) >= limit - NEAR_EDGE_ANGSTROM
         for values, limit in zip(displacements, limits, strict=True)
