@@ -65,9 +65,8 @@ def calibration(summary: xr.Dataset, n_bins: int = CALIBRATION_BINS) -> Calibrat
     only."""
     chosen = summary[summaries.COMPARABLE].values
     probability = summary[summaries.PROBABILITY].values[chosen]
-    right = (summary[summaries.BEST_STRUCTURE].values == summary[labels.TRUE_STRUCTURE].values)[
-        chosen
-    ]
+    best, truth = summary[summaries.BEST_STRUCTURE].values, summary[labels.TRUE_STRUCTURE].values
+    right = (best == truth)[chosen]
     which = np.minimum((probability * n_bins).astype(np.int64), n_bins - 1)
     n_images = np.bincount(which, minlength=n_bins)
     sums = np.bincount(which, probability, minlength=n_bins)
@@ -84,7 +83,7 @@ def calibration(summary: xr.Dataset, n_bins: int = CALIBRATION_BINS) -> Calibrat
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """How many images of each true structure (row) are assigned to each structure (column)."""
+    """Images of each true structure (row) that are assigned to each structure (column), counted."""
 
     names: list[str]
     counts: NDArray[np.int64]

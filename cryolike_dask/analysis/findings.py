@@ -109,15 +109,18 @@ def _about_the_edge(summary: xr.Dataset) -> list[Finding]:
 def _about_calibration(summary: xr.Dataset) -> list[Finding]:
     if not knows_truth(summary) or not summaries.are_compared(summary):
         return []
-    right = calibration(summary)
-    if abs(right.surprise) < STANDARD_ERRORS or abs(right.expected - right.found) < MISCALIBRATED:
+    assigned = calibration(summary)
+    if (
+        abs(assigned.surprise) < STANDARD_ERRORS
+        or abs(assigned.expected - assigned.found) < MISCALIBRATED
+    ):
         return []
-    how = "too large" if right.surprise > 0 else "too small"
+    how = "too large" if assigned.surprise > 0 else "too small"
     text = (
-        f"Probabilities are {how}: {right.expected:.1%} of the assignments should be right, "
-        f"{right.found:.1%} are."
+        f"Probabilities are {how}: {assigned.expected:.1%} of the assignments should be right, "
+        f"{assigned.found:.1%} are."
     )
-    if right.surprise > 0:
+    if assigned.surprise > 0:
         text += " A search that is too coarse, in views or displacements, makes them so."
     return [Finding("calibration", text)]
 

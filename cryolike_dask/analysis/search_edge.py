@@ -61,12 +61,17 @@ class Edge:
         return self.n_on_edge / self.n_images if self.n_images else 0.0
 
 
-def on_the_edge(summary: xr.Dataset) -> Edge | None:
-    """Count winners on the edge of the search; None where no displacements are known or tried."""
-    tried = [
+def displacements_tried(summary: xr.Dataset) -> list[Floats]:
+    """Displacements along x and along y that were tried, angstrom; empty if it is not known."""
+    return [
         np.asarray(summary.attrs.get(f"displacements_{axis}_angstrom", ()), np.float64)
         for axis in "xy"
     ]
+
+
+def on_the_edge(summary: xr.Dataset) -> Edge | None:
+    """Count winners on the edge of the search; None where no displacements are known or tried."""
+    tried = displacements_tried(summary)
     if not all(len(values) for values in tried):
         return None
     limits = [float(np.abs(values).max()) for values in tried]

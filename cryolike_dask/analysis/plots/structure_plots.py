@@ -4,7 +4,7 @@ truth."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -21,7 +21,9 @@ from cryolike_dask.analysis.plots.drawing import (
     finish_histogram,
     interval_of,
     new_figure,
+    new_panel,
     note,
+    plain_title,
     short,
     stacked_bars,
     whole_numbers,
@@ -68,8 +70,7 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
     )
     ratio = ratio.dropna(labels.IMAGE)
     values = ratio.values.astype(np.float64)
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = new_panel()
     parts = _by_truth(ratio, structure, reference)
     stacked_bars(axes, [part for _, part in parts], edges_of(values), [name for name, _ in parts])
     axes.axvline(0, color="black", linewidth=1)
@@ -79,7 +80,7 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
     prefer = (
         f"{n_right} images prefer {short(structure)}, {int((values < 0).sum())} {short(reference)}"
     )
-    axes.set_title(prefer, fontsize="medium", parse_math=False)
+    plain_title(axes, prefer)
     return figure
 
 
@@ -154,7 +155,7 @@ def _ranked(axes: Axes, means: Floats, names: Sequence[str]) -> None:
     axes.set_ylabel("mean log-likelihood less\nthat of the first (nat)")
     whole_numbers(axes.xaxis)
     if len(order):
-        axes.set_title(f"first: {short(names[order[0]])}", fontsize="small", parse_math=False)
+        plain_title(axes, f"first: {short(names[order[0]])}", "small")
     else:
         note(axes, "no image has results under all structures")
 
@@ -177,21 +178,22 @@ def plot_confusion(results: xr.Dataset) -> Figure:
     shares = table.counts / np.maximum(table.counts.sum(axis=1, keepdims=True), 1)
     names = [short(name) for name in table.names]
     longest = max(map(len, names))
-    figure = new_figure(
-        2.1 + 0.62 * len(names) + 0.08 * longest, 1.4 + 0.45 * len(names) + 0.06 * longest
+    figure, axes = new_panel(
+        width=2.1 + 0.62 * len(names) + 0.08 * longest,
+        height=1.4 + 0.45 * len(names) + 0.06 * longest,
     )
-    axes = figure.add_subplot()
-    shown = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    drawn = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), count in np.ndenumerate(table.counts):
         colour = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    turn: dict[str, Any] = slanted if len(names) > 2 or longest > 10 else {}
-    axes.set_xticks(range(len(names)), names, fontsize="small", parse_math=False, **turn)
+    axes.set_xticks(range(len(names)), names, fontsize="small", parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
+    if len(names) > 2 or longest > 10:
+        for name in axes.get_xticklabels():
+            name.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set_xlabel("assigned structure")
     axes.set_ylabel("true structure")
-    figure.colorbar(shown, label="of the true structure's\nimages (%)")
+    figure.colorbar(drawn, label="of the true structure's\nimages (%)")
     return figure
 
 

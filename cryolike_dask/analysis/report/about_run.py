@@ -14,6 +14,7 @@ from cryolike_dask.analysis.block_times import Blocks
 from cryolike_dask.analysis.plots import pose_plots
 from cryolike_dask.analysis.plots.drawing import duration
 from cryolike_dask.analysis.report.sections import Section, panel
+from cryolike_dask.analysis.search_edge import displacements_tried
 from cryolike_dask.conventions import CRYOLIKE, STANDARD
 
 MOST_NAMES = 5
@@ -112,7 +113,7 @@ def _box(summary: xr.Dataset) -> str:
 
 
 def _search(summary: xr.Dataset) -> str:
-    x, y = (np.asarray(summary.attrs.get(f"displacements_{axis}_angstrom", ())) for axis in "xy")
+    x, y = displacements_tried(summary)
     n = summary.attrs.get("n_inplanes")
     parts = []
     if len(x):
