@@ -37,7 +37,7 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     Parameters
     ----------
     folder_output : path
-        Of `run_likelihood_optimal_pose`, of a run that is not finished, or of CryoLike.
+        The output folder of `run_likelihood_optimal_pose`, finished or not, or of CryoLike.
 
     Returns
     -------
@@ -46,7 +46,8 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         best view, optimal_azimuth and optimal_polar (radian). Where there is no result yet values
         are NaN, optimal_template -1. Coordinates of each image: its stack and position there, image
         file and position there, metadata file and row, and what was recorded of micrograph, optics
-        group, half-set and pose; true_structure of simulated particles.
+        group, half-set and pose; true_structure of simulated particles. Attributes say what was
+        run, notes that runs were given included.
 
     Raises
     ------
@@ -75,8 +76,8 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         present={
             variable: np.array(
                 [
-                    [k in of_one[variable] for k in stacks]
-                    for of_one in inventory.stacks_with.values()
+                    [k in by_variable[variable] for k in stacks]
+                    for by_variable in inventory.stacks_with.values()
                 ]
             )
             for variable in OPTIMAL_POSE_FILES
@@ -105,7 +106,7 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
 
 
 def _warn_of_gaps(folder_output: str | Path, stored: StoredResults) -> None:
-    """Say what is not there, and whether it may come."""
+    """Warn of results that are not there, and say whether they may come."""
     gaps = sorted(set(range(stored.stacks[-1])) - set(stored.stacks))
     if gaps:
         logger.warning(
@@ -127,7 +128,7 @@ def _warn_of_gaps(folder_output: str | Path, stored: StoredResults) -> None:
 def _shared_attributes(
     inventory: Inventory, descriptions: Sequence[Entries], origins: Sequence[Entries]
 ) -> dict[str, str | list[float]]:
-    """What all results share, as plain values, and whatever records say besides."""
+    """Plain values that all results share, and whatever records say besides."""
     files = inventory.files
     # CryoLike's folders do not say
     frames = {str(entries.get("frame", "transposed")) for entries in origins}
@@ -154,6 +155,6 @@ def _shared_attributes(
 
 
 def _common(described: Sequence[Entries], key: str, otherwise: str) -> str:
-    """What all say alike."""
+    """An entry that all have alike."""
     values = {str(entries.get(key, otherwise)) for entries in described}
     return values.pop() if len(values) == 1 else otherwise

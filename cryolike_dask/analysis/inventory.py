@@ -1,4 +1,4 @@
-"""What a folder of results holds: which files there are, and what is recorded of them."""
+"""Inventory of a folder of results: the files that are there, and what is recorded of them."""
 
 from __future__ import annotations
 
@@ -46,17 +46,18 @@ class Inventory:
     @property
     def stacks(self) -> list[int]:
         """Numbers of the stacks that have results under some structure."""
-        every = (numbers for of_one in self.stacks_with.values() for numbers in of_one.values())
+        every = (
+            numbers for by_variable in self.stacks_with.values() for numbers in by_variable.values()
+        )
         return sorted(set().union(*every))
 
     def descriptions(self) -> list[Entries]:
-        """What is known of each structure; empty in CryoLike's folders."""
+        """Descriptions of the structures; empty in CryoLike's folders."""
         paths = [self.files.structure(i) for i in self.structures]
         return [read_structure(path) if path.is_file() else {} for path in paths]
 
     def origins(self, k: int) -> Entries:
-        """Where the images of a stack come from: no more of them than its results have bytes
-        for."""
+        """Origins of the images of a stack: no more of them than its results have bytes for."""
         path, result = self.files.origins(k), self._file_of(k)
         if not path.is_file():
             return {}
@@ -111,8 +112,8 @@ class Inventory:
         """
         pairs = sorted(
             (i, k)
-            for i, of_one in self.stacks_with.items()
-            for k in of_one[labels.CROSS_CORRELATION]
+            for i, by_variable in self.stacks_with.items()
+            for k in by_variable[labels.CROSS_CORRELATION]
         )
         ends = (
             {pair[axis]: pair for pair in order}.values()
@@ -125,8 +126,8 @@ class Inventory:
         """A file of results of a stack, whichever comes first."""
         i, variable = next(
             (i, variable)
-            for i, of_one in self.stacks_with.items()
-            for variable, numbers in of_one.items()
+            for i, by_variable in self.stacks_with.items()
+            for variable, numbers in by_variable.items()
             if k in numbers
         )
         return self.files.output(i, variable, OPTIMAL_POSE_FILES[variable], k)
@@ -136,7 +137,8 @@ def take_inventory(files: LikelihoodFiles) -> Inventory:
     """List the results of a folder; each folder below it is read once."""
     stacks_with = {i: _stacks_with(files, i) for i in structure_numbers(files.folder_output)}
     return Inventory(
-        files, {i: of_one for i, of_one in stacks_with.items() if any(of_one.values())}
+        files,
+        {i: by_variable for i, by_variable in stacks_with.items() if any(by_variable.values())},
     )
 
 

@@ -55,9 +55,9 @@ def log_likelihood_ratio(
     values = _matrix(results, variable)
     names = [str(name) for name in values[labels.STRUCTURE].values]
     if reference not in names:
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        first = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise InputError(
-            f"reference={reference!r} is none of the structures", remedy=f"There are {shown}."
+            f"reference={reference!r} is none of the structures", remedy=f"There are {first}."
         )
     ratio = values - values.sel({labels.STRUCTURE: reference}, drop=True)
     long_name = f"{values.attrs.get('long_name', variable)}, less that of {reference}"

@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class StoredResults:
-    """Which results there are, and how their files are read; tasks carry it.
+    """Results that are there, and the reading of their files; tasks carry it.
 
     Attributes
     ----------
@@ -53,12 +53,12 @@ class StoredResults:
 
     @property
     def n_missing(self) -> int:
-        """How many stacks, counted under each structure, have no result yet."""
+        """Number of stacks, counted under each structure, that have no result yet."""
         return int((~self.present[labels.CROSS_CORRELATION]).sum())
 
     @property
     def structures_at_once(self) -> int:
-        """How many structures one task reads."""
+        """Number of structures that one task reads."""
         return max(1, VALUES_PER_CHUNK // max(self.sizes))
 
     def arrays(self) -> dict[str, da.Array]:

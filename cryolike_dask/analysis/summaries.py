@@ -7,6 +7,7 @@ what belongs to the winners.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,7 @@ OF_THE_WINNER = (
     labels.OPTIMAL_AZIMUTH,
     labels.OPTIMAL_POLAR,
 )
+NOT_RESULTS = "Give the Dataset that open_results gives."
 BLOCK_BYTES = 2**25
 """Bytes of the log-likelihoods that are looked at together: all structures of some images."""
 
@@ -136,7 +138,7 @@ def summary_of(results: xr.Dataset, structure: str | None = None) -> xr.Dataset:
 
 
 def positions_of(results: xr.Dataset, *structures: str) -> list[int]:
-    """Where structures are among those of results.
+    """Positions of structures among those of results.
 
     Raises
     ------
@@ -146,13 +148,17 @@ def positions_of(results: xr.Dataset, *structures: str) -> list[int]:
     names = [str(name) for name in np.atleast_1d(results[labels.STRUCTURE].values)]
     for structure in structures:
         if structure not in names:
-            shown = ", ".join(names[:10]) + (
-                f" and {len(names) - 10} more" if len(names) > 10 else ""
-            )
             raise InputError(
-                f"structure={structure!r} is not among the results", remedy=f"There are {shown}."
+                f"structure={structure!r} is not among the results",
+                remedy=f"There are {first_names(names, 10)}.",
             )
     return [names.index(structure) for structure in structures]
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """The first few of some names, for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def are_compared(summary: xr.Dataset) -> bool:
@@ -182,12 +188,10 @@ def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
     )
 
 
-NOT_RESULTS = "Give the Dataset that open_results gives."
-
-
 @dataclass(frozen=True, eq=False)
 class _Shares:
-    """What the log-likelihoods of some images say: arrays (image,), then arrays (structure,)."""
+    """Structures compared by the log-likelihoods of some images: arrays (image,), then
+    (structure,)."""
 
     best: Integers
     probability: Floats

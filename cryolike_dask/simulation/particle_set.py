@@ -1,5 +1,5 @@
-"""What simulated particles are: their structures, poses and optics, drawn or given, and the STAR
-tables that record them."""
+"""Simulated particles: their structures, poses and optics, drawn or given, and the STAR tables
+that record them."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def simulate_particles(
         A STAR or `.cs` file to draw the optics from, or one row of `optics_table` per image.
         Default: drawn.
     models : "first" | "all"
-        Of PDB and mmCIF files.
+        Models of PDB and mmCIF files.
     batch_size : int
         Images per `.mrcs` file.
     seed : int
@@ -148,8 +148,8 @@ def simulate_particles(
     pieces = []
     for k, path in enumerate(paths):
         rows = np.arange(k * n_per_file, min(n, (k + 1) * n_per_file))
-        shown, name = particles.take(rows), f"simulate-{path.stem}"
-        graph = partial(task, name, _write_file, shown, rows, sources, parameters.grid, model, path)
+        batch, name = particles.take(rows), f"simulate-{path.stem}"
+        graph = partial(task, name, _write_file, batch, rows, sources, parameters.grid, model, path)
         pieces.append(Piece(name, len(rows), graph))
     stream(pieces, client, n_images=n, progress=progress, title="particles")
     seen_from_project = [Path(os.path.relpath(path, project)).as_posix() for path in paths]
@@ -225,11 +225,11 @@ def _optics(
 
 def _project(given: str | Path | None, folder: Path) -> Path:
     """The folder in which names of images start, which is above them."""
-    whole, here = Path(os.path.abspath(folder)), Path.cwd()
+    whole, current = Path(os.path.abspath(folder)), Path.cwd()
     if given is not None:
         project = Path(os.path.abspath(given))
     else:
-        project = here if here in whole.parents else whole
+        project = current if current in whole.parents else whole
     if project != whole and project not in whole.parents:
         raise InputError(
             f"folder_output={str(folder)!r} is not below project_folder={str(given)!r}"
@@ -238,7 +238,7 @@ def _project(given: str | Path | None, folder: Path) -> Path:
 
 
 def _counted(structures: Sequence[str], which: NDArray[np.int64]) -> str:
-    """How many particles show each structure, in the order of classes."""
+    """Numbers of particles that show each structure, in the order of classes."""
     n_each = np.bincount(which, minlength=len(structures)).tolist()
     counts = [
         f"{n} of {name} (class {i + 1})"

@@ -16,7 +16,9 @@ from cryolike_dask.analysis.summaries import (
     BEST_STRUCTURE,
     COMPARABLE,
     MARGIN,
+    NOT_RESULTS,
     PROBABILITY,
+    first_names,
     summarise_results,
 )
 from cryolike_dask.conventions import STANDARD
@@ -145,7 +147,7 @@ def _refuse_incomplete(results: xr.Dataset) -> None:
     if missing or labels.IMAGE not in results.dims:
         raise InputError(
             f"results have no {', '.join(missing) or labels.IMAGE}",
-            remedy="Give the Dataset that open_results gives.",
+            remedy=NOT_RESULTS,
         )
 
 
@@ -188,14 +190,14 @@ def _map_axes_exchanged(
         raise InputError(
             "poses depend on whether CryoLike's templates were made from atoms or from a map, "
             f"and of {np.count_nonzero(unknown)} structure(s) it is not known: "
-            f"{_first(names[unknown])}",
+            f"{first_names(names[unknown], 5)}",
             remedy='Say it: template_source="atoms" or "map" (--templates-from).',
         )
     denied = matters & (source != "unknown") & (source != given)
     if given is not None and denied.any():
         raise InputError(
             f"template_source={given!r}, but templates were made from {source[denied][0]}: "
-            f"{_first(names[denied])}",
+            f"{first_names(names[denied], 5)}",
             remedy="Leave it out, or select structures that were made alike.",
         )
     exchanged: NDArray[np.bool_] = cryolike & (
@@ -211,13 +213,6 @@ def _of_structures(results: xr.Dataset, name: str) -> NDArray[np.str_]:
     return np.broadcast_to(texts, results.sizes[labels.STRUCTURE])
 
 
-def _first(names: NDArray[Any]) -> str:
-    """The first few of some names, for a message."""
-    return ", ".join(map(str, names[:5])) + (
-        f" and {len(names) - 5} more" if len(names) > 5 else ""
-    )
-
-
 def _moved_already(results: xr.Dataset) -> FloatArray:
     """Displacements of images before they were compared, angstrom, (image, 2): their recorded
     origins, or nothing."""
@@ -231,6 +226,6 @@ def _moved_already(results: xr.Dataset) -> FloatArray:
         raise InputError(
             f"image(s) {listed(lost)} were moved by their recorded origins, which the results do "
             "not have",
-            remedy="Give the Dataset that open_results gives.",
+            remedy=NOT_RESULTS,
         )
     return origins

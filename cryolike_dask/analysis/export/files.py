@@ -22,13 +22,13 @@ KINDS = {".star": STAR, ".cs": NPY, ".txt": TEXT}
 
 @dataclass(frozen=True)
 class Export:
-    """What was written.
+    """A file that was written.
 
     Attributes
     ----------
     path : Path
     n_written, n_dropped : int
-        Particles of the file, and of its metadata files that are not in it.
+        Particles in the file, and those of its metadata files that are not in it.
     dropped : Path or None
         The list of those, each with the reason.
     """
@@ -51,7 +51,7 @@ class ExportFiles:
     dropped : Path
         The list of what is left out.
     inputs : sequence of Path
-        What the files are made from.
+        Files that they are made from.
     write : callable
         Writes some images into a file.
     """

@@ -1,4 +1,4 @@
-"""Which rows of which metadata files images are."""
+"""Rows of metadata files that describe the images of results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Described:
     path : Path
     n_rows : int
     names : (row,) str or None
-        Of image files, as they stand there.
+        Names of image files, as they stand there.
     index : (row,) int64 or None
         Position in the file, from 0.
     """
@@ -168,22 +168,22 @@ def _refuse_beyond(rows: Rows) -> None:
 def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     """Whether a metadata file names the very images of the results; False if nothing tells.
 
-    Nothing tells where no name is that of an image file but numbers agree: then the file was given
+    Nothing tells where no name is that of an image file but numbers agree: then the file was beside
     beside the names.
     """
-    file, here = rows.files[i], np.flatnonzero(rows.number == i)
-    path = of_images(results, labels.IMAGE_FILE, "")[here]
-    index = of_images(results, labels.IMAGE_INDEX, -1)[here]
+    file, images = rows.files[i], np.flatnonzero(rows.number == i)
+    path = of_images(results, labels.IMAGE_FILE, "")[images]
+    index = of_images(results, labels.IMAGE_INDEX, -1)[images]
     known = np.flatnonzero((path != "") & (index >= 0))
     if file.names is None or file.index is None or not len(known):
         return False
-    row = rows.row[here][known]
+    row = rows.row[images][known]
     same_name = _last_part(file.names[row]) == _last_part(path[known])
     differ = np.flatnonzero(~(same_name & (file.index[row] == index[known])))
-    given = not same_name.any() and (
+    beside = not same_name.any() and (
         file.path.suffix.lower() == ".cs" or bool((file.index[row] == index[known]).all())
     )
-    if len(differ) and not given:
+    if len(differ) and not beside:
         k = differ[0]
         raise InputFileError(
             f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, "
@@ -192,7 +192,7 @@ def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
             source=file.path,
             remedy="It was changed after the run; give it as it was then (metadata=, --metadata).",
         )
-    return len(known) == len(here) and not len(differ)
+    return len(known) == len(images) and not len(differ)
 
 
 def _last_part(paths: NDArray[Any]) -> NDArray[np.str_]:

@@ -63,7 +63,7 @@ def exported_particles(
     results, structure, template_source, metadata
         As for `export_star`.
     suffix : ".star" | ".cs"
-        Of the metadata files.
+        The end of the names of the metadata files.
     read : callable
         Reads one of them.
     described : callable

@@ -38,7 +38,7 @@ COLUMNS = {
     labels.LOG_LIKELIHOOD_OPTIMAL: "cryolikeLogLikelihoodOptimal",
     **CERTAINTY,
 }
-"""What is added of each image, and its label."""
+"""Labels of the values that are added to each image."""
 DECIMALS = 9
 """Decimals of poses."""
 STRUCTURE, FORMER_CLASS = "cryolikeAssignedStructure", "cryolikeFormerClassNumber"
@@ -192,8 +192,8 @@ class StarParticles:
         for label in CERTAINTY.values():
             columns.pop(label, None)
         columns |= self._poses(images, rows) | self._classes(images, columns)
-        found = {**assignment.likelihoods, **assignment.certainty}
-        columns |= {COLUMNS[name]: values[images] for name, values in found.items()}
+        numbers = {**assignment.likelihoods, **assignment.certainty}
+        columns |= {COLUMNS[name]: values[images] for name, values in numbers.items()}
         columns[STRUCTURE] = assignment.names(images)
         if not self.merged.optics:
             return {"": columns}

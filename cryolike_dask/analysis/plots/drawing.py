@@ -194,7 +194,7 @@ def coloured(
     norm = Normalize(min(1, counts.min()), max(2, counts.max()))
     x, y = (values[order] for values in places)
     visible_on_white = ListedColormap(matplotlib.colormaps["YlGnBu"](np.linspace(0.4, 1, 256)))
-    shown = axes.scatter(
+    dots = axes.scatter(
         x,
         y,
         size,
@@ -205,7 +205,7 @@ def coloured(
         lw=0,
         zorder=1.2,
     )
-    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.03, label="images")
+    bar = axes.figure.colorbar(dots, ax=axes, shrink=0.8, pad=0.03, label="images")
     whole_numbers(bar.ax.yaxis, 5)
 
 

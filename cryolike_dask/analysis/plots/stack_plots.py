@@ -131,9 +131,9 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 def _check_type(value: Any, kind: type, name: str, maker: str) -> None:
     if not isinstance(value, kind):
-        found = type(value).__name__
+        type_name = type(value).__name__
         raise InputError(
-            f"{name} is of type {found}, not {kind.__name__}", remedy=f"Make it with {maker}."
+            f"{name} is of type {type_name}, not {kind.__name__}", remedy=f"Make it with {maker}."
         )
 
 
@@ -171,7 +171,7 @@ def _draw_real_space(row: Sequence[Axes], pixels: NDArray[Any], grid: PolarGrid)
     least, most = (seen.min(), seen.max()) if len(seen) else (0.0, 0.0)
     norm = Normalize(least, most if most > least else least + 1)
     for axes, image in zip(row, pixels, strict=True):
-        shown = axes.imshow(
+        drawn = axes.imshow(
             image, cmap="gray", norm=norm, origin="lower", extent=(low, high, low, high)
         )
         if not np.isfinite(image).all():
@@ -179,7 +179,7 @@ def _draw_real_space(row: Sequence[Axes], pixels: NDArray[Any], grid: PolarGrid)
     _label_row(row, "x (Å)", "y (Å)")
     ticks = MaxNLocator(4)
     row[0].figure.colorbar(
-        shown, ax=list(row), pad=0.01, label="intensity\n(arbitrary units)", ticks=ticks
+        drawn, ax=list(row), pad=0.01, label="intensity\n(arbitrary units)", ticks=ticks
     )
 
 
@@ -193,11 +193,11 @@ def _draw_fourier_space(row: Sequence[Axes], amplitudes: FloatArray, grid: Polar
     norm = LogNorm(least if least < most else most / 10, most)
     for axes, amplitude in zip(row, amplitudes, strict=True):
         colours = np.ma.masked_invalid(amplitude.clip(least, most))
-        shown = axes.pcolormesh(fx, fy, colours, norm=norm, cmap="viridis", rasterized=True)
+        drawn = axes.pcolormesh(fx, fy, colours, norm=norm, cmap="viridis", rasterized=True)
         axes.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit))
     _label_row(row, "x frequency (1/Å)", "y frequency (1/Å)")
     row[0].figure.colorbar(
-        shown, ax=list(row), pad=0.01, label="amplitude\n(arbitrary units)", extend="min"
+        drawn, ax=list(row), pad=0.01, label="amplitude\n(arbitrary units)", extend="min"
     )
 
 

@@ -118,15 +118,17 @@ def plot_assignment(results: xr.Dataset) -> Figure:
     counts = summary[summaries.N_ASSIGNED].values
     order = np.argsort(-counts, kind="stable")[:MOST_BARS]
     order = order[counts[order] > 0] if len(names) > MOST_BARS else order
-    shown = [(short(names[i]), int(counts[i])) for i in order]
+    structures_shown = [(short(names[i]), int(counts[i])) for i in order]
     longest = max(len(short(name)) for name in names)
-    figure = new_figure(7.0 + 0.065 * longest, max(2.8, 1.2 + 0.2 * len(shown)))
+    figure = new_figure(7.0 + 0.065 * longest, max(2.8, 1.2 + 0.2 * len(structures_shown)))
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
-    rows = np.arange(len(shown))
-    bars = left.barh(rows, [count for _, count in shown], color=BLUE, height=0.75)
+    rows = np.arange(len(structures_shown))
+    bars = left.barh(rows, [count for _, count in structures_shown], color=BLUE, height=0.75)
     left.bar_label(bars, padding=3, fontsize="small")
-    left.set_yticks(rows, [name for name, _ in shown], fontsize="small", parse_math=False)
-    left.set_ylim(max(len(shown), 4) - 0.5, -0.5)
+    left.set_yticks(
+        rows, [name for name, _ in structures_shown], fontsize="small", parse_math=False
+    )
+    left.set_ylim(max(len(structures_shown), 4) - 0.5, -0.5)
     left.margins(x=0.15)
     left.set_xlabel("images that fit it best")
     left.set_ylabel("structure")
@@ -208,7 +210,7 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Of the best structure of each image: how often it is right (with intervals of 95%) over its
+        For the best structure of each image how often it is right (with intervals of 95%) over its
         probability, and how many images have such a probability. Calibrated probabilities lie on
         the diagonal.
 
@@ -217,17 +219,17 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     InputError
         If the truth is not recorded.
     """
-    found = calibration(_with_truth(results))
+    bins = calibration(_with_truth(results))
     figure = new_figure(5.4, 4.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    filled = found.n_images > 0
-    n, right = found.n_images[filled], found.n_right[filled]
+    filled = bins.n_images > 0
+    n, right = bins.n_images[filled], bins.n_right[filled]
     low, high = interval_of(right, n)
     frequency = right / n
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
     bars = np.clip([frequency - low, high - frequency], 0, None)
     upper.errorbar(
-        found.mean_probability[filled],
+        bins.mean_probability[filled],
         frequency,
         bars,
         fmt="o",
@@ -238,21 +240,21 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     upper.set(ylim=(-0.03, 1.03), ylabel="frequency of being right")
     upper.legend(frameon=False, loc="upper left")
     drawn = lower.bar(
-        found.edges[:-1],
-        found.n_images,
-        np.diff(found.edges),
+        bins.edges[:-1],
+        bins.n_images,
+        np.diff(bins.edges),
         align="edge",
         color=BLUE,
         edgecolor="white",
     )
     lower.bar_label(
         drawn,
-        [str(count) if count else "" for count in found.n_images],
+        [str(count) if count else "" for count in bins.n_images],
         fontsize="small",
         padding=1,
     )
     lower.margins(y=0.35)
-    first = found.edges[:-1][filled].min(initial=1 - 1 / CALIBRATION_BINS)
+    first = bins.edges[:-1][filled].min(initial=1 - 1 / CALIBRATION_BINS)
     lower.set(
         xlim=(first - 0.02, 1.02),
         xlabel="posterior probability of the best structure",

@@ -51,7 +51,7 @@ class Inputs:
 
 
 def correlation_section(summary: xr.Dataset) -> Section:
-    """How well the images fit."""
+    """Correlations of the images with their best projections."""
     values = summary[labels.CROSS_CORRELATION].values
     values = values[np.isfinite(values)]
     text = (
@@ -59,14 +59,14 @@ def correlation_section(summary: xr.Dataset) -> Section:
         "transfer: 1 for a perfect image, low for noise alone. Noise sets the level; compare "
         "images of one data set with each other.",
     )
-    shown = panel(
+    histogram = panel(
         "correlation-histogram",
         pose_plots.plot_cross_correlation(summary),
         f"Histogram of the correlation of {len(values)} images with their best projections; "
         f"median {np.median(values):.3g}.",
         "A second hump at low values often holds images without a particle.",
     )
-    return Section("correlation", "How well images fit", text, panels=(shown,))
+    return Section("correlation", "How well images fit", text, panels=(histogram,))
 
 
 def poses_section(summary: xr.Dataset) -> Section:
@@ -122,7 +122,7 @@ def _direction_errors(summary: xr.Dataset) -> tuple[Panel, str]:
             " This means something only if recorded poses and structures share one frame of "
             "coordinates."
         )
-    shown = panel(
+    histogram = panel(
         "direction-errors",
         pose_plots.plot_direction_errors(summary),
         f"Histogram of the angle between the best and the {kind} viewing directions; median "
@@ -130,7 +130,7 @@ def _direction_errors(summary: xr.Dataset) -> tuple[Panel, str]:
         f"Angle to the {kind} viewing direction. Angles near 180° are views from the opposite "
         "side, whose projections are mirror images and look alike at low resolution.",
     )
-    return shown, text
+    return histogram, text
 
 
 def displacements_section(summary: xr.Dataset) -> Section:
@@ -144,14 +144,14 @@ def displacements_section(summary: xr.Dataset) -> Section:
         )
     elif edge is None:
         text.append("No displacements were searched, or it is not known which.")
-    shown = panel(
+    displacement_map = panel(
         "displacement-map",
         pose_plots.plot_displacements(summary),
         "Map of the best displacements along x and y, coloured by how many images have them.",
         "Grey dots are displacements that were tried. A crowd at the edge means that the search "
         "was too narrow.",
     )
-    return Section("displacements", "Displacements", tuple(text), panels=(shown,))
+    return Section("displacements", "Displacements", tuple(text), panels=(displacement_map,))
 
 
 def steps_section(steps: list[Step]) -> Section | None:

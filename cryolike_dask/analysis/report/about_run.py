@@ -146,10 +146,10 @@ def time_section(path: Path | None, blocks: Blocks | None) -> Section | None:
     ]
     if blocks.n_unreadable:
         text.append(f"{blocks.n_unreadable} rows of {path.name} cannot be read, and are left out.")
-    shown = panel(
+    histogram = panel(
         "block-times",
         pose_plots.plot_block_times(path),
         f"Histogram of the seconds of {len(blocks)} blocks, by device.",
         "Seconds per block, by device. The first block of a worker takes longer.",
     )
-    return Section("time", "Time", tuple(text), panels=(shown,))
+    return Section("time", "Time", tuple(text), panels=(histogram,))

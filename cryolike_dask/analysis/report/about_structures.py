@@ -38,8 +38,8 @@ def structures_section(results: xr.Dataset, summary: xr.Dataset) -> Section:
         text.append(
             "The run used CryoLike's conventions, which inflate differences of log-likelihoods."
         )
-    shown = _ratio(results, *names) if len(names) == 2 else _assignment(summary, names)
-    return Section("structures", title, tuple(text), panels=(shown,))
+    comparison = _ratio(results, *names) if len(names) == 2 else _assignment(summary, names)
+    return Section("structures", title, tuple(text), panels=(comparison,))
 
 
 def _ratio(results: xr.Dataset, reference: str, structure: str) -> Panel:
@@ -70,12 +70,12 @@ def truth_section(summary: xr.Dataset) -> Section | None:
     """Assignments and probabilities against the truth, where that is known."""
     if not knows_truth(summary) or not summaries.are_compared(summary):
         return None
-    found = calibration(summary)
-    n, n_right = int(found.n_images.sum()), int(found.n_right.sum())
+    assigned = calibration(summary)
+    n, n_right = int(assigned.n_images.sum()), int(assigned.n_right.sum())
     text = (
         "These particles were simulated, and it is recorded which structure each one shows. "
-        f"{n_right:,} of {n:,} ({found.found:.1%}) are assigned to it; by their probabilities "
-        f"{found.expected:.1%} should be. Where probabilities are calibrated, of the images "
+        f"{n_right:,} of {n:,} ({assigned.found:.1%}) are assigned to it; by their probabilities "
+        f"{assigned.expected:.1%} should be. Where probabilities are calibrated, of the images "
         "assigned with 80% four in five are right.",
     )
     few = f" Of the structures only the {MOST_CONFUSED - 1} of most images are named."

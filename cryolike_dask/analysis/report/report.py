@@ -64,7 +64,7 @@ def write_report(
     results : path or xarray.Dataset
         The output folder of a run, finished or not, or what `open_results` gives.
     path : path, optional
-        Of the page; default: `report.html` in the output folder.
+        Where the page goes; default: `report.html` in the output folder.
     templates, particles : path, stack or several stacks, optional
         As they were given to the run, to show particles beside their projections; default: the
         folders that the results name. If they cannot be read, the page says so.
