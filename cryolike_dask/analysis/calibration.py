@@ -70,6 +70,7 @@ def calibration(summary: xr.Dataset, n_bins: int = CALIBRATION_BINS) -> Calibrat
     which = np.minimum((probability * n_bins).astype(np.int64), n_bins - 1)
     n_images = np.bincount(which, minlength=n_bins)
     sums = np.bincount(which, probability, minlength=n_bins)
+    # of the number of right assignments, were they independent and the probabilities true
     variance = float((probability * (1 - probability)).sum())
     too_many = float(probability.sum() - right.sum())
     return Calibration(

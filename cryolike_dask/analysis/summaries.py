@@ -208,6 +208,7 @@ def _shares(log_likelihood: xr.DataArray) -> _Shares:
     lazy = lazy.rechunk({0: -1, 1: "auto"}, block_size_limit=BLOCK_BYTES)
     parts = dask.compute(*[dask.delayed(_shares_of)(block) for block in lazy.to_delayed().ravel()])
     n_results = np.sum([part.n_results for part in parts], axis=0)
+    # where a structure lacks results in a block only, its images are no fair comparison
     whole = [bool(((part.n_results > 0) == (n_results > 0)).all()) for part in parts]
     for part, is_whole in zip(parts, whole, strict=True):
         part.comparable[:] &= is_whole
@@ -240,7 +241,7 @@ def _shares_of(log_likelihood: NDArray[Any]) -> _Shares:
     values = np.where(known, values, -np.inf)
     best = np.where(known.any(axis=0), values.argmax(axis=0), -1)
     largest = np.where(best >= 0, values.max(axis=0, initial=-np.inf), 0.0)
-    below = values - largest
+    below = values - largest  # exponentials of the log-likelihoods themselves would underflow
     with np.errstate(divide="ignore", invalid="ignore"):
         probability = np.where(best >= 0, 1 / np.exp(below).sum(axis=0), np.nan)
         mean = np.where(

@@ -116,11 +116,13 @@ def rows_of(results: xr.Dataset, files: Sequence[Described], *, given: bool) -> 
     """
     names, row = _recorded(results)
     used, number = distinct(names.tolist())
+    # recorded rows go before the order of the images: a selection of results has kept them
     if (row >= 0).all() and "" not in used and len(used) == len(files):
         rows, in_order = Rows(tuple(files), number, row), False
     else:
         rows, in_order = _by_order(results, files), True
     _refuse_beyond(rows)
+    # files that name the very images may have more rows than the run had images
     named = [_names_the_images(results, rows, i) for i in range(len(files))]
     n_images, n_rows = int(results[labels.IMAGE].max()) + 1, sum(file.n_rows for file in files)
     if given and in_order and n_rows != n_images and not all(named):
