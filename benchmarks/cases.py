@@ -19,7 +19,7 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.kernels.contrast_transfer import contrast_transfer
 from cryolike_dask.likelihoods.kernels.translation import translation_factors
 from cryolike_dask.particles.transform import pixels_to_fourier
-from cryolike_dask.simulation.simulate import draw_optics
+from cryolike_dask.simulation.particle_set import draw_optics
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project

@@ -25,7 +25,12 @@ from cryolike_dask import Atoms, ImageParameters, convert_particles, make_templa
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.star import write_star
-from cryolike_dask.simulation.simulate import Particles, draw_optics, draw_poses, star_tables
+from cryolike_dask.simulation.particle_set import (
+    Particles,
+    draw_optics,
+    draw_poses,
+    star_tables,
+)
 from cryolike_dask.structures.projection import project
 
 BOUND_GB = {"templates": 2.0, "particles": 1.5}

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import cryolike_dask as cld
-from cryolike_dask.analysis import findings
+from cryolike_dask.analysis.calibration import calibration
 from cryolike_dask.analysis.search_steps import search_steps
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.simulation.demo import STRUCTURES, write_hinge
@@ -78,7 +78,7 @@ def _row(paths: list[Path], star: Path, output: Path, distance: float, n: int) -
     lost = {
         step.name: step.loss for step in search_steps(summary.isel(image=rows), images, structures)
     }
-    found = findings.calibration(summary)
+    found = calibration(summary)
     steps = f"{np.degrees(distance):>7.3g}° {6 / (n - 1):>5.2g} px"
     return (
         f"{steps} {lost['views']:>16.2g} {lost['displacements']:>8.2g} {found.found:>7.1%} "

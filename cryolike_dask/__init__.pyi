@@ -35,6 +35,7 @@ from .geometry.parameters import ImageParameters as ImageParameters
 from .geometry.viewing_angles import ViewingAngles as ViewingAngles
 from .geometry.viewing_angles import healpix_grid as healpix_grid
 from .io.parameters import make_parameters as make_parameters
+from .io.results import open_full_cross_correlation as open_full_cross_correlation
 from .io.results import open_optimal_pose as open_optimal_pose
 from .io.viewing import read_viewing_angles as read_viewing_angles
 from .likelihoods.interface import (

@@ -13,7 +13,7 @@ RETURNED = {
     "io.layout": ["LikelihoodFiles"],
     "geometry.displacements": ["DisplacementSearch"],
     "verifying": ["Verification"],
-    "analysis.metadata_rows": ["Export"],
+    "analysis.export.files": ["Export"],
 }
 """Classes that public functions give back, by home."""
 

@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 
 import cryolike_dask as cld
 from cryolike_dask import labels
-from cryolike_dask.analysis import dataset
-from cryolike_dask.analysis.matrix import MATRICES
+from cryolike_dask.analysis.coordinates import REAL, TEXT, WHOLE
+from cryolike_dask.analysis.stored import LOOKED_UP
 from cryolike_dask.cli import app
 from cryolike_dask.compute.block_reports import BLOCK_COLUMNS
 from cryolike_dask.io import layout, parameters, stacks
+from cryolike_dask.io.export_names import MATRICES
 from cryolike_dask.particles import cryosparc, provenance, relion
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -232,10 +233,10 @@ def test_files_are_named_as_they_are():
         ),
         *(
             *layout.OPTIMAL_POSE_FILES,
-            *dataset.LOOKED_UP,
-            *dataset.TEXT,
-            *dataset.WHOLE,
-            *dataset.REAL,
+            *LOOKED_UP,
+            *TEXT,
+            *WHOLE,
+            *REAL,
         ),
         *(
             layout.TEMPLATE_LIST,

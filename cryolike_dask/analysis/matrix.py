@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.export_names import (
+    CRYOER_DISTANCE,
+    CRYOER_LIKELIHOOD,
+    LOG_LIKELIHOOD_TABLE,
+    MATRICES,
+    likelihood_matrix,
+)
 from cryolike_dask.io.layout import FILE_SUFFIX
 from cryolike_dask.io.tensors import save_tensor
 
-MATRICES = {
-    labels.LOG_LIKELIHOOD_INTEGRATED: "integrated_fourier_log_likelihood_matrix",
-    labels.LOG_LIKELIHOOD_OPTIMAL: "optimal_fourier_log_likelihood_matrix",
-    labels.CROSS_CORRELATION: "cross_correlation_matrix",
-}
-"""Variables, and the names that CryoLike gives their matrices."""
 IMAGES_AT_ONCE = 4096
 
 
@@ -55,9 +56,9 @@ def log_likelihood_ratio(
     values = _matrix(results, variable)
     names = [str(name) for name in values[labels.STRUCTURE].values]
     if reference not in names:
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        first = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
         raise InputError(
-            f"reference={reference!r} is none of the structures", remedy=f"There are {shown}."
+            f"reference={reference!r} is none of the structures", remedy=f"There are {first}."
         )
     ratio = values - values.sel({labels.STRUCTURE: reference}, drop=True)
     long_name = f"{values.attrs.get('long_name', variable)}, less that of {reference}"
@@ -90,22 +91,15 @@ def structure_probability(
         If there are not as many shares as structures, or one is not positive.
     """
     values = _matrix(results, labels.LOG_LIKELIHOOD_INTEGRATED).astype(np.float64)
-    given = (
-        np.ones(values.sizes[labels.STRUCTURE])
-        if shares is None
-        else np.asarray(shares, np.float64)
-    )
-    if (
-        given.shape != (values.sizes[labels.STRUCTURE],)
-        or not (given > 0).all()
-        or not np.isfinite(given).all()
-    ):
+    n = values.sizes[labels.STRUCTURE]
+    prior = np.ones(n) if shares is None else np.asarray(shares, np.float64)
+    if prior.shape != (n,) or not (prior > 0).all() or not np.isfinite(prior).all():
         raise InputError(
-            f"shares={list(given.ravel())} for {values.sizes[labels.STRUCTURE]} structure(s)",
+            f"shares={list(prior.ravel())} for {n} structure(s)",
             remedy="Give one positive share for each.",
         )
     relative = xr.apply_ufunc(np.exp, values - values.max(labels.STRUCTURE), dask="allowed")
-    odds = relative * xr.DataArray(given, dims=labels.STRUCTURE)
+    odds = relative * xr.DataArray(prior, dims=labels.STRUCTURE)
     probability: xr.DataArray = odds / odds.sum(labels.STRUCTURE, skipna=False)
     return probability.rename("structure_probability").assign_attrs(
         long_name="probability of the structure, given the image", units="1"
@@ -137,15 +131,16 @@ def write_likelihood_matrix(
     OutputError
         If there are images without a result.
     """
-    folder = Path(folder_output) / "likelihood_matrix"
     written = []
-    for variable, name in MATRICES.items():
+    for variable in MATRICES:
         with _filled(_matrix(results, variable)) as values:
-            save_tensor(folder / f"{name}{FILE_SUFFIX}", values)
-            written.append(folder / f"{name}{FILE_SUFFIX}")
+            tensor = likelihood_matrix(Path(folder_output), variable, FILE_SUFFIX)
+            save_tensor(tensor, values)
+            written.append(tensor)
             if text:
-                _write_text(folder / f"{name}.txt", values, results[labels.STRUCTURE].values)
-                written.append(folder / f"{name}.txt")
+                table = likelihood_matrix(Path(folder_output), variable, ".txt")
+                _write_text(table, values, results[labels.STRUCTURE].values)
+                written.append(table)
     return written
 
 
@@ -157,14 +152,11 @@ def write_reweighting_inputs(results: xr.Dataset, folder_output: str | Path) -> 
 
     - `cryoer_distance_is_minus_log_likelihood.npy`, (structure, image), zero or positive: for
       `cryoER.run_cryoER_mcmc --infileimagedistance ... --lmbd 0.7071067811865476`, which multiplies
-      it by
-      -1 / (2 lmbd^2) = -1.
+      it by -1 / (2 lmbd^2) = -1.
     - `cryoer_readlikeli_is_minus_log_likelihood.txt`, (image, structure), zero or positive: as its
-      reader of
-      likelihood matrices takes them, which expects it under the name LogLikeMat.
+      reader of likelihood matrices takes them, which expects it under the name LogLikeMat.
     - `log_likelihood_image_by_structure.npy`, (image, structure), zero or negative: for programs
-      that take
-      log-likelihoods as they are.
+      that take log-likelihoods as they are.
 
     Parameters
     ----------
@@ -186,19 +178,19 @@ def write_reweighting_inputs(results: xr.Dataset, folder_output: str | Path) -> 
     values = _matrix(results, labels.LOG_LIKELIHOOD_INTEGRATED).astype(np.float64)
     with _filled(values) as log_likelihood:
         log_likelihood -= log_likelihood.max(axis=0)
-        positive = folder / "log_likelihood_image_by_structure.npy"
-        _write_npy(positive, log_likelihood.T)
+        table = folder / LOG_LIKELIHOOD_TABLE
+        _write_npy(table, log_likelihood.T)
         np.negative(log_likelihood, out=log_likelihood)
         log_likelihood += 0.0  # no negative zero
-        distance = folder / "cryoer_distance_is_minus_log_likelihood.npy"
+        distance = folder / CRYOER_DISTANCE
         _write_npy(distance, log_likelihood)
-        readlikeli = folder / "cryoer_readlikeli_is_minus_log_likelihood.txt"
-        _write_text(readlikeli, log_likelihood, None)
-    return [distance, readlikeli, positive]
+        likelihood = folder / CRYOER_LIKELIHOOD
+        _write_text(likelihood, log_likelihood, None)
+    return [distance, likelihood, table]
 
 
 def _matrix(results: xr.Dataset, variable: str) -> xr.DataArray:
-    """One variable, (structure, image), whatever was selected."""
+    """A variable as (structure, image), whatever was selected."""
     if variable not in MATRICES or variable not in results:
         raise InputError(
             f"variable={variable!r} is no matrix of these results",

@@ -7,6 +7,7 @@ what belongs to the winners.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,16 +31,17 @@ NO_STRUCTURE = ""
 """The best structure of an image that has no results."""
 
 OF_THE_WINNER = (
-    *(
-        labels.CROSS_CORRELATION,
-        labels.OPTIMAL_TEMPLATE,
-        labels.OPTIMAL_DISPLACEMENT_X,
-        labels.OPTIMAL_DISPLACEMENT_Y,
-    ),
-    *(labels.OPTIMAL_INPLANE_ROTATION, labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR),
+    labels.CROSS_CORRELATION,
+    labels.OPTIMAL_TEMPLATE,
+    labels.OPTIMAL_DISPLACEMENT_X,
+    labels.OPTIMAL_DISPLACEMENT_Y,
+    labels.OPTIMAL_INPLANE_ROTATION,
+    labels.OPTIMAL_AZIMUTH,
+    labels.OPTIMAL_POLAR,
 )
+NOT_RESULTS = "Give the Dataset that open_results gives."
 BLOCK_BYTES = 2**25
-"""Of the log-likelihoods that are looked at together: all structures of some images."""
+"""Bytes of the log-likelihoods that are looked at together: all structures of some images."""
 
 ATTRIBUTES = {
     BEST_STRUCTURE: {"long_name": "structure of the largest integrated log-likelihood"},
@@ -95,9 +97,9 @@ def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.D
     missing = shares.best < 0
     best = xr.DataArray(shares.best.clip(0), dims=labels.IMAGE)
     every = xr.DataArray(np.arange(len(missing)), dims=labels.IMAGE)
-    there = [name for name in OF_THE_WINNER if name in results]
+    available = [name for name in OF_THE_WINNER if name in results]
     poses = (
-        results[there]
+        results[available]
         .isel({labels.STRUCTURE: best, labels.IMAGE: every})
         .drop_vars(labels.STRUCTURE)
     )
@@ -136,7 +138,7 @@ def summary_of(results: xr.Dataset, structure: str | None = None) -> xr.Dataset:
 
 
 def positions_of(results: xr.Dataset, *structures: str) -> list[int]:
-    """Where structures are among those of results.
+    """Positions of structures among those of results.
 
     Raises
     ------
@@ -146,13 +148,23 @@ def positions_of(results: xr.Dataset, *structures: str) -> list[int]:
     names = [str(name) for name in np.atleast_1d(results[labels.STRUCTURE].values)]
     for structure in structures:
         if structure not in names:
-            shown = ", ".join(names[:10]) + (
-                f" and {len(names) - 10} more" if len(names) > 10 else ""
-            )
             raise InputError(
-                f"structure={structure!r} is not among the results", remedy=f"There are {shown}."
+                f"structure={structure!r} is not among the results",
+                remedy=f"There are {first_names(names, 10)}.",
             )
     return [names.index(structure) for structure in structures]
+
+
+def first_names(names: Sequence[str], most: int) -> str:
+    """The first few of some names, for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
+
+
+def are_compared(summary: xr.Dataset) -> bool:
+    """Whether there are images with results under several structures."""
+    several = int((summary[N_RESULTS] > 0).sum()) > 1
+    return several and bool(summary[COMPARABLE].any())
 
 
 def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
@@ -176,12 +188,10 @@ def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
     )
 
 
-NOT_RESULTS = "Give the Dataset that open_results gives."
-
-
 @dataclass(frozen=True, eq=False)
 class _Shares:
-    """What the log-likelihoods of some images say: arrays (image,), then arrays (structure,)."""
+    """Structures compared by the log-likelihoods of some images: arrays (image,), then
+    (structure,)."""
 
     best: Integers
     probability: Floats
@@ -198,6 +208,7 @@ def _shares(log_likelihood: xr.DataArray) -> _Shares:
     lazy = lazy.rechunk({0: -1, 1: "auto"}, block_size_limit=BLOCK_BYTES)
     parts = dask.compute(*[dask.delayed(_shares_of)(block) for block in lazy.to_delayed().ravel()])
     n_results = np.sum([part.n_results for part in parts], axis=0)
+    # where a structure lacks results in a block only, its images are no fair comparison
     whole = [bool(((part.n_results > 0) == (n_results > 0)).all()) for part in parts]
     for part, is_whole in zip(parts, whole, strict=True):
         part.comparable[:] &= is_whole
@@ -230,7 +241,7 @@ def _shares_of(log_likelihood: NDArray[Any]) -> _Shares:
     values = np.where(known, values, -np.inf)
     best = np.where(known.any(axis=0), values.argmax(axis=0), -1)
     largest = np.where(best >= 0, values.max(axis=0, initial=-np.inf), 0.0)
-    below = values - largest
+    below = values - largest  # exponentials of the log-likelihoods themselves would underflow
     with np.errstate(divide="ignore", invalid="ignore"):
         probability = np.where(best >= 0, 1 / np.exp(below).sum(axis=0), np.nan)
         mean = np.where(

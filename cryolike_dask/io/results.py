@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,8 +70,8 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
 
 
 def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
-    """Open the full cross-correlations that a run wrote, lazily: (image, template, displacement,
-    rotation).
+    """Open the full cross-correlations that a run wrote, or CryoLike, lazily: (image, template,
+    displacement, rotation).
 
     Parameters, structures and errors are those of `open_optimal_pose`.
     """
@@ -163,6 +164,7 @@ def attributes(record: Record | None) -> dict[str, object]:
         return {}
     settings = record["settings"]
     flat = {
+        **details(record),
         **settings.get("search", {}),
         **settings.get("parameters", {}),
         "precision": record["precision"],
@@ -171,6 +173,16 @@ def attributes(record: Record | None) -> dict[str, object]:
         "conventions": settings.get("conventions"),
     }
     return {name: value for name, value in flat.items() if value is not None and name != "sha256"}
+
+
+def details(record: Record) -> dict[str, str]:
+    """Whatever a record says beyond what each may, as text: a note to a run, for instance."""
+    more = {name: value for name, value in record.items() if name not in Record.__annotations__}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in more.items()
+        if value is not None
+    }
 
 
 def _image_coordinates(numbers: Sequence[int], sizes: Sequence[int]) -> dict[str, object]:

@@ -128,14 +128,3 @@ def load_displacements(path: str | Path) -> NDArray[np.float64]:
             "does not hold displacements of shape (2, D)", source=path, remedy=REMEDY
         )
     return values.astype(np.float64)
-
-
-def load_full_correlation(path: str | Path) -> NDArray[Any]:
-    """Read a full cross-correlation, ours or CryoLike's: (image, template, displacement,
-    rotation)."""
-    tensor = map_tensor(path)
-    if tensor.values.ndim != 4 or tensor.values.dtype.kind != "f":
-        raise InputFileError(
-            "does not hold a correlation of four dimensions", source=path, remedy=REMEDY
-        )
-    return tensor.copy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
+from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.stacks import TemplateStack
 
@@ -38,7 +38,7 @@ class Settings:
         If a value is none of these; when they are made.
     """
 
-    conventions: ConventionsName = "standard"
+    conventions: ConventionsName = STANDARD.name
     device: Device = "auto"
     precision: Precision = "default"
     tolerance: float | None = None

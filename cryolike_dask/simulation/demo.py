@@ -49,8 +49,8 @@ N_STACKS, N_IMAGES_PER_STACK = 4, 64
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What the particles of the demo are, as their STAR file says: structure (position in
-    `STRUCTURES`) and pose.
+    """Structure (position in `STRUCTURES`) and pose of the demo's particles, as their STAR file
+    says.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Truth:
     rotation : (image, 3, 3) float64
         Columns: the axes of the image in the frame of the structure.
     displacement_angstrom : (2, image) float64
-        Of the projection before it is turned.
+        Displacement of the projection before it is turned.
     """
 
     structure: NDArray[np.int64]
@@ -68,13 +68,13 @@ class Truth:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How well the demo's particles were understood.
+    """Figures of how well the demo's particles were understood.
 
     Attributes
     ----------
     n_images, n_templates, n_displacements, n_rotations : int
     seconds : float
-        Of the likelihood run of both structures.
+        Time of the likelihood run of both structures.
     pose_recovered : float
         Fraction of images whose best pose under their own structure is within one viewing distance
         of the truth, and within one pixel along both axes.
@@ -230,18 +230,16 @@ def run_demo(
     )
 
 
-def _pose_recovered(found: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
+def _pose_recovered(own: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
     """Whether each pose is within one viewing distance of the truth, and within one pixel along
     both axes."""
     viewing = PARAMETERS.viewing_angles()
-    template = found.optimal_template.values
-    displacement = np.stack(
-        [found.optimal_displacement_x.values, found.optimal_displacement_y.values]
+    template = own.optimal_template.values
+    displacement = np.stack([own.optimal_displacement_x.values, own.optimal_displacement_y.values])
+    rotation = viewing_rotation(
+        viewing.azimuth[template], viewing.polar[template], own.optimal_inplane_rotation.values
     )
-    ours = viewing_rotation(
-        viewing.azimuth[template], viewing.polar[template], found.optimal_inplane_rotation.values
-    )
-    trace = np.einsum("mij,mij->m", truth.rotation, ours)
+    trace = np.einsum("mij,mij->m", truth.rotation, rotation)
     near = np.arccos(np.clip((trace - 1) / 2, -1, 1)) <= PARAMETERS.viewing_distance
     near &= (
         np.abs(displacement - truth.displacement_angstrom) <= PARAMETERS.pixel_size_angstrom

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -121,6 +122,20 @@ def test_says_what_was_run(made):
     np.testing.assert_allclose(
         said["displacements_x_angstrom"], SEARCH.grid(1.5).x_angstrom, atol=1e-6
     )
+
+
+def test_says_what_records_say_besides(folder):
+    """Notes that were given to runs, and whatever else: text, distinct ones joined."""
+    notes = {(0, 0): "first try", (0, 1): "<b>", (1, 0): None, (1, 1): "first try"}
+    for (i, k), note in notes.items():
+        path = configured(folder).record(i, k, "optimal_pose")
+        record = json.loads(path.read_text()) | {"note": note, "nodes": [1, i], "folder": "no"}
+        path.write_text(json.dumps(record))
+    said = cld.open_results(folder / "out").attrs
+    assert said["note"] == "first try; <b>"
+    assert said["nodes"] == "[1, 0]; [1, 1]"
+    assert said["folder"] == str(folder / "out")
+    assert cld.open_optimal_pose(configured(folder, i_template=0)).attrs["note"] == "first try"
 
 
 @pytest.mark.parametrize("form", ["zarr", "netcdf"])

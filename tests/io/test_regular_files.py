@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from cryolike_dask.analysis.findings import read_blocks
+from cryolike_dask.analysis.block_times import read_blocks
 from cryolike_dask.compute.addresses import address_in
 from cryolike_dask.compute.remote import connect
 from cryolike_dask.config import text as config_text
@@ -18,7 +18,6 @@ from cryolike_dask.io.identity import reading, regular_file
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.tensors import (
     load_displacements,
-    load_full_correlation,
     load_vector,
     open_tensor,
 )
@@ -47,7 +46,7 @@ READERS = [
         read_blocks,
         connect_with,
     ),
-    *(open_tensor, load_vector, load_displacements, load_full_correlation),
+    *(open_tensor, load_vector, load_displacements),
     lambda path: read_archive(path, optional=()),
 ]
 

@@ -1,5 +1,5 @@
-"""What each image is given when results leave for other programs: a structure, the pose there,
-and the likelihoods."""
+"""Assignments of images that results leave with: a structure, the pose there, and the
+likelihoods."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from cryolike_dask.analysis.summaries import (
     BEST_STRUCTURE,
     COMPARABLE,
     MARGIN,
+    NOT_RESULTS,
     PROBABILITY,
+    first_names,
     summarise_results,
 )
 from cryolike_dask.conventions import STANDARD
@@ -32,8 +34,11 @@ LIKELIHOODS = (
     labels.LOG_LIKELIHOOD_OPTIMAL,
 )
 POSE = (
-    *(labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR, labels.OPTIMAL_INPLANE_ROTATION),
-    *(labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y),
+    labels.OPTIMAL_AZIMUTH,
+    labels.OPTIMAL_POLAR,
+    labels.OPTIMAL_INPLANE_ROTATION,
+    labels.OPTIMAL_DISPLACEMENT_X,
+    labels.OPTIMAL_DISPLACEMENT_Y,
 )
 
 
@@ -66,7 +71,7 @@ class Assignment:
     missing: str
 
     def names(self, rows: IntArray) -> NDArray[np.str_]:
-        """The structures of some images."""
+        """Names of the structures of some images."""
         return np.array(self.structures)[self.number[rows]]
 
 
@@ -78,11 +83,10 @@ def assign(
     Raises
     ------
     InputError
-        If these are no results, there is no such structure, no image has a result, or the axes of
-        the templates are not known.
+        If results are incomplete, there is no such structure, no image has a result, or the axes
+        of the templates are not known.
     """
     _check_choice(template_source)
-    results = with_images(results)
     _refuse_incomplete(results)
     if labels.STRUCTURE not in results.dims:
         results = results.expand_dims(labels.STRUCTURE)
@@ -97,8 +101,8 @@ def assign(
         )
     winners = {labels.STRUCTURE: xr.DataArray(number.clip(0), dims=labels.IMAGE)}
     winners[labels.IMAGE] = xr.DataArray(np.arange(len(number)), dims=labels.IMAGE)
-    found = results[list(LIKELIHOODS)].isel(winners).compute()
-    likelihoods = {name: found[name].values.astype(np.float64) for name in LIKELIHOODS}
+    of_winners = results[list(LIKELIHOODS)].isel(winners).compute()
+    likelihoods = {name: of_winners[name].values.astype(np.float64) for name in LIKELIHOODS}
     compared = len(structures) > 1 and structure is None
     comparable = summary[COMPARABLE].values
     certainty = {
@@ -143,7 +147,7 @@ def _refuse_incomplete(results: xr.Dataset) -> None:
     if missing or labels.IMAGE not in results.dims:
         raise InputError(
             f"results have no {', '.join(missing) or labels.IMAGE}",
-            remedy="Give the Dataset that open_results gives.",
+            remedy=NOT_RESULTS,
         )
 
 
@@ -184,16 +188,16 @@ def _map_axes_exchanged(
     unknown = matters & (source == "unknown")
     if given is None and unknown.any():
         raise InputError(
-            f"poses depend on whether CryoLike's templates were made from atoms or from a map, and "
-            f"of "
-            f"{np.count_nonzero(unknown)} structure(s) it is not known: {_some(names[unknown])}",
+            "poses depend on whether CryoLike's templates were made from atoms or from a map, "
+            f"and of {np.count_nonzero(unknown)} structure(s) it is not known: "
+            f"{first_names(names[unknown], 5)}",
             remedy='Say it: template_source="atoms" or "map" (--templates-from).',
         )
     denied = matters & (source != "unknown") & (source != given)
     if given is not None and denied.any():
         raise InputError(
             f"template_source={given!r}, but templates were made from {source[denied][0]}: "
-            f"{_some(names[denied])}",
+            f"{first_names(names[denied], 5)}",
             remedy="Leave it out, or select structures that were made alike.",
         )
     exchanged: NDArray[np.bool_] = cryolike & (
@@ -203,23 +207,14 @@ def _map_axes_exchanged(
 
 
 def _of_structures(results: xr.Dataset, name: str) -> NDArray[np.str_]:
-    """What is said of each structure, or of all."""
-    said = (
-        results.coords[name].values
-        if name in results.coords
-        else results.attrs.get(name, "unknown")
-    )
-    return np.broadcast_to(np.asarray(said, np.str_), results.sizes[labels.STRUCTURE])
-
-
-def _some(names: NDArray[Any]) -> str:
-    return ", ".join(map(str, names[:5])) + (
-        f" and {len(names) - 5} more" if len(names) > 5 else ""
-    )
+    """A coordinate or an attribute, one text for each structure."""
+    texts = results.coords[name].values if name in results.coords else results.attrs.get(name)
+    texts = np.asarray("unknown" if texts is None else texts, np.str_)
+    return np.broadcast_to(texts, results.sizes[labels.STRUCTURE])
 
 
 def _moved_already(results: xr.Dataset) -> FloatArray:
-    """By what images were moved before they were compared, angstrom, (image, 2): their recorded
+    """Displacements of images before they were compared, angstrom, (image, 2): their recorded
     origins, or nothing."""
     recorded = [
         of_images(results, n, np.nan) for n in (labels.RECORDED_ORIGIN_X, labels.RECORDED_ORIGIN_Y)
@@ -230,7 +225,7 @@ def _moved_already(results: xr.Dataset) -> FloatArray:
     if len(lost):
         raise InputError(
             f"image(s) {listed(lost)} were moved by their recorded origins, which the results do "
-            f"not have",
-            remedy="Give the Dataset that open_results gives.",
+            "not have",
+            remedy=NOT_RESULTS,
         )
     return origins

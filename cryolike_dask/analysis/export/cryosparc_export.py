@@ -4,7 +4,7 @@ results."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cryolike_dask import labels
-from cryolike_dask.analysis.export.assignment import Assignment, TemplateSource, assign, with_images
-from cryolike_dask.analysis.export.metadata_rows import (
-    Described,
-    Export,
-    claim_outputs,
-    metadata_files,
-    named_with,
-    rows_of,
-    write_dropped,
-    written,
-)
+from cryolike_dask.analysis.export.assignment import LIKELIHOODS, TemplateSource
+from cryolike_dask.analysis.export.files import Export, ExportFiles, named_with
+from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE, Described
+from cryolike_dask.analysis.export.particles import ExportedParticles, exported_particles
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.cryosparc import read_cs, text
@@ -33,11 +25,6 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
 
-LIKELIHOODS = (
-    labels.CROSS_CORRELATION,
-    labels.LOG_LIKELIHOOD_INTEGRATED,
-    labels.LOG_LIKELIHOOD_OPTIMAL,
-)
 POSE, SHIFT, PIXEL_SIZE = "alignments3D/pose", "alignments3D/shift", "alignments3D/psize_A"
 
 
@@ -96,36 +83,15 @@ def export_cryosparc(
     or the middle voxel n // 2 of a map. cryolike/structure_number is the position of the structure
     in the results, from 1.
     """
-    options = {"structure": structure, "template_source": template_source, "metadata": metadata}
-    export = open_cryosparc(results, path, **options, passthrough=passthrough)  # type: ignore[arg-type]
-    return export.written(overwrite=overwrite)
-
-
-@dataclass(frozen=True, eq=False)
-class CsFile:
-    """A file that is not written yet: its columns, and the list of what is left out."""
-
-    path: Path
-    columns: Columns
-    left_out: list[str]
-    inputs: Sequence[Path]
-
-    @property
-    def dropped(self) -> Path:
-        """The list of particles that are left out; a STAR file of the same name has one of its
-        own."""
-        return self.path.with_suffix(".cs.dropped.txt")
-
-    def claim(self, *, overwrite: bool) -> None:
-        """Refuse to replace what is there."""
-        claim_outputs([self.path, self.dropped], self.inputs, overwrite=overwrite)
-
-    def written(self, *, overwrite: bool) -> Export:
-        """Write it."""
-        self.claim(overwrite=overwrite)
-        _write(self.path, self.columns)
-        dropped = write_dropped(self.dropped, self.left_out)
-        return Export(self.path, len(self.columns[POSE]), len(self.left_out), dropped)
+    export = open_cryosparc(
+        results,
+        path,
+        structure=structure,
+        template_source=template_source,
+        metadata=metadata,
+        passthrough=passthrough,
+    )
+    return export.written(overwrite=overwrite)[""]
 
 
 def open_cryosparc(
@@ -136,48 +102,47 @@ def open_cryosparc(
     template_source: TemplateSource | None,
     metadata: PathOrPaths | None,
     passthrough: str | Path | None,
-) -> CsFile:
+) -> ExportFiles:
     """Read everything, and refuse what cannot be written."""
     path = named_with(path, ".cs")
-    results = with_images(results)
-    assignment = assign(results, structure, template_source)
-    files = metadata_files(results, metadata, ".cs")
-    tables = [_columns(file, passthrough) for file in files]
-    rows = rows_of(
-        results,
-        [_described(*pair) for pair in zip(files, tables, strict=True)],
-        given=metadata is not None,
+    read = partial(_columns, passthrough=passthrough)
+    particles, tables = exported_particles(
+        results, structure, template_source, metadata, ".cs", read, _described
     )
-    images = written(assignment)
-    joined = {
-        name: values[rows.joined()[images]] for name, values in _merged(files, tables).items()
-    }
-    _refuse_repeated(joined, files)
-    columns = joined | _found(
-        assignment, images, joined, float(results.attrs.get("pixel_size_angstrom", 0))
+    rows = particles.rows.joined()[particles.images]
+    kept = {name: values[rows] for name, values in _merged(particles.metadata, tables).items()}
+    _refuse_repeated(kept, particles.metadata)
+    columns = kept | _found(particles, kept)
+    return ExportFiles(
+        particles,
+        images={"": (path, particles.images)},
+        # a STAR file of the same name has a list of its own
+        dropped=path.with_suffix(".cs.dropped.txt"),
+        inputs=[*particles.metadata, *([] if passthrough is None else [Path(passthrough)])],
+        write=lambda path, _: _write(path, columns),
     )
-    inputs = [*files, *([] if passthrough is None else [Path(passthrough)])]
-    return CsFile(path, columns, rows.dropped(assignment.number >= 0, assignment.missing), inputs)
 
 
 def _columns(path: Path, passthrough: str | Path | None) -> Columns:
+    """Columns of a `.cs` file, and those that only the passthrough file has, joined by `uid`."""
     columns = _read(path)
     if passthrough is None:
         return columns
-    other, passthrough = _read(Path(passthrough)), Path(passthrough)
-    for source, table in ((path, columns), (passthrough, other)):
+    passthrough = Path(passthrough)
+    more = _read(passthrough)
+    for source, table in ((path, columns), (passthrough, more)):
         if "uid" not in table:
             raise InputFileError("has no uid, by which two .cs files are joined", source=source)
-    known, first = np.unique(other["uid"], return_index=True)
-    there = np.isin(columns["uid"], known)
-    if not there.all():
+    known, first = np.unique(more["uid"], return_index=True)
+    missing = ~np.isin(columns["uid"], known)
+    if missing.any():
         raise InputFileError(
-            f"{np.count_nonzero(~there)} of {len(there)} particles are not in {passthrough}",
+            f"{np.count_nonzero(missing)} of {len(missing)} particles are not in {passthrough}",
             source=path,
             remedy="Give the passthrough file of the same job.",
         )
     rows = first[np.searchsorted(known, columns["uid"])]
-    return {**{name: values[rows] for name, values in other.items()}, **columns}
+    return {**{name: values[rows] for name, values in more.items()}, **columns}
 
 
 def _read(path: Path) -> Columns:
@@ -201,7 +166,7 @@ def _merged(files: Sequence[Path], tables: Sequence[Columns]) -> Columns:
         if differing:
             raise InputError(
                 f"{files[0]} and {file} have different columns: {', '.join(sorted(differing))}",
-                remedy="Export them one by one: results.isel(image=results.metadata_file == FILE).",
+                remedy=ONE_BY_ONE,
             )
     return {name: np.concatenate([table[name] for table in tables]) for name in names}
 
@@ -215,14 +180,13 @@ def _refuse_repeated(columns: Columns, files: Sequence[Path]) -> None:
         )
 
 
-def _found(
-    assignment: Assignment, images: IntArray, columns: Columns, pixel_size_angstrom: float
-) -> Columns:
+def _found(particles: ExportedParticles, kept: Columns) -> Columns:
     """The columns that are replaced or added."""
+    assignment, images = particles.assignment, particles.images
     poses = assignment.poses.take(images)
-    pixel_size = np.full(len(images), pixel_size_angstrom)
+    pixel_size = np.full(len(images), float(particles.results.attrs.get("pixel_size_angstrom", 0)))
     for name in ("blob/psize_A", PIXEL_SIZE):
-        recorded = columns.get(name, np.zeros(len(images))).astype(np.float64)
+        recorded = kept.get(name, np.zeros(len(images))).astype(np.float64)
         pixel_size = np.where(recorded > 0, recorded, pixel_size)
     if not (pixel_size > 0).all():
         raise InputError(
@@ -244,7 +208,7 @@ def _found(
 
 
 def _write(path: Path, columns: Columns) -> None:
-    """One table of records, as numpy saves it, in one go."""
+    """Write columns as one table of records, as numpy saves it, in one go."""
     fields: list[Any] = [(name, values.dtype, values.shape[1:]) for name, values in columns.items()]
     table = np.empty(len(columns[POSE]), fields)
     for name, values in columns.items():

@@ -1,4 +1,4 @@
-"""Which rows of which metadata files images are, and what is written of them."""
+"""Rows of metadata files that describe the images of results."""
 
 from __future__ import annotations
 
@@ -12,33 +12,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.export.assignment import Assignment, of_images
-from cryolike_dask.errors import InputError, InputFileError, OutputError, listed
-from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.outputs import NPY, STAR, TEXT, own_output
+from cryolike_dask.analysis.export.assignment import of_images
+from cryolike_dask.errors import InputError, InputFileError, listed
 from cryolike_dask.particles.locate import distinct
 from cryolike_dask.particles.opening import PathOrPaths
 
 IntArray = NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class Export:
-    """What was written.
-
-    Attributes
-    ----------
-    path : Path
-    n_written, n_dropped : int
-        Particles of the file, and of its metadata files that are not in it.
-    dropped : Path or None
-        The list of those, each with the reason.
-    """
-
-    path: Path
-    n_written: int
-    n_dropped: int
-    dropped: Path | None
+ONE_BY_ONE = "Export them one by one: results.isel(image=results.metadata_file == FILE)."
+"""Remedy for metadata files that cannot become one file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +32,7 @@ class Described:
     path : Path
     n_rows : int
     names : (row,) str or None
-        Of image files, as they stand there.
+        Names of image files, as they stand there.
     index : (row,) int64 or None
         Position in the file, from 0.
     """
@@ -75,29 +57,30 @@ class Rows:
         joined: IntArray = starts[self.number] + self.row
         return joined
 
-    def dropped(self, written: NDArray[np.bool_], missing: str) -> list[str]:
-        """Name every row that is not written, with the reason; `missing` is that of images that
-        are there."""
+    def left_out(self, images: IntArray, missing: str) -> list[str]:
+        """Name every row whose image is not among those, with the reason; `missing` is that of
+        images that are among the results."""
         ends = np.cumsum([file.n_rows for file in self.files])
         reasons = np.full(ends[-1], "not among the results given", object)
         reasons[self.joined()] = missing
-        reasons[self.joined()[written]] = None
+        reasons[self.joined()[images]] = ""
         parts = np.split(reasons, ends[:-1])
         return [
-            f"{file.path}\t{row}\t{part[row]}"
+            f"{file.path}\t{row}\t{reason}"
             for file, part in zip(self.files, parts, strict=True)
-            for row in np.flatnonzero(part != None)  # noqa: E711
+            for row, reason in enumerate(part)
+            if reason
         ]
 
 
-def metadata_files(results: xr.Dataset, given: PathOrPaths | None, kind: str) -> tuple[Path, ...]:
+def metadata_files(results: xr.Dataset, given: PathOrPaths | None, suffix: str) -> tuple[Path, ...]:
     """The metadata files of the images, in the order of their first use, or those that are given
     instead.
 
     Raises
     ------
     InputError
-        If they are not known, or none of this kind, ".star" or ".cs".
+        If they are not known, or none with this suffix, ".star" or ".cs".
     """
     if given is not None:
         files = (given,) if isinstance(given, (str, Path)) else tuple(given)
@@ -107,18 +90,17 @@ def metadata_files(results: xr.Dataset, given: PathOrPaths | None, kind: str) ->
         if len(unknown):
             raise InputError(
                 f"it is not known which rows of a metadata file {len(unknown)} of {len(names)} "
-                f"image(s) are: "
-                f"{listed(unknown)}",
-                remedy=f"Give the {kind} file whose rows are the images in order (metadata=, "
+                f"image(s) are: {listed(unknown)}",
+                remedy=f"Give the {suffix} file whose rows are the images in order (metadata=, "
                 f"--metadata).",
             )
         files = distinct(names.tolist())[0]
     paths = tuple(Path(file) for file in files)
-    wrong = [str(path) for path in paths if (path.suffix.lower() == ".cs") != (kind == ".cs")]
+    wrong = [str(path) for path in paths if (path.suffix.lower() == ".cs") != (suffix == ".cs")]
     if wrong:
-        other = "export_star (--star)" if kind == ".cs" else "export_cryosparc (--cs)"
+        other = "export_star (--star)" if suffix == ".cs" else "export_cryosparc (--cs)"
         raise InputError(
-            f"the particles are described by {', '.join(wrong)}, no {kind} file",
+            f"the particles are described by {', '.join(wrong)}, no {suffix} file",
             remedy=f"Use {other}.",
         )
     return paths
@@ -134,11 +116,13 @@ def rows_of(results: xr.Dataset, files: Sequence[Described], *, given: bool) -> 
     """
     names, row = _recorded(results)
     used, number = distinct(names.tolist())
+    # recorded rows go before the order of the images: a selection of results has kept them
     if (row >= 0).all() and "" not in used and len(used) == len(files):
         rows, in_order = Rows(tuple(files), number, row), False
     else:
         rows, in_order = _by_order(results, files), True
     _refuse_beyond(rows)
+    # files that name the very images may have more rows than the run had images
     named = [_names_the_images(results, rows, i) for i in range(len(files))]
     n_images, n_rows = int(results[labels.IMAGE].max()) + 1, sum(file.n_rows for file in files)
     if given and in_order and n_rows != n_images and not all(named):
@@ -148,62 +132,6 @@ def rows_of(results: xr.Dataset, files: Sequence[Described], *, given: bool) -> 
             remedy="Give the file whose rows are the images, in order, and all of its results.",
         )
     return rows
-
-
-KINDS = {".star": STAR, ".cs": NPY, ".txt": TEXT}
-
-
-def claim_outputs(paths: Sequence[Path], inputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse to replace what is there; of what exports start from, even if asked to.
-
-    Raises
-    ------
-    OutputError
-    """
-    own = {path.resolve() for path in inputs}
-    for path in paths:
-        if path.resolve() in own:
-            raise OutputError(
-                "describes the particles themselves", source=path, remedy="Choose another name."
-            )
-        own_output(path, KINDS[path.suffix.lower()])
-        if path.exists() and not overwrite:
-            raise OutputError(
-                "is there already",
-                source=path,
-                remedy="Choose another name, or pass overwrite=True (--overwrite) to replace it.",
-            )
-
-
-def named_with(path: str | Path, suffix: str) -> Path:
-    """A path that ends as files of its kind do.
-
-    Raises
-    ------
-    InputError
-    """
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise InputError(
-            f"{path} does not end in {suffix}", remedy="Name the file so: programs go by it."
-        )
-    return path
-
-
-def write_dropped(path: Path, lines: Sequence[str]) -> Path | None:
-    """Write the list of particles that are left out; without any, remove that of a former
-    export."""
-    if not lines:
-        path.unlink(missing_ok=True)
-        return None
-    with replacing(path) as file:
-        file.write("\n".join(["metadata file\trow (from 0)\treason", *lines, ""]).encode())
-    return path
-
-
-def written(assignment: Assignment) -> IntArray:
-    """The images that have a structure."""
-    return np.flatnonzero(assignment.number >= 0)
 
 
 def _recorded(results: xr.Dataset) -> tuple[NDArray[Any], IntArray]:
@@ -242,31 +170,31 @@ def _refuse_beyond(rows: Rows) -> None:
 def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     """Whether a metadata file names the very images of the results; False if nothing tells.
 
-    Nothing tells where no name is that of an image file but numbers agree: then the file was given
+    Nothing tells where no name is that of an image file but numbers agree: then the file was beside
     beside the names.
     """
-    file, here = rows.files[i], np.flatnonzero(rows.number == i)
-    path = of_images(results, labels.IMAGE_FILE, "")[here]
-    index = of_images(results, labels.IMAGE_INDEX, -1)[here]
+    file, images = rows.files[i], np.flatnonzero(rows.number == i)
+    path = of_images(results, labels.IMAGE_FILE, "")[images]
+    index = of_images(results, labels.IMAGE_INDEX, -1)[images]
     known = np.flatnonzero((path != "") & (index >= 0))
     if file.names is None or file.index is None or not len(known):
         return False
-    row = rows.row[here][known]
+    row = rows.row[images][known]
     same_name = _last_part(file.names[row]) == _last_part(path[known])
     differ = np.flatnonzero(~(same_name & (file.index[row] == index[known])))
-    given = not same_name.any() and (
+    beside = not same_name.any() and (
         file.path.suffix.lower() == ".cs" or bool((file.index[row] == index[known]).all())
     )
-    if len(differ) and not given:
+    if len(differ) and not beside:
         k = differ[0]
         raise InputFileError(
-            f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, but "
-            f"the result is of "
-            f"image {index[known][k] + 1} of {path[known][k]}; {len(differ)} such row(s)",
+            f"row {row[k]} (from 0) is image {file.index[row][k] + 1} of {file.names[row][k]}, "
+            f"but the result is of image {index[known][k] + 1} of {path[known][k]}; "
+            f"{len(differ)} such row(s)",
             source=file.path,
             remedy="It was changed after the run; give it as it was then (metadata=, --metadata).",
         )
-    return len(known) == len(here) and not len(differ)
+    return len(known) == len(images) and not len(differ)
 
 
 def _last_part(paths: NDArray[Any]) -> NDArray[np.str_]:

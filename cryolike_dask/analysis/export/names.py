@@ -60,5 +60,5 @@ def _is_lost(name: str, file: str, path: Path) -> bool:
     ):
         return False
     bases = (os.path.join(base, name) for base in path.absolute().parents)
-    found = next((candidate for candidate in bases if os.path.isfile(candidate)), None)
-    return found is None or not os.path.samefile(found, file)
+    first = next((candidate for candidate in bases if os.path.isfile(candidate)), None)
+    return first is None or not os.path.samefile(first, file)

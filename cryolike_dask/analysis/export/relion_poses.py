@@ -70,7 +70,7 @@ def relion_poses(
     gamma : (image,) radian
         In-plane rotation.
     displacement_x_angstrom, displacement_y_angstrom : (image,)
-        Of the template before it is turned.
+        Displacement of the template before it is turned.
     transposed : bool, or (image,)
         x of the image is the row of its MRC file, as in stacks that CryoLike made.
     map_axes_exchanged : bool, or (image,)
@@ -86,10 +86,10 @@ def relion_poses(
     product of x and y. In the same way a map with two axes exchanged, which is its mirror image, is
     seen as the map itself from behind.
     """
-    given = np.broadcast_arrays(
+    columns = np.broadcast_arrays(
         azimuth, polar, gamma, displacement_x_angstrom, displacement_y_angstrom
     )
-    azimuth, polar, gamma, x, y = (np.atleast_1d(values).astype(np.float64) for values in given)
+    azimuth, polar, gamma, x, y = (np.atleast_1d(values).astype(np.float64) for values in columns)
     axes = viewing_rotation(azimuth, polar, gamma)[:, :, :2]
     exchanged, turned = (
         np.broadcast_to(flag, len(axes))[:, None] for flag in (map_axes_exchanged, transposed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +14,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.export.assignment import (
-    Assignment,
-    TemplateSource,
-    assign,
-    of_images,
-    with_images,
-)
-from cryolike_dask.analysis.export.metadata_rows import (
-    Described,
-    Export,
-    Rows,
-    claim_outputs,
-    metadata_files,
-    named_with,
-    rows_of,
-    write_dropped,
-    written,
-)
+from cryolike_dask.analysis.export.assignment import TemplateSource, of_images
+from cryolike_dask.analysis.export.files import Export, ExportFiles, named_with
+from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE, Described, Rows
 from cryolike_dask.analysis.export.names import names_seen_from
+from cryolike_dask.analysis.export.particles import ExportedParticles, exported_particles
 from cryolike_dask.analysis.export.star_tables import Merged, merge
 from cryolike_dask.analysis.summaries import MARGIN, PROBABILITY
 from cryolike_dask.errors import InputError, OutputError
@@ -42,15 +29,18 @@ from cryolike_dask.particles.recorded import named
 from cryolike_dask.particles.star_columns import StarColumns, open_columns
 
 IntArray = NDArray[np.int64]
+Columns = dict[str, NDArray[Any]]
 
-LIKELIHOODS = {
+CERTAINTY = {PROBABILITY: "cryolikeProbability", MARGIN: "cryolikeLogLikelihoodMargin"}
+COLUMNS = {
     labels.CROSS_CORRELATION: "cryolikeCrossCorrelation",
     labels.LOG_LIKELIHOOD_INTEGRATED: "cryolikeLogLikelihoodIntegrated",
     labels.LOG_LIKELIHOOD_OPTIMAL: "cryolikeLogLikelihoodOptimal",
+    **CERTAINTY,
 }
-CERTAINTY = {PROBABILITY: "cryolikeProbability", MARGIN: "cryolikeLogLikelihoodMargin"}
+"""Labels of the values that are added to each image."""
 DECIMALS = 9
-"""Of poses."""
+"""Decimals of poses."""
 STRUCTURE, FORMER_CLASS = "cryolikeAssignedStructure", "cryolikeFormerClassNumber"
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 IN_ANGSTROM, IN_PIXELS = ("rlnOriginXAngst", "rlnOriginYAngst"), ("rlnOriginX", "rlnOriginY")
@@ -157,70 +147,60 @@ def export_star_subsets(
 
 @dataclass(frozen=True, eq=False)
 class StarParticles:
-    """What is written: the text that was there, and what was found."""
+    """Particles that are written to STAR files, and the text of their metadata files."""
 
-    results: xr.Dataset
+    particles: ExportedParticles
     merged: Merged
-    rows: Rows
-    assignment: Assignment
 
-    def one(self, path: str | Path) -> StarFiles:
-        """All particles that have a structure, in one file."""
+    def one(self, path: str | Path) -> ExportFiles:
+        """One file of all particles that have a structure."""
         path = named_with(path, ".star")
-        return StarFiles(
-            self, {"": (path, written(self.assignment))}, path.with_suffix(".dropped.txt")
-        )
+        images = {"": (path, self.particles.images)}
+        return self._files(images, path.with_suffix(".dropped.txt"))
 
-    def subsets(self, folder: str | Path) -> StarFiles:
-        """A file for each structure that particles are assigned to."""
+    def subsets(self, folder: str | Path) -> ExportFiles:
+        """Files of structures, one for each that particles are assigned to."""
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise OutputError("is not a folder", source=folder, remedy="Choose another name.")
-        number, structures = self.assignment.number, self.assignment.structures
+        number, structures = self.particles.assignment.number, self.particles.assignment.structures
         assigned = np.unique(number[number >= 0]).tolist()
         names = _file_names([structures[i] for i in assigned])
-        files = {
+        images = {
             structures[i]: (folder / f"{name}.star", np.flatnonzero(number == i))
             for i, name in zip(assigned, names, strict=True)
         }
-        return StarFiles(self, files, folder / "dropped.txt")
+        return self._files(images, folder / "dropped.txt")
 
-    def dropped(self, kept: IntArray) -> list[str]:
-        here = np.zeros(len(self.rows.row), np.bool_)
-        here[kept] = True
-        return self.rows.dropped(here, self.assignment.missing)
+    def _files(self, images: dict[str, tuple[Path, IntArray]], dropped: Path) -> ExportFiles:
+        return ExportFiles(self.particles, images, dropped, self.particles.metadata, self.write)
 
     def write(self, path: Path, images: IntArray) -> None:
         """Write some images. RELION converts a file without an optics table only if it states no
         version."""
         write_star(path, self.tables(path, images), version=30001 if self.merged.optics else None)
 
-    def tables(self, path: Path, images: IntArray) -> dict[str, dict[str, NDArray[Any]]]:
+    def tables(self, path: Path, images: IntArray) -> dict[str, Columns]:
         """The tables of a STAR file of some images, whose names lead to them from there."""
-        rows = self.rows.joined()[images]
-        columns: dict[str, NDArray[Any]] = {
-            label: text[rows] for label, text in self.merged.particles.items()
-        }
+        assignment, rows = self.particles.assignment, self.particles.rows.joined()[images]
+        columns: Columns = {label: text[rows] for label, text in self.merged.particles.items()}
         if "rlnImageName" not in columns:
             columns["rlnImageName"] = self._image_names()[images]
-        files = of_images(self.results, labels.IMAGE_FILE, "")[images]
+        files = of_images(self.particles.results, labels.IMAGE_FILE, "")[images]
         columns["rlnImageName"] = names_seen_from(path, columns["rlnImageName"], files)
-        columns = {
-            label: text for label, text in columns.items() if label not in CERTAINTY.values()
-        }
+        # those of a former export, in which structures may have competed
+        for label in CERTAINTY.values():
+            columns.pop(label, None)
         columns |= self._poses(images, rows) | self._classes(images, columns)
-        found = {**self.assignment.likelihoods, **self.assignment.certainty}
-        labelled = {**LIKELIHOODS, **CERTAINTY}
-        columns |= {labelled[name]: values[images] for name, values in found.items()}
-        columns[STRUCTURE] = self.assignment.names(images)
-        return (
-            {"optics": self.merged.optics, "particles": columns}
-            if self.merged.optics
-            else {"": columns}
-        )
+        numbers = {**assignment.likelihoods, **assignment.certainty}
+        columns |= {COLUMNS[name]: values[images] for name, values in numbers.items()}
+        columns[STRUCTURE] = assignment.names(images)
+        if not self.merged.optics:
+            return {"": columns}
+        return {"optics": {**self.merged.optics}, "particles": columns}
 
-    def _poses(self, images: IntArray, rows: IntArray) -> dict[str, NDArray[Any]]:
-        poses = self.assignment.poses.take(images)
+    def _poses(self, images: IntArray, rows: IntArray) -> Columns:
+        poses = self.particles.assignment.poses.take(images)
         origins, names = poses.origin_angstrom, IN_ANGSTROM
         if not self.merged.optics and not set(IN_ANGSTROM) <= set(self.merged.particles):
             origins, names = origins / self.merged.pixel_size_angstrom()[rows][:, None], IN_PIXELS
@@ -228,56 +208,26 @@ class StarParticles:
         values = np.round([*poses.angles_degrees().T, *origins.T], DECIMALS) + 0.0
         return dict(zip((*ANGLES, *names), values, strict=True))
 
-    def _classes(
-        self, images: IntArray, columns: dict[str, NDArray[Any]]
-    ) -> dict[str, NDArray[Any]]:
+    def _classes(self, images: IntArray, columns: Columns) -> Columns:
+        """The class by structure, and what it was before the first export."""
+        classes: Columns = {"rlnClassNumber": self.particles.assignment.number[images] + 1}
         former = columns.get(FORMER_CLASS, columns.get("rlnClassNumber"))
-        ours: dict[str, NDArray[Any]] = {"rlnClassNumber": self.assignment.number[images] + 1}
-        return ours if former is None else {**ours, FORMER_CLASS: former}
+        return classes if former is None else {**classes, FORMER_CLASS: former}
 
     def _image_names(self) -> NDArray[np.str_]:
-        """Of STAR files whose images were given beside them."""
-        files, index = (
-            of_images(self.results, n, u)
-            for n, u in ((labels.IMAGE_FILE, ""), (labels.IMAGE_INDEX, -1))
-        )
+        """Names of images for STAR files whose images were given beside them."""
+        results = self.particles.results
+        files = of_images(results, labels.IMAGE_FILE, "")
+        index = of_images(results, labels.IMAGE_INDEX, -1)
         if (files == "").any() or (index < 0).any():
             raise InputError(
-                f"{self.rows.files[0].path} has no rlnImageName, and the results do not say which "
-                f"files the images are",
+                f"{self.particles.metadata[0]} has no rlnImageName, and the results do not say "
+                "which files the images are",
                 remedy="Give a STAR file that names them (metadata=, --metadata).",
             )
         return np.array(
             [f"{i + 1:06d}@{file}" for i, file in zip(index.tolist(), files.tolist(), strict=True)]
         )
-
-
-@dataclass(frozen=True, eq=False)
-class StarFiles:
-    """Files that are not written yet: the images of each, by structure, and the list of what is
-    left out."""
-
-    particles: StarParticles
-    images: dict[str, tuple[Path, IntArray]]
-    dropped: Path
-
-    def claim(self, *, overwrite: bool) -> None:
-        """Refuse to replace what is there."""
-        paths = [path for path, _ in self.images.values()]
-        inputs = [file.path for file in self.particles.rows.files]
-        claim_outputs([*paths, self.dropped], inputs, overwrite=overwrite)
-
-    def written(self, *, overwrite: bool) -> dict[str, Export]:
-        """Write all of them."""
-        self.claim(overwrite=overwrite)
-        lines = self.particles.dropped(written(self.particles.assignment))
-        for path, images in self.images.values():
-            self.particles.write(path, images)
-        listed = write_dropped(self.dropped, lines)
-        return {
-            name: Export(path, len(rows), len(lines), listed)
-            for name, (path, rows) in self.images.items()
-        }
 
 
 def open_star(
@@ -287,24 +237,20 @@ def open_star(
     metadata: PathOrPaths | None,
 ) -> StarParticles:
     """Read everything, and refuse what cannot be written."""
-    results = with_images(results)
-    assignment = assign(results, structure, template_source)
-    files = metadata_files(results, metadata, ".star")
-    tables = [open_columns(file, need_names=False) for file in files]
-    described = [_described(table) for table in tables]
-    rows = rows_of(results, described, given=metadata is not None)
-    _refuse_clashes(results, rows)
-    return StarParticles(
-        results, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)), rows, assignment
+    read = partial(open_columns, need_names=False)
+    particles, tables = exported_particles(
+        results, structure, template_source, metadata, ".star", read, _described
     )
+    _refuse_clashes(particles.results, particles.rows)
+    return StarParticles(particles, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)))
 
 
-def _described(table: StarColumns) -> Described:
+def _described(path: Path, table: StarColumns) -> Described:
     if "rlnImageName" not in table.particles:
-        return Described(table.path, len(table))
-    with named(table.path):
+        return Described(path, len(table))
+    with named(path):
         names, index = split_names(table.particles["rlnImageName"])
-    return Described(table.path, len(table), np.array(names, np.str_), np.maximum(index, 0))
+    return Described(path, len(table), np.array(names, np.str_), np.maximum(index, 0))
 
 
 def _refuse_clashes(results: xr.Dataset, rows: Rows) -> None:
@@ -313,16 +259,16 @@ def _refuse_clashes(results: xr.Dataset, rows: Rows) -> None:
         return
     paths, meant = of_images(results, labels.IMAGE_FILE, ""), dict[str, str]()
     for i, file in enumerate(rows.files):
-        here = np.flatnonzero((rows.number == i) & (paths != ""))
-        names = np.empty(0, np.str_) if file.names is None else file.names[rows.row[here]]
-        for name, path in sorted(set(zip(names.tolist(), paths[here].tolist(), strict=False))):
+        if file.names is None:
+            continue
+        images = np.flatnonzero((rows.number == i) & (paths != ""))
+        names = file.names[rows.row[images]].tolist()
+        for name, path in sorted(set(zip(names, paths[images].tolist(), strict=True))):
             if meant.setdefault(name, path) != path:
                 raise InputError(
-                    f"{name} means {meant[name]} in one STAR file and {path} in another: they have "
-                    f"different project "
-                    "folders",
-                    remedy="Export them one by one: results.isel(image=results.metadata_file == "
-                    "FILE).",
+                    f"{name} means {meant[name]} in one STAR file and {path} in another: they "
+                    "have different project folders",
+                    remedy=ONE_BY_ONE,
                 )
 
 

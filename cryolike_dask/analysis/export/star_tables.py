@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.particles.relion import pixel_size_of
 from cryolike_dask.particles.star_columns import StarColumns
@@ -18,7 +19,6 @@ IntArray = NDArray[np.int64]
 Table = dict[str, NDArray[np.str_]]
 
 GROUP, GROUP_NAME = "rlnOpticsGroup", "rlnOpticsGroupName"
-APART = "Export them one by one: results.isel(image=results.metadata_file == FILE)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Merged:
     particles: Table
 
     def pixel_size_angstrom(self) -> FloatArray:
-        """Of the stored images, (row,).
+        """Pixel size of the stored images, (row,).
 
         Raises
         ------
@@ -80,7 +80,7 @@ def merge(files: Sequence[StarColumns], replaced: Sequence[str] = ()) -> Merged:
 
 
 def pixel_size_angstrom(file: StarColumns) -> FloatArray:
-    """Of the stored images of one file, (row,): of the image, or by the magnification.
+    """Pixel size of the stored images of one file, (row,): recorded, or by the magnification.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _refuse_different(files: Sequence[StarColumns], kind: str, replaced: Sequenc
         if lacking:
             raise InputError(
                 f"{file.path} has no {', '.join(lacking)} ({kind} table), as others have",
-                remedy=APART,
+                remedy=ONE_BY_ONE,
             )
 
 

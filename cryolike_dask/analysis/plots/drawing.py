@@ -1,4 +1,4 @@
-"""What figures of results share: their size, colours, histograms, names that fit."""
+"""Parts that figures of results share: their size, colours, histograms, names that fit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.summaries import BEST_STRUCTURE, NO_STRUCTURE
+from cryolike_dask.geometry.polar_grid import PolarGrid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ LONGEST_NAME, WIDE_LABEL = 28, 24
 """Characters."""
 N_BINS = 40
 OUTLIERS = 0.002
-"""Of the values at either end, that are counted in the last bin where they would stretch a
+"""Share of the values at either end that is counted in the last bin where it would stretch a
 histogram."""
 
 
@@ -35,6 +36,14 @@ def new_figure(width: float = 5.4, height: float = 3.3) -> Figure:
     from cryolike_dask.analysis.plots.figures import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def new_panel(
+    width: float = 5.4, height: float = 3.3, projection: str | None = None
+) -> tuple[Figure, Axes]:
+    """A new figure of one panel, and the panel."""
+    figure = new_figure(width, height)
+    return figure, figure.add_subplot(projection=projection)
 
 
 def known(values: NDArray[Any]) -> Floats:
@@ -55,14 +64,23 @@ def duration(seconds: float) -> str:
 
 
 def entitle(axes: Axes, summary: xr.Dataset, structure: str | None) -> None:
-    """Say of how many images a figure is, and under which structure."""
+    """Write how many images a figure is of, and under which structure."""
     n = int((summary[BEST_STRUCTURE] != NO_STRUCTURE).sum())
     several = structure is None and summary.sizes[labels.STRUCTURE] > 1
     name = str(summary[labels.STRUCTURE].values[0])
     which = "best structure of each" if several else f"under {short(name)}"
-    axes.set_title(
-        f"{n} image{'s' if n != 1 else ''}, {which}", fontsize="medium", parse_math=False
-    )
+    plain_title(axes, f"{n} image{'s' if n != 1 else ''}, {which}")
+
+
+def plain_title(axes: Axes, text: str, size: str = "medium") -> None:
+    """Write a title in which names may hold any character."""
+    axes.set_title(text, fontsize=size, parse_math=False)
+
+
+def box_limits_angstrom(grid: PolarGrid) -> tuple[float, float]:
+    """The edges of a box along an axis, whose origin is the centre of the pixel n // 2."""
+    n, size = grid.n_pixels, grid.pixel_size_angstrom
+    return (-0.5 - n // 2) * size, (n - 0.5 - n // 2) * size
 
 
 def edges_of(values: Floats, n_bins: int = N_BINS, least: float | None = None) -> Floats:
@@ -99,36 +117,42 @@ def stacked_bars(
     everything = np.concatenate(parts) if parts else np.zeros(0)
     beyond = int(((everything < edges[0]) | (everything > edges[-1])).sum())
     if beyond:
-        text = f"{beyond} beyond, counted in the last bins"
         axes.annotate(
-            text,
-            (1, 1),
-            (-4, -4),
-            "axes fraction",
-            "offset points",
+            f"{beyond} beyond, counted in the last bins",
+            xy=(1, 1),
+            xytext=(-4, -4),
+            xycoords="axes fraction",
+            textcoords="offset points",
             ha="right",
             va="top",
             fontsize="small",
         )
 
 
+def mark_median(axes: Axes, values: Floats, unit: str = "") -> None:
+    """Draw a line at the median."""
+    median = float(np.median(values))
+    axes.axvline(median, color=ORANGE, linewidth=1.2, label=f"median {median:.3g}{unit}")
+
+
 def finish_histogram(
-    axes: Axes, values: Floats, label: str, *, legend: bool, what: str = "images"
+    axes: Axes, values: Floats, label: str, *, legend: bool, of: str = "images"
 ) -> None:
     """Label a histogram, and say so if there is nothing in it."""
     axes.set_xlabel(label, parse_math=False)
-    axes.set_ylabel(what)
+    axes.set_ylabel(of)
     axes.spines[["top", "right"]].set_visible(False)
     whole_numbers(axes.yaxis)
     if legend:
         widest = max(len(name) for name in axes.get_legend_handles_labels()[1])
-        place = {
-            "loc": "upper left",
-            "bbox_to_anchor": (0, -0.19),
-            "ncols": 2 if widest < WIDE_LABEL else 1,
-        }
-        shown = axes.legend(frameon=False, borderaxespad=0, **place)
-        for text in shown.get_texts():
+        drawn = axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, -0.19),
+            ncols=2 if widest < WIDE_LABEL else 1,
+            frameon=False,
+            borderaxespad=0,
+        )
+        for text in drawn.get_texts():
             text.set_parse_math(False)
     if not len(values):
         note(axes, "no results")
@@ -170,7 +194,7 @@ def coloured(
     norm = Normalize(min(1, counts.min()), max(2, counts.max()))
     x, y = (values[order] for values in places)
     visible_on_white = ListedColormap(matplotlib.colormaps["YlGnBu"](np.linspace(0.4, 1, 256)))
-    shown = axes.scatter(
+    dots = axes.scatter(
         x,
         y,
         size,
@@ -181,7 +205,7 @@ def coloured(
         lw=0,
         zorder=1.2,
     )
-    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.03, label="images")
+    bar = axes.figure.colorbar(dots, ax=axes, shrink=0.8, pad=0.03, label="images")
     whole_numbers(bar.ax.yaxis, 5)
 
 
@@ -194,7 +218,7 @@ def interval_of(n_right: NDArray[np.int64], n: NDArray[np.int64]) -> tuple[Float
 
 
 def note(axes: Axes, text: str) -> None:
-    """Say something in the middle of an empty panel."""
+    """Write a text in the middle of an empty panel."""
     axes.text(
         0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.35", wrap=True
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.matching import Images, Matches, Templates, match
-from cryolike_dask.analysis.plots.drawing import new_figure, short
+from cryolike_dask.analysis.plots.drawing import box_limits_angstrom, new_figure, plain_title, short
 from cryolike_dask.analysis.summaries import BEST_STRUCTURE, summary_of
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -113,23 +113,22 @@ def draw_matches(chosen: xr.Dataset, matches: Matches) -> Figure:
             _draw(axes, pixels, grid)
         row[0].set_ylabel(f"{name}\n\ny (Å)")
     for m, axes in enumerate(panels[0]):
-        axes.set_title(_name(chosen.isel({labels.IMAGE: m})), fontsize="small", parse_math=False)
+        plain_title(axes, _name(chosen.isel({labels.IMAGE: m})), "small")
     for axes in panels[-1]:
         axes.set_xlabel("x (Å)")
     return figure
 
 
-def _name(one: xr.Dataset) -> str:
-    place = f"image {int(one[labels.IMAGE_IN_STACK])} of stack {int(one[labels.STACK])}"
+def _name(image: xr.Dataset) -> str:
     return (
-        f"{place}\n{short(str(one[BEST_STRUCTURE].item()))}\ncorrelation "
-        f"{float(one[labels.CROSS_CORRELATION]):.3f}"
+        f"image {int(image[labels.IMAGE_IN_STACK])} of stack {int(image[labels.STACK])}\n"
+        f"{short(str(image[BEST_STRUCTURE].item()))}\n"
+        f"correlation {float(image[labels.CROSS_CORRELATION]):.3f}"
     )
 
 
 def _draw(axes: Axes, pixels: NDArray[Any], grid: PolarGrid) -> None:
-    n, size = grid.n_pixels, grid.pixel_size_angstrom
-    low, high = (-0.5 - n // 2) * size, (n - 0.5 - n // 2) * size
+    low, high = box_limits_angstrom(grid)
     darkest, brightest = np.quantile(pixels, [0.005, 0.995])
     axes.imshow(
         pixels,

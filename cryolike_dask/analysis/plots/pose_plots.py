@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
-from cryolike_dask.analysis import findings, summaries
+from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.block_times import read_blocks
 from cryolike_dask.analysis.plots.drawing import (
     COLOURS,
     GREY,
@@ -22,10 +23,13 @@ from cryolike_dask.analysis.plots.drawing import (
     entitle,
     finish_histogram,
     known,
-    new_figure,
+    mark_median,
+    new_panel,
     short,
     stacked_bars,
 )
+from cryolike_dask.analysis.pose_errors import direction_errors_degree, why_no_pose_errors
+from cryolike_dask.analysis.search_edge import displacements_tried, on_the_edge
 from cryolike_dask.analysis.summaries import summary_of
 from cryolike_dask.errors import InputError
 
@@ -63,8 +67,7 @@ def plot_viewing_directions(results: xr.Dataset, structure: str | None = None) -
             "the viewing directions of the templates are not known", remedy=summaries.NOT_RESULTS
         )
     places, counts = distinct(summary, (labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR), ROUND_RADIAN)
-    figure = new_figure(6.4, 3.3)
-    axes = figure.add_subplot(projection="mollweide")
+    figure, axes = new_panel(6.4, 3.3, projection="mollweide")
     axes.grid(color="0.8", linewidth=0.5)
     axes.set_axisbelow("line")
     size = float(np.clip(30000 / max(len(counts), 1), 3, 60))
@@ -110,18 +113,15 @@ def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Fig
     summary = summary_of(results, structure)
     names = (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
     places, counts = distinct(summary, names, ROUND_ANGSTROM)
-    tried = np.stack(
-        [np.asarray(summary.attrs.get(f"displacements_{a}_angstrom", ()), np.float64) for a in "xy"]
-    )
+    tried = np.stack(displacements_tried(summary))
     every = np.concatenate([tried, places], axis=1)
     limit = float(np.abs(every).max(initial=0.0)) or 1.0
-    figure = new_figure(5.4, 4.4)
-    axes = figure.add_subplot()
+    figure, axes = new_panel(5.4, 4.4)
     axes.plot(*tried, ".", color="0.6", markersize=3, zorder=1)
     # points; the panel has about 250
     side = 225 / max(len(np.unique(every[0])), len(np.unique(every[1])), 2)
     coloured(axes, places, counts, float(np.clip(0.85 * side, 2, 20)) ** 2, marker="s")
-    edge = findings.on_the_edge(summary)
+    edge = on_the_edge(summary)
     if edge is not None:
         x, y = edge.limit_x, edge.limit_y
         corners = np.array([(-x, -y), (x, -y), (x, y), (-x, y), (-x, -y)]).T
@@ -156,8 +156,7 @@ def plot_inplane_rotations(results: xr.Dataset, structure: str | None = None) ->
     n_bins = max((d for d in range(1, MOST_ROTATION_BINS + 1) if n and n % d == 0), default=36)
     first = -180 / n if n else 0.0  # a bin holds as many of the rotations tried as any other
     edges = first + np.linspace(0, 360, n_bins + 1)
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = new_panel()
     bars(axes, (values - first) % 360 + first, edges)
     axes.axhline(len(values) / n_bins, color=GREY, linestyle="--", linewidth=1, label="all alike")
     finish_histogram(axes, values, "in-plane rotation (degree)", legend=bool(len(values)))
@@ -184,13 +183,11 @@ def plot_cross_correlation(results: xr.Dataset, structure: str | None = None) ->
     """
     summary = summary_of(results, structure)
     values = known(summary[labels.CROSS_CORRELATION].values)
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = new_panel()
     edges = edges_of(values)
     bars(axes, values, edges)
     if len(values):
-        median = float(np.median(values))
-        axes.axvline(median, color=ORANGE, linewidth=1.2, label=f"median {median:.3g}")
+        mark_median(axes, values)
         if edges[0] < 0:
             axes.axvspan(edges[0], 0, color="0.9", zorder=0, label="negative: contrast inverted?")
     finish_histogram(axes, values, "cross-correlation of the best pose", legend=bool(len(values)))
@@ -212,25 +209,19 @@ def plot_direction_errors(results: xr.Dataset) -> Figure:
         If there is nothing to compare.
     """
     summary = summary_of(results)
-    reason = findings.why_no_pose_errors(summary)
+    reason = why_no_pose_errors(summary)
     if reason is not None:
         raise InputError(f"directions cannot be compared: {reason}")
-    values = known(findings.direction_errors_degree(summary))
+    values = known(direction_errors_degree(summary))
     edges = np.linspace(0, 180, 61)
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = new_panel()
     bars(axes, values, edges)
     if len(values):
         by_chance = -np.diff(np.cos(np.radians(edges))) / 2 * len(values)
         axes.plot(
             (edges[1:] + edges[:-1]) / 2, by_chance, "--", color=GREY, label="of random directions"
         )
-        axes.axvline(
-            float(np.median(values)),
-            color=ORANGE,
-            linewidth=1.2,
-            label=f"median {np.median(values):.3g}°",
-        )
+        mark_median(axes, values, "°")
     axes.set_xlim(0, 180)
     axes.set_xticks(np.arange(0, 181, 30))
     finish_histogram(
@@ -253,23 +244,18 @@ def plot_block_times(path: str | Path) -> Figure:
     InputFileError
         If there is no such table.
     """
-    blocks = findings.read_blocks(path)
+    blocks = read_blocks(path)
     devices = sorted(set(blocks.device.tolist()))
-    shown = devices if len(devices) <= len(COLOURS) else devices[: len(COLOURS) - 1]
-    parts = [(name, blocks.device == name) for name in shown]
-    if len(shown) < len(devices):
-        parts.append((f"{len(devices) - len(shown)} other devices", ~np.isin(blocks.device, shown)))
-    figure = new_figure()
-    axes = figure.add_subplot()
-    edges = edges_of(blocks.seconds, least=0.0)
-    stacked_bars(
-        axes,
-        [blocks.seconds[chosen] for _, chosen in parts],
-        edges,
-        [
-            f"{short(name)}: {int(c.sum())} blocks, {duration(float(blocks.seconds[c].sum()))}"
-            for name, c in parts
-        ],
-    )
-    finish_histogram(axes, blocks.seconds, "seconds per block", legend=bool(parts), what="blocks")
+    named = devices if len(devices) <= len(COLOURS) else devices[: len(COLOURS) - 1]
+    parts = {name: blocks.seconds[blocks.device == name] for name in named}
+    if len(named) < len(devices):
+        others = f"{len(devices) - len(named)} other devices"
+        parts[others] = blocks.seconds[~np.isin(blocks.device, named)]
+    names = [
+        f"{short(name)}: {len(seconds)} blocks, {duration(float(seconds.sum()))}"
+        for name, seconds in parts.items()
+    ]
+    figure, axes = new_panel()
+    stacked_bars(axes, list(parts.values()), edges_of(blocks.seconds, least=0.0), names)
+    finish_histogram(axes, blocks.seconds, "seconds per block", legend=bool(parts), of="blocks")
     return figure

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.analysis.plots.drawing import box_limits_angstrom, new_figure
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.atomic import replacing
@@ -56,12 +57,10 @@ def plot_images(images: ImageStack, n: int = 4) -> Figure:
     """
     _check_type(images, ImageStack, "images", "open_images")
     n = _panels(n, len(images))
-    micrometre = (images.optics["defocus_u_angstrom"] + images.optics["defocus_v_angstrom"])[
-        :n
-    ] / 2e4
+    defocus = images.optics["defocus_u_angstrom"] + images.optics["defocus_v_angstrom"]
     titles = [
-        f"image {images.image_in_stack[i]} of stack {images.stack[i]}\ndefocus {micrometre[i]:.2f} "
-        f"µm"
+        f"image {images.image_in_stack[i]} of stack {images.stack[i]}\n"
+        f"defocus {defocus[i] / 2e4:.2f} µm"
         for i in range(n)
     ]
     return _plot(images.source.take(np.arange(n)), images.grid, titles, "image")
@@ -91,10 +90,8 @@ def plot_templates(templates: TemplateStack, n: int = 4) -> Figure:
     """
     _check_type(templates, TemplateStack, "templates", "open_templates")
     rows = np.linspace(0, len(templates) - 1, _panels(n, len(templates))).round().astype(np.int64)
-    azimuth, polar = (
-        np.degrees(templates.viewing.azimuth[rows]),
-        np.degrees(templates.viewing.polar[rows]),
-    )
+    viewing = templates.viewing
+    azimuth, polar = (np.degrees(angles[rows]) for angles in (viewing.azimuth, viewing.polar))
     titles = [f"azimuth {a:.0f}°\npolar {p:.0f}°" for a, p in zip(azimuth, polar, strict=True)]
     figure = _plot(templates.source.take(rows), templates.grid, titles, "template")
     figure.suptitle(f"structure {templates.structure}", parse_math=False)
@@ -134,9 +131,9 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 def _check_type(value: Any, kind: type, name: str, maker: str) -> None:
     if not isinstance(value, kind):
-        found = type(value).__name__
+        type_name = type(value).__name__
         raise InputError(
-            f"{name} is of type {found}, not {kind.__name__}", remedy=f"Make it with {maker}."
+            f"{name} is of type {type_name}, not {kind.__name__}", remedy=f"Make it with {maker}."
         )
 
 
@@ -151,11 +148,9 @@ def _panels(n: int, n_stack: int) -> int:
 def _plot(values: NDArray[Any], grid: PolarGrid, titles: Sequence[str], what: str) -> Figure:
     """Lay out a column of two panels for each row of `values`, complex (n, shell, angle), and
     the power below."""
-    from cryolike_dask.analysis.plots.figures import Figure
-
     n = len(values)
     values = np.where(np.isfinite(values), values, np.nan).astype(values.dtype)
-    figure = Figure(figsize=(2.0 * max(n, 2) + 1.6, 8.0))
+    figure = new_figure(2.0 * max(n, 2) + 1.6, 8.0)
     figure.set_layout_engine("constrained", h_pad=0.1)
     layout = figure.add_gridspec(3, n, height_ratios=[1, 1, 0.85])
     rows = [[figure.add_subplot(layout[row, column]) for column in range(n)] for row in range(2)]
@@ -171,13 +166,12 @@ def _draw_real_space(row: Sequence[Axes], pixels: NDArray[Any], grid: PolarGrid)
     from matplotlib.colors import Normalize
     from matplotlib.ticker import MaxNLocator
 
-    n, size = grid.n_pixels, grid.pixel_size_angstrom
-    low, high = (-0.5 - n // 2) * size, (n - 0.5 - n // 2) * size
+    low, high = box_limits_angstrom(grid)
     seen = pixels[np.isfinite(pixels)]
     least, most = (seen.min(), seen.max()) if len(seen) else (0.0, 0.0)
     norm = Normalize(least, most if most > least else least + 1)
     for axes, image in zip(row, pixels, strict=True):
-        shown = axes.imshow(
+        drawn = axes.imshow(
             image, cmap="gray", norm=norm, origin="lower", extent=(low, high, low, high)
         )
         if not np.isfinite(image).all():
@@ -185,7 +179,7 @@ def _draw_real_space(row: Sequence[Axes], pixels: NDArray[Any], grid: PolarGrid)
     _label_row(row, "x (Å)", "y (Å)")
     ticks = MaxNLocator(4)
     row[0].figure.colorbar(
-        shown, ax=list(row), pad=0.01, label="intensity\n(arbitrary units)", ticks=ticks
+        drawn, ax=list(row), pad=0.01, label="intensity\n(arbitrary units)", ticks=ticks
     )
 
 
@@ -199,11 +193,11 @@ def _draw_fourier_space(row: Sequence[Axes], amplitudes: FloatArray, grid: Polar
     norm = LogNorm(least if least < most else most / 10, most)
     for axes, amplitude in zip(row, amplitudes, strict=True):
         colours = np.ma.masked_invalid(amplitude.clip(least, most))
-        shown = axes.pcolormesh(fx, fy, colours, norm=norm, cmap="viridis", rasterized=True)
+        drawn = axes.pcolormesh(fx, fy, colours, norm=norm, cmap="viridis", rasterized=True)
         axes.set(aspect="equal", xlim=(-limit, limit), ylim=(-limit, limit))
     _label_row(row, "x frequency (1/Å)", "y frequency (1/Å)")
     row[0].figure.colorbar(
-        shown, ax=list(row), pad=0.01, label="amplitude\n(arbitrary units)", extend="min"
+        drawn, ax=list(row), pad=0.01, label="amplitude\n(arbitrary units)", extend="min"
     )
 
 

@@ -4,13 +4,14 @@ truth."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
-from cryolike_dask.analysis import findings, summaries
+from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.calibration import CALIBRATION_BINS, calibration, confusion, knows_truth
 from cryolike_dask.analysis.matrix import log_likelihood_ratio
 from cryolike_dask.analysis.plots.drawing import (
     BLUE,
@@ -20,7 +21,9 @@ from cryolike_dask.analysis.plots.drawing import (
     finish_histogram,
     interval_of,
     new_figure,
+    new_panel,
     note,
+    plain_title,
     short,
     stacked_bars,
     whole_numbers,
@@ -67,8 +70,7 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
     )
     ratio = ratio.dropna(labels.IMAGE)
     values = ratio.values.astype(np.float64)
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = new_panel()
     parts = _by_truth(ratio, structure, reference)
     stacked_bars(axes, [part for _, part in parts], edges_of(values), [name for name, _ in parts])
     axes.axvline(0, color="black", linewidth=1)
@@ -78,7 +80,7 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
     prefer = (
         f"{n_right} images prefer {short(structure)}, {int((values < 0).sum())} {short(reference)}"
     )
-    axes.set_title(prefer, fontsize="medium", parse_math=False)
+    plain_title(axes, prefer)
     return figure
 
 
@@ -116,15 +118,17 @@ def plot_assignment(results: xr.Dataset) -> Figure:
     counts = summary[summaries.N_ASSIGNED].values
     order = np.argsort(-counts, kind="stable")[:MOST_BARS]
     order = order[counts[order] > 0] if len(names) > MOST_BARS else order
-    shown = [(short(names[i]), int(counts[i])) for i in order]
+    structures_shown = [(short(names[i]), int(counts[i])) for i in order]
     longest = max(len(short(name)) for name in names)
-    figure = new_figure(7.0 + 0.065 * longest, max(2.8, 1.2 + 0.2 * len(shown)))
+    figure = new_figure(7.0 + 0.065 * longest, max(2.8, 1.2 + 0.2 * len(structures_shown)))
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
-    rows = np.arange(len(shown))
-    bars = left.barh(rows, [count for _, count in shown], color=BLUE, height=0.75)
+    rows = np.arange(len(structures_shown))
+    bars = left.barh(rows, [count for _, count in structures_shown], color=BLUE, height=0.75)
     left.bar_label(bars, padding=3, fontsize="small")
-    left.set_yticks(rows, [name for name, _ in shown], fontsize="small", parse_math=False)
-    left.set_ylim(max(len(shown), 4) - 0.5, -0.5)
+    left.set_yticks(
+        rows, [name for name, _ in structures_shown], fontsize="small", parse_math=False
+    )
+    left.set_ylim(max(len(structures_shown), 4) - 0.5, -0.5)
     left.margins(x=0.15)
     left.set_xlabel("images that fit it best")
     left.set_ylabel("structure")
@@ -153,7 +157,7 @@ def _ranked(axes: Axes, means: Floats, names: Sequence[str]) -> None:
     axes.set_ylabel("mean log-likelihood less\nthat of the first (nat)")
     whole_numbers(axes.xaxis)
     if len(order):
-        axes.set_title(f"first: {short(names[order[0]])}", fontsize="small", parse_math=False)
+        plain_title(axes, f"first: {short(names[order[0]])}", "small")
     else:
         note(axes, "no image has results under all structures")
 
@@ -172,25 +176,26 @@ def plot_confusion(results: xr.Dataset) -> Figure:
     InputError
         If the truth is not recorded.
     """
-    table = findings.confusion(_with_truth(results))
+    table = confusion(_with_truth(results))
     shares = table.counts / np.maximum(table.counts.sum(axis=1, keepdims=True), 1)
     names = [short(name) for name in table.names]
     longest = max(map(len, names))
-    figure = new_figure(
-        2.1 + 0.62 * len(names) + 0.08 * longest, 1.4 + 0.45 * len(names) + 0.06 * longest
+    figure, axes = new_panel(
+        width=2.1 + 0.62 * len(names) + 0.08 * longest,
+        height=1.4 + 0.45 * len(names) + 0.06 * longest,
     )
-    axes = figure.add_subplot()
-    shown = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    drawn = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), count in np.ndenumerate(table.counts):
         colour = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")
-    slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    turn: dict[str, Any] = slanted if len(names) > 2 or longest > 10 else {}
-    axes.set_xticks(range(len(names)), names, fontsize="small", parse_math=False, **turn)
+    axes.set_xticks(range(len(names)), names, fontsize="small", parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
+    if len(names) > 2 or longest > 10:
+        for name in axes.get_xticklabels():
+            name.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set_xlabel("assigned structure")
     axes.set_ylabel("true structure")
-    figure.colorbar(shown, label="of the true structure's\nimages (%)")
+    figure.colorbar(drawn, label="of the true structure's\nimages (%)")
     return figure
 
 
@@ -205,7 +210,7 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Of the best structure of each image: how often it is right (with intervals of 95%) over its
+        For the best structure of each image how often it is right (with intervals of 95%) over its
         probability, and how many images have such a probability. Calibrated probabilities lie on
         the diagonal.
 
@@ -214,17 +219,17 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     InputError
         If the truth is not recorded.
     """
-    found = findings.calibration(_with_truth(results))
+    bins = calibration(_with_truth(results))
     figure = new_figure(5.4, 4.8)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    filled = found.n_images > 0
-    n, right = found.n_images[filled], found.n_right[filled]
+    filled = bins.n_images > 0
+    n, right = bins.n_images[filled], bins.n_right[filled]
     low, high = interval_of(right, n)
     frequency = right / n
     upper.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
     bars = np.clip([frequency - low, high - frequency], 0, None)
     upper.errorbar(
-        found.mean_probability[filled],
+        bins.mean_probability[filled],
         frequency,
         bars,
         fmt="o",
@@ -235,21 +240,21 @@ def plot_calibration(results: xr.Dataset) -> Figure:
     upper.set(ylim=(-0.03, 1.03), ylabel="frequency of being right")
     upper.legend(frameon=False, loc="upper left")
     drawn = lower.bar(
-        found.edges[:-1],
-        found.n_images,
-        np.diff(found.edges),
+        bins.edges[:-1],
+        bins.n_images,
+        np.diff(bins.edges),
         align="edge",
         color=BLUE,
         edgecolor="white",
     )
     lower.bar_label(
         drawn,
-        [str(count) if count else "" for count in found.n_images],
+        [str(count) if count else "" for count in bins.n_images],
         fontsize="small",
         padding=1,
     )
     lower.margins(y=0.35)
-    first = found.edges[:-1][filled].min(initial=1 - 1 / findings.CALIBRATION_BINS)
+    first = bins.edges[:-1][filled].min(initial=1 - 1 / CALIBRATION_BINS)
     lower.set(
         xlim=(first - 0.02, 1.02),
         xlabel="posterior probability of the best structure",
@@ -261,7 +266,7 @@ def plot_calibration(results: xr.Dataset) -> Figure:
 
 def _with_truth(results: xr.Dataset) -> xr.Dataset:
     summary = summary_of(results)
-    if not findings.knows_truth(summary):
+    if not knows_truth(summary):
         raise InputError(
             "it is not recorded which structures the images truly show",
             remedy="Only particles that cryolike-dask simulate made carry that.",

@@ -15,25 +15,26 @@ import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import findings, summaries
+from cryolike_dask.analysis.block_times import Blocks, read_blocks
 from cryolike_dask.analysis.dataset import open_results
-from cryolike_dask.analysis.findings import Blocks, Finding
-from cryolike_dask.analysis.matching import open_matching
+from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.particle_plots import extreme_rows
-from cryolike_dask.analysis.report import report_sections
-from cryolike_dask.analysis.report.report_sections import Section
+from cryolike_dask.analysis.report import about_poses, about_run, about_structures
+from cryolike_dask.analysis.report.about_poses import Inputs
+from cryolike_dask.analysis.report.sections import Section
 from cryolike_dask.analysis.search_steps import Step, search_steps
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.compute.progress import counted
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError, OutputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.export_names import REPORT
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.outputs import HTML, own_output
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
-REPORT = "report.html"
-PAGE = "report.html"
-"""The page without its content, beside this file."""
+PAGE = Path(__file__).with_suffix(".html")
+"""The page without its content."""
 OURS = b'<meta name="generator" content="cryolike_dask report">'
 START_BYTES = 512
 MOST_EXAMPLES = 12
@@ -63,7 +64,7 @@ def write_report(
     results : path or xarray.Dataset
         The output folder of a run, finished or not, or what `open_results` gives.
     path : path, optional
-        Of the page; default: `report.html` in the output folder.
+        Where the page goes; default: `report.html` in the output folder.
     templates, particles : path, stack or several stacks, optional
         As they were given to the run, to show particles beside their projections; default: the
         folders that the results name. If they cannot be read, the page says so.
@@ -99,23 +100,23 @@ def write_report(
     summary = summarise_results(opened)
     if (summary[summaries.BEST_STRUCTURE] == summaries.NO_STRUCTURE).all():
         raise InputError("no image has a result", remedy="Run the likelihood first.")
-    inputs = {"templates": templates, "particles": particles, "parameters": parameters}
+    inputs = Inputs(templates, particles, parameters)
     table, blocks = _blocks(opened)
     parts: list[Callable[[], Any]] = [
         partial(_steps, summary, inputs),
-        partial(report_sections.run_section, summary, blocks),
-        partial(report_sections.structures_section, opened, summary),
-        partial(report_sections.truth_section, summary),
-        partial(report_sections.correlation_section, summary),
-        partial(report_sections.poses_section, summary),
-        partial(report_sections.displacements_section, summary),
-        partial(report_sections.examples_section, summary, n, inputs) if n else lambda: None,
-        partial(report_sections.time_section, table, blocks),
+        partial(about_run.run_section, summary, blocks),
+        partial(about_structures.structures_section, opened, summary),
+        partial(about_structures.truth_section, summary),
+        partial(about_poses.correlation_section, summary),
+        partial(about_poses.poses_section, summary),
+        partial(about_poses.displacements_section, summary),
+        partial(about_poses.examples_section, summary, n, inputs) if n else lambda: None,
+        partial(about_run.time_section, table, blocks),
     ]
-    steps, *first, examples, times = [
+    steps, *first_sections, examples, times = [
         make() for make in counted(parts, "parts of the report", shown=progress)
     ]
-    sections = [*first, report_sections.steps_section(steps), examples, times]
+    sections = [*first_sections, about_poses.steps_section(steps), examples, times]
     warnings = [*findings.warnings_about(summary), *findings.about_steps(steps)]
     text = _page(summary, [section for section in sections if section is not None], warnings)
     with replacing(page) as file:
@@ -157,21 +158,19 @@ def _blocks(results: xr.Dataset) -> tuple[Path | None, Blocks | None]:
     if path is None or not path.is_file():
         return None, None
     try:
-        return path, findings.read_blocks(path)
+        return path, read_blocks(path)
     except InputFileError as error:
         logger.warning("%s", error)
         return None, None
 
 
-def _steps(summary: xr.Dataset, inputs: dict[str, Any]) -> list[Step]:
-    """How coarse the search was for images from the best to the worst fitting one; empty if
-    inputs are not there."""
+def _steps(summary: xr.Dataset, inputs: Inputs) -> list[Step]:
+    """Steps of the search, for images from the best to the worst fitting one; none if inputs are
+    not there."""
     best, _ = extreme_rows(summary, summary.sizes[labels.IMAGE])
     rows = best[np.unique(np.linspace(0, len(best) - 1, N_MEASURED).round().astype(int))]
     try:
-        return search_steps(
-            summary.isel({labels.IMAGE: rows}), *open_matching(summary, rows, **inputs)
-        )
+        return search_steps(summary.isel({labels.IMAGE: rows}), *inputs.open(summary, rows))
     except (CryolikeError, OSError):  # the section of examples says why
         return []
 
@@ -180,7 +179,7 @@ def _page(summary: xr.Dataset, sections: list[Section], warnings: list[Finding])
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(PAGE.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -188,19 +187,15 @@ def _page(summary: xr.Dataset, sections: list[Section], warnings: list[Finding])
         keep_trailing_newline=True,
     )
     n_done = int((summary[summaries.BEST_STRUCTURE] != summaries.NO_STRUCTURE).sum())
-    n_structures, folder = (
-        summary.sizes[labels.STRUCTURE],
-        Path(str(summary.attrs.get("folder", ""))),
-    )
-    name = "/".join(folder.parts[-2:])
-    now, ours = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}", version("cryolike_dask")
-    values: dict[str, Any] = {
-        "title": f"Report on {name}" if name else "Report on likelihoods",
-        "subtitle": f"{n_done:,} images compared with {n_structures:,} "
+    n_structures = summary.sizes[labels.STRUCTURE]
+    name = "/".join(Path(str(summary.attrs.get("folder", ""))).parts[-2:])
+    now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
+    text: str = environment.get_template(PAGE.name).render(
+        title=f"Report on {name}" if name else "Report on likelihoods",
+        subtitle=f"{n_done:,} images compared with {n_structures:,} "
         f"structure{'s' if n_structures > 1 else ''}",
-        "warnings": warnings,
-        "sections": sections,
-        "footer": f"Written by cryolike_dask {ours} on {now}.",
-    }
-    text: str = environment.get_template(PAGE).render(values)
+        warnings=warnings,
+        sections=sections,
+        footer=f"Written by cryolike_dask {version('cryolike_dask')} on {now}.",
+    )
     return text

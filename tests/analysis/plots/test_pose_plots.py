@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.patches import StepPatch
 
-from cryolike_dask.analysis import findings
+from cryolike_dask.analysis.calibration import calibration, confusion
 from cryolike_dask.analysis.plots.drawing import edges_of, interval_of, short
 from cryolike_dask.analysis.plots.pose_plots import (
     plot_block_times,
@@ -25,6 +25,7 @@ from cryolike_dask.analysis.plots.structure_plots import (
     plot_confusion,
     plot_log_likelihood_ratio,
 )
+from cryolike_dask.analysis.pose_errors import direction_errors_degree
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import InputError
 from tests.analysis.making import make_results, with_truth, without, write_blocks
@@ -223,8 +224,8 @@ def test_assignments_are_counted_for_the_most_frequent(rng):
 def test_confusion_and_calibration_are_those_found(results):
     summary = summarise_results(results)
     texts = [int(t.get_text()) for t in plot_confusion(results).axes[0].texts]
-    assert texts == findings.confusion(summary).counts.ravel().tolist()
-    found = findings.calibration(summary)
+    assert texts == confusion(summary).counts.ravel().tolist()
+    found = calibration(summary)
     upper, lower = plot_calibration(results).axes
     filled = found.n_images > 0
     points = upper.containers[0].lines[0]
@@ -240,7 +241,7 @@ def test_confusion_and_calibration_are_those_found(results):
 
 def test_errors_of_directions(results):
     axes = plot_direction_errors(results).axes[0]
-    errors = findings.direction_errors_degree(summarise_results(results))
+    errors = direction_errors_degree(summarise_results(results))
     np.testing.assert_array_equal(heights(axes), np.histogram(errors, np.linspace(0, 180, 61))[0])
     by_chance = axes.lines[0].get_ydata()
     assert by_chance.sum() == pytest.approx(40)

@@ -3,6 +3,7 @@ shows it, alone."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from base64 import b64decode
@@ -18,12 +19,12 @@ from typer.testing import CliRunner
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.report import report
-from cryolike_dask.analysis.report.report import write_report
-from cryolike_dask.analysis.report.report_sections import (
-    examples_section,
+from cryolike_dask.analysis.report.about_poses import Inputs, examples_section
+from cryolike_dask.analysis.report.about_structures import (
     structures_section,
     truth_section,
 )
+from cryolike_dask.analysis.report.report import write_report
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.cli import app
 from cryolike_dask.errors import InputError, OutputError
@@ -163,6 +164,17 @@ def test_it_is_alone_and_believes_no_name(rng, tmp_path):
     assert "@import" not in page_text
 
 
+def test_whatever_records_say_is_in_the_table(folder):
+    for i, path in enumerate(sorted(folder.glob("template*/done/*.json"))):
+        record = json.loads(path.read_text()) | {"note": EVIL[i % 2], "queue": {"name": "gpu"}}
+        path.write_text(json.dumps(record))
+    page = write_report(folder)
+    text = Parsed(page).text
+    assert f"note {EVIL[0]}; {EVIL[1]}" in text
+    assert 'queue {"name": "gpu"}' in text
+    assert EVIL[0] not in page.read_text()
+
+
 def test_what_to_beware_of_comes_first(rng, folder, caplog):
     results = make_results(rng)
     results["cross_correlation"] *= -1
@@ -179,7 +191,7 @@ def test_what_to_beware_of_comes_first(rng, folder, caplog):
 def examples(results, **inputs):
     """The names of the figures of examples, and what is said beside them."""
     given = {"templates": None, "particles": None, "parameters": None, **inputs}
-    section = examples_section(summarise_results(results), 1, given)
+    section = examples_section(summarise_results(results), 1, Inputs(**given))
     return [panel.key for panel in section.panels], " ".join(section.paragraphs)
 
 
@@ -397,7 +409,7 @@ def test_a_browser_shows_it_without_asking_for_anything(browser, rng, tmp_path):
 
 
 def test_the_browser_would_see_a_page_that_is_not_alone(browser, tmp_path):
-    head = Path(report.__file__).with_name(report.PAGE).read_text()
+    head = report.PAGE.read_text()
     policy = re.search(r"<meta http-equiv=.*", head)[0]
     assert "default-src 'none'" in unescape(policy)
     page = tmp_path / "page.html"

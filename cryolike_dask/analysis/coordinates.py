@@ -1,0 +1,87 @@
+"""Coordinates of results: where each image comes from, and what each structure is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask import labels
+from cryolike_dask.runs.origins import Entries
+
+TEXT = {
+    labels.IMAGE_FILE: "files",
+    labels.METADATA_FILE: "metadataFile",
+    labels.MICROGRAPH: "micrograph",
+    labels.TRUE_STRUCTURE: "trueStructure",
+}
+"""Coordinates of text, and the entries of origins that they are made of."""
+WHOLE = {
+    labels.IMAGE_INDEX: "idxs",
+    labels.METADATA_ROW: "metadataRow",
+    labels.OPTICS_GROUP: "opticsGroup",
+    labels.RANDOM_SUBSET: "randomSubset",
+}
+REAL = {
+    labels.RECORDED_ROT: "angleRotation",
+    labels.RECORDED_TILT: "angleTilt",
+    labels.RECORDED_PSI: "anglePsi",
+    labels.RECORDED_ORIGIN_X: "originX",
+    labels.RECORDED_ORIGIN_Y: "originY",
+}
+OF_STRUCTURE = {labels.TEMPLATE_SOURCE: "source", labels.TEMPLATE_CONVENTIONS: "conventions"}
+ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
+
+Coordinate = tuple[str, NDArray[Any], dict[str, str]]
+"""Dimension, values and attributes."""
+
+
+def image_coordinates(
+    stacks: Sequence[int], sizes: Sequence[int], origins: Sequence[Entries]
+) -> dict[str, Coordinate]:
+    """Coordinates along image; what no stack says is left out, what some do not say is "", -1 or
+    NaN."""
+    values = {
+        labels.IMAGE: np.arange(sum(sizes)),
+        labels.STACK: np.repeat(stacks, sizes),
+        labels.IMAGE_IN_STACK: np.concatenate([np.arange(n) for n in sizes]),
+    }
+    for keys, unknown in ((TEXT, ""), (WHOLE, -1), (REAL, np.nan)):
+        for name, key in keys.items():
+            parts = [entries.get(key) for entries in origins]
+            if name in ALWAYS or any(part is not None for part in parts):
+                filled = [
+                    np.full(n, unknown) if part is None else part
+                    for part, n in zip(parts, sizes, strict=True)
+                ]
+                joined = [_shared(part) for part in filled] if keys is TEXT else filled
+                values[name] = np.concatenate(joined)
+    moved = [bool(entries.get(labels.RECENTERED) or False) for entries in origins]
+    values[labels.RECENTERED] = np.repeat(moved, sizes)
+    return {
+        name: (labels.IMAGE, array, labels.ATTRIBUTES.get(name, {}))
+        for name, array in values.items()
+    }
+
+
+def structure_coordinates(
+    names: Sequence[str], descriptions: Sequence[Entries]
+) -> dict[str, Coordinate]:
+    """Coordinates along structure: its name, and what its templates were made from."""
+    texts = {labels.STRUCTURE: list(names)} | {
+        name: [str(description.get(key, "unknown")) for description in descriptions]
+        for name, key in OF_STRUCTURE.items()
+    }
+    return {
+        name: (labels.STRUCTURE, np.array(values, object), labels.ATTRIBUTES.get(name, {}))
+        for name, values in texts.items()
+    }
+
+
+def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:
+    """Text whose equal values are one object: paths are long, and many images share each."""
+    distinct, which = np.unique(text, return_inverse=True)
+    shared: NDArray[np.object_] = distinct.astype(object)[which]
+    return shared

@@ -1,0 +1,38 @@
+"""Names of files that are written for readers and other programs: simulated particles, matrices,
+the report. Those of runs are in `layout`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryolike_dask import labels
+
+SIMULATED_STAR = "particles.star"
+REPORT = "report.html"
+
+MATRIX_FOLDER = "likelihood_matrix"
+MATRICES = {
+    labels.LOG_LIKELIHOOD_INTEGRATED: "integrated_fourier_log_likelihood_matrix",
+    labels.LOG_LIKELIHOOD_OPTIMAL: "optimal_fourier_log_likelihood_matrix",
+    labels.CROSS_CORRELATION: "cross_correlation_matrix",
+}
+"""Variables, and the names that CryoLike gives their matrices."""
+CRYOER_DISTANCE = "cryoer_distance_is_minus_log_likelihood.npy"
+CRYOER_LIKELIHOOD = "cryoer_readlikeli_is_minus_log_likelihood.txt"
+LOG_LIKELIHOOD_TABLE = "log_likelihood_image_by_structure.npy"
+
+
+def simulated_stack(folder: Path, k: int) -> Path:
+    """The pixels of some simulated particles, as RELION keeps them."""
+    return folder / f"particles_{k:06d}.mrcs"
+
+
+def simulated_files(folder: Path) -> list[Path]:
+    """Simulated particles that are in a folder: first the STAR file, which describes the others."""
+    paths = (folder / SIMULATED_STAR, *sorted(folder.glob("particles_??????.mrcs")))
+    return [path for path in paths if path.exists()]
+
+
+def likelihood_matrix(folder: Path, variable: str, suffix: str) -> Path:
+    """A matrix, as a tensor or as text."""
+    return folder / MATRIX_FOLDER / f"{MATRICES[variable]}{suffix}"

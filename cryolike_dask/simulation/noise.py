@@ -1,0 +1,50 @@
+"""Noise of simulated particles: white, or falling off with resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.geometry.polar_grid import PolarGrid
+
+FloatArray = NDArray[np.float64]
+Noise = Literal["white", "coloured"]
+
+HALF_POWER_ANGSTROM = 20.0
+"""Coloured noise has half of its low-resolution power here."""
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Noise of one level in all images, so that the level tells nothing of what an image shows.
+
+    Attributes
+    ----------
+    level : float
+        Standard deviation of a pixel.
+    kind : "white" | "coloured"
+    seed : int
+        With the number of an image it gives the noise of that image, in whatever file it is
+        written.
+    """
+
+    level: float
+    kind: Noise
+    seed: int
+
+    def draw(self, numbers: NDArray[np.int64], grid: PolarGrid) -> FloatArray:
+        """Draw the noise of images by their numbers, (image, row, column)."""
+        n = grid.n_pixels
+        shape = (n, n)
+        drawn = np.stack(
+            [np.random.default_rng((self.seed, 1, int(i))).standard_normal(shape) for i in numbers]
+        )
+        if self.kind == "coloured":
+            fx = np.fft.fftfreq(n, grid.pixel_size_angstrom)
+            amplitude = 1 / np.sqrt(1 + (fx**2 + fx[:, None] ** 2) * HALF_POWER_ANGSTROM**2)
+            amplitude /= np.sqrt((amplitude**2).mean())
+            drawn = np.fft.ifft2(np.fft.fft2(drawn) * amplitude).real
+        return self.level * drawn
