@@ -24,7 +24,6 @@ def configure_likelihood_files(
     folder_templates: str | Path | None,
     folder_particles: str | Path | None,
     folder_output: str | Path,
-    *,
     n_stacks: int | None = None,
     i_template: Templates = 0,
 ) -> LikelihoodFiles:

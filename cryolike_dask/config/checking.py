@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
 from cryolike_dask.compute.remote import check_connection
 from cryolike_dask.config.model import RunConfig
@@ -19,15 +18,13 @@ from cryolike_dask.runs.run import Run
 from cryolike_dask.runs.sizes import find_done, job_of
 
 
-def check_config(config: RunConfig, n_workers: int) -> None:
+def check_config(config: RunConfig) -> None:
     """Refuse what a run of this configuration would refuse.
 
     Parameters
     ----------
     config : RunConfig
-        Whose inputs are there.
-    n_workers : int
-        That the run starts on this machine; 0: none.
+        One whose inputs are there.
 
     Raises
     ------
@@ -35,15 +32,11 @@ def check_config(config: RunConfig, n_workers: int) -> None:
         As the run would: inputs that do not fit together, results of another run in the output
         folder, an output that cannot be written or is too large, a scheduler that does not answer.
     """
-    run, kind, machine = opened(config), config.likelihood.kind, config.machine
-    where = machine.scheduler or machine.scheduler_file
-    if where is not None:
-        tls: dict[str, Any] = {
-            "tls_ca_file": machine.tls_ca_file,
-            "tls_cert": machine.tls_cert,
-            "tls_key": machine.tls_key,
-        }
-        check_connection(where, **tls)
+    machine, place = config.machine, config.machine.place
+    n_workers = place.n_workers
+    run, kind = opened(config), config.likelihood.kind
+    if place.running_scheduler is not None:
+        check_connection(place.running_scheduler, **place.certificates)
     elif kind == "full_cross_correlation":
         run = run.in_memory(memory_of_each_worker(None, n_workers))
         refuse_what_cannot_fit(run, {key: job_of(run, kind, *key) for key in run.pairs()}, None)
@@ -63,7 +56,7 @@ def _need_room_for_writing(config: RunConfig, run: Run) -> None:
         there = existing(folder)
         if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
             continue
-        if folder == config.output and machine.keeps and _is_done(config, run):
+        if folder == config.output and machine.keeps_complete and _is_done(config, run):
             continue
         why = errno.EACCES if there.is_dir() else errno.ENOTDIR
         if os.statvfs(there).f_flag & os.ST_RDONLY:

@@ -3,7 +3,7 @@ share."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import (
@@ -32,8 +32,9 @@ from cryolike_dask.config.values import (
     shown,
 )
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.parameters import ImageParameters, Precision
+from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.parameters import make_parameters
+from cryolike_dask.labels import AtomShape, Downsampling, Models, Precision
 from cryolike_dask.structures.selection import selected
 
 NEEDED, UNFIT = "needed", "unfit"
@@ -77,7 +78,7 @@ class Structures(Section):
         description="Instead of templates: PDB, mmCIF, MRC, .npy or .pt files, or folders of them; "
         "one or a list.",
     )
-    models: Literal["first", "all"] = Field(
+    models: Models = Field(
         default="first",
         description="Of PDB and mmCIF files: their first model, or each model as a structure.",
     )
@@ -148,7 +149,7 @@ class Particles(Section):
         default=None,
         description="Of the stored images, angstrom, where neither metadata nor headers say it.",
     )
-    downsample: Literal["fourier", "mean", "max"] = Field(
+    downsample: Downsampling = Field(
         default="fourier",
         description="How images are brought to fewer pixels: cropped in Fourier space, or by "
         "blocks.",
@@ -174,15 +175,15 @@ class Particles(Section):
         )
 
     @field_validator(
-        *(
-            "images",
-            "folder",
-            "passthrough",
-            "pixel_size_angstrom",
-            "downsample",
-            "invert_contrast",
-        ),
-        *("background_radius_pixels", "recenter", "batch_size"),
+        "images",
+        "folder",
+        "passthrough",
+        "pixel_size_angstrom",
+        "downsample",
+        "invert_contrast",
+        "background_radius_pixels",
+        "recenter",
+        "batch_size",
     )
     @classmethod
     def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
@@ -229,7 +230,7 @@ class Parameters(Section):
     use_protein_residue_model: bool = Field(
         default=True, description="One sphere per residue; otherwise all atoms."
     )
-    atom_shape: Literal["default", "gaussian", "hard-sphere"] = Field(
+    atom_shape: AtomShape = Field(
         default="default", description="What stands for an atom or residue; default: hard-sphere."
     )
 
