@@ -1,5 +1,5 @@
-"""What commands print beside their output: what happens now, the log, line by line and its
-warnings once more at the end, and errors in one piece."""
+"""The console, and all that is printed beside the output of a command: steps, the log line by line
+and its warnings once more at the end, and errors in one piece."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What is exported, into which files, and how."""
+    """Results to export, the files to write, and how."""
 
     output: Annotated[Path, typer.Argument(help="Folder with results.")]
     star: Annotated[Path | None, typer.Option(help="STAR file to write, for RELION.")] = None

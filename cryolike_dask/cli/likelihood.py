@@ -111,7 +111,7 @@ class RunOptions:
     conventions: Conventions = STANDARD.name
 
     @property
-    def keeps_complete(self) -> bool:
+    def keeps(self) -> bool:
         """Whether results that are complete and came from the same inputs are kept."""
         return keeps_complete(recompute=self.recompute, skip_exist=self.skip_exist)
 
@@ -177,7 +177,7 @@ def full_cross_correlation(options: RunOptions, place: PlaceOptions) -> None:
 
 def _run(kind: KindName, options: RunOptions, place: PlaceOptions) -> None:
     with errors_for_people(RESUME):
-        keeps = options.keeps_complete
+        keeps = options.keeps
         say("opening templates and particles ...")
         from cryolike_dask.run_likelihood import (
             run_likelihood_full_cross_correlation,

@@ -34,7 +34,7 @@ Recompute = Annotated[
     ),
 ]
 SkipExist = Annotated[bool | None, typer.Option(hidden=True)]
-"""What keeping complete results was asked for by before it was the default."""
+"""The option by which keeping complete results was asked for before it was the default."""
 
 ParametersFile = Annotated[
     Path, typer.Option("--parameters", help="parameters.npz, as `parameters` writes it.")

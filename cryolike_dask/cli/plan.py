@@ -35,7 +35,7 @@ def plan(
     with errors_for_people(), client_of_a_plan(place) as client:
         planned = plan_likelihood(
             **options.inputs(),
-            skip_exist=options.keeps_complete,
+            skip_exist=options.keeps,
             n_templates_per_batch=options.n_templates_per_batch,
             n_images_per_batch=options.n_images_per_batch,
             discover_batch_size=options.discover_batch_size,

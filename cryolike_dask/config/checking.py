@@ -1,5 +1,5 @@
-"""Everything that a run looks at before it computes, looked at without writing anything or
-starting workers."""
+"""A check of everything that a run looks at before it computes; nothing is written, and no workers
+start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryolike_dask.runs.sizes import find_done, job_of
 
 
 def check_config(config: RunConfig) -> None:
-    """Refuse what a run of this configuration would refuse.
+    """Refuse a configuration whose run would be refused.
 
     Parameters
     ----------
@@ -49,20 +49,20 @@ def check_config(config: RunConfig) -> None:
 def _need_room_for_writing(config: RunConfig, run: Run) -> None:
     """Refuse folders that take no files; results that are complete need not be written again."""
     machine = config.machine
-    beside = [
+    other_folders = [
         path.parent for path in (machine.log_file, machine.performance_report) if path is not None
     ]
-    for folder in (config.output, *beside):
-        there = existing(folder)
-        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+    for folder in (config.output, *other_folders):
+        nearest = existing(folder)
+        if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
             continue
-        if folder == config.output and machine.keeps_complete and _is_done(config, run):
+        if folder == config.output and machine.keeps and _is_done(config, run):
             continue
-        why = errno.EACCES if there.is_dir() else errno.ENOTDIR
-        if os.statvfs(there).f_flag & os.ST_RDONLY:
-            why = errno.EROFS
+        reason = errno.EACCES if nearest.is_dir() else errno.ENOTDIR
+        if os.statvfs(nearest).f_flag & os.ST_RDONLY:
+            reason = errno.EROFS
         with writing(folder):
-            raise OSError(why, os.strerror(why))
+            raise OSError(reason, os.strerror(reason))
 
 
 def _is_done(config: RunConfig, run: Run) -> bool:

@@ -43,7 +43,7 @@ fit each other."""
 
 
 class Section(BaseModel):
-    """What every section is: frozen, without room for other keys, and strict about types."""
+    """A section of a configuration: frozen, without room for other keys, strict about types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
@@ -240,7 +240,7 @@ class Parameters(Section):
             self.made()
             selected(_NoAtoms(), self.atom_selection)
         except InputError as error:
-            raise PydanticCustomError(UNFIT, "{said}", {"said": str(error)}) from error
+            raise PydanticCustomError(UNFIT, "{reason}", {"reason": str(error)}) from error
         return self
 
     def made(self) -> ImageParameters:
@@ -249,7 +249,7 @@ class Parameters(Section):
 
 
 class _NoAtoms:
-    """What a selection is tried on before any structure is read."""
+    """Nothing, for a selection to be tried on before any structure is read."""
 
     name = residue_name = chain = residue_number = np.empty(0, np.int64)
 

@@ -195,7 +195,7 @@ class Machine(Section):
         return value
 
     @property
-    def keeps_complete(self) -> bool:
+    def keeps(self) -> bool:
         """Whether complete results of these very inputs and settings are kept."""
         return not self.recompute and self.skip_exist is not False
 
@@ -215,7 +215,7 @@ class Machine(Section):
     def run_keywords(self) -> RunKeywords:
         """How the run goes about its work."""
         return {
-            "skip_exist": self.keeps_complete,
+            "skip_exist": self.keeps,
             "overwrite": self.overwrite,
             "on_error": self.on_error,
             "log_file": self.log_file,

@@ -28,7 +28,7 @@ from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.opening import open_structures
 
 COPY = "run.yaml"
-"""What was run, beside its results."""
+"""The copy of a configuration beside its results."""
 KEYS = ("structures", "particles", "parameters")
 KEYS_OF_KINDS: dict[Kind, str] = {
     "templates": "structures.templates",
@@ -153,7 +153,7 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     InputFileError
         If something is missing or damaged; names all that is missing.
     """
-    said, problems = dict[str, str](), list[str]()
+    descriptions, problems = dict[str, str](), list[str]()
     named = _named(config)
     missing = [path for paths in named.values() for path in paths if not is_there(path)]
     if missing:
@@ -167,12 +167,12 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
         if not set(named[part]) & set(missing):
             try:
                 _need_kinds(config, part)
-                said[part] = look(config)
+                descriptions[part] = look(config)
             except InputError as error:
                 problems.append(str(error))
     if problems:
         raise InputFileError("\n".join(problems))
-    return said
+    return descriptions
 
 
 def _named(config: RunConfig) -> dict[str, list[Path]]:

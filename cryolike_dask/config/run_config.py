@@ -88,7 +88,7 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
     machine = config.machine
     return plan_likelihood(
         **inputs_of(config),
-        skip_exist=machine.keeps_complete,
+        skip_exist=machine.keeps,
         n_templates_per_batch=machine.n_templates_per_batch,
         n_images_per_batch=machine.n_images_per_batch,
         discover_batch_size=machine.discover_batch_size,
@@ -127,7 +127,7 @@ def copy_of(config: RunConfig) -> str:
 
 def _in_new_words(config: RunConfig) -> RunConfig:
     """The same without `skip_exist`, in its text too if that is told there in a line of its own."""
-    recompute = None if config.machine.keeps_complete else True
+    recompute = None if config.machine.keeps else True
     machine = config.machine.model_copy(update={"skip_exist": None, "recompute": recompute})
     new, text, source = config.model_copy(update={"machine": machine}), config._text, config._source
     if text is not None and source is not None:
