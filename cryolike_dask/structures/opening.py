@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import regular_file
 from cryolike_dask.io.layout import TEMPLATE_LIST
 from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.labels import Models
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import Account, account_of_atoms, say
 from cryolike_dask.structures.atoms import Atoms
@@ -52,7 +53,6 @@ REMEDY = (
 
 StructureInput = Any
 """Path of a file or folder, numpy array or torch tensor (z, y, x), Atoms, or Volume."""
-Models = Literal["first", "all"]
 
 
 def open_structure(

@@ -4,7 +4,7 @@ and the likelihoods."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -20,10 +20,10 @@ from cryolike_dask.analysis.summaries import (
     summarise_results,
 )
 from cryolike_dask.errors import InputError, listed
+from cryolike_dask.labels import TemplateSource
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-TemplateSource = Literal["atoms", "map"]
 
 LIKELIHOODS = (
     labels.CROSS_CORRELATION,
