@@ -74,8 +74,8 @@ def takes_options(*, left_out: Collection[str] = ()) -> Callable[[Command], Comm
         @wraps(command)
         def taking_each(**values: Any) -> None:
             for name, options in classes.items():
-                own = {field.name for field in fields(options)} & set(values)
-                values[name] = options(**{field: values.pop(field) for field in own})
+                own = [option.name for option in _options_of(options, left_out)]
+                values[name] = options(**{option: values.pop(option) for option in own})
             command(**values)
 
         taking_each.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -138,9 +138,10 @@ class PlaceOptions(Place):
         Path | None,
         typer.Option(help="PEM file of who signed the certificates of scheduler and client."),
     ] = None
-    tls_cert: Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")] = (
-        None
-    )
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of the client's certificate."),
+    ] = None
     tls_key: Annotated[Path | None, typer.Option(help="PEM file of its private key.")] = None
 
 

@@ -20,10 +20,10 @@ from cryolike_dask.analysis.summaries import (
     summarise_results,
 )
 from cryolike_dask.errors import InputError, listed
-from cryolike_dask.labels import TemplateSource
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+TemplateSource = labels.TemplateSource
 
 LIKELIHOODS = (
     labels.CROSS_CORRELATION,

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.export.assignment import Assignment, assign, with_images
+from cryolike_dask.analysis.export.assignment import Assignment, TemplateSource, assign, with_images
 from cryolike_dask.analysis.export.metadata_rows import (
     Described,
     Export,
@@ -27,7 +27,6 @@ from cryolike_dask.analysis.export.metadata_rows import (
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.cryosparc import read_cs, text
-from cryolike_dask.labels import TemplateSource
 from cryolike_dask.particles.opening import PathOrPaths
 
 FloatArray = NDArray[np.float64]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.analysis.export.assignment import (
     Assignment,
+    TemplateSource,
     assign,
     of_images,
     with_images,
@@ -35,7 +36,6 @@ from cryolike_dask.analysis.export.star_tables import Merged, merge
 from cryolike_dask.analysis.summaries import MARGIN, PROBABILITY
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.star import write_star
-from cryolike_dask.labels import TemplateSource
 from cryolike_dask.particles.image_names import split_names
 from cryolike_dask.particles.opening import PathOrPaths
 from cryolike_dask.particles.recorded import named
