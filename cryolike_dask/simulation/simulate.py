@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from distributed import Client
@@ -25,17 +25,17 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.star import write_star
-from cryolike_dask.labels import Models, Noise
 from cryolike_dask.particles.opening import read_optics
 from cryolike_dask.particles.relion import TRUE_STRUCTURE
 from cryolike_dask.runs.capacity import existing
 from cryolike_dask.simulation.rendering import Poses, render_particles
-from cryolike_dask.structures.opening import StructureInput, open_structures
+from cryolike_dask.structures.opening import Models, StructureInput, open_structures
 from cryolike_dask.structures.sources import Projections, StructureSource
 
 logger = logging.getLogger("cryolike_dask")
 
 FloatArray = NDArray[np.float64]
+Noise = Literal["white", "coloured"]
 
 HALF_POWER_ANGSTROM = 20.0
 """Coloured noise has half of its low-resolution power here."""

@@ -39,10 +39,9 @@ from cryolike_dask.io.records import (
     write_record,
 )
 from cryolike_dask.io.stacks import write_template_stack
-from cryolike_dask.labels import Models
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import say
-from cryolike_dask.structures.opening import StructureInput, look_at_structures
+from cryolike_dask.structures.opening import Models, StructureInput, look_at_structures
 from cryolike_dask.version import __version__
 
 BYTES_PER_TASK = 2**25
