@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -26,8 +27,37 @@ from cryolike_dask.cli.options import (
 )
 from cryolike_dask.labels import Downsampling
 
-if TYPE_CHECKING:
-    from cryolike_dask.config.resolve import Reading
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How particles are read; called as parameters of `open_particles` are."""
+
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="One MRC file for each STAR file: that of its images, wherever they were."
+        ),
+    ] = None
+    folder: Annotated[
+        Path | None, typer.Option(help="Project folder that the names of image files start from.")
+    ] = None
+    passthrough: Annotated[Path | None, typer.Option(help="cryoSPARC's passthrough file.")] = None
+    pixel_size_angstrom: Annotated[
+        float | None, typer.Option(help="Of the stored images, where the files do not say it.")
+    ] = None
+    downsample: Annotated[
+        Downsampling, typer.Option(help="How images are brought to fewer pixels.")
+    ] = "fourier"
+    invert_contrast: Annotated[
+        bool, typer.Option("--invert-contrast", help="Particles are dark on light.")
+    ] = False
+    background_radius_pixels: Annotated[
+        float | None, typer.Option(help="Normalise by the pixels beyond this radius.")
+    ] = None
+    recenter: Annotated[
+        bool, typer.Option("--recenter", help="Move each image by its recorded origin.")
+    ] = False
+    batch_size: Annotated[int, typer.Option(help="Images per stack.")] = 1024
 
 
 @app.command()
@@ -42,32 +72,7 @@ def particles(
     ],
     parameters: ParametersFile,
     output: OutputFolder,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="One MRC file for each STAR file: that of its images, wherever they were."
-        ),
-    ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Project folder that the names of image files start from.")
-    ] = None,
-    passthrough: Annotated[Path | None, typer.Option(help="cryoSPARC's passthrough file.")] = None,
-    pixel_size_angstrom: Annotated[
-        float | None, typer.Option(help="Of the stored images, where the files do not say it.")
-    ] = None,
-    downsample: Annotated[
-        Downsampling, typer.Option(help="How images are brought to fewer pixels.")
-    ] = "fourier",
-    invert_contrast: Annotated[
-        bool, typer.Option("--invert-contrast", help="Particles are dark on light.")
-    ] = False,
-    background_radius_pixels: Annotated[
-        float | None, typer.Option(help="Normalise by the pixels beyond this radius.")
-    ] = None,
-    recenter: Annotated[
-        bool, typer.Option("--recenter", help="Move each image by its recorded origin.")
-    ] = False,
-    batch_size: Annotated[int, typer.Option(help="Images per stack.")] = 1024,
+    reading: ReadingOptions,
     n_stacks_max: Annotated[int | None, typer.Option(help="Convert the first stacks only.")] = None,
     write_pixels: Annotated[bool, typer.Option(help="Write the pixels too, into phys/.")] = True,
     conventions: Conventions = "standard",
@@ -78,24 +83,12 @@ def particles(
     place: PlaceOptions,
 ) -> None:
     """Convert a RELION or cryoSPARC particle set into image stacks."""
-    reading: Reading = {
-        "images": images or None,
-        "folder": folder,
-        "passthrough": passthrough,
-        "pixel_size_angstrom": pixel_size_angstrom,
-        "downsample": downsample,
-        "invert_contrast": invert_contrast,
-        "background_radius_pixels": background_radius_pixels,
-        "recenter": recenter,
-        "batch_size": batch_size,
-        "conventions": conventions,
-    }
     with errors_for_people(RESUME):
         keeps = keeps_complete(recompute=recompute, skip_exist=skip_exist)
         need_each(metadata, "particles")
-        need_each(images or (), "images")
-        need(passthrough, "particles")
-        need(folder)
+        need_each(reading.images or (), "images")
+        need(reading.passthrough, "particles")
+        need(reading.folder)
         need(parameters, "parameters")
         with client_in(place) as client:
             from cryolike_dask.particles.converting import convert_particles
@@ -105,7 +98,8 @@ def particles(
                 metadata,
                 parameters,
                 output,
-                **reading,
+                **vars(reading),
+                conventions=conventions,
                 n_stacks_max=n_stacks_max,
                 write_pixels=write_pixels,
                 skip_exist=keeps,
@@ -115,8 +109,6 @@ def particles(
         if plots:
             from cryolike_dask.analysis.plots.stack_plots import plot_images, save_figure
 
-            save_figure(
-                plot_images(open_particles(metadata, parameters, **reading)),
-                output / "particles.png",
-            )
+            images = open_particles(metadata, parameters, **vars(reading), conventions=conventions)
+            save_figure(plot_images(images), output / "particles.png")
         out.print(f"{len(stacks)} image stack(s) are in {escape(str(output))}")

@@ -72,7 +72,7 @@ def simulate(
                 n_images=n_images,
                 signal_to_noise=signal_to_noise,
                 noise=noise,
-                populations=populations or None,
+                populations=populations,
                 max_displacement_pixels=max_displacement_pixels,
                 optics=optics,
                 models=models,

@@ -21,7 +21,7 @@ from cryolike_dask.io.kinds import Kind, need_kind
 from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
-from cryolike_dask.labels import Downsampling, Precision
+from cryolike_dask.labels import Precision
 from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -53,22 +53,6 @@ class RunInputs(TypedDict):
     conventions: ConventionsName
     precision: Precision
     tolerance: float | None
-
-
-class Reading(TypedDict):
-    """How particles are read, as parameters of `open_particles` and `convert_particles` are
-    called."""
-
-    images: Sequence[Path] | None
-    folder: Path | None
-    passthrough: Path | None
-    pixel_size_angstrom: float | None
-    downsample: Downsampling
-    invert_contrast: bool
-    background_radius_pixels: float | None
-    recenter: bool
-    batch_size: int
-    conventions: ConventionsName
 
 
 @dataclass(frozen=True)
@@ -269,19 +253,20 @@ def _opened_particles(config: RunConfig, parameters: ImageParameters) -> ImageSt
     particles = config.particles
     if particles.metadata is None:
         return None
-    reading: Reading = {
-        "images": particles.images,
-        "folder": particles.folder,
-        "passthrough": particles.passthrough,
-        "pixel_size_angstrom": particles.pixel_size_angstrom,
-        "downsample": particles.downsample,
-        "invert_contrast": particles.invert_contrast,
-        "background_radius_pixels": particles.background_radius_pixels,
-        "recenter": particles.recenter,
-        "batch_size": particles.batch_size,
-        "conventions": config.likelihood.conventions,
-    }
-    return open_particles(particles.metadata, parameters, **reading)
+    return open_particles(
+        particles.metadata,
+        parameters,
+        images=particles.images,
+        folder=particles.folder,
+        passthrough=particles.passthrough,
+        pixel_size_angstrom=particles.pixel_size_angstrom,
+        downsample=particles.downsample,
+        invert_contrast=particles.invert_contrast,
+        background_radius_pixels=particles.background_radius_pixels,
+        recenter=particles.recenter,
+        batch_size=particles.batch_size,
+        conventions=config.likelihood.conventions,
+    )
 
 
 def _parameters_in_words(config: RunConfig) -> str:
