@@ -38,7 +38,8 @@ def need(path: Path | None, *wanted: Kind) -> None:
 
 
 def need_each(paths: Iterable[Path], *wanted: Kind) -> None:
-    """The same for several, of which those that are not there are listed later, all at once."""
+    """Refuse each of several as `need` does; those that are not there are listed later, all at
+    once."""
     listed = list(paths)
     for path in listed if len(listed) == 1 else [path for path in listed if path.exists()]:
         need(path, *wanted)
@@ -55,16 +56,16 @@ def need_comparable(templates: Path, particles: Path) -> None:
     for each other."""
     from cryolike_dask.io.kinds import kinds_of
 
-    of_templates, of_particles = {"templates", "structures"}, {"image stacks", "particles"}
+    template_kinds, particle_kinds = {"templates", "structures"}, {"image stacks", "particles"}
     if templates.exists() and particles.exists():
         held_by_templates, held_by_particles = (
-            kinds_of(path) & (of_templates | of_particles) for path in (templates, particles)
+            kinds_of(path) & (template_kinds | particle_kinds) for path in (templates, particles)
         )
         if (
             held_by_templates
             and held_by_particles
-            and held_by_templates <= of_particles
-            and held_by_particles <= of_templates
+            and held_by_templates <= particle_kinds
+            and held_by_particles <= template_kinds
         ):
             raise InputError(
                 f"{templates} holds {' and '.join(sorted(held_by_templates))}, and {particles} "
@@ -104,17 +105,17 @@ class InputsOfResults:
         need(self.particles, "image stacks", "particles")
         need(self.parameters, "parameters")
 
-    def found(self, results: Path, *, needed: bool) -> ResultInputs:
+    def given_or_found(self, results: Path, *, needed: bool) -> ResultInputs:
         """The inputs as given, or by what lies beside the results; none if unreadable."""
         from cryolike_dask.config.resolve import COPY, ResultInputs, inputs_of_results
 
-        given = ResultInputs(self.templates, self.particles, self.parameters)
+        given_inputs = ResultInputs(self.templates, self.particles, self.parameters)
         if self != InputsOfResults() or not needed:
-            return given
+            return given_inputs
         try:
             return inputs_of_results(results)
         except (CryolikeError, OSError) as error:
             if (results / COPY).is_file():
                 reason = escape(words_of_command().say(str(error), arguments=False))
                 err.print(f"[bold]note:[/] what {results / COPY} names cannot be read: {reason}")
-            return given
+            return given_inputs

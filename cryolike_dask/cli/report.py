@@ -36,13 +36,13 @@ def report(
 
         need(results, "results")
         inputs.need()
-        found = inputs.found(results, needed=n_examples > 0)
+        used = inputs.given_or_found(results, needed=n_examples > 0)
         page = write_report(
             results,
             output,
-            templates=found.templates,
-            particles=found.particles,
-            parameters=found.parameters,
+            templates=used.templates,
+            particles=used.particles,
+            parameters=used.parameters,
             n_examples=n_examples,
             overwrite=overwrite,
         )

@@ -36,12 +36,12 @@ def verify(
 
         need(output, "results")
         inputs.need()
-        found = inputs.found(output, needed=n_samples > 0)
+        used = inputs.given_or_found(output, needed=n_samples > 0)
         verification = verify_likelihood(
             output,
-            found.parameters,
-            templates=found.templates,
-            images=found.particles,
+            used.parameters,
+            templates=used.templates,
+            images=used.particles,
             n_samples=n_samples,
             seed=seed,
         )

@@ -101,14 +101,14 @@ class Structures(Section):
 
     @field_validator("files")
     @classmethod
-    def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_source(cls, value: Any, info: ValidationInfo) -> Any:
         return one_of(
             "templates", value, info, "templates (a folder made before) or files (PDB, mmCIF, MRC)"
         )
 
     @field_validator("models", "healpix_order", "viewing_angles", "voxel_size_angstrom")
     @classmethod
-    def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
+    def _not_of_files_made_before(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("templates", value, info)
 
     @field_validator("viewing_angles")
@@ -169,7 +169,7 @@ class Particles(Section):
 
     @field_validator("metadata")
     @classmethod
-    def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_source(cls, value: Any, info: ValidationInfo) -> Any:
         return one_of(
             "stacks", value, info, "stacks (a folder made before) or metadata (STAR or .cs files)"
         )
@@ -186,12 +186,12 @@ class Particles(Section):
         "batch_size",
     )
     @classmethod
-    def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
+    def _not_of_files_made_before(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("stacks", value, info)
 
     @field_validator("images")
     @classmethod
-    def _one_for_each(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_for_each_metadata_file(cls, value: Any, info: ValidationInfo) -> Any:
         metadata = info.data.get("metadata")
         if value is not None and metadata is not None and len(value) != len(metadata):
             raise ValueError(f"has {len(value)} file(s) for {len(metadata)} file(s) of metadata")
@@ -235,7 +235,7 @@ class Parameters(Section):
     )
 
     @model_validator(mode="after")
-    def _fit(self) -> Parameters:
+    def _values_fit_each_other(self) -> Parameters:
         try:
             self.made()
             selected(_NoAtoms(), self.atom_selection)

@@ -157,7 +157,7 @@ class Machine(Section):
 
     @field_validator("scheduler", "scheduler_file")
     @classmethod
-    def _one_place(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_scheduler(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("scheduler", not_with("workers", value, info), info)
 
     @field_validator("tls_key")
@@ -177,19 +177,19 @@ class Machine(Section):
 
     @field_validator("recompute")
     @classmethod
-    def _one_word(cls, value: Any, info: ValidationInfo) -> Any:
+    def _recompute_or_skip_exist(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("skip_exist", value, info)
 
     @field_validator("threads")
     @classmethod
-    def _of_this_process(cls, value: Any, info: ValidationInfo) -> Any:
+    def _threads_of_this_process(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.data.get("workers", 0) != 0:
             raise ValueError("is for workers: 0; a worker has one thread")
         return value
 
     @field_validator("performance_report")
     @classmethod
-    def _of_workers(cls, value: Any, info: ValidationInfo) -> Any:
+    def _report_needs_workers(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.data.get("workers") == 0:
             raise ValueError("needs workers, but workers is 0")
         return value
@@ -272,7 +272,7 @@ class RunConfig(Section):
 
     @field_validator("parameters")
     @classmethod
-    def _known(cls, value: Any, info: ValidationInfo) -> Any:
+    def _needed_by_structure_files(cls, value: Any, info: ValidationInfo) -> Any:
         structures = info.data.get("structures")
         if value is None and structures is not None and structures.files is not None:
             raise PydanticCustomError(

@@ -69,7 +69,7 @@ def need_inputs(config: RunConfig) -> None:
     """Refuse a configuration whose inputs are not there; all that it names itself are told at
     once."""
     if missing := [
-        path for paths in _named(config).values() for path in paths if not is_there(path)
+        path for paths in _named_paths(config).values() for path in paths if not is_there(path)
     ]:
         raise missing_files(missing, REMEDY)
     for part in KEYS:
@@ -138,7 +138,7 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
         If something is missing or damaged; names all that is missing.
     """
     descriptions, problems = dict[str, str](), list[str]()
-    named = _named(config)
+    named = _named_paths(config)
     missing = [path for paths in named.values() for path in paths if not is_there(path)]
     if missing:
         problems.append(str(missing_files(missing, REMEDY)))
@@ -159,7 +159,7 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     return descriptions
 
 
-def _named(config: RunConfig) -> dict[str, list[Path]]:
+def _named_paths(config: RunConfig) -> dict[str, list[Path]]:
     """The files and folders that each section of inputs names."""
     structures, particles, parameters = config.structures, config.particles, config.parameters
     if parameters is None and structures.templates is not None:
