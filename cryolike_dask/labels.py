@@ -1,7 +1,19 @@
-"""Every dimension, coordinate, variable and unit name, once. Variables are named as the stems of
-their files."""
+"""Every dimension, coordinate, variable and unit name, and the words that a user chooses among,
+once. Variables are named as the stems of their files."""
 
 from __future__ import annotations
+
+from typing import Literal
+
+AtomShape = Literal["default", "gaussian", "hard-sphere"]
+Device = Literal["auto", "cpu", "cuda"]
+Downsampling = Literal["fourier", "mean", "max"]
+KindName = Literal["optimal_pose", "full_cross_correlation"]
+Models = Literal["first", "all"]
+Noise = Literal["white", "coloured"]
+OnError = Literal["stop", "quarantine"]
+Precision = Literal["default", "single", "double"]
+TemplateSource = Literal["atoms", "map"]
 
 IMAGE = "image"
 TEMPLATE = "template"

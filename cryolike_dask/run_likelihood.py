@@ -9,12 +9,12 @@ import xarray as xr
 from distributed import Client
 
 from cryolike_dask.compute.device import active_client
-from cryolike_dask.compute.stream import OnError
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
-from cryolike_dask.likelihoods.settings import Device, Precision, Settings, Tiling
+from cryolike_dask.labels import Device, OnError, Precision
+from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
 from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.run import Displacer, open_run
@@ -26,7 +26,6 @@ def configure_likelihood_files(
     folder_templates: str | Path | None,
     folder_particles: str | Path | None,
     folder_output: str | Path,
-    *,
     n_stacks: int | None = None,
     i_template: Templates = 0,
 ) -> LikelihoodFiles:

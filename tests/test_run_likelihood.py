@@ -122,6 +122,11 @@ def test_double_precision_is_written_as_double(files):
     assert torch.load(files.folder_output / "displacements_set.pt").dtype == torch.float64
 
 
+def test_files_are_configured_by_position_as_by_name():
+    by_name = cld.configure_likelihood_files("t", "p", "o", n_stacks=4, i_template=1)
+    assert cld.configure_likelihood_files("t", "p", "o", 4, 1) == by_name
+
+
 def test_arguments_override_the_configured_numbers_for_reading_and_writing_alike(files):
     results = run(files, i_template=1, n_stacks=1)
     assert results.structure.item() == "b"

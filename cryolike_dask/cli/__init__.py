@@ -1,17 +1,38 @@
 """The command line: the only files that print."""
 
-from cryolike_dask.cli import config, export, likelihood, make, matrix, plan, report, run, verify
+# isort: off
+# `--help` lists commands in the order in which they are imported here.
+from cryolike_dask.cli import (
+    likelihood,
+    demo,
+    plan,
+    export,
+    parameters,
+    templates,
+    particles,
+    simulate,
+    matrix,
+    report,
+    run,
+    verify,
+    config,
+)
 from cryolike_dask.cli.app import app
+# isort: on
 
 __all__ = [
     "app",
     "config",
+    "demo",
     "export",
     "likelihood",
-    "make",
     "matrix",
+    "parameters",
+    "particles",
     "plan",
     "report",
     "run",
+    "simulate",
+    "templates",
     "verify",
 ]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app, errors_for_people, out, say
-from cryolike_dask.cli.given import need_description
-from cryolike_dask.cli.plan import workers_of_a_run
+from cryolike_dask.cli.app import app
+from cryolike_dask.cli.console import errors_for_people, out, say
+from cryolike_dask.cli.inputs import need_description
 from cryolike_dask.errors import OutputError
+
+if TYPE_CHECKING:
+    from cryolike_dask.config.model import RunConfig
 
 NAME = "run.yaml"
 
@@ -64,12 +67,12 @@ def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
         from cryolike_dask.config.resolve import describe_inputs
 
         need_description(config)
-        found = read_config(config)
+        described = read_config(config)
         say("opening templates and particles ...")
         table = Table(show_header=False, box=None)
-        for name, value in {**describe_inputs(found), **_described(found)}.items():
+        for name, value in {**describe_inputs(described), **_in_words(described)}.items():
             table.add_row(f"[bold]{name}[/]", escape(value))
-        check_config(found, workers_of_a_run(found.machine.workers))
+        check_config(described)
         out.print(f"{escape(str(config))}: nothing is wrong")
         out.print(table)
         out.print(f"Next: cryolike-dask run {escape(str(config))}")
@@ -85,22 +88,20 @@ def schema() -> None:
     typer.echo(json.dumps(config_schema(), indent=2))
 
 
-def _described(config: Any) -> dict[str, str]:
-    """What needs no input to be looked at."""
+def _in_words(config: RunConfig) -> dict[str, str]:
+    """The parts of a run that need no input to be looked at."""
     likelihood, machine = config.likelihood, config.machine
     workers = (
         "one worker per GPU, or per core"
         if machine.workers is None
         else f"{machine.workers} worker(s)"
     )
-    where = (
-        machine.scheduler
-        or machine.scheduler_file
-        or (workers if machine.workers != 0 else "this process alone")
+    place = machine.place.running_scheduler or (
+        workers if machine.workers != 0 else "this process alone"
     )
     return {
         "likelihood": f"{likelihood.kind}, conventions {likelihood.conventions}, precision "
         f"{likelihood.precision}",
-        "machine": f"{where}, device {machine.device}",
+        "machine": f"{place}, device {machine.device}",
         "output": str(config.output),
     }

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cryolike_dask.cli.app import app, errors_for_people, out
-from cryolike_dask.cli.given import need
+from cryolike_dask.cli.app import app
+from cryolike_dask.cli.console import errors_for_people, out
+from cryolike_dask.cli.inputs import need
 
 
 @app.command()
@@ -33,10 +34,11 @@ def matrix(
         from cryolike_dask.analysis.matrix import write_likelihood_matrix, write_reweighting_inputs
 
         need(output, "results")
-        results, where = open_results(output), output if folder is None else folder
-        written = write_likelihood_matrix(results, where, text=text)
+        results = open_results(output)
+        target = output if folder is None else folder
+        written = write_likelihood_matrix(results, target, text=text)
         if reweighting:
-            written += write_reweighting_inputs(results, where / "reweighting")
+            written += write_reweighting_inputs(results, target / "reweighting")
         sizes = f"{results.sizes['structure']:,} structure(s) x {results.sizes['image']:,} images"
         out.print(f"{sizes}:", highlight=False)
         for path in written:

@@ -7,34 +7,21 @@ from typing import Annotated
 
 import typer
 
-from cryolike_dask.cli.app import app, errors_for_people, given_or_found, out, say
-from cryolike_dask.cli.given import need, need_inputs
+from cryolike_dask.cli.app import app
+from cryolike_dask.cli.console import errors_for_people, out, say
+from cryolike_dask.cli.inputs import InputsOfResults, need
+from cryolike_dask.cli.options import takes_options
 
 
 @app.command()
+@takes_options()
 def report(
+    *,
     results: Annotated[Path, typer.Argument(help="Folder with results.")],
     output: Annotated[
         Path | None, typer.Option(help="The file to write; default: report.html in that folder.")
     ] = None,
-    templates: Annotated[
-        Path | None,
-        typer.Option(
-            help="As they were given to the run; default: found by what lies beside the results."
-        ),
-    ] = None,
-    particles: Annotated[
-        Path | None,
-        typer.Option(
-            help="As they were given to the run; default: found by what lies beside the results."
-        ),
-    ] = None,
-    parameters: Annotated[
-        Path | None,
-        typer.Option(
-            help="parameters.npz; default: that of the run, or the one in the templates folder."
-        ),
-    ] = None,
+    inputs: InputsOfResults,
     n_examples: Annotated[
         int, typer.Option(help="Best, and worst, fitting particles to show.")
     ] = 4,
@@ -48,12 +35,14 @@ def report(
         from cryolike_dask.analysis.report.report import write_report
 
         need(results, "results")
-        need_inputs(templates, particles, parameters)
-        given = {"templates": templates, "particles": particles, "parameters": parameters}
+        inputs.need()
+        used = inputs.given_or_found(results, needed=n_examples > 0)
         page = write_report(
             results,
             output,
-            **given_or_found(results, needed=n_examples > 0, **given),
+            templates=used.templates,
+            particles=used.particles,
+            parameters=used.parameters,
             n_examples=n_examples,
             overwrite=overwrite,
         )

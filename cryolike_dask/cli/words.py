@@ -1,5 +1,5 @@
-"""Messages of the package name arguments of Python; a command says the same by its options, or by
-keys of a file.
+"""The words of a command: messages of the package name arguments of Python, and a command says the
+same by its options, or by keys of a file.
 
 In a message `recenter=True (--recenter)` and `folder=, --folder` name an option of some command,
 whichever runs; `n_stacks=0` and `performance_report` are options if the command that runs has such.
@@ -16,11 +16,11 @@ from re import Match
 from typing import Any
 
 VALUE = r"""(?:'[^']*'|"[^"]*"|\[[^\]]*\]|[^\s,;:()]*[^\s,;:().])"""
-BOTH = re.compile(
+NAME_AND_OPTION = re.compile(
     rf"(?<![\w.])(?:(\w+)=({VALUE})?|(\w+_\w+))(?:(?<==), (--[\w-]+)| \((--[\w-]+)\))"
 )
 ARGUMENT = re.compile(rf"(?<![\w.\-/])(?:(\w+)=({VALUE})?|(\w+_\w+)(?!\w|=|/|\.\w))")
-GOING_ON = {
+KEEPING = {
     re.compile(r" with skip_exist=True(?: \(--skip-exist\))?"): "",
     re.compile(r"\b(?:pass|set) skip_exist=True(?: \(--skip-exist\))?"): "leave --recompute out",
     re.compile(r"skip_exist=True(?: \(--skip-exist\))?"): "leaving --recompute out",
@@ -52,31 +52,31 @@ class Words:
 
     @classmethod
     def of(cls, name: str | None, commands: Mapping[str, Any]) -> Words:
-        """Those of one of the commands."""
+        """The words of one of the commands."""
         options = {command: _options(commands[command]) for command in commands}
-        first = sorted(options, key=lambda command: command not in INPUTS)
+        meant_first = sorted(options, key=lambda command: command not in INPUTS)
         others = {
-            o: command
-            for command in reversed(first)
-            for pair in options[command].values()
-            for o in pair
+            option: command
+            for command in reversed(meant_first)
+            for spellings in options[command].values()
+            for option in spellings
         }
         return cls(options.get(name or "", {}), others, name in ("run", "config"))
 
     def say(self, text: str, *, arguments: bool = True) -> str:
         """Put a message into the words of the command; without `arguments`, names alone are
         entries of some file."""
-        for going_on, said in GOING_ON.items():
-            text = going_on.sub(said, text)
-        text = BOTH.sub(self._both, text)
+        for of_functions, of_commands in KEEPING.items():
+            text = of_functions.sub(of_commands, text)
+        text = NAME_AND_OPTION.sub(self._name_and_option, text)
         if arguments and self.own:
             text = ARGUMENT.sub(self._argument, text)
         return text
 
-    def _both(self, match: Match[str]) -> str:
-        given, value, alone, after, in_brackets = match.groups()
-        name, option = given or alone, after or in_brackets
-        if any(option in pair for pair in self.own.values()):
+    def _name_and_option(self, match: Match[str]) -> str:
+        name_with_value, value, name_alone, option_after, option_in_brackets = match.groups()
+        name, option = name_with_value or name_alone, option_after or option_in_brackets
+        if any(option in spellings for spellings in self.own.values()):
             return _with(option, value)
         if self.from_file and (key := _key(name)):
             return key if value is None else f"{key}: {_in_yaml(value)}"
@@ -85,10 +85,11 @@ class Words:
         )
 
     def _argument(self, match: Match[str]) -> str:
-        name, value, alone = match.groups()
-        if (name or alone) not in self.own:
+        name_with_value, value, name_alone = match.groups()
+        name = name_with_value or name_alone
+        if name not in self.own:
             return match[0]
-        on, off = self.own[name or alone]
+        on, off = self.own[name]
         return off if value == "False" and off else _with(on, value)
 
 
@@ -106,12 +107,12 @@ def _with(option: str, value: str | None) -> str:
         meant = literal_eval(str(value))
     except (SyntaxError, ValueError):
         return f"{option} {value}"
-    several = meant if isinstance(meant, list) else [meant]
-    return " ".join(f"{option} {shlex.quote(str(one))}" for one in several) or option
+    values = meant if isinstance(meant, list) else [meant]
+    return " ".join(f"{option} {shlex.quote(str(typed))}" for typed in values) or option
 
 
 def _key(name: str | None) -> str:
-    """Where a configuration says this."""
+    """The key under which a configuration says this, with its section; "" if none does."""
     from cryolike_dask.config.model import SECTIONS
 
     return next(

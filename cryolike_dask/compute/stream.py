@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import dask
 from dask._task_spec import convert_legacy_graph
@@ -19,15 +19,14 @@ from distributed import Client, Future, KilledWorker, as_completed
 
 from cryolike_dask.compute.device import count_workers
 from cryolike_dask.compute.progress import watch
-from cryolike_dask.errors import ClusterError, CryolikeError, FailedPiecesError, InputError
+from cryolike_dask.errors import ClusterError, CryolikeError, FailedPiecesError
+from cryolike_dask.labels import OnError
 
 logger = logging.getLogger("cryolike_dask")
 
 IN_FLIGHT_PER_WORKER = 2
 MOST_IN_FLIGHT = 1000
 """However many workers there are."""
-
-OnError = Literal["stop", "quarantine"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +49,6 @@ class Piece:
     n_images: int
     build: Callable[[], Delayed] | None
     blocks: str = ""
-
-
-def check_on_error(on_error: str) -> None:
-    """Refuse a word that says nothing."""
-    if on_error not in ("stop", "quarantine"):
-        raise InputError(f"on_error={on_error!r} is not known", remedy="Use stop or quarantine.")
 
 
 def task(name: str, function: Callable[..., Any], *arguments: Any) -> Delayed:

@@ -1,11 +1,10 @@
-"""Everything that a run looks at before it computes, looked at without writing anything or
-starting workers."""
+"""A check of everything that a run looks at before it computes; nothing is written, and no workers
+start."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
 from cryolike_dask.compute.remote import check_connection
 from cryolike_dask.config.model import RunConfig
@@ -20,15 +19,13 @@ from cryolike_dask.runs.run import Run
 from cryolike_dask.runs.sizes import find_done
 
 
-def check_config(config: RunConfig, n_workers: int) -> None:
-    """Refuse what a run of this configuration would refuse.
+def check_config(config: RunConfig) -> None:
+    """Refuse a configuration whose run would be refused.
 
     Parameters
     ----------
     config : RunConfig
-        Whose inputs are there.
-    n_workers : int
-        That the run starts on this machine; 0: none.
+        One whose inputs are there.
 
     Raises
     ------
@@ -36,15 +33,11 @@ def check_config(config: RunConfig, n_workers: int) -> None:
         As the run would: inputs that do not fit together, results of another run in the output
         folder, an output that cannot be written or is too large, a scheduler that does not answer.
     """
-    run, kind, machine = opened(config), kind_named(config.likelihood.kind), config.machine
-    where = machine.scheduler or machine.scheduler_file
-    if where is not None:
-        tls: dict[str, Any] = {
-            "tls_ca_file": machine.tls_ca_file,
-            "tls_cert": machine.tls_cert,
-            "tls_key": machine.tls_key,
-        }
-        check_connection(where, **tls)
+    machine, place = config.machine, config.machine.place
+    n_workers = place.n_workers
+    run, kind = opened(config), kind_named(config.likelihood.kind)
+    if place.running_scheduler is not None:
+        check_connection(place.running_scheduler, **place.certificates)
     elif kind.keeps_every_pose:
         run = run.in_memory(memory_of_each_worker(None, n_workers))
         refuse_what_cannot_fit(run, {key: run.job(kind, *key) for key in run.pairs()}, None)
@@ -57,20 +50,20 @@ def check_config(config: RunConfig, n_workers: int) -> None:
 def _need_room_for_writing(config: RunConfig, run: Run) -> None:
     """Refuse folders that take no files; results that are complete need not be written again."""
     machine = config.machine
-    beside = [
+    other_folders = [
         path.parent for path in (machine.log_file, machine.performance_report) if path is not None
     ]
-    for folder in (config.output, *beside):
-        there = existing(folder)
-        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+    for folder in (config.output, *other_folders):
+        nearest = existing(folder)
+        if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
             continue
         if folder == config.output and machine.keeps and _is_done(config, run):
             continue
-        why = errno.EACCES if there.is_dir() else errno.ENOTDIR
-        if os.statvfs(there).f_flag & os.ST_RDONLY:
-            why = errno.EROFS
+        reason = errno.EACCES if nearest.is_dir() else errno.ENOTDIR
+        if os.statvfs(nearest).f_flag & os.ST_RDONLY:
+            reason = errno.EROFS
         with writing(folder):
-            raise OSError(why, os.strerror(why))
+            raise OSError(reason, os.strerror(reason))
 
 
 def _is_done(config: RunConfig, run: Run) -> bool:

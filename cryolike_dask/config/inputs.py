@@ -3,7 +3,7 @@ share."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import (
@@ -32,8 +32,9 @@ from cryolike_dask.config.values import (
     shown,
 )
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.parameters import ImageParameters, Precision
+from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.parameters import make_parameters
+from cryolike_dask.labels import AtomShape, Downsampling, Models, Precision
 from cryolike_dask.structures.selection import selected
 
 NEEDED, UNFIT = "needed", "unfit"
@@ -42,7 +43,7 @@ fit each other."""
 
 
 class Section(BaseModel):
-    """What every section is: frozen, without room for other keys, and strict about types."""
+    """A section of a configuration: frozen, without room for other keys, strict about types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
@@ -77,7 +78,7 @@ class Structures(Section):
         description="Instead of templates: PDB, mmCIF, MRC, .npy or .pt files, or folders of them; "
         "one or a list.",
     )
-    models: Literal["first", "all"] = Field(
+    models: Models = Field(
         default="first",
         description="Of PDB and mmCIF files: their first model, or each model as a structure.",
     )
@@ -100,14 +101,14 @@ class Structures(Section):
 
     @field_validator("files")
     @classmethod
-    def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_source(cls, value: Any, info: ValidationInfo) -> Any:
         return one_of(
             "templates", value, info, "templates (a folder made before) or files (PDB, mmCIF, MRC)"
         )
 
     @field_validator("models", "healpix_order", "viewing_angles", "voxel_size_angstrom")
     @classmethod
-    def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
+    def _not_of_files_made_before(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("templates", value, info)
 
     @field_validator("viewing_angles")
@@ -148,7 +149,7 @@ class Particles(Section):
         default=None,
         description="Of the stored images, angstrom, where neither metadata nor headers say it.",
     )
-    downsample: Literal["fourier", "mean", "max"] = Field(
+    downsample: Downsampling = Field(
         default="fourier",
         description="How images are brought to fewer pixels: cropped in Fourier space, or by "
         "blocks.",
@@ -168,29 +169,29 @@ class Particles(Section):
 
     @field_validator("metadata")
     @classmethod
-    def _from_somewhere(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_source(cls, value: Any, info: ValidationInfo) -> Any:
         return one_of(
             "stacks", value, info, "stacks (a folder made before) or metadata (STAR or .cs files)"
         )
 
     @field_validator(
-        *(
-            "images",
-            "folder",
-            "passthrough",
-            "pixel_size_angstrom",
-            "downsample",
-            "invert_contrast",
-        ),
-        *("background_radius_pixels", "recenter", "batch_size"),
+        "images",
+        "folder",
+        "passthrough",
+        "pixel_size_angstrom",
+        "downsample",
+        "invert_contrast",
+        "background_radius_pixels",
+        "recenter",
+        "batch_size",
     )
     @classmethod
-    def _while_it_runs(cls, value: Any, info: ValidationInfo) -> Any:
+    def _not_of_files_made_before(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("stacks", value, info)
 
     @field_validator("images")
     @classmethod
-    def _one_for_each(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_for_each_metadata_file(cls, value: Any, info: ValidationInfo) -> Any:
         metadata = info.data.get("metadata")
         if value is not None and metadata is not None and len(value) != len(metadata):
             raise ValueError(f"has {len(value)} file(s) for {len(metadata)} file(s) of metadata")
@@ -229,17 +230,17 @@ class Parameters(Section):
     use_protein_residue_model: bool = Field(
         default=True, description="One sphere per residue; otherwise all atoms."
     )
-    atom_shape: Literal["default", "gaussian", "hard-sphere"] = Field(
+    atom_shape: AtomShape = Field(
         default="default", description="What stands for an atom or residue; default: hard-sphere."
     )
 
     @model_validator(mode="after")
-    def _fit(self) -> Parameters:
+    def _values_fit_each_other(self) -> Parameters:
         try:
             self.made()
             selected(_NoAtoms(), self.atom_selection)
         except InputError as error:
-            raise PydanticCustomError(UNFIT, "{said}", {"said": str(error)}) from error
+            raise PydanticCustomError(UNFIT, "{reason}", {"reason": str(error)}) from error
         return self
 
     def made(self) -> ImageParameters:
@@ -248,7 +249,7 @@ class Parameters(Section):
 
 
 class _NoAtoms:
-    """What a selection is tried on before any structure is read."""
+    """Nothing, for a selection to be tried on before any structure is read."""
 
     name = residue_name = chain = residue_number = np.empty(0, np.int64)
 

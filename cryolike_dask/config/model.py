@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cryolike_dask.config.inputs import NEEDED, Parameters, Particles, Section, Structures, not_with
+from cryolike_dask.config.place import Place
 from cryolike_dask.config.values import (
     Address,
     Count,
@@ -29,7 +30,8 @@ from cryolike_dask.config.values import (
 )
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS
-from cryolike_dask.geometry.parameters import Precision
+from cryolike_dask.labels import Device, KindName, OnError, Precision
+from cryolike_dask.runs.options import RunOptions
 
 
 class Search(Section):
@@ -59,7 +61,7 @@ class Search(Section):
 class Likelihood(Section):
     """What is computed, and by whose conventions."""
 
-    kind: Literal["optimal_pose", "full_cross_correlation"] = Field(
+    kind: KindName = Field(
         default="optimal_pose",
         description="Best poses and integrated likelihoods; or the correlation of every pose.",
     )
@@ -79,7 +81,7 @@ class Likelihood(Section):
 class Machine(Section):
     """Where it runs, and how; it changes no result beyond rounding."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: Device = Field(
         default="auto", description="auto: the GPU of each worker, if it has one."
     )
     workers: Workers | None = Field(
@@ -117,7 +119,7 @@ class Machine(Section):
         default=False,
         description="Choose tiles by the device and its free memory, not by batch sizes.",
     )
-    on_error: Literal["stop", "quarantine"] = Field(
+    on_error: OnError = Field(
         default="stop",
         description="When an image stack fails: stop, or leave it out, go on, and list it at the "
         "end.",
@@ -146,7 +148,7 @@ class Machine(Section):
 
     @field_validator("scheduler", "scheduler_file")
     @classmethod
-    def _one_place(cls, value: Any, info: ValidationInfo) -> Any:
+    def _one_scheduler(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("scheduler", not_with("workers", value, info), info)
 
     @field_validator("tls_key")
@@ -166,19 +168,19 @@ class Machine(Section):
 
     @field_validator("recompute")
     @classmethod
-    def _one_word(cls, value: Any, info: ValidationInfo) -> Any:
+    def _recompute_or_skip_exist(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("skip_exist", value, info)
 
     @field_validator("threads")
     @classmethod
-    def _of_this_process(cls, value: Any, info: ValidationInfo) -> Any:
+    def _threads_of_this_process(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.data.get("workers", 0) != 0:
             raise ValueError("is for workers: 0; a worker has one thread")
         return value
 
     @field_validator("performance_report")
     @classmethod
-    def _of_workers(cls, value: Any, info: ValidationInfo) -> Any:
+    def _report_needs_workers(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.data.get("workers") == 0:
             raise ValueError("needs workers, but workers is 0")
         return value
@@ -188,14 +190,37 @@ class Machine(Section):
         """Whether complete results of these very inputs and settings are kept."""
         return not self.recompute and self.skip_exist is not False
 
+    @property
+    def place(self) -> Place:
+        """Where it runs."""
+        return Place(
+            workers=self.workers,
+            scheduler=self.scheduler,
+            scheduler_file=self.scheduler_file,
+            tls_ca_file=self.tls_ca_file,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+        )
 
-def _nothing_said(given: Any) -> Any:
+    @property
+    def run_options(self) -> RunOptions:
+        """How the run goes about its work."""
+        return RunOptions(
+            skip_exist=self.keeps,
+            overwrite=self.overwrite,
+            on_error=self.on_error,
+            log_file=self.log_file,
+            performance_report=self.performance_report,
+        )
+
+
+def _empty_if_commented_out(section: Any) -> Any:
     """A section whose keys are all commented out is there, and empty."""
-    return {} if given is None else given
+    return {} if section is None else section
 
 
-def _kind_of_parameters(given: Any) -> str:
-    return "file" if isinstance(given, (str, Path)) else "inline"
+def _source_of_parameters(parameters: Any) -> str:
+    return "file" if isinstance(parameters, (str, Path)) else "inline"
 
 
 FromFile = Annotated[File, Tag("file")]
@@ -209,27 +234,27 @@ class RunConfig(Section):
         default=None,
         description="Absolute path where relative ones start. Default: the folder of this file.",
     )
-    structures: Annotated[Structures, BeforeValidator(_nothing_said)] = Field(
+    structures: Annotated[Structures, BeforeValidator(_empty_if_commented_out)] = Field(
         description="The candidate structures."
     )
-    particles: Annotated[Particles, BeforeValidator(_nothing_said)] = Field(
+    particles: Annotated[Particles, BeforeValidator(_empty_if_commented_out)] = Field(
         description="The particle images."
     )
-    parameters: Annotated[FromFile | Inline, Discriminator(_kind_of_parameters)] | None = Field(
+    parameters: Annotated[FromFile | Inline, Discriminator(_source_of_parameters)] | None = Field(
         default=None,
         validate_default=True,
         description="The grid and how atoms are made: parameters.npz, or its content. Default: "
         "that of the templates.",
     )
-    search: Annotated[Search, BeforeValidator(_nothing_said)] = Field(
+    search: Annotated[Search, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Search,
         description="Which displacements to try, in the plane of the images.",
     )
-    likelihood: Annotated[Likelihood, BeforeValidator(_nothing_said)] = Field(
+    likelihood: Annotated[Likelihood, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Likelihood, description="What to compute, and by whose conventions."
     )
     output: File = Field(description="Folder for the results; it is created.")
-    machine: Annotated[Machine, BeforeValidator(_nothing_said)] = Field(
+    machine: Annotated[Machine, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Machine, description="Where to run, and how; no result depends on it."
     )
 
@@ -238,7 +263,7 @@ class RunConfig(Section):
 
     @field_validator("parameters")
     @classmethod
-    def _known(cls, value: Any, info: ValidationInfo) -> Any:
+    def _needed_by_structure_files(cls, value: Any, info: ValidationInfo) -> Any:
         structures = info.data.get("structures")
         if value is None and structures is not None and structures.files is not None:
             raise PydanticCustomError(

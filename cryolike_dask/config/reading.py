@@ -18,7 +18,7 @@ from cryolike_dask.errors import InputError, InputFileError
 
 LONGEST_KEY = 80
 TAGS = ("file", "inline")
-"""Of the two kinds of parameters: they stand where keys stand in what pydantic tells."""
+"""Names of the two sources of parameters, which stand among the keys in pydantic's errors."""
 
 
 def read_config(config: str | Path | Mapping[str, Any]) -> RunConfig:
@@ -70,14 +70,14 @@ def config_schema() -> dict[str, Any]:
 def validated(values: Mapping[Any, Any], folder: Path, source: Path | None = None) -> RunConfig:
     """Validate what a configuration says; relative paths start in `folder`, unless it names one
     itself."""
-    said = {_key(k): _keys(v) for k, v in values.items()}
-    named = said.get("folder")
-    if isinstance(named, (str, Path)) and Path(named).is_absolute():
-        folder = Path(named)
+    content = {_key(name): _keys(section) for name, section in values.items()}
+    own_folder = content.get("folder")
+    if isinstance(own_folder, (str, Path)) and Path(own_folder).is_absolute():
+        folder = Path(own_folder)
     try:
-        return RunConfig.model_validate(said, context={"folder": folder})
+        return RunConfig.model_validate(content, context={"folder": folder})
     except ValidationError as error:
-        problems = [_told(problem) for problem in error.errors(include_url=False)]
+        problems = [_in_our_words(problem) for problem in error.errors(include_url=False)]
     what = "\n  ".join([f"{len(problems)} problems:", *problems] if len(problems) > 1 else problems)
     raise InputError(what) if source is None else InputFileError(what, source=source)
 
@@ -93,7 +93,7 @@ def _key(key: Any) -> str:
     )
 
 
-def _told(problem: Any) -> str:
+def _in_our_words(problem: Any) -> str:
     """One problem that pydantic found, in our words."""
     *path, last = _dotted(problem["loc"])
     key, kind = ".".join([*path, last]), problem["type"]
@@ -139,13 +139,13 @@ def _wrong(problem: Any, key: str) -> str:
 
 
 def _nearest(section: str, key: str) -> str:
-    """What may have been meant: a key of this section, or the same key of another."""
+    """The key that may have been meant: one of this section, or the same of another."""
     own = SECTIONS[section].model_fields
     elsewhere = [
         name for name, model in SECTIONS.items() if name != section and key in model.model_fields
     ]
     near = get_close_matches(key.replace("-", "_").lower(), own, n=1)
     if near or elsewhere:
-        found = f"{section}.{near[0]}" if near else f"{elsewhere[0]}.{key}"
-        return f"did you mean {found.removeprefix('.')}?"
+        meant = f"{section}.{near[0]}" if near else f"{elsewhere[0]}.{key}"
+        return f"did you mean {meant.removeprefix('.')}?"
     return f"known are {', '.join(own)}"

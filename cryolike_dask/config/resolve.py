@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.config.inputs import Parameters
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
+from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, missing_files
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -19,20 +21,14 @@ from cryolike_dask.io.kinds import Kind, need_kind
 from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
+from cryolike_dask.labels import Precision
 from cryolike_dask.particles.opening import open_particles, read_particles
+from cryolike_dask.runs.run import Displacer
+from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.opening import open_structures
 
 COPY = "run.yaml"
-"""What was run, beside its results."""
-ORIGINS = ("images", "folder", "passthrough")
-"""Of particles: what else says where images are."""
-PREPARATION = (
-    "pixel_size_angstrom",
-    "downsample",
-    "invert_contrast",
-    "background_radius_pixels",
-    "recenter",
-)
+"""The copy of a configuration beside its results."""
 KEYS = ("structures", "particles", "parameters")
 KEYS_OF_KINDS: dict[Kind, str] = {
     "templates": "structures.templates",
@@ -45,18 +41,42 @@ KEYS_OF_KINDS: dict[Kind, str] = {
 REMEDY = "Correct their names; relative ones start in the folder of the configuration."
 
 
+class RunInputs(TypedDict):
+    """Inputs of a run and what decides its numbers, as parameters of `run_likelihood_optimal_pose`
+    and `plan_likelihood` are called."""
+
+    file_config: LikelihoodFiles
+    params_input: str | Path | ImageParameters
+    displacer: Displacer
+    templates: Sequence[TemplateStack] | None
+    images: ImageStack | None
+    conventions: ConventionsName
+    precision: Precision
+    tolerance: float | None
+
+
+@dataclass(frozen=True)
+class ResultInputs:
+    """Inputs that results were made from, as far as they are known: files and folders, or what is
+    opened of a configuration."""
+
+    templates: Path | Sequence[TemplateStack] | None = None
+    particles: Path | ImageStack | None = None
+    parameters: str | Path | ImageParameters | None = None
+
+
 def need_inputs(config: RunConfig) -> None:
     """Refuse a configuration whose inputs are not there; all that it names itself are told at
     once."""
     if missing := [
-        path for paths in _named(config).values() for path in paths if not is_there(path)
+        path for paths in _named_paths(config).values() for path in paths if not is_there(path)
     ]:
         raise missing_files(missing, REMEDY)
     for part in KEYS:
         _need_kinds(config, part)
 
 
-def inputs_of(config: RunConfig) -> dict[str, Any]:
+def inputs_of(config: RunConfig) -> RunInputs:
     """Open structures and particles, and give them as `run_likelihood_optimal_pose` and
     `plan_likelihood` take them.
 
@@ -67,45 +87,22 @@ def inputs_of(config: RunConfig) -> dict[str, Any]:
         not fit together.
     """
     need_inputs(config)
-    structures, particles, likelihood = config.structures, config.particles, config.likelihood
-    parameters, conventions = _parameters(config), likelihood.conventions
-    given: dict[str, Any] = {"templates": None, "images": None}
-    if structures.files is not None:
-        given["templates"] = open_structures(
-            structures.files,
-            parameters,
-            models=structures.models,
-            viewing=_views(config),
-            conventions=conventions,
-            voxel_size_angstrom=structures.voxel_size_angstrom,
-        )
-    if particles.metadata is not None:
-        reading = {
-            name: getattr(particles, name) for name in (*ORIGINS, *PREPARATION, "batch_size")
-        }
-        given["images"] = open_particles(
-            particles.metadata, parameters, **reading, conventions=conventions
-        )
-    compared = likelihood.model_dump(exclude={"kind"})
-    search = DisplacementSearch(**dict(config.search))
+    parameters, likelihood = _parameters(config), config.likelihood
     return {
         "file_config": _files(config),
         "params_input": parameters,
-        "displacer": search,
-        **given,
-        **compared,
+        "displacer": DisplacementSearch(**dict(config.search)),
+        "templates": _opened_structures(config, parameters),
+        "images": _opened_particles(config, parameters),
+        "conventions": likelihood.conventions,
+        "precision": likelihood.precision,
+        "tolerance": likelihood.tolerance,
     }
 
 
-def inputs_of_results(folder: str | Path) -> dict[str, Any]:
+def inputs_of_results(folder: str | Path) -> ResultInputs:
     """Find the inputs of results by what lies beside them: the configuration, or else where they
     say they came from.
-
-    Returns
-    -------
-    dict
-        templates, particles and parameters, as far as they are known: folders, or what is opened of
-        the configuration.
 
     Raises
     ------
@@ -115,15 +112,17 @@ def inputs_of_results(folder: str | Path) -> dict[str, Any]:
     copy = Path(folder) / COPY
     if copy.is_file():
         config = read_config(copy)
-        found = inputs_of(config)
-        templates = (
-            config.structures.templates if found["templates"] is None else found["templates"]
+        inputs = inputs_of(config)
+        return ResultInputs(
+            config.structures.templates if inputs["templates"] is None else inputs["templates"],
+            config.particles.stacks if inputs["images"] is None else inputs["images"],
+            inputs["params_input"],
         )
-        particles = config.particles.stacks if found["images"] is None else found["images"]
-        return {"templates": templates, "particles": particles, "parameters": found["params_input"]}
     attrs = open_results(folder).attrs
-    known = {name: attrs.get(f"folder_{name}") for name in ("templates", "particles")}
-    return {name: Path(path) for name, path in known.items() if path}
+    templates, particles = attrs.get("folder_templates"), attrs.get("folder_particles")
+    return ResultInputs(
+        Path(templates) if templates else None, Path(particles) if particles else None
+    )
 
 
 def describe_inputs(config: RunConfig) -> dict[str, str]:
@@ -138,29 +137,29 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
     InputFileError
         If something is missing or damaged; names all that is missing.
     """
-    said, problems = dict[str, str](), list[str]()
-    named = _named(config)
+    descriptions, problems = dict[str, str](), list[str]()
+    named = _named_paths(config)
     missing = [path for paths in named.values() for path in paths if not is_there(path)]
     if missing:
         problems.append(str(missing_files(missing, REMEDY)))
     looks: dict[str, Callable[[RunConfig], str]] = {
-        "parameters": _said_of_parameters,
-        "structures": _said_of_structures,
-        "particles": _said_of_particles,
+        "parameters": _parameters_in_words,
+        "structures": _structures_in_words,
+        "particles": _particles_in_words,
     }
     for part, look in looks.items():
         if not set(named[part]) & set(missing):
             try:
                 _need_kinds(config, part)
-                said[part] = look(config)
+                descriptions[part] = look(config)
             except InputError as error:
                 problems.append(str(error))
     if problems:
         raise InputFileError("\n".join(problems))
-    return said
+    return descriptions
 
 
-def _named(config: RunConfig) -> dict[str, list[Path]]:
+def _named_paths(config: RunConfig) -> dict[str, list[Path]]:
     """The files and folders that each section of inputs names."""
     structures, particles, parameters = config.structures, config.particles, config.parameters
     if parameters is None and structures.templates is not None:
@@ -232,7 +231,45 @@ def _views(config: RunConfig) -> ViewingAngles | None:
     return None if file is None else read_viewing_angles(file)
 
 
-def _said_of_parameters(config: RunConfig) -> str:
+def _opened_structures(
+    config: RunConfig, parameters: ImageParameters
+) -> list[TemplateStack] | None:
+    """The structure files, opened; None: templates were made before."""
+    structures = config.structures
+    if structures.files is None:
+        return None
+    return open_structures(
+        structures.files,
+        parameters,
+        models=structures.models,
+        viewing=_views(config),
+        conventions=config.likelihood.conventions,
+        voxel_size_angstrom=structures.voxel_size_angstrom,
+    )
+
+
+def _opened_particles(config: RunConfig, parameters: ImageParameters) -> ImageStack | None:
+    """The metadata, opened; None: image stacks were made before."""
+    particles = config.particles
+    if particles.metadata is None:
+        return None
+    return open_particles(
+        particles.metadata,
+        parameters,
+        images=particles.images,
+        folder=particles.folder,
+        passthrough=particles.passthrough,
+        pixel_size_angstrom=particles.pixel_size_angstrom,
+        downsample=particles.downsample,
+        invert_contrast=particles.invert_contrast,
+        background_radius_pixels=particles.background_radius_pixels,
+        recenter=particles.recenter,
+        batch_size=particles.batch_size,
+        conventions=config.likelihood.conventions,
+    )
+
+
+def _parameters_in_words(config: RunConfig) -> str:
     parameters = _parameters(config)
     size = f"{parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:g} angstrom"
     views = (
@@ -244,7 +281,7 @@ def _said_of_parameters(config: RunConfig) -> str:
     return f"{size}{views}, {parameters.n_inplanes} rotations, {n} displacements"
 
 
-def _said_of_structures(config: RunConfig) -> str:
+def _structures_in_words(config: RunConfig) -> str:
     files, folder = config.structures.files, config.structures.templates
     if files is None:
         return f"{len(_files(config).structures())} of the templates in {folder}"
@@ -252,10 +289,15 @@ def _said_of_structures(config: RunConfig) -> str:
     return f"{len(files)} file(s) or folder(s), projected while it runs: {names}"
 
 
-def _said_of_particles(config: RunConfig) -> str:
+def _particles_in_words(config: RunConfig) -> str:
     particles = config.particles
     if particles.metadata is None:
         return f"{len(_files(config).stack_numbers())} image stack(s) of {particles.stacks}"
-    origins = {name: getattr(particles, name) for name in ORIGINS}
-    n = len(read_particles(particles.metadata, **origins))
+    table = read_particles(
+        particles.metadata,
+        images=particles.images,
+        folder=particles.folder,
+        passthrough=particles.passthrough,
+    )
+    n = len(table)
     return f"{n} images, {particles.batch_size} at a time, read while it runs"

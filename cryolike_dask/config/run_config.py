@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.likelihoods.settings import Settings, Tiling
+from cryolike_dask.runs.cost import LikelihoodPlan
 from cryolike_dask.runs.kinds import kind_named
-from cryolike_dask.runs.options import RunOptions
+from cryolike_dask.runs.plan import plan_likelihood
 from cryolike_dask.runs.run import Run, open_run
 from cryolike_dask.runs.writing import compute_run
 from cryolike_dask.version import __version__
@@ -64,15 +66,36 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
     machine = config.machine
     run = opened(config)
     with torch_threads(machine.threads if client is None else None):
-        options = RunOptions(
-            skip_exist=machine.keeps,
-            overwrite=machine.overwrite,
-            on_error=machine.on_error,
-            log_file=_placed(machine.log_file),
-            performance_report=_placed(machine.performance_report),
-        )
+        _make_folders_of(machine.log_file, machine.performance_report)
         kind = kind_named(config.likelihood.kind)
-        return compute_run(run, kind, client, options, claimed=partial(keep_copy, config))
+        return compute_run(
+            run, kind, client, machine.run_options, claimed=partial(keep_copy, config)
+        )
+
+
+def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
+    """Say what a run of a configuration will cost; nothing is written.
+
+    Parameters
+    ----------
+    config : RunConfig
+    client : distributed.Client or None
+        A running cluster is asked; none is started, and the plan is for the workers that the run
+        would start.
+    """
+    machine = config.machine
+    return plan_likelihood(
+        **inputs_of(config),
+        skip_exist=machine.keeps,
+        n_templates_per_batch=machine.n_templates_per_batch,
+        n_images_per_batch=machine.n_images_per_batch,
+        discover_batch_size=machine.discover_batch_size,
+        kind=config.likelihood.kind,
+        overwrite=machine.overwrite,
+        client=client,
+        n_workers=None if client is not None else machine.place.n_workers,
+        device=machine.device,
+    )
 
 
 def keep_copy(config: RunConfig) -> None:
@@ -88,15 +111,16 @@ def copy_of(config: RunConfig) -> str:
     config = _in_new_words(config)
     text, source = config._text, config._source
     origin = "what was given in Python" if source is None else repr(str(source))
-    first = f"{MARK} {origin}, cryolike-dask {__version__}\n"
+    first_line = f"{MARK} {origin}, cryolike-dask {__version__}\n"
     if text is not None and source is not None:
-        said = mapping_of(text, source)
-        whole = {**said, "folder": said.get("folder") or str(source.parent)}
-        start = "" if text.startswith(MARK) else first
-        copy = start + ("" if "folder" in said else _dump({"folder": whole["folder"]})) + text
-        if _says(copy) == whole:
+        content = mapping_of(text, source)
+        folder = content.get("folder") or str(source.parent)
+        start = "" if text.startswith(MARK) else first_line
+        start_of_paths = "" if "folder" in content else _dump({"folder": folder})
+        copy = start + start_of_paths + text
+        if _content(copy) == {**content, "folder": folder}:
             return copy
-    return first + _dump(config.model_dump(mode="json", exclude_defaults=True))
+    return first_line + _dump(config.model_dump(mode="json", exclude_defaults=True))
 
 
 def _in_new_words(config: RunConfig) -> RunConfig:
@@ -105,23 +129,22 @@ def _in_new_words(config: RunConfig) -> RunConfig:
     machine = config.machine.model_copy(update={"skip_exist": None, "recompute": recompute})
     new, text, source = config.model_copy(update={"machine": machine}), config._text, config._source
     if text is not None and source is not None:
-        said = mapping_of(text, source)
-        told = dict(said.get("machine") or {})
-        if "skip_exist" in told:
-            again = {"recompute": True} if told.pop("skip_exist") is False else {}
-            text = SKIP_EXIST.sub(r"\1recompute: true\n" if again else "", text)
-            new._text = (
-                text if _says(text) == {**said, "machine": {**told, **again} or None} else None
-            )
+        content = mapping_of(text, source)
+        section = dict(content.get("machine") or {})
+        if "skip_exist" in section:
+            replacement = {"recompute": True} if section.pop("skip_exist") is False else {}
+            text = SKIP_EXIST.sub(r"\1recompute: true\n" if replacement else "", text)
+            wanted = {**content, "machine": {**section, **replacement} or None}
+            new._text = text if _content(text) == wanted else None
     return new
 
 
-def _dump(values: dict[str, Any]) -> str:
+def _dump(values: Mapping[str, object]) -> str:
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=10**4)
     return text
 
 
-def _says(text: str) -> dict[Any, Any]:
+def _content(text: str) -> dict[Any, Any]:
     try:
         return mapping_of(text, Path(COPY))
     except InputFileError:  # a second document, or an indented one
@@ -131,9 +154,8 @@ def _says(text: str) -> dict[Any, Any]:
 def opened(config: RunConfig) -> Run:
     """Every input open and held against the others."""
     inputs, machine = inputs_of(config), config.machine
-    likelihood = config.likelihood
     settings = Settings(
-        likelihood.conventions, machine.device, likelihood.precision, likelihood.tolerance
+        inputs["conventions"], machine.device, inputs["precision"], inputs["tolerance"]
     )
     run = open_run(
         inputs["file_config"],
@@ -164,13 +186,13 @@ def _client(config: RunConfig, client: Client | None) -> Client | None:
     return client
 
 
-def _placed(path: Path | None) -> Path | None:
-    """Make the folder of a file that is written while it runs."""
-    if path is not None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot be written: {error.strerror or error}", source=path
-            ) from error
-    return path
+def _make_folders_of(*files: Path | None) -> None:
+    """Make the folders of files that are written while it runs."""
+    for path in files:
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"cannot be written: {error.strerror or error}", source=path
+                ) from error

@@ -82,7 +82,7 @@ def read_text(source: Path) -> str:
 
 
 def mapping_of(text: str, source: Path) -> dict[Any, Any]:
-    """What the text says.
+    """The keys and values of a text in YAML.
 
     Raises
     ------
@@ -92,11 +92,13 @@ def mapping_of(text: str, source: Path) -> dict[Any, Any]:
     try:
         loader = Loader(text)
         try:
-            said = loader.get_single_data()
+            content = loader.get_single_data()
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise InputFileError(f"cannot be read as YAML: {_told(error)}", source=source) from error
+        raise InputFileError(
+            f"cannot be read as YAML: {_in_one_line(error)}", source=source
+        ) from error
     except (
         ArithmeticError,
         AttributeError,
@@ -112,16 +114,16 @@ def mapping_of(text: str, source: Path) -> dict[Any, Any]:
             else "a number has too many digits, or a value is not what its tag says"
         )
         raise InputFileError(f"cannot be read as YAML: {what}", source=source) from error
-    if said is None:
+    if content is None:
         raise InputFileError("is empty", source=source, remedy=INIT)
-    if not isinstance(said, dict):
-        kind = "a list" if isinstance(said, list) else "a single value"
+    if not isinstance(content, dict):
+        kind = "a list" if isinstance(content, list) else "a single value"
         raise InputFileError(f"is {kind}, not keys with values", source=source, remedy=INIT)
-    return said
+    return content
 
 
-def _told(error: Any) -> str:
-    """Where and what, in one line."""
+def _in_one_line(error: Any) -> str:
+    """An error of YAML in one line: where, and what."""
     if isinstance(error, yaml.reader.ReaderError):
         return f"the character U+{error.character:04X} has no place in it"
     mark = error.problem_mark or error.context_mark

@@ -1,4 +1,4 @@
-"""What may stand at a key of a configuration: each type says of a value what it is not."""
+"""Types of the values of a configuration; each says of a wrong value what it is not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from cryolike_dask.errors import LARGEST, number
 
 MOST = 10**9
-"""Of anything that is counted: what is beyond it is a slip of the keyboard."""
+"""The largest count of anything: more is a slip of the keyboard."""
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that a file system takes."""
 ADDRESS = r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@]+):[0-9]{1,5}"
@@ -149,7 +149,8 @@ def _which(value: Any) -> Any:
     several = isinstance(value, (list, tuple))
     try:
         numbers = [
-            number("", one, whole=True, at_least=0) for one in (value if several else [value])
+            number("", position, whole=True, at_least=0)
+            for position in (value if several else [value])
         ]
     except ValueError:
         numbers = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -14,9 +13,9 @@ from cryolike_dask.geometry.viewing_angles import (
     check_viewing_distance,
     viewing_grid,
 )
+from cryolike_dask.labels import Precision
 
 REAL = ("pixel_size_angstrom", "radius_max", "dist_radii", "viewing_distance")
-Precision = Literal["default", "single", "double"]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.errors import InputError, InputFileError, number
-from cryolike_dask.geometry.parameters import ImageParameters, Precision
+from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive, write_archive
+from cryolike_dask.labels import Precision
 
 OPTIONAL = ("atom_radii", "atom_selection")
 REQUIRED = (

@@ -16,10 +16,11 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError
+from cryolike_dask.labels import Device, Precision
 from cryolike_dask.likelihoods import blocks, variables
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
-from cryolike_dask.likelihoods.settings import Device, Precision, Settings
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 INT64, FLOAT64 = np.dtype("i8"), np.dtype("f8")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
+from cryolike_dask.labels import Device, Precision
 from cryolike_dask.stacks import TemplateStack
-
-Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["default", "single", "double"]
 
 DEFAULT_TOLERANCE = 1e-6
 """Compression's in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times

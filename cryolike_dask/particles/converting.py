@@ -31,10 +31,10 @@ from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import readable_record
 from cryolike_dask.io.stacks import STACK_OPTIONAL, write_image_stack
 from cryolike_dask.io.tensors import save_tensor
+from cryolike_dask.labels import Downsampling
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.particles.opening import PathOrPaths, open_particles
 from cryolike_dask.particles.provenance import provenance
-from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.transform import scaled
 from cryolike_dask.stacks import ImageStack, note_left_out
 from cryolike_dask.version import __version__

@@ -16,11 +16,11 @@ from cryolike_dask.errors import InputError, InputFileError, listed, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.mrc import MrcStack, open_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.labels import Downsampling
 from cryolike_dask.particles.checking import check_sizes, matched, warn_of_repeated
 from cryolike_dask.particles.cryosparc import read_cryosparc, read_cryosparc_optics
 from cryolike_dask.particles.images import ParticleImages, Preparation, contrast_with_rim
 from cryolike_dask.particles.relion import optics_of, read_relion
-from cryolike_dask.particles.resample import Downsampling
 from cryolike_dask.particles.star_columns import open_columns
 from cryolike_dask.particles.table import ParticleTable, concatenate
 from cryolike_dask.stacks import ImageStack

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
 from cryolike_dask.errors import InputError
-
-Downsampling = Literal["fourier", "mean", "max"]
+from cryolike_dask.labels import Downsampling
 
 
 def downsample(

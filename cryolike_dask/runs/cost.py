@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryolike_dask.errors import counted
-from cryolike_dask.runs.kinds import KindName
+from cryolike_dask.labels import KindName
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import xarray as xr
 from numpy.typing import NDArray
@@ -17,12 +17,11 @@ from cryolike_dask.io.layout import (
     LikelihoodFiles,
 )
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
+from cryolike_dask.labels import KindName
 from cryolike_dask.likelihoods import blocks, interface
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.stacks import ImageStack, TemplateStack
-
-KindName = Literal["optimal_pose", "full_cross_correlation"]
 
 
 @dataclass(frozen=True)

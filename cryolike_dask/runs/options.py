@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from cryolike_dask.compute.stream import OnError, check_on_error
+from cryolike_dask.errors import InputError
+from cryolike_dask.labels import OnError
 
 
 @dataclass(frozen=True)
@@ -24,4 +26,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Refuse words that say nothing."""
-        check_on_error(self.on_error)
+        if self.on_error not in get_args(OnError):
+            raise InputError(
+                f"on_error={self.on_error!r} is not known", remedy="Use stop or quarantine."
+            )

@@ -26,8 +26,9 @@ from cryolike_dask.errors import CannotFitError, counted, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
 from cryolike_dask.io.sources import innermost
+from cryolike_dask.labels import Device, KindName, Precision
 from cryolike_dask.likelihoods.graph import image_rows, template_rows
-from cryolike_dask.likelihoods.settings import Device, Precision, Settings, Tiling
+from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
 from cryolike_dask.runs.capacity import (
     BLOCK_COPIES,
@@ -37,7 +38,7 @@ from cryolike_dask.runs.capacity import (
 )
 from cryolike_dask.runs.cost import LikelihoodPlan, size_of
 from cryolike_dask.runs.folder import output_folder
-from cryolike_dask.runs.kinds import Kind, KindName, kind_named
+from cryolike_dask.runs.kinds import Kind, kind_named
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
 from cryolike_dask.runs.sizes import (
     Group,

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from cryolike_dask import labels
 from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, InputFileError, missing_files, number
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -52,7 +53,7 @@ REMEDY = (
 
 StructureInput = Any
 """Path of a file or folder, numpy array or torch tensor (z, y, x), Atoms, or Volume."""
-Models = Literal["first", "all"]
+Models = labels.Models
 
 
 def open_structure(

@@ -11,7 +11,7 @@ from rich.file_proxy import FileProxy
 from typer.main import get_command
 
 from cryolike_dask.cli import app
-from cryolike_dask.cli.telling import Told, words_of_command
+from cryolike_dask.cli.console import ConsoleLog, words_of_command
 from cryolike_dask.cli.words import Words
 from cryolike_dask.errors import InputError, number
 
@@ -127,14 +127,14 @@ def console():
 def logger(console):
     """A logger of the package, as a command sets it up."""
     told, logger = (
-        Told(console, Words.of("matrix", COMMANDS)),
+        ConsoleLog(console, Words.of("matrix", COMMANDS)),
         logging.getLogger("cryolike_dask.somewhere"),
     )
     before = logging.getLogger().handlers[:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[told], force=True)
     logger.setLevel(logging.INFO)
     yield logger
-    told.warn_again()
+    told.repeat_warnings()
     logging.getLogger().handlers[:] = before
 
 
@@ -143,7 +143,7 @@ def test_warnings_come_once_more_at_the_end_and_each_thing_is_said_once(logger, 
         logger.warning(message)
         logger.info("a note")
     logging.getLogger("another.package").warning("memory")
-    logging.getLogger().handlers[0].warn_again()
+    logging.getLogger().handlers[0].repeat_warnings()
     assert console.file.getvalue() == (
         "warning: odd: 3 of [12]\na note\nwarning: very odd\nwarning: memory\n"
         "2 warnings:\n  odd: 3 of [12]\n  very odd\n"
@@ -152,7 +152,7 @@ def test_warnings_come_once_more_at_the_end_and_each_thing_is_said_once(logger, 
 
 def test_one_warning_is_one(logger, console):
     logger.warning("in lines\nof two :fire:")
-    logging.getLogger().handlers[0].warn_again()
+    logging.getLogger().handlers[0].repeat_warnings()
     assert (
         console.file.getvalue()
         == "warning: in lines\nof two :fire:\n1 warning:\n  in lines\n  of two :fire:\n"
@@ -178,18 +178,18 @@ class Full(io.StringIO):
 def test_what_cannot_be_told_ends_nothing(error):
     file = Full()
     file.error = error
-    told = Told(Console(file=file), Words())
+    told = ConsoleLog(Console(file=file), Words())
     told.handle(
         logging.makeLogRecord({"name": "cryolike_dask", "msg": "odd", "levelno": logging.WARNING})
     )
     assert told.warnings == ["odd"]
-    told.warn_again()
+    told.repeat_warnings()
 
 
 def test_what_is_told_stands_above_a_bar(monkeypatch):
     """A bar stands in for sys.stderr while it is drawn, and rich's own consoles write past it."""
     monkeypatch.setattr("sys.stderr", bar := io.StringIO())
-    told = Told(Console(stderr=True), Words())
+    told = ConsoleLog(Console(stderr=True), Words())
     monkeypatch.setattr("sys.stderr", FileProxy(Console(file=bar), above := io.StringIO()))
     told.handle(logging.makeLogRecord({"msg": "note", "levelno": logging.INFO}))
     assert (bar.getvalue(), above.getvalue()) == ("note\n", "")

@@ -232,7 +232,9 @@ def test_ctrl_c_while_closing_ends_this_cluster_and_no_other(cluster, monkeypatc
 
 CLOSING = """
 import os, signal, threading, time
-from cryolike_dask.cli.app import app, client_for, errors_for_people
+from cryolike_dask.cli.app import app
+from cryolike_dask.cli.console import errors_for_people
+from cryolike_dask.cli.options import PlaceOptions, client_in
 
 def press():
     for seconds in (0.01, 0.05, 0.2):
@@ -241,7 +243,7 @@ def press():
 
 @app.command()
 def close():
-    with errors_for_people("What is written stays."), client_for(workers=1) as client:
+    with errors_for_people("What is written stays."), client_in(PlaceOptions(workers=1)) as client:
         print(*client.run(os.getpid).values(), flush=True)
         client.submit(time.sleep, 300)
         threading.Thread(target=press, daemon=True).start()

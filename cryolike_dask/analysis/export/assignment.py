@@ -4,7 +4,7 @@ likelihoods."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -26,7 +26,7 @@ from cryolike_dask.errors import InputError, listed
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-TemplateSource = Literal["atoms", "map"]
+TemplateSource = labels.TemplateSource
 
 LIKELIHOODS = (
     labels.CROSS_CORRELATION,

@@ -1,0 +1,81 @@
+"""The command that writes parameters.npz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cryolike_dask.cli.app import app
+from cryolike_dask.cli.console import errors_for_people, out
+from cryolike_dask.cli.options import Overwrite
+from cryolike_dask.errors import OutputError
+from cryolike_dask.labels import AtomShape, Precision
+
+
+@app.command()
+def parameters(
+    n_pixels: Annotated[int, typer.Option(help="Pixels along a side of the images.")],
+    pixel_size_angstrom: Annotated[float, typer.Option(help="Pixel size, angstrom.")],
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("parameters.npz"),
+    precision: Annotated[
+        Precision, typer.Option(help="default: that of the data, single where there is none.")
+    ] = "default",
+    resolution_factor: Annotated[
+        float, typer.Option(help="Band limit as a fraction of Nyquist's.")
+    ] = 1.0,
+    viewing_distance: Annotated[
+        float | None,
+        typer.Option(
+            help="Distance of viewing directions, radian. Default: 1/(4 pi factor), 2370 views."
+        ),
+    ] = None,
+    n_inplanes: Annotated[
+        int | None, typer.Option(help="In-plane angles, even. Default: twice the pixels.")
+    ] = None,
+    atom_radii: Annotated[
+        float | None,
+        typer.Option(help="One radius for all, angstrom. Default: of each residue or element."),
+    ] = None,
+    atom_selection: Annotated[
+        str | None, typer.Option(help='Such as "name CA" or "chain A and not resname GLY".')
+    ] = None,
+    use_protein_residue_model: Annotated[
+        bool, typer.Option("--residues/--atoms", help="One sphere per residue, or all atoms.")
+    ] = True,
+    atom_shape: Annotated[AtomShape, typer.Option(help="default: hard-sphere.")] = "default",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write parameters.npz: the grid of images and templates, and how templates are made from
+    atoms."""
+    from cryolike_dask.io.outputs import NPZ, own_output
+    from cryolike_dask.io.parameters import make_parameters
+
+    with errors_for_people():
+        own_output(output, NPZ)
+        if output.exists() and not overwrite:
+            raise OutputError(
+                "is there already", source=output, remedy="Name another file, or pass --overwrite."
+            )
+        made = make_parameters(
+            n_pixels,
+            pixel_size_angstrom,
+            precision,
+            resolution_factor,
+            viewing_distance,
+            n_inplanes,
+            atom_radii,
+            atom_selection,
+            use_protein_residue_model,
+            atom_shape,
+            path=output,
+        )
+        box = made.grid.box_size_angstrom
+        finest = box / (2 * made.radius_max)
+        out.print(
+            f"{escape(str(output))}: box of {box:g} angstrom, band limit {finest:.3g} angstrom, "
+            f"{made.grid.n_shells} shells x {made.n_inplanes} angles, {len(made.viewing_angles())} "
+            f"viewing directions"
+        )
