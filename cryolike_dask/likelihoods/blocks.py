@@ -24,7 +24,7 @@ from cryolike_dask.errors import CryolikeError
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.reading import read_images, read_templates
-from cryolike_dask.likelihoods.setup import find_basis, log_likelihood_at, make_frame
+from cryolike_dask.likelihoods.setup import find_basis, log_likelihood_at, make_constants
 from cryolike_dask.likelihoods.tiles import (
     Footprint,
     first_tile,
@@ -36,7 +36,7 @@ from cryolike_dask.likelihoods.tiles import (
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import Frame
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
     from cryolike_dask.likelihoods.kernels.tile import Tile
 
@@ -84,10 +84,10 @@ def _search(block: Block) -> Rows:
 
     poses = no_poses((block.shape[0],))
     priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(
-        block.frame.weights.device
+        block.constants.weights.device
     )
     # all poses that are farther below the sum than this would change it by less than rounding does
-    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.frame.rounding)
+    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.constants.rounding)
     sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=priors.device)
     bounds = torch.zeros_like(sums)
     for m, s, tile in block.tiles():
@@ -212,7 +212,7 @@ class Block:
     image_rows: Rows
     template_rows: Rows
     comparison: Comparison
-    frame: Frame
+    constants: BlockConstants
     tile: tuple[int, int]
     n_images_at_a_time: int
 
@@ -226,8 +226,8 @@ class Block:
             "first_template": int(templates[0]),
             "n_templates": len(templates),
             "of_templates": self.comparison.templates.shape[0],
-            "device": str(self.frame.weights.device),
-            "dtype": str(self.frame.weights.dtype).removeprefix("torch."),
+            "device": str(self.constants.weights.device),
+            "dtype": str(self.constants.weights.dtype).removeprefix("torch."),
             "tile": [int(n) for n in self.tile],
         }
 
@@ -259,14 +259,14 @@ class Block:
         for group in slices(0, self.shape[0], self.n_images_at_a_time):
             prepared = []
             for m in slices(group.start, group.stop, self.tile[0]):
-                prepared.append((m, prepare_images(*self.images(m), self.frame)))
+                prepared.append((m, prepare_images(*self.images(m), self.constants)))
             columns = list(slices(0, self.shape[1], self.tile[1]))
             for s, values in zip(columns, self.templates(columns), strict=True):
                 templates = prepare_templates(
-                    values, self.frame, int(self.template_rows["index"][s.start])
+                    values, self.constants, int(self.template_rows["index"][s.start])
                 )
                 for m, images in prepared:
-                    yield m, s, correlate(images, templates, self.frame)
+                    yield m, s, correlate(images, templates, self.constants)
                     n_done += (m.stop - m.start) * (s.stop - s.start)
                     tell(n_done / of_templates)
 
@@ -276,7 +276,7 @@ class Block:
         for m, s, tile in self.tiles():
             for i, correlation in tile.correlations():
                 part = slice(m.start + i.start, m.start + i.stop)
-                if self.frame.zero_normalised:
+                if self.constants.zero_normalised:
                     for k, j, exact, _ in self.doubtful_pairs(
                         part, s, correlation.square().amax((2, 3))
                     ):
@@ -318,7 +318,7 @@ class Block:
         """
         from cryolike_dask.likelihoods.kernels.direct import compare
 
-        doubtful = ~(fit < self.frame.recomputes_offset_above)
+        doubtful = ~(fit < self.constants.recomputes_offset_above)
         for j in doubtful.any(0).nonzero().flatten().tolist():
             (template,) = self.templates([slice(s.start + j, s.start + j + 1)])
             first = int(self.template_rows["index"][s.start + j])
@@ -326,17 +326,17 @@ class Block:
             for part in slices(0, len(rows), PAIRS_AT_A_TIME):
                 i = rows[part]
                 images, contrast = self.images(np.arange(m.start, m.stop)[i.cpu().numpy()])
-                found = compare(images, contrast.repeat(1, 1, 2), template, self.frame, first)
+                found = compare(images, contrast.repeat(1, 1, 2), template, self.constants, first)
                 yield i, j, found[0][:, 0], found[1][:, 0]
 
     def images(self, m: slice | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Read images and their contrast."""
-        return read_images(self.image_rows[m], self.comparison, self.frame)
+        return read_images(self.image_rows[m], self.comparison, self.constants)
 
     def templates(self, parts: Sequence[slice]) -> Iterator[torch.Tensor]:
         """Read templates part by part."""
         indices = [self.template_rows["index"][s] for s in parts]
-        return read_templates(indices, self.comparison, self.frame)
+        return read_templates(indices, self.comparison, self.constants)
 
 
 def slices(start: int, stop: int, size: int) -> Iterator[slice]:
@@ -389,7 +389,7 @@ def _smaller(block: Block, reason: str) -> Block:
     """The same block with half the tile, and no memory kept from before."""
     import torch
 
-    block.frame.scratch.kept.clear()
+    block.constants.scratch.kept.clear()
     torch.cuda.empty_cache()
     tile = smaller_tile(block.tile, reason)
     return replace(block, tile=tile, n_images_at_a_time=max(tile[0], block.n_images_at_a_time // 2))
@@ -405,7 +405,7 @@ def open_block(
         image_rows,
         template_rows,
         comparison,
-        make_frame(comparison, resolve_device(comparison.device), basis),
+        make_constants(comparison, resolve_device(comparison.device), basis),
         tile,
         images_at_a_time(comparison, footprint, tile),
     )

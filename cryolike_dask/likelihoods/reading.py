@@ -21,11 +21,11 @@ from cryolike_dask.likelihoods.comparison import Comparison, Rows
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import Frame
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 
 
 def read_images(
-    rows: Rows, comparison: Comparison, frame: Frame
+    rows: Rows, comparison: Comparison, constants: BlockConstants
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Read images, complex (image, shell, angle), and evaluate their contrast transfer, real
     (image, shell, W/2).
@@ -37,11 +37,11 @@ def read_images(
         and rows named.
     """
     values = tensor_on(
-        comparison.images.take(rows["index"]), comparison.precision, frame.weights.device
+        comparison.images.take(rows["index"]), comparison.precision, constants.weights.device
     )
-    _refuse_bad(values, frame, comparison.images, rows["index"], "image")
+    _refuse_bad(values, constants, comparison.images, rows["index"], "image")
     contrast = _typed(
-        contrast_of_rows(rows, comparison, frame.weights.device), comparison.precision
+        contrast_of_rows(rows, comparison, constants.weights.device), comparison.precision
     )
     light, source, indices = (contrast**2).sum((1, 2)), comparison.images, rows["index"]
     _refuse(
@@ -64,7 +64,7 @@ def read_images(
 
 
 def read_templates(
-    parts: Sequence[NDArray[np.int64]], comparison: Comparison, frame: Frame
+    parts: Sequence[NDArray[np.int64]], comparison: Comparison, constants: BlockConstants
 ) -> Iterator[torch.Tensor]:
     """Read templates part by part, complex (template, shell, angle), each while the one before is
     in use.
@@ -81,8 +81,8 @@ def read_templates(
             taken = ahead.result()
             if following is not None:
                 ahead = reader.submit(source.take, following)
-            values = tensor_on(taken, comparison.precision, frame.weights.device)
-            _refuse_bad(values, frame, source, indices, "template")
+            values = tensor_on(taken, comparison.precision, constants.weights.device)
+            _refuse_bad(values, constants, source, indices, "template")
             yield values
 
 
@@ -129,19 +129,23 @@ def torch_real(precision: str) -> torch.dtype:
 
 
 def _refuse_bad(
-    values: torch.Tensor, frame: Frame, source: ArraySource, rows: NDArray[np.int64], what: str
+    values: torch.Tensor,
+    constants: BlockConstants,
+    source: ArraySource,
+    rows: NDArray[np.int64],
+    what: str,
 ) -> None:
     """Refuse values that are not finite, have no power beside a constant offset, or do not
     transform a real image."""
     from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, squared
 
-    power = (squared(values) * frame.weights).sum((1, 2))
+    power = (squared(values) * constants.weights).sum((1, 2))
     _refuse(~power.isfinite(), source, rows, what, "hold NaN or infinite values", NotFiniteError)
     _refuse(
         power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError
     )
-    offset = mask_terms(frame.mask, values, frame.weights) ** 2 / frame.mask_power
-    constant = power - offset <= 100 * frame.rounding * power
+    offset = mask_terms(constants.mask, values, constants.weights) ** 2 / constants.mask_power
+    constant = power - offset <= 100 * constants.rounding * power
     _refuse(
         constant,
         source,
@@ -151,7 +155,7 @@ def _refuse_bad(
         ZeroPowerError,
     )
     opposite = values.roll(values.shape[-1] // 2, -1).conj()
-    asymmetry = (squared(values - opposite) * frame.weights).sum((1, 2))
+    asymmetry = (squared(values - opposite) * constants.weights).sum((1, 2))
     _refuse(
         asymmetry > 1e-4 * power,
         source,

@@ -28,7 +28,7 @@ from cryolike_dask.likelihoods.tiles import piece_bytes
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import Frame
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
 
@@ -42,9 +42,11 @@ DISPLACEMENTS_AT_A_TIME = 32
 """Of the factors that displace, evaluated in float64."""
 
 
-def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis = ()) -> Frame:
+def make_constants(
+    comparison: Comparison, device: torch.device, basis: RadialBasis = ()
+) -> BlockConstants:
     """Make what all tiles share, on the device."""
-    from cryolike_dask.likelihoods.kernels.direct import Frame
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
 
     grid, conventions = comparison.grid, comparison.conventions
@@ -53,7 +55,7 @@ def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis 
         np.broadcast_to(grid.weights[:, None], grid.shape), comparison.precision, device
     )
     folding = fold(grid.n_inplanes, weights.dtype, device)
-    return Frame(
+    return BlockConstants(
         weights=weights,
         mask=tensor_on(mask, comparison.precision, device),
         translation=_translation(comparison, folding.angles),
@@ -149,14 +151,14 @@ def find_basis(comparison: Comparison) -> RadialBasis:
         comparison.displacements.x_angstrom[drawn], comparison.displacements.y_angstrom[drawn]
     )
     with torch.inference_mode():
-        frame = make_frame(replace(exact, displacements=some), device)
+        constants = make_constants(replace(exact, displacements=some), device)
         moments = torch.zeros((), dtype=torch.float64, device=device)
-        for values in read_templates(list(some_templates[:, None]), exact, frame):
-            template = half(values) * half(frame.weights).sqrt()
+        for values in read_templates(list(some_templates[:, None]), exact, constants):
+            template = half(values) * half(constants.weights).sqrt()
             # what is left out is a part of each template
             brightness = squared(template).sum().sqrt()
-            moments = moments + second_moments(displaced_spectra(template / brightness, frame))
-        return radial_basis(moments, frame.folding.multiplicity, comparison.tolerance)
+            moments = moments + second_moments(displaced_spectra(template / brightness, constants))
+        return radial_basis(moments, constants.folding.multiplicity, comparison.tolerance)
 
 
 def log_likelihood_at(
@@ -172,11 +174,11 @@ def log_likelihood_at(
 
     device = resolve_device(comparison.device)
     grid, exact = comparison.grid, replace(comparison, precision="double")
-    frame = make_frame(
+    constants = make_constants(
         replace(exact, displacements=DisplacementGrid(np.zeros(1), np.zeros(1))), device
     )
     # half a turn adds the same again
-    frame = replace(frame, weights=2 * half(frame.weights), mask=half(frame.mask))
+    constants = replace(constants, weights=2 * half(constants.weights), mask=half(constants.mask))
     kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
     table = realised_table(comparison.displacements, comparison.conventions)
     shifts = torch.from_numpy(2 * table / grid.box_size_angstrom).to(device)
@@ -196,5 +198,5 @@ def log_likelihood_at(
             tensor_on(comparison.images.take(image_rows["index"][part]), "double", device)
         )
         contrast = contrast_of_rows(image_rows[part], comparison, device)
-        values[part] = at_given_poses(images, contrast, templates, frame).cpu().numpy()
+        values[part] = at_given_poses(images, contrast, templates, constants).cpu().numpy()
     return values

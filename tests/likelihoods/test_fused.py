@@ -188,7 +188,7 @@ def test_is_what_tiles_reduce_to(build, conventions):
         for _, _, tile in open_block(*rows, (), pair.comparison).tiles():
             given = tile.products, tile.shift, tile.norm, tile.scale, tile.height, tile.exponent
             found = summarise_fused(
-                *given, len(templates.displacements), tile.frame.folding, integrate=True
+                *given, len(templates.displacements), tile.constants.folding, integrate=True
             )
             everything = torch.full_like(tile.error_bound, -math.inf)
             best, fit, summed = tile.reduce(everything)

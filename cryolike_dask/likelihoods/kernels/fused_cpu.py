@@ -5,13 +5,12 @@ Each thread takes some pairs of images and templates, and a few columns of their
 small enough for the cache of a core. Columns lie side by side, so that every step is the same for
 all of them and is vectorised:
 
-1. An FFT from angular frequencies to rotations; at W = 256 in half the time of the matrix products
-  of `rotations`. A
-   real series of W rotations is a complex one of n = W/2, y_j = x_2j + i x_2j+1 (`_halve`). That is
-   transformed in place, decimated in frequency, radix by radix, and left in the order that this
-   gives (`rotations.Plan`).
+1. An FFT from angular frequencies to rotations; at W = 256 in half the time of the matrix
+   products of `rotations`. A real series of W rotations is a complex one of n = W/2, y_j = x_2j +
+   i x_2j+1 (`_halve`). That is transformed in place, decimated in frequency, radix by radix, and
+   left in the order that this gives (`rotations.Plan`).
 2. The largest and the smallest value of each rotation, over displacements; then the best of all,
-  normalised.
+   normalised.
 3. The likelihood, summed over the rotations that come within reach.
 
 In torch each sum, maximum and exponential is a pass over memory, which takes three times as long

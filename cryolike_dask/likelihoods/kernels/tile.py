@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels.direct import Frame
+from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 
 
@@ -53,7 +53,7 @@ class Tile:
     height: Tensor
     exponent: float
     error_bound: Tensor
-    frame: Frame
+    constants: BlockConstants
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
@@ -62,13 +62,13 @@ class Tile:
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
             spectra = self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
-            sums = rotate(spectra, self.frame.folding, self.frame.scratch)
+            sums = rotate(spectra, self.constants.folding, self.constants.scratch)
             yield (
                 m,
                 by_pairs(
                     torch.unflatten(sums, 2, (m.stop - m.start, -1)),
                     self.shift.shape[1],
-                    self.frame,
+                    self.constants,
                 ),
             )
 
@@ -76,7 +76,7 @@ class Tile:
         """How many images, of so many columns each, make a piece."""
         return max(
             1,
-            self.frame.piece_bytes
+            self.constants.piece_bytes
             // (2 * len(self.products) * columns * self.products.element_size()),
         )
 
@@ -90,12 +90,12 @@ class Tile:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over
         (displacement, rotation)."""
         found = torch.empty_like(m)
-        products = by_pairs(self.products, self.shift.shape[1], self.frame)
+        products = by_pairs(self.products, self.shift.shape[1], self.constants)
         size = self._piece(products.shape[-1])
         for start in range(0, len(m), size):
             k = slice(start, start + size)
             pairs = products[:, :, m[k], s[k]]
-            sums = rotate(pairs.flatten(2), self.frame.folding, self.frame.scratch).view(
+            sums = rotate(pairs.flatten(2), self.constants.folding, self.constants.scratch).view(
                 2, -1, *pairs.shape[2:]
             )
             correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
@@ -105,7 +105,7 @@ class Tile:
     def _correlations(self, sums: Tensor, shift: Tensor, norm: Tensor) -> Tensor:
         correlation = (sums + shift[..., None]) * norm[..., None]
         by_rotation = torch.empty_like(correlation.flatten(0, 1))
-        by_rotation[self.frame.folding.rotations.flatten()] = correlation.flatten(0, 1)
+        by_rotation[self.constants.folding.rotations.flatten()] = correlation.flatten(0, 1)
         return by_rotation.movedim(0, -1).clamp_(-1, 1)
 
     def summarise(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,10 +141,13 @@ class Tile:
 
         best, fit, summed = found = self._unfilled()
         least = torch.full_like(self.error_bound, math.inf) if reference is None else reference
-        floor, n_displacements = 1 - self.frame.rounding, self.frame.translation[0].shape[-1]
+        floor, n_displacements = (
+            1 - self.constants.rounding,
+            self.constants.translation[0].shape[-1],
+        )
         products, n_rows = self.products.numpy(), len(self.norm)
         transform = plan(2 * n_rows, products.dtype.name)
-        rows = np.argsort(self.frame.folding.rotations[0].numpy() % n_rows)[
+        rows = np.argsort(self.constants.folding.rotations[0].numpy() % n_rows)[
             transform.rotations % n_rows
         ]
         terms = self.shift, self.norm, self.scale, self.height, least, best, fit, summed
@@ -173,8 +176,8 @@ class Tile:
         with torch.cuda.device(self.products.device):
             return summarise_fused(
                 *(self.products, self.shift, self.norm, self.scale, self.height, self.exponent),
-                self.frame.translation[0].shape[-1],
-                self.frame.folding,
+                self.constants.translation[0].shape[-1],
+                self.constants.folding,
                 integrate=integrate,
             )
 
@@ -203,11 +206,11 @@ class Tile:
     def _sum(self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice) -> Tensor:
         """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
         template)."""
-        floor = 1 - self.frame.rounding
+        floor = 1 - self.constants.rounding
         top = self.height[:, m] - self.exponent * torch.log1p(-fits.clamp(max=floor))
         peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
-        n_poses = self.frame.folding.n_inplanes * sums.shape[-1]
-        within_reach = within_reach & (top >= peak - math.log(n_poses / self.frame.rounding))
+        n_poses = self.constants.folding.n_inplanes * sums.shape[-1]
+        within_reach = within_reach & (top >= peak - math.log(n_poses / self.constants.rounding))
         peak = peak.masked_fill(peak == -math.inf, 0)
         above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
@@ -233,9 +236,9 @@ class Tile:
         )
 
 
-def by_pairs(columns: Tensor, n_templates: int, frame: Frame) -> Tensor:
+def by_pairs(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:
     """View (..., column) as (..., template, displacement), without the padding."""
-    n_displacements = frame.translation[0].shape[-1]
+    n_displacements = constants.translation[0].shape[-1]
     return torch.unflatten(
         columns[..., : n_templates * n_displacements], -1, (n_templates, n_displacements)
     )
