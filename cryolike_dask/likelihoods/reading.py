@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError, listed
-from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
 from cryolike_dask.io.sources import ArraySource
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.image_formation import contrast_on_device
 
 if TYPE_CHECKING:
     import torch
@@ -89,22 +89,13 @@ def read_templates(
 def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:
     """Contrast transfer in float64, of half rings: (image, shell, W/2). Half a turn further it
     is the same."""
-    import torch
-
-    from cryolike_dask.likelihoods.kernels import contrast_transfer
-
-    conventions, grid = comparison.conventions, comparison.grid
-    columns = {name: torch.from_numpy(rows[name].copy()).to(device) for name in OPTICS.names or ()}
-    wavelength = electron_wavelength_angstrom(
-        columns["voltage_kilovolt"], conventions.elementary_charge
-    )
-    return contrast_transfer(
-        columns,
-        wavelength,
-        torch.from_numpy(grid.spatial_frequencies).to(device),
-        torch.from_numpy(grid.angles[: grid.n_inplanes // 2]).to(device),
-        signed_astigmatism=conventions.signed_astigmatism,
-        envelope=conventions.applies_envelope,
+    grid = comparison.grid
+    return contrast_on_device(
+        rows,
+        grid.spatial_frequencies[:, None],
+        grid.angles[: grid.n_inplanes // 2],
+        comparison.conventions,
+        device,
     )
 
 
@@ -137,14 +128,14 @@ def _refuse_bad(
 ) -> None:
     """Refuse values that are not finite, have no power beside a constant offset, or do not
     transform a real image."""
-    from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, squared
+    from cryolike_dask.likelihoods.kernels.cross_correlation import overlaps, powers
 
-    power = (squared(values) * constants.weights).sum((1, 2))
+    power = powers(values, constants.weights)
     _refuse(~power.isfinite(), source, rows, what, "hold NaN or infinite values", NotFiniteError)
     _refuse(
         power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError
     )
-    offset = mask_terms(constants.mask, values, constants.weights) ** 2 / constants.mask_power
+    offset = overlaps(constants.mask, values, constants.weights) ** 2 / constants.mask_power
     constant = power - offset <= 100 * constants.rounding * power
     _refuse(
         constant,
@@ -155,7 +146,7 @@ def _refuse_bad(
         ZeroPowerError,
     )
     opposite = values.roll(values.shape[-1] // 2, -1).conj()
-    asymmetry = (squared(values - opposite) * constants.weights).sum((1, 2))
+    asymmetry = powers(values - opposite, constants.weights)
     _refuse(
         asymmetry > 1e-4 * power,
         source,

@@ -38,7 +38,8 @@ import torch
 from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.cross_correlation import (
-    mask_terms,
+    overlaps,
+    powers,
     refuse_without_power,
     squared,
 )
@@ -137,8 +138,8 @@ def prepare_images(images: Tensor, contrast: Tensor, constants: BlockConstants) 
         spectra=tuple(blocks),
         contrast=contrast.flatten(1),
         contrast_power=contrast_power.resolve_conj().contiguous(),
-        power=(squared(images) * constants.weights).sum((1, 2)).double(),
-        mask=mask_terms(constants.mask, images, constants.weights).double(),
+        power=powers(images, constants.weights).double(),
+        mask=overlaps(constants.mask, images, constants.weights).double(),
         filtered_norm=squared(filtered).double().sum((1, 2)).mul(2).sqrt(),
     )
 

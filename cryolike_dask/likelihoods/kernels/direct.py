@@ -21,10 +21,10 @@ from cryolike_dask.likelihoods.kernels.cross_correlation import (
     contrast_power_spectra,
     cross_terms,
     image_spectra,
-    mask_terms,
+    overlaps,
     plain_correlation,
+    powers,
     refuse_without_power,
-    squared,
     template_power_spectra,
     template_spectra,
     zero_normalised_correlation,
@@ -130,11 +130,11 @@ def compare(
         n_inplanes,
     )[:, :, None, :]
     refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", first)
-    template_mask = mask_terms(constants.mask, contrast[:, None] * templates, constants.weights)[
+    template_mask = overlaps(constants.mask, contrast[:, None] * templates, constants.weights)[
         :, :, None, None
     ]
     image_power = (images.abs() ** 2 * constants.weights).sum((-2, -1))[:, None, None, None]
-    image_mask = mask_terms(constants.mask, images, constants.weights)[:, None, None, None]
+    image_mask = overlaps(constants.mask, images, constants.weights)[:, None, None, None]
 
     correlation, log_likelihood, fraction = _judge(
         cross, template_power, image_power, template_mask, image_mask, constants
@@ -175,11 +175,11 @@ def at_given_poses(
     """
     filtered = contrast * templates
     terms = residual_fraction(
-        cross=((images.conj() * filtered).real * constants.weights).sum((-2, -1)),
-        template_power=(squared(filtered) * constants.weights).sum((-2, -1)),
-        image_power=(squared(images) * constants.weights).sum((-2, -1)),
-        template_mask=mask_terms(constants.mask, filtered, constants.weights),
-        image_mask=mask_terms(constants.mask, images, constants.weights),
+        cross=overlaps(images, filtered, constants.weights),
+        template_power=powers(filtered, constants.weights),
+        image_power=powers(images, constants.weights),
+        template_mask=overlaps(constants.mask, filtered, constants.weights),
+        image_mask=overlaps(constants.mask, images, constants.weights),
         mask_power=constants.mask_power,
     )
     return log_likelihood_of_poses(
