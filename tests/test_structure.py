@@ -140,6 +140,23 @@ def test_what_the_scheduler_imports_does_not_import_torch(module):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_kernels_know_neither_dask_nor_files():
+    strangers = ("dask", "distributed", "xarray", "cryolike_dask.io")
+    wrong = [
+        f"{name} imports {imported}"
+        for name, text in modules().items()
+        if name.startswith("likelihoods.kernels")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for imported in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+        + [alias.name for alias in node.names]
+        if any(
+            imported == stranger or imported.startswith(f"{stranger}.") for stranger in strangers
+        )
+    ]
+    assert not wrong
+
+
 def test_public_names_exist_and_are_listed():
     assert all(getattr(cld, name) is not None for name in cld.__all__)
     assert set(cld.__all__) <= set(dir(cld))

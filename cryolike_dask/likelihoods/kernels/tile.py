@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise, repeat
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -137,37 +137,45 @@ class Tile:
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """In compiled loops; the threads that torch may use share the pairs of images and
         templates."""
-        from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
+        from cryolike_dask.likelihoods.kernels.fused_cpu import (
+            PairTerms,
+            Rotations,
+            Summary,
+            reduce_pairs,
+        )
 
-        best, fit, summed = found = self._unfilled()
-        least = torch.full_like(self.error_bound, math.inf) if reference is None else reference
-        floor, n_displacements = (
-            1 - self.constants.rounding,
-            self.constants.translation[0].shape[-1],
+        if reference is None:
+            reference = torch.full_like(self.error_bound, math.inf)
+        # loops would be compiled anew for arrays that are not contiguous
+        terms = PairTerms(
+            products=self.products.numpy(),
+            n_displacements=self.constants.translation[0].shape[-1],
+            shift=self.shift.contiguous().numpy(),
+            norm=self.norm.contiguous().numpy(),
+            scale=self.scale.contiguous().numpy(),
+            height=self.height.contiguous().numpy(),
+            exponent=self.exponent,
+            floor=1 - self.constants.rounding,
+            reference=reference.contiguous().numpy(),
         )
-        products, n_rows = self.products.numpy(), len(self.norm)
-        transform = plan(2 * n_rows, products.dtype.name)
-        rows = np.argsort(self.constants.folding.rotations[0].numpy() % n_rows)[
-            transform.rotations % n_rows
-        ]
-        terms = self.shift, self.norm, self.scale, self.height, least, best, fit, summed
-        arrays = [x.contiguous().numpy() for x in terms]  # each layout would be compiled anew
-        settings = (
-            products,
-            n_displacements,
-            transform.radices,
-            transform.waves,
-            rows,
-            self.exponent,
-            floor,
-            *arrays,
+        n_rows = len(self.norm)
+        transform = plan(2 * n_rows, terms.products.dtype.name)
+        order = np.argsort(self.constants.folding.rotations[0].numpy() % n_rows)
+        rotations = Rotations(
+            transform.radices, transform.waves, rows=order[transform.rotations % n_rows]
         )
+        results = self._unfilled()
+        summary = Summary(*(values.numpy() for values in results))
+
+        def reduce_share(share: tuple[int, int]) -> None:
+            reduce_pairs(share, terms, rotations, summary)
+
         n_threads = torch.get_num_threads()
         cuts = [self.shift.numel() * k // n_threads for k in range(n_threads + 1)]
         with ThreadPoolExecutor(n_threads) as pool:
-            each = map if n_threads == 1 else pool.map
-            list(each(reduce_pairs, pairwise(cuts), *map(repeat, settings)))
-        return found
+            # compiled loops let go of Python's lock; one share needs no thread of its own
+            list((map if n_threads == 1 else pool.map)(reduce_share, pairwise(cuts)))
+        return results
 
     def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
         """In one kernel; it sums every pose, within reach or not."""
