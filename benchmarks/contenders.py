@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import fft2, textbook
 from benchmarks.cases import Case, make_inputs, operands
-from cryolike_dask.likelihoods import blocks
+from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.compressed import (
     correlate,
@@ -25,6 +25,7 @@ from cryolike_dask.likelihoods.kernels.compressed import (
     prepare_templates,
 )
 from cryolike_dask.likelihoods.kernels.rotations import quarter_turn
+from cryolike_dask.likelihoods.tiled_block import open_block, slices
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 N_IMAGES, N_TEMPLATES = {"cpu": 96, "cuda": 1024}, {"cpu": 24, "cuda": 64}
@@ -214,9 +215,9 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
     images, templates = stacks
     pair = Pair(images, templates, "standard", device, "single", False, tolerance)
     conventions = pair.comparison.conventions
-    basis = blocks.radial_basis_of(pair.comparison)
+    basis = radial_basis_of(pair.comparison)
     rows = image_rows(images, conventions), template_rows(templates, conventions)
-    block = blocks.open_block(*rows, basis, pair.comparison)
+    block = open_block(*rows, basis, pair.comparison)
     constants = block.constants
 
     def expanded_images(m: slice) -> Any:
@@ -226,10 +227,8 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
         (values,) = block.templates([s])
         return prepare_templates(values, constants)
 
-    of_images = [(m, expanded_images(m)) for m in blocks.slices(0, len(images), block.tile[0])]
-    of_templates = [
-        (s, expanded_templates(s)) for s in blocks.slices(0, len(templates), block.tile[1])
-    ]
+    of_images = [(m, expanded_images(m)) for m in slices(0, len(images), block.tile[0])]
+    of_templates = [(s, expanded_templates(s)) for s in slices(0, len(templates), block.tile[1])]
 
     priors = torch.from_numpy(rows[1]["log_prior"].copy()).to(constants.weights.device)
     reach = math.log(len(templates) * math.prod(block.pose_shape) / constants.rounding)

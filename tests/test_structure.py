@@ -148,8 +148,10 @@ def test_kernels_know_neither_dask_nor_files():
         if name.startswith("likelihoods.kernels")
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Import | ast.ImportFrom)
-        for imported in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
-        + [alias.name for alias in node.names]
+        for alias in node.names
+        for imported in [
+            f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+        ]
         if any(
             imported == stranger or imported.startswith(f"{stranger}.") for stranger in strangers
         )

@@ -125,7 +125,7 @@ def first_tile(
     images = asked_images or max(8, min(limit, TILE_BYTES[device]) // (footprint.pair * templates))
     images = max(1, min(images, n_images, limit // (footprint.pair * templates)))
     # of one size, not a rest
-    return images if asked_images else -(-n_images // -(-n_images // images)), templates
+    return int(images if asked_images else -(-n_images // -(-n_images // images))), int(templates)
 
 
 def images_at_a_time(comparison: Comparison, footprint: Footprint, tile: tuple[int, int]) -> int:

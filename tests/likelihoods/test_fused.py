@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_dask.likelihoods.blocks import open_block
 from cryolike_dask.likelihoods.graph import Pair, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations, Summary, reduce_pairs
 from cryolike_dask.likelihoods.kernels.rotations import fold, plan
+from cryolike_dask.likelihoods.tiled_block import open_block
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
