@@ -8,15 +8,17 @@ import multiprocessing
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import dask
+import psutil
 from dask.system import CPU_COUNT
-from distributed import LocalCluster, Security
+from distributed import Client, LocalCluster, Security
+from distributed.system import MEMORY_LIMIT
 from distributed.utils import LoopRunner
 
 from cryolike_dask.compute.addresses import warn_if_open_to_others
@@ -33,7 +35,7 @@ LOOPBACK = "127.0.0.1"
 MOST_WORKERS_PER_CORE = 16
 """More is a slip of the keyboard: each takes 0.3 GB and seconds to start."""
 WORKER_SETUP = "cryolike_dask.compute.worker_setup"
-"""The module that workers import first."""
+"""Module that workers import first."""
 INSTALL_CUDA = "Install cryolike_dask[cuda12] or cryolike_dask[cuda13] for your CUDA version."
 WORKER_ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
@@ -147,6 +149,25 @@ def number_of_workers(asked: int | None) -> int:
     return 1
 
 
+def memory_of_a_worker(client: Client | None, n_workers: int = 0) -> int:
+    """Bytes that a worker may use.
+
+    Parameters
+    ----------
+    client : Client or None
+        Its worker that may use least counts.
+    n_workers : int
+        Without a client: workers that `local_cluster` would start; 0: this process alone, which
+        may use what is free on this machine.
+    """
+    free = int(psutil.virtual_memory().available)
+    if client is None:
+        return min(free, MEMORY_LIMIT) // n_workers if n_workers else free
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    return min(limits, default=free)
+
+
 def count_gpus() -> int:
     """GPUs that this process may use; no CUDA context is made."""
     import torch
@@ -154,13 +175,13 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _cluster(n_workers: int, settings: dict[str, Any]) -> Any:
+def _cluster(n_workers: int, settings: Mapping[str, object]) -> Any:
     if count_gpus() and find_spec("dask_cuda") is not None:
         return _cuda_cluster(n_workers, settings)
     return LocalCluster(n_workers=n_workers, processes=True, preload=[WORKER_SETUP], **settings)
 
 
-def _cuda_cluster(n_workers: int | None, settings: dict[str, Any]) -> Any:
+def _cuda_cluster(n_workers: int, settings: Mapping[str, object]) -> Any:
     try:
         from dask_cuda import LocalCUDACluster
 
@@ -175,7 +196,7 @@ def _cuda_cluster(n_workers: int | None, settings: dict[str, Any]) -> Any:
 
 
 def _security(asked: Security | bool) -> Security | None:
-    """The certificates to use; None: what Dask's configuration says."""
+    """Certificates to use; None: what Dask's configuration says."""
     if asked is True:
         return Security.temporary()
     return asked or None

@@ -7,6 +7,7 @@ import errno
 import os
 from typing import Any
 
+from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.remote import check_connection
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.run_config import opened
@@ -14,7 +15,6 @@ from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.records import need_folder
 from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
 from cryolike_dask.runs.folder import refuse_claimed
-from cryolike_dask.runs.plan import memory_of_each_worker
 from cryolike_dask.runs.run import Run
 from cryolike_dask.runs.sizes import find_done, job_of
 
@@ -45,7 +45,7 @@ def check_config(config: RunConfig, n_workers: int) -> None:
         }
         check_connection(where, **tls)
     elif kind == "full_cross_correlation":
-        run = run.in_memory(memory_of_each_worker(None, n_workers))
+        run = run.in_memory(memory_of_a_worker(None, n_workers))
         refuse_what_cannot_fit(run, {key: job_of(run, kind, *key) for key in run.pairs()}, None)
     need_folder(config.output)
     if not machine.overwrite:

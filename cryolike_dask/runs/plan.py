@@ -8,17 +8,16 @@ structures is as small as that of two.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 from distributed import Client
 
 from cryolike_dask.compute.device import active_client, count_workers, device_of_workers, real_dtype
+from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import CannotFitError, InputError, counted, number
@@ -31,7 +30,6 @@ from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
 from cryolike_dask.runs.capacity import (
     BLOCK_COPIES,
     existing,
-    memory_of_a_worker,
     refuse_what_cannot_fit,
 )
 from cryolike_dask.runs.folder import refuse_claimed
@@ -238,7 +236,7 @@ def plan_likelihood(
         ),
         *(images, templates),
     ).in_batches(n_templates_per_batch, n_images_per_batch)
-    run = run.in_memory(memory_of_each_worker(client, n))
+    run = run.in_memory(memory_of_a_worker(client, n))
     run.note_left_out()
     if not overwrite:
         refuse_claimed(run)
@@ -295,7 +293,7 @@ def _without_time(
     n_displacements, n_rotations = len(templates[0].displacements), templates[0].grid.n_inplanes
     n_templates = sum(map(len, templates))
     host = PROCESS_BYTES[trial.device] + max(_held_bytes(g, kind) for g in groups)
-    memory = memory_of_each_worker(client, n_workers)
+    memory = memory_of_a_worker(client, n_workers)
     n_jobs = len(run.images) * len(templates)
     described = described_bytes(run) * (n_jobs - n_done) // n_jobs
     return LikelihoodPlan(
@@ -332,16 +330,6 @@ def _held_bytes(group: Group, kind: Kind) -> int:
     )
     whole = n_pairs * math.prod(group.job.shape[2:]) * real_dtype(group.job.precision).itemsize
     return REMEMBERED_BYTES * remembered + (0 if kind == "optimal_pose" else int(whole))
-
-
-def memory_of_each_worker(client: Client | None, n_workers: int) -> int:
-    """As `local_cluster` shares the memory of this machine out, if there is no client yet."""
-    free = memory_of_a_worker(client)
-    if client is not None or not n_workers:
-        return free
-    return min(
-        free // n_workers, int(psutil.virtual_memory().total / max(n_workers, os.cpu_count() or 1))
-    )
 
 
 def _refuse_what_cannot_fit(

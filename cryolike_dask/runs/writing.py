@@ -17,6 +17,7 @@ from distributed import Client
 
 from cryolike_dask import labels
 from cryolike_dask.compute.device import count_workers, device_of_workers, real_dtype
+from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.log import logging_to, reporting_to
 from cryolike_dask.compute.stream import OnError, Piece, stream, task
 from cryolike_dask.io.claims import Claim
@@ -37,7 +38,7 @@ from cryolike_dask.likelihoods.interface import (
     compute_cross_correlation_complete,
     compute_optimal_pose,
 )
-from cryolike_dask.runs.capacity import memory_of_a_worker, refuse_what_cannot_fit
+from cryolike_dask.runs.capacity import refuse_what_cannot_fit
 from cryolike_dask.runs.folder import claim, has_displacements, holds_results, refuse_others
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
 from cryolike_dask.runs.run import Run
