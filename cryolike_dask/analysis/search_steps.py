@@ -33,7 +33,7 @@ Complex = NDArray[np.complex128]
 
 @dataclass(frozen=True)
 class Step:
-    """How coarse a search is in one respect.
+    """Coarseness of a search in one respect.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What tasks tell whoever watches a run: blocks that are done, and how far long tasks are."""
+"""Reports of tasks to whoever watches a run: blocks that are done, and how far long tasks are."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class PartReport:
-    """How far a part of a piece of work is.
+    """Progress of a part of a piece of work.
 
     Attributes
     ----------
     name : str
         The piece.
     at : tuple of int
-        Which part of the piece it is.
+        Place of the part in the piece.
     n_done : float
         Images that are done there, which may be a fraction.
     """
@@ -151,7 +151,7 @@ class Teller:
     name : str
         The piece that the task belongs to.
     at : tuple of int
-        Which part of the piece it is.
+        Place of the part in the piece.
     """
 
     def __init__(self, name: str, at: tuple[int, ...]) -> None:

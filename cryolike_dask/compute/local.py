@@ -1,4 +1,5 @@
-"""Where it runs: a cluster on this machine, with one worker per GPU, or else one per core."""
+"""A cluster on this machine, with one worker per GPU, or else one per core: how many workers it
+starts, and the memory of each."""
 
 from __future__ import annotations
 
@@ -122,8 +123,8 @@ def local_cluster(
 
 
 def number_of_workers(asked: int | None) -> int:
-    """How many workers start: one for each GPU, or else for each core that this process may use, if
-    none are asked for.
+    """Number of workers that start: one for each GPU, or else for each core that this process may
+    use, if none are asked for.
 
     Raises
     ------
@@ -247,8 +248,8 @@ def _starting(runner: LoopRunner) -> Iterator[None]:
 def _cannot_start(error: BaseException) -> ClusterError:
     while (cause := error.__cause__ or error.__context__) is not None and str(cause):
         error = cause
-    given = [name for name in os.environ if name.startswith("DASK_")]
-    among = f" ({', '.join(given)})" if given else ""
+    variables = [name for name in os.environ if name.startswith("DASK_")]
+    among = f" ({', '.join(variables)})" if variables else ""
     return ClusterError(
         f"the workers of this machine cannot start ({type(error).__name__}: {error})",
         remedy=f"Check Dask's settings, in environment variables{among} and in ~/.config/dask.",
@@ -259,12 +260,8 @@ def _cannot_start(error: BaseException) -> ClusterError:
 def _hearing_causes() -> Iterator[list[BaseException]]:
     """Keep Dask from printing the errors that its logs tell of, and give them."""
     log, hearing = logging.getLogger("distributed"), _Hearing()
-    handlers, log.handlers[:], propagate, log.propagate = (
-        log.handlers[:],
-        [hearing],
-        log.propagate,
-        False,
-    )
+    handlers, propagate = log.handlers[:], log.propagate
+    log.handlers[:], log.propagate = [hearing], False
     try:
         yield hearing.causes
     finally:

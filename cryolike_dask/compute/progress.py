@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class Meter:
-    """How much of a run is done: whole pieces, and what is done of those that are in work.
+    """Count of what is done of a run: whole pieces, and parts of those that are in work.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def counted(things: Sequence[T], title: str, *, shown: bool = True) -> Iterator[
 
 
 class _Rate(ProgressColumn):
-    """How much is done in a second."""
+    """Column of what is done in a second."""
 
     def render(self, task: Task) -> Text:
         """Rate of what was not done before."""
@@ -192,7 +192,7 @@ class _Rate(ProgressColumn):
 
 
 class _Times(ProgressColumn):
-    """How long it has taken, and will take."""
+    """Column of the time that it has taken, and will take."""
 
     def render(self, task: Task) -> Text:
         """As the log says it."""

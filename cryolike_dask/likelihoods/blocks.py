@@ -1,4 +1,5 @@
-"""What tasks compute: rows of images against rows of templates. The border between numpy and torch.
+"""Functions that tasks compute: rows of images against rows of templates. The border between numpy
+and torch.
 
 Block functions take small tables of rows (which images, which templates, and what is known of
 each), a radial basis and a `Comparison` (where the data is, and every setting), and give numpy

@@ -1,5 +1,5 @@
-"""How an image forms from a template, and how well both agree: the kernels of the likelihood for
-those who draw, measure or simulate a few images, on arrays of numpy.
+"""The formation of an image from a template, and the correlation of both: the kernels of the
+likelihood for those who draw, measure or simulate a few images, on arrays of numpy.
 
 torch is imported inside the functions: the scheduler imports this module too, and does not need
 torch.
@@ -36,7 +36,7 @@ def contrast_at_points(
     optics : structured array, (image,)
         With the columns of `OPTICS`.
     spatial_frequencies, angles : float64, broadcastable to (row, column)
-        Of each point: 1/angstrom; radian.
+        Frequency and angle of each point: 1/angstrom; radian.
     conventions : Conventions
 
     Returns

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,23 +44,10 @@ def read_images(
     contrast = _typed(
         contrast_of_rows(rows, comparison, constants.weights.device), comparison.precision
     )
-    light, source, indices = (contrast**2).sum((1, 2)), comparison.images, rows["index"]
-    _refuse(
-        light == 0,
-        source,
-        indices,
-        "image",
-        "have a contrast transfer of 0 everywhere",
-        ZeroPowerError,
-    )
-    _refuse(
-        ~light.isfinite(),
-        source,
-        indices,
-        "image",
-        "have a contrast transfer that overflows",
-        NotFiniteError,
-    )
+    power = (contrast**2).sum((1, 2))
+    refuse = partial(_refuse, source=comparison.images, rows=rows["index"], what="image")
+    refuse(power == 0, why="have a contrast transfer of 0 everywhere", error=ZeroPowerError)
+    refuse(~power.isfinite(), why="have a contrast transfer that overflows", error=NotFiniteError)
     return values, contrast
 
 
@@ -87,8 +75,8 @@ def read_templates(
 
 
 def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:
-    """Contrast transfer in float64, of half rings: (image, shell, W/2). Half a turn further it
-    is the same."""
+    """Contrast transfer of half rings, float64, (image, shell, W/2). Half a turn further it is the
+    same."""
     grid = comparison.grid
     return contrast_on_device(
         rows,
@@ -100,6 +88,7 @@ def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -
 
 
 def tensor_on(values: NDArray[Any], precision: str, device: torch.device) -> torch.Tensor:
+    """A copy of an array on a device, in a precision."""
     import torch
 
     # copied into memory of torch's own alignment: sums over the same values then round the same way
@@ -130,41 +119,31 @@ def _refuse_bad(
     transform a real image."""
     from cryolike_dask.likelihoods.kernels.cross_correlation import overlaps, powers
 
+    refuse = partial(_refuse, source=source, rows=rows, what=what)
     power = powers(values, constants.weights)
-    _refuse(~power.isfinite(), source, rows, what, "hold NaN or infinite values", NotFiniteError)
-    _refuse(
-        power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError
-    )
+    refuse(~power.isfinite(), why="hold NaN or infinite values", error=NotFiniteError)
+    refuse(power == 0, why="have no power: they are zero everywhere", error=ZeroPowerError)
     offset = overlaps(constants.mask, values, constants.weights) ** 2 / constants.mask_power
-    constant = power - offset <= 100 * constants.rounding * power
-    _refuse(
-        constant,
-        source,
-        rows,
-        what,
-        "are constant: nothing is left beside their offset",
-        ZeroPowerError,
+    refuse(
+        power - offset <= 100 * constants.rounding * power,
+        why="are constant: nothing is left beside their offset",
+        error=ZeroPowerError,
     )
     opposite = values.roll(values.shape[-1] // 2, -1).conj()
     asymmetry = powers(values - opposite, constants.weights)
-    _refuse(
-        asymmetry > 1e-4 * power,
-        source,
-        rows,
-        what,
-        "are not transforms of real images",
-        InputError,
-    )
+    refuse(asymmetry > 1e-4 * power, why="are not transforms of real images", error=InputError)
 
 
 def _refuse(
     bad: torch.Tensor,
+    *,
     source: ArraySource,
     rows: NDArray[np.int64],
     what: str,
     why: str,
     error: type[CryolikeError],
 ) -> None:
+    """Refuse rows, naming their files and where they are there."""
     if not bool(bad.any()):
         return
     files: dict[str, list[int]] = {}

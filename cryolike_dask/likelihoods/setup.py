@@ -1,4 +1,5 @@
-"""What all tiles of a task share, made once: weights, displacement phases, and the radial basis.
+"""The constants that all tiles of a task share, made once: weights, displacement phases, and the
+radial basis.
 
 torch is imported inside the functions: the scheduler imports this module too, and does not need
 torch.
@@ -33,19 +34,17 @@ if TYPE_CHECKING:
 
 
 SAMPLED_TEMPLATES, SAMPLED_SPECTRA = 64, 2048
-"""What makes the radial basis: so many templates, and displaced templates in all. Measured at
-the standard case, of templates that are not in the sample 3e-6 is left out at most for a
-tolerance of 1e-6; by 32 templates, 4e-5."""
-
-
+"""Templates, and displaced templates in all, that the radial basis is made from. Measured at the
+standard case, of templates that are not in the sample 3e-6 is left out at most for a tolerance of
+1e-6; by 32 templates, 4e-5."""
 DISPLACEMENTS_AT_A_TIME = 32
-"""Of the factors that displace, evaluated in float64."""
+"""Displacements whose phases are evaluated together, in float64."""
 
 
 def make_constants(
     comparison: Comparison, device: torch.device, basis: RadialBasis = ()
 ) -> BlockConstants:
-    """Make what all tiles share, on the device."""
+    """Make the constants that all tiles share, on the device."""
     from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
 
@@ -73,7 +72,7 @@ def make_constants(
 
 
 def degrees_of_freedom(grid: PolarGrid, conventions: Conventions) -> float:
-    """Of the noise: inside the band, or of all pixels."""
+    """Degrees of freedom of the noise: inside the band, or of all pixels."""
     return (
         4 * np.pi * grid.radius_max**2
         if conventions.degrees_of_freedom_in_band
@@ -141,19 +140,17 @@ def find_basis(comparison: Comparison) -> RadialBasis:
         return ()
     device, exact = resolve_device(comparison.device), replace(comparison, precision="double")
     n_templates, n_displacements = comparison.templates.shape[0], len(comparison.displacements)
-    some_templates = np.unique(
-        np.linspace(0, n_templates - 1, SAMPLED_TEMPLATES).round().astype(np.int64)
-    )
-    drawn = np.random.default_rng(0).permutation(n_displacements)[
-        : -(-SAMPLED_SPECTRA // len(some_templates))
-    ]
-    some = DisplacementGrid(
+    spread = np.linspace(0, n_templates - 1, SAMPLED_TEMPLATES).round().astype(np.int64)
+    sampled_templates = np.unique(spread)
+    n_drawn = -(-SAMPLED_SPECTRA // len(sampled_templates))
+    drawn = np.random.default_rng(0).permutation(n_displacements)[:n_drawn]
+    sampled_displacements = DisplacementGrid(
         comparison.displacements.x_angstrom[drawn], comparison.displacements.y_angstrom[drawn]
     )
     with torch.inference_mode():
-        constants = make_constants(replace(exact, displacements=some), device)
+        constants = make_constants(replace(exact, displacements=sampled_displacements), device)
         moments = torch.zeros((), dtype=torch.float64, device=device)
-        for values in read_templates(list(some_templates[:, None]), exact, constants):
+        for values in read_templates(list(sampled_templates[:, None]), exact, constants):
             template = half(values) * half(constants.weights).sqrt()
             # what is left out is a part of each template
             brightness = squared(template).sum().sqrt()

@@ -1,4 +1,4 @@
-"""How loops are compiled for the machine that they run on, and how the machine code is kept."""
+"""Compiling of loops for the machine that they run on, and the cache of their machine code."""
 
 # mypy: disable-error-code="import-untyped"
 

@@ -55,7 +55,7 @@ longer than those of 272."""
 
 @dataclass(frozen=True)
 class ImageTerms:
-    """What depends on the images alone.
+    """Terms that depend on the images alone.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class ImageTerms:
 
 @dataclass(frozen=True)
 class TemplateTerms:
-    """What depends on the templates alone.
+    """Terms that depend on the templates alone.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class TemplateTerms:
 
 
 def half(rings: Tensor) -> Tensor:
-    """The first half of each ring."""
+    """First half of each ring."""
     return rings[..., : rings.shape[-1] // 2]
 
 
@@ -126,16 +126,16 @@ def prepare_images(images: Tensor, contrast: Tensor, constants: BlockConstants) 
         constants.scratch,
         spectra.flatten(2),
     )
-    blocks = []
+    groups = []
     for coefficients in _on_basis(spectra, constants):
         real, imaginary = coefficients.transpose(2, 3).unbind(1)
         parts = torch.stack([torch.cat([real, imaginary], 2), torch.cat([-imaginary, real], 2)], 1)
-        blocks.append(parts.flatten(1, 2))
+        groups.append(parts.flatten(1, 2))
     contrast_power = (
         torch.fft.rfft(contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
     )
     return ImageTerms(
-        spectra=tuple(blocks),
+        spectra=tuple(groups),
         contrast=contrast.flatten(1),
         contrast_power=contrast_power.resolve_conj().contiguous(),
         power=powers(images, constants.weights).double(),
@@ -154,12 +154,12 @@ def prepare_templates(
     spectra = displaced_spectra(rooted, constants)
     left_out = spectra.new_zeros(spectra.shape[3], dtype=torch.float64)
     # complete spectra are in scratch memory, coefficients are not
-    blocks = [
-        block if constants.basis else block.clone()
-        for block in _on_basis(spectra, constants, left_out)
+    groups = [
+        group if constants.basis else group.clone()
+        for group in _on_basis(spectra, constants, left_out)
     ]
     return TemplateTerms(
-        spectra=tuple(block.flatten(1, 2) for block in blocks),
+        spectra=tuple(group.flatten(1, 2) for group in groups),
         power=torch.fft.rfft(squared(rooted) / weights.sqrt(), norm="ortho")
         .permute(2, 1, 0)
         .contiguous(),
@@ -182,15 +182,17 @@ def displaced_spectra(rooted: Tensor, constants: BlockConstants) -> Tensor:
     columns = -(-n_templates * n_displacements // ALIGNED) * ALIGNED
     spectra = _spectra(constants, columns)
     step = max(1, constants.piece_bytes // (len(rings) * columns * spectra.element_size()))
-    for start in range(0, rings.shape[1], step):  # a few shells at a time stay in the cache
+    # displaced rings of a few shells stay in the cache until they are transformed
+    for start in range(0, rings.shape[1], step):
         n = slice(start, min(start + step, rings.shape[1]))
         shape = len(rings), n.stop - n.start, columns
         real, imaginary = (constants.scratch.take(name, *shape) for name in ("real", "imaginary"))
         for part in (real, imaginary):
-            part[..., n_templates * n_displacements :] = 0
+            part[..., n_templates * n_displacements :] = 0  # or padding might hold NaN
         displaced_real, displaced_imaginary = (
             by_pairs(part, n_templates, constants) for part in (real, imaginary)
         )
+        # (cosine + i sine) template, in parts: the transform takes them apart anyway
         cosine, sine = (part[:, n, None] for part in constants.translation)
         template_real, template_imaginary = rings[:, n].real[..., None], rings[:, n].imag[..., None]
         torch.mul(cosine, template_real, out=displaced_real).addcmul_(
@@ -219,6 +221,8 @@ def _on_basis(
         yield spectra
         return
     first = 0
+    # one rank for each group, so that the projection is a batched product; power is counted here,
+    # while spectra of all shells are there, and never again
     for basis in constants.basis:
         q = slice(first, first + len(basis) // 2)
         first = q.stop
@@ -234,57 +238,72 @@ def _on_basis(
 def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockConstants) -> Tile:
     """Contract some images with some templates.
 
+    The algebra is `zero_normalised_correlation` and `log_likelihood_of_poses` of the direct sums,
+    taken apart by what each term depends on: those would normalise every pose, this normalises
+    only the best ones (tests/likelihoods/test_compressed.py compares both).
+
     Raises
     ------
     ZeroPowerError
         If a filtered template has no power beside a constant offset.
     """
     n_q, columns = constants.weights.shape[1] // 2 + 1, templates.spectra[0].shape[2]
+    # scratch memory: each tile overwrites the one before, which has been reduced by then
     products = constants.scratch.take("products", n_q, 2, len(images), columns)
     first = 0
-    for of_images, of_templates in zip(images.spectra, templates.spectra, strict=True):
-        q = slice(first, first + len(of_images))
+    for image_spectra, template_spectra in zip(images.spectra, templates.spectra, strict=True):
+        q = slice(first, first + len(image_spectra))
         first = q.stop
-        torch.bmm(
-            of_images, of_templates, out=products[q].view(len(of_images), 2 * len(images), columns)
-        )
+        # real and imaginary parts are rows: one real product in place of four
+        of_group = products[q].view(len(image_spectra), 2 * len(images), columns)
+        torch.bmm(image_spectra, template_spectra, out=of_group)
 
+    # Ixx turns with the template, but is the same for all displacements; it has even q only, since
+    # |T|^2 and CTF^2 are the same half a turn further: W/2 rotations are all there is
     n_rows = constants.weights.shape[1] // 2
-    power = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
-    template_power = 2 * torch.fft.irfft(power, n=n_rows, norm="forward").double()
+    power_spectra = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
+    template_power = 2 * torch.fft.irfft(power_spectra, n=n_rows, norm="forward").double()
     refuse_without_power(template_power.amin((0, 2)), "filtered template", templates.first)
     # one product per template, so that equal templates tie exactly
     template_mask = torch.stack(
         [images.contrast @ product for product in templates.mask_products], 1
     ).double()
+    # from here on in double precision: the likelihood is a difference of large numbers, and there
+    # are W/2 numbers per pair, not one for each pose
     offset = template_mask * images.mask[:, None] / constants.mask_power
     template_variance = template_power - (template_mask**2 / constants.mask_power)[..., None]
     refuse_without_power(template_variance.amin((0, 2)), "filtered template", templates.first)
-    image_variance = images.power - images.mask**2 / constants.mask_power
-    scale = 1 / (template_variance * image_variance[:, None, None])
-    norm = (
-        scale.sqrt()
-        if constants.zero_normalised
-        else (template_power * images.power[:, None, None]).rsqrt()
-    )
+    image_variance = (images.power - images.mask**2 / constants.mask_power)[:, None, None]
+    scale = 1 / (template_variance * image_variance)
+    # residual_fraction has both variances multiplied by Iss
     height = log_likelihood_height(
         template_variance * constants.mask_power,
-        image_variance[:, None, None] * constants.mask_power,
+        image_variance * constants.mask_power,
         constants.mask_power,
         constants.n_degrees_of_freedom,
     )
-    by_pairs(products[0, 0], len(templates), constants).sub_(offset[..., None].to(products.dtype))
+    # the offset is the same at every rotation, so that its place is q = 0: taken away here, sums
+    # over q are the covariance that the likelihood needs
+    zero_frequency = by_pairs(products[0, 0], len(templates), constants)
+    zero_frequency.sub_(offset[..., None].to(products.dtype))
+    # the plain correlation needs Ixy, and has the offset added again
+    if constants.zero_normalised:
+        norm, shift = scale.sqrt(), torch.zeros_like(offset)
+    else:
+        norm, shift = (template_power * images.power[:, None, None]).rsqrt(), offset
+    # rows of `rotate` come in an order of their own, in which norms are read one after the other
     order = constants.folding.rotations[0] % n_rows
-    by_rows = (values[..., order].permute(2, 0, 1).contiguous() for values in (scale, height))
+    norm_by_rows, scale_by_rows, height_by_rows = (
+        values[..., order].permute(2, 0, 1) for values in (norm, scale, height)
+    )
     return Tile(
         products=products,
-        shift=torch.zeros_like(offset, dtype=products.dtype)
-        if constants.zero_normalised
-        else offset.to(products.dtype),
-        norm=norm[..., order].permute(2, 0, 1).to(products.dtype).contiguous(),
-        scale=next(by_rows),
-        height=next(by_rows),
+        shift=shift.to(products.dtype),
+        norm=norm_by_rows.to(products.dtype).contiguous(),
+        scale=scale_by_rows.contiguous(),
+        height=height_by_rows.contiguous(),
         exponent=constants.exponent,
+        # Cauchy and Schwarz: no product of the image with what the basis leaves out is larger
         error_bound=images.filtered_norm[:, None] * templates.lost * norm.amax(2),
         constants=constants,
     )

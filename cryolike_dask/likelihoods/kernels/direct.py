@@ -1,5 +1,5 @@
-"""The comparison of a few images with a few templates by direct sums over all shells, and what
-every comparison needs.
+"""The comparison of a few images with a few templates by direct sums over all shells, and the
+constants that every comparison needs.
 
 The offset Isx of the filtered template is taken at zero pose, which is exact as long as the
 filtered particle stays inside the box, and recomputed at its pose wherever that could matter.
@@ -39,7 +39,7 @@ from cryolike_dask.likelihoods.kernels.rotations import Folding, Scratch
 
 @dataclass(frozen=True)
 class BlockConstants:
-    """What all comparisons of a block share.
+    """Values that all comparisons of a block share.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class BlockConstants:
     recomputes_offset_above : float
         Squared zero-normalised correlation from which on Isx is recomputed at the pose.
     piece_bytes : int
-        Of the correlation that is in the cache at a time.
+        Bytes of the correlation that is in the cache at a time.
     scratch : Scratch
     """
 
@@ -81,7 +81,7 @@ class BlockConstants:
 
     @property
     def exponent(self) -> float:
-        """The power of the residual in the likelihood."""
+        """Power of the residual in the likelihood."""
         return residual_exponent(self.n_degrees_of_freedom)
 
     @cached_property
@@ -143,17 +143,19 @@ def compare(
     if doubtful.any():
         for s in torch.nonzero(doubtful.any(3).any(2).any(0)).flatten().tolist():
             m = torch.nonzero(doubtful[:, s].any(2).any(1)).flatten()
-            part = templates_q[:, :, s * n_displacements : (s + 1) * n_displacements]
-            exact = _judge(
+            spectra = templates_q[:, :, s * n_displacements : (s + 1) * n_displacements]
+            exact_correlation, exact_log_likelihood, _ = _judge(
                 cross[m, s],
                 template_power[m, s],
                 image_power[m, 0],
-                at_poses(constants.mask.expand(len(m), -1, -1), contrast[m], part)[:, 0],
+                at_poses(constants.mask.expand(len(m), -1, -1), contrast[m], spectra)[:, 0],
                 image_mask[m, 0],
                 constants,
             )
-            correlation[m, s] = torch.where(doubtful[m, s], exact[0], correlation[m, s])
-            log_likelihood[m, s] = torch.where(doubtful[m, s], exact[1], log_likelihood[m, s])
+            correlation[m, s] = torch.where(doubtful[m, s], exact_correlation, correlation[m, s])
+            log_likelihood[m, s] = torch.where(
+                doubtful[m, s], exact_log_likelihood, log_likelihood[m, s]
+            )
         _refuse_undefined(log_likelihood, first)
     return correlation, log_likelihood
 
@@ -195,6 +197,7 @@ def _judge(
     image_mask: Tensor,
     constants: BlockConstants,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Correlation in [-1, 1], log-likelihood, and the part of the image's variance that is left."""
     terms = (cross, template_power, image_power, template_mask, image_mask, constants.mask_power)
     if constants.zero_normalised:
         correlation = zero_normalised_correlation(*terms)

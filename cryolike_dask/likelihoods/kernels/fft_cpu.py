@@ -32,7 +32,7 @@ def halve(products, image, first, n_columns, chunks, waves):
     products : array, real, (W/2 + 1, 2, image, column)
         Real and imaginary parts, as for `rotations.rotate`.
     image, first, n_columns : int
-        Which image, its first column, and how many columns.
+        Index of the image, its first column, and the number of columns.
     chunks : array, real, (chunk, W * COLUMNS)
         Get the series of COLUMNS columns each; the last of them may have fewer.
     waves : array, real, (2, W)
@@ -173,7 +173,7 @@ def transform(chunk, spare, radices, waves):
     chunk : array, real, (W * COLUMNS,)
         A chunk of `halve`. Gets a row of COLUMNS values for each of `rotations.Plan.rotations`.
     spare : array, real, (W * COLUMNS,)
-        Is overwritten.
+        Memory that is overwritten.
     radices, waves
         As in a `rotations.Plan`.
     """

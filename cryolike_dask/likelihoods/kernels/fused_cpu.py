@@ -38,7 +38,7 @@ three in single."""
 
 
 class PairTerms(NamedTuple):
-    """What the poses of each pair of a tile are computed from, as in `Tile`; all contiguous.
+    """Terms that the poses of each pair of a tile are computed from, as in `Tile`; all contiguous.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class PairTerms(NamedTuple):
 
 
 class Rotations(NamedTuple):
-    """How the FFT goes from angular frequencies to rotations.
+    """Tables of the FFT from angular frequencies to rotations.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Rotations(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What `Tile.summarise` gives, each (image, template)."""
+    """Results of `Tile.summarise`, each (image, template)."""
 
     best: NDArray[Any]
     fit: NDArray[np.float64]

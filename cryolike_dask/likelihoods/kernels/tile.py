@@ -24,8 +24,8 @@ from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 
 @dataclass(frozen=True)
 class Tile:
-    """Some images against some templates: products of spectra, and what turns sums of them into
-    results.
+    """Some images against some templates: products of spectra, and terms that turn sums of them
+    into results.
 
     Products are in scratch memory: the next tile overwrites them, as each piece overwrites the one
     before.
@@ -43,7 +43,7 @@ class Tile:
         The log-likelihood is height - exponent log(1 - v^2 scale).
     exponent : float
     error_bound : Tensor, float64, (image, template)
-        Of the correlation, for what the basis leaves out.
+        Largest error of the correlation, for what the basis leaves out.
     """
 
     products: Tensor
@@ -58,7 +58,7 @@ class Tile:
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
         n_images, columns = self.products.shape[2:]
-        size = self._piece(columns)
+        size = self._images_of_a_piece(columns)
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
             spectra = self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
@@ -72,13 +72,10 @@ class Tile:
                 ),
             )
 
-    def _piece(self, columns: int) -> int:
-        """How many images, of so many columns each, make a piece."""
-        return max(
-            1,
-            self.constants.piece_bytes
-            // (2 * len(self.products) * columns * self.products.element_size()),
-        )
+    def _images_of_a_piece(self, columns: int) -> int:
+        """Number of images, of so many columns each, whose correlations stay in the cache."""
+        bytes_of_an_image = 2 * len(self.products) * columns * self.products.element_size()
+        return max(1, self.constants.piece_bytes // bytes_of_an_image)
 
     def correlations(self) -> Iterator[tuple[slice, Tensor]]:
         """Give the correlation of a few images at a time: real (image, template, displacement,
@@ -89,9 +86,9 @@ class Tile:
     def locate(self, m: Tensor, s: Tensor) -> Tensor:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over
         (displacement, rotation)."""
-        found = torch.empty_like(m)
+        poses = torch.empty_like(m)
         products = by_pairs(self.products, self.shift.shape[1], self.constants)
-        size = self._piece(products.shape[-1])
+        size = self._images_of_a_piece(products.shape[-1])
         for start in range(0, len(m), size):
             k = slice(start, start + size)
             pairs = products[:, :, m[k], s[k]]
@@ -99,8 +96,8 @@ class Tile:
                 2, -1, *pairs.shape[2:]
             )
             correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
-            found[k] = correlation.flatten(1).argmax(1)
-        return found
+            poses[k] = correlation.flatten(1).argmax(1)
+        return poses
 
     def _correlations(self, sums: Tensor, shift: Tensor, norm: Tensor) -> Tensor:
         correlation = (sums + shift[..., None]) * norm[..., None]
@@ -135,7 +132,7 @@ class Tile:
         return best.clamp_(-1, 1), fit, summed
 
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """In compiled loops; the threads that torch may use share the pairs of images and
+        """Summarise in compiled loops; the threads that torch may use share the pairs of images and
         templates."""
         from cryolike_dask.likelihoods.kernels.fused_cpu import (
             PairTerms,
@@ -178,20 +175,25 @@ class Tile:
         return results
 
     def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """In one kernel; it sums every pose, within reach or not."""
+        """Summarise in one kernel; it sums every pose, within reach or not."""
         from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused
 
         with torch.cuda.device(self.products.device):
             return summarise_fused(
-                *(self.products, self.shift, self.norm, self.scale, self.height, self.exponent),
-                self.constants.translation[0].shape[-1],
-                self.constants.folding,
+                products=self.products,
+                shift=self.shift,
+                norm=self.norm,
+                scale=self.scale,
+                height=self.height,
+                exponent=self.exponent,
+                n_displacements=self.constants.translation[0].shape[-1],
+                folding=self.constants.folding,
                 integrate=integrate,
             )
 
     def reduce(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """As `summarise`, on any device, but not limited to 1."""
-        best, fit, summed = found = self._unfilled()
+        """Summarise on any device; correlations are not limited to 1."""
+        best, fit, summed = self._unfilled()
         least = None if reference is None else self._least_covariance(reference)
         for m, sums in self.pieces():
             high, low = sums.amax(-1), sums.amin(-1)
@@ -204,7 +206,7 @@ class Tile:
             within_reach = farthest >= least[:, m]
             if within_reach.any():
                 summed[m] = self._sum(sums, fits, within_reach, m)
-        return found
+        return best, fit, summed
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
         """|v| from which on a log-likelihood reaches the reference: real (W/2, image, template)."""
@@ -223,19 +225,14 @@ class Tile:
         above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
         x = sums[within_reach].double().square_().mul_(scale[:, None]).clamp_(max=floor)
-        of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above[:, None]).exp_().sum(-1)
-        pair = (
-            torch.arange(peak.numel(), device=peak.device)
-            .view(peak.shape)
-            .expand(fits.shape)[within_reach]
-        )
-        return (
-            peak
-            + torch.zeros_like(peak).view(-1).index_add_(0, pair, of_rows).view(peak.shape).log_()
-        )
+        likelihoods = x.neg_().log1p_().mul_(-self.exponent).add_(above[:, None]).exp_().sum(-1)
+        pairs = torch.arange(peak.numel(), device=peak.device).view(peak.shape)
+        pair_of_row = pairs.expand(fits.shape)[within_reach]
+        total = torch.zeros_like(peak).view(-1).index_add_(0, pair_of_row, likelihoods)
+        return peak + total.view(peak.shape).log_()
 
     def _unfilled(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `summarise` gives, before it is known: no pose is summed."""
+        """Results of `summarise` before they are known: no pose is summed."""
         shape = self.shift.shape
         return (
             self.shift.new_empty(shape),
