@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import fft2, textbook
 from benchmarks.cases import Case, make_inputs, operands
-from cryolike_dask.likelihoods import blocks
+from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.compressed import (
     correlate,
@@ -26,6 +26,7 @@ from cryolike_dask.likelihoods.kernels.compressed import (
 )
 from cryolike_dask.likelihoods.kernels.rotations import quarter_turn
 from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.likelihoods.tiled_block import open_block, slices
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 N_IMAGES, N_TEMPLATES = {"cpu": 96, "cuda": 1024}, {"cpu": 24, "cuda": 64}
@@ -217,45 +218,43 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
         images, templates, Settings(device=device, precision="single", tolerance=tolerance)
     )
     conventions = graph.comparison.conventions
-    basis = blocks.radial_basis_of(graph.comparison)
+    basis = radial_basis_of(graph.comparison)
     rows = image_rows(images, conventions), template_rows(templates, conventions)
-    block = blocks.open_block(*rows, basis, graph.comparison)
-    frame = block.frame
+    block = open_block(*rows, basis, graph.comparison)
+    constants = block.constants
 
     def expanded_images(m: slice) -> Any:
-        return prepare_images(*block.images(m), frame)
+        return prepare_images(*block.images(m), constants)
 
     def expanded_templates(s: slice) -> Any:
         (values,) = block.templates([s])
-        return prepare_templates(values, frame)
+        return prepare_templates(values, constants)
 
-    of_images = [(m, expanded_images(m)) for m in blocks.slices(0, len(images), block.tile[0])]
-    of_templates = [
-        (s, expanded_templates(s)) for s in blocks.slices(0, len(templates), block.tile[1])
-    ]
+    of_images = [(m, expanded_images(m)) for m in slices(0, len(images), block.tile[0])]
+    of_templates = [(s, expanded_templates(s)) for s in slices(0, len(templates), block.tile[1])]
 
-    priors = torch.from_numpy(rows[1]["log_prior"].copy()).to(frame.weights.device)
-    reach = math.log(len(templates) * math.prod(block.pose_shape) / frame.rounding)
+    priors = torch.from_numpy(rows[1]["log_prior"].copy()).to(constants.weights.device)
+    reach = math.log(len(templates) * math.prod(block.pose_shape) / constants.rounding)
 
     def search(integrate: bool) -> None:
         sums = torch.full((len(images),), -math.inf, dtype=torch.float64, device=priors.device)
         for s, t in of_templates:
             for m, i in of_images:
                 reference = sums[m, None] - priors[s] - reach if integrate else None
-                summed = correlate(i, t, frame).summarise(reference)[2]
+                summed = correlate(i, t, constants).summarise(reference)[2]
                 sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
 
     def products() -> None:
         for _, t in of_templates:
             for _, i in of_images:
-                _products(i, t, frame)
+                _products(i, t, constants)
 
     def pairs() -> tuple[torch.Tensor, torch.Tensor]:
         everything = -math.inf * torch.ones(
-            block.shape, dtype=torch.float64, device=frame.weights.device
+            block.shape, dtype=torch.float64, device=constants.weights.device
         )
         found = [
-            [correlate(i, t, frame).summarise(everything[m, s]) for s, t in of_templates]
+            [correlate(i, t, constants).summarise(everything[m, s]) for s, t in of_templates]
             for m, i in of_images
         ]
         best, summed = (
@@ -264,7 +263,7 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
         return best, summed
 
     n_q, quarter = templates.grid.n_inplanes // 2 + 1, templates.grid.n_inplanes // 4 + 1
-    n_coefficients = sum(len(g) * g.shape[1] for g in basis) or n_q * frame.weights.shape[0]
+    n_coefficients = sum(len(g) * g.shape[1] for g in basis) or n_q * constants.weights.shape[0]
     return Contender(
         name,
         device,
@@ -279,18 +278,18 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
     )
 
 
-def _products(images: Any, templates: Any, frame: Any) -> None:
+def _products(images: Any, templates: Any, constants: Any) -> None:
     """The matrix products of a tile alone, in the same shapes and memory; on a CPU the transform
     is none."""
     columns = templates.spectra[0].shape[2]
-    n_q = frame.folding.n_inplanes // 2 + 1
-    products = frame.scratch.take("products", n_q, 2, len(images) * columns)
+    n_q = constants.folding.n_inplanes // 2 + 1
+    products = constants.scratch.take("products", n_q, 2, len(images) * columns)
     first = 0
     for a, b in zip(images.spectra, templates.spectra, strict=True):
         torch.bmm(a, b, out=products[first : first + len(a)].view(len(a), 2 * len(images), columns))
         first += len(a)
     if products.is_cpu:
         return
-    step = max(1, frame.piece_bytes // (2 * n_q * columns * products.element_size())) * columns
+    step = max(1, constants.piece_bytes // (2 * n_q * columns * products.element_size())) * columns
     for part in products.split(step, 2):
-        quarter_turn(part, frame.folding, frame.scratch)
+        quarter_turn(part, constants.folding, constants.scratch)

@@ -149,6 +149,25 @@ def test_functions_of_cryolike_are_where_they_are_there():
     assert set(likelihoods.__all__) <= set(cld.__all__)
 
 
+def test_kernels_know_neither_dask_nor_files():
+    strangers = ("dask", "distributed", "xarray", "cryolike_dask.io")
+    wrong = [
+        f"{name} imports {imported}"
+        for name, text in modules().items()
+        if name.startswith("likelihoods.kernels")
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        for imported in [
+            f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+        ]
+        if any(
+            imported == stranger or imported.startswith(f"{stranger}.") for stranger in strangers
+        )
+    ]
+    assert not wrong
+
+
 def test_public_names_exist_and_are_listed():
     assert all(getattr(cld, name) is not None for name in cld.__all__)
     assert set(cld.__all__) <= set(dir(cld))

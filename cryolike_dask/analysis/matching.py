@@ -18,7 +18,6 @@ from cryolike_dask.analysis.summaries import BEST_STRUCTURE, NO_STRUCTURE
 from cryolike_dask.conventions import Conventions, conventions_named
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.layout import (
@@ -30,6 +29,11 @@ from cryolike_dask.io.layout import (
 )
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.likelihoods.graph import image_rows
+from cryolike_dask.likelihoods.image_formation import (
+    contrast_at_points,
+    correlation,
+    displacement_phases,
+)
 from cryolike_dask.likelihoods.setup import shifts_in_half_boxes
 from cryolike_dask.particles.opening import open_particles
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_template_file
@@ -41,7 +45,7 @@ Complex = NDArray[np.complex128]
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class Match:
     """An image and its best template on the Fourier polar grid.
 
     Attributes
@@ -57,7 +61,7 @@ class Pair:
         results.
     templates : TemplateStack
     row : int
-        Of the template there.
+        The row of the template there.
     """
 
     particle: Complex
@@ -71,7 +75,7 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """Some images and their best projections on the Fourier polar grid.
+    """Images and their best projections, stacked, on the Fourier polar grid.
 
     Attributes
     ----------
@@ -89,23 +93,23 @@ class Matches:
 
 def match(summary: xr.Dataset, images: Images, templates: Templates) -> Matches:
     """Make the best projection of each image of a summary; parameters and errors are those of
-    `pairs_of`."""
-    pairs = pairs_of(summary, images, templates)
+    `single_matches`."""
+    matches = single_matches(summary, images, templates)
     return Matches(
-        np.stack([pair.particle for pair in pairs]),
-        np.stack([pair.projection for pair in pairs]),
-        pairs[0].templates.grid,
-        np.array([pair.correlation for pair in pairs]),
+        np.stack([match.particle for match in matches]),
+        np.stack([match.projection for match in matches]),
+        matches[0].templates.grid,
+        np.array([match.correlation for match in matches]),
     )
 
 
-def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[Pair]:
-    """Find each image of a summary and its best template.
+def single_matches(summary: xr.Dataset, images: Images, templates: Templates) -> list[Match]:
+    """Find each image of a summary and its best template, one by one.
 
     Parameters
     ----------
     summary : xarray.Dataset
-        Of these images alone, as `summarise_results` gives it.
+        The summary of these images alone, as `summarise_results` gives it.
     images : ImageStack or several
         Images are found by stack and position.
     templates : TemplateStack or several
@@ -120,41 +124,47 @@ def pairs_of(summary: xr.Dataset, images: Images, templates: Templates) -> list[
     conventions = conventions_named(str(summary.attrs.get("conventions")))
     image_stacks = [images] if isinstance(images, ImageStack) else list(images)
     by_name = _by_name([templates] if isinstance(templates, TemplateStack) else list(templates))
-    pairs = []
+    matches = []
     for m in range(summary.sizes[labels.IMAGE]):
-        one = summary.isel({labels.IMAGE: m})
-        image, stack = _image(one, image_stacks), _templates(one, by_name)
+        summary_of_image = summary.isel({labels.IMAGE: m})
+        image = _image(summary_of_image, image_stacks)
+        stack = _templates(summary_of_image, by_name)
         if image.grid != stack.grid:
             raise GridMismatchError(
                 f"images lie on {image.grid}, templates of {stack.structure} on {stack.grid}"
             )
         particle = image.source.take(np.arange(1))[0].astype(np.complex128)
-        row = int(one[labels.OPTIMAL_TEMPLATE])
+        row = int(summary_of_image[labels.OPTIMAL_TEMPLATE])
         template = stack.source.take(np.atleast_1d(row))[0].astype(np.complex128)
-        contrast = _contrast(image, conventions)
-        projection = contrast * _in_pose(template, one, image.grid, conventions)
-        correlation = _correlation(
-            particle, projection, contrast * template, image.grid, conventions
+        contrast = contrast_of_image(image, conventions)
+        projection = contrast * _in_pose(template, summary_of_image, image.grid, conventions)
+        found = correlation(
+            particle,
+            projection,
+            image.grid,
+            image.grid.mask(exact=conventions.exact_mask) if conventions.zero_normalised else None,
+            unmoved=contrast * template,
         )
-        pairs.append(Pair(particle, template, contrast, projection, correlation, stack, row))
-    if not pairs:
+        matches.append(Match(particle, template, contrast, projection, found, stack, row))
+    if not matches:
         raise InputError("there is no image to show")
-    return pairs
+    return matches
 
 
 def _by_name(templates: Sequence[TemplateStack]) -> dict[str, TemplateStack]:
     """Templates by the names of their structures; namesakes are told apart as `open_results`
     does."""
     counts = Counter(stack.structure for stack in templates)
-    own = (
+    names = (
         s.structure if counts[s.structure] == 1 else f"{s.structure} (template{i})"
         for i, s in enumerate(templates)
     )
-    return dict(zip(own, templates, strict=True))
+    return dict(zip(names, templates, strict=True))
 
 
-def _image(one: xr.Dataset, stacks: Sequence[ImageStack]) -> ImageStack:
-    i_stack, position = int(one[labels.STACK]), int(one[labels.IMAGE_IN_STACK])
+def _image(summary_of_image: xr.Dataset, stacks: Sequence[ImageStack]) -> ImageStack:
+    i_stack = int(summary_of_image[labels.STACK])
+    position = int(summary_of_image[labels.IMAGE_IN_STACK])
     for stack in stacks:
         (rows,) = np.nonzero((stack.stack == i_stack) & (stack.image_in_stack == position))
         if len(rows):
@@ -162,10 +172,11 @@ def _image(one: xr.Dataset, stacks: Sequence[ImageStack]) -> ImageStack:
     raise InputError(f"image {position} of stack {i_stack} is not among the images given")
 
 
-def _templates(one: xr.Dataset, by_name: dict[str, TemplateStack]) -> TemplateStack:
-    name, row = str(one[BEST_STRUCTURE].item()), one[labels.OPTIMAL_TEMPLATE].item()
+def _templates(summary_of_image: xr.Dataset, by_name: dict[str, TemplateStack]) -> TemplateStack:
+    name = str(summary_of_image[BEST_STRUCTURE].item())
+    row = summary_of_image[labels.OPTIMAL_TEMPLATE].item()
     if name == NO_STRUCTURE or not row >= 0:
-        raise InputError(f"image {int(one[labels.IMAGE])} has no result")
+        raise InputError(f"image {int(summary_of_image[labels.IMAGE])} has no result")
     if name not in by_name:
         raise InputError(f"there are no templates of {name}", remedy="Give them (--templates).")
     if row >= len(by_name[name]):
@@ -174,55 +185,30 @@ def _templates(one: xr.Dataset, by_name: dict[str, TemplateStack]) -> TemplateSt
 
 
 def _in_pose(
-    template: Complex, one: xr.Dataset, grid: PolarGrid, conventions: Conventions
+    template: Complex, summary_of_image: xr.Dataset, grid: PolarGrid, conventions: Conventions
 ) -> Complex:
     """A template displaced, then turned."""
-    x, y = (np.atleast_1d(float(one[f"optimal_displacement_{axis}"])) for axis in "xy")
-    shift = shifts_in_half_boxes(DisplacementGrid(x, y), grid, conventions)
-    kx, ky = grid.points()
-    moved = template * np.exp(-2j * np.pi * (kx * shift[0] + ky * shift[1]))
-    turns = round(float(one[labels.OPTIMAL_INPLANE_ROTATION]) * grid.n_inplanes / (2 * np.pi))
-    posed: Complex = np.roll(moved, -turns, axis=-1)
+    x, y = (
+        np.atleast_1d(float(summary_of_image[name]))
+        for name in (labels.OPTIMAL_DISPLACEMENT_X, labels.OPTIMAL_DISPLACEMENT_Y)
+    )
+    (shift_x,), (shift_y,) = shifts_in_half_boxes(DisplacementGrid(x, y), grid, conventions)
+    moved = template * displacement_phases(shift_x, shift_y, *grid.points())
+    rotation = float(summary_of_image[labels.OPTIMAL_INPLANE_ROTATION])
+    posed: Complex = np.roll(moved, -round(rotation * grid.n_inplanes / (2 * np.pi)), axis=-1)
     return posed
 
 
-def _contrast(image: ImageStack, conventions: Conventions) -> NDArray[np.float64]:
-    import torch
-
-    from cryolike_dask.likelihoods.kernels import contrast_transfer
-
-    rows = image_rows(image, conventions)
-    columns = {name: torch.from_numpy(rows[name].copy()) for name in OPTICS.names or ()}
-    filtered: NDArray[np.float64] = contrast_transfer(
-        columns,
-        electron_wavelength_angstrom(columns["voltage_kilovolt"], conventions.elementary_charge),
-        torch.from_numpy(image.grid.spatial_frequencies),
-        torch.from_numpy(image.grid.angles),
-        signed_astigmatism=conventions.signed_astigmatism,
-        envelope=conventions.applies_envelope,
-    )[0].numpy()
-    return filtered
-
-
-def _correlation(
-    particle: Complex,
-    projection: Complex,
-    unmoved: Complex,
-    grid: PolarGrid,
-    conventions: Conventions,
-) -> float:
-    def overlap(a: Complex, b: Complex) -> float:
-        return float(grid.integrate((a.conj() * b).real))
-
-    mask = grid.mask(exact=conventions.exact_mask)
-    offsets = [
-        overlap(mask, values) / np.sqrt(overlap(mask, mask)) for values in (particle, unmoved)
-    ]
-    of_particle, of_template = offsets if conventions.zero_normalised else (0.0, 0.0)
-    powers = (overlap(particle, particle) - of_particle**2) * (
-        overlap(projection, projection) - of_template**2
-    )
-    return float((overlap(particle, projection) - of_particle * of_template) / np.sqrt(powers))
+def contrast_of_image(image: ImageStack, conventions: Conventions) -> NDArray[np.float64]:
+    """Contrast transfer of a stack of one image, (shell, angle)."""
+    grid = image.grid
+    contrast: NDArray[np.float64] = contrast_at_points(
+        image_rows(image, conventions),
+        grid.spatial_frequencies[:, None],
+        grid.angles,
+        conventions,
+    )[0]
+    return contrast
 
 
 def open_matching(
@@ -237,9 +223,9 @@ def open_matching(
     Parameters
     ----------
     summary : xarray.Dataset
-        Of all images.
+        The summary of all images.
     rows : (row,) int
-        Which are needed.
+        Rows of the images that are needed.
     templates, particles : path, stack or several stacks, optional
         As they were given to the run; default: the folders that the results name.
     parameters : path or ImageParameters, optional

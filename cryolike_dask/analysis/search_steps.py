@@ -16,15 +16,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cryolike_dask.analysis.matching import Images, Pair, Templates, pairs_of
+from cryolike_dask.analysis.matching import Images, Match, Templates, single_matches
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.likelihoods.image_formation import correlation, displacement_phases
 from cryolike_dask.likelihoods.setup import degrees_of_freedom
 
 LARGEST = 1 - 1e-6
-"""Of a correlation: rounding and the offset of a template may bring that of an image without
-noise above 1."""
+"""Largest correlation that counts: rounding and the offset of a template may bring that of an
+image without noise above 1."""
 
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -32,17 +33,17 @@ Complex = NDArray[np.complex128]
 
 @dataclass(frozen=True)
 class Step:
-    """How coarse a search is in one respect.
+    """Coarseness of a search in one respect.
 
     Attributes
     ----------
     name : str
         "displacements", "rotations" or "views".
     size : float
-        From one to the next: angstrom, or radian.
+        Distance from one to the next: angstrom, or radian.
     loss : float
-        Of the log-likelihood half a step away, nat; the median over images. For displacements half
-        a step along both axes.
+        Loss of log-likelihood half a step away, nat; the median over images. For displacements
+        half a step along both axes.
     """
 
     name: str
@@ -79,17 +80,17 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
     ]
     conventions = conventions_named(str(chosen.attrs.get("conventions")))
     losses, angles = [], []
-    for pair in pairs_of(chosen, images, templates):
-        grid, filtered = pair.templates.grid, pair.contrast * pair.template
-        neighbour, angle = _nearest(pair.templates.viewing, pair.row)
+    for match in single_matches(chosen, images, templates):
+        grid, filtered = match.templates.grid, match.contrast * match.template
+        neighbour, angle = _nearest(match.templates.viewing, match.row)
+        # half-way to the next view: what is lost grows as the square of the angle
+        half_way = 1 - (1 - _seen_from(match, neighbour)) / 4
         alike = [
-            _overlap(filtered, _displaced(filtered, half_steps, grid), grid),
-            _overlap(filtered, _turned(filtered), grid),
-            1
-            - (1 - _seen_from(pair, neighbour))
-            / 4,  # half-way: what is lost grows as the square of the angle
+            correlation(filtered, _displaced(filtered, half_steps, grid), grid),
+            correlation(filtered, _turned(filtered), grid),
+            half_way,
         ]
-        c, n = np.clip(pair.correlation, -LARGEST, LARGEST), degrees_of_freedom(grid, conventions)
+        c, n = np.clip(match.correlation, -LARGEST, LARGEST), degrees_of_freedom(grid, conventions)
         losses.append(n / 2 * np.log((1 - (c * np.array(alike)) ** 2) / (1 - c**2)))
         angles.append(angle)
     sizes = (2 * max(half_steps), 2 * np.pi / grid.n_inplanes, float(np.median(angles)))
@@ -125,8 +126,8 @@ def _nearest(viewing: ViewingAngles, row: int) -> tuple[int, float]:
 
 def _displaced(projection: Complex, by: Sequence[float], grid: PolarGrid) -> Complex:
     """Displace by so many angstrom."""
-    kx, ky = (k * 2 / grid.box_size_angstrom for k in grid.points())
-    displaced: Complex = projection * np.exp(-2j * np.pi * (kx * by[0] + ky * by[1]))
+    x, y = (2 * length / grid.box_size_angstrom for length in by)
+    displaced: Complex = projection * displacement_phases(x, y, *grid.points())
     return displaced
 
 
@@ -138,16 +139,11 @@ def _turned(projection: Complex) -> Complex:
     return turned
 
 
-def _seen_from(pair: Pair, neighbour: int) -> float:
+def _seen_from(match: Match, neighbour: int) -> float:
     """Correlation of two views at the best rotation; contrast transfer without astigmatism."""
-    grid, contrast = pair.templates.grid, np.sqrt((pair.contrast**2).mean(-1, keepdims=True))
-    other = contrast * pair.templates.source.take(np.atleast_1d(neighbour))[0]
-    spectra = [np.fft.fft(values, axis=-1) for values in (contrast * pair.template, other)]
+    grid, contrast = match.templates.grid, np.sqrt((match.contrast**2).mean(-1, keepdims=True))
+    other = contrast * match.templates.source.take(np.atleast_1d(neighbour))[0]
+    spectra = [np.fft.fft(values, axis=-1) for values in (contrast * match.template, other)]
     products = np.fft.ifft(spectra[0].conj() * spectra[1], axis=-1).real
     turns = int((grid.weights[:, None] * products).sum(0).argmax())
-    return _overlap(contrast * pair.template, np.roll(other, -turns, axis=-1), grid)
-
-
-def _overlap(one: Complex, two: Complex, grid: PolarGrid) -> float:
-    powers = [float(grid.integrate(np.abs(values) ** 2)) for values in (one, two)]
-    return float(grid.integrate((one.conj() * two).real) / np.sqrt(powers[0] * powers[1]))
+    return correlation(contrast * match.template, np.roll(other, -turns, axis=-1), grid)

@@ -19,7 +19,7 @@ from cryolike_dask.io.identity import reading
 logger = logging.getLogger("cryolike_dask")
 
 LONGEST_FILE = 2**24
-"""Bytes of a scheduler file, which lists workers too."""
+"""Most bytes of a scheduler file, which lists workers too."""
 
 LONGEST_GREETING = 2**20
 """Bytes. A scheduler speaks first, and starts with the length of what it says; other services
@@ -57,8 +57,11 @@ def address_in(file: Path) -> str:
         raise InputFileError(
             f"{str(file)!r} is not a scheduler file", remedy="Give a file, or tcp://host:port."
         )
-    start = "Start `dask scheduler --scheduler-file` with it first, or give tcp://host:port or tls://host:port."
-    with reading(file, start) as opened:
+    remedy = (
+        "Start `dask scheduler --scheduler-file` with it first, or give tcp://host:port or "
+        "tls://host:port."
+    )
+    with reading(file, remedy) as opened:
         content = opened.read(LONGEST_FILE)
     try:
         return str(json.loads(content)["address"])
@@ -70,15 +73,15 @@ def address_in(file: Path) -> str:
         ) from error
 
 
-def check_scheduler(address: str, said: str, security: Security | None, timeout: float) -> None:
+def check_scheduler(address: str, shown: str, security: Security | None, timeout: float) -> None:
     """See whether a scheduler answers that these certificates fit; a client of Dask's may wait for
     it without end.
 
     Parameters
     ----------
     address : str
-    said : str
-        The same as the user gave it, for messages.
+    shown : str
+        The address as the user gave it, for messages.
     security : Security or None
         None: what Dask's configuration says.
     timeout : float
@@ -91,15 +94,15 @@ def check_scheduler(address: str, said: str, security: Security | None, timeout:
     ClusterError
         If nothing answers, or in another language, or other certificates are wanted.
     """
-    parts = _parts(address, said)
-    context = _tls_context(parts.scheme, said, security)
+    parts = _parts(address, shown)
+    context = _tls_context(parts.scheme, shown, security)
     try:
         greeting = _greeting(parts, context, timeout)
     except ssl.SSLError as error:
-        raise _tls_error(said, error) from error
+        raise _tls_error(shown, error) from error
     except OSError as error:
         raise ClusterError(
-            f"{said} cannot be reached ({error.strerror or error})",
+            f"{shown} cannot be reached ({error.strerror or error})",
             remedy="Check that `dask scheduler` runs there and no firewall is between; a scheduler "
             "file may be old.",
         ) from error
@@ -107,41 +110,41 @@ def check_scheduler(address: str, said: str, security: Security | None, timeout:
         return
     if context is None and _speaks_tls(parts):
         raise ClusterError(
-            f"{said}: this scheduler speaks TLS only",
+            f"{shown}: this scheduler speaks TLS only",
             remedy="Give tls://host:port, with tls_ca_file, tls_cert and tls_key.",
         )
     raise ClusterError(
-        f"{said} does not answer as a Dask scheduler within {timeout:g} s",
+        f"{shown} does not answer as a Dask scheduler within {timeout:g} s",
         remedy="Check host and port, or try again.",
     )
 
 
-def _parts(address: str, said: str) -> SplitResult:
+def _parts(address: str, shown: str) -> SplitResult:
     parts = urlsplit(address)
     try:
-        right = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port
+        is_address = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port
     except ValueError:  # of the port
-        right = False
-    if not right:
+        is_address = False
+    if not is_address:
         raise InputError(
-            f"{said} is not an address", remedy="Give tcp://host:port or tls://host:port."
+            f"{shown} is not an address", remedy="Give tcp://host:port or tls://host:port."
         )
     return parts
 
 
-def _tls_context(scheme: str, said: str, security: Security | None) -> ssl.SSLContext | None:
-    """What to connect with; None without encryption."""
+def _tls_context(scheme: str, shown: str, security: Security | None) -> ssl.SSLContext | None:
+    """Certificates to connect with; None without encryption."""
     wanted = security or Security()
     context = _load(wanted)
     if scheme == "tls":
         if context is None:
             raise InputError(
-                f"{said} needs certificates", remedy="Give tls_ca_file, tls_cert and tls_key."
+                f"{shown} needs certificates", remedy="Give tls_ca_file, tls_cert and tls_key."
             )
         return context
     if wanted.require_encryption or (security is not None and context is not None):
         raise InputError(
-            f"{said} is not encrypted, but certificates are given",
+            f"{shown} is not encrypted, but certificates are given",
             remedy="Start the scheduler and its workers with them and give tls://host:port, or "
             "leave them out.",
         )
@@ -177,10 +180,8 @@ def _greeting(parts: SplitResult, context: ssl.SSLContext | None, timeout: float
 def _speaks_tls(parts: SplitResult) -> bool:
     context = ssl.create_default_context()
     # to ask which language, not to tell anything
-    context.check_hostname, context.verify_mode = (
-        False,
-        ssl.CERT_NONE,
-    )
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     try:
         with (
             socket.create_connection((parts.hostname, parts.port), 2) as plain,
@@ -191,7 +192,7 @@ def _speaks_tls(parts: SplitResult) -> bool:
         return False
 
 
-def _tls_error(said: str, error: ssl.SSLError) -> ClusterError:
+def _tls_error(shown: str, error: ssl.SSLError) -> ClusterError:
     if isinstance(error, ssl.SSLCertVerificationError):
         what, remedy = (
             "its certificate is not signed by tls_ca_file",
@@ -207,4 +208,4 @@ def _tls_error(said: str, error: ssl.SSLError) -> ClusterError:
             "this scheduler does not speak TLS",
             "Start it with certificates, or give tcp://host:port",
         )
-    return ClusterError(f"{said}: {what} ({error.reason})", remedy=f"{remedy}.")
+    return ClusterError(f"{shown}: {what} ({error.reason})", remedy=f"{remedy}.")

@@ -1,4 +1,4 @@
-"""What tasks tell whoever watches a run: blocks that are done, and how far long tasks are."""
+"""Reports of tasks to whoever watches a run: blocks that are done, and how far long tasks are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import csv
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distributed import Client
 
@@ -23,20 +24,123 @@ blocks."""
 SECONDS_BETWEEN_PARTS = 1.0
 
 
-def announce(block: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class BlockReport:
+    """A block that is done: what was compared, where, and how.
+
+    Attributes
+    ----------
+    name : str
+        The comparison that the block belongs to.
+    first_image, n_images, first_template, n_templates : int
+    of_templates : int
+        All templates of the comparison.
+    device, dtype : str
+    tile, first_tile : (int, int)
+        Images and templates of a tile; those of the tile that was tried first.
+    seconds : float
+    """
+
+    name: str
+    first_image: int
+    n_images: int
+    first_template: int
+    n_templates: int
+    of_templates: int
+    device: str
+    dtype: str
+    tile: tuple[int, int]
+    first_tile: tuple[int, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """Progress of a part of a piece of work.
+
+    Attributes
+    ----------
+    name : str
+        The piece.
+    at : tuple of int
+        Place of the part in the piece.
+    n_done : float
+        Images that are done there, which may be a fraction.
+    """
+
+    name: str
+    at: tuple[int, ...]
+    n_done: float
+
+
+Report = BlockReport | PartReport
+
+
+class BlockRow(NamedTuple):
+    """A row of the table of blocks; its fields are the columns."""
+
+    time: str
+    name: str
+    first_image: int
+    n_images: int
+    first_template: int
+    n_templates: int
+    device: str
+    dtype: str
+    n_images_per_tile: int
+    n_templates_per_tile: int
+    seconds: float
+
+    @classmethod
+    def of(cls, block: BlockReport) -> BlockRow:
+        """Make the row of a block that is done now."""
+        n_images_per_tile, n_templates_per_tile = block.tile
+        return cls(
+            time=timestamp(),
+            name=block.name,
+            first_image=block.first_image,
+            n_images=block.n_images,
+            first_template=block.first_template,
+            n_templates=block.n_templates,
+            device=block.device,
+            dtype=block.dtype,
+            n_images_per_tile=n_images_per_tile,
+            n_templates_per_tile=n_templates_per_tile,
+            seconds=block.seconds,
+        )
+
+
+BLOCK_COLUMNS = BlockRow._fields
+
+
+def announce(report: Report) -> None:
     """Tell whoever listens of a block, or of a part of one."""
     from distributed import get_worker
 
     try:
-        get_worker().log_event(BLOCKS, block)
+        get_worker().log_event(BLOCKS, _event_of(report))
     except ValueError:  # not in a worker
-        logging.getLogger(BLOCKS).debug("block", extra={"block": block})
+        logging.getLogger(BLOCKS).debug("block", extra={"report": report})
+
+
+def _event_of(report: Report) -> dict[str, object]:
+    """A report as Dask's events can carry it: plain values under the name of their type."""
+    return {type(report).__name__: asdict(report)}
+
+
+def _report_of(event: Mapping[str, Mapping[str, Any]]) -> Report:
+    """The report in an event, whose tuples have become lists on the way."""
+    if (part := event.get(PartReport.__name__)) is not None:
+        return PartReport(**{**part, "at": tuple(part["at"])})
+    block = event[BlockReport.__name__]
+    tiles = {name: tuple(block[name]) for name in ("tile", "first_tile")}
+    return BlockReport(**{**block, **tiles})
 
 
 def announce_part(name: str, at: tuple[int, ...], n_images: float) -> None:
     """Tell how many images are done, as a number that may be a fraction, in the part of piece
     `name` at this place."""
-    announce({"name": name, "at": list(at), "n_done": n_images})
+    announce(PartReport(name, at, n_images))
 
 
 class Teller:
@@ -47,7 +151,7 @@ class Teller:
     name : str
         The piece that the task belongs to.
     at : tuple of int
-        Which part of the piece it is.
+        Place of the part in the piece.
     """
 
     def __init__(self, name: str, at: tuple[int, ...]) -> None:
@@ -61,26 +165,9 @@ class Teller:
             announce_part(self.name, self.at, n_images)
 
 
-BLOCK_COLUMNS = (
-    *(
-        "time",
-        "name",
-        "first_image",
-        "n_images",
-        "first_template",
-        "n_templates",
-        "device",
-        "dtype",
-    ),
-    *("n_images_per_tile", "n_templates_per_tile", "seconds"),
-)
-
-
 @contextmanager
-def listening_to_blocks(
-    client: Client | None, heard: Callable[[dict[str, Any]], None]
-) -> Iterator[None]:
-    """Call a function with each block that the workers, or this process, have done."""
+def listening_to_blocks(client: Client | None, heard: Callable[[Report], None]) -> Iterator[None]:
+    """Call a function with each report of the workers, or of this process."""
     if client is None:
         handler, log = _Calling(heard), logging.getLogger(BLOCKS)
         level, log.propagate = log.level, False
@@ -92,7 +179,7 @@ def listening_to_blocks(
             log.removeHandler(handler)
             log.setLevel(level)
     else:
-        client.subscribe_topic(BLOCKS, lambda event: heard(event[1]))
+        client.subscribe_topic(BLOCKS, lambda event: heard(_report_of(event[1])))
         try:
             yield
         finally:
@@ -101,19 +188,19 @@ def listening_to_blocks(
 
 
 class _Calling(logging.Handler):
-    """Gives blocks to a function."""
+    """Gives reports to a function."""
 
-    def __init__(self, heard: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, heard: Callable[[Report], None]) -> None:
         super().__init__()
         self.heard = heard
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Give what the record describes."""
-        self.heard(record.__dict__["block"])
+        """Give the report that the record carries."""
+        self.heard(record.__dict__["report"])
 
 
 @contextmanager
-def block_table(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+def block_table(path: Path) -> Iterator[Callable[[BlockReport], None]]:
     """Append rows to a table, each at once."""
     try:
         file = open(path, "a", newline="", encoding="utf-8", buffering=1, opener=unlinked)  # noqa: SIM115
@@ -123,16 +210,13 @@ def block_table(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
             what, source=path, remedy="Remove it." if path.is_symlink() else None
         ) from error
     with file:
-        rows = csv.DictWriter(file, BLOCK_COLUMNS, extrasaction="ignore")
+        rows = csv.writer(file)
 
-        def write(block: dict[str, Any]) -> None:
-            tile = dict(
-                zip(("n_images_per_tile", "n_templates_per_tile"), block["tile"], strict=True)
-            )
+        def write(block: BlockReport) -> None:
             with writing(path):
-                rows.writerow({**block, **tile, "time": timestamp()})
+                rows.writerow(BlockRow.of(block))
 
         with writing(path):
             if os.fstat(file.fileno()).st_size == 0:
-                rows.writeheader()
+                rows.writerow(BLOCK_COLUMNS)
         yield write

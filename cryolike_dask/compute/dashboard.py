@@ -1,4 +1,4 @@
-"""What goes wrong between the dashboard and a browser, which is nothing to tell of."""
+"""Errors between the dashboard and a browser, which are nothing to tell of."""
 
 from __future__ import annotations
 

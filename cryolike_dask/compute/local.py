@@ -1,4 +1,5 @@
-"""Where it runs: a cluster on this machine, with one worker per GPU, or else one per core."""
+"""A cluster on this machine, with one worker per GPU, or else one per core: how many workers it
+starts, and the memory of each."""
 
 from __future__ import annotations
 
@@ -8,15 +9,17 @@ import multiprocessing
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import dask
+import psutil
 from dask.system import CPU_COUNT
-from distributed import LocalCluster, Security
+from distributed import Client, LocalCluster, Security
+from distributed.system import MEMORY_LIMIT
 from distributed.utils import LoopRunner
 
 from cryolike_dask.compute.addresses import warn_if_open_to_others
@@ -33,7 +36,7 @@ LOOPBACK = "127.0.0.1"
 MOST_WORKERS_PER_CORE = 16
 """More is a slip of the keyboard: each takes 0.3 GB and seconds to start."""
 WORKER_SETUP = "cryolike_dask.compute.worker_setup"
-"""The module that workers import first."""
+"""Module that workers import first."""
 INSTALL_CUDA = "Install cryolike_dask[cuda12] or cryolike_dask[cuda13] for your CUDA version."
 WORKER_ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
@@ -120,8 +123,8 @@ def local_cluster(
 
 
 def number_of_workers(asked: int | None) -> int:
-    """How many workers start: one for each GPU, or else for each core that this process may use, if
-    none are asked for.
+    """Number of workers that start: one for each GPU, or else for each core that this process may
+    use, if none are asked for.
 
     Raises
     ------
@@ -147,6 +150,25 @@ def number_of_workers(asked: int | None) -> int:
     return 1
 
 
+def memory_of_a_worker(client: Client | None, n_workers: int = 0) -> int:
+    """Bytes that a worker may use.
+
+    Parameters
+    ----------
+    client : Client or None
+        Its worker that may use least counts.
+    n_workers : int
+        Without a client: workers that `local_cluster` would start; 0: this process alone, which
+        may use what is free on this machine.
+    """
+    free = int(psutil.virtual_memory().available)
+    if client is None:
+        return min(free, MEMORY_LIMIT) // n_workers if n_workers else free
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
+    return min(limits, default=free)
+
+
 def count_gpus() -> int:
     """GPUs that this process may use; no CUDA context is made."""
     import torch
@@ -154,13 +176,13 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _cluster(n_workers: int, settings: dict[str, Any]) -> Any:
+def _cluster(n_workers: int, settings: Mapping[str, object]) -> Any:
     if count_gpus() and find_spec("dask_cuda") is not None:
         return _cuda_cluster(n_workers, settings)
     return LocalCluster(n_workers=n_workers, processes=True, preload=[WORKER_SETUP], **settings)
 
 
-def _cuda_cluster(n_workers: int | None, settings: dict[str, Any]) -> Any:
+def _cuda_cluster(n_workers: int, settings: Mapping[str, object]) -> Any:
     try:
         from dask_cuda import LocalCUDACluster
 
@@ -175,7 +197,7 @@ def _cuda_cluster(n_workers: int | None, settings: dict[str, Any]) -> Any:
 
 
 def _security(asked: Security | bool) -> Security | None:
-    """The certificates to use; None: what Dask's configuration says."""
+    """Certificates to use; None: what Dask's configuration says."""
     if asked is True:
         return Security.temporary()
     return asked or None
@@ -226,8 +248,8 @@ def _starting(runner: LoopRunner) -> Iterator[None]:
 def _cannot_start(error: BaseException) -> ClusterError:
     while (cause := error.__cause__ or error.__context__) is not None and str(cause):
         error = cause
-    given = [name for name in os.environ if name.startswith("DASK_")]
-    among = f" ({', '.join(given)})" if given else ""
+    variables = [name for name in os.environ if name.startswith("DASK_")]
+    among = f" ({', '.join(variables)})" if variables else ""
     return ClusterError(
         f"the workers of this machine cannot start ({type(error).__name__}: {error})",
         remedy=f"Check Dask's settings, in environment variables{among} and in ~/.config/dask.",
@@ -238,12 +260,8 @@ def _cannot_start(error: BaseException) -> ClusterError:
 def _hearing_causes() -> Iterator[list[BaseException]]:
     """Keep Dask from printing the errors that its logs tell of, and give them."""
     log, hearing = logging.getLogger("distributed"), _Hearing()
-    handlers, log.handlers[:], propagate, log.propagate = (
-        log.handlers[:],
-        [hearing],
-        log.propagate,
-        False,
-    )
+    handlers, propagate = log.handlers[:], log.propagate
+    log.handlers[:], log.propagate = [hearing], False
     try:
         yield hearing.causes
     finally:

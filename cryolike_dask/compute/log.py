@@ -18,8 +18,8 @@ from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 
 logger = logging.getLogger("cryolike_dask")
 EVENTS = logging.getLogger("cryolike_dask.events")
-"""What is too much for a terminal: every piece and every block, for the log file. Records have
-`fields`."""
+"""Events that are too many for a terminal: every piece and every block, for the log file. Records
+have `fields`."""
 EVENTS.propagate = False
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,13 +18,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Column
 from rich.text import Text
 
-from cryolike_dask.compute.block_reports import block_table, listening_to_blocks
+from cryolike_dask.compute.block_reports import (
+    BlockReport,
+    PartReport,
+    Report,
+    block_table,
+    listening_to_blocks,
+)
 from cryolike_dask.compute.log import EVENTS
 
 logger = logging.getLogger("cryolike_dask")
 
 SECONDS_BETWEEN_LINES = 60.0
-"""Of progress, where there is neither a terminal nor a notebook."""
+"""Between two lines of progress, where there is neither a terminal nor a notebook."""
 
 
 Show = Callable[..., None]
@@ -31,12 +38,12 @@ T = TypeVar("T")
 
 
 class Meter:
-    """How much of a run is done: whole pieces, and what is done of those that are in work.
+    """Count of what is done of a run: whole pieces, and parts of those that are in work.
 
     Parameters
     ----------
     n_images : int
-        Of all pieces.
+        Images of all pieces.
     show : callable
         Gets the number of images that are done, which may be a fraction, and how many of them were
         done before.
@@ -84,10 +91,10 @@ class Meter:
         self._show()
         return True
 
-    def block(self, block: dict[str, Any]) -> bool:
+    def block(self, block: BlockReport) -> bool:
         """Count a block, and say whether it belongs to a piece that is in work."""
-        n_images = block["n_images"] * block["n_templates"] / block["of_templates"]
-        return self.part(block["name"], (block["first_image"], block["first_template"]), n_images)
+        n_images = block.n_images * block.n_templates / block.of_templates
+        return self.part(block.name, (block.first_image, block.first_template), n_images)
 
     def _show(self) -> None:
         self.show(min(self.done + self.in_work, self.n_images), self.kept)
@@ -102,34 +109,35 @@ def watch(
     Parameters
     ----------
     client : Client or None
-        Whose workers tell of their blocks.
+        The client whose workers tell of their blocks.
     n_images : int
-        Of the whole run.
+        Images of the whole run.
     title : str
-        What is counted.
+        Name of what is counted.
     progress : bool
         Show a bar on a terminal or in a notebook, and otherwise log a line from time to time.
     table : Path, optional
-        Of blocks; rows are appended.
+        Table of blocks; rows are appended.
     """
     with ExitStack() as stack:
         show = stack.enter_context(progress_bar(n_images, title, shown=progress))
         meter = Meter(n_images, show)
         write = stack.enter_context(block_table(table)) if table is not None else _nothing
 
-        def heard(block: dict[str, Any]) -> None:
-            if "n_done" in block:
-                meter.part(block["name"], block["at"], block["n_done"])
-            elif meter.block(block):
-                if block["tile"] != block["first_tile"]:
-                    sizes = (*block["first_tile"], *block["tile"])
+        def heard(report: Report) -> None:
+            if isinstance(report, PartReport):
+                meter.part(report.name, report.at, report.n_done)
+            elif meter.block(report):
+                if report.tile != report.first_tile:
                     logger.warning(
                         "%s: out of memory with tiles of %d x %d (images x templates); went on "
                         "with %d x %d",
-                        *(block["name"], *sizes),
+                        report.name,
+                        *report.first_tile,
+                        *report.tile,
                     )
-                write(block)
-                EVENTS.info("block", extra={"fields": block})
+                write(report)
+                EVENTS.info("block", extra={"fields": asdict(report)})
 
         stack.enter_context(listening_to_blocks(client, heard))
         yield meter
@@ -175,16 +183,16 @@ def counted(things: Sequence[T], title: str, *, shown: bool = True) -> Iterator[
 
 
 class _Rate(ProgressColumn):
-    """How much is done in a second."""
+    """Column of what is done in a second."""
 
     def render(self, task: Task) -> Text:
-        """Of what was not done before."""
+        """Rate of what was not done before."""
         rate = _rate(task.fields["done"], task.fields["kept"], task.elapsed or 0.0)
         return Text(f"{rate:.3g}/s" if rate else "")
 
 
 class _Times(ProgressColumn):
-    """How long it has taken, and will take."""
+    """Column of the time that it has taken, and will take."""
 
     def render(self, task: Task) -> Text:
         """As the log says it."""
@@ -198,7 +206,7 @@ def _rate(done: float, kept: float, seconds: float) -> float:
 
 
 def _times(total: float, done: float, kept: float, seconds: float) -> str:
-    """What has passed, and what is left if it goes on so."""
+    """Time that has passed, and that is left if it goes on so."""
     rate = _rate(done, kept, seconds)
     left = f", left {_clock((total - done) / rate)}" if rate else ""
     return f"elapsed {_clock(seconds)}{left}"

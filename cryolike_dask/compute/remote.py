@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from distributed import Client, Security, Worker, WorkerPlugin
 from distributed.deploy import Cluster
@@ -138,9 +138,11 @@ def _tells_more_than_our_error(record: logging.LogRecord) -> bool:
     return not isinstance(error, OSError | asyncio.CancelledError)
 
 
-def _security(security: Security | None, files: dict[str, Any]) -> Security | None:
-    """The certificates that were given, whichever way."""
-    given = [name for name, path in files.items() if path is not None]
+def _security(
+    security: Security | None, files: Mapping[str, str | os.PathLike[str] | None]
+) -> Security | None:
+    """Certificates that were given, whichever way."""
+    given = {name: path for name, path in files.items() if path is not None}
     if not given:
         return security
     if security is not None:
@@ -150,11 +152,11 @@ def _security(security: Security | None, files: dict[str, Any]) -> Security | No
             f"{', '.join(given)} alone", remedy="TLS needs tls_ca_file, tls_cert and tls_key."
         )
     remedy = "Give the certificates that the scheduler was started with."
-    if missing := [path for path in files.values() if not os.path.exists(path)]:
+    if missing := [str(path) for path in given.values() if not os.path.exists(path)]:
         raise missing_files(missing, remedy)
-    for path in files.values():
-        regular_file(path, remedy)
-    ca, cert, key = (str(path) for path in files.values())
+    for path in given.values():
+        regular_file(str(path), remedy)
+    ca, cert, key = (str(path) for path in given.values())
     return Security(
         tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True
     )
@@ -167,12 +169,12 @@ def _open(
     a scheduler."""
     if isinstance(where, Cluster):
         return OnceClosingClient(where)
-    address, said = _answering(where, security, timeout)
+    address, shown = _answering(where, security, timeout)
     try:
         return OnceClosingClient(address, security=security, timeout=timeout)
     except (OSError, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise ClusterError(
-            f"{said} does not accept this client ({type(error).__name__}: {error})",
+            f"{shown} does not accept this client ({type(error).__name__}: {error})",
             remedy="Give the address of a scheduler, not of a worker, with the same versions of "
             "Python and Dask.",
         ) from error
@@ -181,12 +183,12 @@ def _open(
 def _answering(
     where: str | os.PathLike[str], security: Security | None, timeout: float
 ) -> tuple[str, str]:
-    """The address of a scheduler that answers there, and what messages call it."""
+    """Address of a scheduler that answers there, and how messages show it."""
     text = os.fspath(where)
     address = text if "://" in text else address_in(Path(text))
-    said = address if address == text else f"{text}: {address}"
-    check_scheduler(address, said, security, timeout)
-    return address, said
+    shown = address if address == text else f"{text}: {address}"
+    check_scheduler(address, shown, security, timeout)
+    return address, shown
 
 
 def _await_a_worker(client: Client, seconds: float) -> None:

@@ -25,8 +25,9 @@ from cryolike_dask.labels import OnError
 logger = logging.getLogger("cryolike_dask")
 
 IN_FLIGHT_PER_WORKER = 2
+"""Pieces: while one is computed, the next is with the scheduler, so that no worker waits."""
 MOST_IN_FLIGHT = 1000
-"""However many workers there are."""
+"""Pieces in flight, however many workers there are: the scheduler keeps the graph of each."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class Piece:
     Attributes
     ----------
     name : str
-        How messages call it.
+        Name in messages.
     n_images : int
-        How much it counts for progress.
+        Weight of the piece in the progress.
     build : callable or None
-        Makes its graph; None: it is done already.
+        Makes the graph of the piece; None: it is done already.
     blocks : str
-        How its blocks call it.
+        Name that its blocks tell progress under.
     """
 
     name: str
@@ -76,11 +77,11 @@ def stream(
     client : Client or None
         None: the threaded scheduler of this process.
     n_images : int
-        Of all pieces, for progress.
+        Images of all pieces, for progress.
     progress : bool
         Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
     title : str
-        What is counted.
+        Name of what is counted.
     on_error : "stop" | "quarantine"
         Stop at the first piece that fails, or go on and raise one error at the end that lists all
         of them.
@@ -119,25 +120,28 @@ Outcomes = Iterator[tuple[Piece, BaseException | None]]
 
 
 def _in_process(pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
+    """Compute pieces one after the other in this process, where a block takes all cores."""
     for piece in pieces:
         error = None
         if piece.build is not None:
             started(piece.blocks)
             try:
                 dask.compute(piece.build(), scheduler="threads")
-            except Exception as failure:
+            except Exception as failure:  # Ctrl-C is none of these, and ends the run
                 error = failure
         yield piece, error
 
 
 def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
+    """Compute pieces on workers, and give each as it is done."""
     waiting, completed = iter(pieces), as_completed()
     in_flight: dict[Future, Piece] = {}
-    again: set[str] = set()
+    submitted_again: set[str] = set()
 
     def submit(piece: Piece) -> None:
         graph = lean(piece.build())  # type: ignore[misc]
-        started(piece.blocks)  # first: what its blocks tell may come before this goes on
+        # before its blocks can tell of themselves: reports of pieces not in work are not counted
+        started(piece.blocks)
         with _connected():
             future = client.compute(graph)
         in_flight[future] = piece
@@ -145,25 +149,30 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
 
     try:
         while True:
+            # asked each time: workers may come and go while a run goes on
             with _connected():
                 limit = min(IN_FLIGHT_PER_WORKER * count_workers(client), MOST_IN_FLIGHT)
             while len(in_flight) < limit and (piece := next(waiting, None)) is not None:
+                # nothing to compute, and no place in flight: runs that go on pass these quickly
                 if piece.build is None:
                     yield piece, None
                     continue
+                # inputs are opened while graphs are built, so that one may be found damaged here
                 try:
                     submit(piece)
                 except CryolikeError as failure:
                     yield piece, failure
             if not in_flight:
                 return
+            # whichever is first: one slow piece keeps none of the others waiting
             future = next(completed)
             piece, error = in_flight.pop(future), _error_of(future)
+            # the scheduler forgets the piece, or its memory would grow with the run
             future.release()
             if isinstance(error, KilledWorker):
                 # it may only have been there when others made their worker die
-                if piece.name not in again:
-                    again.add(piece.name)
+                if piece.name not in submitted_again:
+                    submitted_again.add(piece.name)
                     try:
                         submit(piece)
                         continue
@@ -173,6 +182,7 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
                     error = _killed(piece)
             yield piece, error
     finally:
+        # an error or Ctrl-C ends the loop: workers shall not go on with what nobody waits for
         if in_flight and client.status == "running":
             client.cancel(list(in_flight))
 
@@ -181,7 +191,7 @@ def lean(graph: Delayed) -> Delayed:
     """The same graph, its keys text: the scheduler remembers for good what it calls a group, each
     name in a tuple.
 
-    What only takes parts of a value, all of them for the last task, becomes a part of the last
+    Tasks that only take parts of a value, all of them for the last task, become parts of the last
     task.
     """
     nodes = convert_legacy_graph(dict(graph.__dask_graph__()))

@@ -1,5 +1,4 @@
-"""What a worker process of a local cluster does when it starts, and when it ends. Dask imports
-this file there."""
+"""Start and end of a worker process of a local cluster. Dask imports this file there."""
 
 from __future__ import annotations
 

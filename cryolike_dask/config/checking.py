@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 
+from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.remote import check_connection
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.run_config import opened
@@ -14,7 +15,6 @@ from cryolike_dask.io.output_folder import need_folder
 from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
 from cryolike_dask.runs.folder import output_folder
 from cryolike_dask.runs.kinds import kind_named
-from cryolike_dask.runs.plan import memory_of_each_worker
 from cryolike_dask.runs.run import Run
 from cryolike_dask.runs.sizes import find_done
 
@@ -39,7 +39,7 @@ def check_config(config: RunConfig) -> None:
     if place.running_scheduler is not None:
         check_connection(place.running_scheduler, **place.certificates)
     elif kind.keeps_every_pose:
-        run = run.in_memory(memory_of_each_worker(None, n_workers))
+        run = run.in_memory(memory_of_a_worker(None, n_workers))
         refuse_what_cannot_fit(run, {key: run.job(kind, *key) for key in run.pairs()}, None)
     need_folder(config.output)
     if not machine.overwrite:

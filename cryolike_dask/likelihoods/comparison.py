@@ -1,4 +1,5 @@
-"""What a task is told: the images and templates to compare, and every setting of the comparison."""
+"""The instructions of a task: the images and templates to compare, and every setting of the
+comparison."""
 
 from __future__ import annotations
 
@@ -14,11 +15,7 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.sources import ArraySource
 
 IMAGE_ROW = np.dtype([("index", "i8"), *OPTICS.descr])
-
-
 TEMPLATE_ROW = np.dtype([("index", "i8"), ("log_prior", "f8")])
-
-
 Rows = NDArray[np.void]
 
 
@@ -39,7 +36,7 @@ class Comparison:
         Part of a displaced template's norm that compression may leave out, root mean square; 0: no
         compression.
     name : str
-        How the comparison is called in logs and tables: structure and image stack.
+        Name of the comparison in logs and tables: structure and image stack.
     n_images_per_tile, n_templates_per_tile : int or None
     discover_tiles : bool
         Choose tiles by the device and its free memory instead.

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError, listed
-from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
 from cryolike_dask.io.sources import ArraySource
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.image_formation import contrast_on_device
 
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import Frame
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 
 
 def read_images(
-    rows: Rows, comparison: Comparison, frame: Frame
+    rows: Rows, comparison: Comparison, constants: BlockConstants
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Read images, complex (image, shell, angle), and evaluate their contrast transfer, real
     (image, shell, W/2).
@@ -37,34 +38,21 @@ def read_images(
         and rows named.
     """
     values = tensor_on(
-        comparison.images.take(rows["index"]), comparison.precision, frame.weights.device
+        comparison.images.take(rows["index"]), comparison.precision, constants.weights.device
     )
-    _refuse_bad(values, frame, comparison.images, rows["index"], "image")
+    _refuse_bad(values, constants, comparison.images, rows["index"], "image")
     contrast = _typed(
-        contrast_of_rows(rows, comparison, frame.weights.device), comparison.precision
+        contrast_of_rows(rows, comparison, constants.weights.device), comparison.precision
     )
-    light, source, indices = (contrast**2).sum((1, 2)), comparison.images, rows["index"]
-    _refuse(
-        light == 0,
-        source,
-        indices,
-        "image",
-        "have a contrast transfer of 0 everywhere",
-        ZeroPowerError,
-    )
-    _refuse(
-        ~light.isfinite(),
-        source,
-        indices,
-        "image",
-        "have a contrast transfer that overflows",
-        NotFiniteError,
-    )
+    power = (contrast**2).sum((1, 2))
+    refuse = partial(_refuse, source=comparison.images, rows=rows["index"], what="image")
+    refuse(power == 0, why="have a contrast transfer of 0 everywhere", error=ZeroPowerError)
+    refuse(~power.isfinite(), why="have a contrast transfer that overflows", error=NotFiniteError)
     return values, contrast
 
 
 def read_templates(
-    parts: Sequence[NDArray[np.int64]], comparison: Comparison, frame: Frame
+    parts: Sequence[NDArray[np.int64]], comparison: Comparison, constants: BlockConstants
 ) -> Iterator[torch.Tensor]:
     """Read templates part by part, complex (template, shell, angle), each while the one before is
     in use.
@@ -81,34 +69,26 @@ def read_templates(
             taken = ahead.result()
             if following is not None:
                 ahead = reader.submit(source.take, following)
-            values = tensor_on(taken, comparison.precision, frame.weights.device)
-            _refuse_bad(values, frame, source, indices, "template")
+            values = tensor_on(taken, comparison.precision, constants.weights.device)
+            _refuse_bad(values, constants, source, indices, "template")
             yield values
 
 
 def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:
-    """Contrast transfer in float64, of half rings: (image, shell, W/2). Half a turn further it
-    is the same."""
-    import torch
-
-    from cryolike_dask.likelihoods.kernels import contrast_transfer
-
-    conventions, grid = comparison.conventions, comparison.grid
-    columns = {name: torch.from_numpy(rows[name].copy()).to(device) for name in OPTICS.names or ()}
-    wavelength = electron_wavelength_angstrom(
-        columns["voltage_kilovolt"], conventions.elementary_charge
-    )
-    return contrast_transfer(
-        columns,
-        wavelength,
-        torch.from_numpy(grid.spatial_frequencies).to(device),
-        torch.from_numpy(grid.angles[: grid.n_inplanes // 2]).to(device),
-        signed_astigmatism=conventions.signed_astigmatism,
-        envelope=conventions.applies_envelope,
+    """Contrast transfer of half rings, float64, (image, shell, W/2). Half a turn further it is the
+    same."""
+    grid = comparison.grid
+    return contrast_on_device(
+        rows,
+        grid.spatial_frequencies[:, None],
+        grid.angles[: grid.n_inplanes // 2],
+        comparison.conventions,
+        device,
     )
 
 
 def tensor_on(values: NDArray[Any], precision: str, device: torch.device) -> torch.Tensor:
+    """A copy of an array on a device, in a precision."""
     import torch
 
     # copied into memory of torch's own alignment: sums over the same values then round the same way
@@ -129,47 +109,41 @@ def torch_real(precision: str) -> torch.dtype:
 
 
 def _refuse_bad(
-    values: torch.Tensor, frame: Frame, source: ArraySource, rows: NDArray[np.int64], what: str
+    values: torch.Tensor,
+    constants: BlockConstants,
+    source: ArraySource,
+    rows: NDArray[np.int64],
+    what: str,
 ) -> None:
     """Refuse values that are not finite, have no power beside a constant offset, or do not
     transform a real image."""
-    from cryolike_dask.likelihoods.kernels.cross_correlation import mask_terms, squared
+    from cryolike_dask.likelihoods.kernels.cross_correlation import overlaps, powers
 
-    power = (squared(values) * frame.weights).sum((1, 2))
-    _refuse(~power.isfinite(), source, rows, what, "hold NaN or infinite values", NotFiniteError)
-    _refuse(
-        power == 0, source, rows, what, "have no power: they are zero everywhere", ZeroPowerError
-    )
-    offset = mask_terms(frame.mask, values, frame.weights) ** 2 / frame.mask_power
-    constant = power - offset <= 100 * frame.rounding * power
-    _refuse(
-        constant,
-        source,
-        rows,
-        what,
-        "are constant: nothing is left beside their offset",
-        ZeroPowerError,
+    refuse = partial(_refuse, source=source, rows=rows, what=what)
+    power = powers(values, constants.weights)
+    refuse(~power.isfinite(), why="hold NaN or infinite values", error=NotFiniteError)
+    refuse(power == 0, why="have no power: they are zero everywhere", error=ZeroPowerError)
+    offset = overlaps(constants.mask, values, constants.weights) ** 2 / constants.mask_power
+    refuse(
+        power - offset <= 100 * constants.rounding * power,
+        why="are constant: nothing is left beside their offset",
+        error=ZeroPowerError,
     )
     opposite = values.roll(values.shape[-1] // 2, -1).conj()
-    asymmetry = (squared(values - opposite) * frame.weights).sum((1, 2))
-    _refuse(
-        asymmetry > 1e-4 * power,
-        source,
-        rows,
-        what,
-        "are not transforms of real images",
-        InputError,
-    )
+    asymmetry = powers(values - opposite, constants.weights)
+    refuse(asymmetry > 1e-4 * power, why="are not transforms of real images", error=InputError)
 
 
 def _refuse(
     bad: torch.Tensor,
+    *,
     source: ArraySource,
     rows: NDArray[np.int64],
     what: str,
     why: str,
     error: type[CryolikeError],
 ) -> None:
+    """Refuse rows, naming their files and where they are there."""
     if not bool(bad.any()):
         return
     files: dict[str, list[int]] = {}

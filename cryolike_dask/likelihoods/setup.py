@@ -1,4 +1,5 @@
-"""What all tiles of a task share, made once: weights, displacement phases, and the radial basis.
+"""The constants that all tiles of a task share, made once: weights, displacement phases, and the
+radial basis.
 
 torch is imported inside the functions: the scheduler imports this module too, and does not need
 torch.
@@ -28,23 +29,23 @@ from cryolike_dask.likelihoods.tiles import piece_bytes
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import Frame
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
 
 SAMPLED_TEMPLATES, SAMPLED_SPECTRA = 64, 2048
-"""What makes the radial basis: so many templates, and displaced templates in all. Measured at
-the standard case, of templates that are not in the sample 3e-6 is left out at most for a
-tolerance of 1e-6; by 32 templates, 4e-5."""
-
-
+"""Templates, and displaced templates in all, that the radial basis is made from. Measured at the
+standard case, of templates that are not in the sample 3e-6 is left out at most for a tolerance of
+1e-6; by 32 templates, 4e-5."""
 DISPLACEMENTS_AT_A_TIME = 32
-"""Of the factors that displace, evaluated in float64."""
+"""Displacements whose phases are evaluated together, in float64."""
 
 
-def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis = ()) -> Frame:
-    """Make what all tiles share, on the device."""
-    from cryolike_dask.likelihoods.kernels.direct import Frame
+def make_constants(
+    comparison: Comparison, device: torch.device, basis: RadialBasis = ()
+) -> BlockConstants:
+    """Make the constants that all tiles share, on the device."""
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
 
     grid, conventions = comparison.grid, comparison.conventions
@@ -53,7 +54,7 @@ def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis 
         np.broadcast_to(grid.weights[:, None], grid.shape), comparison.precision, device
     )
     folding = fold(grid.n_inplanes, weights.dtype, device)
-    return Frame(
+    return BlockConstants(
         weights=weights,
         mask=tensor_on(mask, comparison.precision, device),
         translation=_translation(comparison, folding.angles),
@@ -71,7 +72,7 @@ def make_frame(comparison: Comparison, device: torch.device, basis: RadialBasis 
 
 
 def degrees_of_freedom(grid: PolarGrid, conventions: Conventions) -> float:
-    """Of the noise: inside the band, or of all pixels."""
+    """Degrees of freedom of the noise: inside the band, or of all pixels."""
     return (
         4 * np.pi * grid.radius_max**2
         if conventions.degrees_of_freedom_in_band
@@ -139,24 +140,22 @@ def find_basis(comparison: Comparison) -> RadialBasis:
         return ()
     device, exact = resolve_device(comparison.device), replace(comparison, precision="double")
     n_templates, n_displacements = comparison.templates.shape[0], len(comparison.displacements)
-    some_templates = np.unique(
-        np.linspace(0, n_templates - 1, SAMPLED_TEMPLATES).round().astype(np.int64)
-    )
-    drawn = np.random.default_rng(0).permutation(n_displacements)[
-        : -(-SAMPLED_SPECTRA // len(some_templates))
-    ]
-    some = DisplacementGrid(
+    spread = np.linspace(0, n_templates - 1, SAMPLED_TEMPLATES).round().astype(np.int64)
+    sampled_templates = np.unique(spread)
+    n_drawn = -(-SAMPLED_SPECTRA // len(sampled_templates))
+    drawn = np.random.default_rng(0).permutation(n_displacements)[:n_drawn]
+    sampled_displacements = DisplacementGrid(
         comparison.displacements.x_angstrom[drawn], comparison.displacements.y_angstrom[drawn]
     )
     with torch.inference_mode():
-        frame = make_frame(replace(exact, displacements=some), device)
+        constants = make_constants(replace(exact, displacements=sampled_displacements), device)
         moments = torch.zeros((), dtype=torch.float64, device=device)
-        for values in read_templates(list(some_templates[:, None]), exact, frame):
-            template = half(values) * half(frame.weights).sqrt()
+        for values in read_templates(list(sampled_templates[:, None]), exact, constants):
+            template = half(values) * half(constants.weights).sqrt()
             # what is left out is a part of each template
             brightness = squared(template).sum().sqrt()
-            moments = moments + second_moments(displaced_spectra(template / brightness, frame))
-        return radial_basis(moments, frame.folding.multiplicity, comparison.tolerance)
+            moments = moments + second_moments(displaced_spectra(template / brightness, constants))
+        return radial_basis(moments, constants.folding.multiplicity, comparison.tolerance)
 
 
 def log_likelihood_at(
@@ -172,11 +171,11 @@ def log_likelihood_at(
 
     device = resolve_device(comparison.device)
     grid, exact = comparison.grid, replace(comparison, precision="double")
-    frame = make_frame(
+    constants = make_constants(
         replace(exact, displacements=DisplacementGrid(np.zeros(1), np.zeros(1))), device
     )
     # half a turn adds the same again
-    frame = replace(frame, weights=2 * half(frame.weights), mask=half(frame.mask))
+    constants = replace(constants, weights=2 * half(constants.weights), mask=half(constants.mask))
     kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
     table = realised_table(comparison.displacements, comparison.conventions)
     shifts = torch.from_numpy(2 * table / grid.box_size_angstrom).to(device)
@@ -196,5 +195,5 @@ def log_likelihood_at(
             tensor_on(comparison.images.take(image_rows["index"][part]), "double", device)
         )
         contrast = contrast_of_rows(image_rows[part], comparison, device)
-        values[part] = at_given_poses(images, contrast, templates, frame).cpu().numpy()
+        values[part] = at_given_poses(images, contrast, templates, constants).cpu().numpy()
     return values

@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 COLUMNS_PER_PRODUCT = {"cpu": 1024, "cuda": 2048}
 """(template, displacement) pairs that are worth a product of matrices: templates are taken
-together up to it."""
+together up to so many."""
 TILE_BYTES = {"cpu": 2**25, "cuda": 3 * 2**29}
-"""Of a tile's products. On a CPU they stay in the outer cache; measured: four times as much is a
-fifth slower."""
+"""Bytes of a tile's products. On a CPU they stay in the outer cache; measured: four times as much
+is a fifth slower."""
 PIECE_BYTES = {"cpu": 2**22, "cuda": 2**28}
-"""Of the correlation that is transformed and reduced at a time; on a CPU about the cache of a
+"""Bytes of the correlation that is transformed and reduced at a time; on a CPU about the cache of a
 core."""
 MOST_TILE_BYTES = {"cpu": 2**29, "cuda": 3 * 2**29}
-"""Of a tile's products, whatever batch sizes are asked for."""
+"""Most bytes of a tile's products, whatever batch sizes are asked for."""
 IMAGES_BYTES = 2**30
-"""Of the spectra of images that a task holds; more images take turns, and templates are prepared
-anew for each turn."""
+"""Bytes of the spectra of images that a task holds; more images take turns, and templates are
+prepared anew for each turn."""
 MEMORY_FRACTION = 0.125
-"""Of the free memory, for each of a tile's products, its templates, and the images."""
+"""Part of the free memory for each of a tile's products, its templates, and the images."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a comparison takes: of one image's terms, of one template's, and of the
-    products of both."""
+    """Bytes that a comparison takes: terms of one image, terms of one template, and products of
+    both."""
 
     image: int
     template: int
@@ -47,10 +47,8 @@ class Footprint:
     def of(cls, comparison: Comparison, ranks: NDArray[np.int64]) -> Footprint:
         """Count what the kernel holds for these ranks at each angular frequency."""
         n_shells, n_inplanes = comparison.grid.shape
-        item, n_displacements = (
-            real_dtype(comparison.precision).itemsize,
-            len(comparison.displacements),
-        )
+        item = real_dtype(comparison.precision).itemsize
+        n_displacements = len(comparison.displacements)
         coefficients, half = int(ranks.sum()), n_inplanes // 2
         return cls(
             image=item * (4 * coefficients + n_shells * half + 2 * n_shells * (half // 2 + 1)),
@@ -66,7 +64,7 @@ class Footprint:
 
 
 def ranks_of(basis: RadialBasis, comparison: Comparison) -> NDArray[np.int64]:
-    """The coefficients that are kept at each angular frequency; without a basis, all shells."""
+    """Coefficients that are kept at each angular frequency; without a basis, all shells."""
     n_shells, n_inplanes = comparison.grid.shape
     return np.concatenate(
         [np.full(len(g), g.shape[1]) for g in basis] or [np.full(n_inplanes // 2 + 1, n_shells)]
@@ -74,8 +72,8 @@ def ranks_of(basis: RadialBasis, comparison: Comparison) -> NDArray[np.int64]:
 
 
 def piece_bytes(device: str) -> int:
-    """What is transformed and reduced at a time: on a CPU every thread of torch has a cache of
-    its own."""
+    """Bytes that are transformed and reduced at a time: on a CPU every thread of torch has a cache
+    of its own."""
     import torch
 
     return PIECE_BYTES[device] * (torch.get_num_threads() if device == "cpu" else 1)
@@ -112,10 +110,8 @@ def first_tile(
     limit = min(MOST_TILE_BYTES[device], int(free_memory(device) * MEMORY_FRACTION))
     asked_images = asked_templates = None
     if not comparison.discover_tiles:
-        asked_images, asked_templates = (
-            comparison.n_images_per_tile,
-            comparison.n_templates_per_tile,
-        )
+        asked_images = comparison.n_images_per_tile
+        asked_templates = comparison.n_templates_per_tile
     together = max(1, COLUMNS_PER_PRODUCT[device] // len(comparison.displacements))
     templates = min(
         asked_templates or together,
@@ -124,12 +120,12 @@ def first_tile(
     )
     images = asked_images or max(8, min(limit, TILE_BYTES[device]) // (footprint.pair * templates))
     images = max(1, min(images, n_images, limit // (footprint.pair * templates)))
-    # of one size, not a rest
-    return images if asked_images else -(-n_images // -(-n_images // images)), templates
+    # tiles of one size: what is left over for a last one would be dear
+    return int(images if asked_images else -(-n_images // -(-n_images // images))), int(templates)
 
 
 def images_at_a_time(comparison: Comparison, footprint: Footprint, tile: tuple[int, int]) -> int:
-    """How many images' terms a task holds, in whole tiles."""
+    """Number of images whose terms a task holds, in whole tiles."""
     budget = min(
         IMAGES_BYTES, int(free_memory(resolve_device(comparison.device).type) * MEMORY_FRACTION)
     )

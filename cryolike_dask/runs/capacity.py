@@ -6,10 +6,10 @@ import math
 import shutil
 from pathlib import Path
 
-import psutil
 from distributed import Client
 
 from cryolike_dask.compute.device import real_dtype
+from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.errors import CannotFitError
 from cryolike_dask.io.jobs import Job
 from cryolike_dask.io.layout import as_stored
@@ -64,15 +64,3 @@ def refuse_what_cannot_fit(
 def existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-
-
-def memory_of_a_worker(client: Client | None) -> int:
-    """Bytes that a worker may use; without workers, those that are free on this machine."""
-    if client is None:
-        return int(psutil.virtual_memory().available)
-    limits = [
-        w["memory_limit"]
-        for w in client.scheduler_info(n_workers=-1)["workers"].values()
-        if w["memory_limit"]
-    ]
-    return min(limits, default=int(psutil.virtual_memory().available))

@@ -8,7 +8,6 @@ structures is as small as that of two.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import psutil
 from distributed import Client
 
 from cryolike_dask.compute.device import active_client, count_workers, device_of_workers, real_dtype
+from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import CannotFitError, counted, number
@@ -33,7 +32,6 @@ from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
 from cryolike_dask.runs.capacity import (
     BLOCK_COPIES,
     existing,
-    memory_of_a_worker,
     refuse_what_cannot_fit,
 )
 from cryolike_dask.runs.cost import LikelihoodPlan, size_of
@@ -127,7 +125,7 @@ def plan_likelihood(
     settings = Settings(conventions, device, precision, tolerance)
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     run = open_run(files, params_input, displacer, settings, images, templates)
-    run = run.in_batches(tiling).in_memory(memory_of_each_worker(client, n))
+    run = run.in_batches(tiling).in_memory(memory_of_a_worker(client, n))
     run.note_left_out()
     if not overwrite:
         output_folder(run).refuse()
@@ -184,7 +182,7 @@ def _without_time(
     n_displacements, n_rotations = len(templates[0].displacements), templates[0].grid.n_inplanes
     n_templates = sum(map(len, templates))
     host = PROCESS_BYTES[trial.device] + max(_held_bytes(g, kind) for g in groups)
-    memory = memory_of_each_worker(client, n_workers)
+    memory = memory_of_a_worker(client, n_workers)
     n_jobs = len(run.images) * len(templates)
     described = described_bytes(run) * (n_jobs - n_done) // n_jobs
     return LikelihoodPlan(
@@ -221,16 +219,6 @@ def _held_bytes(group: Group, kind: Kind) -> int:
     )
     whole = n_pairs * math.prod(group.job.shape[2:]) * real_dtype(group.job.precision).itemsize
     return REMEMBERED_BYTES * remembered + (int(whole) if kind.keeps_every_pose else 0)
-
-
-def memory_of_each_worker(client: Client | None, n_workers: int) -> int:
-    """Memory of each worker as `local_cluster` shares it out, if there is no client yet."""
-    free = memory_of_a_worker(client)
-    if client is not None or not n_workers:
-        return free
-    return min(
-        free // n_workers, int(psutil.virtual_memory().total / max(n_workers, os.cpu_count() or 1))
-    )
 
 
 def _refuse_what_cannot_fit(

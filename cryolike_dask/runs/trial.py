@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import free_memory, real_dtype, resolve_device, torch_threads
 from cryolike_dask.io.sources import ArraySource
-from cryolike_dask.likelihoods.blocks import (
-    radial_basis_of,
-    slices,
-)
+from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.tiled_block import slices
 from cryolike_dask.likelihoods.tiles import (
     Footprint,
     first_tile,

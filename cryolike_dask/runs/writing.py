@@ -16,6 +16,7 @@ from dask.delayed import Delayed
 from distributed import Client
 
 from cryolike_dask.compute.device import count_workers, device_of_workers, real_dtype
+from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.log import logging_to, reporting_to
 from cryolike_dask.compute.stream import Piece, stream, task
 from cryolike_dask.io.claims import Claim
@@ -24,7 +25,7 @@ from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.likelihoods.comparable import name_of
-from cryolike_dask.runs.capacity import memory_of_a_worker, refuse_what_cannot_fit
+from cryolike_dask.runs.capacity import refuse_what_cannot_fit
 from cryolike_dask.runs.folder import has_displacements, holds_results, output_folder
 from cryolike_dask.runs.kinds import Kind
 from cryolike_dask.runs.options import RunOptions

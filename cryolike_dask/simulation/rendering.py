@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.conventions import STANDARD
-from cryolike_dask.geometry.optics import electron_wavelength_angstrom
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
+from cryolike_dask.likelihoods.image_formation import contrast_at_points, displacement_phases
 from cryolike_dask.structures.projection import Structure
 
 FloatArray = NDArray[np.float64]
 
 AT_ONCE = 16
+"""Particles whose slices are made together."""
 EPS = 1e-6
 """Error of the non-uniform FFT: far below any noise."""
 
@@ -73,31 +74,18 @@ def render_particles(
     """
     n, pixel = grid.n_pixels, grid.pixel_size_angstrom
     fy, fx = np.meshgrid(np.fft.fftfreq(2 * n, pixel), np.fft.rfftfreq(2 * n, pixel), indexing="ij")
+    frequencies, angles = np.hypot(fx, fy), np.arctan2(fy, fx)
     kx, ky = (f.ravel() * grid.box_size_angstrom / 2 for f in (fx, fy))
     rotations = viewing_rotation(poses.azimuth, poses.polar, poses.gamma)
     x, y = (shift + n * pixel for shift in poses.shifts_angstrom())  # the middle of the wide box
     inner = slice(n - n // 2, n - n // 2 + n)
     images = np.empty((len(poses), n, n))
     for start in range(0, len(poses), AT_ONCE):
-        some = rotations[start : start + AT_ONCE]
-        waves = structure.slices(some, kx, ky, grid.box_size_angstrom, STANDARD, EPS)
+        turned = rotations[start : start + AT_ONCE]
+        waves = structure.slices(turned, kx, ky, grid.box_size_angstrom, STANDARD, EPS)
         for i, wave in enumerate(waves.reshape(-1, *fx.shape), start):
-            moved = wave * np.exp(-2j * np.pi * (fx * x[i] + fy * y[i]))
-            wide = np.fft.irfft2(moved * _contrast(optics[i], fx, fy), s=(2 * n, 2 * n))
+            moved = wave * displacement_phases(x[i], y[i], fx, fy)
+            (contrast,) = contrast_at_points(optics[i : i + 1], frequencies, angles, STANDARD)
+            wide = np.fft.irfft2(moved * contrast, s=(2 * n, 2 * n))
             images[i] = wide[inner, inner] / pixel**2
     return images
-
-
-def _contrast(optics: np.void, fx: FloatArray, fy: FloatArray) -> FloatArray:
-    f2, angle = fx**2 + fy**2, np.arctan2(fy, fx)
-    u, v = optics["defocus_u_angstrom"], optics["defocus_v_angstrom"]
-    defocus = (u + v) / 2 + (u - v) / 2 * np.cos(2 * (angle - optics["defocus_angle_radian"]))
-    wavelength = electron_wavelength_angstrom(optics["voltage_kilovolt"])
-    spherical = np.pi / 2 * optics["spherical_aberration_mm"] * 1e7 * wavelength**3
-    chi = spherical * f2**2 - np.pi * wavelength * f2 * defocus - optics["phase_shift_radian"]
-    amplitude = optics["amplitude_contrast"]
-    contrast = -np.sqrt(1 - amplitude**2) * np.sin(chi) + amplitude * np.cos(chi)
-    filtered: FloatArray = (
-        contrast * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] * f2 / 4)
-    )
-    return filtered

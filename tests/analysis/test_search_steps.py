@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
-from cryolike_dask.analysis import matching
 from cryolike_dask.analysis import search_steps as steps
 from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, about_steps
+from cryolike_dask.analysis.matching import contrast_of_image
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.likelihoods.image_formation import correlation
 
 PARAMETERS = cld.ImageParameters(24, 2.0, n_inplanes=60)
 GRID = PARAMETERS.grid
@@ -41,7 +42,7 @@ def test_a_projection_is_turned_by_half_an_angle(rng):
     ]
     turned = steps._turned(gaussians(x, y))
     assert min(np.abs(turned - one).max() for one in either) < 1e-9
-    assert steps._overlap(turned, turned, GRID) == pytest.approx(1)
+    assert correlation(turned, turned, GRID) == pytest.approx(1)
 
 
 def test_the_nearest_view(rng):
@@ -60,7 +61,7 @@ def test_the_loss_is_that_of_poses_half_a_step_off(build):
     optics, chosen = build.optics(n), rng.integers(n_templates, size=n)
     plain = cld.ImageStack.from_array(np.zeros((n, *GRID.shape), complex), PARAMETERS, optics)
     contrast = np.stack(
-        [matching._contrast(plain[[m]], conventions_named("standard")) for m in range(n)]
+        [contrast_of_image(plain[[m]], conventions_named("standard")) for m in range(n)]
     )
     moved = steps._displaced(values[chosen], (step / 2, step / 2), GRID)
     images = cld.ImageStack.from_array(

@@ -9,12 +9,13 @@ import re
 import sys
 from dataclasses import replace
 
+import msgpack
 import numpy as np
 import pytest
 
 import cryolike_dask as cld
 from cryolike_dask.compute import block_reports, progress
-from cryolike_dask.compute.block_reports import BLOCKS, Teller
+from cryolike_dask.compute.block_reports import BLOCKS, BlockReport, PartReport, Teller
 from cryolike_dask.compute.progress import Meter, _clock, _times, counted, progress_bar
 
 COMPUTATIONS = [
@@ -24,6 +25,25 @@ COMPUTATIONS = [
     cld.compute_optimal_rotation,
     cld.compute_cross_correlation_complete,
 ]
+BLOCK = BlockReport(
+    name="a",
+    first_image=0,
+    n_images=30,
+    first_template=0,
+    n_templates=2,
+    of_templates=5,
+    device="cpu",
+    dtype="float32",
+    tile=(8, 2),
+    first_tile=(8, 2),
+    seconds=1.0,
+)
+
+
+@pytest.mark.parametrize("report", [BLOCK, PartReport("a", (0, 5), 2.5)])
+def test_reports_arrive_as_they_were_sent(report):
+    sent = msgpack.packb(block_reports._event_of(report))
+    assert block_reports._report_of(msgpack.unpackb(sent)) == report
 
 
 @pytest.fixture
@@ -43,16 +63,7 @@ def test_parts_count_as_they_come_and_never_twice(shown):
     assert meter.part("a", (0, 0), 4)  # computed again, by another worker
     meter.started("a")  # again, after its worker was lost
     assert not meter.part("c", (0, 0), 50)
-    assert meter.block(
-        {
-            "name": "a",
-            "first_image": 0,
-            "first_template": 0,
-            "n_images": 30,
-            "n_templates": 2,
-            "of_templates": 5,
-        }
-    )
+    assert meter.block(BLOCK)
     meter.finished("a", 30)
     meter.finished("b", 70, ValueError("no"))
     assert [done for done, _ in values] == [10, 15, 35, 35, 37, 50, 100]
@@ -133,8 +144,8 @@ class Hearing(logging.Handler):
         self.parts = []
 
     def emit(self, record):
-        if "n_done" in record.block:
-            self.parts.append(record.block)
+        if isinstance(record.report, PartReport):
+            self.parts.append(record.report)
 
 
 @pytest.fixture
@@ -154,7 +165,7 @@ def test_a_block_tells_how_far_it_is(compute, build, hearing, monkeypatch):
     compute(images, templates, device="cpu").compute(scheduler="synchronous")
     by_place = {}
     for part in hearing.parts:
-        by_place.setdefault(tuple(part["at"]), []).append(part["n_done"])
+        by_place.setdefault(part.at, []).append(part.n_done)
     assert sum(max(done) for done in by_place.values()) == pytest.approx(5)
     assert all(np.all(np.diff(done) > 0) for done in by_place.values())
     assert len(hearing.parts) > 1
@@ -168,4 +179,4 @@ def test_parts_are_told_seldom(hearing):
     tell.last -= 1.0
     tell(7)
     tell(8)
-    assert [part["n_done"] for part in hearing.parts] == [7]
+    assert [part.n_done for part in hearing.parts] == [7]

@@ -22,7 +22,7 @@ from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis
 from cryolike_dask.likelihoods.kernels.rotations import Scratch, angular_spectra, fold, rotate
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.likelihoods.setup import find_basis, make_frame
+from cryolike_dask.likelihoods.setup import find_basis, make_constants
 
 CPU = torch.device("cpu")
 ROUNDING = {"single": 2e-6, "double": 1e-12}
@@ -239,24 +239,25 @@ def test_what_is_lost_of_a_template_is_measured(build):
         images, templates, Settings(device="cpu", precision="double", tolerance=0.05)
     ).comparison
     basis = find_basis(comparison)
-    frame = make_frame(comparison, CPU, basis)
-    (values,) = read_templates([np.arange(4)], comparison, frame)
+    constants = make_constants(comparison, CPU, basis)
+    (values,) = read_templates([np.arange(4)], comparison, constants)
     spectra = torch.fft.fft(
-        values[:, None] * frame.translation_factors * frame.weights.sqrt(), norm="ortho"
+        values[:, None] * constants.translation_factors * constants.weights.sqrt(), norm="ortho"
     ).numpy()
     lost = np.zeros(spectra.shape[:2])
     for q, vectors in enumerate(v for group in basis for v in group):
         rest = spectra[..., q] - spectra[..., q] @ vectors.T @ vectors
         lost += (1 if q in (0, 12) else 2) * (abs(rest) ** 2).sum(-1)
-    terms = prepare_templates(values, frame)
+    terms = prepare_templates(values, constants)
     np.testing.assert_allclose(terms.lost, np.sqrt(lost.max(1)), rtol=1e-9)
     assert (terms.lost > 1e-3).all()
     tile = correlate(
         prepare_images(
-            *read_images(image_rows(images, comparison.conventions), comparison, frame), frame
+            *read_images(image_rows(images, comparison.conventions), comparison, constants),
+            constants,
         ),
         terms,
-        frame,
+        constants,
     )
     assert (tile.error_bound > 0).all()
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_dask.likelihoods.blocks import open_block
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
-from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
+from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations, Summary, reduce_pairs
 from cryolike_dask.likelihoods.kernels.rotations import fold, plan
 from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.likelihoods.tiled_block import open_block
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -97,17 +97,18 @@ def on_cpu(given, dtype=torch.float32, reference=-math.inf):
     rows = np.empty(2 * n_rows, np.int64)
     rows[placed] = np.arange(n_rows)
     shift, norm = (given[k].astype(products.dtype) for k in ("shift", "norm"))
-    found = np.full(shape, np.nan, products.dtype), np.full(shape, np.nan), np.full(shape, np.nan)
-    settings = (
+    terms = PairTerms(
+        products,
         given["products"].shape[-1],
-        transform.radices,
-        transform.waves,
-        rows[transform.rotations],
+        *(shift, norm, given["scale"], given["height"]),
+        exponent=given["exponent"],
+        floor=1 - ROUNDING,
+        reference=np.full(shape, reference),
     )
-    terms = shift, norm, given["scale"], given["height"], np.full(shape, reference)
+    rotations = Rotations(transform.radices, transform.waves, rows[transform.rotations])
+    found = Summary(*(np.full(shape, np.nan, dtype) for dtype in (products.dtype, float, float)))
     for pair in range(0, math.prod(shape), 2):
-        pairs = pair, min(pair + 2, math.prod(shape))
-        reduce_pairs(pairs, products, *settings, given["exponent"], 1 - ROUNDING, *terms, *found)
+        reduce_pairs((pair, min(pair + 2, math.prod(shape))), terms, rotations, found)
     return found
 
 
@@ -191,7 +192,7 @@ def test_is_what_tiles_reduce_to(build, conventions):
         for _, _, tile in open_block(*rows, (), graph.comparison).tiles():
             given = tile.products, tile.shift, tile.norm, tile.scale, tile.height, tile.exponent
             found = summarise_fused(
-                *given, len(templates.displacements), tile.frame.folding, integrate=True
+                *given, len(templates.displacements), tile.constants.folding, integrate=True
             )
             everything = torch.full_like(tile.error_bound, -math.inf)
             best, fit, summed = tile.reduce(everything)

@@ -25,7 +25,7 @@ from cryolike_dask.likelihoods.kernels import contrast_transfer
 from cryolike_dask.likelihoods.kernels.cross_correlation import (
     contrast_power_spectra,
     cross_terms,
-    mask_terms,
+    overlaps,
     template_power_spectra,
 )
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_templates
@@ -140,11 +140,11 @@ def test_terms_of_the_kernels(case):
     assert_near(template_power, case.golden("Ixx_MSw"), precision)
     assert_near((images.abs() ** 2 * weights).sum((1, 2)), case.golden("Iyy_M"), precision)
     assert_near(
-        mask_terms(mask, contrast[:, None] * templates, weights),
+        overlaps(mask, contrast[:, None] * templates, weights),
         case.golden("Isx_MS").real,
         precision,
     )
-    assert_near(mask_terms(mask, images, weights), case.golden("Isy_M").real, precision)
+    assert_near(overlaps(mask, images, weights), case.golden("Isy_M").real, precision)
 
 
 @pytest.mark.parametrize("case", FIRST_STACKS, indirect=True)

@@ -29,7 +29,7 @@ from cryolike_dask.likelihoods.kernels.compressed import (
 )
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.likelihoods.setup import find_basis, make_frame
+from cryolike_dask.likelihoods.setup import find_basis, make_constants
 from cryolike_dask.likelihoods.tiles import (
     Footprint,
     first_tile,
@@ -160,13 +160,13 @@ def test_footprint_is_what_the_kernel_holds(build, tolerance):
     ).comparison
     basis = find_basis(comparison)
     footprint = footprint_of(comparison, basis)
-    frame = make_frame(comparison, torch.device("cpu"), basis)
+    constants = make_constants(comparison, torch.device("cpu"), basis)
     rows = image_rows(images, comparison.conventions)
-    of_images = prepare_images(*read_images(rows, comparison, frame), frame)
+    of_images = prepare_images(*read_images(rows, comparison, constants), constants)
     of_templates = prepare_templates(
-        next(read_templates([np.arange(16)], comparison, frame)), frame
+        next(read_templates([np.arange(16)], comparison, constants)), constants
     )
-    tile = correlate(of_images, of_templates, frame)
+    tile = correlate(of_images, of_templates, constants)
 
     def held(terms):
         parts = [
@@ -177,7 +177,7 @@ def test_footprint_is_what_the_kernel_holds(build, tolerance):
         return sum(part.nbytes for part in parts if isinstance(part, torch.Tensor))
 
     assert held(of_images) == pytest.approx(3 * footprint.image, rel=0.01)
-    before_compression = frame.scratch.kept["spectra"].nbytes
+    before_compression = constants.scratch.kept["spectra"].nbytes
     assert held(of_templates) + before_compression == pytest.approx(
         16 * footprint.template, rel=0.01
     )

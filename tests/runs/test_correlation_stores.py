@@ -48,7 +48,7 @@ def memory(monkeypatch):
 
     def worker_has(n_bytes):
         for module in (capacity, writing):
-            monkeypatch.setattr(module, "memory_of_a_worker", lambda client: n_bytes)
+            monkeypatch.setattr(module, "memory_of_a_worker", lambda client, n_workers=0: n_bytes)
 
     return worker_has
 

@@ -5,28 +5,25 @@ frequency, and a transform from angular frequencies to rotations. Six steps make
 
 1. Half of each ring and half of the angular frequencies are all there is (`rotations`).
 2. On an orthonormal basis of each angular frequency displaced templates need a third of the
-  coefficients that there
-   are shells (`radial_basis`); filtered images are projected on the same basis. What is lost of a
-   template, |R|, is measured, and bounds the error of every correlation: |CTF I| |R| / (|CTF T|
-   |I|).
-3. The complex contraction is one real product of [Re, Im; -Im, Re] with [Re; Im] for each group of
-  angular
-   frequencies: a batched matrix product at the full rate of the device.
-4. The transform is done in the layout that the contraction leaves: an FFT of many columns at a time
-  on CPUs, four real
-   matrix products on GPUs (`rotations`).
-5. The norm depends on image, template and rotation but not on displacement, so that the largest and
-  the smallest
-   product over displacements are taken first, and only they are normalised. All rotations of a few
-   images are in the cache at a time; (image, template, displacement, rotation) never is in memory.
+   coefficients that there are shells (`radial_basis`); filtered images are projected on the same
+   basis. What is lost of a template, |R|, is measured, and bounds the error of every correlation:
+   |CTF I| |R| / (|CTF T| |I|).
+3. The complex contraction is one real product of [Re, Im; -Im, Re] with [Re; Im] for each group
+   of angular frequencies: a batched matrix product at the full rate of the device.
+4. The transform is done in the layout that the contraction leaves: an FFT of many columns at a
+   time on CPUs, four real matrix products on GPUs (`rotations`).
+5. The norm depends on image, template and rotation but not on displacement, so that the largest
+   and the smallest product over displacements are taken first, and only they are normalised. All
+   rotations of a few images are in the cache at a time; (image, template, displacement, rotation)
+   never is in memory.
 6. The likelihood is summed from the same piece, over rotations some displacement of which comes
-  within reach of what
-   the image has summed up so far: what is neglected together stays below rounding.
+   within reach of what the image has summed up so far: what is neglected together stays below
+   rounding.
 
 What depends on the images alone or on the templates alone is made once (`prepare_images`,
-`prepare_templates`). With no basis (`Frame.basis` empty) all shells are contracted and nothing is
-lost. Steps 4 to 6 are compiled loops on CPUs (`fused_cpu`), and one Triton kernel on NVIDIA GPUs
-(`fused_cuda`).
+`prepare_templates`). With no basis (`BlockConstants.basis` empty) all shells are contracted and
+nothing is lost. Steps 4 to 6 are compiled loops on CPUs (`fused_cpu`), and one Triton kernel on
+NVIDIA GPUs (`fused_cuda`).
 
 Sources: recombination of shells, Rangan and Greengard, Inverse Problems 39, 015003 (2023); the rank
 that displacements need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36, 024001 (2020).
@@ -41,11 +38,12 @@ import torch
 from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.cross_correlation import (
-    mask_terms,
+    overlaps,
+    powers,
     refuse_without_power,
     squared,
 )
-from cryolike_dask.likelihoods.kernels.direct import Frame
+from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.log_likelihood import log_likelihood_height
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
 from cryolike_dask.likelihoods.kernels.tile import Tile, by_pairs
@@ -57,7 +55,7 @@ longer than those of 272."""
 
 @dataclass(frozen=True)
 class ImageTerms:
-    """What depends on the images alone.
+    """Terms that depend on the images alone.
 
     Attributes
     ----------
@@ -83,7 +81,7 @@ class ImageTerms:
 
 @dataclass(frozen=True)
 class TemplateTerms:
-    """What depends on the templates alone.
+    """Terms that depend on the templates alone.
 
     Attributes
     ----------
@@ -110,110 +108,122 @@ class TemplateTerms:
 
 
 def half(rings: Tensor) -> Tensor:
-    """The first half of each ring."""
+    """First half of each ring."""
     return rings[..., : rings.shape[-1] // 2]
 
 
-def prepare_images(images: Tensor, contrast: Tensor, frame: Frame) -> ImageTerms:
+def prepare_images(images: Tensor, contrast: Tensor, constants: BlockConstants) -> ImageTerms:
     """Filter and expand images, complex (image, shell, angle), with contrast transfer, real
     (image, shell, W/2)."""
-    weights, n = half(frame.weights), len(images)
+    weights, n = half(constants.weights), len(images)
     filtered = half(images) * contrast * weights.sqrt()
-    rings = filtered[..., frame.folding.angles].permute(2, 1, 0).flatten(1)
-    spectra = _spectra(frame, n)
+    rings = filtered[..., constants.folding.angles].permute(2, 1, 0).flatten(1)
+    spectra = _spectra(constants, n)
     angular_spectra(
         rings.real.contiguous(),
         rings.imag.contiguous(),
-        frame.folding,
-        frame.scratch,
+        constants.folding,
+        constants.scratch,
         spectra.flatten(2),
     )
-    blocks = []
-    for coefficients in _on_basis(spectra, frame):
+    groups = []
+    for coefficients in _on_basis(spectra, constants):
         real, imaginary = coefficients.transpose(2, 3).unbind(1)
         parts = torch.stack([torch.cat([real, imaginary], 2), torch.cat([-imaginary, real], 2)], 1)
-        blocks.append(parts.flatten(1, 2))
+        groups.append(parts.flatten(1, 2))
     contrast_power = (
         torch.fft.rfft(contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
     )
     return ImageTerms(
-        spectra=tuple(blocks),
+        spectra=tuple(groups),
         contrast=contrast.flatten(1),
         contrast_power=contrast_power.resolve_conj().contiguous(),
-        power=(squared(images) * frame.weights).sum((1, 2)).double(),
-        mask=mask_terms(frame.mask, images, frame.weights).double(),
+        power=powers(images, constants.weights).double(),
+        mask=overlaps(constants.mask, images, constants.weights).double(),
         filtered_norm=squared(filtered).double().sum((1, 2)).mul(2).sqrt(),
     )
 
 
-def prepare_templates(templates: Tensor, frame: Frame, first: int = 0) -> TemplateTerms:
+def prepare_templates(
+    templates: Tensor, constants: BlockConstants, first: int = 0
+) -> TemplateTerms:
     """Displace, expand and compress templates, complex (template, shell, angle); messages count
     from `first`."""
-    weights = half(frame.weights)
+    weights = half(constants.weights)
     rooted = half(templates) * weights.sqrt()
-    spectra = displaced_spectra(rooted, frame)
+    spectra = displaced_spectra(rooted, constants)
     left_out = spectra.new_zeros(spectra.shape[3], dtype=torch.float64)
     # complete spectra are in scratch memory, coefficients are not
-    blocks = [
-        block if frame.basis else block.clone() for block in _on_basis(spectra, frame, left_out)
+    groups = [
+        group if constants.basis else group.clone()
+        for group in _on_basis(spectra, constants, left_out)
     ]
     return TemplateTerms(
-        spectra=tuple(block.flatten(1, 2) for block in blocks),
+        spectra=tuple(group.flatten(1, 2) for group in groups),
         power=torch.fft.rfft(squared(rooted) / weights.sqrt(), norm="ortho")
         .permute(2, 1, 0)
         .contiguous(),
-        mask_products=2 * ((half(frame.mask).conj() * half(templates)).real * weights).flatten(1),
-        lost=by_pairs(left_out, len(templates), frame).amax(1).sqrt(),
+        mask_products=2
+        * ((half(constants.mask).conj() * half(templates)).real * weights).flatten(1),
+        lost=by_pairs(left_out, len(templates), constants).amax(1).sqrt(),
         first=first,
     )
 
 
-def displaced_spectra(rooted: Tensor, frame: Frame) -> Tensor:
+def displaced_spectra(rooted: Tensor, constants: BlockConstants) -> Tensor:
     """Displace and expand half rings, complex (template, shell, W/2).
 
     Returns
     -------
     Tensor, real, (q, 2, shell, column), in scratch memory
     """
-    rings = rooted[..., frame.folding.angles].permute(2, 1, 0)
-    n_templates, n_displacements = rings.shape[2], frame.translation[0].shape[-1]
+    rings = rooted[..., constants.folding.angles].permute(2, 1, 0)
+    n_templates, n_displacements = rings.shape[2], constants.translation[0].shape[-1]
     columns = -(-n_templates * n_displacements // ALIGNED) * ALIGNED
-    spectra = _spectra(frame, columns)
-    step = max(1, frame.piece_bytes // (len(rings) * columns * spectra.element_size()))
-    for start in range(0, rings.shape[1], step):  # a few shells at a time stay in the cache
+    spectra = _spectra(constants, columns)
+    step = max(1, constants.piece_bytes // (len(rings) * columns * spectra.element_size()))
+    # displaced rings of a few shells stay in the cache until they are transformed
+    for start in range(0, rings.shape[1], step):
         n = slice(start, min(start + step, rings.shape[1]))
         shape = len(rings), n.stop - n.start, columns
-        real, imaginary = (frame.scratch.take(name, *shape) for name in ("real", "imaginary"))
+        real, imaginary = (constants.scratch.take(name, *shape) for name in ("real", "imaginary"))
         for part in (real, imaginary):
-            part[..., n_templates * n_displacements :] = 0
+            part[..., n_templates * n_displacements :] = 0  # or padding might hold NaN
         displaced_real, displaced_imaginary = (
-            by_pairs(part, n_templates, frame) for part in (real, imaginary)
+            by_pairs(part, n_templates, constants) for part in (real, imaginary)
         )
-        cosine, sine = (part[:, n, None] for part in frame.translation)
+        # (cosine + i sine) template, in parts: the transform takes them apart anyway
+        cosine, sine = (part[:, n, None] for part in constants.translation)
         template_real, template_imaginary = rings[:, n].real[..., None], rings[:, n].imag[..., None]
         torch.mul(cosine, template_real, out=displaced_real).addcmul_(
             sine, template_imaginary, value=-1
         )
         torch.mul(cosine, template_imaginary, out=displaced_imaginary).addcmul_(sine, template_real)
         out = spectra.flatten(2)[:, :, n.start * columns : n.stop * columns]
-        angular_spectra(real.flatten(1), imaginary.flatten(1), frame.folding, frame.scratch, out)
+        angular_spectra(
+            real.flatten(1), imaginary.flatten(1), constants.folding, constants.scratch, out
+        )
     return spectra
 
 
-def _spectra(frame: Frame, columns: int) -> Tensor:
+def _spectra(constants: BlockConstants, columns: int) -> Tensor:
     """Scratch memory for spectra of all shells: real (q, 2, shell, x)."""
-    n_shells, n_inplanes = frame.weights.shape
-    return frame.scratch.take("spectra", n_inplanes // 2 + 1, 2, n_shells, columns)
+    n_shells, n_inplanes = constants.weights.shape
+    return constants.scratch.take("spectra", n_inplanes // 2 + 1, 2, n_shells, columns)
 
 
-def _on_basis(spectra: Tensor, frame: Frame, left_out: Tensor | None = None) -> Iterator[Tensor]:
+def _on_basis(
+    spectra: Tensor, constants: BlockConstants, left_out: Tensor | None = None
+) -> Iterator[Tensor]:
     """Project real (q, 2, shell, x) on each group's basis: (q, 2, rank, x); add the power left
     out to `left_out`."""
-    if not frame.basis:
+    if not constants.basis:
         yield spectra
         return
     first = 0
-    for basis in frame.basis:
+    # one rank for each group, so that the projection is a batched product; power is counted here,
+    # while spectra of all shells are there, and never again
+    for basis in constants.basis:
         q = slice(first, first + len(basis) // 2)
         first = q.stop
         group = spectra[q].flatten(0, 1)
@@ -221,64 +231,79 @@ def _on_basis(spectra: Tensor, frame: Frame, left_out: Tensor | None = None) -> 
         if left_out is not None:
             rest = torch.baddbmm(group, basis.transpose(1, 2), coefficients, alpha=-1)
             power = rest.square_().sum(1).view(len(basis) // 2, 2, -1).sum(1).double()
-            left_out += frame.folding.multiplicity[q] @ power
+            left_out += constants.folding.multiplicity[q] @ power
         yield coefficients.view(len(basis) // 2, 2, *coefficients.shape[1:])
 
 
-def correlate(images: ImageTerms, templates: TemplateTerms, frame: Frame) -> Tile:
+def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockConstants) -> Tile:
     """Contract some images with some templates.
+
+    The algebra is `zero_normalised_correlation` and `log_likelihood_of_poses` of the direct sums,
+    taken apart by what each term depends on: those would normalise every pose, this normalises
+    only the best ones (tests/likelihoods/test_compressed.py compares both).
 
     Raises
     ------
     ZeroPowerError
         If a filtered template has no power beside a constant offset.
     """
-    n_q, columns = frame.weights.shape[1] // 2 + 1, templates.spectra[0].shape[2]
-    products = frame.scratch.take("products", n_q, 2, len(images), columns)
+    n_q, columns = constants.weights.shape[1] // 2 + 1, templates.spectra[0].shape[2]
+    # scratch memory: each tile overwrites the one before, which has been reduced by then
+    products = constants.scratch.take("products", n_q, 2, len(images), columns)
     first = 0
-    for of_images, of_templates in zip(images.spectra, templates.spectra, strict=True):
-        q = slice(first, first + len(of_images))
+    for image_spectra, template_spectra in zip(images.spectra, templates.spectra, strict=True):
+        q = slice(first, first + len(image_spectra))
         first = q.stop
-        torch.bmm(
-            of_images, of_templates, out=products[q].view(len(of_images), 2 * len(images), columns)
-        )
+        # real and imaginary parts are rows: one real product in place of four
+        of_group = products[q].view(len(image_spectra), 2 * len(images), columns)
+        torch.bmm(image_spectra, template_spectra, out=of_group)
 
-    n_rows = frame.weights.shape[1] // 2
-    power = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
-    template_power = 2 * torch.fft.irfft(power, n=n_rows, norm="forward").double()
+    # Ixx turns with the template, but is the same for all displacements; it has even q only, since
+    # |T|^2 and CTF^2 are the same half a turn further: W/2 rotations are all there is
+    n_rows = constants.weights.shape[1] // 2
+    power_spectra = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
+    template_power = 2 * torch.fft.irfft(power_spectra, n=n_rows, norm="forward").double()
     refuse_without_power(template_power.amin((0, 2)), "filtered template", templates.first)
     # one product per template, so that equal templates tie exactly
     template_mask = torch.stack(
         [images.contrast @ product for product in templates.mask_products], 1
     ).double()
-    offset = template_mask * images.mask[:, None] / frame.mask_power
-    template_variance = template_power - (template_mask**2 / frame.mask_power)[..., None]
+    # from here on in double precision: the likelihood is a difference of large numbers, and there
+    # are W/2 numbers per pair, not one for each pose
+    offset = template_mask * images.mask[:, None] / constants.mask_power
+    template_variance = template_power - (template_mask**2 / constants.mask_power)[..., None]
     refuse_without_power(template_variance.amin((0, 2)), "filtered template", templates.first)
-    image_variance = images.power - images.mask**2 / frame.mask_power
-    scale = 1 / (template_variance * image_variance[:, None, None])
-    norm = (
-        scale.sqrt()
-        if frame.zero_normalised
-        else (template_power * images.power[:, None, None]).rsqrt()
-    )
+    image_variance = (images.power - images.mask**2 / constants.mask_power)[:, None, None]
+    scale = 1 / (template_variance * image_variance)
+    # residual_fraction has both variances multiplied by Iss
     height = log_likelihood_height(
-        template_variance * frame.mask_power,
-        image_variance[:, None, None] * frame.mask_power,
-        frame.mask_power,
-        frame.n_degrees_of_freedom,
+        template_variance * constants.mask_power,
+        image_variance * constants.mask_power,
+        constants.mask_power,
+        constants.n_degrees_of_freedom,
     )
-    by_pairs(products[0, 0], len(templates), frame).sub_(offset[..., None].to(products.dtype))
-    order = frame.folding.rotations[0] % n_rows
-    by_rows = (values[..., order].permute(2, 0, 1).contiguous() for values in (scale, height))
+    # the offset is the same at every rotation, so that its place is q = 0: taken away here, sums
+    # over q are the covariance that the likelihood needs
+    zero_frequency = by_pairs(products[0, 0], len(templates), constants)
+    zero_frequency.sub_(offset[..., None].to(products.dtype))
+    # the plain correlation needs Ixy, and has the offset added again
+    if constants.zero_normalised:
+        norm, shift = scale.sqrt(), torch.zeros_like(offset)
+    else:
+        norm, shift = (template_power * images.power[:, None, None]).rsqrt(), offset
+    # rows of `rotate` come in an order of their own, in which norms are read one after the other
+    order = constants.folding.rotations[0] % n_rows
+    norm_by_rows, scale_by_rows, height_by_rows = (
+        values[..., order].permute(2, 0, 1) for values in (norm, scale, height)
+    )
     return Tile(
         products=products,
-        shift=torch.zeros_like(offset, dtype=products.dtype)
-        if frame.zero_normalised
-        else offset.to(products.dtype),
-        norm=norm[..., order].permute(2, 0, 1).to(products.dtype).contiguous(),
-        scale=next(by_rows),
-        height=next(by_rows),
-        exponent=frame.exponent,
+        shift=shift.to(products.dtype),
+        norm=norm_by_rows.to(products.dtype).contiguous(),
+        scale=scale_by_rows.contiguous(),
+        height=height_by_rows.contiguous(),
+        exponent=constants.exponent,
+        # Cauchy and Schwarz: no product of the image with what the basis leaves out is larger
         error_bound=images.filtered_norm[:, None] * templates.lost * norm.amax(2),
-        frame=frame,
+        constants=constants,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 
 def contrast_transfer(
-    optics: dict[str, Tensor],
+    optics: Mapping[str, Tensor],
     wavelength: Tensor,
     spatial_frequencies: Tensor,
     angles: Tensor,
@@ -17,14 +18,14 @@ def contrast_transfer(
     signed_astigmatism: bool = True,
     envelope: bool = True,
 ) -> Tensor:
-    """Evaluate the contrast transfer function of every image.
+    """Contrast transfer function of every image on a polar grid.
 
     Parameters
     ----------
-    optics : dict of Tensor, float64, (image,)
+    optics : mapping of Tensor, float64, (image,)
         The columns of `geometry.optics.OPTICS`.
     wavelength : Tensor, float64, (image,)
-        Of the electrons, angstrom.
+        Wavelength of the electrons, angstrom.
     spatial_frequencies : Tensor, float64, (shell,)
         1/angstrom.
     angles : Tensor, float64, (angle,)
@@ -41,19 +42,38 @@ def contrast_transfer(
     Notes
     -----
     -sqrt(1 - a^2) sin chi + a cos chi with chi = -pi lambda f^2 dz + (pi/2) Cs lambda^3 f^4 - phase
-      shift: the weak phase approximation (Rohou and Grigorieff, J. Struct. Biol. 192, 216, 2015),
-      underfocus positive.
+    shift: the weak phase approximation (Rohou and Grigorieff, J. Struct. Biol. 192, 216, 2015),
+    underfocus positive.
     """
+    return contrast_of_points(
+        optics,
+        wavelength,
+        spatial_frequencies[:, None],
+        angles,
+        signed_astigmatism=signed_astigmatism,
+        envelope=envelope,
+    )
+
+
+def contrast_of_points(
+    optics: Mapping[str, Tensor],
+    wavelength: Tensor,
+    spatial_frequencies: Tensor,
+    angles: Tensor,
+    *,
+    signed_astigmatism: bool,
+    envelope: bool,
+) -> Tensor:
+    """Contrast transfer at points whose frequencies and angles broadcast to (row, column), as
+    `contrast_transfer` gives it on a polar grid: (image, row, column)."""
     column = {name: value[:, None, None] for name, value in optics.items()}
     wave = wavelength[:, None, None]
-    frequency2 = (spatial_frequencies**2)[None, :, None]
+    frequency2 = spatial_frequencies**2
     mean = (column["defocus_u_angstrom"] + column["defocus_v_angstrom"]) / 2
     half_difference = (column["defocus_u_angstrom"] - column["defocus_v_angstrom"]) / 2
     if not signed_astigmatism:
         half_difference = half_difference.abs()
-    defocus = mean + half_difference * torch.cos(
-        2 * (angles[None, None, :] - column["defocus_angle_radian"])
-    )
+    defocus = mean + half_difference * torch.cos(2 * (angles - column["defocus_angle_radian"]))
     aberration = column["spherical_aberration_mm"] * 1e7
     chi = (
         -math.pi * wave * frequency2 * defocus + math.pi / 2 * aberration * wave**3 * frequency2**2

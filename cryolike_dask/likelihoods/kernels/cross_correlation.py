@@ -53,9 +53,14 @@ def squared(values: Tensor) -> Tensor:
     return torch.view_as_real(values.resolve_conj()).square().sum(-1)
 
 
-def mask_terms(mask: Tensor, values: Tensor, weights: Tensor) -> Tensor:
-    """Overlap with the box, Re sum conj(mask) values weights, over the last two axes."""
-    return ((mask.conj() * values).real * weights).sum((-2, -1))
+def overlaps(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
+    """Re sum conj(first) second weights over the last two axes: Ixy, and with the box Isx, Isy."""
+    return ((first.conj() * second).real * weights).sum((-2, -1))
+
+
+def powers(values: Tensor, weights: Tensor) -> Tensor:
+    """Sum of |values|^2 weights over the last two axes: Ixx, Iyy."""
+    return (squared(values) * weights).sum((-2, -1))
 
 
 def plain_correlation(cross: Tensor, template_power: Tensor, image_power: Tensor) -> Tensor:
@@ -132,9 +137,9 @@ def compute_cross_correlation(
     refuse_without_power(template_power.amin((0, 2, 3)), "template")
     if mask is None:
         return plain_correlation(cross, template_power, image_power).clamp(-1, 1)
-    mask_power = float(mask_terms(mask, mask, weights))
+    mask_power = float(overlaps(mask, mask, weights))
     template_mask = at_poses(mask.expand(images.shape))
-    image_mask = mask_terms(mask, images, weights)[:, None, None, None]
+    image_mask = overlaps(mask, images, weights)[:, None, None, None]
     return zero_normalised_correlation(
         cross, template_power, image_power, template_mask, image_mask, mask_power
     ).clamp(-1, 1)

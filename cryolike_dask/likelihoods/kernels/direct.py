@@ -1,5 +1,5 @@
-"""The comparison of a few images with a few templates by direct sums over all shells, and what
-every comparison needs.
+"""The comparison of a few images with a few templates by direct sums over all shells, and the
+constants that every comparison needs.
 
 The offset Isx of the filtered template is taken at zero pose, which is exact as long as the
 filtered particle stays inside the box, and recomputed at its pose wherever that could matter.
@@ -21,10 +21,10 @@ from cryolike_dask.likelihoods.kernels.cross_correlation import (
     contrast_power_spectra,
     cross_terms,
     image_spectra,
-    mask_terms,
+    overlaps,
     plain_correlation,
+    powers,
     refuse_without_power,
-    squared,
     template_power_spectra,
     template_spectra,
     zero_normalised_correlation,
@@ -38,8 +38,8 @@ from cryolike_dask.likelihoods.kernels.rotations import Folding, Scratch
 
 
 @dataclass(frozen=True)
-class Frame:
-    """What all comparisons of a block share.
+class BlockConstants:
+    """Values that all comparisons of a block share.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Frame:
     recomputes_offset_above : float
         Squared zero-normalised correlation from which on Isx is recomputed at the pose.
     piece_bytes : int
-        Of the correlation that is in the cache at a time.
+        Bytes of the correlation that is in the cache at a time.
     scratch : Scratch
     """
 
@@ -81,7 +81,7 @@ class Frame:
 
     @property
     def exponent(self) -> float:
-        """The power of the residual in the likelihood."""
+        """Power of the residual in the likelihood."""
         return residual_exponent(self.n_degrees_of_freedom)
 
     @cached_property
@@ -92,7 +92,7 @@ class Frame:
 
 
 def compare(
-    images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame, first: int = 0
+    images: Tensor, contrast: Tensor, templates: Tensor, constants: BlockConstants, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Correlate and weigh every pose, in memory: for a few pairs.
 
@@ -114,49 +114,55 @@ def compare(
     ZeroPowerError
         If a filtered template has no power beside a constant offset.
     """
-    n_displacements, n_inplanes = len(frame.translation_factors), frame.weights.shape[-1]
-    templates_q = template_spectra(templates[:, None] * frame.translation_factors, frame.weights)
+    n_displacements, n_inplanes = len(constants.translation_factors), constants.weights.shape[-1]
+    templates_q = template_spectra(
+        templates[:, None] * constants.translation_factors, constants.weights
+    )
 
     def at_poses(values: Tensor, contrast: Tensor, spectra: Tensor) -> Tensor:
-        cross = cross_terms(image_spectra(values, contrast, frame.weights), spectra, n_inplanes)
+        cross = cross_terms(image_spectra(values, contrast, constants.weights), spectra, n_inplanes)
         return cross.view(len(contrast), -1, n_displacements, n_inplanes)
 
     cross = at_poses(images, contrast, templates_q)
     template_power = cross_terms(
-        contrast_power_spectra(contrast, frame.weights),
-        template_power_spectra(templates, frame.weights),
+        contrast_power_spectra(contrast, constants.weights),
+        template_power_spectra(templates, constants.weights),
         n_inplanes,
     )[:, :, None, :]
     refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", first)
-    template_mask = mask_terms(frame.mask, contrast[:, None] * templates, frame.weights)[
+    template_mask = overlaps(constants.mask, contrast[:, None] * templates, constants.weights)[
         :, :, None, None
     ]
-    image_power = (images.abs() ** 2 * frame.weights).sum((-2, -1))[:, None, None, None]
-    image_mask = mask_terms(frame.mask, images, frame.weights)[:, None, None, None]
+    image_power = (images.abs() ** 2 * constants.weights).sum((-2, -1))[:, None, None, None]
+    image_mask = overlaps(constants.mask, images, constants.weights)[:, None, None, None]
 
     correlation, log_likelihood, fraction = _judge(
-        cross, template_power, image_power, template_mask, image_mask, frame
+        cross, template_power, image_power, template_mask, image_mask, constants
     )
-    doubtful = ~((fraction > 1 - frame.recomputes_offset_above) & (fraction <= 1))
+    doubtful = ~((fraction > 1 - constants.recomputes_offset_above) & (fraction <= 1))
     if doubtful.any():
         for s in torch.nonzero(doubtful.any(3).any(2).any(0)).flatten().tolist():
             m = torch.nonzero(doubtful[:, s].any(2).any(1)).flatten()
-            part = templates_q[:, :, s * n_displacements : (s + 1) * n_displacements]
-            exact = _judge(
+            spectra = templates_q[:, :, s * n_displacements : (s + 1) * n_displacements]
+            exact_correlation, exact_log_likelihood, _ = _judge(
                 cross[m, s],
                 template_power[m, s],
                 image_power[m, 0],
-                at_poses(frame.mask.expand(len(m), -1, -1), contrast[m], part)[:, 0],
+                at_poses(constants.mask.expand(len(m), -1, -1), contrast[m], spectra)[:, 0],
                 image_mask[m, 0],
-                frame,
+                constants,
             )
-            correlation[m, s] = torch.where(doubtful[m, s], exact[0], correlation[m, s])
-            log_likelihood[m, s] = torch.where(doubtful[m, s], exact[1], log_likelihood[m, s])
+            correlation[m, s] = torch.where(doubtful[m, s], exact_correlation, correlation[m, s])
+            log_likelihood[m, s] = torch.where(
+                doubtful[m, s], exact_log_likelihood, log_likelihood[m, s]
+            )
         _refuse_undefined(log_likelihood, first)
     return correlation, log_likelihood
 
 
-def at_given_poses(images: Tensor, contrast: Tensor, templates: Tensor, frame: Frame) -> Tensor:
+def at_given_poses(
+    images: Tensor, contrast: Tensor, templates: Tensor, constants: BlockConstants
+) -> Tensor:
     """Log-likelihood of each image with its own template, already displaced and rotated, with the
     offset of that pose.
 
@@ -171,15 +177,15 @@ def at_given_poses(images: Tensor, contrast: Tensor, templates: Tensor, frame: F
     """
     filtered = contrast * templates
     terms = residual_fraction(
-        cross=((images.conj() * filtered).real * frame.weights).sum((-2, -1)),
-        template_power=(squared(filtered) * frame.weights).sum((-2, -1)),
-        image_power=(squared(images) * frame.weights).sum((-2, -1)),
-        template_mask=mask_terms(frame.mask, filtered, frame.weights),
-        image_mask=mask_terms(frame.mask, images, frame.weights),
-        mask_power=frame.mask_power,
+        cross=overlaps(images, filtered, constants.weights),
+        template_power=powers(filtered, constants.weights),
+        image_power=powers(images, constants.weights),
+        template_mask=overlaps(constants.mask, filtered, constants.weights),
+        image_mask=overlaps(constants.mask, images, constants.weights),
+        mask_power=constants.mask_power,
     )
     return log_likelihood_of_poses(
-        *terms, frame.mask_power, frame.n_degrees_of_freedom, frame.rounding
+        *terms, constants.mask_power, constants.n_degrees_of_freedom, constants.rounding
     )
 
 
@@ -189,10 +195,11 @@ def _judge(
     image_power: Tensor,
     template_mask: Tensor,
     image_mask: Tensor,
-    frame: Frame,
+    constants: BlockConstants,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    terms = (cross, template_power, image_power, template_mask, image_mask, frame.mask_power)
-    if frame.zero_normalised:
+    """Correlation in [-1, 1], log-likelihood, and the part of the image's variance that is left."""
+    terms = (cross, template_power, image_power, template_mask, image_mask, constants.mask_power)
+    if constants.zero_normalised:
         correlation = zero_normalised_correlation(*terms)
     else:
         correlation = plain_correlation(cross, template_power, image_power)
@@ -201,9 +208,9 @@ def _judge(
         template_variance,
         image_variance,
         fraction,
-        frame.mask_power,
-        frame.n_degrees_of_freedom,
-        frame.rounding,
+        constants.mask_power,
+        constants.n_degrees_of_freedom,
+        constants.rounding,
     )
     return correlation.clamp_(-1, 1), log_likelihood, fraction
 

@@ -54,6 +54,8 @@ def _summarise_block(
 ):
     """Reduce a block of displacements of one pair: best, root of the fit, peak, and sum relative
     to the peak."""
+    # sizes that depend on W are constants: a run has one W, and shapes of blocks must be known when
+    # they are compiled
     n: tl.constexpr = (half + 1) // 2
     n_rows: tl.constexpr = (n + block_rows - 1) // block_rows * block_rows
     n_q: tl.constexpr = (n + step - 1) // step * step
@@ -67,17 +69,19 @@ def _summarise_block(
         products + pair // n_templates * image_columns + pair % n_templates * n_displacements + d
     )
     shift = tl.load(shifts + pair)
+    # one program sees all rotations of its displacements, so that four numbers are all that it
+    # writes
     best, root, peak, total = -float("inf"), 0.0, -float("inf"), 0.0
     for first in range(0, n_rows, block_rows):
         w = first + tl.arange(0, block_rows)
-        zeros, few_zeros = (
-            tl.zeros((block_rows, width), tl.float32),
-            tl.zeros((step, width), tl.float32),
-        )
+        zeros = tl.zeros((block_rows, width), tl.float32)
+        few_zeros = tl.zeros((step, width), tl.float32)
         cosine_even, sine_even, cosine_odd, sine_odd = zeros, zeros, zeros, zeros
         quarter_even, quarter_odd = few_zeros, few_zeros
+        # each product is read once for all rows of a block: the transform costs little traffic
         for start in range(0, n_q, step):
             k = start + tl.arange(0, step)  # q = 2 k and 2 k + 1
+            # beyond n and the last displacement there may be anything, NaN too: read as 0
             here = (k < n)[:, None] & inside[None, :]
             product = spectrum[None, :] + k[:, None] * (4 * columns)
             matrix = matrices + w[:, None] * n_q + k[None, :]
@@ -91,6 +95,8 @@ def _summarise_block(
             sine_odd = tl.dot(
                 tl.load(matrix + 3 * n_rows * n_q), odd_imaginary, sine_odd, precision
             )
+            # at a quarter turn cosines of even q are 1, -1, 1 ... and sines of odd q too, so that
+            # sums do: a row more would double the rows of the matrices
             if quartered:
                 twice = (2 - 4 * (k % 2)).to(tl.float32)[:, None]
                 quarter_even += tl.where(k[:, None] == 0, 1.0, twice) * even_real
@@ -105,6 +111,8 @@ def _summarise_block(
             quarter = tl.sum(quarter_even, 0)[None, :] + (1 - 2 * (n % 2)) * nyquist
             mirrored_even = tl.where(w[:, None] == 0, quarter, mirrored_even + alternating)
             mirrored_odd = tl.where(w[:, None] == 0, tl.sum(quarter_odd, 0)[None, :], mirrored_odd)
+        # both reflections of a row are compared while they are in registers; row 0 is its own, and
+        # counts once unless the quarter turn has taken its place
         at, stride = by_rows + pair * half + w, tl.cast(n_pairs, tl.int64) * half
         best_0, far_0, near_0, height_0 = _compare(even, odd, at, stride, w < n, inside, shift)
         even, odd, at, rows = mirrored_even, mirrored_odd, at + half - n, (w < n) & (w >= half % 2)
@@ -112,6 +120,9 @@ def _summarise_block(
         best = tl.maximum(best, tl.max(tl.maximum(best_0, best_1)))
         root = tl.maximum(root, tl.max(tl.maximum(far_0, far_1)))
         if integrate:
+            # relative to the highest value so far, and rescaled when a higher one comes: exp stays
+            # between 0 and 1 whatever the log-likelihoods are. A branch for the whole block: the
+            # series is cheaper than log, and exact where log(1 - x) rounds x away
             small = root * root < SERIES_BELOW
             top_0 = _log_likelihood(far_0, height_0, exponent, small)
             low_0 = _log_likelihood(near_0, height_0, exponent, small)
@@ -121,6 +132,8 @@ def _summarise_block(
             likelihoods = tl.exp(top_0 - highest) + tl.exp(low_0 - highest)
             likelihoods += tl.exp(top_1 - highest) + tl.exp(low_1 - highest)
             total, peak = total * tl.exp(peak - highest) + tl.sum(likelihoods), highest
+    # blocks of displacements are put together by torch: fewer numbers than are worth atomics, and
+    # in an order that is the same in every run
     part = parts + block.to(tl.int64) * 4
     tl.store(part, best)
     tl.store(part + 1, root)
@@ -130,21 +143,24 @@ def _summarise_block(
 
 @triton.jit
 def _compare(even, odd, at, stride, rows, inside, shift):
-    """The larger correlation of w and half a turn further, the larger and the smaller |v| root
-    of scale, and height."""
+    """Larger correlation of w and half a turn further, the larger and the smaller |v| root of
+    scale, and height."""
     norm, root = tl.load(at, rows, 0.0)[:, None], tl.load(at + stride, rows, 0.0)[:, None]
-    height, odd = tl.load(at + 2 * stride, rows, 0.0)[:, None], tl.abs(odd)
+    height = tl.load(at + 2 * stride, rows, 0.0)[:, None]
+    # v is even + odd here, and even - odd half a turn further: norms of both are the same, so that
+    # the larger of both is even + |odd|, and the larger |v| is |even| + |odd|
+    odd = tl.abs(odd)
+    # padding must neither win nor be summed
     valid, nothing = rows[:, None] & inside[None, :], -float("inf")
-    best, height = (
-        tl.where(valid, (even + odd + shift) * norm, nothing),
-        tl.where(valid, height, nothing),
-    )
+    best = tl.where(valid, (even + odd + shift) * norm, nothing)
+    height = tl.where(valid, height, nothing)
     return best, (tl.abs(even) + odd) * root, (tl.abs(even) - odd) * root, height
 
 
 @triton.jit
 def _log_likelihood(correlation, height, exponent, small):
     """height - exponent log(1 - correlation^2)."""
+    # rounding may bring a correlation to 1, where the logarithm has no value
     x = tl.minimum(correlation * correlation, 1 - ROUNDING)
     log = -x * (1 + x * (0.5 + x * (1 / 3 + x * (0.25 + x * 0.2)))) if small else tl.log(1 - x)
     return height - exponent * log
@@ -175,7 +191,7 @@ def summarise_fused(
     integrate : bool
         Sum the likelihood.
     precision : str
-        Of products of matrices: "tf32x3", on tensor cores, or "ieee".
+        Precision of products of matrices: "tf32x3", on tensor cores, or "ieee".
 
     Returns
     -------
@@ -189,6 +205,7 @@ def summarise_fused(
     n_images, n_templates = shift.shape
     image_columns = products.shape[3]
     block_rows, width, n_warps = block_shape(folding.n_inplanes, n_displacements)
+    # heights are in the thousands; relative to the highest of a pair float32 is enough for them
     highest = height.amax(0)
     by_rows = (
         torch.stack([norm.double(), scale.sqrt(), height - highest])

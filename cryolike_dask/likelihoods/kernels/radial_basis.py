@@ -38,7 +38,7 @@ def radial_basis(moments: Tensor, multiplicity: Tensor, tolerance: float) -> Rad
     Parameters
     ----------
     moments : Tensor, float64, (q, shell, shell)
-        Of a sample of displaced templates.
+        Moments of a sample of displaced templates.
     multiplicity : Tensor, float64, (q,)
         How often each q counts.
     tolerance : float
@@ -50,10 +50,8 @@ def radial_basis(moments: Tensor, multiplicity: Tensor, tolerance: float) -> Rad
     left_out = int((ascending.cumsum(0) <= tolerance**2 * power.sum()).sum())
     least = ascending[left_out - 1] if left_out else -1.0
     ranks = (power > least).sum(1).clamp(min=1).tolist()
-    n_shells, edges = (
-        moments.shape[-1],
-        np.linspace(0, len(ranks), min(N_GROUPS, len(ranks)) + 1).round().astype(int),
-    )
+    n_shells, n_groups = moments.shape[-1], min(N_GROUPS, len(ranks))
+    edges = np.linspace(0, len(ranks), n_groups + 1).round().astype(int)
     groups = []
     for first, last in pairwise(edges.tolist()):
         rank = max(ranks[first:last])

@@ -5,7 +5,7 @@ W/2 are all there is. The real part of the half ring holds the even q and the im
 ones. Reflection, w -> -w or w -> W/2 - w, splits cosines from sines once more. So either way the
 series is four real products of (W/4 + 1) x (W/4 + 1): at these sizes faster than torch's FFT, and
 in the layout that the contraction over shells needs and leaves, angular frequency first. Where a
-CPU reduces over rotations at once, a compiled FFT is faster still (`fused_cpu`).
+CPU reduces over rotations at once, a compiled FFT is faster still (`fft_cpu`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Scratch:
     """Memory that is used again and again: getting it anew from the system would cost as much as
     the work in it.
 
-    What `take` gives is overwritten by the next call with the same key.
+    A tensor that `take` gives is overwritten by the next call with the same key.
     """
 
     like: Tensor
@@ -48,7 +48,7 @@ class Folding:
     Attributes
     ----------
     cosines, sines : (Tensor, Tensor), real, (W // 4 + 1, number of such q)
-        Of even and of odd q, each q counted as often as it and -q occur.
+        Cosines and sines of even and of odd q, each q counted as often as it and -q occur.
     plain_cosines, plain_sines : (Tensor, Tensor), real, (number of such q, W // 4 + 1)
         The same transposed, not counted, and normalised for the way to angular frequencies; even
         sines negative.
@@ -112,7 +112,8 @@ def angular_spectra(
     Parameters
     ----------
     real, imaginary : Tensor, real, (W/2, x)
-        Of the transform of real images, at the angles that `folding.angles` lists. Overwritten.
+        Parts of the transform of real images, at the angles that `folding.angles` lists; they are
+        overwritten.
     out : Tensor, real, (W/2 + 1, 2, x)
         Gets the real and imaginary parts of q = 0 .. W/2.
     """
@@ -185,7 +186,7 @@ def quarter_turn(spectra: Tensor, folding: Folding, scratch: Scratch) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an FFT of W rotations needs that leaves them in the order of its digits (`fused_cpu`).
+    """Tables of an FFT of W rotations that leaves them in the order of its digits (`fft_cpu`).
 
     Attributes
     ----------

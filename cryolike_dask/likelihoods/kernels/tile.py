@@ -12,20 +12,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise, repeat
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels.direct import Frame
+from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Some images against some templates: products of spectra, and what turns sums of them into
-    results.
+    """Some images against some templates: products of spectra, and terms that turn sums of them
+    into results.
 
     Products are in scratch memory: the next tile overwrites them, as each piece overwrites the one
     before.
@@ -43,7 +43,7 @@ class Tile:
         The log-likelihood is height - exponent log(1 - v^2 scale).
     exponent : float
     error_bound : Tensor, float64, (image, template)
-        Of the correlation, for what the basis leaves out.
+        Largest error of the correlation, for what the basis leaves out.
     """
 
     products: Tensor
@@ -53,32 +53,29 @@ class Tile:
     height: Tensor
     exponent: float
     error_bound: Tensor
-    frame: Frame
+    constants: BlockConstants
 
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
         n_images, columns = self.products.shape[2:]
-        size = self._piece(columns)
+        size = self._images_of_a_piece(columns)
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
             spectra = self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
-            sums = rotate(spectra, self.frame.folding, self.frame.scratch)
+            sums = rotate(spectra, self.constants.folding, self.constants.scratch)
             yield (
                 m,
                 by_pairs(
                     torch.unflatten(sums, 2, (m.stop - m.start, -1)),
                     self.shift.shape[1],
-                    self.frame,
+                    self.constants,
                 ),
             )
 
-    def _piece(self, columns: int) -> int:
-        """How many images, of so many columns each, make a piece."""
-        return max(
-            1,
-            self.frame.piece_bytes
-            // (2 * len(self.products) * columns * self.products.element_size()),
-        )
+    def _images_of_a_piece(self, columns: int) -> int:
+        """Number of images, of so many columns each, whose correlations stay in the cache."""
+        bytes_of_an_image = 2 * len(self.products) * columns * self.products.element_size()
+        return max(1, self.constants.piece_bytes // bytes_of_an_image)
 
     def correlations(self) -> Iterator[tuple[slice, Tensor]]:
         """Give the correlation of a few images at a time: real (image, template, displacement,
@@ -89,23 +86,23 @@ class Tile:
     def locate(self, m: Tensor, s: Tensor) -> Tensor:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over
         (displacement, rotation)."""
-        found = torch.empty_like(m)
-        products = by_pairs(self.products, self.shift.shape[1], self.frame)
-        size = self._piece(products.shape[-1])
+        poses = torch.empty_like(m)
+        products = by_pairs(self.products, self.shift.shape[1], self.constants)
+        size = self._images_of_a_piece(products.shape[-1])
         for start in range(0, len(m), size):
             k = slice(start, start + size)
             pairs = products[:, :, m[k], s[k]]
-            sums = rotate(pairs.flatten(2), self.frame.folding, self.frame.scratch).view(
+            sums = rotate(pairs.flatten(2), self.constants.folding, self.constants.scratch).view(
                 2, -1, *pairs.shape[2:]
             )
             correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
-            found[k] = correlation.flatten(1).argmax(1)
-        return found
+            poses[k] = correlation.flatten(1).argmax(1)
+        return poses
 
     def _correlations(self, sums: Tensor, shift: Tensor, norm: Tensor) -> Tensor:
         correlation = (sums + shift[..., None]) * norm[..., None]
         by_rotation = torch.empty_like(correlation.flatten(0, 1))
-        by_rotation[self.frame.folding.rotations.flatten()] = correlation.flatten(0, 1)
+        by_rotation[self.constants.folding.rotations.flatten()] = correlation.flatten(0, 1)
         return by_rotation.movedim(0, -1).clamp_(-1, 1)
 
     def summarise(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,52 +132,68 @@ class Tile:
         return best.clamp_(-1, 1), fit, summed
 
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """In compiled loops; the threads that torch may use share the pairs of images and
+        """Summarise in compiled loops; the threads that torch may use share the pairs of images and
         templates."""
-        from cryolike_dask.likelihoods.kernels.fused_cpu import reduce_pairs
-
-        best, fit, summed = found = self._unfilled()
-        least = torch.full_like(self.error_bound, math.inf) if reference is None else reference
-        floor, n_displacements = 1 - self.frame.rounding, self.frame.translation[0].shape[-1]
-        products, n_rows = self.products.numpy(), len(self.norm)
-        transform = plan(2 * n_rows, products.dtype.name)
-        rows = np.argsort(self.frame.folding.rotations[0].numpy() % n_rows)[
-            transform.rotations % n_rows
-        ]
-        terms = self.shift, self.norm, self.scale, self.height, least, best, fit, summed
-        arrays = [x.contiguous().numpy() for x in terms]  # each layout would be compiled anew
-        settings = (
-            products,
-            n_displacements,
-            transform.radices,
-            transform.waves,
-            rows,
-            self.exponent,
-            floor,
-            *arrays,
+        from cryolike_dask.likelihoods.kernels.fused_cpu import (
+            PairTerms,
+            Rotations,
+            Summary,
+            reduce_pairs,
         )
+
+        if reference is None:
+            reference = torch.full_like(self.error_bound, math.inf)
+        # loops would be compiled anew for arrays that are not contiguous
+        terms = PairTerms(
+            products=self.products.numpy(),
+            n_displacements=self.constants.translation[0].shape[-1],
+            shift=self.shift.contiguous().numpy(),
+            norm=self.norm.contiguous().numpy(),
+            scale=self.scale.contiguous().numpy(),
+            height=self.height.contiguous().numpy(),
+            exponent=self.exponent,
+            floor=1 - self.constants.rounding,
+            reference=reference.contiguous().numpy(),
+        )
+        n_rows = len(self.norm)
+        transform = plan(2 * n_rows, terms.products.dtype.name)
+        order = np.argsort(self.constants.folding.rotations[0].numpy() % n_rows)
+        rotations = Rotations(
+            transform.radices, transform.waves, rows=order[transform.rotations % n_rows]
+        )
+        results = self._unfilled()
+        summary = Summary(*(values.numpy() for values in results))
+
+        def reduce_share(share: tuple[int, int]) -> None:
+            reduce_pairs(share, terms, rotations, summary)
+
         n_threads = torch.get_num_threads()
         cuts = [self.shift.numel() * k // n_threads for k in range(n_threads + 1)]
         with ThreadPoolExecutor(n_threads) as pool:
-            each = map if n_threads == 1 else pool.map
-            list(each(reduce_pairs, pairwise(cuts), *map(repeat, settings)))
-        return found
+            # compiled loops let go of Python's lock; one share needs no thread of its own
+            list((map if n_threads == 1 else pool.map)(reduce_share, pairwise(cuts)))
+        return results
 
     def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """In one kernel; it sums every pose, within reach or not."""
+        """Summarise in one kernel; it sums every pose, within reach or not."""
         from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused
 
         with torch.cuda.device(self.products.device):
             return summarise_fused(
-                *(self.products, self.shift, self.norm, self.scale, self.height, self.exponent),
-                self.frame.translation[0].shape[-1],
-                self.frame.folding,
+                products=self.products,
+                shift=self.shift,
+                norm=self.norm,
+                scale=self.scale,
+                height=self.height,
+                exponent=self.exponent,
+                n_displacements=self.constants.translation[0].shape[-1],
+                folding=self.constants.folding,
                 integrate=integrate,
             )
 
     def reduce(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """As `summarise`, on any device, but not limited to 1."""
-        best, fit, summed = found = self._unfilled()
+        """Summarise on any device; correlations are not limited to 1."""
+        best, fit, summed = self._unfilled()
         least = None if reference is None else self._least_covariance(reference)
         for m, sums in self.pieces():
             high, low = sums.amax(-1), sums.amin(-1)
@@ -193,7 +206,7 @@ class Tile:
             within_reach = farthest >= least[:, m]
             if within_reach.any():
                 summed[m] = self._sum(sums, fits, within_reach, m)
-        return found
+        return best, fit, summed
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
         """|v| from which on a log-likelihood reaches the reference: real (W/2, image, template)."""
@@ -203,28 +216,23 @@ class Tile:
     def _sum(self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice) -> Tensor:
         """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
         template)."""
-        floor = 1 - self.frame.rounding
+        floor = 1 - self.constants.rounding
         top = self.height[:, m] - self.exponent * torch.log1p(-fits.clamp(max=floor))
         peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
-        n_poses = self.frame.folding.n_inplanes * sums.shape[-1]
-        within_reach = within_reach & (top >= peak - math.log(n_poses / self.frame.rounding))
+        n_poses = self.constants.folding.n_inplanes * sums.shape[-1]
+        within_reach = within_reach & (top >= peak - math.log(n_poses / self.constants.rounding))
         peak = peak.masked_fill(peak == -math.inf, 0)
         above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
         x = sums[within_reach].double().square_().mul_(scale[:, None]).clamp_(max=floor)
-        of_rows = x.neg_().log1p_().mul_(-self.exponent).add_(above[:, None]).exp_().sum(-1)
-        pair = (
-            torch.arange(peak.numel(), device=peak.device)
-            .view(peak.shape)
-            .expand(fits.shape)[within_reach]
-        )
-        return (
-            peak
-            + torch.zeros_like(peak).view(-1).index_add_(0, pair, of_rows).view(peak.shape).log_()
-        )
+        likelihoods = x.neg_().log1p_().mul_(-self.exponent).add_(above[:, None]).exp_().sum(-1)
+        pairs = torch.arange(peak.numel(), device=peak.device).view(peak.shape)
+        pair_of_row = pairs.expand(fits.shape)[within_reach]
+        total = torch.zeros_like(peak).view(-1).index_add_(0, pair_of_row, likelihoods)
+        return peak + total.view(peak.shape).log_()
 
     def _unfilled(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `summarise` gives, before it is known: no pose is summed."""
+        """Results of `summarise` before they are known: no pose is summed."""
         shape = self.shift.shape
         return (
             self.shift.new_empty(shape),
@@ -233,9 +241,9 @@ class Tile:
         )
 
 
-def by_pairs(columns: Tensor, n_templates: int, frame: Frame) -> Tensor:
+def by_pairs(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:
     """View (..., column) as (..., template, displacement), without the padding."""
-    n_displacements = frame.translation[0].shape[-1]
+    n_displacements = constants.translation[0].shape[-1]
     return torch.unflatten(
         columns[..., : n_templates * n_displacements], -1, (n_templates, n_displacements)
     )

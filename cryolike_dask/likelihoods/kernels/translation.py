@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def translation_factors(x: Tensor, y: Tensor, kx: Tensor, ky: Tensor) -> Tensor:
-    """Give the factor that moves the content of an image by +x, +y.
+    """Factors that move the content of an image by +x, +y.
 
     Parameters
     ----------
     x, y : Tensor, real, (displacement,)
-        In half boxes: 2 r / L for r angstrom in a box of L angstrom.
+        Half boxes: 2 r / L for r angstrom in a box of L angstrom.
     kx, ky : Tensor, real, (shell, angle)
         Cycles per half box.
 

@@ -1,0 +1,188 @@
+"""The images and templates of one task, on its device, compared tile by tile.
+
+torch is imported inside the functions: the scheduler imports this module too, and does not need
+torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.compute.block_reports import BlockReport, Teller
+from cryolike_dask.compute.device import resolve_device
+from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.reading import read_images, read_templates
+from cryolike_dask.likelihoods.setup import make_constants
+from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_time, ranks_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
+    from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+    from cryolike_dask.likelihoods.kernels.tile import Tile
+
+PAIRS_AT_A_TIME = 16
+"""Pairs that are compared directly: every pose of theirs is in memory."""
+
+
+def open_block(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis, comparison: Comparison
+) -> Block:
+    """Choose tiles by memory, and bring to the device what all of them share."""
+    footprint = Footprint.of(comparison, ranks_of(basis, comparison))
+    tile = first_tile(len(image_rows), len(template_rows), comparison, footprint)
+    return Block(
+        image_rows,
+        template_rows,
+        comparison,
+        make_constants(comparison, resolve_device(comparison.device), basis),
+        tile,
+        images_at_a_time(comparison, footprint, tile),
+    )
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images and templates of one task, on its device, and the (images, templates) of a tile."""
+
+    image_rows: Rows
+    template_rows: Rows
+    comparison: Comparison
+    constants: BlockConstants
+    tile: tuple[int, int]
+    n_images_at_a_time: int
+
+    def report(self, tile_tried_first: tuple[int, int], seconds: float) -> BlockReport:
+        """Say what was compared, where, and how."""
+        return BlockReport(
+            name=self.comparison.name,
+            first_image=int(self.image_rows["index"][0]),
+            n_images=len(self.image_rows),
+            first_template=int(self.template_rows["index"][0]),
+            n_templates=len(self.template_rows),
+            of_templates=self.comparison.templates.shape[0],
+            device=str(self.constants.weights.device),
+            dtype=str(self.constants.weights.dtype).removeprefix("torch."),
+            tile=self.tile,
+            first_tile=tile_tried_first,
+            seconds=round(seconds, 3),
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(image, template)."""
+        return len(self.image_rows), len(self.template_rows)
+
+    @property
+    def pose_shape(self) -> tuple[int, int]:
+        """(displacement, rotation)."""
+        return len(self.comparison.displacements), self.comparison.grid.n_inplanes
+
+    def tiles(self) -> Iterator[tuple[slice, slice, Tile]]:
+        """Correlate. Templates are the outer loop: what belongs to them alone is made once,
+        used, and dropped."""
+        from cryolike_dask.likelihoods.kernels.compressed import (
+            correlate,
+            prepare_images,
+            prepare_templates,
+        )
+
+        first_rows = (int(rows["index"][0]) for rows in (self.image_rows, self.template_rows))
+        tell = Teller(self.comparison.name, tuple(first_rows))
+        n_pairs = 0
+        for group in slices(0, self.shape[0], self.n_images_at_a_time):
+            prepared = [
+                (m, prepare_images(*self.images(m), self.constants))
+                for m in slices(group.start, group.stop, self.tile[0])
+            ]
+            columns = list(slices(0, self.shape[1], self.tile[1]))
+            for s, values in zip(columns, self.templates(columns), strict=True):
+                templates = prepare_templates(
+                    values, self.constants, int(self.template_rows["index"][s.start])
+                )
+                for m, images in prepared:
+                    yield m, s, correlate(images, templates, self.constants)
+                    n_pairs += (m.stop - m.start) * (s.stop - s.start)
+                    tell(n_pairs / self.comparison.templates.shape[0])
+
+    def correlations(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """Give all correlations, (image, template, displacement, rotation), a few images at a
+        time."""
+        for m, s, tile in self.tiles():
+            for i, correlation in tile.correlations():
+                part = slice(m.start + i.start, m.start + i.stop)
+                if self.constants.zero_normalised:
+                    for k, j, exact, _ in self.doubtful_pairs(
+                        part, s, correlation.square().amax((2, 3))
+                    ):
+                        correlation[k, j] = exact
+                yield part, s, correlation
+
+    def settle_doubtful_pairs(
+        self,
+        m: slice,
+        s: slice,
+        fit: torch.Tensor,
+        best: torch.Tensor,
+        poses_of_best: torch.Tensor,
+        summed: torch.Tensor,
+    ) -> None:
+        """Put the best correlation, its pose and the summed log-likelihood of doubtful pairs in
+        place of a tile's."""
+        from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
+
+        for i, j, correlation, log_likelihood in self.doubtful_pairs(m, s, fit):
+            best[i, j], poses_of_best[i, j] = correlation.flatten(1).max(1)
+            summed[i, j] = integrate_log_likelihood(log_likelihood[:, None])[:, 0]
+
+    def doubtful_pairs(
+        self, m: slice, s: slice, fit: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]]:
+        """Compare those pairs of a tile directly, over all shells, whose offset must be taken at
+        the pose.
+
+        Parameters
+        ----------
+        fit : Tensor, real, (image, template)
+            The largest part of each image's variance that a pose explains.
+
+        Yields
+        ------
+        Images and template within the tile; correlation and log-likelihood, (image, displacement,
+        rotation).
+        """
+        from cryolike_dask.likelihoods.kernels.direct import compare
+
+        doubtful = ~(fit < self.constants.recomputes_offset_above)
+        for j in doubtful.any(0).nonzero().flatten().tolist():
+            (template,) = self.templates([slice(s.start + j, s.start + j + 1)])
+            first = int(self.template_rows["index"][s.start + j])
+            rows = doubtful[:, j].nonzero().flatten()
+            for part in slices(0, len(rows), PAIRS_AT_A_TIME):
+                i = rows[part]
+                images, contrast = self.images(np.arange(m.start, m.stop)[i.cpu().numpy()])
+                correlation, log_likelihood = compare(
+                    images, contrast.repeat(1, 1, 2), template, self.constants, first
+                )
+                yield i, j, correlation[:, 0], log_likelihood[:, 0]
+
+    def images(self, m: slice | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read images and their contrast."""
+        return read_images(self.image_rows[m], self.comparison, self.constants)
+
+    def templates(self, parts: Sequence[slice]) -> Iterator[torch.Tensor]:
+        """Read templates part by part."""
+        indices = [self.template_rows["index"][s] for s in parts]
+        return read_templates(indices, self.comparison, self.constants)
+
+
+def slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    """Cut a range into slices of this size."""
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))
