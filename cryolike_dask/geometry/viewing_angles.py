@@ -59,8 +59,8 @@ class ViewingAngles:
 
 
 def viewing_rotation(azimuth: ArrayLike, polar: ArrayLike, gamma: ArrayLike = 0.0) -> FloatArray:
-    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the frame of the
-    structure.
+    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the coordinates of
+    the structure.
 
     Parameters
     ----------

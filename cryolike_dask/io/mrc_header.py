@@ -30,7 +30,7 @@ REMEDY = "Make the file again, or check that it is the right one."
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """What stacks and maps have in common; the last three are words of the header."""
+    """Header of a stack or a map; the last three are words of it as they stand."""
 
     path: str
     n_sections_rows_columns: tuple[int, int, int]
@@ -56,8 +56,8 @@ def read_mrc_header(path: str | Path) -> MrcHeader:
         raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
     fields, notes = _fields(start, status.st_size, path)
     shape = (int(fields["nz"]), int(fields["ny"]), int(fields["nx"]))
-    kind, said = _kind_of_values(fields, path)
-    notes += said
+    kind, kind_notes = _kind_of_values(fields, path)
+    notes += kind_notes
     dtype = np.dtype(kind).newbyteorder(fields.dtype["nx"].byteorder)
     offset = len(start) + int(fields["nsymbt"])
     needed = offset + math.prod(shape) * dtype.itemsize
@@ -134,15 +134,15 @@ def _fields(start: bytes, size: int, path: Path) -> tuple[Any, list[str]]:
         _refuse_compressed(start, path)
         notes.append("it has no MAP id")
     try:
-        said = byte_order_from_machine_stamp(as_stored["machst"])
+        stated_order = byte_order_from_machine_stamp(as_stored["machst"])
     except ValueError:
-        said = "<"
+        stated_order = "<"
         notes.append("it has no machine stamp")
-    orders = [said, "<" if said == ">" else ">"]
+    orders = [stated_order, "<" if stated_order == ">" else ">"]
     readings = [np.frombuffer(start, HEADER_DTYPE.newbyteorder(order))[0] for order in orders]
     for order, fields in zip(orders, readings, strict=True):
         if _makes_sense(fields, size):
-            if order != said:
+            if order != stated_order:
                 notes.append("its machine stamp names the other byte order")
             return fields, notes
     raise _refusal(readings[0], has_id, path)

@@ -49,7 +49,7 @@ NOT_APPLIED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf
 """Zero where there is nothing to apply."""
 
 MADE_IMAGES = ("restack/batch_*_restacked.mrc", "downsample/*.mrc")
-"""What jobs write whose `.cs` files do not name the images."""
+"""Files of jobs whose `.cs` files do not name the images."""
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -114,7 +114,7 @@ def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
     Parameters
     ----------
     rotation_vectors : (image, 3)
-        Axis times angle, radian. The rotation turns the axes of the image into the frame of the
+        Axis times angle, radian. The rotation turns the axes of the image into those of the
         structure.
 
     Returns
@@ -214,7 +214,8 @@ def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> Part
     seen = _cs_files(job) if passthrough is None else [Path(passthrough)]
     described = [file for file in seen if _has(file, CTF)]
     images = next(
-        (found for found in (_by_number(job.glob(pattern)) for pattern in MADE_IMAGES) if found), []
+        (stacks for stacks in (_by_number(job.glob(pattern)) for pattern in MADE_IMAGES) if stacks),
+        [],
     )
     if len(described) != 1 or not images:
         raise InputFileError(
@@ -268,8 +269,12 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
         _numbers(path, columns, "alignments3D/pose", 3),
         _origin(path, columns, pixel_size),
     )
-    said = {"pixel_size_angstrom": pixel_size, "origin_angstrom": origin, "rotation_radian": pose}
-    check_recorded(path, said, WORDING)
+    recorded = {
+        "pixel_size_angstrom": pixel_size,
+        "origin_angstrom": origin,
+        "rotation_radian": pose,
+    }
+    check_recorded(path, recorded, WORDING)
     return ParticleTable(
         optics=_optics(path, columns),
         image_files=places.files,

@@ -26,8 +26,8 @@ ARRAY_SUFFIXES = (".npy", FILE_SUFFIX)
 MOST_VOXELS = 2**30
 """1024 along each side."""
 BYTES_PER_VOXEL = 50
-"""What projecting takes at least: the map in single and complex double precision, and the grid
-of the FFT."""
+"""Bytes that projecting takes at least: the map in single and complex double precision, and the
+grid of the FFT."""
 SAY_IT = "voxel_size_angstrom (--voxel-size-angstrom) says the true one"
 
 VoxelSize = tuple[float, float, float]
@@ -35,7 +35,7 @@ VoxelSize = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class MapHeader:
-    """What is known of a map before its voxels are read; along (x, y, z).
+    """Header of a map; along (x, y, z).
 
     Attributes
     ----------
@@ -62,19 +62,19 @@ def read_map_header(path: Path) -> MapHeader:
     suffix = path.suffix.lower()
     if suffix in ARRAY_SUFFIXES:
         shape = _tensor_shape(path) if suffix == FILE_SUFFIX else map_array(path).shape
-        found = MapHeader((shape[2], shape[1], shape[0]), None)
+        known = MapHeader((shape[2], shape[1], shape[0]), None)
     else:
-        header = open_mrc_map(path)
-        found = MapHeader(header.shape, header.voxel_size_angstrom, header.doubts, header.notes)
-    if min(found.shape) < 2:
-        raise InputFileError(f"{times(found.shape)} voxels are no volume", source=path)
-    if math.prod(found.shape) > MOST_VOXELS:
+        mrc = open_mrc_map(path)
+        known = MapHeader(mrc.shape, mrc.voxel_size_angstrom, mrc.doubts, mrc.notes)
+    if min(known.shape) < 2:
+        raise InputFileError(f"{times(known.shape)} voxels are no volume", source=path)
+    if math.prod(known.shape) > MOST_VOXELS:
         raise InputFileError(
-            f"{times(found.shape)} voxels are more than can be projected",
+            f"{times(known.shape)} voxels are more than can be projected",
             source=path,
             remedy="Crop or bin it.",
         )
-    return found
+    return known
 
 
 def map_array(path: str | Path) -> NDArray[Any]:
