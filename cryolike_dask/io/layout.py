@@ -188,10 +188,8 @@ class LikelihoodFiles:
         InputFileError
             If the list or a file is missing, or a name fits two files that differ.
         """
-        folder, names = (
-            self.template_list.parent,
-            [Path(name) for name in read_list(self.template_list)],
-        )
+        folder = self.template_list.parent
+        names = [Path(name) for name in read_list(self.template_list)]
         paths = [_template_of(name, folder, self.template_list) for name in names]
         missing = [
             folder / name.name for name, path in zip(names, paths, strict=True) if path is None

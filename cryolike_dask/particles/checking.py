@@ -23,10 +23,8 @@ digits."""
 def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
     """Give the table, a file that is named alone being its only image; refuse images that files
     do not hold."""
-    n_held, alone = (
-        np.array([file.shape[0] for file in files])[table.file_number],
-        table.image_index < 0,
-    )
+    n_held = np.array([file.shape[0] for file in files])[table.file_number]
+    alone = table.image_index < 0
     beyond, many = np.flatnonzero(table.image_index >= n_held), np.flatnonzero(alone & (n_held > 1))
     if len(beyond):
         row = beyond[0]
@@ -149,10 +147,8 @@ def _check_pixel_size(
             table, int(np.count_nonzero(headers == 0)), wanted, n == parameters.n_pixels
         )
         if headers.any():
-            stated_sizes, where = (
-                np.where(headers > 0, headers, wanted),
-                files[table.file_number[np.argmax(headers > 0)]].path,
-            )
+            stated_sizes = np.where(headers > 0, headers, wanted)
+            where = files[table.file_number[np.argmax(headers > 0)]].path
             or_given = (
                 "; or give that of the images, if the header is wrong "
                 "(pixel_size_angstrom=, --pixel-size-angstrom)"

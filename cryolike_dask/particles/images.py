@@ -196,11 +196,9 @@ class ParticleImages:
     def _keys(self, rows: NDArray[np.int64]) -> list[Hashable]:
         """All that the transform of each image depends on."""
         settings = (self.grid, self.preparation, self.precision)
-        number, index, sign = (
-            self.table.file_number[rows],
-            self.table.image_index[rows],
-            self.table.sign[rows],
-        )
+        number = self.table.file_number[rows]
+        index = self.table.image_index[rows]
+        sign = self.table.sign[rows]
         shift = self._shift_angstrom(rows)
         return [
             (self.files[f], i, s, x, y, settings)

@@ -80,10 +80,8 @@ def _entries_of_file(path: Path, n_images: int) -> dict[str, NDArray[Any]]:
     """Origins that the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and
     which of them are its own."""
     metadata = metadata_file(path)
-    optional, keys = (
-        (*STACK_OPTIONAL, *PER_IMAGE),
-        (*PER_IMAGE, "recentered", "stack_start", "stack_end"),
-    )
+    optional = (*STACK_OPTIONAL, *PER_IMAGE)
+    keys = (*PER_IMAGE, "recentered", "stack_start", "stack_end")
     known = metadata.is_file()
     entries = (
         read_archive(metadata, optional=optional, keys=keys, n_images=n_images) if known else {}

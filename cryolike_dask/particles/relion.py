@@ -153,10 +153,8 @@ def pixel_size_of(columns: StarColumns) -> FloatArray | None:
     """Pixel size of the stored images, angstrom; a magnification is the micrograph's, and counts if
     nothing else is known."""
     image, plain = columns.number("rlnImagePixelSize"), columns.number("rlnPixelSize")
-    detector, magnification = (
-        columns.number("rlnDetectorPixelSize"),
-        columns.number("rlnMagnification"),
-    )
+    detector = columns.number("rlnDetectorPixelSize")
+    magnification = columns.number("rlnMagnification")
     sources = {"rlnImagePixelSize": image, "rlnPixelSize": plain}
     if image is None and detector is not None and magnification is not None:
         with np.errstate(over="ignore"):

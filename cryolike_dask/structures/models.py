@@ -293,11 +293,9 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Spheres
 def _columns(flat: Any, position: NDArray[np.float64]) -> tuple[Model, NDArray[np.int64]]:
     """The atoms of all models, their residues not counted yet, and a number for each place in a
     chain."""
-    name, residue_name, chain = (
-        _text(flat.atom_names),
-        _text(flat.residue_names),
-        _text(flat.chain_ids),
-    )
+    name = _text(flat.atom_names)
+    residue_name = _text(flat.residue_names)
+    chain = _text(flat.chain_ids)
     _, part = np.unique(
         np.char.add(np.char.add(chain, " "), _text(flat.subchains)), return_inverse=True
     )
