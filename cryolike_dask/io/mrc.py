@@ -145,9 +145,9 @@ def open_mrc_stack(path: str | Path) -> MrcStack:
     header = read_mrc_header(path)
     if header.axes != PLAIN_AXES:
         raise InputFileError(
-            f"its columns, rows and sections run along "
-            f"{', '.join('xyz'[axis - 1] for axis in header.axes)} "
-            "(MAPC, MAPR, MAPS), but images need x, y, z",
+            "its columns, rows and sections run along "
+            f"{', '.join('xyz'[axis - 1] for axis in header.axes)} (MAPC, MAPR, MAPS), but images "
+            "need x, y, z",
             source=path,
             remedy="Write it again with plain axes; programs that do not look at these words read "
             "it mirrored.",

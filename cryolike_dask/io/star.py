@@ -177,8 +177,7 @@ class _Reader:
         if widths[widest] > LONGEST_VALUE or needed > MOST_MEMORY + 16 * self.n_characters:
             raise InputFileError(
                 f"column {widest} of block 'data_{self.name}' has a value of {widths[widest]} "
-                f"characters, which is "
-                "too long, or far longer than its others",
+                "characters, which is too long, or far longer than its others",
                 source=self.path,
                 remedy=REMEDY,
             )

@@ -38,13 +38,11 @@ def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
         row = many[0]
         raise InputFileError(
             f"{len(many)} row(s) name a file alone, not which of its images they are; the first, "
-            f"row "
-            f"{table.metadata_row[row]} (from 0), names {files[table.file_number[row]].path}, "
+            f"row {table.metadata_row[row]} (from 0), names {files[table.file_number[row]].path}, "
             f"which holds {n_held[row]}",
             source=table.metadata_files[table.metadata_number[row]],
             remedy="Name images as N@FILE, N from 1; or if the rows are the images of one file in "
-            "order, remove the "
-            "column rlnImageName and give that file (images=, --images).",
+            "order, remove the column rlnImageName and give that file (images=, --images).",
         )
     return replace(table, image_index=np.where(alone, 0, table.image_index))
 
@@ -61,8 +59,7 @@ def warn_of_repeated(table: ParticleTable) -> None:
     differ = np.count_nonzero(table.optics != table.optics[first][inverse])
     logger.warning(
         "%s: %d of %d rows are an image that another row is too (%d such image(s); the first, "
-        "image %d of %s, in "
-        "row(s) %s, from 0)%s; each row counts by itself",
+        "image %d of %s, in row(s) %s, from 0)%s; each row counts by itself",
         table.metadata_files[table.metadata_number[rows[0]]],
         len(rows),
         len(table),
@@ -150,8 +147,8 @@ def _check_pixel_size(
             stated_sizes = np.where(headers > 0, headers, wanted)
             where = files[table.file_number[np.argmax(headers > 0)]].path
             or_given = (
-                "; or give that of the images, if the header is wrong "
-                "(pixel_size_angstrom=, --pixel-size-angstrom)"
+                "; or give that of the images, if the header is wrong (pixel_size_angstrom=, "
+                "--pixel-size-angstrom)"
             )
     elif headers.any():
         known = np.full(len(table), given) if stated_sizes is None else stated_sizes
@@ -180,8 +177,8 @@ def _check_pixel_size(
         )
         raise GridMismatchError(
             f"{len(differing)} image(s){group} of {n} pixels of {sizes[row]:.5g} angstrom, but the "
-            f"parameters describe "
-            f"a box of {parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:.5g}",
+            f"parameters describe a box of {parameters.n_pixels} pixels of "
+            f"{parameters.pixel_size_angstrom:.5g}",
             source=where,
             remedy=f"Make parameters for this box: {fitting}, or fewer and larger "
             f"pixels{or_given}.",

@@ -156,8 +156,7 @@ def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> Part
     if len(described) != 1 or not images:
         raise InputFileError(
             f"no .cs file names the images; {len(described)} of {file_names(seen)} describe the "
-            f"contrast transfer, and "
-            f"{len(images)} stacks are in restack/ or downsample/",
+            f"contrast transfer, and {len(images)} stacks are in restack/ or downsample/",
             source=job,
             remedy="Give the .cs file of the particles.",
         )

@@ -65,8 +65,7 @@ def _beside(path: Path, missing: list[str]) -> Path:
     if len(complete) != 1:
         raise InputFileError(
             f"does not have {', '.join(missing)}, and of the passthrough files beside it "
-            f"({file_names(seen)}) "
-            f"{len(complete)} have",
+            f"({file_names(seen)}) {len(complete)} have",
             source=path,
             remedy="Give the passthrough file of these particles.",
         )

@@ -270,8 +270,8 @@ def _numbers_within(
     if len(beyond):
         raise InputFileError(
             f"row {beyond[0]} (from 0) is image {index[beyond[0]] + 1} of {used[0]}, but "
-            f"{stack.path}, which is given, "
-            f"holds {n_held}; {len(beyond)} of {n} rows are beyond it",
+            f"{stack.path}, which is given, holds {n_held}; {len(beyond)} of {n} rows are beyond "
+            "it",
             source=columns.path,
             remedy=f"Give the stack that belongs to this file, {IN_ORDER}.",
         )

@@ -41,8 +41,7 @@ class Atoms:
         if self.positions_angstrom.shape != (n, 3) or self.radii_angstrom.shape != (n,) or n == 0:
             raise InputError(
                 f"atoms: positions {self.positions_angstrom.shape}, electrons "
-                f"{self.electrons.shape}, "
-                f"radii {self.radii_angstrom.shape} do not belong together"
+                f"{self.electrons.shape}, radii {self.radii_angstrom.shape} do not belong together"
             )
         if self.shape not in ("gaussian", "hard-sphere"):
             raise InputError(f"shape={self.shape!r} is neither gaussian nor hard-sphere")

@@ -207,9 +207,8 @@ def doubts_of_voxel_size(
         wrong = f"{pixel:.3g} times too small" if pixel > 1 else f"{1 / pixel:.3g} times too large"
         return [
             "the voxel size of 1 angstrom in its header is taken, but many programs write 1 "
-            "without knowing it; if its "
-            f"voxels are as large as the pixels, {pixel:g} angstrom, the structure is {wrong}; "
-            f"{SAY_IT}"
+            f"without knowing it; if its voxels are as large as the pixels, {pixel:g} angstrom, "
+            f"the structure is {wrong}; {SAY_IT}"
         ]
     if max(voxel) > 1.05 * min(voxel):
         sides = times([round(size, 3) for size in voxel])
@@ -217,8 +216,7 @@ def doubts_of_voxel_size(
     if side < box / 2:
         return [
             f"its box of {side:.4g} angstrom is much smaller than that of the images, {box:g}; if "
-            f"{voxel[0]:.4g} "
-            f"angstrom in its header is not its voxel size, {SAY_IT}"
+            f"{voxel[0]:.4g} angstrom in its header is not its voxel size, {SAY_IT}"
         ]
     return []
 

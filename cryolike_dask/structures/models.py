@@ -236,8 +236,7 @@ def _remark_on_guesses(model: Model, guessed: NDArray[np.int64]) -> str:
     )
     return (
         f"the elements of {len(guessed):,} atom(s) are guessed from their names "
-        f"({', '.join(shown)}); "
-        "columns 77-78 of PDB files, or type_symbol of mmCIF, state them"
+        f"({', '.join(shown)}); columns 77-78 of PDB files, or type_symbol of mmCIF, state them"
     )
 
 
