@@ -191,7 +191,7 @@ def test_a_number_of_stacks_that_is_none(folders, n):
         LikelihoodFiles(None, folders[0].folder_particles, "o", n),
         LikelihoodFiles(None, None, "o", n),
     ):
-        with pytest.raises(InputError, match=r"n_stacks=.* is not a positive number"):
+        with pytest.raises(InputError, match=r"n_stacks=.* is not a (whole|positive) number"):
             files.stack_numbers()
 
 
