@@ -16,7 +16,7 @@ ConventionsName = Literal["standard", "cryolike"]
 
 @dataclass(frozen=True)
 class Conventions:
-    """What templates, and their comparison with images, depend on, as values.
+    """Choices that templates, and their comparison with images, depend on, as values.
 
     Attributes
     ----------

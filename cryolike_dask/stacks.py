@@ -108,8 +108,8 @@ class ImageStack:
     def __repr__(self) -> str:
         return (
             f"<ImageStack: {len(self)} images of {self.grid.n_shells} shells x "
-            f"{self.grid.n_inplanes} angles, "
-            f"{self.source.dtype}, chunks {self.chunks}, from {self.source.locate(0)[0]}>"
+            f"{self.grid.n_inplanes} angles, {self.source.dtype}, chunks {self.chunks}, from "
+            f"{self.source.locate(0)[0]}>"
         )
 
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> ImageStack:
@@ -204,10 +204,8 @@ class TemplateStack:
     def __repr__(self) -> str:
         return (
             f"<TemplateStack {self.structure!r}: {len(self)} templates of {self.grid.n_shells} "
-            f"shells x "
-            f"{self.grid.n_inplanes} angles, {self.source.dtype}, {len(self.displacements)} "
-            f"displacement(s), "
-            f"from {self.source.locate(0)[0]}>"
+            f"shells x {self.grid.n_inplanes} angles, {self.source.dtype}, "
+            f"{len(self.displacements)} displacement(s), from {self.source.locate(0)[0]}>"
         )
 
     def chunk(self, n_templates: int | Sequence[int]) -> TemplateStack:

@@ -42,8 +42,8 @@ SMALL_DEFOCUS_ANGSTROM = 100.0
 """No microscope is set as finely as this: a set whose defoci are all smaller has them in another
 unit."""
 MOST_ASTIGMATISM = 0.9
-"""Of the larger defocus: beyond it one of both is in another unit, was not estimated, or has
-another sign."""
+"""Part of the larger defocus that the two may differ by: beyond it one of both is in another unit,
+was not estimated, or has another sign."""
 NEAR_FOCUS_ANGSTROM = 1e3
 """Below it no phase contrast is seen without a phase plate."""
 
@@ -151,18 +151,18 @@ def _odd_throughout(table: NDArray[np.void], wording: Wording) -> list[str]:
     """Values that one microscope or image may have, but hardly all of them."""
     cs, shift = np.abs(table["spherical_aberration_mm"]), np.abs(table["phase_shift_radian"])
     in_metre = (cs > 1.1e-3) & (cs < 4.5e-3)
-    said = remark("spherical_aberration_mm", cs, in_metre, wording) if in_metre.all() else []
+    remarks = remark("spherical_aberration_mm", cs, in_metre, wording) if in_metre.all() else []
     if wording.in_degrees and shift.any() and shift.max() <= math.radians(math.pi):
         label, most = wording.label("phase_shift_radian"), math.degrees(shift.max())
-        said.append(
+        remarks.append(
             f"{label} is at most {most:g} degrees for all {len(table)} images: it looks like radian"
         )
     if len(table) and (table["defocus_u_angstrom"] + table["defocus_v_angstrom"] < 0).all():
-        said.append(
+        remarks.append(
             f"defocus is negative for all {len(table)} images (overfocus): here underfocus counts "
             f"as positive"
         )
-    return said
+    return remarks
 
 
 def _defocus(table: NDArray[np.void]) -> NDArray[np.float64]:

@@ -1,5 +1,5 @@
-"""What `parameters.npz` says: the image grid, the precision, and how templates are made from
-atoms."""
+"""Parameters, as `parameters.npz` holds them: the image grid, the precision, and how templates are
+made from atoms."""
 
 from __future__ import annotations
 

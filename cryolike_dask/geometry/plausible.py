@@ -1,4 +1,4 @@
-"""What a recorded number can be: beyond its range it is in another unit, or nonsense."""
+"""Ranges of recorded numbers: beyond its range a number is in another unit, or nonsense."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TURN = 2 * math.pi + 1e-3
 
 @dataclass(frozen=True)
 class Quantity:
-    """What the values of one quantity can be.
+    """Range and units of one quantity.
 
     Attributes
     ----------
@@ -82,12 +82,12 @@ QUANTITIES = {
     "angles_radian": TURNED,
     "rotation_radian": TURNED,
 }
-"""By the names of `OPTICS`, and of what else is recorded of an image."""
+"""Quantities by the names of `OPTICS`, and others that are recorded of an image."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How messages speak of values.
+    """Words of messages about values.
 
     Attributes
     ----------
@@ -104,14 +104,14 @@ class Wording:
     in_rows: bool = False
 
     def label(self, name: str) -> str:
-        """What a quantity is called."""
+        """Name of a quantity."""
         return self.labels.get(name, name)
 
     def where(self, bad: NDArray[np.int64]) -> str:
         """Name rows or images, the first few."""
         return f"row(s) {listed(bad)} (from 0)" if self.in_rows else f"image(s) {listed(bad)}"
 
-    def said(self, name: str, value: float) -> tuple[str, str]:
+    def in_unit_of_file(self, name: str, value: float) -> tuple[str, str]:
         """A value as the file has it, and its unit."""
         unit = QUANTITIES[name].unit
         return (
@@ -141,7 +141,7 @@ def refuse(
     """Refuse the values that are bad, and say what they look like."""
     if not bad.any():
         return
-    rows, value, unit, guess = _of_bad(name, values, bad, wording)
+    rows, value, unit, guess = _first_bad(name, values, bad, wording)
     label = wording.label(name)
     if wording.in_rows:
         what = (
@@ -169,20 +169,20 @@ def remark(
     """Say which values are suspect, and what they look like: one remark, or none if none are."""
     if not bad.any():
         return []
-    rows, value, unit, guess = _of_bad(name, values, bad, wording)
-    said = (
+    rows, value, unit, guess = _first_bad(name, values, bad, wording)
+    sentence = (
         f"{wording.label(name)} is {value} for {wording.where(rows)}, which is unusual for a "
         f"value in {unit}{guess}"
     )
-    return [f"{said} ({len(rows)} of {len(values)})"]
+    return [f"{sentence} ({len(rows)} of {len(values)})"]
 
 
-def _of_bad(
+def _first_bad(
     name: str, values: NDArray[np.float64], bad: NDArray[np.bool_], wording: Wording
 ) -> tuple[NDArray[np.int64], str, str, str]:
-    """Their rows, the first value as the file has it, its unit, and what they look like."""
+    """Rows of bad values, the first value as the file has it, its unit, and what they look like."""
     rows = np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))
-    value, unit = wording.said(name, values[bad][0])
+    value, unit = wording.in_unit_of_file(name, values[bad][0])
     with np.errstate(over="ignore", invalid="ignore"):
         return rows, value, unit, "" if unit == "degrees" else QUANTITIES[name].guess(values[bad])
 

@@ -59,8 +59,8 @@ class ViewingAngles:
 
 
 def viewing_rotation(azimuth: ArrayLike, polar: ArrayLike, gamma: ArrayLike = 0.0) -> FloatArray:
-    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the frame of the
-    structure.
+    """Rz(azimuth) Ry(polar) Rz(gamma): its columns are the axes of the image in the coordinates of
+    the structure.
 
     Parameters
     ----------
@@ -141,11 +141,9 @@ def healpix_grid(order: int) -> ViewingAngles:
         if to_pole < n:  # polar caps: rings of 4, 8, ... pixels
             cosine, n_on_ring, offset = 1 - to_pole**2 / (3 * n**2), 4 * to_pole, 0.5
         else:
-            cosine, n_on_ring, offset = (
-                abs(4 / 3 - 2 * ring / (3 * n)),
-                4 * n,
-                (ring - n + 1) % 2 / 2,
-            )
+            cosine = abs(4 / 3 - 2 * ring / (3 * n))
+            n_on_ring = 4 * n
+            offset = (ring - n + 1) % 2 / 2
         cosines.append(np.full(n_on_ring, math.copysign(cosine, 2 * n - ring)))
         azimuths.append(2 * np.pi * (np.arange(n_on_ring) + offset) / n_on_ring)
     azimuth = np.concatenate(azimuths)

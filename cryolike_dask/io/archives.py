@@ -17,7 +17,7 @@ from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.headers import read_header
 from cryolike_dask.io.identity import reading
-from cryolike_dask.io.pickles import RECONSTRUCT, Call, told
+from cryolike_dask.io.pickles import RECONSTRUCT, Call, parse_pickle
 from cryolike_dask.io.zips import Zip, open_zip
 
 LONGEST_HEADER = 10_000
@@ -26,8 +26,8 @@ LONGEST_NONE = 1000
 
 MOST_BYTES = 2**28
 BYTES_PER_IMAGE = 2**13
-"""What entries may take more than the file itself; of each image: some numbers, and names of
-2000 characters in all."""
+"""Bytes that entries may take beyond those of the file itself, and that each image adds: some
+numbers, and names of 2000 characters in all."""
 
 
 def read_archive(
@@ -161,7 +161,7 @@ def _read_array(file: IO[bytes], size: int, where: str, may_be_none: bool) -> ND
 
 def _is_none(pickle: bytes) -> bool:
     """Whether it is None, or an array of numpy's whose only value is None."""
-    match told(pickle):
+    match parse_pickle(pickle):
         case None | list([None]):
             return True
         case Call(name, _, (_, (), Call("numpy.dtype", ("O8", *_)), _, list([None]))):

@@ -96,5 +96,5 @@ def unlinked(path: str, flags: int) -> int:
     """Open a file as `open` does, but through no link, and without waiting for the other end of
     a pipe."""
     # Windows has none of them
-    there = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
-    return os.open(path, flags | sum(there), 0o666)
+    flags_for_safety = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
+    return os.open(path, flags | sum(flags_for_safety), 0o666)

@@ -143,14 +143,14 @@ def differences(theirs: Mapping[str, object], ours: Mapping[str, object]) -> str
     """Say what is there and what is here, where they differ; empty where they do not. Checksums
     tell people nothing."""
     lines = []
-    for name, here in ours.items():
-        there = theirs.get(name)
-        if there == here or name == "sha256":
+    for name, value_here in ours.items():
+        value_there = theirs.get(name)
+        if value_there == value_here or name == "sha256":
             continue
-        if isinstance(there, dict) and isinstance(here, dict):
-            lines.append(f"{name}: {differences(there, here) or 'others there'}")
+        if isinstance(value_there, dict) and isinstance(value_here, dict):
+            lines.append(f"{name}: {differences(value_there, value_here) or 'others there'}")
         else:
-            lines.append(f"{name}: {there} there, {here} here")
+            lines.append(f"{name}: {value_there} there, {value_here} here")
     return "; ".join(lines)
 
 

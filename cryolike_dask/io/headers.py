@@ -1,5 +1,4 @@
-"""What a `.npy` file says before its values: read without trust in how long it is, or what it
-stands for."""
+"""Headers of `.npy` files: read without trust in how long they are, or what they stand for."""
 
 from __future__ import annotations
 
@@ -49,8 +48,8 @@ def read_header(file: IO[bytes], longest: int) -> tuple[tuple[int, ...], bool, n
 def _parsed(
     text: bytes, version: tuple[int, int], longest: int
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """What the text of a header says. Most files have the same few; to parse each was a third of
-    opening stacks."""
+    """Shape, order and type that the text of a header says. Most files have the same few; to parse
+    each was a third of opening stacks."""
     read = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)

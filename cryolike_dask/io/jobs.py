@@ -111,12 +111,12 @@ def withdraw_record(job: Job) -> None:
     """Make room for a job, and remove its former record: none lies beside results that it does
     not describe."""
     make_room(job)
-    there, structure = readable_record(job.record), job.about.get("structure")
+    record_there, structure = readable_record(job.record), job.about.get("structure")
     # those that were there before are gone by now
-    if there is not None and there.get("structure") != structure:
+    if record_there is not None and record_there.get("structure") != structure:
         what = (
             f"was written meanwhile by another run, whose structure is "
-            f"{there.get('structure')}, not {structure}"
+            f"{record_there.get('structure')}, not {structure}"
         )
         raise OutputError(what, source=job.record, remedy="Choose another output folder.")
     with writing(job.record):
@@ -178,30 +178,30 @@ def _difference(record: Record, job: Job) -> str:
         ("kind", record["kind"], job.kind),
         ("precision", record["precision"], job.precision),
     )
-    for name, there, here in values:
-        if there != here:
-            return f"the {name} of the results is another: {there} there, {here} here"
+    for name, value_there, value_here in values:
+        if value_there != value_here:
+            return f"the {name} of the results is another: {value_there} there, {value_here} here"
     if record["settings"] != job.settings:
-        both = differences(record["settings"], job.settings) or "more of them there"
-        return f"the settings of the results are others: {both}"
+        both_settings = differences(record["settings"], job.settings) or "more of them there"
+        return f"the settings of the results are others: {both_settings}"
     if record["inputs"] != job.inputs:
         return (
             f"the inputs of the results are others: {_other_inputs(record['inputs'], job.inputs)}"
         )
     if record["shape"] != list(job.shape):
-        there, here = times(record["shape"]), times(job.shape)
-        return f"the shape of the results is another: {there} there, {here} here"
+        value_there, value_here = times(record["shape"]), times(job.shape)
+        return f"the shape of the results is another: {value_there} there, {value_here} here"
     return ""
 
 
 def _other_inputs(theirs: list[InputDescription], ours: list[InputDescription]) -> str:
-    """How inputs differ: in their names, or else in what is known of the first that differs."""
+    """Difference of inputs: of their names, or else of the first that is not the same."""
     if names := other_names(theirs, ours):
         return names
-    for there, here in zip(theirs, ours, strict=False):
-        if there != here:
-            both = differences(there, here) or "another content there"
-            return f"{here['name']}: {both}" if "name" in here else both
+    for input_there, input_here in zip(theirs, ours, strict=False):
+        if input_there != input_here:
+            both_inputs = differences(input_there, input_here) or "another content there"
+            return f"{input_here['name']}: {both_inputs}" if "name" in input_here else both_inputs
     return f"{len(theirs)} there, {len(ours)} here"
 
 

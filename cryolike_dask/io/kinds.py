@@ -1,4 +1,4 @@
-"""What a file or folder that was given holds, by names alone, so that a wrong one is told from a
+"""Kinds of files and folders that are given, by names alone, so that a wrong one is told from a
 damaged one."""
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ def need_kind(
     ):
         names = sorted(p.name for p in path.glob("*.star"))
         raise InputFileError(
-            "is a folder", source=path, remedy=f"Name a STAR file in it: {_some(names)}."
+            "is a folder", source=path, remedy=f"Name a STAR file in it: {_first_names(names)}."
         )
     if wanted and kinds and not kinds & set(wanted):
-        kind = next(one for one in get_args(Kind) if one in kinds)
-        asked = " or ".join(NAMES.get(one, one) for one in wanted)
+        kind = next(known_kind for known_kind in get_args(Kind) if known_kind in kinds)
+        asked = " or ".join(NAMES.get(known_kind, known_kind) for known_kind in wanted)
         remedy = (
             f"Is it meant for {meant_for[kind]}?" if kind in meant_for else "Was another one meant?"
         )
@@ -87,7 +87,7 @@ def need_kind(
 
 
 def kinds_of(path: Path) -> set[Kind]:
-    """What a file or folder holds, as far as names tell."""
+    """Kinds of things that a file or folder holds, as far as names tell."""
     if path.is_dir():
         return _kinds_of_folder(path)
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
@@ -113,7 +113,7 @@ def _kinds_of_folder(path: Path) -> set[Kind]:
 
 
 def _kinds_of_ours(path: Path) -> set[Kind]:
-    """Of the files that this program, or CryoLike, writes."""
+    """Kinds of a file that this program, or CryoLike, writes."""
     if is_of_templates(path):
         return {"templates"}
     if STACK_NAME.fullmatch(path.name):
@@ -122,5 +122,5 @@ def _kinds_of_ours(path: Path) -> set[Kind]:
     return {"parameters"} if path.name == PARAMETERS else set()
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -53,7 +53,7 @@ RECORDS_OF_RESULTS = f"template*/{RECORDS}/*.json"
 RESULTS, RESULT_TENSORS = (f"template*/*/*_stack_??????{end}" for end in (".*", FILE_SUFFIX))
 STRUCTURE_FILE = "structure.npz"
 CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
-"""What is made in an output folder, and who makes it now: `io/claims`."""
+"""Claims of output folders, and the holders of claims: `io/claims`, `io/holders`."""
 LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
 """Files and stores that were not finished."""
 PLACES_OF_LEFTOVERS = ("", RECORDS, "fft", "phys", "images", "template*", "template*/*")
@@ -66,7 +66,8 @@ STEM_SUFFIX = {
 
 @dataclass(frozen=True)
 class LikelihoodFiles:
-    """Where a run reads and writes. Nothing is created or read when this is made.
+    """Folders that a run reads and writes, and the files in them. Nothing is created or read when
+    this is made.
 
     Attributes
     ----------
@@ -107,7 +108,7 @@ class LikelihoodFiles:
 
     @property
     def block_table(self) -> Path:
-        """How long each block took, and where; a row each, appended by every run."""
+        """Time and place of each block; a row each, appended by every run."""
         return self.folder_output / "blocks.csv"
 
     def image_stack(self, i_stack: int) -> tuple[Path, Path]:
@@ -135,15 +136,15 @@ class LikelihoodFiles:
         return self.folder_output / f"template{i_template}" / RECORDS / name
 
     def origins(self, i_stack: int) -> Path:
-        """Where the images of a stack come from."""
+        """Origins of the images of a stack."""
         return self.folder_output / "images" / f"stack_{i_stack:06d}{METADATA_SUFFIX}"
 
     def structure(self, i_template: int) -> Path:
-        """What a structure is called, and its viewing directions."""
+        """Name of a structure, and its viewing directions."""
         return self.folder_output / f"template{i_template}" / STRUCTURE_FILE
 
     def stack_numbers(self) -> list[int]:
-        """Which stacks the run covers.
+        """Numbers of the stacks that the run covers.
 
         Raises
         ------
@@ -159,8 +160,8 @@ class LikelihoodFiles:
             else number("n_stacks", self.n_stacks, whole=True, at_least=1)
         )
         if self.folder_particles is None:
-            found = _numbers_of_results(self.folder_output, wanted)
-            return list(range(_how_many(found, wanted, f"{self.folder_output} has results of")))
+            numbers = _numbers_of_results(self.folder_output, wanted)
+            return list(range(_how_many(numbers, wanted, f"{self.folder_output} has results of")))
         files = image_stack_files(self.folder_particles)
         n = _how_many({k for k, _ in files}, wanted, f"{self.folder_particles} has")
         n_missing = 2 * n - sum(k < n for k, _ in files)
@@ -187,19 +188,17 @@ class LikelihoodFiles:
         InputFileError
             If the list or a file is missing, or a name fits two files that differ.
         """
-        folder, names = (
-            self.template_list.parent,
-            [Path(name) for name in read_list(self.template_list)],
-        )
-        found = [_template_of(name, folder, self.template_list) for name in names]
+        folder = self.template_list.parent
+        names = [Path(name) for name in read_list(self.template_list)]
+        paths = [_template_of(name, folder, self.template_list) for name in names]
         missing = [
-            folder / name.name for name, path in zip(names, found, strict=True) if path is None
+            folder / name.name for name, path in zip(names, paths, strict=True) if path is None
         ]
         if missing:
             raise missing_files(
                 missing, f"Make the templates again, or correct {self.template_list}."
             )
-        return [path for path in found if path is not None]
+        return [path for path in paths if path is not None]
 
     def structures(self) -> list[int]:
         """The template numbers that `i_template` names.
@@ -263,8 +262,7 @@ def pixel_stack_file(folder: Path, i_stack: int) -> Path:
 
 
 def as_stored(path: Path) -> Path:
-    """Where a result is: in its file, or in the store that is written in place of a file that
-    would be too large."""
+    """File of a result, or the store that is written in place of a file that would be too large."""
     if path.suffix not in (FILE_SUFFIX, STORE_SUFFIX):
         return path
     file, store = path.with_suffix(FILE_SUFFIX), path.with_suffix(STORE_SUFFIX)
@@ -287,8 +285,8 @@ def image_stack_numbers(folder: Path) -> list[int]:
 
 def structure_numbers(folder: Path) -> list[int]:
     """The numbers of the structures that have a folder among results."""
-    found = (re.fullmatch(r"template(\d{1,9})", path.name) for path in folder.glob("template*"))
-    return sorted(int(match[1]) for match in found if match)
+    matches = (re.fullmatch(r"template(\d{1,9})", path.name) for path in folder.glob("template*"))
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def holds_templates(path: Path) -> bool:
@@ -361,8 +359,7 @@ def _template_of(name: Path, folder: Path, source: Path) -> Path | None:
 
 
 def _content(path: Path) -> list[tuple[str, int, int]]:
-    """What an archive says of its content: names, sizes and checksums; nothing of a file that is
-    none."""
+    """Names, sizes and checksums of the entries of an archive; the path alone of another file."""
     try:
         with ZipFile(path) as archive:
             return [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
@@ -377,10 +374,11 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _how_many(there: set[int], wanted: int | None, where: str) -> int:
-    """How many stacks are wanted, of those up to the last that is there; 1 where there is none."""
-    n = 1 + max(there, default=0)
-    if there and wanted is not None and wanted > n:
+def _how_many(numbers: set[int], wanted: int | None, where: str) -> int:
+    """Number of stacks that are wanted, of those up to the last that is there; 1 where there is
+    none."""
+    n = 1 + max(numbers, default=0)
+    if numbers and wanted is not None and wanted > n:
         raise InputError(
             f"n_stacks={wanted}, but {where} {n:,} image stack(s)",
             remedy=f"Give at most {n:,}, or leave it out to take all.",
@@ -393,18 +391,18 @@ def _numbers_of_results(folder: Path, wanted: int | None) -> set[int]:
     some have no record."""
     numbers: set[int] = set()
     for names in ("done/*.json", "*/*.*"):
-        found = (STACK_NUMBER.search(path.stem) for path in folder.glob(f"template*/{names}"))
-        numbers = {int(match[1]) for match in found if match}
+        matches = (STACK_NUMBER.search(path.stem) for path in folder.glob(f"template*/{names}"))
+        numbers = {int(match[1]) for match in matches if match}
         if wanted is None or wanted <= len(numbers):
             break
     return numbers
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """What is not finished, or never was, below an output folder."""
-    found = (
+    """Files and stores below an output folder that are not finished, or never were."""
+    unfinished_paths = (
         path
         for place in PLACES_OF_LEFTOVERS
         for path in folder.glob(f"{place}/.*.part".lstrip("/"))
     )
-    return sorted(path for path in found if LEFTOVER.fullmatch(path.name))
+    return sorted(path for path in unfinished_paths if LEFTOVER.fullmatch(path.name))

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
-from cryolike_dask.io.pickles import RECONSTRUCT, Call, Name, Reference, told
+from cryolike_dask.io.pickles import RECONSTRUCT, Call, Name, Reference, parse_pickle
 from cryolike_dask.io.zips import Zip, open_zip
 
 REMEDY = "Make the file again, or check that it is the right one."
@@ -28,14 +28,17 @@ AT_ONCE = 2**16
 """Bytes that are read, for that takes less time than to map them."""
 
 STORED = {
-    **{"HalfStorage": "f2", "FloatStorage": "f4", "DoubleStorage": "f8"},
-    **{
-        "ComplexFloatStorage": "c8",
-        "ComplexDoubleStorage": "c16",
-        "BoolStorage": "b1",
-        "ByteStorage": "u1",
-    },
-    **{"CharStorage": "i1", "ShortStorage": "i2", "IntStorage": "i4", "LongStorage": "i8"},
+    "HalfStorage": "f2",
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "ComplexFloatStorage": "c8",
+    "ComplexDoubleStorage": "c16",
+    "BoolStorage": "b1",
+    "ByteStorage": "u1",
+    "CharStorage": "i1",
+    "ShortStorage": "i2",
+    "IntStorage": "i4",
+    "LongStorage": "i8",
 }
 """numpy's names of what torch's classes store."""
 
@@ -46,7 +49,7 @@ FULL_CORRELATION = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor lies in its storage, in values; `claimed` is how many that is said to hold."""
+    """Place of a tensor in its storage, in values; `claimed` is how many that is said to hold."""
 
     dtype: np.dtype[Any]
     key: str
@@ -114,8 +117,8 @@ def map_tensor(path: str | Path) -> MappedTensor:
                 else b"little"
             )
             layout = _layout(file.read(f"{root}/data.pkl", LONGEST_HEADER), order)
-            start, held = file.place(f"{root}/data/{layout.key}")
-            _refuse_beyond(layout, held, path)
+            start, stored_bytes = file.place(f"{root}/data/{layout.key}")
+            _refuse_beyond(layout, stored_bytes, path)
             stored = _stored(file, layout, start, path)
             crc = file.entries[f"{root}/data/{layout.key}"].CRC
         return MappedTensor(str(path), layout, _view(stored, layout), crc)
@@ -138,7 +141,7 @@ def read_pickled_array(path: str | Path) -> NDArray[Any] | None:
     """
     try:
         with open_zip(path) as file:
-            return _array(told(file.read(f"{_root(file)}/data.pkl", LONGEST_PICKLE)))
+            return _array(parse_pickle(file.read(f"{_root(file)}/data.pkl", LONGEST_PICKLE)))
     except InputFileError:
         raise
     except Exception as error:  # zipfile raises many types for damaged files
@@ -146,7 +149,7 @@ def read_pickled_array(path: str | Path) -> NDArray[Any] | None:
 
 
 class _OtherKindError(Exception):
-    """What a file holds is no tensor, or none that numpy has."""
+    """A file holds no tensor, or none that numpy has."""
 
 
 def _unreadable(path: str | Path, error: Exception) -> InputFileError:
@@ -167,8 +170,8 @@ def _root(file: Zip) -> str:
 
 @lru_cache(maxsize=64)
 def _layout(pickle: bytes, order: bytes) -> Layout:
-    """How the tensor lies that a pickle describes."""
-    value = told(pickle)
+    """Place of the tensor that a pickle describes."""
+    value = parse_pickle(pickle)
     if isinstance(value, Call) and value.name in (
         FULL_CORRELATION,
         "torch._utils._rebuild_parameter",
@@ -208,19 +211,19 @@ def _dtype(kind: str, order: bytes) -> np.dtype[Any]:
     return np.dtype({b"little": "<", b"big": ">"}[order] + STORED[name])
 
 
-def _refuse_beyond(layout: Layout, held: int, path: str | Path) -> None:
+def _refuse_beyond(layout: Layout, stored_bytes: int, path: str | Path) -> None:
     """Refuse a tensor that is larger than its storage, or reaches beyond it."""
-    stored = min(layout.claimed, held // layout.dtype.itemsize)
-    if layout.size > stored:
-        what = f"claims {layout.size} values of shape {layout.shape}, but stores {stored}"
+    n_stored = min(layout.claimed, stored_bytes // layout.dtype.itemsize)
+    if layout.size > n_stored:
+        what = f"claims {layout.size} values of shape {layout.shape}, but stores {n_stored}"
         raise InputFileError(what, source=path, remedy=REMEDY)
-    if layout.claimed > stored:
+    if layout.claimed > n_stored:
         raise InputFileError(
             "claims a storage larger than the one it holds", source=path, remedy=REMEDY
         )
-    if layout.reach > stored:
+    if layout.reach > n_stored:
         raise InputFileError(
-            f"reaches beyond the {stored} values that it stores", source=path, remedy=REMEDY
+            f"reaches beyond the {n_stored} values that it stores", source=path, remedy=REMEDY
         )
 
 

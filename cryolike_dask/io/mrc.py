@@ -1,8 +1,5 @@
-"""MRC files: the header when a file is opened, the voxels when a task asks for them.
-
-The layout of the header is mrcfile's. The bytes are read here, because mrcfile reports what is odd
-through warnings of the whole process, which threads share; here it is a note on the result.
-"""
+"""MRC files of images and of density maps: the header when a file is opened, the voxels when a task
+asks for them."""
 
 from __future__ import annotations
 
@@ -13,28 +10,19 @@ from typing import Any
 
 import mrcfile
 import numpy as np
-from mrcfile.dtypes import HEADER_DTYPE
-from mrcfile.utils import byte_order_from_machine_stamp
 from numpy.typing import NDArray
 
-from cryolike_dask.errors import InputFileError, listed, times
+from cryolike_dask.errors import InputFileError, listed
 from cryolike_dask.io.atomic import replacing
-from cryolike_dask.io.identity import refuse_changed, regular_file
+from cryolike_dask.io.identity import refuse_changed
+from cryolike_dask.io.mrc_header import PLAIN_AXES, MrcHeader, read_mrc_header
 
-MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-OTHER_MODES = {3: "complex int16", 4: "complex float32", 101: "4-bit integer"}
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2"}
-PLAUSIBLE_VOXEL_ANGSTROM = (1e-2, 1e3)
-PLAIN_AXES = (1, 2, 3)
 VOLUME_STACKS = range(401, 631)
 """Space groups that stand for several volumes, one after another."""
-IMOD_STAMP, IMOD_SIGNED, IMOD_HALF_BYTES = 1146047817, 1, 16
-"""IMOD's mark in the header, and two bits of the flags that follow it."""
 NO_GROUP = (
     "its header has the space group of image stacks, 0; a cube in a cell of its own, it is "
     "taken as one volume"
 )
-REMEDY = "Make the file again, or check that it is the right one."
 
 
 @dataclass(frozen=True)
@@ -145,24 +133,6 @@ class MrcMap:
         return np.ascontiguousarray(self.mapped(), np.float32)
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What stacks and maps have in common; the last three are words of the header."""
-
-    path: str
-    n_sections_rows_columns: tuple[int, int, int]
-    dtype: str
-    offset: int
-    voxel_size_angstrom: tuple[float | None, float | None, float | None]
-    axes: tuple[int, int, int]
-    size: int
-    mtime_ns: int
-    notes: tuple[str, ...]
-    space_group: int
-    sections_of_cell: int
-    angles_degree: tuple[float, float, float]
-
-
 def open_mrc_stack(path: str | Path) -> MrcStack:
     """Read the header of a stack of images; one image alone is a stack of one.
 
@@ -172,12 +142,12 @@ def open_mrc_stack(path: str | Path) -> MrcStack:
         If the file is missing, compressed, cut short, no MRC file, or holds values of a type that
         images cannot have, or its columns do not run along x and its rows along y.
     """
-    header = _read_header(path)
+    header = read_mrc_header(path)
     if header.axes != PLAIN_AXES:
         raise InputFileError(
-            f"its columns, rows and sections run along "
-            f"{', '.join('xyz'[axis - 1] for axis in header.axes)} "
-            "(MAPC, MAPR, MAPS), but images need x, y, z",
+            "its columns, rows and sections run along "
+            f"{', '.join('xyz'[axis - 1] for axis in header.axes)} (MAPC, MAPR, MAPS), but images "
+            "need x, y, z",
             source=path,
             remedy="Write it again with plain axes; programs that do not look at these words read "
             "it mirrored.",
@@ -209,7 +179,7 @@ def open_mrc_map(path: str | Path) -> MrcMap:
         maps cannot have, or holds images or several volumes, or a cell whose angles are not 90
         degrees.
     """
-    header = _read_header(path)
+    header = read_mrc_header(path)
     _refuse_other_than_one_volume(header, path)
     x, y, z = header.voxel_size_angstrom
     n_along = dict(zip(header.axes[::-1], header.n_sections_rows_columns, strict=True))
@@ -227,7 +197,7 @@ def open_mrc_map(path: str | Path) -> MrcMap:
     )
 
 
-def _refuse_other_than_one_volume(header: _Header, path: str | Path) -> None:
+def _refuse_other_than_one_volume(header: MrcHeader, path: str | Path) -> None:
     """Refuse what the header says is no volume, or one in a cell that is no box."""
     n, group, of_cell = header.n_sections_rows_columns, header.space_group, header.sections_of_cell
     if min(n) < 2 or (group == 0 and of_cell == 1):
@@ -259,7 +229,7 @@ def _refuse_other_than_one_volume(header: _Header, path: str | Path) -> None:
         )
 
 
-def _doubts(header: _Header) -> tuple[str, ...]:
+def _doubts(header: MrcHeader) -> tuple[str, ...]:
     n, group = header.n_sections_rows_columns, header.space_group
     sizes, is_cell = f"{n[0]} sections of {n[2]} x {n[1]}", header.sections_of_cell == n[0]
     if group == 0 and not _is_cube_of_no_group(header):
@@ -274,154 +244,12 @@ def _doubts(header: _Header) -> tuple[str, ...]:
     return ()
 
 
-def _is_cube_of_no_group(header: _Header) -> bool:
+def _is_cube_of_no_group(header: MrcHeader) -> bool:
     """Whether it is a volume by its sides and its cell: some programs write space group 0 into
     all their maps."""
     return header.space_group == 0 and {*header.n_sections_rows_columns} == {
         header.sections_of_cell
     }
-
-
-def _read_header(path: str | Path) -> _Header:
-    path = regular_file(path)
-    try:
-        status = path.stat()
-        with open(path, "rb") as file:
-            start = file.read(HEADER_DTYPE.itemsize)
-    except OSError as error:
-        raise InputFileError(f"cannot be read: {error.strerror}", source=path) from error
-    fields, notes = _fields(start, status.st_size, path)
-    shape = (int(fields["nz"]), int(fields["ny"]), int(fields["nx"]))
-    kind, said = _kind_of_values(fields, path)
-    notes += said
-    dtype = np.dtype(kind).newbyteorder(fields.dtype["nx"].byteorder)
-    offset = len(start) + int(fields["nsymbt"])
-    needed = offset + math.prod(shape) * dtype.itemsize
-    if status.st_size < needed:
-        raise InputFileError(
-            f"is cut short: {status.st_size} bytes, but its header ({times(shape)} of "
-            f"{dtype.name}) needs {needed}",
-            source=path,
-            remedy="Copy or make it again.",
-        )
-    if status.st_size > needed:
-        notes.append(f"it is {status.st_size - needed} bytes longer than its header says")
-    axes = (int(fields["mapc"]), int(fields["mapr"]), int(fields["maps"]))
-    if sorted(axes) != [1, 2, 3]:
-        notes += [f"its axes {axes} are none; x, y, z are taken"] if any(axes) else []
-        axes = PLAIN_AXES
-    angles = fields["cellb"]
-    return _Header(
-        path=str(path.absolute()),
-        n_sections_rows_columns=shape,
-        dtype=dtype.str,
-        offset=offset,
-        voxel_size_angstrom=(
-            _voxel_size(fields, "x"),
-            _voxel_size(fields, "y"),
-            _voxel_size(fields, "z"),
-        ),
-        axes=axes,
-        size=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        notes=tuple(notes),
-        space_group=int(fields["ispg"]),
-        sections_of_cell=int(fields["mz"]),
-        angles_degree=(float(angles["alpha"]), float(angles["beta"]), float(angles["gamma"])),
-    )
-
-
-def _kind_of_values(fields: Any, path: Path) -> tuple[str, list[str]]:
-    """The type of the values, and how bytes are read: signed by the standard, unsigned by IMOD
-    unless a flag is set."""
-    if fields["mode"] != 0:
-        return MODES[int(fields["mode"])], []
-    words = np.frombuffer(fields.tobytes(), fields.dtype["nx"])
-    stamp, flags = int(words[38]), int(words[39])
-    if stamp == IMOD_STAMP and flags & IMOD_HALF_BYTES:
-        raise InputFileError(
-            "holds two values of 4 bits in each byte",
-            source=path,
-            remedy="Convert it to float32 (mode 2).",
-        )
-    if stamp == IMOD_STAMP and not flags & IMOD_SIGNED:
-        return "u1", ["its bytes are read as unsigned, 0 to 255, as IMOD's flags say"]
-    least, most = float(fields["dmin"]), float(fields["dmax"])
-    if stamp != IMOD_STAMP and least >= 0 and 127 < most <= 255 and most.is_integer():
-        return "u1", [
-            f"its bytes are read as unsigned, 0 to 255, for its header says that the largest is "
-            f"{most:g}"
-        ]
-    return MODES[0], []
-
-
-def _fields(start: bytes, size: int, path: Path) -> tuple[Any, list[str]]:
-    """The header in the byte order in which it makes sense, and what is odd about it."""
-    if len(start) < HEADER_DTYPE.itemsize:
-        raise InputFileError(
-            f"is no MRC file: {size} bytes, but a header alone has {HEADER_DTYPE.itemsize}",
-            source=path,
-            remedy=REMEDY,
-        )
-    as_stored = np.frombuffer(start, HEADER_DTYPE)[0]
-    notes = []
-    has_id = bytes(as_stored["map"])[:3] == b"MAP"
-    if not has_id:
-        _refuse_compressed(start, path)
-        notes.append("it has no MAP id")
-    try:
-        said = byte_order_from_machine_stamp(as_stored["machst"])
-    except ValueError:
-        said = "<"
-        notes.append("it has no machine stamp")
-    orders = [said, "<" if said == ">" else ">"]
-    readings = [np.frombuffer(start, HEADER_DTYPE.newbyteorder(order))[0] for order in orders]
-    for order, fields in zip(orders, readings, strict=True):
-        if _makes_sense(fields, size):
-            if order != said:
-                notes.append("its machine stamp names the other byte order")
-            return fields, notes
-    raise _refusal(readings[0], has_id, path)
-
-
-def _makes_sense(fields: Any, size: int) -> bool:
-    """Whether the numbers can be those of this file, or of the whole of which it is a part."""
-    shape = [int(fields[name]) for name in ("nx", "ny", "nz")]
-    return (
-        int(fields["mode"]) in MODES
-        and min(shape) > 0
-        and max(shape[:2]) < 2**17
-        and 0 <= fields["nsymbt"] <= size
-    )
-
-
-def _refusal(fields: Any, has_id: bool, path: Path) -> InputFileError:
-    mode, shape = int(fields["mode"]), tuple(int(fields[name]) for name in ("nz", "ny", "nx"))
-    if (has_id or mode in OTHER_MODES) and mode not in MODES and min(shape) > 0:
-        kind = OTHER_MODES.get(mode, "unknown")
-        usable = ", ".join(str(m) for m in MODES)
-        return InputFileError(
-            f"has mode {mode} ({kind} values), but only the modes {usable} are images",
-            source=path,
-            remedy="Convert it to float32 (mode 2).",
-        )
-    return InputFileError(
-        f"is no MRC file: mode {mode}, shape {times(shape)}", source=path, remedy=REMEDY
-    )
-
-
-def _refuse_compressed(start: bytes, path: Path) -> None:
-    for magic, kind in COMPRESSED.items():
-        if start.startswith(magic):
-            raise InputFileError(
-                f"is compressed ({kind})", source=path, remedy="Decompress it first."
-            )
-
-
-def _voxel_size(fields: Any, axis: str) -> float | None:
-    least, most = PLAUSIBLE_VOXEL_ANGSTROM
-    n, cell = int(fields[f"m{axis}"]), float(fields["cella"][axis])
-    return cell / n if n > 0 and least < cell / n < most else None
 
 
 def _voxels(mrc: MrcStack | MrcMap) -> NDArray[Any]:

@@ -19,7 +19,7 @@ LOG_LINE = re.compile(rb'\{"time": "[^"]*", "level": "')
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is called, and how its first bytes tell it."""
+    """Name of a kind of files, and a test of their first bytes."""
 
     name: str
     is_one: Callable[[bytes], bool]

@@ -1,4 +1,4 @@
-"""What a pickle says, told without running it: names stay names, and calls are told, not made.
+"""Pickles, parsed without running them: names stay names, and calls are told, not made.
 
 torch's and numpy's files hold pickles; those of plain tensors and arrays, and of None, need a few
 of all operations.
@@ -11,14 +11,21 @@ from pickletools import genops
 from typing import Any
 
 RECONSTRUCT = tuple(f"numpy.{core}.multiarray._reconstruct" for core in ("_core", "core"))
-"""What a pickle of numpy's calls to make an array."""
+"""Functions that a pickle of numpy's calls to make an array."""
 
 MOST_OPERATIONS = 10_000
 """A tensor takes fifty."""
 
 PUSHED = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINFLOAT",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINBYTES",
+    "SHORT_BINBYTES",
 }
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -33,22 +40,22 @@ class Name:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the program that reads the pickle is to look up."""
+    """A value that the program which reads the pickle is to look up."""
 
     to: Any
 
 
 @dataclass(eq=False)
 class Call:
-    """What calling `name` would give, and the state that it would be told to take."""
+    """A call of `name`, and the state that its result would be told to take."""
 
     name: str
     arguments: tuple[Any, ...]
     state: Any = None
 
 
-def told(content: bytes) -> Any:
-    """What a pickle would give: plain values, and `Name`, `Reference` and `Call` for the rest.
+def parse_pickle(content: bytes) -> Any:
+    """Parse a pickle: give plain values, and `Name`, `Reference` and `Call` for the rest.
 
     Raises
     ------

@@ -78,9 +78,9 @@ class Record(TypedDict):
 
 
 def other_names(theirs: list[InputDescription], ours: list[InputDescription]) -> str:
-    """How the names of inputs differ; empty if they do not."""
+    """Difference of the names of inputs; empty if there is none."""
     names_there, names_here = (
-        {str(one.get("name")) for one in inputs} for inputs in (theirs, ours)
+        {str(described.get("name")) for described in inputs} for inputs in (theirs, ours)
     )
     if names_there == names_here:
         return ""
@@ -149,8 +149,8 @@ def _are_settings(value: Any) -> bool:
         isinstance(search, dict)
         and isinstance(search.get("sha256", ""), str)
         and isinstance(parameters, dict)
-        and all(_is_number(name, one) for name, one in parameters.items())
-        and all(_is_number(name, one) for name, one in search.items() if name != "sha256")
+        and all(_is_number(name, number) for name, number in parameters.items())
+        and all(_is_number(name, number) for name, number in search.items() if name != "sha256")
         and _is_text_or_none(value.get("conventions"))
         and (value.get("tolerance") is None or _is_number("tolerance", value["tolerance"]))
     )
@@ -174,16 +174,17 @@ def _is_shape(value: Any) -> bool:
 
 def _are_inputs(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(one, dict) and isinstance(one.get("name", ""), str) for one in value
+        isinstance(described, dict) and isinstance(described.get("name", ""), str)
+        for described in value
     )
 
 
 def _are_outputs(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(one, dict)
-        and isinstance(one.get("file"), str)
-        and isinstance(one.get("sha256"), str)
-        for one in value.values()
+        isinstance(output, dict)
+        and isinstance(output.get("file"), str)
+        and isinstance(output.get("sha256"), str)
+        for output in value.values()
     )
 
 

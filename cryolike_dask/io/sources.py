@@ -1,4 +1,4 @@
-"""Where the rows of a stack come from: descriptors small enough to travel with every task."""
+"""Sources of the rows of stacks: descriptors small enough to travel with every task."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cryolike_dask.io.tensors import TensorFile
 
 
 class ArraySource(Protocol):
-    """Where rows of a three-dimensional complex array come from; small enough to travel with
-    every task."""
+    """Source of the rows of a three-dimensional complex array; small enough to travel with every
+    task."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -39,7 +39,7 @@ class ArraySource(Protocol):
         """The file of a row, and its position there."""
 
     def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
-        """What rows are made from, for completion records: files by name, size and time, arrays
+        """Describe the inputs of rows for completion records: files by name, size and time, arrays
         by checksum."""
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
@@ -72,8 +72,8 @@ class Files:
         part_of_row, row_in_part = self._places(rows)
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for i in np.unique(part_of_row):
-            here = part_of_row == i
-            values[here] = self.parts[i].take(row_in_part[here])
+            rows_here = part_of_row == i
+            values[rows_here] = self.parts[i].take(row_in_part[rows_here])
         return values
 
     def locate(self, row: int) -> tuple[str, int]:
@@ -99,8 +99,8 @@ class Files:
         """These rows, of the files that hold them."""
         part_of_row, row_in_part = self._places(rows)
         used, number = np.unique(part_of_row, return_inverse=True)
-        kept = Files(tuple(self.parts[i] for i in used))
-        return Subset(kept, kept._starts[number] + row_in_part)
+        kept_files = Files(tuple(self.parts[i] for i in used))
+        return Subset(kept_files, kept_files._starts[number] + row_in_part)
 
     @property
     def _starts(self) -> NDArray[np.int64]:
@@ -133,7 +133,7 @@ class InMemory:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """There is no file."""
+        """A phrase, for there is no file."""
         return ("array in memory",)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -141,7 +141,7 @@ class InMemory:
         return self.values[rows]
 
     def locate(self, row: int) -> tuple[str, int]:
-        """There is no file."""
+        """A phrase, for there is no file; and the position."""
         return "array in memory", row
 
     def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
@@ -167,12 +167,12 @@ class Subset:
 
     @property
     def dtype(self) -> str:
-        """That of the other source."""
+        """Type of the other source."""
         return self.source.dtype
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Those of the other source."""
+        """Files of the other source."""
         return self.source.paths
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -184,7 +184,7 @@ class Subset:
         return self.source.locate(int(self.rows[row]))
 
     def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
-        """What the other source says of these rows, and which they are."""
+        """Describe these rows as the other source does, and say which they are."""
         chosen = self.rows[rows]
         if np.array_equal(chosen, np.arange(self.source.shape[0])):
             return self.source.describe(chosen)
@@ -196,7 +196,7 @@ class Subset:
 
 
 def innermost(source: ArraySource) -> ArraySource:
-    """What a subset is of."""
+    """The source that a subset is of, in the end."""
     return innermost(source.source) if isinstance(source, Subset) else source
 
 
@@ -211,7 +211,7 @@ def describe_array(name: str, values: NDArray[Any]) -> InputDescription:
 
 @dataclass(frozen=True)
 class _Sliceable:
-    """What `dask.array.from_array` needs of a source."""
+    """A source as `dask.array.from_array` needs it."""
 
     source: ArraySource
 

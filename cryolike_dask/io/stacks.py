@@ -66,7 +66,7 @@ GRID_KEYS = ("n_pixels", "pixel_size", "radius_max", "dist_radii", "n_inplanes")
 STACK_KEYS = (*io_parameters.KEYS, *OPTICS_KEYS, *ENVELOPE_KEYS, "n_images", "frame")
 SIDECAR_KEYS = ("azimuth", "polar", "viewing_weight", "conventions", *GRID_KEYS)
 WORDING = Wording({name: key for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()})
-"""What the `.npz` of a stack calls the optics."""
+"""Names of the optics in the `.npz` of a stack."""
 ONCE_IF_ALIKE = ("voltage", "sphericalAberration", "amplitudeContrast", *ENVELOPE_KEYS)
 """Written as one number where all images agree: CryoLike reads the first three in no other form."""
 
@@ -280,8 +280,8 @@ def _number(value: Any, name: str, source: Path) -> int:
 def check_shape(tensor: TensorFile, parameters: ImageParameters, remedy: str) -> None:
     """Refuse a tensor that is not (item, shell, angle) on the grid of the parameters, or that is
     empty."""
-    found, expected = tensor.shape[1:], parameters.grid.shape
-    for value, wanted, name in zip(found, expected, ("shells", "in-plane angles"), strict=True):
+    sizes, expected = tensor.shape[1:], parameters.grid.shape
+    for value, wanted, name in zip(sizes, expected, ("shells", "in-plane angles"), strict=True):
         if value != wanted:
             raise GridMismatchError(
                 f"{value} {name}, but the parameters describe {wanted}",

@@ -177,8 +177,7 @@ class _Reader:
         if widths[widest] > LONGEST_VALUE or needed > MOST_MEMORY + 16 * self.n_characters:
             raise InputFileError(
                 f"column {widest} of block 'data_{self.name}' has a value of {widths[widest]} "
-                f"characters, which is "
-                "too long, or far longer than its others",
+                "characters, which is too long, or far longer than its others",
                 source=self.path,
                 remedy=REMEDY,
             )
@@ -193,13 +192,13 @@ def _values(line: str) -> list[str]:
     if "#" not in line and '"' not in line and "'" not in line:
         return line.split()
     values, at, closing = [], 0, dict(CLOSING)
-    while (found := PLAIN.search(line, at)) and line[found.start()] != "#":
-        quote = line[found.start()]
-        end = closing[quote].search(line, found.start() + 1) if quote in closing else None
+    while (match := PLAIN.search(line, at)) and line[match.start()] != "#":
+        quote = line[match.start()]
+        end = closing[quote].search(line, match.start() + 1) if quote in closing else None
         if end is None:
             closing.pop(quote, None)  # nor is there one further on
-        values.append(line[found.start() + 1 : end.start()] if end else found[0])
-        at = (end or found).end()
+        values.append(line[match.start() + 1 : end.start()] if end else match[0])
+        at = (end or match).end()
     return values
 
 
@@ -212,7 +211,7 @@ def _lines(path: Path) -> Iterator[str]:
     decoder = io.IncrementalNewlineDecoder(
         codecs.getincrementaldecoder("utf-8-sig")(), translate=True
     )
-    n_characters, begun = 0, ""
+    n_characters, unfinished_line = 0, ""
     with reading(path) as file:
         while True:
             content = file.read(AT_ONCE)
@@ -227,15 +226,15 @@ def _lines(path: Path) -> Iterator[str]:
                 byte = n_characters + text.index("\0")
                 raise InputFileError(f"is not text (byte {byte} is 0)", source=path, remedy=REMEDY)
             n_characters += len(text)
-            *lines, begun = (begun + text).split("\n")
+            *lines, unfinished_line = (unfinished_line + text).split("\n")
             yield from lines
             if not content:
                 break
-            if len(begun) > LONGEST_LINE:
+            if len(unfinished_line) > LONGEST_LINE:
                 raise InputFileError(
                     f"has a line of more than {LONGEST_LINE} characters", source=path, remedy=REMEDY
                 )
-    yield begun
+    yield unfinished_line
 
 
 def _table_lines(name: str, columns: Mapping[str, ArrayLike], version: int | None) -> Iterable[str]:

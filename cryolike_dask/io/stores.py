@@ -94,7 +94,7 @@ def begin_store(job: Job, full: xr.Dataset) -> Path:
     from zarr.codecs import Crc32cCodec
 
     (path,) = job.outputs.values()
-    begun = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    unfinished_store = path.with_name(f".{path.name}.{uuid4().hex}.part")
     (name,) = full.data_vars
     labelled = full.rename({name: ARRAY}).assign_coords(
         {labels.STRUCTURE: full[labels.STRUCTURE].astype(object)}
@@ -106,26 +106,33 @@ def begin_store(job: Job, full: xr.Dataset) -> Path:
         # xarray warns where there is none, too
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         make_room(job)
-        begun.parent.mkdir(parents=True, exist_ok=True)
+        unfinished_store.parent.mkdir(parents=True, exist_ok=True)
         labelled.to_zarr(
-            begun, mode="w", compute=False, zarr_format=3, consolidated=True, encoding=encoding
+            unfinished_store,
+            mode="w",
+            compute=False,
+            zarr_format=3,
+            consolidated=True,
+            encoding=encoding,
         )
-    return begun
+    return unfinished_store
 
 
-def write_region(values: NDArray[Any], begun: Path, block: tuple[int, ...]) -> tuple[str, str]:
+def write_region(
+    values: NDArray[Any], unfinished_store: Path, block: tuple[int, ...]
+) -> tuple[str, str]:
     """Write one chunk; give the name of its file in the store, and the file's checksum."""
     import zarr
 
-    with writing(begun):
-        array = zarr.open_array(begun / ARRAY, mode="r+", zarr_format=3)
+    with writing(unfinished_store):
+        array = zarr.open_array(unfinished_store / ARRAY, mode="r+", zarr_format=3)
         array.blocks[block] = values
-        file = begun / ARRAY / array.metadata.encode_chunk_key(block)
-        return str(file.relative_to(begun)), checksum(file)
+        file = unfinished_store / ARRAY / array.metadata.encode_chunk_key(block)
+        return str(file.relative_to(unfinished_store)), checksum(file)
 
 
 def finish_store(
-    written: Sequence[tuple[str, str]], begun: Path, job: Job, details: Mapping[str, str]
+    written: Sequence[tuple[str, str]], unfinished_store: Path, job: Job, details: Mapping[str, str]
 ) -> int:
     """Give a store that is complete its name, and write its record last; give the number of images.
 
@@ -133,18 +140,20 @@ def finish_store(
     """
     (path,) = job.outputs.values()
     # this task ran before, and its worker was lost
-    if not begun.exists() and why_not_done(job) is None:
+    if not unfinished_store.exists() and why_not_done(job) is None:
         return job.shape[0]
     with writing(path):
-        missing = [name for name, _ in written if not (begun / name).is_file()]
+        missing = [name for name, _ in written if not (unfinished_store / name).is_file()]
         if missing:
             raise OutputError(
-                f"{missing[0]} is missing", source=begun, remedy="Let one run alone write here."
+                f"{missing[0]} is missing",
+                source=unfinished_store,
+                remedy="Let one run alone write here.",
             )
         withdraw_record(job)
         with suppress(FileNotFoundError):
             shutil.rmtree(path)
-        os.replace(begun, path)
+        os.replace(unfinished_store, path)
         path.with_suffix(FILE_SUFFIX).unlink(missing_ok=True)
     write_record(job, details, known=dict(written))
     return job.shape[0]

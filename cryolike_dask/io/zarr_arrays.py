@@ -34,7 +34,7 @@ OPTIONS: tuple[Any, ...] = (None, {}, {"endian": "little"}, {"endian": "big"})
 
 @dataclass(frozen=True)
 class ZarrHeader:
-    """What the array of a store says of itself: it is of the kind that is read."""
+    """Header of the array of a store, which is of the kind that is read."""
 
     folder: Path
     shape: tuple[int, ...]
@@ -86,23 +86,23 @@ def read_zarr_header(folder: Path) -> ZarrHeader:
     if len(content) > LONGEST_HEADER:
         raise ValueError(f"its zarr.json has more than {LONGEST_HEADER} bytes")
     try:
-        said = json.loads(content)
+        metadata = json.loads(content)
     except RecursionError as error:
         raise ValueError("its zarr.json is nested too deeply") from error
     if (
-        any(said.get(key, value) != value for key, value in KIND.items())
-        or said["chunk_key_encoding"] != KEYS
+        any(metadata.get(key, value) != value for key, value in KIND.items())
+        or metadata["chunk_key_encoding"] != KEYS
     ):
         raise ValueError("it is no array as this program writes them")
-    if said["data_type"] not in ("float32", "float64"):
-        raise ValueError(f"it holds {str(said['data_type'])[:50]}, not float32 or float64")
-    _refuse_codecs(said["codecs"])
-    grid = said["chunk_grid"]
+    if metadata["data_type"] not in ("float32", "float64"):
+        raise ValueError(f"it holds {str(metadata['data_type'])[:50]}, not float32 or float64")
+    _refuse_codecs(metadata["codecs"])
+    grid = metadata["chunk_grid"]
     header = ZarrHeader(
         folder,
-        _whole(said["shape"]),
+        _whole(metadata["shape"]),
         _whole(grid["configuration"]["chunk_shape"]),
-        np.dtype(said["data_type"]),
+        np.dtype(metadata["data_type"]),
     )
     if grid["name"] != "regular" or math.prod(header.n_chunks) > MOST_CHUNKS:
         raise ValueError("it is in chunks of an impossible kind or number")

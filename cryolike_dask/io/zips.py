@@ -58,7 +58,7 @@ class Zip:
             return file.read()
 
     def place(self, name: str) -> tuple[int, int]:
-        """Where in the file an entry starts, and its size in bytes; it must not be compressed."""
+        """Start of an entry in the file, and its size in bytes; it must not be compressed."""
         entry = self._entry(name)
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise BadZipFile(f"{name} is compressed, which values of tensors never are")

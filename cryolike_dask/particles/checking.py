@@ -1,4 +1,4 @@
-"""Whether image files hold what the metadata say, on the box of the parameters."""
+"""Checks that image files hold what the metadata say, on the box of the parameters."""
 
 from __future__ import annotations
 
@@ -23,16 +23,14 @@ digits."""
 def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
     """Give the table, a file that is named alone being its only image; refuse images that files
     do not hold."""
-    held, alone = (
-        np.array([file.shape[0] for file in files])[table.file_number],
-        table.image_index < 0,
-    )
-    beyond, many = np.flatnonzero(table.image_index >= held), np.flatnonzero(alone & (held > 1))
+    n_held = np.array([file.shape[0] for file in files])[table.file_number]
+    alone = table.image_index < 0
+    beyond, many = np.flatnonzero(table.image_index >= n_held), np.flatnonzero(alone & (n_held > 1))
     if len(beyond):
         row = beyond[0]
         raise InputFileError(
             f"row {table.metadata_row[row]} (from 0) is image {table.image_index[row] + 1} of "
-            f"{files[table.file_number[row]].path}, which holds {held[row]}",
+            f"{files[table.file_number[row]].path}, which holds {n_held[row]}",
             source=table.metadata_files[table.metadata_number[row]],
             remedy="The two do not belong together.",
         )
@@ -40,13 +38,11 @@ def matched(table: ParticleTable, files: tuple[MrcStack, ...]) -> ParticleTable:
         row = many[0]
         raise InputFileError(
             f"{len(many)} row(s) name a file alone, not which of its images they are; the first, "
-            f"row "
-            f"{table.metadata_row[row]} (from 0), names {files[table.file_number[row]].path}, "
-            f"which holds {held[row]}",
+            f"row {table.metadata_row[row]} (from 0), names {files[table.file_number[row]].path}, "
+            f"which holds {n_held[row]}",
             source=table.metadata_files[table.metadata_number[row]],
             remedy="Name images as N@FILE, N from 1; or if the rows are the images of one file in "
-            "order, remove the "
-            "column rlnImageName and give that file (images=, --images).",
+            "order, remove the column rlnImageName and give that file (images=, --images).",
         )
     return replace(table, image_index=np.where(alone, 0, table.image_index))
 
@@ -63,8 +59,7 @@ def warn_of_repeated(table: ParticleTable) -> None:
     differ = np.count_nonzero(table.optics != table.optics[first][inverse])
     logger.warning(
         "%s: %d of %d rows are an image that another row is too (%d such image(s); the first, "
-        "image %d of %s, in "
-        "row(s) %s, from 0)%s; each row counts by itself",
+        "image %d of %s, in row(s) %s, from 0)%s; each row counts by itself",
         table.metadata_files[table.metadata_number[rows[0]]],
         len(rows),
         len(table),
@@ -99,9 +94,10 @@ def check_sizes(
             f"images of {rows} x {n} pixels are not square", source=files[0].path
         )
     if table.box_size_pixels is not None and (table.box_size_pixels != n).any():
-        said = table.box_size_pixels[table.box_size_pixels != n][0]
+        stated_size = table.box_size_pixels[table.box_size_pixels != n][0]
         raise GridMismatchError(
-            f"says {said} pixels, but {files[0].path} has {n}", source=table.metadata_files[0]
+            f"says {stated_size} pixels, but {files[0].path} has {n}",
+            source=table.metadata_files[0],
         )
     check_downsampling(n, parameters.n_pixels, downsample)
     _check_pixel_size(table, files, parameters, given, n)
@@ -128,36 +124,34 @@ def _check_pixel_size(
     n: int,
 ) -> None:
     wanted = parameters.grid.box_size_angstrom / n
-    said = table.pixel_size_angstrom
+    stated_sizes = table.pixel_size_angstrom
     headers = np.array([file.voxel_size_angstrom or 0.0 for file in files])[table.file_number]
     if given is not None:
         number("pixel_size_angstrom", given, above=0)
     if (
-        said is not None
+        stated_sizes is not None
         and given is not None
-        and not np.allclose(said, given, rtol=SAME_SIZE, atol=0)
+        and not np.allclose(stated_sizes, given, rtol=SAME_SIZE, atol=0)
     ):
         raise GridMismatchError(
-            f"pixels of {said[np.argmax(np.abs(said - given))]:.5g} angstrom, but "
+            f"pixels of {stated_sizes[np.argmax(np.abs(stated_sizes - given))]:.5g} angstrom, but "
             f"pixel_size_angstrom={given:g}",
             source=table.metadata_files[0],
         )
     where, or_given = table.metadata_files[0], ""
-    if said is None and given is None:
+    if stated_sizes is None and given is None:
         _say_what_is_assumed(
             table, int(np.count_nonzero(headers == 0)), wanted, n == parameters.n_pixels
         )
         if headers.any():
-            said, where = (
-                np.where(headers > 0, headers, wanted),
-                files[table.file_number[np.argmax(headers > 0)]].path,
-            )
+            stated_sizes = np.where(headers > 0, headers, wanted)
+            where = files[table.file_number[np.argmax(headers > 0)]].path
             or_given = (
-                "; or give that of the images, if the header is wrong "
-                "(pixel_size_angstrom=, --pixel-size-angstrom)"
+                "; or give that of the images, if the header is wrong (pixel_size_angstrom=, "
+                "--pixel-size-angstrom)"
             )
     elif headers.any():
-        known = np.full(len(table), given) if said is None else said
+        known = np.full(len(table), given) if stated_sizes is None else stated_sizes
         wrong = (headers > 0) & ~np.isclose(headers, known, rtol=SAME_SIZE, atol=0)
         if wrong.any():
             row = np.flatnonzero(wrong)[0]
@@ -169,7 +163,11 @@ def _check_pixel_size(
                 "the given" if given is not None else "the metadata's",
                 int(wrong.sum()),
             )
-    sizes = np.full(len(table), given if given is not None else wanted) if said is None else said
+    sizes = (
+        np.full(len(table), given if given is not None else wanted)
+        if stated_sizes is None
+        else stated_sizes
+    )
     differing = np.flatnonzero(~np.isclose(sizes, wanted, rtol=SAME_SIZE, atol=0))
     if len(differing):
         row = differing[0]
@@ -179,8 +177,8 @@ def _check_pixel_size(
         )
         raise GridMismatchError(
             f"{len(differing)} image(s){group} of {n} pixels of {sizes[row]:.5g} angstrom, but the "
-            f"parameters describe "
-            f"a box of {parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:.5g}",
+            f"parameters describe a box of {parameters.n_pixels} pixels of "
+            f"{parameters.pixel_size_angstrom:.5g}",
             source=where,
             remedy=f"Make parameters for this box: {fitting}, or fewer and larger "
             f"pixels{or_given}.",

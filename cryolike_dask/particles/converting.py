@@ -198,11 +198,11 @@ def _remove_others(folder: Path, jobs: list[Job], n: int) -> None:
 
 def _refuse_others(folder: Path, jobs: list[Job], n: int) -> None:
     """Refuse to mix with, or to replace, stacks of other particles or settings."""
-    there = image_stack_numbers(folder)
-    if there and (_beyond(folder, jobs, n) or not _are_ours(folder, there, jobs[0])):
+    numbers = image_stack_numbers(folder)
+    if numbers and (_beyond(folder, jobs, n) or not _are_ours(folder, numbers, jobs[0])):
         raise OutputError(
-            f"holds image stacks of other particles or settings already ({len(there)}, the last is "
-            f"number {there[-1]})",
+            f"holds image stacks of other particles or settings already ({len(numbers)}, the last "
+            f"is number {numbers[-1]})",
             source=folder,
             remedy="Choose another output folder, or pass overwrite=True (--overwrite) to replace "
             "them.",
@@ -211,27 +211,27 @@ def _refuse_others(folder: Path, jobs: list[Job], n: int) -> None:
 
 def _beyond(folder: Path, jobs: list[Job], n: int) -> list[int]:
     """Stacks that this call does not write, and that are none of its own."""
-    there = image_stack_numbers(folder)
-    return [k for k in there if k >= n and (k >= len(jobs) or why_not_done(jobs[k]) is not None)]
+    numbers = image_stack_numbers(folder)
+    return [k for k in numbers if k >= n and (k >= len(jobs) or why_not_done(jobs[k]) is not None)]
 
 
-def _are_ours(folder: Path, there: list[int], job: Job) -> bool:
+def _are_ours(folder: Path, numbers: list[int], job: Job) -> bool:
     """Whether the stacks in a folder are of these particles and settings, or of a call that was
     stopped early."""
     records = [
         record
-        for k in there
+        for k in numbers
         if (record := readable_record(image_stack_record(folder, k))) is not None
     ]
     if records:
         # the metadata come first
-        names = [one.get("name") for one in job.inputs if "mtime_ns" in one][:1]
+        names = [described.get("name") for described in job.inputs if "mtime_ns" in described][:1]
         return any(
             record["settings"] == job.settings
-            and [one.get("name") for one in record["inputs"]][:1] == names
+            and [described.get("name") for described in record["inputs"]][:1] == names
             for record in records
         )
-    metadata = [metadata_file(image_stack_file(folder, k)) for k in there]
+    metadata = [metadata_file(image_stack_file(folder, k)) for k in numbers]
     key, optional = "metadataFile", STACK_OPTIONAL
     return all(
         key in read_archive(path, optional=optional, keys=(key,))
@@ -248,19 +248,19 @@ def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:
         raise InputError(f"cannot convert {stack!r}")
     n = stack.grid.n_pixels
     values = np.empty(source.shape, source.dtype)
-    kept = np.empty((len(stack), n, n), np.float32) if "pixels" in job.outputs else None
+    kept_pixels = np.empty((len(stack), n, n), np.float32) if "pixels" in job.outputs else None
     tell = Teller(job.name, ())
     for start in range(0, len(stack), AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, len(stack)))
         pixels = source.pixels(rows)
         values[rows] = source.transform(pixels, rows)
-        if kept is not None:
-            kept[rows] = scaled(pixels)
+        if kept_pixels is not None:
+            kept_pixels[rows] = scaled(pixels)
         tell(start + len(rows))
     withdraw_record(job)
     entries = provenance(source) | {"frame": None if stack.frame == "transposed" else stack.frame}
-    if kept is not None:
-        save_tensor(job.outputs["pixels"], kept)
+    if kept_pixels is not None:
+        save_tensor(job.outputs["pixels"], kept_pixels)
     write_image_stack(job.outputs["images"], values, stack.optics, parameters, entries)
     write_record(job, {"version": __version__})
     return len(stack)

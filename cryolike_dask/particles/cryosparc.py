@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,23 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.plausible import Wording
-from cryolike_dask.io.cryosparc import read_cs, read_cs_columns, text
 from cryolike_dask.io.mrc import open_mrc_stack
+from cryolike_dask.particles.cs_columns import (
+    Columns,
+    FloatArray,
+    completed_columns,
+    cs_files,
+    file_names,
+    has_columns,
+    numbers_in,
+    read_columns,
+    text_in,
+    unless_zero,
+    whole_numbers_in,
+)
 from cryolike_dask.particles.locate import ImagePlaces, locate_images
 from cryolike_dask.particles.recorded import check_recorded, recorded_optics, warn_of_ignored
-from cryolike_dask.particles.star_columns import LARGEST_INTEGER
 from cryolike_dask.particles.table import ParticleTable
-
-FloatArray = NDArray[np.float64]
-Columns = dict[str, NDArray[Any]]
 
 LABELS = {
     "defocus_u_angstrom": "ctf/df1_A",
@@ -49,7 +56,7 @@ NOT_APPLIED = ("ctf/shift_A", "ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf
 """Zero where there is nothing to apply."""
 
 MADE_IMAGES = ("restack/batch_*_restacked.mrc", "downsample/*.mrc")
-"""What jobs write whose `.cs` files do not name the images."""
+"""Files of jobs whose `.cs` files do not name the images."""
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -83,18 +90,20 @@ def read_cryosparc(
     """
     path = Path(path)
     if not path.is_dir():
-        columns = _completed(path, passthrough, (*BLOB, *CTF))
-        names = [name.removeprefix(">") for name in _text(path, columns, "blob/path").tolist()]
-        position = np.asarray(_whole(path, columns, "blob/idx"))
+        columns = completed_columns(path, passthrough, (*BLOB, *CTF))
+        names = [name.removeprefix(">") for name in text_in(path, columns, "blob/path").tolist()]
+        position = np.asarray(whole_numbers_in(path, columns, "blob/idx"))
         return _table(path, columns, locate_images(names, position, path, folder))
     named = [
-        file for file in _cs_files(path) if "passthrough" not in file.name and _has(file, BLOB)
+        file
+        for file in cs_files(path)
+        if "passthrough" not in file.name and has_columns(file, BLOB)
     ]
     if len(named) == 1:
         return read_cryosparc(named[0], folder, passthrough)
     if named:
         raise InputFileError(
-            f"has {len(named)} .cs files that name images: {_names(named)}",
+            f"has {len(named)} .cs files that name images: {file_names(named)}",
             source=path,
             remedy="Give one of them.",
         )
@@ -105,7 +114,7 @@ def read_cryosparc_optics(path: str | Path) -> NDArray[np.void]:
     """Read the optics alone of a `.cs` file, or of the passthrough file beside it; errors as of
     `read_cryosparc`."""
     path = Path(path)
-    return _optics(path, _completed(path, None, CTF))
+    return _optics(path, completed_columns(path, None, CTF))
 
 
 def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
@@ -114,7 +123,7 @@ def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
     Parameters
     ----------
     rotation_vectors : (image, 3)
-        Axis times angle, radian. The rotation turns the axes of the image into the frame of the
+        Axis times angle, radian. The rotation turns the axes of the image into those of the
         structure.
 
     Returns
@@ -135,96 +144,23 @@ def relion_angles(rotation_vectors: NDArray[Any]) -> FloatArray:
     return np.stack([np.where(along, 0.0, rot), tilt, np.where(along, turn, psi)], axis=1)
 
 
-def _read(path: Path) -> Columns:
-    rows = read_cs(path)
-    return {name: rows[name] for name in rows.dtype.names or ()}
-
-
-def _completed(path: Path, passthrough: str | Path | None, needed: Sequence[str]) -> Columns:
-    """The columns of a `.cs` file, with those that it lacks taken from its passthrough file."""
-    columns = _read(path)
-    missing = [name for name in needed if name not in columns]
-    if not missing and passthrough is None:
-        return columns
-    other = Path(passthrough) if passthrough is not None else _beside(path, missing)
-    joined = {**_joined(path, columns, other), **columns}
-    still_missing = [name for name in missing if name not in joined]
-    if still_missing:
-        raise InputFileError(
-            f"does not have {', '.join(still_missing)}, and neither has {other}",
-            source=path,
-            remedy="Give the passthrough file that has them.",
-        )
-    return joined
-
-
-def _beside(path: Path, missing: list[str]) -> Path:
-    seen = [
-        file
-        for file in _cs_files(path.parent)
-        if "passthrough" in file.name and file.name != path.name
-    ]
-    complete = [file for file in seen if _has(file, missing)]
-    if len(complete) != 1:
-        raise InputFileError(
-            f"does not have {', '.join(missing)}, and of the passthrough files beside it "
-            f"({_names(seen)}) "
-            f"{len(complete)} have",
-            source=path,
-            remedy="Give the passthrough file of these particles.",
-        )
-    return complete[0]
-
-
-def _joined(path: Path, columns: Columns, passthrough: Path) -> Columns:
-    """The columns of a passthrough file, in the order of the particles."""
-    other = _read(passthrough)
-    wanted, known = _uids(path, columns), _uids(passthrough, other)
-    order = np.argsort(known)
-    rows = (
-        order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
-        if len(known)
-        else order
-    )
-    n_missing = np.count_nonzero(known[rows] != wanted) if len(known) else len(wanted)
-    if n_missing:
-        raise InputFileError(
-            f"{n_missing} of {len(wanted)} particles are not in {passthrough}, which has "
-            f"{len(known)}",
-            source=path,
-            remedy="Give the passthrough file of the same job.",
-        )
-    return {name: values[rows] for name, values in other.items()}
-
-
-def _uids(path: Path, columns: Columns) -> NDArray[Any]:
-    if "uid" not in columns:
-        raise InputFileError("has no uid, by which two .cs files are joined", source=path)
-    n_twice = len(columns["uid"]) - len(np.unique(columns["uid"]))
-    if n_twice:
-        raise InputFileError(
-            f"has {n_twice} of {len(columns['uid'])} uid values more than once", source=path
-        )
-    return columns["uid"]
-
-
 def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> ParticleTable:
     """A restack or downsample job: image k of its stacks, taken in the order of their numbers,
     is particle k."""
-    seen = _cs_files(job) if passthrough is None else [Path(passthrough)]
-    described = [file for file in seen if _has(file, CTF)]
+    seen = cs_files(job) if passthrough is None else [Path(passthrough)]
+    described = [file for file in seen if has_columns(file, CTF)]
     images = next(
-        (found for found in (_by_number(job.glob(pattern)) for pattern in MADE_IMAGES) if found), []
+        (stacks for stacks in (_by_number(job.glob(pattern)) for pattern in MADE_IMAGES) if stacks),
+        [],
     )
     if len(described) != 1 or not images:
         raise InputFileError(
-            f"no .cs file names the images; {len(described)} of {_names(seen)} describe the "
-            f"contrast transfer, and "
-            f"{len(images)} stacks are in restack/ or downsample/",
+            f"no .cs file names the images; {len(described)} of {file_names(seen)} describe the "
+            f"contrast transfer, and {len(images)} stacks are in restack/ or downsample/",
             source=job,
             remedy="Give the .cs file of the particles.",
         )
-    columns = _read(described[0])
+    columns = read_columns(described[0])
     n = len(columns[CTF[0]])
     counts = [open_mrc_stack(image).shape[0] for image in images]
     if sum(counts) != n:
@@ -250,7 +186,9 @@ def _job_that_names_no_images(job: Path, passthrough: str | Path | None) -> Part
 
 def _optics(path: Path, columns: Columns) -> NDArray[np.void]:
     return recorded_optics(
-        path, {name: _numbers(path, columns, LABELS[name]) for name in OPTICS.names or ()}, WORDING
+        path,
+        {name: numbers_in(path, columns, LABELS[name]) for name in OPTICS.names or ()},
+        WORDING,
     )
 
 
@@ -260,16 +198,16 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
         raise InputFileError("has no particles", source=path)
     warn_of_ignored(path, [name for name in NOT_APPLIED if name in columns and columns[name].any()])
     pixel_size = _pixel_size(path, columns, "blob/psize_A")
-    shape, split = (
-        _positive(_whole(path, columns, "blob/shape", 2)),
-        _whole(path, columns, "alignments3D/split"),
-    )
-    pose, origin = (
-        _numbers(path, columns, "alignments3D/pose", 3),
-        _origin(path, columns, pixel_size),
-    )
-    said = {"pixel_size_angstrom": pixel_size, "origin_angstrom": origin, "rotation_radian": pose}
-    check_recorded(path, said, WORDING)
+    shape = unless_zero(whole_numbers_in(path, columns, "blob/shape", 2))
+    split = whole_numbers_in(path, columns, "alignments3D/split")
+    pose = numbers_in(path, columns, "alignments3D/pose", 3)
+    origin = _origin(path, columns, pixel_size)
+    recorded = {
+        "pixel_size_angstrom": pixel_size,
+        "origin_angstrom": origin,
+        "rotation_radian": pose,
+    }
+    check_recorded(path, recorded, WORDING)
     return ParticleTable(
         optics=_optics(path, columns),
         image_files=places.files,
@@ -284,15 +222,15 @@ def _table(path: Path, columns: Columns, places: ImagePlaces) -> ParticleTable:
         angles_radian=None if pose is None else relion_angles(pose),
         origin_angstrom=origin,
         random_subset=None if split is None else split + 1,
-        micrograph=np.char.lstrip(_text(path, columns, MICROGRAPH), ">")
+        micrograph=np.char.lstrip(text_in(path, columns, MICROGRAPH), ">")
         if MICROGRAPH in columns
         else None,
-        optics_group=_whole(path, columns, "ctf/exp_group_id"),
+        optics_group=whole_numbers_in(path, columns, "ctf/exp_group_id"),
     )
 
 
 def _sign(path: Path, columns: Columns, n: int) -> FloatArray:
-    sign = _numbers(path, columns, "blob/sign")
+    sign = numbers_in(path, columns, "blob/sign")
     if sign is None:
         return np.ones(n)
     wrong = np.flatnonzero(~np.isin(sign, (-1, 0, 1)))
@@ -304,7 +242,7 @@ def _sign(path: Path, columns: Columns, n: int) -> FloatArray:
 
 
 def _origin(path: Path, columns: Columns, pixel_size: FloatArray | None) -> FloatArray | None:
-    shift = _numbers(path, columns, "alignments3D/shift", 2)
+    shift = numbers_in(path, columns, "alignments3D/shift", 2)
     own_pixel_size = _pixel_size(path, columns, "alignments3D/psize_A")
     unit = pixel_size if own_pixel_size is None else own_pixel_size
     if shift is None or unit is None:
@@ -319,76 +257,13 @@ def _origin(path: Path, columns: Columns, pixel_size: FloatArray | None) -> Floa
 
 
 def _pixel_size(path: Path, columns: Columns, name: str) -> FloatArray | None:
-    values = _numbers(path, columns, name)
+    values = numbers_in(path, columns, name)
     if values is not None and (values < 0).any():
         row = np.flatnonzero(values < 0)[0]
         raise InputFileError(
             f"{name} is {values[row]:g} in row {row} (from 0), no pixel size", source=path
         )
-    return _positive(values)
-
-
-def _numbers(
-    path: Path, columns: Columns, name: str, width: int | None = None
-) -> FloatArray | None:
-    """A column of finite numbers, `width` of them in each row; None if it is not there."""
-    if name not in columns:
-        return None
-    column = columns[name]
-    if column.dtype.kind not in "biuf":
-        raise InputFileError(f"{name} holds {column.dtype}, not numbers", source=path)
-    if column.shape[1:] != (() if width is None else (width,)):
-        raise InputFileError(
-            f"{name} has the shape {column.shape}, not {width or 1} number(s) a row", source=path
-        )
-    values: FloatArray = column.astype(np.float64)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        value = values[tuple(bad[0])]
-        raise InputFileError(
-            f"{name} is {value} in row {bad[0][0]} (from 0), which is no number", source=path
-        )
-    return values
-
-
-def _whole(
-    path: Path, columns: Columns, name: str, width: int | None = None
-) -> NDArray[np.int64] | None:
-    """A column of whole numbers, 0 or more."""
-    values = _numbers(path, columns, name, width)
-    if values is None:
-        return None
-    bad = np.argwhere((values != np.round(values)) | (values < 0) | (values > LARGEST_INTEGER))
-    if len(bad):
-        value = values[tuple(bad[0])]
-        raise InputFileError(
-            f"{name} is {value:g} in row {bad[0][0]} (from 0), which counts nothing", source=path
-        )
-    return values.astype(np.int64)
-
-
-def _positive(values: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Values that cryoSPARC leaves 0 where it does not know them."""
-    return values if values is not None and (values > 0).all() else None
-
-
-def _text(path: Path, columns: Columns, name: str) -> NDArray[np.str_]:
-    try:
-        return text(columns[name])
-    except InputFileError as error:
-        raise InputFileError(f"{name}: {error}", source=path) from None
-
-
-def _cs_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.cs"))
-
-
-def _has(path: Path, names: Sequence[str]) -> bool:
-    return set(names) <= set(read_cs_columns(path))
-
-
-def _names(paths: list[Path]) -> str:
-    return ", ".join(path.name for path in paths) or "none"
+    return unless_zero(values)
 
 
 def _by_number(paths: Any) -> list[Path]:

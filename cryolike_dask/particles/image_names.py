@@ -1,5 +1,5 @@
-"""What `rlnImageName` says: `000003@file`, the third image of a file; a name alone, the only
-image of its file."""
+"""Names of images in `rlnImageName`: `000003@file`, the third image of a file; a name alone, the
+only image of its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryolike_dask.errors import InputError
 ALONE = -1
 """The index of an image that is named by its file alone."""
 MOST_DIGITS = 18
-"""Of the number of an image: more are beyond any file, and beyond 64 bits."""
+"""Digits of the number of an image: more are beyond any file, and beyond 64 bits."""
 
 
 def split_names(image_names: NDArray[np.str_]) -> tuple[list[str], NDArray[np.int64]]:

@@ -132,9 +132,9 @@ class ParticleImages:
         number, index = self.table.file_number[rows], self.table.image_index[rows]
         pixels = np.empty((len(rows), n, n), np.float32)
         for i in np.unique(number):
-            here = np.flatnonzero(number == i)
-            pixels[here] = downsample(
-                self.files[i].take(index[here]), n, self.preparation.downsample
+            rows_of_file = np.flatnonzero(number == i)
+            pixels[rows_of_file] = downsample(
+                self.files[i].take(index[rows_of_file]), n, self.preparation.downsample
             )
         sign = self.table.sign[rows] * (-1 if self.preparation.invert_contrast else 1)
         pixels *= sign[:, None, None].astype(np.float32)
@@ -194,13 +194,11 @@ class ParticleImages:
         return replace(self, table=table, files=tuple(by_path[path] for path in table.image_files))
 
     def _keys(self, rows: NDArray[np.int64]) -> list[Hashable]:
-        """What the transform of each image depends on."""
+        """All that the transform of each image depends on."""
         settings = (self.grid, self.preparation, self.precision)
-        number, index, sign = (
-            self.table.file_number[rows],
-            self.table.image_index[rows],
-            self.table.sign[rows],
-        )
+        number = self.table.file_number[rows]
+        index = self.table.image_index[rows]
+        sign = self.table.sign[rows]
         shift = self._shift_angstrom(rows)
         return [
             (self.files[f], i, s, x, y, settings)
@@ -210,7 +208,7 @@ class ParticleImages:
         ]
 
     def _shift_angstrom(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How the content is to be moved along x and y, (image, 2)."""
+        """Shift that the content needs along x and y, (image, 2)."""
         shift = np.full((len(rows), 2), self._block_offset_angstrom)
         if self.preparation.recenter and self.table.origin_angstrom is not None:
             shift += self.table.origin_angstrom[rows]
@@ -218,7 +216,7 @@ class ParticleImages:
 
     @property
     def _block_offset_angstrom(self) -> float:
-        """How far blocks put the content off; CryoLike leaves it there."""
+        """Shift of the content by blocks; CryoLike leaves it there."""
         n = self.files[0].shape[-1]
         offset = block_offset_pixels(n, self.grid.n_pixels, self.preparation.downsample)
         return 0.0 if self.preparation.transposed else offset * self.grid.box_size_angstrom / n
@@ -278,7 +276,7 @@ def against_background(
 
 
 def contrast_with_rim(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How much brighter than its rim the middle of each image is, in standard deviations of its
+    """Brightness of the middle of each image above that of its rim, in standard deviations of its
     pixels."""
     n = pixels.shape[-1]
     middle = pixels[:, _distance(n) < n / 4].mean(axis=1, dtype=np.float64)
@@ -296,6 +294,6 @@ def mean_of_rim(pixels: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _distance(n: int) -> NDArray[np.float64]:
-    """Of each pixel from the centre, pixels, (n, n)."""
+    """Distance of each pixel from the centre, pixels, (n, n)."""
     axis = np.arange(n) - n // 2
     return np.hypot(axis, axis[:, None])

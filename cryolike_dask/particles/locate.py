@@ -1,5 +1,5 @@
-"""Where the image files are that metadata name: names start from a project folder that the
-metadata do not know."""
+"""Places of the image files that metadata name: names start from a project folder that the metadata
+do not know."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REMEDY = "Give the project folder that the names start from (folder=, --folder).
 
 @dataclass(frozen=True, eq=False)
 class ImagePlaces:
-    """Where the image of each particle is.
+    """File and position of the image of each particle.
 
     Attributes
     ----------
@@ -96,19 +96,21 @@ def resolve(
     if relative is not None:
         # stable: the first comes first
         bases.sort(key=lambda base: not os.path.isfile(os.path.join(base, relative)))
-    found = [_first_file(name, bases) for name in names]
-    missing = [name for name, path in zip(names, found, strict=True) if path is None]
+    paths = [_first_file(name, bases) for name in names]
+    missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
         shown = missing if folder is None else [os.path.join(bases[0], name) for name in missing]
         raise missing_files(shown, f"They are named in {metadata}. {REMEDY}")
-    return tuple(path for path in found if path is not None)
+    return tuple(path for path in paths if path is not None)
 
 
 def _bases(metadata: Path) -> list[str]:
     """Upwards from where the metadata are, also from where a link to them leads, then the
     current folder."""
-    here, there = metadata.absolute(), metadata.resolve()
-    return list(dict.fromkeys(str(base) for base in (*here.parents, *there.parents, Path.cwd())))
+    as_given, real_path = metadata.absolute(), metadata.resolve()
+    return list(
+        dict.fromkeys(str(base) for base in (*as_given.parents, *real_path.parents, Path.cwd()))
+    )
 
 
 def _first_file(name: str, bases: Iterable[str]) -> str | None:

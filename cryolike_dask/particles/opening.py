@@ -231,8 +231,7 @@ def _warn_of_offsets(table: ParticleTable, parameters: ImageParameters, recenter
     if fraction > 0:
         logger.warning(
             "%.1f%% of the particles are recorded more than %g pixels (%.3g angstrom) off the "
-            "middle, beyond a common "
-            "search; recenter=True (--recenter) moves them there",
+            "middle, beyond a common search; recenter=True (--recenter) moves them there",
             100 * fraction,
             COMMON_SEARCH_PIXELS,
             limit,
@@ -247,8 +246,7 @@ def _warn_of_contrast(source: ParticleImages) -> None:
     if n > 1 and contrast.mean() < -3 * contrast.std(ddof=1) / np.sqrt(n):
         logger.warning(
             "%.0f%% of %d particles looked at are darker in the middle than at the rim: dark on "
-            "light? "
-            "invert_contrast=True (--invert-contrast) turns them over",
+            "light? invert_contrast=True (--invert-contrast) turns them over",
             100 * (contrast < 0).mean(),
             n,
         )

@@ -1,4 +1,4 @@
-"""Where each image of a stack comes from, and what was recorded of it."""
+"""Origins of the images of a stack: files, rows, and the poses that were recorded."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ PER_IMAGE = (
     "opticsGroup",
     "trueStructure",
 )
-"""Entries of the `.npz` of an image stack that say it of each image; each may be missing."""
+"""Entries of the `.npz` of an image stack with a value for each image; each may be missing."""
 
 
 def provenance(source: ParticleImages) -> dict[str, NDArray[Any] | None]:
-    """Say it of particles that are read from their own files, as entries of the `.npz` of a
+    """Origins of particles that are read from their own files, as entries of the `.npz` of a
     stack."""
     table = source.table
     rotation, tilt, psi = (None,) * 3 if table.angles_radian is None else table.angles_radian.T
@@ -58,7 +58,7 @@ def provenance(source: ParticleImages) -> dict[str, NDArray[Any] | None]:
 
 
 def origins_of(source: ArraySource) -> dict[str, NDArray[Any]]:
-    """Say it of any images, as far as it is known: the entries `PER_IMAGE` and `recentered`."""
+    """Origins of any images, as far as they are known: the entries `PER_IMAGE` and `recentered`."""
     if isinstance(source, ParticleImages):
         return {key: value for key, value in provenance(source).items() if value is not None}
     if isinstance(source, Subset):
@@ -69,35 +69,36 @@ def origins_of(source: ArraySource) -> dict[str, NDArray[Any]]:
         }
     if not isinstance(source, Files):
         return {}
-    known = [_of_file(Path(part.path), part.shape[0]) for part in source.parts]
+    known = [_entries_of_file(Path(part.path), part.shape[0]) for part in source.parts]
     # always in this order
     common = [key for key in PER_IMAGE if all(key in entries for entries in known)]
     joined = {key: np.concatenate([entries[key] for entries in known]) for key in common}
     return {**joined, "recentered": np.array(any(entries["recentered"] for entries in known))}
 
 
-def _of_file(path: Path, n_images: int) -> dict[str, NDArray[Any]]:
-    """What the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and which
-    of them are its own."""
+def _entries_of_file(path: Path, n_images: int) -> dict[str, NDArray[Any]]:
+    """Origins that the `.npz` beside a stack says; CryoLike's lists the images of all stacks, and
+    which of them are its own."""
     metadata = metadata_file(path)
-    optional, keys = (
-        (*STACK_OPTIONAL, *PER_IMAGE),
-        (*PER_IMAGE, "recentered", "stack_start", "stack_end"),
-    )
+    optional = (*STACK_OPTIONAL, *PER_IMAGE)
+    keys = (*PER_IMAGE, "recentered", "stack_start", "stack_end")
     known = metadata.is_file()
     entries = (
         read_archive(metadata, optional=optional, keys=keys, n_images=n_images) if known else {}
     )
-    found: dict[str, NDArray[Any]] = {}
+    entries_per_image: dict[str, NDArray[Any]] = {}
     for key in PER_IMAGE:
-        value = _own(entries.get(key), entries, n_images)
+        value = _part_of_stack(entries.get(key), entries, n_images)
         if value is not None:
-            found[key] = value
+            entries_per_image[key] = value
     recentered = entries.get("recentered")
-    return {**found, "recentered": np.array(recentered is not None and recentered.any())}
+    return {
+        **entries_per_image,
+        "recentered": np.array(recentered is not None and recentered.any()),
+    }
 
 
-def _own(
+def _part_of_stack(
     value: NDArray[Any] | None, entries: Mapping[str, NDArray[Any] | None], n_images: int
 ) -> NDArray[Any] | None:
     if value is None or value.ndim != 1 or not value.size:

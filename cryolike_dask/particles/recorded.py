@@ -21,7 +21,7 @@ ASSUMED = {
     "b_factor_angstrom2": 0.0,
     "scale": 1.0,
 }
-"""What is taken where the metadata do not say."""
+"""Values that are taken where the metadata do not say."""
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -69,18 +69,18 @@ def recorded_optics(
         )
     taken = {name: value for name, value in ASSUMED.items() if name not in known}
     if taken:
-        said = ", ".join(f"{wording.label(name)} = {value:g}" for name, value in taken.items())
-        logger.info("%s: some columns are not there; taken: %s", source, said)
+        sentence = ", ".join(f"{wording.label(name)} = {value:g}" for name, value in taken.items())
+        logger.info("%s: some columns are not there; taken: %s", source, sentence)
     with named(source):
         table = filled_optics(len(u), {**known, **taken}, wording)
         refuse_other_units(table, wording)
     n_not_fitted = np.count_nonzero(known.get("scale", 1) == 0)
     if n_not_fitted:
-        said = (
+        sentence = (
             f"{wording.label('scale')} is 0, which is not fitted, for {n_not_fitted} of "
             f"{len(u)} images"
         )
-        logger.info("%s: %s; taken: 1", source, said)
+        logger.info("%s: %s; taken: 1", source, sentence)
     _warn(source, remarks_on(table, wording))
     return table
 

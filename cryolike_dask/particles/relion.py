@@ -150,13 +150,11 @@ def _refuse_unusable(columns: StarColumns) -> None:
 
 
 def pixel_size_of(columns: StarColumns) -> FloatArray | None:
-    """Of the stored images, angstrom; a magnification is the micrograph's, and counts if nothing
-    else is known."""
+    """Pixel size of the stored images, angstrom; a magnification is the micrograph's, and counts if
+    nothing else is known."""
     image, plain = columns.number("rlnImagePixelSize"), columns.number("rlnPixelSize")
-    detector, magnification = (
-        columns.number("rlnDetectorPixelSize"),
-        columns.number("rlnMagnification"),
-    )
+    detector = columns.number("rlnDetectorPixelSize")
+    magnification = columns.number("rlnMagnification")
     sources = {"rlnImagePixelSize": image, "rlnPixelSize": plain}
     if image is None and detector is not None and magnification is not None:
         with np.errstate(over="ignore"):
@@ -228,13 +226,13 @@ def _named_images(columns: StarColumns, folder: str | Path | None) -> ImagePlace
 def _given_images(columns: StarColumns, stack: MrcStack) -> ImagePlaces:
     """The images of a file that is given: those of the numbers in `rlnImageName`, or if it names
     none, in order."""
-    n, held = len(columns), stack.shape[0]
+    n, n_held = len(columns), stack.shape[0]
     names = columns.particles.get("rlnImageName")
     if names is None:
         index = np.arange(n)
-        if held != n:
+        if n_held != n:
             raise InputFileError(
-                f"describes {n} particles, but {stack.path} holds {held} images",
+                f"describes {n} particles, but {stack.path} holds {n_held} images",
                 source=columns.path,
                 remedy="Give the stack that belongs to this file.",
             )
@@ -256,25 +254,24 @@ def _numbers_within(
     columns: StarColumns, names: NDArray[np.str_], stack: MrcStack
 ) -> NDArray[np.int64]:
     """The numbers in `rlnImageName`, if they can be those of one file that is given."""
-    n, held = len(columns), stack.shape[0]
+    n, n_held = len(columns), stack.shape[0]
     with named(columns.path):
         files, index = split_names(names)
     used, _ = distinct([os.path.normpath(file) for file in files])
     if len(used) > 1:
         raise InputFileError(
             f"names images of {len(used)} files ({', '.join(used[:3])}{', ...' * (len(used) > 3)}) "
-            f"in {n} rows, but "
-            f"one file of {held} images is given ({stack.path}): which of them each row is cannot "
-            f"be told",
+            f"in {n} rows, but one file of {n_held} images is given ({stack.path}): which of them "
+            f"each row is cannot be told",
             source=columns.path,
             remedy=f"Give the STAR file that was written with the stack, {IN_ORDER}.",
         )
-    beyond = np.flatnonzero(index >= held)
+    beyond = np.flatnonzero(index >= n_held)
     if len(beyond):
         raise InputFileError(
             f"row {beyond[0]} (from 0) is image {index[beyond[0]] + 1} of {used[0]}, but "
-            f"{stack.path}, which is given, "
-            f"holds {held}; {len(beyond)} of {n} rows are beyond it",
+            f"{stack.path}, which is given, holds {n_held}; {len(beyond)} of {n} rows are beyond "
+            "it",
             source=columns.path,
             remedy=f"Give the stack that belongs to this file, {IN_ORDER}.",
         )

@@ -67,8 +67,8 @@ def check_downsampling(n: int, n_pixels: int, method: str) -> None:
 
 
 def block_offset_pixels(n: int, n_pixels: int, method: str) -> float:
-    """How far, in pixels of the images before, the origin (pixel n // 2) of block-reduced images
-    lies too far down."""
+    """Distance, in pixels of the images before, by which the origin (pixel n // 2) of block-reduced
+    images lies too far down."""
     if method == "fourier" or n == n_pixels:
         return 0.0
     block = n // n_pixels
@@ -79,8 +79,8 @@ def _cropped(images: NDArray[Any], m: int) -> NDArray[np.float32]:
     n = images.shape[-1]
     spectrum = fft.rfft2(fft.ifftshift(images, axes=(1, 2)))  # the origin of both is pixel n // 2
     rows = np.r_[0 : (m + 1) // 2, n - m // 2 : n]
-    kept = spectrum[:, rows, : m // 2 + 1] * np.float32(m**2 / n**2)
-    cropped: NDArray[np.float32] = fft.fftshift(fft.irfft2(kept, s=(m, m)), axes=(1, 2)).astype(
-        np.float32
-    )
+    low_frequencies = spectrum[:, rows, : m // 2 + 1] * np.float32(m**2 / n**2)
+    cropped: NDArray[np.float32] = fft.fftshift(
+        fft.irfft2(low_frequencies, s=(m, m)), axes=(1, 2)
+    ).astype(np.float32)
     return cropped

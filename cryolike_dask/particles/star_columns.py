@@ -117,8 +117,7 @@ class StarColumns:
             row = differ[0]
             raise InputFileError(
                 f"{label} is {own[row]:g} in row {row} (from 0) of the particles table, but "
-                f"{shared[row]:g} in the "
-                f"optics table; {len(differ)} such row(s)",
+                f"{shared[row]:g} in the optics table; {len(differ)} such row(s)",
                 source=self.path,
                 remedy="Remove the column that is wrong.",
             )
@@ -203,8 +202,7 @@ def _group_rows(columns: StarColumns, n_groups: int) -> IntArray:
     if len(unknown):
         raise InputFileError(
             f"optics group(s) {listed(np.unique(own[unknown]))} of row(s) {listed(unknown)} (from "
-            f"0) are not in the "
-            f"optics table, which has {listed(groups[order])}",
+            f"0) are not in the optics table, which has {listed(groups[order])}",
             source=columns.path,
         )
     return rows

@@ -1,4 +1,4 @@
-"""What metadata files say of particles, the same for every program that wrote them."""
+"""Particles as metadata files describe them, the same for every program that wrote them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("cryolike_dask")
 
 @dataclass(frozen=True, eq=False)
 class ParticleTable:
-    """What a metadata file says of its particles: one row per particle, in the order of the file.
+    """Particles of a metadata file: one row per particle, in the order of the file.
 
     Attributes
     ----------
@@ -101,8 +101,7 @@ class ParticleTable:
         )
 
     def described(self) -> str:
-        """How many images of how many micrographs, optics groups and files, as far as the
-        metadata say."""
+        """Numbers of images, micrographs, optics groups and files, as far as the metadata say."""
         of = (
             ""
             if self.micrograph is None

@@ -1,4 +1,5 @@
-"""What was taken of each structure, left out and guessed: a line for all that are alike."""
+"""Accounts of structures, of what was taken, left out and guessed: a line for all that are
+alike."""
 
 from __future__ import annotations
 
@@ -20,9 +21,10 @@ from cryolike_dask.structures.elements import is_polymer
 logger = logging.getLogger("cryolike_dask")
 
 LINES = 12
-"""Of one kind, before the others are only counted."""
+"""Lines of one kind, before the others are only counted."""
 MOST_BOXES = 100
-"""Of images that a structure may be large: the grid of its non-uniform FFT grows with its area."""
+"""Boxes of the images that a structure may be large: the grid of its non-uniform FFT grows with its
+area."""
 WATER_DALTON = 18.015
 WEIGHTS = np.array([0.0, *(gemmi.Element(z).weight for z in range(1, 119))])
 SHAPES = {"gaussian": "Gaussians", "hard-sphere": "hard spheres"}
@@ -30,7 +32,7 @@ SHAPES = {"gaussian": "Gaussians", "hard-sphere": "hard spheres"}
 
 @dataclass(frozen=True)
 class Account:
-    """What was taken of a structure, and what is to be said of it.
+    """Account of what was taken of a structure, and of what is to be said of it.
 
     Attributes
     ----------
@@ -50,7 +52,7 @@ class Account:
     notes: tuple[str, ...] = ()
 
 
-def taken_of(model: Model, rows: NDArray[np.int64], atoms: Atoms, by_residue: bool) -> str:
+def text_of_taken(model: Model, rows: NDArray[np.int64], atoms: Atoms, by_residue: bool) -> str:
     """Say what `atoms` are, which were made of these rows of the model."""
     kinds, kind = np.unique(model.residue_name[rows], return_inverse=True)
     polymer = np.array([is_polymer(name) for name in kinds.tolist()])[kind] | by_residue
@@ -119,20 +121,20 @@ def say(accounts: Iterable[tuple[str, Account]]) -> None:
             (logging.WARNING, account.warnings),
             (logging.INFO, account.notes),
         ):
-            for sentence in sentences:  # numbers differ from frame to frame, what is said does not
+            for sentence in sentences:  # numbers differ between models, what is said does not
                 notes.setdefault((level, re.sub(r"[\d.,]+", "#", sentence)), []).append(
                     (name, sentence)
                 )
-    for (taken, besides), those in list(alike.items())[:LINES]:
-        diameters = [diameter for _, diameter in those if diameter is not None]
-        each = "each " if len(those) > 1 else ""
-        names = _named([name for name, _ in those])
+    for (taken, besides), structures in list(alike.items())[:LINES]:
+        diameters = [diameter for _, diameter in structures if diameter is not None]
+        each = "each " if len(structures) > 1 else ""
+        names = _named([name for name, _ in structures])
         logger.info("%s: %s%s%s%s", names, each, taken, _diameter(diameters), besides)
     if len(alike) > LINES:
-        others = [name for those in list(alike.values())[LINES:] for name, _ in those]
+        others = [name for structures in list(alike.values())[LINES:] for name, _ in structures]
         logger.info("%s: other numbers of atoms or voxels", _named(others))
-    for (level, _), said in notes.items():
-        logger.log(level, "%s: %s", _named([name for name, _ in said]), said[0][1])
+    for (level, _), remarks in notes.items():
+        logger.log(level, "%s: %s", _named([name for name, _ in remarks]), remarks[0][1])
 
 
 def _named(names: Sequence[str]) -> str:
@@ -151,6 +153,6 @@ def _diameter(angstrom: Sequence[float]) -> str:
 
 
 def _residue_dalton(name: str) -> float:
-    """Of a residue in a chain; 0 if it is unknown."""
+    """Mass of a residue in a chain; 0 if it is unknown."""
     known = gemmi.find_tabulated_residue(name)
     return known.weight - WATER_DALTON if known.is_amino_acid() else 0.0

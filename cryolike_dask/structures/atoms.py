@@ -41,8 +41,7 @@ class Atoms:
         if self.positions_angstrom.shape != (n, 3) or self.radii_angstrom.shape != (n,) or n == 0:
             raise InputError(
                 f"atoms: positions {self.positions_angstrom.shape}, electrons "
-                f"{self.electrons.shape}, "
-                f"radii {self.radii_angstrom.shape} do not belong together"
+                f"{self.electrons.shape}, radii {self.radii_angstrom.shape} do not belong together"
             )
         if self.shape not in ("gaussian", "hard-sphere"):
             raise InputError(f"shape={self.shape!r} is neither gaussian nor hard-sphere")
@@ -80,7 +79,7 @@ class Atoms:
         Parameters
         ----------
         rotations : (template, 3, 3)
-            Columns: the axes of the image in the frame of the structure.
+            Columns: the axes of the image in the coordinates of the structure.
         kx, ky : (point,)
             Frequencies in the plane of the image, cycles per half box.
         box_size_angstrom : float
@@ -137,7 +136,7 @@ class Atoms:
         return np.ascontiguousarray(per_atom, np.complex128), right[:rank]
 
     def _masses(self, box_size_angstrom: float, conventions: Conventions) -> FloatArray:
-        """What the profile of each atom, 1 at frequency 0, is multiplied by, (atom,)."""
+        """Factor of the profile of each atom, which is 1 at frequency 0, (atom,)."""
         sigma = 2 * self.radii_angstrom / box_size_angstrom
         if self.shape == "gaussian":
             if conventions.atoms_weigh_electrons:

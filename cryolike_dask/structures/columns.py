@@ -124,6 +124,6 @@ def without_alternates(model: Model, altloc: NDArray[Any], occupancy: NDArray[np
         key = (place, name)
         if residue == kind[place][1] and (key not in best or weight > best[key][0]):
             best[key] = weight, i
-    kept = np.array([i for _, i in best.values()], np.int64)
-    chosen = model.take(np.sort(np.concatenate([np.flatnonzero(~alternate), kept])))
+    kept_rows = np.array([i for _, i in best.values()], np.int64)
+    chosen = model.take(np.sort(np.concatenate([np.flatnonzero(~alternate), kept_rows])))
     return replace(chosen, n_alternates=len(model) - len(chosen))

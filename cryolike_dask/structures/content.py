@@ -12,9 +12,9 @@ from cryolike_dask.io.identity import regular_file
 from cryolike_dask.structures.pdb import Span
 
 MOST_BYTES = 2**30
-"""Of one model, or of a compressed file: ten million atoms."""
+"""Bytes of one model, or of a compressed file: ten million atoms."""
 MOST_TIMES = 100
-"""What a structure can be larger than its compressed file; text of atoms is 4 to 15 times as
+"""Times that a structure can be larger than its compressed file; text of atoms is 4 to 15 times as
 large."""
 UNSUSPICIOUS_BYTES = 2**24
 """Fewer bytes than this are taken, however well they were compressed."""

@@ -85,8 +85,8 @@ def elements_by_name(
         (str(names[pair // len(kinds)]), str(kinds[pair % len(kinds)])) for pair in pairs.tolist()
     ]
     aligned, n_atoms = _are_aligned(named), Counter(residue for _, residue in named)
-    found = [_element(name, residue, aligned, n_atoms[residue] == 1) for name, residue in named]
-    symbols, sure = [symbol for symbol, _ in found], [known for _, known in found]
+    elements = [_element(name, residue, aligned, n_atoms[residue] == 1) for name, residue in named]
+    symbols, sure = [symbol for symbol, _ in elements], [known for _, known in elements]
     number = np.array([gemmi.Element(symbol).atomic_number for symbol in symbols], np.int64)
     return number[inverse], ~np.array(sure, np.bool_)[inverse]
 

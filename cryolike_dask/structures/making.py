@@ -235,7 +235,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _unlisted(folder: Path, files: list[Path]) -> list[Path]:
-    """What a folder lacks besides templates."""
+    """Files that a folder lacks besides templates."""
     lacking = [] if _listed(folder) == [file.name for file in files] else [folder / TEMPLATE_LIST]
     return lacking if (folder / PARAMETERS).is_file() else [*lacking, folder / PARAMETERS]
 

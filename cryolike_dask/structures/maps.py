@@ -26,8 +26,8 @@ ARRAY_SUFFIXES = (".npy", FILE_SUFFIX)
 MOST_VOXELS = 2**30
 """1024 along each side."""
 BYTES_PER_VOXEL = 50
-"""What projecting takes at least: the map in single and complex double precision, and the grid
-of the FFT."""
+"""Bytes that projecting takes at least: the map in single and complex double precision, and the
+grid of the FFT."""
 SAY_IT = "voxel_size_angstrom (--voxel-size-angstrom) says the true one"
 
 VoxelSize = tuple[float, float, float]
@@ -35,7 +35,7 @@ VoxelSize = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class MapHeader:
-    """What is known of a map before its voxels are read; along (x, y, z).
+    """Header of a map; along (x, y, z).
 
     Attributes
     ----------
@@ -62,19 +62,19 @@ def read_map_header(path: Path) -> MapHeader:
     suffix = path.suffix.lower()
     if suffix in ARRAY_SUFFIXES:
         shape = _tensor_shape(path) if suffix == FILE_SUFFIX else map_array(path).shape
-        found = MapHeader((shape[2], shape[1], shape[0]), None)
+        known = MapHeader((shape[2], shape[1], shape[0]), None)
     else:
-        header = open_mrc_map(path)
-        found = MapHeader(header.shape, header.voxel_size_angstrom, header.doubts, header.notes)
-    if min(found.shape) < 2:
-        raise InputFileError(f"{times(found.shape)} voxels are no volume", source=path)
-    if math.prod(found.shape) > MOST_VOXELS:
+        mrc = open_mrc_map(path)
+        known = MapHeader(mrc.shape, mrc.voxel_size_angstrom, mrc.doubts, mrc.notes)
+    if min(known.shape) < 2:
+        raise InputFileError(f"{times(known.shape)} voxels are no volume", source=path)
+    if math.prod(known.shape) > MOST_VOXELS:
         raise InputFileError(
-            f"{times(found.shape)} voxels are more than can be projected",
+            f"{times(known.shape)} voxels are more than can be projected",
             source=path,
             remedy="Crop or bin it.",
         )
-    return found
+    return known
 
 
 def map_array(path: str | Path) -> NDArray[Any]:
@@ -207,9 +207,8 @@ def doubts_of_voxel_size(
         wrong = f"{pixel:.3g} times too small" if pixel > 1 else f"{1 / pixel:.3g} times too large"
         return [
             "the voxel size of 1 angstrom in its header is taken, but many programs write 1 "
-            "without knowing it; if its "
-            f"voxels are as large as the pixels, {pixel:g} angstrom, the structure is {wrong}; "
-            f"{SAY_IT}"
+            f"without knowing it; if its voxels are as large as the pixels, {pixel:g} angstrom, "
+            f"the structure is {wrong}; {SAY_IT}"
         ]
     if max(voxel) > 1.05 * min(voxel):
         sides = times([round(size, 3) for size in voxel])
@@ -217,8 +216,7 @@ def doubts_of_voxel_size(
     if side < box / 2:
         return [
             f"its box of {side:.4g} angstrom is much smaller than that of the images, {box:g}; if "
-            f"{voxel[0]:.4g} "
-            f"angstrom in its header is not its voxel size, {SAY_IT}"
+            f"{voxel[0]:.4g} angstrom in its header is not its voxel size, {SAY_IT}"
         ]
     return []
 

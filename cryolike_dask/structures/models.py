@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.structures.accounts import Account, in_box, taken_of
+from cryolike_dask.structures.accounts import Account, in_box, text_of_taken
 from cryolike_dask.structures.atoms import Atoms, Shape
 from cryolike_dask.structures.columns import Model, residues, without_alternates
 from cryolike_dask.structures.content import content_of, is_compressed
@@ -62,7 +62,7 @@ def read_models(path: str | Path) -> list[Model]:
     path = Path(path)
     content = content_of(path)
     if suffix_of(path) not in PDB_SUFFIXES:
-        return _of_mmcif(content, str(path))
+        return _mmcif_models(content, str(path))
     spans = model_spans(content)
     if len(spans) < 2:
         return [read_pdb_model(content[slice(*spans[0])] if spans else content, str(path))]
@@ -73,7 +73,7 @@ def read_models(path: str | Path) -> list[Model]:
 
 
 def suffix_of(path: Path) -> str:
-    """What a file is by its name, compressed or not."""
+    """Suffix of the name of a file, without that of compression."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
@@ -81,7 +81,7 @@ def find_models(path: str | Path) -> list[Span] | None:
     """Find the models of an uncompressed PDB file without reading them; None if there is one, and
     for other files.
 
-    A file of a thousand frames is then read one frame at a time: by the tasks that need them, and
+    A file of a thousand models is then read one model at a time: by the tasks that need them, and
     never as a whole.
     """
     path = Path(path)
@@ -105,7 +105,7 @@ def read_model(path: str | Path, position: int, span: Span | None = None) -> Mod
     return read_pdb_model(content[slice(*spans[position])], f"{path}, model {position + 1}")
 
 
-def _of_mmcif(content: bytes, where: str) -> list[Model]:
+def _mmcif_models(content: bytes, where: str) -> list[Model]:
     try:
         block = gemmi.cif.read_string(content.decode("latin-1"))[0]
         flat = gemmi.FlatStructure(gemmi.make_structure_from_block(block))
@@ -154,40 +154,42 @@ def atoms_of(model: Model, parameters: ImageParameters) -> tuple[Atoms, list[str
 
 
 def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms, Account]:
-    """As `atoms_of`, with an account of what was taken, left out and guessed."""
+    """Turn a model into atoms as `atoms_of` does, with an account of what was taken, left out and
+    guessed."""
     chosen, kinds = selected(model, parameters.atom_selection), Kinds.of(model)
     by_residue = parameters.use_protein_residue_model
-    found = _residues(model, chosen, kinds) if by_residue else _all_atoms(model, chosen, kinds)
-    if not len(found.rows):
+    spheres = _residues(model, chosen, kinds) if by_residue else _all_atoms(model, chosen, kinds)
+    if not len(spheres.rows):
         raise InputError(
             "no atom is selected",
             remedy=f"Look at atom_selection={parameters.atom_selection!r} (--atom-selection).",
         )
     radii = (
-        found.radii
+        spheres.radii
         if parameters.atom_radii is None
-        else np.full(len(found.rows), parameters.atom_radii)
+        else np.full(len(spheres.rows), parameters.atom_radii)
     )
     shape: Shape = "gaussian" if parameters.atom_shape == "gaussian" else "hard-sphere"
-    atoms = Atoms(model.position_angstrom[found.rows], found.electrons, radii, shape)
-    left_out = [*found.left_out]
+    atoms = Atoms(model.position_angstrom[spheres.rows], spheres.electrons, radii, shape)
+    left_out = [*spheres.left_out]
     left_out += [f"{np.sum(~chosen):,} atom(s) that are not selected"] if not chosen.all() else []
     left_out += [f"{model.n_alternates:,} alternate(s)"] if model.n_alternates else []
     besides = f"; left out: {', '.join(left_out)}" if left_out else ""
-    besides += f"; guessed from names: {found.n_guessed:,} element(s)" if found.n_guessed else ""
+    besides += (
+        f"; guessed from names: {spheres.n_guessed:,} element(s)" if spheres.n_guessed else ""
+    )
     account = Account(
-        taken_of(model, found.rows, atoms, by_residue),
+        text_of_taken(model, spheres.rows, atoms, by_residue),
         besides=besides,
-        warnings=tuple(found.warnings),
-        notes=(*model.notes, *found.notes),
+        warnings=tuple(spheres.warnings),
+        notes=(*model.notes, *spheres.notes),
     )
     return atoms, in_box(account, atoms, parameters)
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
-    """Which atoms of a model stand for it, with their electrons and radii, and what is to be
-    said."""
+class _Spheres:
+    """Atoms of a model that stand for it, with their electrons and radii, and remarks on them."""
 
     rows: NDArray[np.int64]
     electrons: NDArray[np.float64]
@@ -198,7 +200,7 @@ class _Found:
     n_guessed: int = 0
 
 
-def _all_atoms(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
+def _all_atoms(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Spheres:
     """The atoms chosen; beads and atoms of unknown element are refused."""
     rows = np.flatnonzero(chosen)
     electrons = model.element[rows].astype(np.float64)
@@ -219,13 +221,13 @@ def _all_atoms(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
         )
     guessed, warnings = rows[model.guessed[rows]], kinds.solvent_taken(chosen)
     if len(guessed):
-        warnings.append(_said_of_guesses(model, guessed))
-    return _Found(
+        warnings.append(_remark_on_guesses(model, guessed))
+    return _Spheres(
         rows, electrons, RADII[model.element[rows]], warnings=warnings, n_guessed=len(guessed)
     )
 
 
-def _said_of_guesses(model: Model, guessed: NDArray[np.int64]) -> str:
+def _remark_on_guesses(model: Model, guessed: NDArray[np.int64]) -> str:
     pairs = sorted(
         set(zip(model.name[guessed].tolist(), model.element[guessed].tolist(), strict=True))
     )
@@ -234,12 +236,11 @@ def _said_of_guesses(model: Model, guessed: NDArray[np.int64]) -> str:
     )
     return (
         f"the elements of {len(guessed):,} atom(s) are guessed from their names "
-        f"({', '.join(shown)}); "
-        "columns 77-78 of PDB files, or type_symbol of mmCIF, state them"
+        f"({', '.join(shown)}); columns 77-78 of PDB files, or type_symbol of mmCIF, state them"
     )
 
 
-def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
+def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Spheres:
     """The C-alpha atoms among those chosen, which stand for their residues."""
     protein = np.array(
         [n in RESIDUES or gemmi.find_tabulated_residue(n).is_amino_acid() for n in kinds.names]
@@ -264,7 +265,7 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
     if other:
         weighed = model.residue[rows[np.isin(names, other)]]
         guessed = np.flatnonzero(np.isin(model.residue, weighed) & model.guessed)
-        warnings = [_said_of_guesses(model, guessed)] if len(guessed) else []
+        warnings = [_remark_on_guesses(model, guessed)] if len(guessed) else []
         notes.append(
             f"residue(s) {', '.join(other)} have the electrons of their atoms in the file, and "
             f"radius 3 angstrom"
@@ -277,7 +278,7 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
             f"{len(without)} residue(s) without a C-alpha are left out ({', '.join(first[:5])}); "
             "use_protein_residue_model=False (--atoms) takes all atoms"
         )
-    return _Found(
+    return _Spheres(
         rows,
         np.array(electrons, np.float64),
         np.array(radii, np.float64),
@@ -291,11 +292,9 @@ def _residues(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Found:
 def _columns(flat: Any, position: NDArray[np.float64]) -> tuple[Model, NDArray[np.int64]]:
     """The atoms of all models, their residues not counted yet, and a number for each place in a
     chain."""
-    name, residue_name, chain = (
-        _text(flat.atom_names),
-        _text(flat.residue_names),
-        _text(flat.chain_ids),
-    )
+    name = _text(flat.atom_names)
+    residue_name = _text(flat.residue_names)
+    chain = _text(flat.chain_ids)
     _, part = np.unique(
         np.char.add(np.char.add(chain, " "), _text(flat.subchains)), return_inverse=True
     )

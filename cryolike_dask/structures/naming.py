@@ -24,16 +24,21 @@ def told_apart(given: Sequence[Path | str]) -> list[str]:
         `NAME`, or `FOLDER_NAME`. Nothing tells apart what lies in one folder under one name: see
         `numbered`.
     """
-    names = [one if isinstance(one, str) else stem_of(one) for one in given]
-    folders = [() if isinstance(one, str) else _folders(one) for one in given]
-    depth, rows = [0] * len(given), _of_one_name(names)
+    names = [source if isinstance(source, str) else stem_of(source) for source in given]
+    folders = [() if isinstance(source, str) else _folders(source) for source in given]
+    depth, rows = [0] * len(given), _rows_of_one_name(names)
     while rows:
-        deeper = [i for those in rows if len({folders[i] for i in those}) > 1 for i in those]
+        deeper = [
+            i
+            for collisions in rows
+            if len({folders[i] for i in collisions}) > 1
+            for i in collisions
+        ]
         deeper = [i for i in deeper if depth[i] < len(folders[i])]
         for i in deeper:
             depth[i] += 1
             names[i] = f"{folders[i][depth[i] - 1]}_{names[i]}"
-        rows = _of_one_name(names) if deeper else []
+        rows = _rows_of_one_name(names) if deeper else []
     return names
 
 
@@ -63,8 +68,8 @@ def _folders(path: Path) -> tuple[str, ...]:
     return Path(os.path.abspath(path)).parent.parts[:0:-1]
 
 
-def _of_one_name(names: Sequence[str]) -> list[list[int]]:
+def _rows_of_one_name(names: Sequence[str]) -> list[list[int]]:
     rows: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         rows.setdefault(name, []).append(i)
-    return [those for those in rows.values() if len(those) > 1]
+    return [collision for collision in rows.values() if len(collision) > 1]

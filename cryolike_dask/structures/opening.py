@@ -120,8 +120,8 @@ def open_structures(
     voxel_size_angstrom: float | None = None,
     n_templates_per_batch: int | None = None,
 ) -> list[TemplateStack]:
-    """Open many structures: files, folders of files, and files of many models, such as frames of a
-    simulation.
+    """Open many structures: files, folders of files, and files of many models, such as the
+    snapshots of a simulation.
 
     Parameters
     ----------
@@ -166,8 +166,8 @@ def look_at_structures(
     voxel_size_angstrom: float | None,
     n_templates_per_batch: int | None = None,
 ) -> tuple[list[TemplateStack], list[tuple[str, Account]]]:
-    """As `open_structures`, which says what it finds: here it is given, by name, to be said
-    later."""
+    """Open structures as `open_structures` does, but give the accounts, by name, in place of
+    logging them."""
     parameters, values = read_parameters(params_input), conventions_named(conventions)
     if models not in ("first", "all"):
         raise InputError(f"models={models!r} is neither first nor all")
@@ -182,8 +182,8 @@ def look_at_structures(
     given = _listed(structures)
     opened = [
         (f"{base}{of_file}", source, account)
-        for base, one in zip(_bases(given), given, strict=True)
-        for of_file, source, account in _sources(one, parameters, models, values, voxel)
+        for base, structure in zip(_bases(given), given, strict=True)
+        for of_file, source, account in _sources(structure, parameters, models, values, voxel)
     ]
     if not opened:
         raise InputError("there are no structures", remedy=REMEDY)
@@ -213,11 +213,13 @@ def _voxel_size(given: float | None, conventions: Conventions) -> float | None:
 
 def _bases(given: list[Any]) -> list[str]:
     """The names of all inputs; it is said where they are not those of their files."""
-    names = told_apart([one if isinstance(one, Path) else "structure" for one in given])
+    names = told_apart(
+        [structure if isinstance(structure, Path) else "structure" for structure in given]
+    )
     apart = [
-        f"{name} ({one})"
-        for name, one in zip(names, given, strict=True)
-        if isinstance(one, Path) and name != stem_of(one)
+        f"{name} ({structure})"
+        for name, structure in zip(names, given, strict=True)
+        if isinstance(structure, Path) and name != stem_of(structure)
     ]
     if apart:
         shown = ", ".join(apart[:5] + [f"and {len(apart) - 5:,} more"] * (len(apart) > 5))
@@ -231,10 +233,10 @@ def _listed(structures: Any) -> list[Any]:
     if not single and not isinstance(structures, Iterable):
         raise InputError(f"structures={structures!r} are none", remedy=REMEDY)
     listed: list[Any] = []
-    for one in [structures] if single else structures:
-        path = Path(one) if isinstance(one, (str, Path)) else None
+    for structure in [structures] if single else structures:
+        path = Path(structure) if isinstance(structure, (str, Path)) else None
         if path is None or not os.path.isdir(path):
-            listed.append(one if path is None else path)
+            listed.append(structure if path is None else path)
             continue
         files = sorted(
             p
@@ -244,47 +246,58 @@ def _listed(structures: Any) -> list[Any]:
         if not files:
             raise InputFileError("holds no structures", source=path, remedy=REMEDY)
         listed += files
-    missing = [one for one in listed if isinstance(one, Path) and not os.path.lexists(one)]
+    missing = [
+        structure
+        for structure in listed
+        if isinstance(structure, Path) and not os.path.lexists(structure)
+    ]
     if missing:
         raise missing_files(missing, "Check the names of the structures.")
-    return [regular_file(one) if isinstance(one, Path) else one for one in listed]
+    return [
+        regular_file(structure) if isinstance(structure, Path) else structure
+        for structure in listed
+    ]
 
 
 def _sources(
-    one: Any,
+    structure: Any,
     parameters: ImageParameters,
     models: Models,
     conventions: Conventions,
     voxel_size: float | None,
 ) -> Iterator[tuple[str, StructureSource, Account]]:
-    """What comes after the name of the input, source and account of each structure in one input."""
-    if isinstance(one, Atoms):
-        yield "", StructureInMemory(one), account_of_atoms(one, parameters)
-    elif isinstance(one, Volume):
-        yield "", StructureInMemory(one), _of_volume(one, "as you say", parameters)
-    elif isinstance(one, Path):
-        if suffix_of(one) in ATOM_SUFFIXES:
-            yield from _models(one, parameters, models)
-        elif suffix_of(one) in MAP_SUFFIXES:
-            voxel, account = open_map(one, parameters, conventions, voxel_size)
-            status = one.stat()
+    """End of the name, source and account of each structure in one input."""
+    if isinstance(structure, Atoms):
+        yield "", StructureInMemory(structure), account_of_atoms(structure, parameters)
+    elif isinstance(structure, Volume):
+        yield (
+            "",
+            StructureInMemory(structure),
+            _account_of_volume(structure, "as you say", parameters),
+        )
+    elif isinstance(structure, Path):
+        if suffix_of(structure) in ATOM_SUFFIXES:
+            yield from _models(structure, parameters, models)
+        elif suffix_of(structure) in MAP_SUFFIXES:
+            voxel, account = open_map(structure, parameters, conventions, voxel_size)
+            status = structure.stat()
             yield (
                 "",
-                MapInFile(str(one.absolute()), voxel, status.st_size, status.st_mtime_ns),
+                MapInFile(str(structure.absolute()), voxel, status.st_size, status.st_mtime_ns),
                 account,
             )
         else:
-            raise InputFileError("is not a structure by its name", source=one, remedy=REMEDY)
-    elif hasattr(one, "shape") and hasattr(one, "__array__"):
-        values = np.asarray(one.detach().cpu() if hasattr(one, "detach") else one)
+            raise InputFileError("is not a structure by its name", source=structure, remedy=REMEDY)
+    elif hasattr(structure, "shape") and hasattr(structure, "__array__"):
+        values = np.asarray(structure.detach().cpu() if hasattr(structure, "detach") else structure)
         origin = "the size of the pixels" if voxel_size is None else "as you say"
         volume = Volume(values, (voxel_size or parameters.pixel_size_angstrom,) * 3)
-        yield "", StructureInMemory(volume), _of_volume(volume, origin, parameters)
+        yield "", StructureInMemory(volume), _account_of_volume(volume, origin, parameters)
     else:
-        raise InputError(f"a structure is a {type(one).__name__}", remedy=REMEDY)
+        raise InputError(f"a structure is a {type(structure).__name__}", remedy=REMEDY)
 
 
-def _of_volume(volume: Volume, origin: str, parameters: ImageParameters) -> Account:
+def _account_of_volume(volume: Volume, origin: str, parameters: ImageParameters) -> Account:
     shape = volume.values.shape[::-1]
     return account_of_map(shape, volume.voxel_size_angstrom, origin, volume.values, parameters)
 

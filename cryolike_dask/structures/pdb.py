@@ -91,9 +91,9 @@ def read_pdb_model(content: bytes, where: str) -> Model:
 
 
 def _end_of(content: bytes) -> int:
-    """Where END or ENDMDL is; words are found many times faster than patterns."""
-    found = [at for word in (b"\nEND", b"\nend") if (at := content.find(word)) >= 0]
-    match = END.search(content, min(found)) if found else None
+    """Position of END or ENDMDL; words are found many times faster than patterns."""
+    positions = [at for word in (b"\nEND", b"\nend") if (at := content.find(word)) >= 0]
+    match = END.search(content, min(positions)) if positions else None
     return len(content) if match is None else match.start()
 
 

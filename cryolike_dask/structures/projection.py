@@ -19,7 +19,7 @@ EPS = {"single": 1e-7, "double": 1e-12}
 
 
 class Structure(Protocol):
-    """What can be projected: `Atoms` or a `Volume`."""
+    """A structure that can be projected: `Atoms` or a `Volume`."""
 
     def slices(
         self,

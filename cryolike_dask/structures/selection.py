@@ -1,4 +1,4 @@
-"""Which atoms: a small language of names."""
+"""Selections of atoms: a small language of names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryolike_dask.errors import InputError
 
 FIELDS = {"name": "name", "resname": "residue_name", "chain": "chain", "resid": "residue_number"}
 WORDS = ("and", "or", "not", *FIELDS)
-"""What no value can be: the text was meant for another program."""
+"""Words that no value can be: the text was meant for another program."""
 REMEDY = (
     'Write for example "name CA", "resname GLY ALA and not chain B" or "resid 10-50 and chain A".'
 )
@@ -20,7 +20,7 @@ RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
 
 
 class Columns(Protocol):
-    """What is selected from: the columns that `FIELDS` names."""
+    """Columns of a model, as `FIELDS` names them."""
 
     def __len__(self) -> int: ...
 
@@ -52,17 +52,17 @@ def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
                 f"atom_selection={selection!r}: {clause!r} is not understood", remedy=REMEDY
             )
         column = getattr(model, FIELDS[field])
-        found = (
+        matches = (
             _in_ranges(column, values, selection) if field == "resid" else np.isin(column, values)
         )
-        chosen &= ~found if negated else found
+        chosen &= ~matches if negated else matches
     return chosen
 
 
 def _in_ranges(
     numbers: NDArray[Any], ranges: list[str], selection: str | None
 ) -> NDArray[np.bool_]:
-    found = np.zeros(len(numbers), np.bool_)
+    in_ranges = np.zeros(len(numbers), np.bool_)
     for text in ranges:
         match = RANGE.fullmatch(text)
         if match is None:
@@ -75,5 +75,5 @@ def _in_ranges(
             raise InputError(
                 f"atom_selection={selection!r}: {text!r} runs backwards", remedy=REMEDY
             )
-        found |= (numbers >= first) & (numbers <= last)
-    return found
+        in_ranges |= (numbers >= first) & (numbers <= last)
+    return in_ranges

@@ -63,11 +63,11 @@ class Kinds:
         counts = self.solvent_counted(chosen)
         if not counts:
             return []
-        found = sorted(
+        names = sorted(
             {self.names[i] for i in self.index[(self.water | self.ion) & chosen].tolist()}
         )
         return [
-            f'{", ".join(counts)} are part of the structure; "not resname {" ".join(found)}" '
+            f'{", ".join(counts)} are part of the structure; "not resname {" ".join(names)}" '
             f"leaves them out"
         ]
 

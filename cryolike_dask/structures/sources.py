@@ -1,5 +1,5 @@
-"""Where a structure comes from, small enough to travel with every task, and its templates,
-projected when needed."""
+"""Sources of structures, small enough to travel with every task, and their templates, projected
+when needed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class MapDescription(InputDescription, total=False):
 
 
 class StructureSource(Protocol):
-    """Where a structure comes from."""
+    """Source of a structure: a model or a map in a file, or a structure in memory."""
 
     @property
     def path(self) -> str: ...
@@ -57,7 +57,7 @@ class StructureSource(Protocol):
         """Read it."""
 
     def describe(self) -> list[InputDescription]:
-        """What it is read from, for completion records."""
+        """Describe what it is read from, for completion records."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class StructureInMemory:
 
     @property
     def path(self) -> str:
-        """There is no file."""
+        """A phrase, for there is no file."""
         return "structure in memory"
 
     def load(self) -> Structure:
@@ -198,8 +198,8 @@ class Projections:
             return self._project(rows)
         values = np.empty((len(rows), *self.grid.shape), self.dtype)
         for page in pages:
-            here = rows // PAGE == page
-            values[here] = _page(self, int(page))[rows[here] % PAGE]
+            rows_of_page = rows // PAGE == page
+            values[rows_of_page] = _page(self, int(page))[rows[rows_of_page] % PAGE]
         return values
 
     def locate(self, row: int) -> tuple[str, int]:
@@ -207,7 +207,7 @@ class Projections:
         return self.structure.path, row
 
     def describe(self, rows: NDArray[np.int64]) -> list[InputDescription]:
-        """What the structure is read from, and along which directions it is projected."""
+        """Describe what the structure is read from, and along which directions it is projected."""
         angles = np.stack([self.viewing.azimuth, self.viewing.polar, self.viewing.weight])
         return [
             *self.structure.describe(),

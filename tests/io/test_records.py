@@ -6,13 +6,21 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cryolike_dask.errors import InputFileError, OutputError
 from cryolike_dask.io.claims import holding
-from cryolike_dask.io.jobs import Job, make_room, why_not_done, withdraw_record, write_record
+from cryolike_dask.io.jobs import (
+    Job,
+    job_states,
+    make_room,
+    why_not_done,
+    withdraw_record,
+    write_record,
+)
 from cryolike_dask.io.records import read_record
 
 SETTINGS = {
@@ -104,6 +112,65 @@ def test_an_entry_of_another_type_is_named(job, key, value):
     ):
         read_record(job.record)
     assert why_not_done(job) == "there is no readable completion record stack_000000.json"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("kind", "templates", "kind of the results is another: templates there, optimal_pose here"),
+        ("precision", "double", "precision of the results is another: double there, single here"),
+        ("shape", [3, 4], "shape of the results is another: 3 x 4 there, 3 here"),
+        (
+            "settings/search/n_displacements",
+            7,
+            "settings of the results are others: search: n_displacements: 7 there, 9 here",
+        ),
+        (
+            "settings/search/sha256",
+            "cd",
+            "settings of the results are others: search: others there",
+        ),
+        (
+            "inputs",
+            [{"name": "b.pt", "size": 1, "mtime_ns": 2}],
+            "inputs of the results are others: made from b.pt there, a.pt here",
+        ),
+        (
+            "inputs",
+            [{"name": "a.pt", "size": 3, "mtime_ns": 2}],
+            "inputs of the results are others: a.pt: size: 3 there, 1 here",
+        ),
+        (
+            "inputs",
+            [{"name": "a.pt", "size": 1, "mtime_ns": 2}] * 2,
+            "inputs of the results are others: 2 there, 1 here",
+        ),
+    ],
+)
+def test_what_differs_from_a_record_is_named_with_both_values(job, key, value, reason):
+    edited(job.record, key, value)
+    assert why_not_done(job) == f"the {reason}"
+
+
+def test_each_job_is_given_with_whether_it_is_done(job, caplog):
+    caplog.set_level("INFO", logger="cryolike_dask")
+    record = job.record.with_name("stack_000001.json")
+    outputs = {"x": job.outputs["x"].with_name("x_stack_000001.pt")}
+    jobs = [("a", job), ("b", replace(job, record=record, outputs=outputs))]
+    words = {"becomes": "computed", "done": "stacks are complete"}
+    assert list(job_states(jobs, skip_exist=True, **words)) == [("a", job, True), (*jobs[1], False)]
+    assert caplog.messages == [
+        "1 of 2 stacks are complete and kept; skip_exist=False computes them again"
+    ]
+    caplog.clear()
+    states = job_states(jobs, skip_exist=False, **words)
+    assert [is_done for _, _, is_done in states] == [False, False]
+    assert caplog.messages == ["what is there is replaced; skip_exist=True keeps what is complete"]
+    caplog.clear()
+    job.outputs["x"].write_bytes(b"other values")
+    list(job_states(jobs, skip_exist=True, **words))
+    reason = "x_stack_000000.pt is not the file that the record describes"
+    assert caplog.messages == [f"{job.name} is computed: {reason}"]
 
 
 def link(path):
