@@ -121,11 +121,13 @@ def number(
         fault = "not a finite number"
     elif abs(scalar) >= LARGEST:
         fault = "too far from 0"
-    elif not scalar > above:  # NaN is above nothing
+    elif above > -math.inf and not scalar > above:  # NaN is above nothing
         fault = "not positive" if above == 0 else f"not {kind} above {above:g}"
-    elif not scalar >= at_least:
+    elif at_least > -math.inf and not scalar >= at_least:
         positive = whole and at_least == 1
         fault = "not a positive number" if positive else f"not {kind}, {at_least:g} or more"
+    elif math.isnan(scalar):
+        fault = f"not {kind}"
     else:
         return int(scalar) if whole else float(scalar)
     raise InputError(f"{name}={scalar!r} is {fault}")
