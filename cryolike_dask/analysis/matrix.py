@@ -22,6 +22,7 @@ from cryolike_dask.io.export_names import (
     MATRICES,
     likelihood_matrix,
 )
+from cryolike_dask.io.layout import FILE_SUFFIX
 from cryolike_dask.io.tensors import save_tensor
 
 IMAGES_AT_ONCE = 4096
@@ -133,7 +134,7 @@ def write_likelihood_matrix(
     written = []
     for variable in MATRICES:
         with _filled(_matrix(results, variable)) as values:
-            tensor = likelihood_matrix(Path(folder_output), variable, ".pt")
+            tensor = likelihood_matrix(Path(folder_output), variable, FILE_SUFFIX)
             save_tensor(tensor, values)
             written.append(tensor)
             if text:
