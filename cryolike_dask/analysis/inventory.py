@@ -22,6 +22,8 @@ from cryolike_dask.io.tensors import load_vector
 from cryolike_dask.runs.origins import Entries, read_origins, read_structure
 
 KIND = "optimal_pose"
+MOST_RECORDS = 2000
+"""Records that are read to know what they say besides: 0.1 s."""
 
 
 @dataclass(frozen=True)
@@ -98,31 +100,22 @@ class Inventory:
 
     def details(self) -> dict[str, str]:
         """Whatever records say of their runs beyond what each of them must, as text; what differs
-        is joined."""
-        texts: dict[str, dict[str, None]] = defaultdict(dict)
-        for i, k in self._outline():
-            record = readable_record(self.files.record(i, k, KIND))
-            for name, text in details(record).items() if record is not None else ():
-                texts[name][text] = None
-        return {name: "; ".join(distinct) for name, distinct in texts.items()}
+        is joined.
 
-    def _outline(self) -> list[tuple[int, int]]:
-        """The first and the last stack of each structure, and structure of each stack.
-
-        A run does whole structures or whole stacks, so that each has some of these; to read every
-        record would take longer than all else that opening results does.
+        In a large folder only the first and the last record of each structure and of each stack
+        are read, which leaves out none but runs that did some pairs in between alone.
         """
         pairs = sorted(
             (i, k)
             for i, by_variable in self.stacks_with.items()
             for k in by_variable[labels.CROSS_CORRELATION]
         )
-        ends = (
-            {pair[axis]: pair for pair in order}.values()
-            for order in (pairs, pairs[::-1])
-            for axis in (0, 1)
-        )
-        return sorted({pair for each in ends for pair in each})
+        texts: dict[str, dict[str, None]] = defaultdict(dict)
+        for i, k in pairs if len(pairs) <= MOST_RECORDS else _outline(pairs):
+            record = readable_record(self.files.record(i, k, KIND))
+            for name, text in details(record).items() if record is not None else ():
+                texts[name][text] = None
+        return {name: "; ".join(distinct) for name, distinct in texts.items()}
 
     def _file_of(self, k: int) -> Path:
         """A file of results of a stack, whichever comes first."""
@@ -142,6 +135,16 @@ def take_inventory(files: LikelihoodFiles) -> Inventory:
         files,
         {i: by_variable for i, by_variable in stacks_with.items() if any(by_variable.values())},
     )
+
+
+def _outline(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The first and the last pair of each first number, and of each second number."""
+    ends = (
+        {pair[axis]: pair for pair in order}.values()
+        for order in (pairs, pairs[::-1])
+        for axis in (0, 1)
+    )
+    return sorted({pair for each in ends for pair in each})
 
 
 def _stacks_with(files: LikelihoodFiles, i_template: int) -> dict[str, set[int]]:

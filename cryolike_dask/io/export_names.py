@@ -9,6 +9,8 @@ from cryolike_dask import labels
 
 SIMULATED_STAR = "particles.star"
 REPORT = "report.html"
+DROPPED = "dropped.txt"
+"""The list of particles that an export leaves out; beside a single file its name comes first."""
 
 MATRIX_FOLDER = "likelihood_matrix"
 MATRICES = {

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 
 import cryolike_dask as cld
+from cryolike_dask.analysis import inventory
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.archives import read_archive, write_archive
 from cryolike_dask.io.claims import holding
@@ -124,7 +125,7 @@ def test_says_what_was_run(made):
     )
 
 
-def test_says_what_records_say_besides(folder):
+def test_says_what_records_say_besides(folder, monkeypatch):
     """Notes that were given to runs, and whatever else: text, distinct ones joined."""
     notes = {(0, 0): "first try", (0, 1): "<b>", (1, 0): None, (1, 1): "first try"}
     for (i, k), note in notes.items():
@@ -135,6 +136,8 @@ def test_says_what_records_say_besides(folder):
     assert said["note"] == "first try; <b>"
     assert said["nodes"] == "[1, 0]; [1, 1]"
     assert said["folder"] == str(folder / "out")
+    monkeypatch.setattr(inventory, "MOST_RECORDS", 0)
+    assert cld.open_results(folder / "out").attrs == said
     assert cld.open_optimal_pose(configured(folder, i_template=0)).attrs["note"] == "first try"
 
 

@@ -19,6 +19,7 @@ from cryolike_dask.analysis.export.particles import ExportedParticles, exported_
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.cryosparc import read_cs, text
+from cryolike_dask.io.export_names import DROPPED
 from cryolike_dask.particles.opening import PathOrPaths
 
 FloatArray = NDArray[np.float64]
@@ -117,7 +118,7 @@ def open_cryosparc(
         particles,
         images={"": (path, particles.images)},
         # a STAR file of the same name has a list of its own
-        dropped=path.with_suffix(".cs.dropped.txt"),
+        dropped=path.with_suffix(f".cs.{DROPPED}"),
         inputs=[*particles.metadata, *([] if passthrough is None else [Path(passthrough)])],
         write=lambda path, _: _write(path, columns),
     )

@@ -170,8 +170,8 @@ def _refuse_beyond(rows: Rows) -> None:
 def _names_the_images(results: xr.Dataset, rows: Rows, i: int) -> bool:
     """Whether a metadata file names the very images of the results; False if nothing tells.
 
-    Nothing tells where no name is that of an image file but numbers agree: then the file was beside
-    beside the names.
+    Nothing tells where no name is that of an image file but numbers agree: then the image files
+    were given beside the metadata.
     """
     file, images = rows.files[i], np.flatnonzero(rows.number == i)
     path = of_images(results, labels.IMAGE_FILE, "")[images]

@@ -22,6 +22,7 @@ from cryolike_dask.analysis.export.particles import ExportedParticles, exported_
 from cryolike_dask.analysis.export.star_tables import Merged, merge
 from cryolike_dask.analysis.summaries import MARGIN, PROBABILITY
 from cryolike_dask.errors import InputError, OutputError
+from cryolike_dask.io.export_names import DROPPED
 from cryolike_dask.io.star import write_star
 from cryolike_dask.particles.image_names import split_names
 from cryolike_dask.particles.opening import PathOrPaths
@@ -156,7 +157,7 @@ class StarParticles:
         """One file of all particles that have a structure."""
         path = named_with(path, ".star")
         images = {"": (path, self.particles.images)}
-        return self._files(images, path.with_suffix(".dropped.txt"))
+        return self._files(images, path.with_suffix(f".{DROPPED}"))
 
     def subsets(self, folder: str | Path) -> ExportFiles:
         """Files of structures, one for each that particles are assigned to."""
@@ -170,7 +171,7 @@ class StarParticles:
             structures[i]: (folder / f"{name}.star", np.flatnonzero(number == i))
             for i, name in zip(assigned, names, strict=True)
         }
-        return self._files(images, folder / "dropped.txt")
+        return self._files(images, folder / DROPPED)
 
     def _files(self, images: dict[str, tuple[Path, IntArray]], dropped: Path) -> ExportFiles:
         return ExportFiles(self.particles, images, dropped, self.particles.metadata, self.write)

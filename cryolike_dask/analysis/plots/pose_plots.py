@@ -82,8 +82,7 @@ def plot_viewing_directions(results: xr.Dataset, structure: str | None = None) -
     )
     for text in axes.get_xticklabels():
         text.set_bbox({"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5})
-    axes.set_xlabel("azimuth (degree)")
-    axes.set_ylabel("polar angle (degree)")
+    axes.set(xlabel="azimuth (degree)", ylabel="polar angle (degree)")
     entitle(axes, summary, structure)
     return figure
 
@@ -129,8 +128,7 @@ def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Fig
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, borderpad=0)
     axes.set(aspect="equal", xlim=(-1.15 * limit, 1.15 * limit), ylim=(-1.15 * limit, 1.15 * limit))
     axes.locator_params(nbins=7)
-    axes.set_xlabel("displacement along x (Å)")
-    axes.set_ylabel("displacement along y (Å)")
+    axes.set(xlabel="displacement along x (Å)", ylabel="displacement along y (Å)")
     entitle(axes, summary, structure)
     return figure
 

@@ -222,8 +222,7 @@ def _draw_power(axes: Axes, power: FloatArray, grid: PolarGrid, what: str) -> No
         _note(axes, "no power")
     axes.set_xlim(0, _highest_frequency(grid))
     axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel("spatial frequency (1/Å)")
-    axes.set_ylabel("mean power\n(arbitrary units)")
+    axes.set(xlabel="spatial frequency (1/Å)", ylabel="mean power\n(arbitrary units)")
     _resolution_axis(axes, grid)
 
 

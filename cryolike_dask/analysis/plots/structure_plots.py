@@ -130,8 +130,7 @@ def plot_assignment(results: xr.Dataset) -> Figure:
     )
     left.set_ylim(max(len(structures_shown), 4) - 0.5, -0.5)
     left.margins(x=0.15)
-    left.set_xlabel("images that fit it best")
-    left.set_ylabel("structure")
+    left.set(xlabel="images that fit it best", ylabel="structure")
     if len(order) < len(names):
         n_others = int(counts.sum() - counts[order].sum())
         left.set_title(
@@ -153,8 +152,9 @@ def _ranked(axes: Axes, means: Floats, names: Sequence[str]) -> None:
         color=BLUE,
         markersize=4 if len(ranked) <= 60 else 2,
     )
-    axes.set_xlabel("rank of the structure")
-    axes.set_ylabel("mean log-likelihood less\nthat of the first (nat)")
+    axes.set(
+        xlabel="rank of the structure", ylabel="mean log-likelihood less\nthat of the first (nat)"
+    )
     whole_numbers(axes.xaxis)
     if len(order):
         plain_title(axes, f"first: {short(names[order[0]])}", "small")
@@ -193,8 +193,7 @@ def plot_confusion(results: xr.Dataset) -> Figure:
     if len(names) > 2 or longest > 10:
         for name in axes.get_xticklabels():
             name.set(rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_xlabel("assigned structure")
-    axes.set_ylabel("true structure")
+    axes.set(xlabel="assigned structure", ylabel="true structure")
     figure.colorbar(drawn, label="of the true structure's\nimages (%)")
     return figure
 

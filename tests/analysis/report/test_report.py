@@ -178,6 +178,7 @@ def test_whatever_records_say_is_in_the_table(folder):
 def test_what_to_beware_of_comes_first(rng, folder, caplog):
     results = make_results(rng)
     results["cross_correlation"] *= -1
+    results["optimal_displacement_x"][:] = 6
     gone = np.zeros((2, 40), bool)
     gone[:, 30:] = True
     found = Parsed(write_report(without(results, gone).chunk(), folder.parent / "report.html"))
