@@ -4,15 +4,17 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cryolike_dask
 from cryolike_dask import errors
 
+PUBLIC = re.compile(r"from \.([\w.]+) import (\w+) as \w+")
 RETURNED = {
     "io.layout": ["LikelihoodFiles"],
     "geometry.displacements": ["DisplacementSearch"],
-    "verifying": ["Verification"],
+    "runs.verification": ["Verification"],
     "analysis.export.files": ["Export"],
 }
 """Classes that public functions give back, by home."""
@@ -21,7 +23,7 @@ RETURNED = {
 def api_reference() -> str:
     """The public names, grouped by the modules that they come from, as MyST."""
     parts = []
-    for home, names in sorted(cryolike_dask._HOMES.items()):
+    for home, names in sorted(public_homes().items()):
         parts.append(f"## {home}\n\n{introduction(home)}\n")
         parts += [
             directive(getattr(cryolike_dask, name), f"cryolike_dask.{name}") for name in names
@@ -35,6 +37,15 @@ def api_reference() -> str:
     parts.append(f"## errors\n\n{introduction('errors')}\n")
     parts += [directive(error, f"cryolike_dask.errors.{error.__name__}") for error in all_errors()]
     return "\n".join(parts)
+
+
+def public_homes() -> dict[str, list[str]]:
+    """The public names by the modules that they come from."""
+    homes: dict[str, list[str]] = {}
+    for line in Path(cryolike_dask.__file__).with_suffix(".pyi").read_text().splitlines():
+        if match := PUBLIC.fullmatch(line):
+            homes.setdefault(match[1], []).append(match[2])
+    return {home: names for home, names in homes.items() if home != "version"}
 
 
 def introduction(home: str) -> str:

@@ -138,14 +138,16 @@ def single_matches(summary: xr.Dataset, images: Images, templates: Templates) ->
         template = stack.source.take(np.atleast_1d(row))[0].astype(np.complex128)
         contrast = contrast_of_image(image, conventions)
         projection = contrast * _in_pose(template, summary_of_image, image.grid, conventions)
-        found = correlation(
+        correlation_of_pair = correlation(
             particle,
             projection,
             image.grid,
             image.grid.mask(exact=conventions.exact_mask) if conventions.zero_normalised else None,
             unmoved=contrast * template,
         )
-        matches.append(Match(particle, template, contrast, projection, found, stack, row))
+        matches.append(
+            Match(particle, template, contrast, projection, correlation_of_pair, stack, row)
+        )
     if not matches:
         raise InputError("there is no image to show")
     return matches
@@ -253,13 +255,13 @@ def open_matching(
     )
 
 
-def _known(summary: xr.Dataset, what: str, given: Any) -> Any:
-    found = summary.attrs.get(f"folder_{what}") if given is None else given
-    if found is None or found == "":
+def _known(summary: xr.Dataset, kind: str, source: Any) -> Any:
+    known = summary.attrs.get(f"folder_{kind}") if source is None else source
+    if known is None or known == "":
         raise InputError(
-            f"the results do not say where the {what} are", remedy=f"Give {what} (--{what})."
+            f"the results do not say where the {kind} are", remedy=f"Give {kind} (--{kind})."
         )
-    return found
+    return known
 
 
 def _needed(parameters: ImageParameters | None) -> ImageParameters:
@@ -271,32 +273,32 @@ def _needed(parameters: ImageParameters | None) -> ImageParameters:
 
 
 def _open_images(
-    summary: xr.Dataset, rows: NDArray[np.int64], given: Any, parameters: ImageParameters | None
+    summary: xr.Dataset, rows: NDArray[np.int64], source: Any, parameters: ImageParameters | None
 ) -> list[ImageStack]:
-    if not isinstance(given, (str, Path)):
-        return [given] if isinstance(given, ImageStack) else list(given)
+    if not isinstance(source, (str, Path)):
+        return [source] if isinstance(source, ImageStack) else list(source)
     stacks = summary[labels.STACK].values
-    if holds_image_stacks(Path(given)):
-        files = LikelihoodFiles(None, Path(given), Path())
+    if holds_image_stacks(Path(source)):
+        files = LikelihoodFiles(None, Path(source), Path())
         numbers = np.unique(stacks[rows]).tolist()
         return [
             open_images(replace(files, n_stacks=k + 1), _needed(parameters), k) for k in numbers
         ]
     conventions: Any = summary.attrs.get("conventions")
     n = int(np.unique(stacks, return_counts=True)[1].max())
-    return [open_particles(given, _needed(parameters), batch_size=n, conventions=conventions)]
+    return [open_particles(source, _needed(parameters), batch_size=n, conventions=conventions)]
 
 
 def _open_templates(
-    summary: xr.Dataset, names: set[str], given: Any, parameters: ImageParameters | None
+    summary: xr.Dataset, names: set[str], source: Any, parameters: ImageParameters | None
 ) -> list[TemplateStack]:
-    if not isinstance(given, (str, Path)):
-        return [given] if isinstance(given, TemplateStack) else list(given)
-    if not holds_templates(Path(given)):
+    if not isinstance(source, (str, Path)):
+        return [source] if isinstance(source, TemplateStack) else list(source)
+    if not holds_templates(Path(source)):
         conventions: Any = summary.attrs.get("conventions")
-        return open_structures(given, _needed(parameters), conventions=conventions)
+        return open_structures(source, _needed(parameters), conventions=conventions)
     opened = []
-    for i, path in enumerate(LikelihoodFiles(Path(given), None, Path()).template_files()):
+    for i, path in enumerate(LikelihoodFiles(Path(source), None, Path()).template_files()):
         stem = structure_of(path)
         # as open_results tells namesakes apart
         for name in names & {

@@ -142,8 +142,8 @@ def _turned(projection: Complex) -> Complex:
 def _seen_from(match: Match, neighbour: int) -> float:
     """Correlation of two views at the best rotation; contrast transfer without astigmatism."""
     grid, contrast = match.templates.grid, np.sqrt((match.contrast**2).mean(-1, keepdims=True))
-    other = contrast * match.templates.source.take(np.atleast_1d(neighbour))[0]
-    spectra = [np.fft.fft(values, axis=-1) for values in (contrast * match.template, other)]
+    neighbouring = contrast * match.templates.source.take(np.atleast_1d(neighbour))[0]
+    spectra = [np.fft.fft(values, axis=-1) for values in (contrast * match.template, neighbouring)]
     products = np.fft.ifft(spectra[0].conj() * spectra[1], axis=-1).real
     turns = int((grid.weights[:, None] * products).sum(0).argmax())
-    return correlation(contrast * match.template, np.roll(other, -turns, axis=-1), grid)
+    return correlation(contrast * match.template, np.roll(neighbouring, -turns, axis=-1), grid)

@@ -22,7 +22,7 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="the fused kernel of GPUs needs triton")
 
-from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused  # noqa: E402
+from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused  # noqa: E402
 
 ROUNDING = torch.finfo(torch.float32).eps
 KERNELS = ["gpu", "cpu", "cpu, double"]
@@ -78,12 +78,8 @@ def on_gpu(arguments, **options):
     n_displacements = arguments["products"].shape[-1]
     tensors["products"] = padded(arguments).to(DEVICE)
     folding = fold(2 * len(arguments["norm"]), torch.float32, torch.device(DEVICE))
-    settings = {
-        "exponent": arguments["exponent"],
-        "n_displacements": n_displacements,
-        "folding": folding,
-    }
-    results = summarise_fused(**tensors, **settings, **options)
+    terms = TileTerms(**tensors, n_displacements=n_displacements, exponent=arguments["exponent"])
+    results = summarise_fused(terms, folding, **options)
     assert [r.dtype for r in results] == [torch.float32, torch.float64, torch.float64]
     return [r.cpu().numpy() for r in results]
 
@@ -100,7 +96,10 @@ def on_cpu(given, dtype=torch.float32, reference=-math.inf):
     terms = PairTerms(
         products,
         given["products"].shape[-1],
-        *(shift, norm, given["scale"], given["height"]),
+        shift,
+        norm,
+        given["scale"],
+        given["height"],
         exponent=given["exponent"],
         floor=1 - ROUNDING,
         reference=np.full(shape, reference),
@@ -190,10 +189,16 @@ def test_is_what_tiles_reduce_to(build, conventions):
     )
     with torch.inference_mode():
         for _, _, tile in open_block(*rows, (), graph.comparison).tiles():
-            given = tile.products, tile.shift, tile.norm, tile.scale, tile.height, tile.exponent
-            found = summarise_fused(
-                *given, len(templates.displacements), tile.constants.folding, integrate=True
+            terms = TileTerms(
+                tile.products,
+                len(templates.displacements),
+                tile.shift,
+                tile.norm,
+                tile.scale,
+                tile.height,
+                tile.exponent,
             )
+            found = summarise_fused(terms, tile.constants.folding, integrate=True)
             everything = torch.full_like(tile.error_bound, -math.inf)
             best, fit, summed = tile.reduce(everything)
             for of_kernel in found, tile.summarise(everything):

@@ -18,6 +18,8 @@ where v^2 scale is above SERIES_BELOW.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -166,14 +168,30 @@ def _log_likelihood(correlation, height, exponent, small):
     return height - exponent * log
 
 
+class TileTerms(NamedTuple):
+    """Terms that the poses of a tile are computed from, as in `Tile`.
+
+    Attributes
+    ----------
+    products : Tensor, float32, contiguous
+        Columns beyond (template, displacement) have any content.
+    n_displacements : int
+    shift, norm, scale, height : Tensor
+        Norms are positive.
+    exponent : float
+    """
+
+    products: Tensor
+    n_displacements: int
+    shift: Tensor
+    norm: Tensor
+    scale: Tensor
+    height: Tensor
+    exponent: float
+
+
 def summarise_fused(
-    products: Tensor,
-    shift: Tensor,
-    norm: Tensor,
-    scale: Tensor,
-    height: Tensor,
-    exponent: float,
-    n_displacements: int,
+    terms: TileTerms,
     folding: Folding,
     *,
     integrate: bool,
@@ -183,9 +201,7 @@ def summarise_fused(
 
     Parameters
     ----------
-    products, shift, norm, scale, height, exponent, n_displacements
-        As in `Tile`: products float32 and contiguous, with columns beyond (template, displacement)
-        of any content; norm positive.
+    terms : TileTerms
     folding : Folding
         In float32, on the device of the products.
     integrate : bool
@@ -202,22 +218,34 @@ def summarise_fused(
     log_likelihood : Tensor, float64, (image, template)
         Summed; minus infinity if not `integrate`.
     """
-    n_images, n_templates = shift.shape
-    image_columns = products.shape[3]
-    block_rows, width, n_warps = block_shape(folding.n_inplanes, n_displacements)
+    n_images, n_templates = terms.shift.shape
+    block_rows, width, n_warps = block_shape(folding.n_inplanes, terms.n_displacements)
     # heights are in the thousands; relative to the highest of a pair float32 is enough for them
-    highest = height.amax(0)
+    highest = terms.height.amax(0)
     by_rows = (
-        torch.stack([norm.double(), scale.sqrt(), height - highest])
+        torch.stack([terms.norm.double(), terms.scale.sqrt(), terms.height - highest])
         .flatten(2)
         .mT.float()
         .contiguous()
     )
-    parts = shift.new_empty(n_images, n_templates, -(-n_displacements // width), 4)
+    parts = terms.shift.new_empty(n_images, n_templates, -(-terms.n_displacements // width), 4)
     _summarise_block[(parts[..., 0].numel(),)](
-        *(products, _matrices(folding, block_rows), by_rows, shift.contiguous(), parts),
-        *(n_images * n_templates, n_templates, n_displacements, image_columns, exponent),
-        *(folding.n_inplanes // 2, block_rows, width, FEWEST, integrate, precision),
+        products=terms.products,
+        matrices=_matrices(folding, block_rows),
+        by_rows=by_rows,
+        shifts=terms.shift.contiguous(),
+        parts=parts,
+        n_pairs=n_images * n_templates,
+        n_templates=n_templates,
+        n_displacements=terms.n_displacements,
+        image_columns=terms.products.shape[3],
+        exponent=terms.exponent,
+        half=folding.n_inplanes // 2,
+        block_rows=block_rows,
+        width=width,
+        step=FEWEST,
+        integrate=integrate,
+        precision=precision,
         num_warps=n_warps,
     )
     best, root, peak, total = parts.unbind(-1)

@@ -176,20 +176,19 @@ class Tile:
 
     def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Summarise in one kernel; it sums every pose, within reach or not."""
-        from cryolike_dask.likelihoods.kernels.fused_cuda import summarise_fused
+        from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused
 
+        terms = TileTerms(
+            products=self.products,
+            n_displacements=self.constants.translation[0].shape[-1],
+            shift=self.shift,
+            norm=self.norm,
+            scale=self.scale,
+            height=self.height,
+            exponent=self.exponent,
+        )
         with torch.cuda.device(self.products.device):
-            return summarise_fused(
-                products=self.products,
-                shift=self.shift,
-                norm=self.norm,
-                scale=self.scale,
-                height=self.height,
-                exponent=self.exponent,
-                n_displacements=self.constants.translation[0].shape[-1],
-                folding=self.constants.folding,
-                integrate=integrate,
-            )
+            return summarise_fused(terms, self.constants.folding, integrate=integrate)
 
     def reduce(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Summarise on any device; correlations are not limited to 1."""
