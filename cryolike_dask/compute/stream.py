@@ -138,7 +138,7 @@ def _in_process(pieces: Iterable[Piece], started: Callable[[str], None]) -> Outc
 
 
 def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
-    waiting, completed = iter(pieces), as_completed()
+    waiting, completed = iter(pieces), as_completed(loop=client.loop)
     in_flight: dict[Future, Piece] = {}
     again: set[str] = set()
 

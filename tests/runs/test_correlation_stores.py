@@ -15,7 +15,7 @@ import xarray as xr
 import cryolike_dask as cld
 from cryolike_dask.errors import CannotFitError, InputFileError, OutputError
 from cryolike_dask.io import stores
-from cryolike_dask.runs import plan, sizes, writing
+from cryolike_dask.runs import capacity, plan, sizes, writing
 from cryolike_dask.runs import run as runs
 
 SEARCH = cld.configure_displacement(1.5, 3, 2)
@@ -45,7 +45,7 @@ def memory(monkeypatch):
     """Set what a worker has."""
 
     def worker_has(n_bytes):
-        for module in (run, writing):
+        for module in (capacity, writing):
             monkeypatch.setattr(module, "memory_of_a_worker", lambda client: n_bytes)
 
     return worker_has
@@ -180,7 +180,7 @@ def test_readers_notice_damage(files, little):
 
 
 def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(
-    files, little, monkeypatch, no_client
+    files, little, monkeypatch
 ):
     write, calls = stores.write_region, []
 
@@ -205,7 +205,7 @@ def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(
     assert not begun.exists()
 
 
-def test_a_region_that_another_run_removed_is_noticed(files, little, monkeypatch, no_client):
+def test_a_region_that_another_run_removed_is_noticed(files, little, monkeypatch):
     write = stores.write_region
 
     def losing(values, begun, block):
@@ -274,7 +274,7 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
 
 
 def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(
-    files, memory, little, monkeypatch, no_client
+    files, memory, little, monkeypatch
 ):
     memory(10**10)
     run(files)
@@ -293,7 +293,7 @@ def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(
     )
 
 
-def test_the_last_task_may_run_twice(files, little, monkeypatch, no_client):
+def test_the_last_task_may_run_twice(files, little, monkeypatch):
     finish = stores.finish_store
 
     def twice(*arguments):
