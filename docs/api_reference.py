@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +13,8 @@ from cryolike_dask import errors
 RETURNED = {
     "io.layout": ["LikelihoodFiles"],
     "geometry.displacements": ["DisplacementSearch"],
-    "verifying": ["Verification"],
-    "analysis.metadata_rows": ["Export"],
+    "runs.verification": ["Verification"],
+    "analysis.export.metadata_rows": ["Export"],
 }
 """Classes that public functions give back, by home."""
 
@@ -21,7 +22,7 @@ RETURNED = {
 def api_reference() -> str:
     """The public names, grouped by the modules that they come from, as MyST."""
     parts = []
-    for home, names in sorted(cryolike_dask._HOMES.items()):
+    for home, names in sorted(public_names().items()):
         parts.append(f"## {home}\n\n{introduction(home)}\n")
         parts += [
             directive(getattr(cryolike_dask, name), f"cryolike_dask.{name}") for name in names
@@ -35,6 +36,16 @@ def api_reference() -> str:
     parts.append(f"## errors\n\n{introduction('errors')}\n")
     parts += [directive(error, f"cryolike_dask.errors.{error.__name__}") for error in all_errors()]
     return "\n".join(parts)
+
+
+def public_names() -> dict[str, list[str]]:
+    """The public functions and classes, by the modules that they come from."""
+    names = defaultdict(list)
+    for name in cryolike_dask.__all__:
+        value = getattr(cryolike_dask, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            names[value.__module__.removeprefix("cryolike_dask.")].append(name)
+    return names
 
 
 def introduction(home: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +26,9 @@ from cryolike_dask.simulation.demo import make_demo_inputs
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 torch.set_num_threads(1)  # the arrays are small: threads of torch would only wait for each other
+# those of the processes that tests start let others compute while they wait: where there are more
+# processes than cores, each took up to three times as long
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
 
