@@ -3,14 +3,13 @@
 import importlib
 import inspect
 import re
+from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cryolike_dask
 from cryolike_dask import errors
 
-PUBLIC = re.compile(r"from \.([\w.]+) import (\w+) as \w+")
 RETURNED = {
     "io.layout": ["LikelihoodFiles"],
     "geometry.displacements": ["DisplacementSearch"],
@@ -23,7 +22,7 @@ RETURNED = {
 def api_reference() -> str:
     """The public names, grouped by the modules that they come from, as MyST."""
     parts = []
-    for home, names in sorted(public_homes().items()):
+    for home, names in sorted(public_names().items()):
         parts.append(f"## {home}\n\n{introduction(home)}\n")
         parts += [
             directive(getattr(cryolike_dask, name), f"cryolike_dask.{name}") for name in names
@@ -39,13 +38,14 @@ def api_reference() -> str:
     return "\n".join(parts)
 
 
-def public_homes() -> dict[str, list[str]]:
-    """The public names by the modules that they come from."""
-    homes: dict[str, list[str]] = {}
-    for line in Path(cryolike_dask.__file__).with_suffix(".pyi").read_text().splitlines():
-        if match := PUBLIC.fullmatch(line):
-            homes.setdefault(match[1], []).append(match[2])
-    return {home: names for home, names in homes.items() if home != "version"}
+def public_names() -> dict[str, list[str]]:
+    """The public functions and classes, by the modules that they come from."""
+    names = defaultdict(list)
+    for name in cryolike_dask.__all__:
+        value = getattr(cryolike_dask, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            names[value.__module__.removeprefix("cryolike_dask.")].append(name)
+    return names
 
 
 def introduction(home: str) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import torch
@@ -22,6 +26,9 @@ from cryolike_dask.simulation.demo import make_demo_inputs
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 torch.set_num_threads(1)  # the arrays are small: threads of torch would only wait for each other
+# those of the processes that tests start let others compute while they wait: where there are more
+# processes than cores, each took up to three times as long
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
 
@@ -63,10 +70,27 @@ def golden():
     return GOLDEN.resolve()
 
 
+@contextmanager
+def no_client():
+    """Hide the clients that there are: whatever computes finds those alone that come after."""
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler=None):
+        patch.setattr("distributed.client._global_clients", {})
+        patch.setattr("distributed.client._current_client", ContextVar("current", default=None))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def clients_kept_apart():
+    """A client that a test leaves behind is not the one that later tests compute on."""
+    with no_client():
+        yield
+
+
 @pytest.fixture(scope="session")
 def cluster():
-    """Two worker processes, shared by all tests that need some."""
-    with local_cluster(2) as client:
+    """Two worker processes, shared by all tests that need some; they compute for those alone that
+    are given this client."""
+    with local_cluster(2) as client, no_client():
         yield client
 
 
@@ -85,17 +109,6 @@ def reaching_the_cluster(cluster, tmp_path_factory):
         (folder / name).write_text(text)
         options += [f"--tls-{name}", folder / name]
     return options
-
-
-@pytest.fixture
-def no_client(monkeypatch):
-    """Compute in this process, though other tests may have left a client: what is patched here
-    is not patched there."""
-
-    def none():
-        raise ValueError("no client")
-
-    monkeypatch.setattr("cryolike_dask.compute.device.default_client", none)
 
 
 @pytest.fixture(scope="session")

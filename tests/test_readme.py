@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cryolike_dask.config.reading import read_config
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -40,7 +42,8 @@ def commands_run(name: str, folder: Path, demo: Path) -> subprocess.CompletedPro
     """Run a block of commands beside what the demo leaves."""
     for part in ("structures", "relion"):
         shutil.copytree(demo / part, folder / "cryolike-dask-demo" / part)
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "200"}
     done = subprocess.run(
         ["bash", "-euc", block(name)],
         cwd=folder,
@@ -72,20 +75,32 @@ def test_commands_run(tmp_path, demo):
     assert (folder / "results.zarr").is_dir()
 
 
-def test_one_run_in_one_file(tmp_path, demo):
-    commands_run("run", tmp_path, demo)
-    assert len(list((tmp_path / "cryolike-dask-demo").glob("*/template?/done/stack_*.json"))) >= 2
-    exported = [
-        sys.executable,
-        "-m",
-        "cryolike_dask",
-        "export",
-        "results",
-        "--star",
-        "relion/assigned.star",
-    ]
-    folder = tmp_path / "cryolike-dask-demo"
-    done = subprocess.run(exported, cwd=folder, capture_output=True, text=True, timeout=240)
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory, demo):
+    """What the commands of one run in one file say, and the folder that they leave."""
+    folder = tmp_path_factory.mktemp("one run")
+    done = commands_run("run", folder, demo)
+    return done.stdout, folder / "cryolike-dask-demo"
+
+
+def test_one_run_in_one_file(one_run):
+    said, folder = one_run
+    assert "cryolike-dask config check cryolike-dask-demo/run.yaml" in said
+    assert "nothing is wrong" in said
+    assert "256 images, 1024 at a time" in said
+    assert "48 pixels of 2.5 angstrom, 250 views, 96 rotations, 169 displacements" in said
+    assert f"256 images: results are in {folder / 'results'}" in said
+    assert f"cryolike-dask report {folder / 'results'}" in said
+    assert len(list(folder.glob("*/template?/done/stack_*.json"))) == 2
+    assert read_config(folder / "results/run.yaml").output == folder / "results"
+
+
+def test_results_of_one_run_are_exported(one_run):
+    _, folder = one_run
+    command = ["-m", "cryolike_dask", "export", "results", "--star", "relion/assigned.star"]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr
     assert "256 particles: relion/assigned.star" in done.stdout
 

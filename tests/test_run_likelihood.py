@@ -410,10 +410,14 @@ def test_results_carry_what_they_were_made_with(files):
 
 def test_a_given_client_and_the_current_client_give_what_threads_give(files, cluster):
     threads = run(files).load()
-    for name, options in {"given": {"client": cluster}, "current": {}}.items():
-        there = replace(files, folder_output=files.folder_output.with_name(name))
-        same(threads, run(there, **options).load())
-        assert tree(there) == tree(files)
+    given, current = (
+        replace(files, folder_output=files.folder_output.with_name(name))
+        for name in ("given", "current")
+    )
+    same(threads, run(given, client=cluster).load())
+    with cluster.as_current():
+        same(threads, run(current).load())
+    assert tree(given) == tree(current) == tree(files)
 
 
 def test_an_error_on_a_worker_arrives_as_it_is_and_leaves_nothing_half_written(files, cluster):

@@ -48,14 +48,15 @@ def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[Non
             "cannot be written: there is no such folder", source=page, remedy="Choose another."
         )
     report = performance_report(filename=str(page))
-    report.__enter__()
-    try:
-        yield
-    finally:
+    with client.as_current():  # Dask reports on the current client
+        report.__enter__()
         try:
-            report.__exit__(None, None, None)
-        except Exception as error:  # of the disk, or of a scheduler that is lost
-            logger.warning("%s: the performance report cannot be written (%s)", page, error)
+            yield
+        finally:
+            try:
+                report.__exit__(None, None, None)
+            except Exception as error:  # of the disk, or of a scheduler that is lost
+                logger.warning("%s: the performance report cannot be written (%s)", page, error)
 
 
 @contextmanager

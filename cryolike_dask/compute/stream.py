@@ -134,7 +134,7 @@ def _in_process(pieces: Iterable[Piece], started: Callable[[str], None]) -> Outc
 
 def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
     """Compute pieces on workers, and give each as it is done."""
-    waiting, completed = iter(pieces), as_completed()
+    waiting, completed = iter(pieces), as_completed(loop=client.loop)
     in_flight: dict[Future, Piece] = {}
     submitted_again: set[str] = set()
 

@@ -14,7 +14,6 @@ import torch
 import yaml
 
 import cryolike_dask as cld
-from cryolike_dask.config.reading import read_config
 from cryolike_dask.io.parameters import write_parameters
 from cryolike_dask.simulation.demo import write_hinge
 from tests.commands import in_process as cryolike
@@ -100,24 +99,6 @@ def test_other_commands_do_not_wait_for_pydantic(module):
         f"import sys, {module}; sys.exit(bool({{'pydantic', 'yaml', 'torch'}} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_example_runs_on_the_data_of_the_demo(demo, tmp_path, monkeypatch):
-    folder = tmp_path / "cryolike-dask-demo"
-    for name in ("structures", "relion"):
-        shutil.copytree(demo / name, folder / name)
-    monkeypatch.chdir(tmp_path)
-    said = worked(cryolike("config", "init", "cryolike-dask-demo"))
-    assert "cryolike-dask config check cryolike-dask-demo/run.yaml" in said
-    said = worked(cryolike("config", "check", "cryolike-dask-demo/run.yaml"))
-    assert "nothing is wrong" in said
-    assert "256 images, 1024 at a time" in said
-    assert "48 pixels of 2.5 angstrom, 250 views, 96 rotations, 169 displacements" in said
-    said = worked(cryolike("run", "cryolike-dask-demo/run.yaml", "--workers", 0))
-    assert f"256 images: results are in {folder / 'results'}" in said
-    assert f"cryolike-dask report {folder / 'results'}" in said
-    assert len(list(folder.glob("results/template?/done/stack_*.json"))) == 2
-    assert read_config(folder / "results/run.yaml").output == folder / "results"
 
 
 def test_an_example_replaces_nothing_unless_it_is_told_to(tmp_path, monkeypatch):

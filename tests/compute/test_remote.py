@@ -66,9 +66,8 @@ def run(inputs, output, client=None):
 
 
 @pytest.fixture
-def expected(inputs, monkeypatch):
-    """Outputs of a run in this process, whatever clients other tests have left."""
-    monkeypatch.setattr("distributed.client._global_clients", {})
+def expected(inputs):
+    """Outputs of a run in this process."""
     return run(inputs, inputs.folder_output)
 
 

@@ -988,7 +988,7 @@ def test_output_beside_the_input(project):
 # --- stopped, and on a cluster ---
 
 
-def test_stopped_half_way_and_gone_on(project, monkeypatch, caplog, no_client):
+def test_stopped_half_way_and_gone_on(project, monkeypatch, caplog):
     """Between the files of stack 1 and its record, as a kill might."""
     write = converting.write_record
 

@@ -182,7 +182,7 @@ def test_readers_notice_damage(files, little):
 
 
 def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(
-    files, little, monkeypatch, no_client
+    files, little, monkeypatch
 ):
     write, calls = stores.write_region, []
 
@@ -207,7 +207,7 @@ def test_a_run_that_is_stopped_leaves_no_store_and_its_rest_is_used_by_the_next(
     assert not begun.exists()
 
 
-def test_a_region_that_another_run_removed_is_noticed(files, little, monkeypatch, no_client):
+def test_a_region_that_another_run_removed_is_noticed(files, little, monkeypatch):
     write = stores.write_region
 
     def losing(values, begun, block):
@@ -275,7 +275,7 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
 
 
 def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(
-    files, memory, little, monkeypatch, no_client
+    files, memory, little, monkeypatch
 ):
     memory(10**10)
     run(files)
@@ -294,7 +294,7 @@ def test_a_file_in_the_old_place_is_kept_until_the_store_is_complete(
     )
 
 
-def test_the_last_task_may_run_twice(files, little, monkeypatch, no_client):
+def test_the_last_task_may_run_twice(files, little, monkeypatch):
     finish = stores.finish_store
 
     def twice(*arguments):

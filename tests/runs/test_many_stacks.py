@@ -115,7 +115,7 @@ def calls(function, *arguments):
 
 
 @pytest.mark.parametrize("what", OPENING)
-def test_opening_takes_a_time_that_grows_with_the_number_of_stacks(folders, what, no_client):
+def test_opening_takes_a_time_that_grows_with_the_number_of_stacks(folders, what):
     OPENING[what](folders[0])  # what is imported and remembered the first time
     n = [calls(OPENING[what], files) for files in folders]
     assert n[2] - n[1] < 1.03 * 2 * (n[1] - n[0])
@@ -239,7 +239,7 @@ def said(caplog):
     ]
 
 
-def test_a_run_says_how_many_stacks_it_leaves_out(tmp_path, build, caplog, no_client):
+def test_a_run_says_how_many_stacks_it_leaves_out(tmp_path, build, caplog):
     files = with_stacks(tmp_path, build, 4)
     caplog.set_level(logging.INFO, "cryolike_dask")
     cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, 3, progress=False)
@@ -253,7 +253,7 @@ def test_a_run_says_how_many_stacks_it_leaves_out(tmp_path, build, caplog, no_cl
     } == {"WARNING"}
 
 
-def test_a_run_on_images_that_are_given_counts_them_too(tmp_path, build, caplog, no_client):
+def test_a_run_on_images_that_are_given_counts_them_too(tmp_path, build, caplog):
     files = with_stacks(tmp_path, build, 3)
     images = cld.open_images(files, PARAMETERS).chunk((1, 2, 3))
     given = LikelihoodFiles(files.folder_templates, None, files.folder_output)
@@ -263,7 +263,7 @@ def test_a_run_on_images_that_are_given_counts_them_too(tmp_path, build, caplog,
     assert said(caplog) == ["takes 2 of 3 image stacks (3 of 6 images)"]
 
 
-def test_a_run_that_leaves_none_out_says_nothing(tmp_path, build, caplog, no_client):
+def test_a_run_that_leaves_none_out_says_nothing(tmp_path, build, caplog):
     files = with_stacks(tmp_path, build, 2)
     caplog.set_level(logging.INFO, "cryolike_dask")
     for n in (None, 2):

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from traps import Trap
 from typer.testing import CliRunner
 
 import cryolike_dask as cld
@@ -20,6 +19,7 @@ from cryolike_dask.cli import app
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from tests.conftest import Builder
+from tests.traps import Trap
 
 SEARCH = cld.configure_displacement(1.5, 3, 2)
 PARAMETERS = cld.ImageParameters(
