@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
 from cryolike_dask import labels
-from cryolike_dask.errors import SHOWN, InputError, InputFileError, missing_files, number
+from cryolike_dask.errors import SHOWN, InputError, missing_files, number
 from cryolike_dask.io.archives import read_list
+from cryolike_dask.io.listed_files import listed_file
 
 Templates = int | Sequence[int] | Literal["all"]
 
@@ -190,7 +190,7 @@ class LikelihoodFiles:
         """
         folder = self.template_list.parent
         names = [Path(name) for name in read_list(self.template_list)]
-        paths = [_template_of(name, folder, self.template_list) for name in names]
+        paths = [listed_file(name, folder, self.template_list) for name in names]
         missing = [
             folder / name.name for name, path in zip(names, paths, strict=True) if path is None
         ]
@@ -341,37 +341,6 @@ def _needed(folder: Path | None, name: str) -> Path:
     if folder is None:
         raise InputError(f"{name} is None", remedy="Configure it with configure_likelihood_files.")
     return folder
-
-
-def _template_of(name: Path, folder: Path, source: Path) -> Path | None:
-    """The file that a list calls `name`, or None; two that differ are refused."""
-    as_given = name if _is_file(name) else None
-    beside = next((path for path in (folder / name, folder / name.name) if _is_file(path)), None)
-    if as_given is None or beside is None or as_given.samefile(beside):
-        return as_given or beside
-    if _content(as_given) != _content(beside):
-        raise InputFileError(
-            f"{name} is both {as_given.absolute()} and {beside.absolute()}, which differ",
-            source=source,
-            remedy="Remove one of them, start from another folder, or make the templates again.",
-        )
-    return beside
-
-
-def _content(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and checksums of the entries of an archive; the path alone of another file."""
-    try:
-        with ZipFile(path) as archive:
-            return [(entry.filename, entry.file_size, entry.CRC) for entry in archive.infolist()]
-    except (OSError, BadZipFile):
-        return [(str(path), 0, 0)]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def _how_many(numbers: set[int], wanted: int | None, where: str) -> int:
