@@ -8,6 +8,7 @@ from typing import get_args
 
 from cryolike_dask.errors import InputError
 from cryolike_dask.labels import OnError
+from cryolike_dask.version import __version__
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class RunOptions:
     progress: bool = True
     log_file: str | Path | None = None
     performance_report: str | Path | None = None
+
+    def recorded(self, device: str) -> dict[str, str]:
+        """What records say of how results were made, on this device."""
+        return {"version": __version__, "device": device}
 
     def __post_init__(self) -> None:
         """Refuse words that say nothing."""

@@ -32,7 +32,6 @@ from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
 from cryolike_dask.runs.run import Cut, Run
 from cryolike_dask.runs.sizes import describe, find_done
-from cryolike_dask.version import __version__
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -79,7 +78,7 @@ def compute_run(
                 )
                 logger.info(what, n_stores)
             stream(
-                _pieces(run, kind, cut, own_claim, skip_exist=options.skip_exist),
+                _pieces(run, kind, cut, own_claim, options),
                 client,
                 n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
                 progress=options.progress,
@@ -117,15 +116,15 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
 
 
 def _pieces(
-    run: Run, kind: Kind, cut: Cut, own_claim: Claim, *, skip_exist: bool
+    run: Run, kind: Kind, cut: Cut, own_claim: Claim, options: RunOptions
 ) -> Iterator[Piece]:
     """One after the other, so that no run is too long for the memory of the client."""
-    details = {"version": __version__, "device": run.settings.device}
+    details = options.recorded(run.settings.device)
     described = set[Path]()
     jobs = (((i, k), replace(run.job(kind, i, k), claim=own_claim)) for i, k in run.pairs())
     for (i, k), job, is_done in job_states(
         jobs,
-        skip_exist=skip_exist,
+        skip_exist=options.skip_exist,
         becomes="computed",
         done="stacks are complete",
         replaces="results that are there are replaced; skip_exist=True keeps complete ones",
