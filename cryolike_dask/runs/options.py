@@ -25,13 +25,13 @@ class RunOptions:
     log_file: str | Path | None = None
     performance_report: str | Path | None = None
 
-    def recorded(self, device: str) -> dict[str, str]:
-        """What records say of how results were made, on this device."""
-        return {"version": __version__, "device": device}
-
     def __post_init__(self) -> None:
         """Refuse words that say nothing."""
         if self.on_error not in get_args(OnError):
             raise InputError(
                 f"on_error={self.on_error!r} is not known", remedy="Use stop or quarantine."
             )
+
+    def recorded(self, device: str) -> dict[str, str]:
+        """What records say of how results were made, on this device."""
+        return {"version": __version__, "device": device}
