@@ -92,6 +92,7 @@ def run_likelihood_optimal_pose(
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
     performance_report: str | Path | None = None,
+    note: str | None = None,
 ) -> xr.Dataset:
     """Find the best pose and the likelihoods of every image, and write them.
 
@@ -136,6 +137,9 @@ def run_likelihood_optimal_pose(
         Append what happens to this file, one JSON object a line.
     performance_report : path, optional
         Write Dask's report to this file, for a browser; needs a client.
+    note : str, optional
+        Keep this text in the records of results that are computed, from where `open_results` and
+        the report have it.
 
     Returns
     -------
@@ -154,7 +158,9 @@ def run_likelihood_optimal_pose(
     ClusterError
         If the scheduler is lost, or workers keep dying.
     """
-    options = RunOptions(skip_exist, overwrite, on_error, progress, log_file, performance_report)
+    options = RunOptions(
+        skip_exist, overwrite, on_error, progress, log_file, performance_report, note
+    )
     run = open_run(
         covering(file_config, i_template, n_stacks),
         params_input,
@@ -190,6 +196,7 @@ def run_likelihood_full_cross_correlation(
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
     performance_report: str | Path | None = None,
+    note: str | None = None,
 ) -> xr.Dataset:
     """Correlate every image with every template at every displacement and rotation, and write all
     of it.
@@ -212,7 +219,9 @@ def run_likelihood_full_cross_correlation(
     InputError, InputFileError, GridMismatchError, OutputError, FailedPiecesError, ClusterError
         As for `run_likelihood_optimal_pose`.
     """
-    options = RunOptions(skip_exist, overwrite, on_error, progress, log_file, performance_report)
+    options = RunOptions(
+        skip_exist, overwrite, on_error, progress, log_file, performance_report, note
+    )
     run = open_run(
         covering(file_config, i_template, n_stacks),
         params_input,

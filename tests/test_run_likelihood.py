@@ -461,3 +461,22 @@ def test_killing_the_process_leaves_only_complete_files(files, tmp_path, rng):
     resumed = run(files, skip_exist=True).load()
     fresh = run(replace(files, folder_output=tmp_path / "fresh")).load()
     same(resumed, fresh)
+
+
+def test_a_note_stays_with_the_results(build, tmp_path):
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "out"
+    )
+    build.write_files(files, PARAMETERS, structures=("a",), sizes=(2,))
+    text = 'masks of "March"; <b>200</b> µm\nand more'
+    inputs = files, PARAMETERS, SEARCH
+    cld.run_likelihood_optimal_pose(*inputs, progress=False, note=text)
+    assert cld.open_results(tmp_path / "out").attrs["note"] == text
+    cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, progress=False, skip_exist=True, note="no"
+    )
+    assert cld.open_results(tmp_path / "out").attrs["note"] == text, "nothing was computed again"
+    page = cld.write_report(tmp_path / "out", progress=False).read_text()
+    assert "&lt;b&gt;200&lt;/b&gt;" in page
+    with pytest.raises(InputError, match="note=7 is not text"):
+        cld.run_likelihood_optimal_pose(*inputs, note=7)

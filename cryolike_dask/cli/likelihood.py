@@ -105,6 +105,9 @@ class LikelihoodOptions:
     performance_report: Annotated[
         Path | None, typer.Option(help="Write Dask's report to this file, for a browser.")
     ] = None
+    note: Annotated[
+        str | None, typer.Option(help="Text to keep with the results, in records and the report.")
+    ] = None
     device: Annotated[Device, typer.Option(help="auto: the GPU of each worker, if it has one.")] = (
         "auto"
     )
@@ -156,7 +159,7 @@ class LikelihoodOptions:
         }
 
 
-NOT_OF_A_PLAN = ("on_error", "log_file", "performance_report")
+NOT_OF_A_PLAN = ("on_error", "log_file", "performance_report", "note")
 """Options of a run that say nothing of what it costs."""
 
 
@@ -203,6 +206,7 @@ def _run(kind: KindName, options: LikelihoodOptions, place: PlaceOptions) -> Non
                 on_error=options.on_error,
                 log_file=options.log_file,
                 performance_report=options.performance_report,
+                note=options.note,
             )
             out.print(
                 f"{results.sizes['image']} images: results are in {escape(str(options.output))}"

@@ -25,6 +25,7 @@ from cryolike_dask.config.values import (
     File,
     Folder,
     Part,
+    Text,
     Threads,
     Workers,
 )
@@ -130,6 +131,9 @@ class Machine(Section):
     performance_report: File | None = Field(
         default=None, description="Write Dask's report to this file, for a browser; needs workers."
     )
+    note: Text | None = Field(
+        default=None, description="Text to keep with the results, in records and the report."
+    )
     skip_exist: bool | None = Field(
         default=None,
         description="The older word: false means recompute: true, and true what happens in any "
@@ -211,6 +215,7 @@ class Machine(Section):
             on_error=self.on_error,
             log_file=self.log_file,
             performance_report=self.performance_report,
+            note=self.note,
         )
 
 

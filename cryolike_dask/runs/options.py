@@ -24,6 +24,7 @@ class RunOptions:
     progress: bool = True
     log_file: str | Path | None = None
     performance_report: str | Path | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse words that say nothing."""
@@ -31,7 +32,10 @@ class RunOptions:
             raise InputError(
                 f"on_error={self.on_error!r} is not known", remedy="Use stop or quarantine."
             )
+        if not isinstance(self.note, str | None):
+            raise InputError(f"note={self.note!r} is not text")
 
     def recorded(self, device: str) -> dict[str, str]:
         """What records say of how results were made, on this device."""
-        return {"version": __version__, "device": device}
+        note = {"note": self.note} if self.note else {}
+        return {"version": __version__, "device": device, **note}
