@@ -32,7 +32,6 @@ from cryolike_dask.errors import (
     OutputError,
 )
 from cryolike_dask.likelihoods.blocks import is_out_of_memory
-from tests.conftest import no_client
 
 PARAMETERS = cld.ImageParameters(
     n_pixels=32, pixel_size_angstrom=2.0, n_inplanes=64, viewing_distance=0.5
@@ -102,25 +101,22 @@ def records(folder):
     return sorted(Path(folder).glob("template*/done/*.json"))
 
 
-@pytest.fixture(scope="module")
-def replaceable(tmp_path_factory):
-    """The client of two worker processes that are started again when they die."""
-    with processes(tmp_path_factory.mktemp("replaceable")) as client, no_client():
-        yield client
-
-
-@pytest.mark.parametrize("n_killed", [1, 2])
-def test_killed_workers_change_nothing(files, tmp_path, rng, replaceable, n_killed):
-    replaceable.wait_for_workers(2, timeout=60)
-    run(files, client=replaceable)
-    undisturbed = results(files.folder_output)
-    again = elsewhere(files, tmp_path / "again")
-    with killing(replaceable, rng, n_killed) as killed:
-        run(again, client=replaceable)
-    assert killed
-    assert len(undisturbed) == 8 * 2 * N_STACKS + 1
-    assert results(again.folder_output) == undisturbed
-    assert len(list(tmp_path.rglob("*.part"))) <= len(killed)
+def test_killed_workers_change_nothing(files, tmp_path, rng):
+    """One that dies, then two, one after the other; others are started in their place."""
+    n_dead = 0
+    with processes(tmp_path) as client:
+        run(files, client=client)
+        undisturbed = results(files.folder_output)
+        assert len(undisturbed) == 8 * 2 * N_STACKS + 1
+        for n_killed in (1, 2):
+            client.wait_for_workers(2, timeout=60)
+            again = elsewhere(files, tmp_path / f"{n_killed} killed")
+            with killing(client, rng, n_killed) as killed:
+                run(again, client=client)
+            assert killed
+            assert results(again.folder_output) == undisturbed
+            n_dead += len(killed)
+            assert len(list(tmp_path.rglob("*.part"))) <= n_dead
 
 
 def test_a_worker_that_stalls_is_replaced(files, tmp_path):
