@@ -16,27 +16,19 @@ from numpydoc.docscrape import FunctionDoc
 import cryolike_dask as cld
 
 PACKAGE = Path(cld.__file__).parent
-ORDER = [
-    ["errors", "version", "labels"],
-    ["conventions", "geometry"],
-    ["io"],
-    ["compute", "stacks"],
-    ["structures", "particles", "likelihoods"],
-    ["runs"],
-    ["run_likelihood", "analysis"],
-    ["config", "simulation"],
-    ["cli"],
-    ["__main__"],
-]
-"""The rooms of the package from the ground up: imports go to a row further up in this list, or
-stay inside a room."""
+CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
+ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
+ROOMS = {
+    match[2]: (int(match[1]), match[3])
+    for match in re.finditer(r"^\| (\d+) \| `(\w+)/?` \| (.+) \|$", CONTRIBUTING.read_text(), re.M)
+}
+"""Floor and description of each room: imports go to a lower floor, or stay inside a room."""
 
 
-def row_of(module: str) -> int:
-    """The row of `ORDER` in which the room of a module stands."""
-    rows = [i for i, rooms in enumerate(ORDER) if room_of(module) in rooms]
-    assert len(rows) == 1, f"{module} has {len(rows)} places in ORDER"
-    return rows[0]
+def floor_of(module: str) -> int:
+    """The floor of the room that a module is in."""
+    assert room_of(module) in ROOMS, f"{module} is in no room of {CONTRIBUTING.name}"
+    return ROOMS[room_of(module)][0]
 
 
 def room_of(module: str) -> str:
@@ -49,6 +41,7 @@ def imported_by(source: str) -> list[str]:
     package itself."""
     found = []
     for node in ast.walk(ast.parse(source)):
+        assert not getattr(node, "level", 0), "relative imports hide where they go"
         if (
             isinstance(node, ast.ImportFrom)
             and (node.module or "").split(".")[0] == "cryolike_dask"
@@ -66,7 +59,7 @@ def wrong_imports(module: str, source: str) -> list[str]:
     return [
         f"{module} imports {name}"
         for name in imported_by(source)
-        if room_of(name) != room_of(module) and row_of(name) >= row_of(module)
+        if room_of(name) != room_of(module) and floor_of(name) >= floor_of(module)
     ]
 
 
@@ -85,9 +78,34 @@ def test_imports_go_one_way():
     ] == []
 
 
-def test_every_room_has_its_place():
-    rooms = {room_of(name) for name in modules()}
-    assert rooms == {room for row in ORDER for room in row}
+def test_every_room_has_its_place_and_is_described_in_one_way():
+    rooms = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    rooms |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms == set(ROOMS)
+    for room, (_, description) in ROOMS.items():
+        path = PACKAGE / room
+        source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        documented = ast.get_docstring(ast.parse(source.read_text())) or ""
+        assert " ".join(documented.partition("\n\n")[0].split()) == description, room
+
+
+def test_the_tree_in_the_documentation_is_the_tree():
+    """Every module stands there below its room, folders in a room as one."""
+    tree = re.search(r"```text\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL)[1]
+    drawn, room = [], ""
+    for line in filter(str.strip, tree.splitlines()):
+        names = re.split(r" {3,}", line.strip())[0].split()
+        if line.startswith(" "):
+            drawn += [f"{room}.{name}" for name in names]
+        else:
+            room = names[0].rstrip("/")
+            drawn += names
+    expected = [
+        f"{name}/" if (PACKAGE / name.replace(".", "/")).is_dir() else name
+        for name in modules()
+        if name.count(".") < 2
+    ]
+    assert sorted(drawn) == sorted(n for n in expected if n != "__main__")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +135,7 @@ def test_a_wrong_import_is_seen(module, source):
     ],
 )
 def test_what_is_imported_from_no_room_is_seen(source):
-    with pytest.raises(AssertionError, match="has 0 places"):
+    with pytest.raises(AssertionError, match="is in no room"):
         wrong_imports("cli.app", source)
 
 
