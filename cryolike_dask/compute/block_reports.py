@@ -56,14 +56,14 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class PartReport:
-    """Progress of a part of a piece of work.
+    """Progress of a part of an item of work.
 
     Attributes
     ----------
     name : str
-        The piece.
+        The item.
     at : tuple of int
-        Place of the part in the piece.
+        Place of the part in the item.
     n_done : float
         Images that are done there, which may be a fraction.
     """
@@ -138,7 +138,7 @@ def _report_of(event: Mapping[str, Mapping[str, Any]]) -> Report:
 
 
 def announce_part(name: str, at: tuple[int, ...], n_images: float) -> None:
-    """Tell how many images are done, as a number that may be a fraction, in the part of piece
+    """Tell how many images are done, as a number that may be a fraction, in the part of item
     `name` at this place."""
     announce(PartReport(name, at, n_images))
 
@@ -149,9 +149,9 @@ class Teller:
     Parameters
     ----------
     name : str
-        The piece that the task belongs to.
+        The item that the task belongs to.
     at : tuple of int
-        Place of the part in the piece.
+        Place of the part in the item.
     """
 
     def __init__(self, name: str, at: tuple[int, ...]) -> None:

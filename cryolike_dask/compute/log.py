@@ -18,7 +18,7 @@ from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 
 logger = logging.getLogger("cryolike_dask")
 EVENTS = logging.getLogger("cryolike_dask.events")
-"""Events that are too many for a terminal: every piece and every block, for the log file. Records
+"""Events that are too many for a terminal: every item and every block, for the log file. Records
 have `fields`."""
 EVENTS.propagate = False
 
@@ -61,7 +61,7 @@ def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[Non
 
 @contextmanager
 def logging_to(path: str | Path | None) -> Iterator[None]:
-    """Append everything that the package logs, and every piece and block, to a file: one JSON
+    """Append everything that the package logs, and every item and block, to a file: one JSON
     object a line.
 
     Raises

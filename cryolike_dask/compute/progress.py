@@ -38,12 +38,12 @@ T = TypeVar("T")
 
 
 class Meter:
-    """Count of what is done of a run: whole pieces, and parts of those that are in work.
+    """Count of what is done of a run: whole items, and parts of those that are in work.
 
     Parameters
     ----------
     n_images : int
-        Images of all pieces.
+        Images of all items.
     show : callable
         Gets the number of images that are done, which may be a fraction, and how many of them were
         done before.
@@ -54,12 +54,12 @@ class Meter:
         self.done, self.kept, self.in_work = 0, 0, 0.0
         self.parts = dict[str, dict[tuple[int, ...], float]]()
         self.lock = threading.Lock()
-        """Pieces finish in one thread, and events of their parts come in another."""
+        """Items finish in one thread, and events of their parts come in another."""
 
     def finished(
         self, name: str, n_images: int, error: BaseException | None = None, *, kept: bool = False
     ) -> None:
-        """Count a whole piece, or one that failed, or one that was done before."""
+        """Count a whole item, or one that failed, or one that was done before."""
         fields = {"name": name, "n_images": n_images} | (
             {} if error is None else {"error": str(error)}
         )
@@ -71,13 +71,13 @@ class Meter:
         self._show()
 
     def started(self, name: str) -> None:
-        """Count what is done of a piece from now on; what was done of it when its worker died
+        """Count what is done of an item from now on; what was done of it when its worker died
         stays."""
         with self.lock:
             self.parts.setdefault(name, {})
 
     def part(self, name: str, at: Iterable[int], n_images: float) -> bool:
-        """Count what is done of a part of a piece, and say whether the piece is in work.
+        """Count what is done of a part of an item, and say whether the item is in work.
 
         A part that is computed again, since its worker is gone, counts as much as it did.
         """
@@ -92,7 +92,7 @@ class Meter:
         return True
 
     def block(self, block: BlockReport) -> bool:
-        """Count a block, and say whether it belongs to a piece that is in work."""
+        """Count a block, and say whether it belongs to an item that is in work."""
         n_images = block.n_images * block.n_templates / block.of_templates
         return self.part(block.name, (block.first_image, block.first_template), n_images)
 

@@ -1,4 +1,4 @@
-"""Computing: one small graph per piece of work, with few of them in flight. The only place that
+"""Computing: one small graph per item of work, with few of them in flight. The only place that
 computes."""
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from cryolike_dask.labels import OnError
 logger = logging.getLogger("cryolike_dask")
 
 IN_FLIGHT_PER_WORKER = 2
-"""Pieces: while one is computed, the next is with the scheduler, so that no worker waits."""
+"""Items in flight for each worker: while one is computed, the next is with the scheduler, so
+that no worker waits."""
 MOST_IN_FLIGHT = 1000
-"""Pieces in flight, however many workers there are: the scheduler keeps the graph of each."""
+"""Items in flight, however many workers there are: the scheduler keeps the graph of each."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A piece of work: an image stack under a structure, or an input file of a run.
+class WorkItem:
+    """An item of work: an image stack under a structure, or an input file of a run.
 
     Attributes
     ----------
     name : str
         Name in messages.
     n_images : int
-        Weight of the piece in the progress.
+        Weight of the item in the progress.
     build : callable or None
-        Makes the graph of the piece; None: it is done already.
+        Makes the graph of the item; None: it is done already.
     blocks : str
         Name that its blocks tell progress under.
     """
@@ -59,7 +60,7 @@ def task(name: str, function: Callable[..., Any], *arguments: Any) -> Delayed:
 
 
 def stream(
-    pieces: Iterable[Piece],
+    items: Iterable[WorkItem],
     client: Client | None,
     *,
     n_images: int,
@@ -68,22 +69,22 @@ def stream(
     on_error: OnError = "stop",
     table: Path | None = None,
 ) -> None:
-    """Compute pieces in order, each graph built only when its turn is near.
+    """Compute items in order, each graph built only when its turn is near.
 
     Parameters
     ----------
-    pieces : iterable of Piece
+    items : iterable of WorkItem
         Taken one by one: a run of any length holds few of them at a time.
     client : Client or None
         None: the threaded scheduler of this process.
     n_images : int
-        Images of all pieces, for progress.
+        Images of all items, for progress.
     progress : bool
         Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
     title : str
         Name of what is counted.
     on_error : "stop" | "quarantine"
-        Stop at the first piece that fails, or go on and raise one error at the end that lists all
+        Stop at the first item that fails, or go on and raise one error at the end that lists all
         of them.
     table : Path, optional
         Gets a row for each block.
@@ -91,60 +92,60 @@ def stream(
     Raises
     ------
     Exception
-        The error of the first piece that fails; what is in flight is cancelled, what is written
+        The error of the first item that fails; what is in flight is cancelled, what is written
         stays.
     FailedPiecesError
-        If pieces failed and were left out.
+        If items failed and were left out.
     ClusterError
-        If the scheduler is lost, or a piece loses one worker after the other.
+        If the scheduler is lost, or an item loses one worker after the other.
     """
     failed = {}
     with watch(client, n_images, title, progress=progress, table=table) as meter:
         outcomes = (
-            _in_process(pieces, meter.started)
+            _in_process(items, meter.started)
             if client is None
-            else _on(client, pieces, meter.started)
+            else _on(client, items, meter.started)
         )
-        for piece, error in outcomes:
+        for item, error in outcomes:
             if error is not None and (on_error == "stop" or not isinstance(error, Exception)):
                 raise error
             if error is not None:
-                logger.error("%s failed, and is left out: %s", piece.name, error)
-                failed[piece.name] = error
-            meter.finished(piece.blocks, piece.n_images, error, kept=piece.build is None)
+                logger.error("%s failed, and is left out: %s", item.name, error)
+                failed[item.name] = error
+            meter.finished(item.blocks, item.n_images, error, kept=item.build is None)
     if failed:
         raise FailedPiecesError.of(failed)
 
 
-Outcomes = Iterator[tuple[Piece, BaseException | None]]
+Outcomes = Iterator[tuple[WorkItem, BaseException | None]]
 
 
-def _in_process(pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
-    """Compute pieces one after the other in this process, where a block takes all cores."""
-    for piece in pieces:
+def _in_process(items: Iterable[WorkItem], started: Callable[[str], None]) -> Outcomes:
+    """Compute items one after the other in this process, where a block takes all cores."""
+    for item in items:
         error = None
-        if piece.build is not None:
-            started(piece.blocks)
+        if item.build is not None:
+            started(item.blocks)
             try:
-                dask.compute(piece.build(), scheduler="threads")
+                dask.compute(item.build(), scheduler="threads")
             except Exception as failure:  # Ctrl-C is none of these, and ends the run
                 error = failure
-        yield piece, error
+        yield item, error
 
 
-def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None]) -> Outcomes:
-    """Compute pieces on workers, and give each as it is done."""
-    waiting, completed = iter(pieces), as_completed(loop=client.loop)
-    in_flight: dict[Future, Piece] = {}
+def _on(client: Client, items: Iterable[WorkItem], started: Callable[[str], None]) -> Outcomes:
+    """Compute items on workers, and give each as it is done."""
+    waiting, completed = iter(items), as_completed(loop=client.loop)
+    in_flight: dict[Future, WorkItem] = {}
     submitted_again: set[str] = set()
 
-    def submit(piece: Piece) -> None:
-        graph = lean(piece.build())  # type: ignore[misc]
-        # before its blocks can tell of themselves: reports of pieces not in work are not counted
-        started(piece.blocks)
+    def submit(item: WorkItem) -> None:
+        graph = lean(item.build())  # type: ignore[misc]
+        # before its blocks can tell of themselves: reports of items not in work are not counted
+        started(item.blocks)
         with _connected():
             future = client.compute(graph)
-        in_flight[future] = piece
+        in_flight[future] = item
         completed.add(future)
 
     try:
@@ -152,35 +153,35 @@ def _on(client: Client, pieces: Iterable[Piece], started: Callable[[str], None])
             # asked each time: workers may come and go while a run goes on
             with _connected():
                 limit = min(IN_FLIGHT_PER_WORKER * count_workers(client), MOST_IN_FLIGHT)
-            while len(in_flight) < limit and (piece := next(waiting, None)) is not None:
+            while len(in_flight) < limit and (item := next(waiting, None)) is not None:
                 # nothing to compute, and no place in flight: runs that go on pass these quickly
-                if piece.build is None:
-                    yield piece, None
+                if item.build is None:
+                    yield item, None
                     continue
                 # inputs are opened while graphs are built, so that one may be found damaged here
                 try:
-                    submit(piece)
+                    submit(item)
                 except CryolikeError as failure:
-                    yield piece, failure
+                    yield item, failure
             if not in_flight:
                 return
-            # whichever is first: one slow piece keeps none of the others waiting
+            # whichever is first: one slow item keeps none of the others waiting
             future = next(completed)
-            piece, error = in_flight.pop(future), _error_of(future)
-            # the scheduler forgets the piece, or its memory would grow with the run
+            item, error = in_flight.pop(future), _error_of(future)
+            # the scheduler forgets the item, or its memory would grow with the run
             future.release()
             if isinstance(error, KilledWorker):
                 # it may only have been there when others made their worker die
-                if piece.name not in submitted_again:
-                    submitted_again.add(piece.name)
+                if item.name not in submitted_again:
+                    submitted_again.add(item.name)
                     try:
-                        submit(piece)
+                        submit(item)
                         continue
                     except CryolikeError as failure:
                         error = failure
                 else:
-                    error = _killed(piece)
-            yield piece, error
+                    error = _killed(item)
+            yield item, error
     finally:
         # an error or Ctrl-C ends the loop: workers shall not go on with what nobody waits for
         if in_flight and client.status == "running":
@@ -243,9 +244,9 @@ def _lost() -> ClusterError:
     )
 
 
-def _killed(piece: Piece) -> ClusterError:
+def _killed(item: WorkItem) -> ClusterError:
     return ClusterError(
-        f"{piece.name}: one worker after the other died while computing it, most likely for want "
+        f"{item.name}: one worker after the other died while computing it, most likely for want "
         f"of memory",
         remedy="Give each worker more memory (fewer workers; `dask worker --memory-limit`), or "
         "make smaller stacks.",

@@ -13,7 +13,7 @@ from distributed import Client
 
 from cryolike_dask.compute.block_reports import Teller
 from cryolike_dask.compute.device import active_client
-from cryolike_dask.compute.stream import Piece, stream, task
+from cryolike_dask.compute.stream import WorkItem, stream, task
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, OutputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -141,17 +141,17 @@ def convert_particles(
     outputs = _output_folder(output, jobs, n)
     with outputs.claimed(jobs_to_do, skip_exist=skip_exist, overwrite=overwrite) as claim:
         if claim is not None:
-            pieces = [
-                _piece(stack, parameters, replace(job, claim=claim)) for stack, job in jobs_to_do()
+            items = [
+                _item(stack, parameters, replace(job, claim=claim)) for stack, job in jobs_to_do()
             ]
-            n_images = sum(piece.n_images for piece in pieces)
-            stream(pieces, client, n_images=n_images, progress=progress, title="images")
+            n_images = sum(item.n_images for item in items)
+            stream(items, client, n_images=n_images, progress=progress, title="images")
     return [job.outputs["images"] for job in jobs[:n]]
 
 
-def _piece(stack: ImageStack, parameters: ImageParameters, job: Job) -> Piece:
+def _item(stack: ImageStack, parameters: ImageParameters, job: Job) -> WorkItem:
     build = partial(task, f"convert-{job.name}", _convert, stack, parameters, job)
-    return Piece(job.name, len(stack), build, job.name)
+    return WorkItem(job.name, len(stack), build, job.name)
 
 
 def _job(

@@ -1,4 +1,4 @@
-"""From open inputs to written outputs: the pieces of a run, one after the other, each written by
+"""From open inputs to written outputs: the items of a run, one after the other, each written by
 its last task."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distributed import Client
 from cryolike_dask.compute.device import count_workers, device_of_workers, real_dtype
 from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.log import logging_to, reporting_to
-from cryolike_dask.compute.stream import Piece, stream, task
+from cryolike_dask.compute.stream import WorkItem, stream, task
 from cryolike_dask.io.claims import Claim
 from cryolike_dask.io.jobs import KEPT, Job, job_states, make_room
 from cryolike_dask.io.results import write_results
@@ -78,7 +78,7 @@ def compute_run(
                 )
                 logger.info(what, n_stores)
             stream(
-                _pieces(run, kind, cut, own_claim, options),
+                _items(run, kind, cut, own_claim, options),
                 client,
                 n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
                 progress=options.progress,
@@ -115,9 +115,9 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
     return to_do
 
 
-def _pieces(
+def _items(
     run: Run, kind: Kind, cut: Cut, own_claim: Claim, options: RunOptions
-) -> Iterator[Piece]:
+) -> Iterator[WorkItem]:
     """One after the other, so that no run is too long for the memory of the client."""
     details = options.recorded(run.settings.device)
     described = set[Path]()
@@ -137,7 +137,7 @@ def _pieces(
         else:
             results = partial(_results, run, kind, i, k, cut)
             graph = partial(_graph, results, job, details, about)
-        yield Piece(job.name, len(images), graph, name_of(images, templates))
+        yield WorkItem(job.name, len(images), graph, name_of(images, templates))
 
 
 def _results(run: Run, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> xr.Dataset:

@@ -16,7 +16,7 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import active_client
-from cryolike_dask.compute.stream import Piece, stream, task
+from cryolike_dask.compute.stream import WorkItem, stream, task
 from cryolike_dask.errors import CannotFitError, InputError, OutputError, number
 from cryolike_dask.geometry.optics import OPTICS, optics_table
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -145,13 +145,13 @@ def simulate_particles(
     level = _noise_level(particles, sources, parameters.grid, signal_to_noise)
     model = NoiseModel(level, noise, seed)
     paths = [simulated_stack(folder.absolute(), k) for k in range(-(-n // n_per_file))]
-    pieces = []
+    items = []
     for k, path in enumerate(paths):
         rows = np.arange(k * n_per_file, min(n, (k + 1) * n_per_file))
         batch, name = particles.take(rows), f"simulate-{path.stem}"
         graph = partial(task, name, _write_file, batch, rows, sources, parameters.grid, model, path)
-        pieces.append(Piece(name, len(rows), graph))
-    stream(pieces, client, n_images=n, progress=progress, title="particles")
+        items.append(WorkItem(name, len(rows), graph))
+    stream(items, client, n_images=n, progress=progress, title="particles")
     seen_from_project = [Path(os.path.relpath(path, project)).as_posix() for path in paths]
     names = [f"{i % n_per_file + 1:06d}@{seen_from_project[i // n_per_file]}" for i in range(n)]
     tables = star_tables(particles, names, parameters)

@@ -1,4 +1,4 @@
-"""Templates in files: projected piece by piece, so that memory does not grow with their number."""
+"""Templates in files: projected part by part, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distributed import Client
 
 from cryolike_dask.compute.block_reports import announce_part
 from cryolike_dask.compute.device import active_client
-from cryolike_dask.compute.stream import Piece, stream, task
+from cryolike_dask.compute.stream import WorkItem, stream, task
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -179,16 +179,18 @@ def _make(
     progress: bool,
 ) -> None:
     """Make template files, each by way of a scratch file."""
-    pieces, scratches = [], []
+    items, scratches = [], []
     for stack, job in to_do:
         scratch = job.outputs["templates"].with_name(f".{job.name}.{uuid.uuid4().hex}.part")
-        pieces.append(
-            Piece(job.name, len(stack), partial(_graph, stack, parameters, job, scratch), job.name)
+        items.append(
+            WorkItem(
+                job.name, len(stack), partial(_graph, stack, parameters, job, scratch), job.name
+            )
         )
         scratches.append(scratch)
     try:
-        n_templates = sum(piece.n_images for piece in pieces)
-        stream(pieces, client, n_images=n_templates, progress=progress, title="templates")
+        n_templates = sum(item.n_images for item in items)
+        stream(items, client, n_images=n_templates, progress=progress, title="templates")
     finally:
         for scratch in scratches:
             with suppress(OSError):
@@ -253,24 +255,24 @@ def _remove_others(folder: Path, files: list[Path]) -> None:
 
 
 def _graph(stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: Path) -> Delayed:
-    """Tasks that write pieces into one scratch file, and one that makes the template file of it."""
+    """Tasks that write parts into one scratch file, and one that makes the template file of it."""
     per_template = math.prod(stack.source.shape[1:]) * np.dtype(stack.source.dtype).itemsize
     step = max(1, BYTES_PER_TASK // per_template)
     make_room(job)
     with open(scratch, "xb") as file:
         file.truncate(len(stack) * per_template)
-    pieces = []
+    parts = []
     for k, start in enumerate(range(0, len(stack), step)):
         rows = np.arange(start, min(start + step, len(stack)))
-        pieces.append(
+        parts.append(
             task(
-                f"project-{job.name}-{k:06d}", _project_piece, stack.source, rows, job, str(scratch)
+                f"project-{job.name}-{k:06d}", _project_part, stack.source, rows, job, str(scratch)
             )
         )
-    return task(f"write-{job.name}", _finish, pieces, stack, parameters, job, str(scratch))
+    return task(f"write-{job.name}", _finish, parts, stack, parameters, job, str(scratch))
 
 
-def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: str) -> int:
+def _project_part(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: str) -> int:
     """Project some templates into their place in the scratch file."""
     if _made_already(job, scratch):
         return len(rows)
@@ -290,12 +292,12 @@ def _project_piece(source: Any, rows: np.ndarray[Any, Any], job: Job, scratch: s
 
 
 def _finish(
-    pieces: list[int], stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: str
+    parts: list[int], stack: TemplateStack, parameters: ImageParameters, job: Job, scratch: str
 ) -> int:
     """Make the template file of the scratch file, mapped and never all in memory; the record
     last."""
     if _made_already(job, scratch):
-        return sum(pieces)
+        return sum(parts)
     shape = stack.source.shape
     withdraw_record(job)
     values = np.memmap(scratch, stack.source.dtype, mode="c", shape=shape)
@@ -310,7 +312,7 @@ def _finish(
     write_record(job, {"version": __version__})
     with suppress(OSError):
         os.unlink(scratch)
-    return sum(pieces)
+    return sum(parts)
 
 
 def _made_already(job: Job, scratch: str) -> bool:

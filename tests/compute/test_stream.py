@@ -10,7 +10,7 @@ import pytest
 from distributed.scheduler import key_split_group
 
 import cryolike_dask as cld
-from cryolike_dask.compute.stream import Piece, lean, stream, task
+from cryolike_dask.compute.stream import WorkItem, lean, stream, task
 
 
 def pieces(n, values):
@@ -24,7 +24,7 @@ def pieces(n, values):
             list(array.to_delayed()),
         )
 
-    return [Piece(f"piece {k}", 1, lambda k=k: build(k)) for k in range(n)]
+    return [WorkItem(f"piece {k}", 1, lambda k=k: build(k)) for k in range(n)]
 
 
 def test_the_scheduler_remembers_no_more_after_more_pieces(cluster):
