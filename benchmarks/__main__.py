@@ -51,10 +51,8 @@ def product_rate(device: str) -> float:
 def run(case: Case, device: str, n_threads: int, n_runs: int) -> list[Contender]:
     """Measure one case and print its table."""
     torch.set_num_threads(n_threads)
-    rate, n_displacements = (
-        product_rate(device),
-        len(case.search.grid(case.parameters.grid.pixel_size_angstrom)),
-    )
+    rate = product_rate(device)
+    n_displacements = len(case.search.grid(case.parameters.grid.pixel_size_angstrom))
     weak, strong = (inputs(case, device, signal) for signal in (0.0, STRONG))
     contenders = [
         *baselines(weak, device),

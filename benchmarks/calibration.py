@@ -113,11 +113,9 @@ def log_likelihood_ratios(
         viewing_distance=1.0,
         precision="single",
     )
-    grid, viewing, displacements = (
-        parameters.grid,
-        parameters.viewing_angles(),
-        SEARCH.grid(PIXEL_SIZE),
-    )
+    grid = parameters.grid
+    viewing = parameters.viewing_angles()
+    displacements = SEARCH.grid(PIXEL_SIZE)
     s = rng.choice(len(viewing), n_images, p=viewing.weight / viewing.weight.sum())
     d = rng.integers(0, len(displacements), n_images)
     gamma = rng.choice(grid.angles, n_images)

@@ -143,10 +143,8 @@ def compare(case: Small, folder: Path, n_workers: int) -> Outcome:
 def show(case: Small, n_workers: int, found: Outcome) -> bool:
     """Print a line, and say whether the memory was as planned."""
     plan, seconds, ratio = found.plan, found.seconds, found.peak_bytes / found.plan.worker_bytes
-    said, inside = (
-        plan.seconds or 0.0,
-        (plan.least_seconds or 0) <= seconds <= (plan.most_seconds or 0),
-    )
+    said = plan.seconds or 0.0
+    inside = (plan.least_seconds or 0) <= seconds <= (plan.most_seconds or 0)
     line = f"{case.name:<29}{f'{n_workers} workers' if n_workers else 'one thread':<11}"
     line += (
         f"{seconds:6.1f} s, said {said:6.1f} s ({found.planning_seconds:.0f} s to say): "

@@ -93,11 +93,9 @@ class Norms:
 
     def log_likelihood(self, products: Tensor) -> Tensor:
         """Weigh every pose, in float64; the same shape as the products."""
-        template_mask, image_mask, n = (
-            self.template_mask.double(),
-            self.image_mask.double(),
-            self.n_degrees_of_freedom,
-        )
+        template_mask = self.template_mask.double()
+        image_mask = self.image_mask.double()
+        n = self.n_degrees_of_freedom
         a = self.template_power.double() * self.mask_power - template_mask**2
         c = image_mask**2 - self.image_power.double() * self.mask_power
         p = n / 2 - 2

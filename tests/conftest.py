@@ -183,10 +183,8 @@ class Builder:
         grid = parameters.grid
         values = self.particles(n_templates, grid)
         templates = TemplateStack.from_array(values, parameters, self.viewing(n_templates))
-        chosen, turns = (
-            self.rng.integers(n_templates, size=n_images),
-            self.rng.integers(n_inplanes, size=n_images),
-        )
+        chosen = self.rng.integers(n_templates, size=n_images)
+        turns = self.rng.integers(n_inplanes, size=n_images)
         images = np.stack(
             [np.roll(values[s], -w, axis=-1) for s, w in zip(chosen, turns, strict=True)]
         )

@@ -238,10 +238,8 @@ def open_matching(
     CryolikeError
         If they are not there, or not known.
     """
-    templates, particles = (
-        _known(summary, "templates", templates),
-        _known(summary, "particles", particles),
-    )
+    templates = _known(summary, "templates", templates)
+    particles = _known(summary, "particles", particles)
     if (
         parameters is None
         and isinstance(templates, (str, Path))

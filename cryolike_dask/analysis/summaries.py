@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.errors import InputError
 
-BEST_STRUCTURE, PROBABILITY, MARGIN, COMPARABLE = (
-    "best_structure",
-    "probability",
-    "margin",
-    "comparable",
-)
+BEST_STRUCTURE = "best_structure"
+PROBABILITY = "probability"
+MARGIN = "margin"
+COMPARABLE = "comparable"
 N_RESULTS, N_ASSIGNED, MEAN_LOG_LIKELIHOOD = "n_results", "n_assigned", "mean_log_likelihood"
 NO_STRUCTURE = ""
 """The best structure of an image that has no results."""

@@ -194,18 +194,12 @@ def _speaks_tls(parts: SplitResult) -> bool:
 
 def _tls_error(shown: str, error: ssl.SSLError) -> ClusterError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        what, remedy = (
-            "its certificate is not signed by tls_ca_file",
-            "Give the CA that the scheduler was started with",
-        )
+        what = "its certificate is not signed by tls_ca_file"
+        remedy = "Give the CA that the scheduler was started with"
     elif "ALERT" in (error.reason or ""):
-        what, remedy = (
-            "it refuses tls_cert",
-            "Give a certificate that the CA of the scheduler has signed",
-        )
+        what = "it refuses tls_cert"
+        remedy = "Give a certificate that the CA of the scheduler has signed"
     else:
-        what, remedy = (
-            "this scheduler does not speak TLS",
-            "Start it with certificates, or give tcp://host:port",
-        )
+        what = "this scheduler does not speak TLS"
+        remedy = "Start it with certificates, or give tcp://host:port"
     return ClusterError(f"{shown}: {what} ({error.reason})", remedy=f"{remedy}.")

@@ -24,10 +24,8 @@ def check_comparable(
         )
     if images.grid != templates.grid:
         raise GridMismatchError(f"images lie on {images.grid}, but templates on {templates.grid}")
-    farthest, half_box = (
-        np.abs(templates.displacements.table()).max(),
-        templates.grid.box_size_angstrom / 2,
-    )
+    farthest = np.abs(templates.displacements.table()).max()
+    half_box = templates.grid.box_size_angstrom / 2
     if farthest > half_box:
         raise InputError(
             f"displacements of up to {farthest:g} angstrom leave the box, whose half is "

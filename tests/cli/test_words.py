@@ -126,10 +126,8 @@ def console():
 @pytest.fixture
 def logger(console):
     """A logger of the package, as a command sets it up."""
-    told, logger = (
-        ConsoleLog(console, Words.of("matrix", COMMANDS)),
-        logging.getLogger("cryolike_dask.somewhere"),
-    )
+    told = ConsoleLog(console, Words.of("matrix", COMMANDS))
+    logger = logging.getLogger("cryolike_dask.somewhere")
     before = logging.getLogger().handlers[:]
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[told], force=True)
     logger.setLevel(logging.INFO)

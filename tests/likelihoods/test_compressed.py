@@ -150,10 +150,8 @@ def test_compression_changes_no_more_than_it_says(build, data):
     they are decided."""
     n_inplanes = data.draw(st.sampled_from([10, 12, 14, 20, 22, 32]), "rotations")
     side = data.draw(st.integers(1, 3), "displacements along x")
-    isotropic, conventions = (
-        data.draw(st.booleans(), "isotropic"),
-        data.draw(st.sampled_from(["standard", "cryolike"])),
-    )
+    isotropic = data.draw(st.booleans(), "isotropic")
+    conventions = data.draw(st.sampled_from(["standard", "cryolike"]))
     precision = data.draw(st.sampled_from(["single", "double"]), "precision")
     tolerance = data.draw(st.sampled_from([0.0, 1e-6, 1e-3, 1e-2, 0.1]), "tolerance")
     optics = {"defocus_u_angstrom": 9000.0, "defocus_v_angstrom": 9000.0} if isotropic else {}

@@ -128,10 +128,8 @@ def test_terms_of_the_kernels(case):
     weights = torch.from_numpy(np.repeat(grid.weights[:, None], grid.n_inplanes, axis=1)).to(
         images.real.dtype
     )
-    mask, contrast = (
-        torch.from_numpy(grid.mask(exact=False)).to(images.dtype),
-        contrast.to(images.real.dtype),
-    )
+    mask = torch.from_numpy(grid.mask(exact=False)).to(images.dtype)
+    contrast = contrast.to(images.real.dtype)
     template_power = cross_terms(
         contrast_power_spectra(contrast, weights),
         template_power_spectra(templates, weights),

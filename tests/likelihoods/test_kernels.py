@@ -218,11 +218,9 @@ def contrast_of(optics, grid, conventions):
     energy = (1.602176634e-19 if standard else 1.60217663e-19) * 1e3 * optics["voltage_kilovolt"]
     wave = 6.62607015e-34 / math.sqrt(2 * 9.1093837015e-31 * energy)
     wave *= 1e10 / math.sqrt(1 + energy / (2 * 9.1093837015e-31 * 299792458.0**2))
-    u, v, a = (
-        optics["defocus_u_angstrom"],
-        optics["defocus_v_angstrom"],
-        optics["amplitude_contrast"],
-    )
+    u = optics["defocus_u_angstrom"]
+    v = optics["defocus_v_angstrom"]
+    a = optics["amplitude_contrast"]
     difference = u - v if standard else abs(u - v)
     values = np.empty(grid.shape)
     for n, k in enumerate(grid.radii):

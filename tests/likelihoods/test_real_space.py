@@ -304,11 +304,9 @@ def integrated_by_direct_sums(
         return ((a.conj() * weights) @ b.T).real
 
     flat = images.reshape(len(images), -1)
-    s_x, s_y, s_s = (
-        overlap(mask, poses if offset_at_pose else at_zero),
-        overlap(flat, mask),
-        overlap(mask, mask),
-    )
+    s_x = overlap(mask, poses if offset_at_pose else at_zero)
+    s_y = overlap(flat, mask)
+    s_s = overlap(mask, mask)
     x_x, y_y = (np.abs(poses) ** 2) @ weights, (np.abs(flat) ** 2) @ weights
     a = x_x * s_s - s_x**2
     b = overlap(flat, poses) * s_s - s_x * s_y[:, None]

@@ -1125,10 +1125,8 @@ def test_lazy_inputs_give_what_files_give(project, structures):
         project.folder / "templates", project.output, project.folder / "r1", i_template="all"
     )
     expected = run(in_files).load()
-    images, templates = (
-        open_particles(project.star, PARAMETERS, batch_size=6),
-        open_structures(structures, PARAMETERS),
-    )
+    images = open_particles(project.star, PARAMETERS, batch_size=6)
+    templates = open_structures(structures, PARAMETERS)
     computed = compute_optimal_pose(images, SEARCH(templates[0])).compute(scheduler="sync")
     lazily = LikelihoodFiles(None, None, project.folder / "r2", i_template="all")
     written = run(lazily, images=images, templates=templates).load()
@@ -1195,10 +1193,8 @@ def test_a_lazy_run_can_be_gone_on_with(project, structures, caplog):
 
 
 def test_rows_between_the_first_and_the_last_count(project, structures):
-    images, templates = (
-        open_particles(project.star, PARAMETERS),
-        open_structures(structures[0], PARAMETERS),
-    )
+    images = open_particles(project.star, PARAMETERS)
+    templates = open_structures(structures[0], PARAMETERS)
     files = LikelihoodFiles(None, None, project.folder / "r")
     run(files, images=images[[0, 1, 3]], templates=templates).load()
     results = run(files, images=images[[0, 2, 3]], templates=templates, skip_exist=True).load()
@@ -1208,10 +1204,8 @@ def test_rows_between_the_first_and_the_last_count(project, structures):
 
 
 def test_results_returned_are_those_of_the_run(project, structures):
-    images, templates = (
-        open_particles(project.star, PARAMETERS, batch_size=4),
-        open_structures(structures, PARAMETERS),
-    )
+    images = open_particles(project.star, PARAMETERS, batch_size=4)
+    templates = open_structures(structures, PARAMETERS)
     files = LikelihoodFiles(None, None, project.folder / "r", i_template="all")
     assert dict(run(files, images=images, templates=templates).sizes) == {
         "structure": 2,
@@ -1225,20 +1219,16 @@ def test_results_returned_are_those_of_the_run(project, structures):
 
 
 def test_a_file_that_is_gone_before_a_run_is_named(project, structures):
-    images, templates = (
-        open_particles(project.star, PARAMETERS),
-        open_structures(structures[0], PARAMETERS),
-    )
+    images = open_particles(project.star, PARAMETERS)
+    templates = open_structures(structures[0], PARAMETERS)
     (project.folder / "stacks" / "a.mrcs").unlink()
     with pytest.raises(InputFileError, match=r"a\.mrcs"):
         run(LikelihoodFiles(None, None, project.folder / "r"), images=images, templates=templates)
 
 
 def test_a_folder_and_a_stack_are_one_too_many(project, structures):
-    images, templates = (
-        open_particles(project.star, PARAMETERS),
-        open_structures(structures, PARAMETERS),
-    )
+    images = open_particles(project.star, PARAMETERS)
+    templates = open_structures(structures, PARAMETERS)
     output = project.folder / "r"
     with pytest.raises(
         InputError, match=r"images are given, and folder_particles=.*out too. Configure .*=None"
@@ -1260,10 +1250,8 @@ def test_a_folder_and_a_stack_are_one_too_many(project, structures):
 
 
 def test_stacks_and_structures_are_chosen(project, structures):
-    images, templates = (
-        open_particles(project.star, PARAMETERS, batch_size=4),
-        open_structures(structures, PARAMETERS),
-    )
+    images = open_particles(project.star, PARAMETERS, batch_size=4)
+    templates = open_structures(structures, PARAMETERS)
     output = project.folder / "r"
     poses = run(
         LikelihoodFiles(None, None, output),
@@ -1303,10 +1291,8 @@ def test_one_image_and_one_structure(project, structures):
 
 
 def test_errors_of_lazy_images_name_the_file(project, structures, cluster):
-    images, templates = (
-        open_particles(project.star, PARAMETERS, batch_size=4),
-        open_structures(structures, PARAMETERS),
-    )
+    images = open_particles(project.star, PARAMETERS, batch_size=4)
+    templates = open_structures(structures, PARAMETERS)
     path = project.folder / "stacks" / "a.mrcs"
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(InputFileError, match=re.escape("a.mrcs: has changed since it was opened")):

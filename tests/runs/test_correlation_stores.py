@@ -66,10 +66,8 @@ def run(files, **options):
 
 
 def exact(files):
-    images, templates = (
-        cld.open_images(files, PARAMETERS),
-        SEARCH(cld.open_templates(files, PARAMETERS)),
-    )
+    images = cld.open_images(files, PARAMETERS)
+    templates = SEARCH(cld.open_templates(files, PARAMETERS))
     return cld.compute_cross_correlation_complete(images, templates).load()
 
 

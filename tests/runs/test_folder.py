@@ -127,10 +127,8 @@ def test_a_plan_refuses_what_the_run_would(inputs, tmp_path):
     structures, (star, _) = inputs
     run(tmp_path, structures, star)
     files = cld.configure_likelihood_files(None, None, tmp_path, i_template="all")
-    images, templates = (
-        cld.open_particles(star, PARAMETERS, batch_size=4),
-        cld.open_structures(structures, PARAMETERS),
-    )
+    images = cld.open_particles(star, PARAMETERS, batch_size=4)
+    templates = cld.open_structures(structures, PARAMETERS)
     with pytest.raises(OutputError, match="image stack 0 has 3 images there, 4 here"):
         cld.plan_likelihood(
             files, PARAMETERS, SEARCH, images=images, templates=templates, measure=False
@@ -182,10 +180,8 @@ def test_a_record_that_another_run_wrote_in_between_is_not_removed(inputs, tmp_p
 
 
 def opened(output, structures, star):
-    images, templates = (
-        cld.open_particles(star, PARAMETERS, batch_size=3),
-        cld.open_structures(structures, PARAMETERS),
-    )
+    images = cld.open_particles(star, PARAMETERS, batch_size=3)
+    templates = cld.open_structures(structures, PARAMETERS)
     files = cld.configure_likelihood_files(None, None, output, i_template="all")
     return open_run(files, PARAMETERS, SEARCH, Settings(device="cpu"), images, templates)
 
@@ -407,10 +403,8 @@ def test_descriptions_are_the_same_bytes_whatever_the_seed_of_hashes(inputs, tmp
     stacks = tmp_path / "stacks"
     cld.convert_particles(star, PARAMETERS, stacks, batch_size=3, progress=False)
     files = cld.configure_likelihood_files(None, stacks, tmp_path / "out")
-    lazy, whole = (
-        cld.open_particles(star, PARAMETERS, batch_size=3),
-        cld.open_images(files, PARAMETERS),
-    )
+    lazy = cld.open_particles(star, PARAMETERS, batch_size=3)
+    whole = cld.open_images(files, PARAMETERS)
     for n, images in enumerate((lazy, whole, whole[2:7], cld.open_images(files, PARAMETERS, 1))):
         path = tmp_path / f"{n}.npz"
         describe_images(path, images, [{"name": "x"}]).write()

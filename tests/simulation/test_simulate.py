@@ -103,10 +103,8 @@ def test_pixels_are_those_of_the_poses_in_the_star_file(kind, n_pixels, tmp_path
         seed=int(rng.integers(2**31)),
     )
     columns = columns_of(star)
-    found, wanted = (
-        pixels_of(star),
-        render(ATOMS, poses_of(columns), optics_of(columns), n_pixels, PIXEL),
-    )
+    found = pixels_of(star)
+    wanted = render(ATOMS, poses_of(columns), optics_of(columns), n_pixels, PIXEL)
     correlation = [
         np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(found, wanted, strict=True)
     ]
