@@ -98,6 +98,7 @@ def make_room(job: Job) -> None:
         return
     job.claim.need()
     root = job.claim.path.parent
+    # top down, and one by one: `parents=True` would make anew an output folder that was taken away
     with writing(job.record):
         for folder in sorted({path.parent for path in (job.record, *job.outputs.values())}):
             if not folder.is_dir():
@@ -164,6 +165,7 @@ def why_not_done(job: Job) -> str | None:
         return f"there is no readable completion record {job.record.name}"
     if fault := _difference(record, job):
         return fault
+    # last, for it reads all of the results
     for name, path in outputs.items():
         recorded = record["outputs"].get(name)
         if recorded is None or recorded["sha256"] != checksum(path):

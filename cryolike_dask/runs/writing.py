@@ -65,6 +65,7 @@ def compute_run(
         if own_claim is None:
             return kind.open(run.files)
         with reporting_to(options.performance_report, client):
+            # before the first result: results are of no use without the search that they count
             _write_displacements(run, kind, has_results=holds_results(run))
             claimed()
             n_workers = 0 if client is None else count_workers(client)
@@ -121,6 +122,7 @@ def _items(
     """One after the other, so that no run is too long for the memory of the client."""
     details = options.recorded(run.settings.device)
     described = set[Path]()
+    # one after the other: a list of all would be as long as the run
     jobs = (((i, k), replace(run.job(kind, i, k), claim=own_claim)) for i, k in run.pairs())
     for (i, k), job, is_done in job_states(
         jobs,

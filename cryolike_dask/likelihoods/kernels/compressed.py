@@ -116,6 +116,8 @@ def prepare_images(images: Tensor, contrast: Tensor, constants: BlockConstants) 
     """Filter and expand images, complex (image, shell, angle), with contrast transfer, real
     (image, shell, W/2)."""
     weights, n = half(constants.weights), len(images)
+    # half of each ring: the other is its conjugate, since images are real. The root of the weights
+    # goes with each side of a product, so that templates carry the other root
     filtered = half(images) * contrast * weights.sqrt()
     rings = filtered[..., constants.folding.angles].permute(2, 1, 0).flatten(1)
     spectra = _spectra(constants, n)
@@ -128,9 +130,12 @@ def prepare_images(images: Tensor, contrast: Tensor, constants: BlockConstants) 
     )
     groups = []
     for coefficients in _on_basis(spectra, constants):
+        # the conjugate of the image, times a template whose parts stand one below the other: the
+        # first row gives the real part of the product, the second the imaginary one
         real, imaginary = coefficients.transpose(2, 3).unbind(1)
         parts = torch.stack([torch.cat([real, imaginary], 2), torch.cat([-imaginary, real], 2)], 1)
         groups.append(parts.flatten(1, 2))
+    # |image|^2 of the model needs CTF^2 alone, which repeats after half a turn: even q only
     contrast_power = (
         torch.fft.rfft(contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
     )
@@ -150,6 +155,7 @@ def prepare_templates(
     """Displace, expand and compress templates, complex (template, shell, angle); messages count
     from `first`."""
     weights = half(constants.weights)
+    # all that depends on a template alone is made here, once for all images of the block
     rooted = half(templates) * weights.sqrt()
     spectra = displaced_spectra(rooted, constants)
     left_out = spectra.new_zeros(spectra.shape[3], dtype=torch.float64)

@@ -58,6 +58,7 @@ class Tile:
     def pieces(self) -> Iterator[tuple[slice, Tensor]]:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
         n_images, columns = self.products.shape[2:]
+        # rotations of all images at once would leave the cache before they are reduced
         size = self._images_of_a_piece(columns)
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
@@ -86,6 +87,8 @@ class Tile:
     def locate(self, m: Tensor, s: Tensor) -> Tensor:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over
         (displacement, rotation)."""
+        # where is asked for few pairs, those that improve an image's best pose: cheaper to rotate
+        # these once more than to keep an index for every pair of every tile
         poses = torch.empty_like(m)
         products = by_pairs(self.products, self.shift.shape[1], self.constants)
         size = self._images_of_a_piece(products.shape[-1])
