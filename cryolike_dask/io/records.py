@@ -2,7 +2,7 @@
 results came from.
 
 A record is read in one place, which believes it only if it is what a run writes: whoever has one
-need not look at types.
+need not look at types. Whether its checksums are those of the files is looked at in `jobs`.
 """
 
 from __future__ import annotations
