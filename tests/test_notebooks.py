@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -15,20 +16,43 @@ def test_there_are_five():
     assert len(NOTEBOOKS) == 5
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_and_ends_in_a_figure(path, tmp_path):
+def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
+    """A notebook, as it is after it was executed in a folder."""
     notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs or cell.execution_count for cell in code), (
-        "is shipped without outputs"
-    )
     NotebookClient(
         notebook,
         timeout=240,
         kernel_name="python3",
-        resources={"metadata": {"path": str(tmp_path)}},
+        resources={"metadata": {"path": str(folder)}},
     ).execute()
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def executions(tmp_path_factory, request):
+    """The notebooks whose tests are to come, executed two at a time: each spends half of its time
+    starting processes, which one core does."""
+    chosen = [item.callspec.params["path"] for item in request.session.items if is_of_here(item)]
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            path: pool.submit(executed, path, tmp_path_factory.mktemp(path.stem)) for path in chosen
+        }
+
+
+def is_of_here(item):
+    return item.path == Path(__file__) and hasattr(item, "callspec")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_and_ends_in_a_figure(path, executions):
+    shipped = nbformat.read(path, as_version=4)
+    nbformat.validate(shipped)
+    code = [cell for cell in shipped.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code), (
+        "is shipped without outputs"
+    )
+    notebook = executions[path].result()
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = [set(output.data) for output in code[-1].outputs if "data" in output]
     assert any("image/png" in kinds for kinds in shown), "the last cell shows a figure"
     said = [

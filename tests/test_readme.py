@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,27 +39,48 @@ def test_continuous_integration_runs_the_test_command():
     assert found.strip() == block("test")
 
 
-def commands_run(name: str, folder: Path, demo: Path) -> subprocess.CompletedProcess[str]:
-    """Run a block of commands beside what the demo leaves."""
-    for part in ("structures", "relion"):
-        shutil.copytree(demo / part, folder / "cryolike-dask-demo" / part)
+def in_the_shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script in a folder, with this Python and its commands."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "COLUMNS": "200"}
-    done = subprocess.run(
-        ["bash", "-euc", block(name)],
+    return subprocess.run(
+        ["bash", "-euc", script],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=240,
-        env=environment,
+        timeout=300,
+        env={**os.environ, "PATH": path, "COLUMNS": "200"},
     )
+
+
+@pytest.fixture(scope="module")
+def blocks_run(tmp_path_factory, demo):
+    """Every block that is run beside what the demo leaves: its folder, and what came of it.
+
+    Two at a time: each spends half of its time starting processes, which one core does.
+    """
+    scripts = {
+        "commands": "{}",
+        "run": "{}",
+        "python": "cat > example.py <<'END'\n{}\nEND\npython example.py",
+    }
+    folders = {}
+    for name in scripts:
+        folder = folders[name] = tmp_path_factory.mktemp(f"{name} of the README")
+        inside = folder if name == "python" else folder / "cryolike-dask-demo"
+        for part in ("structures", "relion"):
+            shutil.copytree(demo / part, inside / part)
+    with ThreadPoolExecutor(2) as pool:
+        done = {
+            name: pool.submit(in_the_shell, script.format(block(name)), folders[name])
+            for name, script in scripts.items()
+        }
+        return {name: (folders[name], done[name].result()) for name in scripts}
+
+
+def test_commands_run(blocks_run):
+    folder, done = blocks_run["commands"]
+    folder = folder / "cryolike-dask-demo"
     assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_commands_run(tmp_path, demo):
-    done = commands_run("commands", tmp_path, demo)
-    folder = tmp_path / "cryolike-dask-demo"
     assert "256 images" in done.stdout
     assert len(list(folder.glob("my-likelihood/template?/done/stack_*.json"))) == 8
     pictures = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
@@ -76,10 +98,10 @@ def test_commands_run(tmp_path, demo):
 
 
 @pytest.fixture(scope="module")
-def one_run(tmp_path_factory, demo):
+def one_run(blocks_run):
     """What the commands of one run in one file say, and the folder that they leave."""
-    folder = tmp_path_factory.mktemp("one run")
-    done = commands_run("run", folder, demo)
+    folder, done = blocks_run["run"]
+    assert done.returncode == 0, done.stderr
     return done.stdout, folder / "cryolike-dask-demo"
 
 
@@ -105,14 +127,9 @@ def test_results_of_one_run_are_exported(one_run):
     assert "256 particles: relion/assigned.star" in done.stdout
 
 
-def test_python_example_runs(tmp_path, demo):
-    for name in ("structures", "relion"):
-        shutil.copytree(demo / name, tmp_path / name)
-    (tmp_path / "example.py").write_text(block("python"))
-    done = subprocess.run(
-        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
+def test_python_example_runs(blocks_run):
+    folder, done = blocks_run["python"]
     assert done.returncode == 0, done.stderr
     assert "http://127.0.0.1" in done.stdout
     # all four stacks
-    assert len(list((tmp_path / "likelihood-from-python").glob("template?/done/*.json"))) == 8
+    assert len(list((folder / "likelihood-from-python").glob("template?/done/*.json"))) == 8
