@@ -36,8 +36,11 @@ IN_ROWS = {
     "precision",
     "version",
     "device",
+    "frame",
+    "dist_radii",
 }
-"""Attributes that rows of the table are made of; each other one has a row of its own."""
+"""Attributes that rows of the table are made of, or that tell a reader nothing; each other one has
+a row of its own."""
 
 
 def run_section(summary: xr.Dataset, blocks: Blocks | None) -> Section:
@@ -69,7 +72,7 @@ def run_section(summary: xr.Dataset, blocks: Blocks | None) -> Section:
 def _details(summary: xr.Dataset) -> dict[str, str]:
     """Whatever else records say, such as the note that a run was given."""
     return {
-        str(name): str(value)
+        str(name).replace("_", " ").capitalize(): str(value)
         for name, value in summary.attrs.items()
         if name not in IN_ROWS and isinstance(value, (str, int, float, np.generic))
     }

@@ -170,8 +170,8 @@ def test_whatever_records_say_is_in_the_table(folder):
         path.write_text(json.dumps(record))
     page = write_report(folder)
     text = Parsed(page).text
-    assert f"note {EVIL[0]}; {EVIL[1]}" in text
-    assert 'queue {"name": "gpu"}' in text
+    assert f"Note {EVIL[0]}; {EVIL[1]}" in text
+    assert 'Queue {"name": "gpu"}' in text
     assert EVIL[0] not in page.read_text()
 
 
