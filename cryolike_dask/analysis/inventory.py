@@ -99,11 +99,11 @@ class Inventory:
         ]
 
     def details(self) -> dict[str, str]:
-        """Whatever records say of their runs beyond what each of them must, as text; what differs
-        is joined.
+        """Entries of records that are not those of every record, as text: the note of a run, say;
+        where they differ, all of them.
 
-        In a large folder only the first and the last record of each structure and of each stack
-        are read, which leaves out none but runs that did some pairs in between alone.
+        In a large folder some records are read: of a run that did only stacks in between, the note
+        is not seen.
         """
         pairs = sorted(
             (i, k)
@@ -111,7 +111,7 @@ class Inventory:
             for k in by_variable[labels.CROSS_CORRELATION]
         )
         texts: dict[str, dict[str, None]] = defaultdict(dict)
-        for i, k in pairs if len(pairs) <= MOST_RECORDS else _outline(pairs):
+        for i, k in pairs if len(pairs) <= MOST_RECORDS else _outline(pairs)[:MOST_RECORDS]:
             record = readable_record(self.files.record(i, k, KIND))
             for name, text in details(record).items() if record is not None else ():
                 texts[name][text] = None

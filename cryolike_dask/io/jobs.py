@@ -226,16 +226,16 @@ def job_states(
         For the log: what happens to a job ("computed"), what those are that are done ("stacks are
         complete"), and that without `skip_exist` they are replaced.
     """
-    n_jobs = n_done = n_replaced = 0
+    n_jobs = n_done = 0
+    is_told = skip_exist
     for key, job in jobs:
         reason = why_not_done(job) if skip_exist else NOTHING_THERE
         if reason not in (None, NOTHING_THERE):
             logger.info("%s is %s: %s", job.name, becomes, reason)
         n_jobs, n_done = n_jobs + 1, n_done + (reason is None)
-        if not skip_exist and job.record.is_file():
-            n_replaced += 1
-            if n_replaced == 1:
-                logger.info(replaces)
+        if not is_told and job.record.is_file():
+            logger.info(replaces)
+            is_told = True
         yield key, job, reason is None
     if n_done:
         logger.info(KEPT, n_done, n_jobs, done)

@@ -176,7 +176,7 @@ def attributes(record: Record | None) -> dict[str, object]:
 
 
 def details(record: Record) -> dict[str, str]:
-    """Whatever a record says beyond what each may, as text: a note to a run, for instance."""
+    """Entries of a record that are not those of every record, as text: the note of its run, say."""
     more = {name: value for name, value in record.items() if name not in Record.__annotations__}
     return {
         name: value if isinstance(value, str) else json.dumps(value)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,10 @@ from cryolike_dask.io.records import AGAIN
 from cryolike_dask.io.sources import Files, innermost
 from cryolike_dask.io.stacks import STACK_OPTIONAL
 from cryolike_dask.particles.provenance import PER_IMAGE, origins_of
-from cryolike_dask.runs.integrity import Report, Result
 from cryolike_dask.stacks import ImageStack, TemplateStack
+
+if TYPE_CHECKING:  # results are opened without what they are checked by
+    from cryolike_dask.runs.integrity import Report, Result
 
 ATOMS, MAPS = (".pdb", ".ent", ".cif", ".mmcif"), (".mrc", ".map", ".ccp4")
 OPTIONAL = (*STACK_OPTIONAL, *PER_IMAGE)

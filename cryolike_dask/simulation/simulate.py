@@ -25,13 +25,14 @@ from cryolike_dask.io.export_names import SIMULATED_STAR, simulated_files, simul
 from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.star import write_star
+from cryolike_dask.labels import Models
 from cryolike_dask.particles.opening import read_optics
 from cryolike_dask.particles.relion import TRUE_STRUCTURE
 from cryolike_dask.runs.capacity import existing
 from cryolike_dask.simulation.noise import Noise, NoiseModel
 from cryolike_dask.simulation.particle_set import Particles, draw_optics, draw_poses, star_tables
 from cryolike_dask.simulation.rendering import Poses, render_particles
-from cryolike_dask.structures.opening import Models, StructureInput, open_structures
+from cryolike_dask.structures.opening import StructureInput, open_structures
 from cryolike_dask.structures.sources import Projections, StructureSource
 
 logger = logging.getLogger("cryolike_dask")

@@ -45,9 +45,10 @@ from cryolike_dask.io.layout import (
 from cryolike_dask.io.output_folder import OutputFolder
 from cryolike_dask.io.parameters import read_parameters, write_parameters
 from cryolike_dask.io.stacks import write_template_stack
+from cryolike_dask.labels import Models
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import say
-from cryolike_dask.structures.opening import Models, StructureInput, look_at_structures
+from cryolike_dask.structures.opening import StructureInput, look_at_structures
 from cryolike_dask.version import __version__
 
 BYTES_PER_TASK = 2**25

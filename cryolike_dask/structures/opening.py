@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from cryolike_dask import labels
 from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, InputFileError, missing_files, number
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -19,6 +18,7 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import regular_file
 from cryolike_dask.io.layout import is_of_templates
 from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.labels import Models
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import Account, account_of_atoms, say
 from cryolike_dask.structures.atoms import Atoms
@@ -53,7 +53,6 @@ REMEDY = (
 
 StructureInput = Any
 """Path of a file or folder, numpy array or torch tensor (z, y, x), Atoms, or Volume."""
-Models = labels.Models
 
 
 def open_structure(

@@ -134,9 +134,8 @@ def _pieces(content: bytes, end: int) -> Iterator[NDArray[np.uint8]]:
         lines = padded[starts[:, None] + np.arange(WIDTH)]
         lines[(np.arange(WIDTH) >= length[:, None]) | (lines < 32)] = 32
         lines[lines > 126] = ord("?")
-        lines[length < END_OF_POSITION, END_OF_POSITION - 8 : END_OF_POSITION] = (
-            32  # cut short, it would be another
-        )
+        # a number that is cut short would be another
+        lines[length < END_OF_POSITION, END_OF_POSITION - 8 : END_OF_POSITION] = 32
         if len(lines):
             yield lines
         start = stop

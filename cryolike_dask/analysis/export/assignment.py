@@ -23,10 +23,10 @@ from cryolike_dask.analysis.summaries import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError, listed
+from cryolike_dask.labels import TemplateSource
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-TemplateSource = labels.TemplateSource
 
 LIKELIHOODS = (
     labels.CROSS_CORRELATION,

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cryolike_dask.analysis.export.assignment import LIKELIHOODS, TemplateSource
+from cryolike_dask.analysis.export.assignment import LIKELIHOODS
 from cryolike_dask.analysis.export.files import Export, ExportFiles, named_with
 from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE, Described
 from cryolike_dask.analysis.export.particles import ExportedParticles, exported_particles
@@ -20,6 +20,7 @@ from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.cryosparc import read_cs, text
 from cryolike_dask.io.export_names import DROPPED
+from cryolike_dask.labels import TemplateSource
 from cryolike_dask.particles.opening import PathOrPaths
 
 FloatArray = NDArray[np.float64]

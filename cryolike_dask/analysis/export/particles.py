@@ -11,13 +11,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cryolike_dask.analysis.export.assignment import (
-    Assignment,
-    TemplateSource,
-    assign,
-    with_images,
-)
+from cryolike_dask.analysis.export.assignment import Assignment, assign, with_images
 from cryolike_dask.analysis.export.metadata_rows import Described, Rows, metadata_files, rows_of
+from cryolike_dask.labels import TemplateSource
 from cryolike_dask.particles.opening import PathOrPaths
 
 IntArray = NDArray[np.int64]

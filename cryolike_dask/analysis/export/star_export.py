@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.export.assignment import TemplateSource, of_images
+from cryolike_dask.analysis.export.assignment import of_images
 from cryolike_dask.analysis.export.files import Export, ExportFiles, named_with
 from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE, Described, Rows
 from cryolike_dask.analysis.export.names import names_seen_from
@@ -24,6 +24,7 @@ from cryolike_dask.analysis.summaries import MARGIN, PROBABILITY
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.export_names import DROPPED
 from cryolike_dask.io.star import write_star
+from cryolike_dask.labels import TemplateSource
 from cryolike_dask.particles.image_names import split_names
 from cryolike_dask.particles.opening import PathOrPaths
 from cryolike_dask.particles.recorded import named

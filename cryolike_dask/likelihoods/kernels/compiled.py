@@ -12,7 +12,7 @@ import numba
 
 FAST_MATH = {"nnan", "nsz", "arcp", "contract", "reassoc"}
 SOURCES = [Path(__file__), *sorted(Path(__file__).parent.glob("*_cpu.py"))]
-CHECKSUM = zlib.crc32(b"".join(path.read_bytes() for path in SOURCES))
+CHECKSUM = zlib.crc32(b"".join(path.read_bytes() for path in SOURCES if path.is_file()))
 """Checksum of all that compiled loops are made of."""
 
 

@@ -299,15 +299,12 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
         norm, shift = (template_power * images.power[:, None, None]).rsqrt(), offset
     # rows of `rotate` come in an order of their own, in which norms are read one after the other
     order = constants.folding.rotations[0] % n_rows
-    norm_by_rows, scale_by_rows, height_by_rows = (
-        values[..., order].permute(2, 0, 1) for values in (norm, scale, height)
-    )
     return Tile(
         products=products,
         shift=shift.to(products.dtype),
-        norm=norm_by_rows.to(products.dtype).contiguous(),
-        scale=scale_by_rows.contiguous(),
-        height=height_by_rows.contiguous(),
+        norm=norm[..., order].permute(2, 0, 1).to(products.dtype).contiguous(),
+        scale=scale[..., order].permute(2, 0, 1).contiguous(),
+        height=height[..., order].permute(2, 0, 1).contiguous(),
         exponent=constants.exponent,
         # Cauchy and Schwarz: no product of the image with what the basis leaves out is larger
         error_bound=images.filtered_norm[:, None] * templates.lost * norm.amax(2),
