@@ -4,15 +4,15 @@ For each case, device and number of threads one table: microseconds per (image, 
 displacement), all rotations included, and in brackets how many times faster than `textbook` in the
 same run.
 
-    textbook    every angular frequency, every shell and every pose in memory, by einsum, expanding
-    images for each
-                batch of templates; at its best batch size (images x templates)
+    textbook    every angular frequency, every shell and every pose in memory, by einsum,
+                expanding images for each batch of templates; at its best batch size (images x
+                templates)
     batched     the same with images expanded once and one matrix product for each angular
-    frequency: the best that
-                plain torch does
+                frequency: the best that plain torch does
     fft2        one two-dimensional FFT for each rotation gives every displacement (in brackets how
-    many are used) exact       the kernel of this package without compression compressed  the kernel
-    of this package
+                many are used)
+    exact       the kernel of this package without compression
+    compressed  the kernel of this package
 
 Weak images are noise, so that every pose counts for the integral; the peak of strong ones stands
 about 60 nat or more above the rest. Times are medians of interleaved runs: of the best pose, and
@@ -117,7 +117,7 @@ def run(case: Case, device: str, n_threads: int, n_runs: int) -> list[Contender]
 
 def main() -> None:
     """Run the cases, devices and numbers of threads that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--case", choices=[case.name for case in CASES], action="append")
     parser.add_argument("--device", choices=["cpu", "cuda"], action="append")
     parser.add_argument(

@@ -169,7 +169,7 @@ def _integrated(images: ImageStack, templates: TemplateStack, conventions: Any) 
 def main() -> int:
     """Run both resolutions and both conventions, print a table, and say whether it is as
     expected."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -186,8 +186,7 @@ def main() -> int:
             found = calibrate(values, truth)
             print(
                 f"{resolution_factor:>10}  {conventions:<11}  {found.slope:>5.2f} +- "
-                f"{found.slope_error:.2f}"
-                f"  {found.expected_error:>17.3f}  {found.spread:>12.2f}"
+                f"{found.slope_error:.2f}  {found.expected_error:>17.3f}  {found.spread:>12.2f}"
             )
             if conventions == "standard":
                 as_expected &= found.holds

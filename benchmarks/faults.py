@@ -56,7 +56,7 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def main() -> None:
     """Kill workers in each run, and compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--n-runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
 """Does anything grow while a run goes on? Memory of workers, client and scheduler, sampled
 throughout a long run.
 
-Pieces are tiny and their blocks real, on two workers; `--apart` gives the scheduler a process of
+Items are tiny and their blocks real, on two workers; `--apart` gives the scheduler a process of
 its own, which it otherwise shares with the client, as it does in a command. Slopes are those of
 straight lines through the second half of the samples, when caches are full.
 
-    python -m benchmarks.growth [--pieces 5000] [--apart]
+    python -m benchmarks.growth [--items 5000] [--apart]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def families(client: Client) -> dict[str, psutil.Process]:
 def sampling(
     watched: dict[str, psutil.Process], progress: Callable[[], int]
 ) -> Iterator[list[list[float]]]:
-    """Samples, taken while the body runs: seconds, pieces done, bytes of each process."""
+    """Samples, taken while the body runs: seconds, items done, bytes of each process."""
     samples: list[list[float]] = []
     over = threading.Event()
 
@@ -74,15 +74,15 @@ def report(watched: dict[str, psutil.Process], samples: list[list[float]]) -> No
 
 def main() -> None:
     """Run, and print it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pieces", type=int, default=5000)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("--items", type=int, default=5000)
     parser.add_argument(
         "--apart", action="store_true", help="give the scheduler a process of its own"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = inputs(folder, N_STRUCTURES, arguments.pieces // N_STRUCTURES)
+        files = inputs(folder, N_STRUCTURES, arguments.items // N_STRUCTURES)
         done = files.folder_output
         with processes(folder) if arguments.apart else cld.local_cluster(2) as client:
             watched = families(client)
@@ -90,7 +90,7 @@ def main() -> None:
                 watched, lambda: sum(1 for _ in done.glob("template*/done/*.json"))
             ) as samples:
                 seconds = run(files, client=client)
-    print(f"{arguments.pieces} pieces in {seconds:.0f} s")
+    print(f"{arguments.items} items in {seconds:.0f} s")
     report(watched, samples)
 
 

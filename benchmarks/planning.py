@@ -164,7 +164,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def main() -> int:
     """Print all of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--only", default="", help="cases whose name holds this")
     options, fits = parser.parse_args(), True

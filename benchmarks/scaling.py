@@ -128,7 +128,7 @@ def overhead(images: ImageStack, templates: TemplateStack) -> None:
 
 def main() -> int:
     """Print all of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--images", type=int, default=320)
     parser.add_argument("--templates", type=int, default=40)
     arguments = parser.parse_args()

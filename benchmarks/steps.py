@@ -29,7 +29,7 @@ N_MEASURED = 12
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--signal-to-noise", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)

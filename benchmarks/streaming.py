@@ -149,7 +149,7 @@ def scaling(folder: Path) -> None:
 
 def main() -> None:
     """Print all of it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--largest", type=int, default=2000)
     with tempfile.TemporaryDirectory() as name:
         lengths(Path(name), parser.parse_args().largest)

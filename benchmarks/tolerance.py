@@ -28,7 +28,7 @@ LARGEST_CHANGE = 0.01
 
 def main() -> int:
     """Print the table, and say whether the default holds."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--templates", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)

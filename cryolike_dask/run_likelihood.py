@@ -158,6 +158,7 @@ def run_likelihood_optimal_pose(
     ClusterError
         If the scheduler is lost, or workers keep dying.
     """
+    client = active_client(client)
     options = RunOptions(
         skip_exist, overwrite, on_error, progress, log_file, performance_report, note
     )
@@ -170,7 +171,7 @@ def run_likelihood_optimal_pose(
         templates,
     )
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
-    return compute_run(run.in_batches(tiling), OPTIMAL_POSE, active_client(client), options)
+    return compute_run(run.in_batches(tiling), OPTIMAL_POSE, client, options)
 
 
 def run_likelihood_full_cross_correlation(
@@ -219,6 +220,7 @@ def run_likelihood_full_cross_correlation(
     InputError, InputFileError, GridMismatchError, OutputError, FailedPiecesError, ClusterError
         As for `run_likelihood_optimal_pose`.
     """
+    client = active_client(client)
     options = RunOptions(
         skip_exist, overwrite, on_error, progress, log_file, performance_report, note
     )

@@ -150,10 +150,9 @@ def test_a_block_that_is_neither_is_seen(page, problem):
 
 def test_a_block_that_is_either_is_not_blamed():
     assert not problems(
-        "```{toctree}\nfiles\n```\n\n```python\n1\n```\n\n<!-- prints -->\n```text\n1\n```\n\n"
-        "<!-- not run: needs a GPU -->\n```bash\nmake\n```\n\n<!-- file: a.yaml -->\n```yaml\na: "
-        "1\n```\n\n"
-        "```bash\ncryolike-dask demo \\\n    --seed 1  # a comment\n```\n"
+        "```{toctree}\nfiles\n```\n\n```python\n1\n```\n\n<!-- prints -->\n```text\n1\n```\n\n<!-- "
+        "not run: needs a GPU -->\n```bash\nmake\n```\n\n<!-- file: a.yaml -->\n```yaml\na: "
+        "1\n```\n\n```bash\ncryolike-dask demo \\\n    --seed 1  # a comment\n```\n"
     )
 
 

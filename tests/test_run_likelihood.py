@@ -434,12 +434,10 @@ def test_killing_the_process_leaves_only_complete_files(files, tmp_path, rng):
     """Whatever stands under a final name after SIGKILL loads, and a record stands beside
     complete results alone."""
     code = (
-        "import sys, cryolike_dask as cld\n"
-        "files = cld.configure_likelihood_files(*sys.argv[1:4])\n"
-        "print('ready', flush=True)\n"
-        "while True:\n"
-        "    cld.run_likelihood_optimal_pose(files, sys.argv[1] + '/parameters.npz',"
-        " cld.configure_displacement(1.5, 3, 2), progress=False)\n"
+        "import sys, cryolike_dask as cld\nfiles = "
+        "cld.configure_likelihood_files(*sys.argv[1:4])\nprint('ready', flush=True)\nwhile True:\n "
+        "   cld.run_likelihood_optimal_pose(files, sys.argv[1] + '/parameters.npz', "
+        "cld.configure_displacement(1.5, 3, 2), progress=False)\n"
     )
     folders = [
         str(f) for f in (files.folder_templates, files.folder_particles, files.folder_output)
@@ -480,3 +478,24 @@ def test_a_note_stays_with_the_results(build, tmp_path):
     assert "&lt;b&gt;200&lt;/b&gt;" in page
     with pytest.raises(InputError, match="note=7 is not text"):
         cld.run_likelihood_optimal_pose(*inputs, note=7)
+
+
+def test_a_report_that_cannot_be_written_costs_no_results(build, tmp_path):
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "out"
+    )
+    build.write_files(files, PARAMETERS, structures=("a",), sizes=(2,))
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    other = cld.configure_displacement(1.0, 3, 3)
+    with pytest.raises(InputError, match="performance_report is asked for, but there are no"):
+        cld.run_likelihood_optimal_pose(
+            files, PARAMETERS, other, overwrite=True, performance_report=tmp_path / "report.html"
+        )
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_a_client_that_is_none_is_refused_before_anything_is_opened(tmp_path):
+    files = cld.configure_likelihood_files(tmp_path, tmp_path, tmp_path / "out")
+    with pytest.raises(InputError, match="client='tcp://x:1' is not a Client"):
+        cld.run_likelihood_optimal_pose(files, "none.npz", SEARCH, client="tcp://x:1")

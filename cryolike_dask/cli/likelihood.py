@@ -26,7 +26,7 @@ from cryolike_dask.errors import InputError
 from cryolike_dask.labels import Device, KindName, OnError
 
 if TYPE_CHECKING:
-    from cryolike_dask.config.resolve import RunInputs
+    from cryolike_dask.config.resolve import RunArguments
 
 Displacements = Annotated[
     int, typer.Option(help="Displacements along this axis, both ends included.")
@@ -118,7 +118,7 @@ class LikelihoodOptions:
         """Whether results that are complete and came from the same inputs are kept."""
         return keeps_complete(recompute=self.recompute, skip_exist=self.skip_exist)
 
-    def inputs(self) -> RunInputs:
+    def inputs(self) -> RunArguments:
         """Templates, particles and the search, opened."""
         from cryolike_dask.io.layout import PARAMETERS, holds_image_stacks, holds_templates
         from cryolike_dask.particles.opening import open_particles

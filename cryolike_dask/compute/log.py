@@ -23,21 +23,18 @@ have `fields`."""
 EVENTS.propagate = False
 
 
-@contextmanager
-def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[None]:
-    """Write Dask's report of what the scheduler and the workers did, as a page for a browser.
+def page_of_report(path: str | Path | None, client: Client | None) -> Path | None:
+    """Where Dask's report goes; None if none is asked for.
 
     Raises
     ------
     InputError
         If there is no client, and so nothing to report.
     OutputError
-        If the path is no place for a report, before anything is computed. A disk that does not take
-        it in the end is a warning, for the results are there.
+        If the path is no place for a report.
     """
     if path is None:
-        yield
-        return
+        return None
     if client is None:
         raise InputError(
             "performance_report is asked for, but there are no workers", remedy="Give a client."
@@ -47,6 +44,20 @@ def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[Non
         raise OutputError(
             "cannot be written: there is no such folder", source=page, remedy="Choose another."
         )
+    return page
+
+
+@contextmanager
+def reporting_to(path: str | Path | None, client: Client | None) -> Iterator[None]:
+    """Write Dask's report of what the scheduler and the workers did, as a page for a browser.
+
+    Paths are refused as `page_of_report` refuses them, before anything is computed. A disk that
+    does not take the report in the end is a warning, for the results are there.
+    """
+    page = page_of_report(path, client)
+    if page is None or client is None:
+        yield
+        return
     report = performance_report(filename=str(page))
     with client.as_current():  # Dask reports on the current client
         report.__enter__()

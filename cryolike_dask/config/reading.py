@@ -61,10 +61,11 @@ def config_schema() -> dict[str, Any]:
     -------
     dict
     """
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **RunConfig.model_json_schema(),
-    }
+    schema = RunConfig.model_json_schema()
+    for section in (schema, *schema["$defs"].values()):
+        if "description" in section:  # from a docstring, whose lines are those of the code
+            section["description"] = " ".join(section["description"].split())
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def validated(values: Mapping[Any, Any], folder: Path, source: Path | None = None) -> RunConfig:

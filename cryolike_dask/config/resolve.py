@@ -41,7 +41,7 @@ KEYS_OF_KINDS: dict[Kind, str] = {
 REMEDY = "Correct their names; relative ones start in the folder of the configuration."
 
 
-class RunInputs(TypedDict):
+class RunArguments(TypedDict):
     """Inputs of a run and what decides its numbers, as parameters of `run_likelihood_optimal_pose`
     and `plan_likelihood` are called."""
 
@@ -76,7 +76,7 @@ def need_inputs(config: RunConfig) -> None:
         _need_kinds(config, part)
 
 
-def inputs_of(config: RunConfig) -> RunInputs:
+def inputs_of(config: RunConfig) -> RunArguments:
     """Open structures and particles, and give them as `run_likelihood_optimal_pose` and
     `plan_likelihood` take them.
 

@@ -1,4 +1,4 @@
-"""Images against templates: interface (Dask and xarray), graph (its pieces), blocks (one task),
+"""Images against templates: interface (Dask and xarray), graph (its blocks), blocks (one task),
 kernels (torch)."""
 
 import lazy_loader

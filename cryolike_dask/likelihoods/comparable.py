@@ -58,9 +58,8 @@ def notes_on(images: ImageStack, templates: TemplateStack, settings: Settings) -
     if rules.zero_normalised and templates.conventions != STANDARD.name:
         notes.append(
             "these templates were made by CryoLike, or under its conventions: their offset box "
-            "moves with the "
-            "template, and correlations come out too low; make them again (make_templates, "
-            "cryolike-dask templates); "
+            "moves with the template, and correlations come out too low; make them again "
+            "(make_templates, cryolike-dask templates); "
             'conventions="cryolike" gives the numbers of CryoLike from them'
         )
     wide = {"single": "complex64", "double": "complex128"}[used]

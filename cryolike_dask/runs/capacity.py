@@ -17,8 +17,8 @@ from cryolike_dask.likelihoods.graph import chunks_of_correlations
 from cryolike_dask.runs.run import Run
 
 BLOCK_COPIES = 4
-"""The same for one block of a store: while a block is written (two copies), the next is
-computed; measured."""
+"""Memory that one block of a store takes, in units of its size: while it is written (two copies),
+the next is computed; measured."""
 
 
 def refuse_what_cannot_fit(

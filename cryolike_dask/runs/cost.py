@@ -90,10 +90,9 @@ class LikelihoodPlan:
             "disk": f"{size_of(self.read_bytes)} read, {size_of(self.written_bytes)} written, "
             f"{size_of(self.free_disk_bytes)} free",
             "memory": f"{size_of(self.worker_bytes)} per worker of "
-            f"{size_of(self.worker_memory_bytes)}; "
-            f"a block takes {size_of(self.block_bytes)} on the {self.device}, of "
-            f"{size_of(self.device_free_bytes)} free, "
-            f"in tiles of {self.tile[0]} images x {self.tile[1]} templates",
+            f"{size_of(self.worker_memory_bytes)}; a block takes {size_of(self.block_bytes)} on "
+            f"the {self.device}, of {size_of(self.device_free_bytes)} free, in tiles of "
+            f"{self.tile[0]} images x {self.tile[1]} templates",
             "time": self._time(),
         }
         return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])

@@ -209,11 +209,7 @@ def _checked(
             outputs[variable] = _output(
                 as_stored(files.output(i, variable, folder, k)), variable, record
             )
-    return (
-        [Result(kind, i, k, record, path, outputs)]
-        if len(outputs) == len(KINDS[kind].folders)
-        else []
-    )
+    return [Result(kind, i, k, record, path, outputs)] if len(outputs) == len(folders) else []
 
 
 def _record(path: Path, expected: dict[str, object]) -> Record:

@@ -251,8 +251,7 @@ def _refuse_what_cannot_fit(
         images = plan.n_images * plan.free_disk_bytes // plan.written_bytes
         raise CannotFitError(
             f"the results take {size_of(plan.written_bytes)}, but "
-            f"{existing(run.files.folder_output)} has "
-            f"{size_of(plan.free_disk_bytes)} free",
+            f"{existing(run.files.folder_output)} has {size_of(plan.free_disk_bytes)} free",
             remedy=f"That is enough for {images:,} of {plan.n_images:,} images; use fewer stacks, "
             f"or another disk.",
         )

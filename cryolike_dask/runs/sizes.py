@@ -3,6 +3,7 @@ never listed."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -27,9 +28,9 @@ NUMBERS_PER_IMAGE = 6
 row."""
 FRAME_OF_ARCHIVE, FRAME_OF_STORE = 2500, 24000
 """Bytes of a file of origins, and of a store of correlations with its record, besides values."""
-FRAME_OF_RECORD, FRAME_OF_OUTPUT = 1200, 1640
-"""Bytes of a record besides its outputs; of an output besides its values, as a `.pt` file and in
-the record."""
+FRAME_OF_RECORD, FRAME_OF_OUTPUT = 650, 1640
+"""Bytes of a record besides inputs and outputs; of an output besides its values, in its `.pt` file
+and in the record."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ def written_bytes(group: Group) -> int:
     of_values = sum(
         n_values * (8 if name == labels.OPTIMAL_TEMPLATE else real) for name in job.outputs
     )
-    return of_values + len(job.outputs) * FRAME_OF_OUTPUT + FRAME_OF_RECORD
+    record = FRAME_OF_RECORD + len(json.dumps(job.inputs, indent=1))
+    return of_values + len(job.outputs) * FRAME_OF_OUTPUT + record
 
 
 def _store_bytes(group: Group) -> int:

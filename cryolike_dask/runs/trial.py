@@ -33,12 +33,10 @@ MOST_READ = 1024
 """Images that are read to time it."""
 ENOUGH_SECONDS = 2
 """Comparing for so long tells enough: of a block that takes less all images are compared, three
-times; else as many as
-take so long."""
+times; else as many as take so long."""
 COPIES_READ, COPIES_OF_PIECES, AT_ONCE = 5, 4, 64
 """Copies of the rows of a tile while they are read and checked; of a piece while it is transformed;
-and
-the images whose likelihood at their best pose is computed together in double precision."""
+and the images whose likelihood at their best pose is computed together in double precision."""
 
 
 @dataclass(frozen=True)

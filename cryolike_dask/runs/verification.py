@@ -37,8 +37,6 @@ from cryolike_dask.structures.opening import open_structures
 
 logger = logging.getLogger("cryolike_dask")
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class Verification:

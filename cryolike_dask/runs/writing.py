@@ -17,7 +17,7 @@ from distributed import Client
 
 from cryolike_dask.compute.device import count_workers, device_of_workers, real_dtype
 from cryolike_dask.compute.local import memory_of_a_worker
-from cryolike_dask.compute.log import logging_to, reporting_to
+from cryolike_dask.compute.log import logging_to, page_of_report, reporting_to
 from cryolike_dask.compute.stream import WorkItem, stream, task
 from cryolike_dask.io.claims import Claim
 from cryolike_dask.io.jobs import KEPT, Job, job_states, make_room
@@ -52,6 +52,8 @@ def compute_run(
     What is done is left out on the way. `claimed` is called when nothing speaks against the run any
     more, before anything is computed.
     """
+    # before the folder is claimed, and results of others are removed for these
+    page_of_report(options.performance_report, client)
     run = run.in_memory(memory_of_a_worker(client))
     n_stores = 0
     if kind.keeps_every_pose:

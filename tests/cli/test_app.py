@@ -43,10 +43,9 @@ def test_version_and_help():
     assert cryolike("--version").stdout.strip() == __version__
     expected = (
         "--templates --particles --output --parameters --n-stacks --i-template "
-        "--max-displacement-pixels "
-        "--n-displacements-x --n-displacements-y --n-templates-per-batch --n-images-per-batch "
-        "--discover-batch-size "
-        "--recompute --overwrite --device --conventions --workers --scheduler"
+        "--max-displacement-pixels --n-displacements-x --n-displacements-y --n-templates-per-batch "
+        "--n-images-per-batch --discover-batch-size --recompute --overwrite --device --conventions "
+        "--workers --scheduler"
     )
     for command in ("optimal-pose", "full-cross-correlation"):
         shown = cryolike(command, "--help").stdout

@@ -24,13 +24,11 @@ OPTIONS = {
     "--viewing-distance "
     "--n-inplanes --atom-radii --atom-selection --residues --atoms --atom-shape --overwrite",
     "templates": "--parameters --output --models --healpix-order --viewing-angles --conventions "
-    "--recompute "
-    "--overwrite --plots --workers --scheduler",
+    "--recompute --overwrite --plots --workers --scheduler",
     "particles": "--parameters --output --images --folder --passthrough --pixel-size-angstrom "
-    "--downsample "
-    "--invert-contrast --background-radius-pixels --recenter --batch-size --n-stacks-max "
-    "--write-pixels "
-    "--no-write-pixels --conventions --recompute --overwrite --plots --workers --scheduler",
+    "--downsample --invert-contrast --background-radius-pixels --recenter --batch-size "
+    "--n-stacks-max --write-pixels --no-write-pixels --conventions --recompute --overwrite "
+    "--plots --workers --scheduler",
     "simulate": "--parameters --output --n-images --signal-to-noise --noise --population "
     "--max-displacement-pixels "
     "--optics --models --batch-size --seed --overwrite --workers --scheduler",

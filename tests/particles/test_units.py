@@ -199,8 +199,7 @@ def test_a_pixel_size_that_is_recorded_nowhere_is_said(images, said, reader):
     lines = [m for m in said.messages if "pixel size" in m]
     assert lines == [
         f"{path}: no pixel size is recorded, there or in the headers of all 4 images; 3 angstrom, "
-        f"that of the "
-        "parameters, is taken"
+        "that of the parameters, is taken"
     ]
     said.clear()
     cld.open_particles(path, cld.ImageParameters(8, 6.0))

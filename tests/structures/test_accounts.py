@@ -99,8 +99,7 @@ def test_frames_that_are_alike_are_said_once(tmp_path, said, rng):
     messages = said(write(tmp_path / "md.pdb", *frames), models="all")
     assert messages == [
         "md_model_0001 and 49 more: each 2 residues of 1 chain as Gaussians, 60 electrons, 0.114 "
-        "kDa, "
-        "diameter 40 to 89 angstrom",
+        "kDa, diameter 40 to 89 angstrom",
         "md_model_0001 and 49 more: reaches 20 angstrom from its centre, but half a box is 18",
     ]
 

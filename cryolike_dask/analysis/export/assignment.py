@@ -166,8 +166,7 @@ def _poses(
         raise InputError(
             f"the best poses of {len(unknown)} image(s) are not known: {listed(unknown)}",
             remedy="Compute their results again; or assign optimal_azimuth and optimal_polar, the "
-            "direction of each "
-            "optimal_template, to the results.",
+            "direction of each optimal_template, to the results.",
         )
     values = [np.where(number < 0, 0.0, column) for column in values]
     exchanged = _map_axes_exchanged(results, np.unique(number[number >= 0]), given)[number]
