@@ -23,7 +23,8 @@ from cryolike_dask.runs.origins import Entries, read_origins, read_structure
 
 KIND = "optimal_pose"
 MOST_RECORDS = 2000
-"""Records that are read to know what they say besides: 0.1 s."""
+"""Records that are all read for what they say besides, in 0.1 s; of more, two for each structure and
+each stack at most."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Inventory:
         """Entries of records that are not those of every record, as text: the note of a run, say;
         where they differ, all of them.
 
-        In a large folder some records are read: of a run that did only stacks in between, the note
-        is not seen.
+        In a large folder only the first and the last record of each structure and of each stack
+        are read: of a run that did some pairs in between alone, the note is not seen.
         """
         pairs = sorted(
             (i, k)
@@ -111,7 +112,7 @@ class Inventory:
             for k in by_variable[labels.CROSS_CORRELATION]
         )
         texts: dict[str, dict[str, None]] = defaultdict(dict)
-        for i, k in pairs if len(pairs) <= MOST_RECORDS else _outline(pairs)[:MOST_RECORDS]:
+        for i, k in pairs if len(pairs) <= MOST_RECORDS else _outline(pairs):
             record = readable_record(self.files.record(i, k, KIND))
             for name, text in details(record).items() if record is not None else ():
                 texts[name][text] = None
