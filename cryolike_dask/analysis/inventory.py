@@ -23,8 +23,8 @@ from cryolike_dask.runs.origins import Entries, read_origins, read_structure
 
 KIND = "optimal_pose"
 MOST_RECORDS = 2000
-"""Records that are all read for what they say besides, in 0.1 s; of more, two for each structure and
-each stack at most."""
+"""Records that are all read for what they say besides, in 0.1 s; of more, two for each structure
+and each stack at most."""
 
 
 @dataclass(frozen=True)

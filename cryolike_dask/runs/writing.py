@@ -121,10 +121,9 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
 def _items(
     run: Run, kind: Kind, cut: Cut, own_claim: Claim, options: RunOptions
 ) -> Iterator[WorkItem]:
-    """One after the other, so that no run is too long for the memory of the client."""
+    """Work items of a run, one after the other: a list of all would be as long as the run."""
     details = options.recorded(run.settings.device)
     described = set[Path]()
-    # one after the other: a list of all would be as long as the run
     jobs = (((i, k), replace(run.job(kind, i, k), claim=own_claim)) for i, k in run.pairs())
     for (i, k), job, is_done in job_states(
         jobs,
