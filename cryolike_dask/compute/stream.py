@@ -6,8 +6,8 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,18 +106,21 @@ def stream(
             if client is None
             else _on(client, items, meter.started)
         )
-        for item, error in outcomes:
-            if error is not None and (on_error == "stop" or not isinstance(error, Exception)):
-                raise error
-            if error is not None:
-                logger.error("%s failed, and is left out: %s", item.name, error)
-                failed[item.name] = error
-            meter.finished(item.blocks, item.n_images, error, kept=item.build is None)
+        # closed here: who stops cancels what is in flight now, not when Python collects garbage,
+        # which it may do in any thread
+        with closing(outcomes):
+            for item, error in outcomes:
+                if error is not None and (on_error == "stop" or not isinstance(error, Exception)):
+                    raise error
+                if error is not None:
+                    logger.error("%s failed, and is left out: %s", item.name, error)
+                    failed[item.name] = error
+                meter.finished(item.blocks, item.n_images, error, kept=item.build is None)
     if failed:
         raise FailedPiecesError.of(failed)
 
 
-Outcomes = Iterator[tuple[WorkItem, BaseException | None]]
+Outcomes = Generator[tuple[WorkItem, BaseException | None], None, None]
 
 
 def _in_process(items: Iterable[WorkItem], started: Callable[[str], None]) -> Outcomes:

@@ -4,6 +4,7 @@ everything wrong about them."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -43,6 +44,13 @@ SEARCH = (
 HERE = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 SECONDS = 8
 """That an error may take: an answer is awaited for 5 s, and asked for in two languages."""
+
+
+@pytest.fixture(autouse=True)
+def garbage_collected():
+    """Clients that earlier tests left are collected here. One that is collected in the thread of a
+    new loop closes itself there, for longer than Dask waits for that loop to start."""
+    gc.collect()
 
 
 @pytest.fixture
