@@ -20,7 +20,7 @@ from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_p
 from cryolike_dask.labels import KindName
 from cryolike_dask.likelihoods import blocks, interface
 from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.settings import Settings, Tiling
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 
@@ -60,14 +60,14 @@ class Kind:
         return len(images), len(templates), n_displacements, n_inplanes
 
     def graph(
-        self, images: ImageStack, templates: TemplateStack, settings: Settings, tiling: Tiling
+        self, images: ImageStack, templates: TemplateStack, settings: Settings, discover_tiles: bool
     ) -> ComparisonGraph:
         """The graph that gives these results, cut as suits them."""
         return ComparisonGraph(
             images,
             templates,
             settings,
-            discover_tiles=tiling.discover,
+            discover_tiles=discover_tiles,
             by_batch=self.keeps_every_pose,
         )
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +95,8 @@ class Run:
         All that the inputs have; None: not counted, since stacks in files are left out.
     largest_file_bytes : float
         A result that is larger is not written as a file, but as a store, region by region.
-    tiling : Tiling
+    discover_tiles : bool
+        Choose tiles inside tasks instead of taking the stacks' batch sizes.
     """
 
     files: LikelihoodFiles
@@ -109,7 +110,7 @@ class Run:
     n_stacks: int
     n_images: int | None
     largest_file_bytes: float = math.inf
-    tiling: Tiling = field(default_factory=Tiling)
+    discover_tiles: bool = False
 
     @property
     def n_structures(self) -> int:
@@ -137,7 +138,7 @@ class Run:
         templates = {
             i: replace(t, n_per_batch=tiling.n_templates) for i, t in self.templates.items()
         }
-        return replace(self, images=images, templates=templates, tiling=tiling)
+        return replace(self, images=images, templates=templates, discover_tiles=tiling.discover)
 
     def in_memory(self, n_bytes: int) -> Run:
         """Give the same run for workers with so much memory."""
@@ -147,7 +148,7 @@ class Run:
         """The graph of one stack under one structure."""
         images, templates = self.images[i_stack], self.templates[i_template]
         spread = spread_templates(images, templates, cut.n_parts, cut.device)
-        return kind.graph(images, spread, self.settings, self.tiling)
+        return kind.graph(images, spread, self.settings, self.discover_tiles)
 
     def job(self, kind: Kind, i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""
