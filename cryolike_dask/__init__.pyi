@@ -30,6 +30,7 @@ from .config.reading import config_schema as config_schema
 from .config.reading import read_config as read_config
 from .config.run_config import run_config as run_config
 from .geometry.displacements import DisplacementGrid as DisplacementGrid
+from .geometry.noise import NoiseModel as NoiseModel
 from .geometry.optics import optics_table as optics_table
 from .geometry.parameters import ImageParameters as ImageParameters
 from .geometry.viewing_angles import ViewingAngles as ViewingAngles
@@ -59,6 +60,7 @@ from .run_likelihood import (
 )
 from .run_likelihood import run_likelihood_optimal_pose as run_likelihood_optimal_pose
 from .runs.cost import LikelihoodPlan as LikelihoodPlan
+from .runs.noise_estimation import estimate_noise as estimate_noise
 from .runs.plan import plan_likelihood as plan_likelihood
 from .runs.verification import verify_likelihood as verify_likelihood
 from .simulation.rendering import Poses as Poses

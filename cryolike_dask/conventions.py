@@ -37,6 +37,9 @@ class Conventions:
         The box has the exact transform of its pixels; otherwise that of a continuous square.
     degrees_of_freedom_in_band : bool
         Counts the degrees of freedom inside the band, 4 pi K^2; otherwise all pixels.
+    knows_noise : bool
+        Noise may have a spectrum, an envelope may be added, and rings of more angles than the grid
+        has tell the power of an image.
     weight_is_log_prior : bool
         Adds the viewing weight itself to the log-likelihood; otherwise log(weight / sum of
         weights).
@@ -66,6 +69,7 @@ class Conventions:
     zero_normalised: bool
     exact_mask: bool
     degrees_of_freedom_in_band: bool
+    knows_noise: bool
     weight_is_log_prior: bool
     rounds_to_single: bool
     atoms_weigh_electrons: bool
@@ -84,6 +88,7 @@ STANDARD = Conventions(
     zero_normalised=True,
     exact_mask=True,
     degrees_of_freedom_in_band=True,
+    knows_noise=True,
     weight_is_log_prior=False,
     rounds_to_single=False,
     atoms_weigh_electrons=True,
@@ -102,6 +107,7 @@ CRYOLIKE = Conventions(
     zero_normalised=False,
     exact_mask=False,
     degrees_of_freedom_in_band=False,
+    knows_noise=False,
     weight_is_log_prior=True,
     rounds_to_single=True,
     atoms_weigh_electrons=False,

@@ -57,6 +57,8 @@ class ImageStack:
     n_per_batch : int or None
         Images per tile inside a task; None lets the kernel choose. Changes no result beyond
         rounding.
+    groups : str array, (image, 2), or None
+        Micrograph and optics group, by which noise differs; "" where they are not known.
     """
 
     source: ArraySource
@@ -67,6 +69,7 @@ class ImageStack:
     image_in_stack: NDArray[np.int64]
     chunks: tuple[int, ...]
     n_per_batch: int | None = None
+    groups: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         _check_source(self.source, self.grid, "images")
@@ -79,6 +82,11 @@ class ImageStack:
             )
         if self.frame not in ("xy", "transposed"):
             raise InputError(f"frame={self.frame!r} is neither 'xy' nor 'transposed'")
+        if self.groups is not None and self.groups.shape != (n, 2):
+            raise InputError(
+                f"groups have the shape {self.groups.shape}, but there are {n} images",
+                remedy="Give micrograph and optics group of each.",
+            )
         _check_batch(self.n_per_batch, "n_images_per_batch")
         _chunks(self.chunks, n, "image")
 
@@ -128,6 +136,7 @@ class ImageStack:
             stack=self.stack[chosen],
             image_in_stack=self.image_in_stack[chosen],
             chunks=(len(chosen),),
+            groups=None if self.groups is None else self.groups[chosen],
         )
 
     def chunk(self, n_images: int | Sequence[int]) -> ImageStack:

@@ -35,6 +35,11 @@ class ArraySource(Protocol):
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory."""
 
+    def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Sums over the rings of images, (row, 2, shell), on more angles than the grid has: of
+        |F|^2 weight, and of Re conj(s) F weight with the exact transform s of the box. None where
+        they are not known; sums over the rows themselves then take their place."""
+
     def locate(self, row: int) -> tuple[str, int]:
         """The file of a row, and its position there."""
 
@@ -75,6 +80,10 @@ class Files:
             rows_here = part_of_row == i
             values[rows_here] = self.parts[i].take(row_in_part[rows_here])
         return values
+
+    def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """What the `.npz` files say; None unless all of them say it."""
+        return None
 
     def locate(self, row: int) -> tuple[str, int]:
         """The file of a row, and its position there."""
@@ -140,6 +149,10 @@ class InMemory:
         """Copy rows."""
         return self.values[rows]
 
+    def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Not known of arrays."""
+        return None
+
     def locate(self, row: int) -> tuple[str, int]:
         """A phrase, for there is no file; and the position."""
         return "array in memory", row
@@ -178,6 +191,10 @@ class Subset:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory."""
         return self.source.take(self.rows[rows])
+
+    def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Those of the other source."""
+        return self.source.rings(self.rows[rows])
 
     def locate(self, row: int) -> tuple[str, int]:
         """The file of a row, and its position there."""

@@ -19,8 +19,14 @@ from cryolike_dask.conventions import Conventions
 from cryolike_dask.geometry.optics import OPTICS, transposed_defocus_angle
 from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.comparable import check_comparable, name_of
-from cryolike_dask.likelihoods.comparison import IMAGE_ROW, TEMPLATE_ROW, Comparison
+from cryolike_dask.likelihoods.comparison import (
+    IMAGE_ROW,
+    TEMPLATE_ROW,
+    Comparison,
+    Whitening,
+)
 from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.likelihoods.setup import degrees_of_freedom
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 POSES_PER_BLOCK = {"cpu": 2**27, "cuda": 2**28}
@@ -59,12 +65,14 @@ class ComparisonGraph:
         self.images, self.templates = images, templates
         self.precision = settings.precision_with(templates)
         self.real = real_dtype(self.precision)
+        self.group_of_image, whitening = whitening_of(images, settings)
         self.comparison = Comparison(
             images=images.source,
             templates=templates.source,
             grid=templates.grid,
             displacements=templates.displacements,
             conventions=settings.rules,
+            whitening=whitening,
             precision=self.precision,
             device=settings.device,
             name=name_of(images, templates),
@@ -96,7 +104,8 @@ class ComparisonGraph:
             function,
             indices,
             da.from_array(
-                image_rows(self.images, self.comparison.conventions), chunks=(self.image_chunks,)
+                image_rows(self.images, self.comparison.conventions, self.group_of_image),
+                chunks=(self.image_chunks,),
             ),
             "m",
             da.from_array(
@@ -149,11 +158,34 @@ def chunks_of_correlations(
     return image_chunks, _even_chunks(len(templates), n_templates)
 
 
-def image_rows(images: ImageStack, conventions: Conventions) -> NDArray[np.void]:
+def whitening_of(images: ImageStack, settings: Settings) -> tuple[NDArray[np.int64], Whitening]:
+    """The group of each image, and what makes the noise of these groups white; of those groups
+    alone that these images are of."""
+    grid, model = images.grid, settings.noise
+    if model is None:
+        groups = np.zeros(len(images), np.int64)
+        factors, added = np.ones((1, grid.n_shells)), np.zeros(1)
+        n_free = np.full(1, degrees_of_freedom(grid, settings.rules))
+    else:
+        used, groups = np.unique(model.find(images.groups, len(images)), return_inverse=True)
+        model = model.take(used)
+        factors, added = 1 / np.sqrt(model.spectra(grid)), model.b_factor_angstrom2
+        n_free = model.degrees_of_freedom(grid)
+    if settings.degrees_of_freedom is not None:
+        n_free = np.full(len(factors), float(settings.degrees_of_freedom))
+    added = added + settings.b_factor
+    envelopes = np.exp(-added[:, None] * grid.spatial_frequencies**2 / 4)
+    return groups, Whitening(factors, envelopes, n_free)
+
+
+def image_rows(
+    images: ImageStack, conventions: Conventions, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.void]:
     """Rows that tell a task of each image; the defocus angle is corrected for the frame
     here."""
     rows = np.empty(len(images), IMAGE_ROW)
     rows["index"] = np.arange(len(images))
+    rows["group"] = 0 if groups is None else groups
     for name in OPTICS.names or ():
         rows[name] = images.optics[name]
     if conventions.corrects_transposed_stacks and images.frame == "transposed":

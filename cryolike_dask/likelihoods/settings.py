@@ -7,12 +7,15 @@ from typing import get_args
 
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
+from cryolike_dask.geometry.noise import B_FACTORS, NoiseModel
 from cryolike_dask.labels import Device, Precision
 from cryolike_dask.stacks import TemplateStack
 
 DEFAULT_TOLERANCE = 1e-6
 """Compression's in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times
 more would save a twenty-fifth of the coefficients."""
+LEAST_DEGREES_OF_FREEDOM = 4
+"""The likelihood integrates out offset, scale and level: with fewer it does not fall off."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Settings:
     tolerance : float or None
         Part of a displaced template's norm that compression may leave out; None: that of the
         precision.
+    noise : NoiseModel or None
+        None: white.
+    b_factor : float
+        Angstrom^2, added to what the optics and the noise model say of each image.
+    degrees_of_freedom : float or None
+        Of the noise of an image; None: as the noise model says, or else all of the band.
 
     Raises
     ------
@@ -40,6 +49,9 @@ class Settings:
     device: Device = "auto"
     precision: Precision = "default"
     tolerance: float | None = None
+    noise: NoiseModel | None = None
+    b_factor: float = 0.0
+    degrees_of_freedom: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse words and numbers that say nothing."""
@@ -55,6 +67,26 @@ class Settings:
             )
         if self.tolerance is not None:
             object.__setattr__(self, "tolerance", _part_of_one(self.tolerance))
+        if not isinstance(self.noise, NoiseModel | None):
+            raise InputError(
+                f"noise={self.noise!r} is no noise model",
+                remedy="Give what estimate_noise gives, or None for white noise.",
+            )
+        number("b_factor", self.b_factor)
+        if not B_FACTORS[0] <= self.b_factor <= B_FACTORS[1]:
+            raise InputError(
+                f"b_factor={self.b_factor:g} is not between {B_FACTORS[0]:g} and "
+                f"{B_FACTORS[1]:g} angstrom^2"
+            )
+        if self.degrees_of_freedom is not None:
+            number("degrees_of_freedom", self.degrees_of_freedom, above=LEAST_DEGREES_OF_FREEDOM)
+        if not self.rules.knows_noise:
+            for name in ("noise", "b_factor", "degrees_of_freedom"):
+                if getattr(self, name):
+                    raise InputError(
+                        f'{name} is given, but conventions="{self.conventions}" knows none',
+                        remedy='Leave it out, or use conventions="standard".',
+                    )
 
     @property
     def rules(self) -> Conventions:

@@ -165,6 +165,10 @@ class ParticleImages:
             values[i] *= np.exp(-2j * np.pi * (kx * x[i] + ky * y[i]))
         return values
 
+    def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Not known yet."""
+        return None
+
     def locate(self, row: int) -> tuple[str, int]:
         """The file of an image, and its position there."""
         return self.files[self.table.file_number[row]].path, int(self.table.image_index[row])

@@ -202,6 +202,9 @@ class Projections:
             values[rows_of_page] = _page(self, int(page))[rows[rows_of_page] % PAGE]
         return values
 
+    def rings(self, rows: NDArray[np.int64]) -> None:
+        """Templates have none."""
+
     def locate(self, row: int) -> tuple[str, int]:
         """The file of the structure, and the position among its projections."""
         return self.structure.path, row

@@ -16,7 +16,7 @@ from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import tiles
-from cryolike_dask.likelihoods.comparison import Comparison
+from cryolike_dask.likelihoods.comparison import Comparison, Whitening
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
 from cryolike_dask.likelihoods.interface import (
     compute_optimal_displacement_and_rotation,
@@ -131,6 +131,7 @@ def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free)
         parameters.grid,
         DisplacementSearch(8, 16, 16).grid(1.35),
         STANDARD,
+        Whitening(np.ones((1, parameters.grid.n_shells)), np.ones((1, 1)), np.ones(1)),
         "single",
         "cpu",
         1e-6,
