@@ -52,7 +52,7 @@ def files(tmp_path, build):
 def run(files, **options):
     parameters = files.folder_templates / "parameters.npz"
     return cld.run_likelihood_optimal_pose(
-        files, parameters, SEARCH, **{"progress": False, **options}
+        files, parameters, SEARCH, **{"progress": False, "noise": "white", **options}
     )
 
 
