@@ -151,7 +151,7 @@ def _refuse_noise(run: Run) -> None:
         raise OutputError(
             "is a noise model, but this run takes noise as white",
             source=run.files.noise,
-            remedy='Remove it, or ask for noise="estimate" (--noise estimate), which takes it.',
+            remedy='Remove it, or pass noise="estimate" (--noise), which takes it.',
         )
 
 

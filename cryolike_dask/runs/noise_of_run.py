@@ -14,7 +14,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from cryolike_dask.errors import InputError, OutputError, counted
+from cryolike_dask.errors import InputError, InputFileError, OutputError, counted
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.claims import differences
 from cryolike_dask.io.noise import (
@@ -36,7 +36,7 @@ NUMBERS = OF_NOISE[1:]
 WHITE, COLOURED = "white noise", "a noise model"
 OF_ANOTHER_PROGRAM = (
     "these image stacks were made by another program, which may have changed their noise: it is "
-    'taken as white. Ask for noise="estimate" (--noise estimate) to estimate it.'
+    'taken as white. Pass noise="estimate" (--noise) to estimate it.'
 )
 RESTORE = "Restore it, or pass overwrite=True (--overwrite) to replace the results."
 
@@ -207,7 +207,15 @@ def _given(asked: NoiseRequest) -> NoiseModel | None:
     """The model that is asked for, if it is there."""
     if asked.spectrum is None or asked.spectrum in ("estimate", "white"):
         return None
-    return asked.spectrum if isinstance(asked.spectrum, NoiseModel) else read_noise(asked.spectrum)
+    if isinstance(asked.spectrum, NoiseModel):
+        return asked.spectrum
+    if not Path(asked.spectrum).exists():
+        raise InputFileError(
+            "there is no such file",
+            source=asked.spectrum,
+            remedy="Give estimate, white, or the file of a noise model.",
+        )
+    return read_noise(asked.spectrum)
 
 
 def _recorded(run: Run, records: Iterable[Record]) -> FolderSettings | None:
