@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError, OutputError
 from cryolike_dask.runs import noise_of_run
 
@@ -358,3 +360,47 @@ def test_the_plan_says_what_becomes_of_the_noise(files, estimates):
     assert plan(files).noise == "1 group, kept in noise.npz"
     with pytest.raises(InputFileError, match="there is no such file"):
         plan(files, noise="nowhere.npz")
+
+
+def test_results_say_what_noise_was_taken_for(files):
+    run(files, i_template="all", noise=model_of(), b_factor=30)
+    results = cld.open_results(files.folder_output)
+    assert results.attrs["noise"] == checksum(files)
+    assert results.attrs["b_factor"] == 30
+    np.testing.assert_allclose(results.attrs["degrees_of_freedom"], 4 * np.pi * 3**2)
+    images = cld.open_images(files, PARAMETERS)
+    templates = SEARCH(cld.open_templates(files, PARAMETERS))
+    computed = cld.compute_optimal_pose(images, templates).attrs
+    assert (computed["noise"], computed["b_factor"]) == ("white", 0)
+    files.noise.unlink()
+    assert cld.open_results(files.folder_output).attrs["noise"] == settings(files)["noise"]
+
+
+def test_degrees_of_freedom_and_b_factors_of_groups_are_named(files):
+    variance = np.ones((2, 9))
+    groups = ("optics group a", "all images")
+    two = cld.NoiseModel.of_spectrum(FREQUENCIES, variance, PARAMETERS.grid, groups)
+    run(files, noise=replace(two, share=np.array([1, 0.5]), b_factor_angstrom2=np.array([0, 9.0])))
+    attrs = cld.open_results(files.folder_output).attrs
+    np.testing.assert_allclose(attrs["degrees_of_freedom"], 4 * np.pi * 3**2 * np.array([1, 0.5]))
+    assert (attrs["b_factor"], attrs["noise_groups"]) == ([0, 9], list(groups))
+
+
+def test_structures_of_different_noise_models_are_not_compared(files, tmp_path):
+    other = replace(files, folder_output=tmp_path / "other")
+    run(files, i_template=0, noise="white")
+    run(other, i_template=1, noise=model_of())
+    both = [cld.open_results(f.folder_output) for f in (files, other)]
+    mixed = xr.concat(both, "structure", combine_attrs="override")
+    # a folder that was put together by hand
+    shutil.copytree(other.folder_output / "template1", files.folder_output / "template1")
+    for results in (mixed, cld.open_results(files.folder_output)):
+        for compare in (
+            lambda results: cld.log_likelihood_ratio(results, "a"),
+            cld.structure_probability,
+            lambda results: cld.write_likelihood_matrix(results, tmp_path / "matrix"),
+            summarise_results,
+        ):
+            with pytest.raises(InputError, match="different noise models"):
+                compare(results)
+        cld.structure_probability(results.sel(structure=["b"]))
