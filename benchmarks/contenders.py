@@ -224,7 +224,7 @@ def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> C
     constants = block.constants
 
     def expanded_images(m: slice) -> Any:
-        return prepare_images(*block.images(m), constants)
+        return prepare_images(block.images(m), constants)
 
     def expanded_templates(s: slice) -> Any:
         (values,) = block.templates([s])

@@ -16,6 +16,7 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.labels import Device, Precision
 from cryolike_dask.likelihoods import blocks, variables
 from cryolike_dask.likelihoods.graph import ComparisonGraph
@@ -35,6 +36,9 @@ def compute_optimal_pose(
     precision: Precision = "default",
     discover_batch_size: bool = False,
     tolerance: float | None = None,
+    noise: NoiseModel | None = None,
+    b_factor: float = 0.0,
+    degrees_of_freedom: float | None = None,
 ) -> xr.Dataset:
     """Find the best pose of every image, its log-likelihood, and the log-likelihood integrated over
     all poses.
@@ -58,6 +62,13 @@ def compute_optimal_pose(
         Root mean square part of the norm of displaced templates that compression may leave out.
         Default: 1e-6 in single precision, which changes results no more than rounding does; 0, no
         compression, in double precision.
+    noise : NoiseModel, optional
+        As `estimate_noise` gives it; default: white. Correlations are those of whitened images.
+    b_factor : float
+        Angstrom^2, added to what metadata and noise model say of each image's envelope.
+    degrees_of_freedom : float, optional
+        Independent values of the noise of an image. Default: what the noise model says, or else all
+        of the band, 4 pi K^2.
 
     Returns
     -------
@@ -71,12 +82,15 @@ def compute_optimal_pose(
     Raises
     ------
     GridMismatchError, InputError
-        At once if the stacks do not lie on one grid, or a setting is not known.
+        At once if the stacks do not lie on one grid, a setting is not known, or the noise model is
+        for other images.
     NotFiniteError, ZeroPowerError, DeviceError
         When it is computed: images or templates with NaN or no power (files and indices named), no
         GPU.
     """
-    settings = Settings(conventions, device, precision, tolerance)
+    settings = Settings(
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+    )
     return optimal_poses(
         ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     )
@@ -124,6 +138,9 @@ def compute_optimal_displacement_and_rotation(
     precision: Precision = "default",
     discover_batch_size: bool = False,
     tolerance: float | None = None,
+    noise: NoiseModel | None = None,
+    b_factor: float = 0.0,
+    degrees_of_freedom: float | None = None,
 ) -> xr.Dataset:
     """Find the best displacement and rotation of every image under every template.
 
@@ -136,7 +153,9 @@ def compute_optimal_displacement_and_rotation(
         optimal_inplane_rotation (radian); log_likelihood, summed over displacements and rotations
         without a prior (natural log).
     """
-    settings = Settings(conventions, device, precision, tolerance)
+    settings = Settings(
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+    )
     return optimal_displacements_and_rotations(
         ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     )
@@ -165,6 +184,9 @@ def compute_optimal_displacement(
     precision: Precision = "default",
     discover_batch_size: bool = False,
     tolerance: float | None = None,
+    noise: NoiseModel | None = None,
+    b_factor: float = 0.0,
+    degrees_of_freedom: float | None = None,
 ) -> xr.Dataset:
     """Find the best displacement of every image under every template at every rotation.
 
@@ -176,7 +198,9 @@ def compute_optimal_displacement(
         Lazy, dims (image, template, rotation): cross_correlation; optimal_displacement_x/_y
         (angstrom).
     """
-    settings = Settings(conventions, device, precision, tolerance)
+    settings = Settings(
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+    )
     graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     size = {"w": templates.grid.n_inplanes}
     records = graph.blockwise(
@@ -198,6 +222,9 @@ def compute_optimal_rotation(
     precision: Precision = "default",
     discover_batch_size: bool = False,
     tolerance: float | None = None,
+    noise: NoiseModel | None = None,
+    b_factor: float = 0.0,
+    degrees_of_freedom: float | None = None,
 ) -> xr.Dataset:
     """Find the best rotation of every image under every template at every displacement.
 
@@ -209,7 +236,9 @@ def compute_optimal_rotation(
         Lazy, dims (image, template, displacement): cross_correlation; optimal_inplane_rotation
         (radian).
     """
-    settings = Settings(conventions, device, precision, tolerance)
+    settings = Settings(
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+    )
     graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     size = {"d": len(templates.displacements)}
     records = graph.blockwise(blocks.best_rotations, "optimal-rotation", blocks.BEST_ROTATION, size)
@@ -229,6 +258,9 @@ def compute_cross_correlation_complete(
     precision: Precision = "default",
     discover_batch_size: bool = False,
     tolerance: float | None = None,
+    noise: NoiseModel | None = None,
+    b_factor: float = 0.0,
+    degrees_of_freedom: float | None = None,
 ) -> xr.Dataset:
     """Correlate every image with every template at every displacement and rotation.
 
@@ -241,7 +273,9 @@ def compute_cross_correlation_complete(
     xarray.Dataset
         Lazy, dims (image, template, displacement, rotation): cross_correlation.
     """
-    settings = Settings(conventions, device, precision, tolerance)
+    settings = Settings(
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+    )
     return all_correlations(
         ComparisonGraph(
             images, templates, settings, discover_tiles=discover_batch_size, by_batch=True
@@ -267,6 +301,9 @@ def compute_integrated_log_likelihood(
     precision: Precision = "default",
     discover_batch_size: bool = False,
     tolerance: float | None = None,
+    noise: NoiseModel | None = None,
+    b_factor: float = 0.0,
+    degrees_of_freedom: float | None = None,
 ) -> xr.Dataset:
     """Integrate the likelihood of every image over poses.
 
@@ -284,7 +321,9 @@ def compute_integrated_log_likelihood(
     xarray.Dataset
         Lazy, natural logarithm.
     """
-    settings = Settings(conventions, device, precision, tolerance)
+    settings = Settings(
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+    )
     graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     if tuple(dims) == (labels.IMAGE,):
         return optimal_poses(graph)[[labels.LOG_LIKELIHOOD_INTEGRATED]]

@@ -22,14 +22,11 @@ from cryolike_dask.likelihoods.image_formation import contrast_on_device
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
 
 
-def read_images(
-    rows: Rows, comparison: Comparison, constants: BlockConstants
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read images, complex (image, shell, angle), and evaluate their contrast transfer, real
-    (image, shell, W/2).
+def read_images(rows: Rows, comparison: Comparison, constants: BlockConstants) -> WhitenedImages:
+    """Read images, evaluate their contrast transfer, and divide both by the noise.
 
     Raises
     ------
@@ -37,18 +34,34 @@ def read_images(
         If a value is not finite, an image is constant, or not the transform of a real image; files
         and rows named.
     """
-    values = tensor_on(
-        comparison.images.take(rows["index"]), comparison.precision, constants.weights.device
-    )
+    device = constants.weights.device
+    values = tensor_on(comparison.images.take(rows["index"]), comparison.precision, device)
     _refuse_bad(values, constants, comparison.images, rows["index"], "image")
-    contrast = _typed(
-        contrast_of_rows(rows, comparison, constants.weights.device), comparison.precision
-    )
-    power = (contrast**2).sum((1, 2))
+    images = whitened(values, rows, comparison, constants)
+    power = (images.contrast**2).sum((1, 2))
     refuse = partial(_refuse, source=comparison.images, rows=rows["index"], what="image")
     refuse(power == 0, why="have a contrast transfer of 0 everywhere", error=ZeroPowerError)
     refuse(~power.isfinite(), why="have a contrast transfer that overflows", error=NotFiniteError)
-    return values, contrast
+    return images
+
+
+def whitened(
+    values: torch.Tensor, rows: Rows, comparison: Comparison, constants: BlockConstants
+) -> WhitenedImages:
+    """Divide images that were read, or their half rings where the constants are of half rings, by
+    the noise of their groups."""
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.direct import whiten
+
+    rings = comparison.images.rings(rows["index"]) if comparison.conventions.knows_noise else None
+    return whiten(
+        values,
+        _contrast_of_rows(rows, comparison, values.device),
+        torch.from_numpy(rows["group"].astype(np.int64)).to(values.device),
+        constants,
+        None if rings is None else torch.from_numpy(rings).to(values.device),
+    )
 
 
 def read_templates(
@@ -74,7 +87,7 @@ def read_templates(
             yield values
 
 
-def contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:
+def _contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:
     """Contrast transfer of half rings, float64, (image, shell, W/2). Half a turn further it is the
     same."""
     grid = comparison.grid
@@ -123,7 +136,8 @@ def _refuse_bad(
     power = powers(values, constants.weights)
     refuse(~power.isfinite(), why="hold NaN or infinite values", error=NotFiniteError)
     refuse(power == 0, why="have no power: they are zero everywhere", error=ZeroPowerError)
-    offset = overlaps(constants.mask, values, constants.weights) ** 2 / constants.mask_power
+    box = powers(constants.mask, constants.weights)
+    offset = overlaps(constants.mask, values, constants.weights) ** 2 / box
     refuse(
         power - offset <= 100 * constants.rounding * power,
         why="are constant: nothing is left beside their offset",

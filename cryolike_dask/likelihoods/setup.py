@@ -19,10 +19,10 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.reading import (
-    contrast_of_rows,
     read_templates,
     tensor_on,
     torch_real,
+    whitened,
 )
 from cryolike_dask.likelihoods.tiles import piece_bytes
 
@@ -45,10 +45,13 @@ def make_constants(
     comparison: Comparison, device: torch.device, basis: RadialBasis = ()
 ) -> BlockConstants:
     """Make the constants that all tiles share, on the device."""
+    import torch
+
     from cryolike_dask.likelihoods.kernels.direct import BlockConstants
+    from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
 
-    grid, conventions = comparison.grid, comparison.conventions
+    grid, conventions, whitening = comparison.grid, comparison.conventions, comparison.whitening
     mask = grid.mask(exact=conventions.exact_mask)
     weights = tensor_on(
         np.broadcast_to(grid.weights[:, None], grid.shape), comparison.precision, device
@@ -62,8 +65,17 @@ def make_constants(
         basis=tuple(
             tensor_on(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis
         ),
-        mask_power=float(grid.integrate(np.abs(mask) ** 2)),
-        n_degrees_of_freedom=degrees_of_freedom(grid, conventions),
+        whitening=torch.from_numpy(whitening.factors).to(device),
+        envelopes=torch.from_numpy(whitening.envelopes).to(device),
+        template_whitening=tensor_on(whitening.of_templates, comparison.precision, device),
+        noise=NoiseTerms.of(
+            [
+                float(grid.integrate(np.abs(mask * factors[:, None]) ** 2))
+                for factors in whitening.factors
+            ],
+            whitening.n_degrees_of_freedom.tolist(),
+            device,
+        ),
         zero_normalised=conventions.zero_normalised,
         recomputes_offset_above=conventions.recomputes_offset_above,
         piece_bytes=piece_bytes(device.type),
@@ -152,6 +164,7 @@ def find_basis(comparison: Comparison) -> RadialBasis:
         moments = torch.zeros((), dtype=torch.float64, device=device)
         for values in read_templates(list(sampled_templates[:, None]), exact, constants):
             template = half(values) * half(constants.weights).sqrt()
+            template = template * constants.template_whitening[:, None]
             # what is left out is a part of each template
             brightness = squared(template).sum().sqrt()
             moments = moments + second_moments(displaced_spectra(template / brightness, constants))
@@ -191,9 +204,7 @@ def log_likelihood_at(
         )
         templates = tensor_on(comparison.templates.take(poses["template"][part]), "double", device)
         templates = templates.gather(2, turned[:, None, :].expand(factors.shape)) * factors
-        images = half(
-            tensor_on(comparison.images.take(image_rows["index"][part]), "double", device)
-        )
-        contrast = contrast_of_rows(image_rows[part], comparison, device)
-        values[part] = at_given_poses(images, contrast, templates, constants).cpu().numpy()
+        read = tensor_on(comparison.images.take(image_rows["index"][part]), "double", device)
+        images = whitened(half(read), image_rows[part], exact, constants)
+        values[part] = at_given_poses(images, templates, constants).cpu().numpy()
     return values

@@ -23,7 +23,7 @@ from cryolike_dask.likelihoods.tiles import Footprint, first_tile, images_at_a_t
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
     from cryolike_dask.likelihoods.kernels.tile import Tile
 
@@ -98,7 +98,7 @@ class Block:
         n_pairs = 0
         for group in slices(0, self.shape[0], self.n_images_at_a_time):
             prepared = [
-                (m, prepare_images(*self.images(m), self.constants))
+                (m, prepare_images(self.images(m), self.constants))
                 for m in slices(group.start, group.stop, self.tile[0])
             ]
             columns = list(slices(0, self.shape[1], self.tile[1]))
@@ -166,13 +166,11 @@ class Block:
             rows = doubtful[:, j].nonzero().flatten()
             for part in slices(0, len(rows), PAIRS_AT_A_TIME):
                 i = rows[part]
-                images, contrast = self.images(np.arange(m.start, m.stop)[i.cpu().numpy()])
-                correlation, log_likelihood = compare(
-                    images, contrast.repeat(1, 1, 2), template, self.constants, first
-                )
+                images = self.images(np.arange(m.start, m.stop)[i.cpu().numpy()])
+                correlation, log_likelihood = compare(images, template, self.constants, first)
                 yield i, j, correlation[:, 0], log_likelihood[:, 0]
 
-    def images(self, m: slice | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    def images(self, m: slice | NDArray[np.int64]) -> WhitenedImages:
         """Read images and their contrast."""
         return read_images(self.image_rows[m], self.comparison, self.constants)
 

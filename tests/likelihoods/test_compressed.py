@@ -251,7 +251,7 @@ def test_what_is_lost_of_a_template_is_measured(build):
     assert (terms.lost > 1e-3).all()
     tile = correlate(
         prepare_images(
-            *read_images(image_rows(images, comparison.conventions), comparison, constants),
+            read_images(image_rows(images, comparison.conventions), comparison, constants),
             constants,
         ),
         terms,

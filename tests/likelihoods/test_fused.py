@@ -45,7 +45,7 @@ def arguments(rng, n_inplanes, n_displacements, n_images, n_templates, squared):
         "norm": rng.uniform(1e-11, 2e-11, by_row).astype(np.float32),
         "scale": scale * squared / largest,
         "height": rng.uniform(-1e6, 1e6, by_row[1:]) + rng.uniform(-2, 2, by_row),
-        "exponent": 200.5,
+        "exponents": rng.uniform(100, 200, by_row[1]),
     }
 
 
@@ -70,15 +70,11 @@ def at_rotations(values):
 
 def on_gpu(arguments, **options):
     """Arrays that summarise_fused gives."""
-    tensors = {
-        k: torch.from_numpy(v).to(DEVICE)
-        for k, v in arguments.items()
-        if k not in ("exponent", "shape")
-    }
+    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in arguments.items() if k != "shape"}
     n_displacements = arguments["products"].shape[-1]
     tensors["products"] = padded(arguments).to(DEVICE)
     folding = fold(2 * len(arguments["norm"]), torch.float32, torch.device(DEVICE))
-    terms = TileTerms(**tensors, n_displacements=n_displacements, exponent=arguments["exponent"])
+    terms = TileTerms(**tensors, n_displacements=n_displacements)
     results = summarise_fused(terms, folding, **options)
     assert [r.dtype for r in results] == [torch.float32, torch.float64, torch.float64]
     return [r.cpu().numpy() for r in results]
@@ -100,7 +96,7 @@ def on_cpu(given, dtype=torch.float32, reference=-math.inf):
         norm,
         given["scale"],
         given["height"],
-        exponent=given["exponent"],
+        exponents=given["exponents"],
         floor=1 - ROUNDING,
         reference=np.full(shape, reference),
     )
@@ -130,7 +126,8 @@ def check(kernel, given, squared):
     v^2 scale / residual."""
     v, fits = squared_correlations(given["products"], given["scale"])
     correlation = (v + given["shift"][..., None]) * at_rotations(given["norm"])
-    log_likelihood = at_rotations(given["height"]) - given["exponent"] * np.log1p(
+    of_images = given["exponents"][:, None, None]
+    log_likelihood = at_rotations(given["height"]) - of_images * np.log1p(
         -fits.clip(max=1 - ROUNDING)
     )
     highest = log_likelihood.max((0, 3))
@@ -140,7 +137,7 @@ def check(kernel, given, squared):
     assert best == pytest.approx(correlation.max((0, 3)), rel=1e-5, abs=1e-5)
     assert fit == pytest.approx(fits.max((0, 3)), rel=1e-5)
     error = 1e-9 if kernel == "cpu, double" else 1e-5
-    tolerance = error * (1 + given["exponent"] * squared / max(1 - squared, 0.01))
+    tolerance = error * (1 + given["exponents"].max() * squared / max(1 - squared, 0.01))
     assert summed == pytest.approx(expected, rel=0, abs=tolerance)
 
 

@@ -242,6 +242,9 @@ class CountedSource:
     def paths(self):
         return ("counted",)
 
+    def rings(self, rows):
+        return None
+
     def locate(self, row):
         return "counted", row
 

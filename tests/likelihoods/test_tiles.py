@@ -163,7 +163,7 @@ def test_footprint_is_what_the_kernel_holds(build, tolerance):
     footprint = footprint_of(comparison, basis)
     constants = make_constants(comparison, torch.device("cpu"), basis)
     rows = image_rows(images, comparison.conventions)
-    of_images = prepare_images(*read_images(rows, comparison, constants), constants)
+    of_images = prepare_images(read_images(rows, comparison, constants), constants)
     of_templates = prepare_templates(
         next(read_templates([np.arange(16)], comparison, constants)), constants
     )

@@ -37,14 +37,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels.cross_correlation import (
-    overlaps,
-    powers,
-    refuse_without_power,
-    squared,
-)
-from cryolike_dask.likelihoods.kernels.direct import BlockConstants
-from cryolike_dask.likelihoods.kernels.log_likelihood import log_likelihood_height
+from cryolike_dask.likelihoods.kernels.cross_correlation import refuse_without_power, squared
+from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
+from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms, log_likelihood_height
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
 from cryolike_dask.likelihoods.kernels.tile import Tile, by_pairs
 
@@ -61,19 +56,22 @@ class ImageTerms:
     ----------
     spectra : tuple of Tensor, real, (q, 2 * image, 2 * rank)
         [Re, Im] and [-Im, Re] of the filtered images on each group's basis.
-    contrast : Tensor, real, (image, shell * W/2)
+    contrast_of_mask : Tensor, real, (image, shell * W/2)
     contrast_power : Tensor, complex, (even q, image, shell)
         Spectra of contrast^2, conjugated.
     power, mask, filtered_norm : Tensor, float64, (image,)
         Iyy, Isy, |CTF I|.
+    noise : NoiseTerms
+        Of each image.
     """
 
     spectra: tuple[Tensor, ...]
-    contrast: Tensor
+    contrast_of_mask: Tensor
     contrast_power: Tensor
     power: Tensor
     mask: Tensor
     filtered_norm: Tensor
+    noise: NoiseTerms
 
     def __len__(self) -> int:
         return len(self.power)
@@ -112,13 +110,15 @@ def half(rings: Tensor) -> Tensor:
     return rings[..., : rings.shape[-1] // 2]
 
 
-def prepare_images(images: Tensor, contrast: Tensor, constants: BlockConstants) -> ImageTerms:
-    """Filter and expand images, complex (image, shell, angle), with contrast transfer, real
-    (image, shell, W/2)."""
+def prepare_images(images: WhitenedImages, constants: BlockConstants) -> ImageTerms:
+    """Filter and expand images."""
     weights, n = half(constants.weights), len(images)
     # half of each ring: the other is its conjugate, since images are real. The root of the weights
-    # goes with each side of a product, so that templates carry the other root
-    filtered = half(images) * contrast * weights.sqrt()
+    # goes with each side of a product, so that templates carry the other root, and a whitening of
+    # their own, which is the same for all groups of images
+    metric = constants.template_whitening
+    roots = weights.sqrt() * torch.where(metric > 0, 1 / metric, 0)[:, None]
+    filtered = half(images.values) * images.contrast * roots
     rings = filtered[..., constants.folding.angles].permute(2, 1, 0).flatten(1)
     spectra = _spectra(constants, n)
     angular_spectra(
@@ -137,15 +137,16 @@ def prepare_images(images: Tensor, contrast: Tensor, constants: BlockConstants) 
         groups.append(parts.flatten(1, 2))
     # |image|^2 of the model needs CTF^2 alone, which repeats after half a turn: even q only
     contrast_power = (
-        torch.fft.rfft(contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
+        torch.fft.rfft(images.contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
     )
     return ImageTerms(
         spectra=tuple(groups),
-        contrast=contrast.flatten(1),
+        contrast_of_mask=images.contrast_of_mask.flatten(1),
         contrast_power=contrast_power.resolve_conj().contiguous(),
-        power=powers(images, constants.weights).double(),
-        mask=overlaps(constants.mask, images, constants.weights).double(),
+        power=images.power,
+        mask=images.mask,
         filtered_norm=squared(filtered).double().sum((1, 2)).mul(2).sqrt(),
+        noise=images.noise,
     )
 
 
@@ -157,7 +158,7 @@ def prepare_templates(
     weights = half(constants.weights)
     # all that depends on a template alone is made here, once for all images of the block
     rooted = half(templates) * weights.sqrt()
-    spectra = displaced_spectra(rooted, constants)
+    spectra = displaced_spectra(rooted * constants.template_whitening[:, None], constants)
     left_out = spectra.new_zeros(spectra.shape[3], dtype=torch.float64)
     # complete spectra are in scratch memory, coefficients are not
     groups = [
@@ -272,21 +273,19 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
     refuse_without_power(template_power.amin((0, 2)), "filtered template", templates.first)
     # one product per template, so that equal templates tie exactly
     template_mask = torch.stack(
-        [images.contrast @ product for product in templates.mask_products], 1
+        [images.contrast_of_mask @ product for product in templates.mask_products], 1
     ).double()
     # from here on in double precision: the likelihood is a difference of large numbers, and there
     # are W/2 numbers per pair, not one for each pose
-    offset = template_mask * images.mask[:, None] / constants.mask_power
-    template_variance = template_power - (template_mask**2 / constants.mask_power)[..., None]
+    noise, mask_power = images.noise.along(2), images.noise.mask_power[:, None]
+    offset = template_mask * images.mask[:, None] / mask_power
+    template_variance = template_power - (template_mask**2 / mask_power)[..., None]
     refuse_without_power(template_variance.amin((0, 2)), "filtered template", templates.first)
-    image_variance = (images.power - images.mask**2 / constants.mask_power)[:, None, None]
+    image_variance = (images.power[:, None] - images.mask[:, None] ** 2 / mask_power)[..., None]
     scale = 1 / (template_variance * image_variance)
     # residual_fraction has both variances multiplied by Iss
     height = log_likelihood_height(
-        template_variance * constants.mask_power,
-        image_variance * constants.mask_power,
-        constants.mask_power,
-        constants.n_degrees_of_freedom,
+        template_variance * noise.mask_power, image_variance * noise.mask_power, noise
     )
     # the offset is the same at every rotation, so that its place is q = 0: taken away here, sums
     # over q are the covariance that the likelihood needs
@@ -305,7 +304,7 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
         norm=norm[..., order].permute(2, 0, 1).to(products.dtype).contiguous(),
         scale=scale[..., order].permute(2, 0, 1).contiguous(),
         height=height[..., order].permute(2, 0, 1).contiguous(),
-        exponent=constants.exponent,
+        exponent=images.noise.exponent,
         # Cauchy and Schwarz: no product of the image with what the basis leaves out is larger
         error_bound=images.filtered_norm[:, None] * templates.lost * norm.amax(2),
         constants=constants,

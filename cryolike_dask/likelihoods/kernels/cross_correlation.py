@@ -74,7 +74,7 @@ def zero_normalised_correlation(
     image_power: Tensor,
     template_mask: Tensor,
     image_mask: Tensor,
-    mask_power: float,
+    mask_power: Tensor | float,
 ) -> Tensor:
     """Correlate after projecting a constant offset out of both sides; operands broadcast."""
     template_variance = template_power - template_mask**2 / mask_power

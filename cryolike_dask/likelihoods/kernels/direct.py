@@ -30,8 +30,8 @@ from cryolike_dask.likelihoods.kernels.cross_correlation import (
     zero_normalised_correlation,
 )
 from cryolike_dask.likelihoods.kernels.log_likelihood import (
+    NoiseTerms,
     log_likelihood_of_poses,
-    residual_exponent,
     residual_fraction,
 )
 from cryolike_dask.likelihoods.kernels.rotations import Folding, Scratch
@@ -52,8 +52,12 @@ class BlockConstants:
     basis : tuple of Tensor, real, (2 * q, rank, shell)
         Orthonormal radial functions, for groups of consecutive angular frequencies, each twice: for
         the real and the imaginary part. None: all shells.
-    mask_power : float
-    n_degrees_of_freedom : float
+    whitening, envelopes : Tensor, float64, (group, shell)
+        1 / sigma of the noise, and exp(-B f^2 / 4), of each group of images.
+    template_whitening : Tensor, real, (shell,)
+        The metric in which templates are compressed.
+    noise : NoiseTerms
+        Of each group.
     zero_normalised : bool
     recomputes_offset_above : float
         Squared zero-normalised correlation from which on Isx is recomputed at the pose.
@@ -67,8 +71,10 @@ class BlockConstants:
     translation: tuple[Tensor, Tensor]
     folding: Folding
     basis: tuple[Tensor, ...]
-    mask_power: float
-    n_degrees_of_freedom: float
+    whitening: Tensor
+    envelopes: Tensor
+    template_whitening: Tensor
+    noise: NoiseTerms
     zero_normalised: bool
     recomputes_offset_above: float
     piece_bytes: int
@@ -79,11 +85,6 @@ class BlockConstants:
         """Relative rounding error of the working precision."""
         return torch.finfo(self.weights.dtype).eps
 
-    @property
-    def exponent(self) -> float:
-        """Power of the residual in the likelihood."""
-        return residual_exponent(self.n_degrees_of_freedom)
-
     @cached_property
     def translation_factors(self) -> Tensor:
         """Complex (displacement, shell, angle)."""
@@ -91,15 +92,86 @@ class BlockConstants:
         return torch.cat([half, half.conj()], -1)
 
 
+@dataclass(frozen=True)
+class WhitenedImages:
+    """Images and their contrast transfer, both divided by sigma of the noise, shell by shell.
+
+    Attributes
+    ----------
+    values : Tensor, complex, (image, shell, angle)
+    contrast : Tensor, real, (image, shell, W/2)
+        Half a turn further it is the same.
+    whitening : Tensor, real, (image, shell)
+        1 / sigma: the offset is to be divided too.
+    power, mask : Tensor, float64, (image,)
+        Iyy, Isy.
+    noise : NoiseTerms
+        Of each image.
+    """
+
+    values: Tensor
+    contrast: Tensor
+    whitening: Tensor
+    power: Tensor
+    mask: Tensor
+    noise: NoiseTerms
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def contrast_of_mask(self) -> Tensor:
+        """Contrast transfer, as it stands beside an offset that is not divided by sigma."""
+        return self.contrast * self.whitening[..., None]
+
+
+def whiten(
+    images: Tensor,
+    contrast: Tensor,
+    groups: Tensor,
+    constants: BlockConstants,
+    rings: Tensor | None = None,
+) -> WhitenedImages:
+    """Divide images by the noise of their groups.
+
+    Parameters
+    ----------
+    images : Tensor, complex, (image, shell, angle)
+    contrast : Tensor, float64, (image, shell, W/2)
+    groups : Tensor, int64, (image,)
+    constants : BlockConstants
+    rings : Tensor, float64, (image, 2, shell), optional
+        Power and offset of rings, summed over more angles than the grid has; default: summed over
+        those of the grid.
+    """
+    whitening = constants.whitening[groups]
+    real = whitening.to(constants.weights.dtype)
+    values = images * real[..., None]
+    if rings is None:
+        power = powers(values, constants.weights).double()
+        mask = overlaps(constants.mask, values * real[..., None], constants.weights).double()
+    else:
+        power, mask = (rings * whitening[:, None] ** 2).sum(2).unbind(1)
+    filters = contrast * (constants.envelopes[groups] * whitening)[..., None]
+    return WhitenedImages(
+        values=values,
+        contrast=filters.to(constants.weights.dtype),
+        whitening=real,
+        power=power,
+        mask=mask,
+        noise=constants.noise.at(groups),
+    )
+
+
 def compare(
-    images: Tensor, contrast: Tensor, templates: Tensor, constants: BlockConstants, first: int = 0
+    images: WhitenedImages, templates: Tensor, constants: BlockConstants, first: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Correlate and weigh every pose, in memory: for a few pairs.
 
     Parameters
     ----------
-    images, templates : Tensor, complex, (image | template, shell, angle)
-    contrast : Tensor, real, (image, shell, angle)
+    images : WhitenedImages
+    templates : Tensor, complex, (template, shell, angle)
     first : int
         Messages count templates from it.
 
@@ -115,6 +187,7 @@ def compare(
         If a filtered template has no power beside a constant offset.
     """
     n_displacements, n_inplanes = len(constants.translation_factors), constants.weights.shape[-1]
+    contrast, of_mask = (c.repeat(1, 1, 2) for c in (images.contrast, images.contrast_of_mask))
     templates_q = template_spectra(
         templates[:, None] * constants.translation_factors, constants.weights
     )
@@ -123,21 +196,21 @@ def compare(
         cross = cross_terms(image_spectra(values, contrast, constants.weights), spectra, n_inplanes)
         return cross.view(len(contrast), -1, n_displacements, n_inplanes)
 
-    cross = at_poses(images, contrast, templates_q)
+    cross = at_poses(images.values, contrast, templates_q)
     template_power = cross_terms(
         contrast_power_spectra(contrast, constants.weights),
         template_power_spectra(templates, constants.weights),
         n_inplanes,
     )[:, :, None, :]
     refuse_without_power(template_power.amin((0, 2, 3)), "filtered template", first)
-    template_mask = overlaps(constants.mask, contrast[:, None] * templates, constants.weights)[
+    template_mask = overlaps(constants.mask, of_mask[:, None] * templates, constants.weights)[
         :, :, None, None
     ]
-    image_power = (images.abs() ** 2 * constants.weights).sum((-2, -1))[:, None, None, None]
-    image_mask = overlaps(constants.mask, images, constants.weights)[:, None, None, None]
+    image_power, image_mask = (x[:, None, None, None] for x in (images.power, images.mask))
 
+    noise = images.noise.along(3)
     correlation, log_likelihood, fraction = _judge(
-        cross, template_power, image_power, template_mask, image_mask, constants
+        cross, template_power, image_power, template_mask, image_mask, noise, constants
     )
     doubtful = ~((fraction > 1 - constants.recomputes_offset_above) & (fraction <= 1))
     if doubtful.any():
@@ -148,8 +221,9 @@ def compare(
                 cross[m, s],
                 template_power[m, s],
                 image_power[m, 0],
-                at_poses(constants.mask.expand(len(m), -1, -1), contrast[m], spectra)[:, 0],
+                at_poses(constants.mask.expand(len(m), -1, -1), of_mask[m], spectra)[:, 0],
                 image_mask[m, 0],
+                images.noise.at(m).along(2),
                 constants,
             )
             correlation[m, s] = torch.where(doubtful[m, s], exact_correlation, correlation[m, s])
@@ -160,33 +234,32 @@ def compare(
     return correlation, log_likelihood
 
 
-def at_given_poses(
-    images: Tensor, contrast: Tensor, templates: Tensor, constants: BlockConstants
-) -> Tensor:
+def at_given_poses(images: WhitenedImages, templates: Tensor, constants: BlockConstants) -> Tensor:
     """Log-likelihood of each image with its own template, already displaced and rotated, with the
     offset of that pose.
 
     Parameters
     ----------
-    images, templates : Tensor, complex, (image, shell, angle)
-    contrast : Tensor, real, (image, shell, angle)
+    images : WhitenedImages
+    templates : Tensor, complex, (image, shell, W/2)
+    constants : BlockConstants
+        All of half rings, the weights doubled.
 
     Returns
     -------
     Tensor, float64, (image,)
     """
-    filtered = contrast * templates
+    weights = constants.weights
+    filtered = images.contrast * templates
     terms = residual_fraction(
-        cross=overlaps(images, filtered, constants.weights),
-        template_power=powers(filtered, constants.weights),
-        image_power=powers(images, constants.weights),
-        template_mask=overlaps(constants.mask, filtered, constants.weights),
-        image_mask=overlaps(constants.mask, images, constants.weights),
-        mask_power=constants.mask_power,
+        cross=overlaps(images.values, filtered, weights),
+        template_power=powers(filtered, weights),
+        image_power=images.power,
+        template_mask=overlaps(constants.mask, images.contrast_of_mask * templates, weights),
+        image_mask=images.mask,
+        mask_power=images.noise.mask_power,
     )
-    return log_likelihood_of_poses(
-        *terms, constants.mask_power, constants.n_degrees_of_freedom, constants.rounding
-    )
+    return log_likelihood_of_poses(*terms, images.noise, constants.rounding)
 
 
 def _judge(
@@ -195,24 +268,20 @@ def _judge(
     image_power: Tensor,
     template_mask: Tensor,
     image_mask: Tensor,
+    noise: NoiseTerms,
     constants: BlockConstants,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Correlation in [-1, 1], log-likelihood, and the part of the image's variance that is left."""
-    terms = (cross, template_power, image_power, template_mask, image_mask, constants.mask_power)
+    terms = (cross, template_power, image_power, template_mask, image_mask, noise.mask_power)
     if constants.zero_normalised:
         correlation = zero_normalised_correlation(*terms)
     else:
         correlation = plain_correlation(cross, template_power, image_power)
     template_variance, image_variance, fraction = residual_fraction(*terms)
     log_likelihood = log_likelihood_of_poses(
-        template_variance,
-        image_variance,
-        fraction,
-        constants.mask_power,
-        constants.n_degrees_of_freedom,
-        constants.rounding,
+        template_variance, image_variance, fraction, noise, constants.rounding
     )
-    return correlation.clamp_(-1, 1), log_likelihood, fraction
+    return correlation.to(cross.dtype).clamp_(-1, 1), log_likelihood, fraction
 
 
 def _refuse_undefined(log_likelihood: Tensor, first: int) -> None:

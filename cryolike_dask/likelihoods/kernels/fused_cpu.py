@@ -45,7 +45,7 @@ class PairTerms(NamedTuple):
     products : array, real, (W/2 + 1, 2, image, column)
     n_displacements : int
     shift, norm, scale, height : array
-    exponent : float
+    exponents : array, float64, (image,)
     floor : float
         The largest v^2 scale that counts.
     reference : array, float64, (image, template)
@@ -58,7 +58,7 @@ class PairTerms(NamedTuple):
     norm: NDArray[Any]
     scale: NDArray[np.float64]
     height: NDArray[np.float64]
-    exponent: float
+    exponents: NDArray[np.float64]
     floor: float
     reference: NDArray[np.float64]
 
@@ -205,10 +205,11 @@ def _rotate(terms, rotations, image, first, n_templates, chunks, high, low):
 
 
 @compiled
-def _sum(terms, chunks, template, fits, tops, heights, scales, least):
+def _sum(terms, exponent, chunks, template, by_rotation, least):
     """The logarithm of the likelihood, summed over what comes within reach of `least` in a
     template's columns."""
     n_displacements = terms.n_displacements
+    fits, tops, heights, scales = by_rotation
     peak = tops.max()
     # all poses so far below the best one are together less than the rounding of the sum
     least = max(least, peak - math.log(len(tops) * n_displacements / (1 - terms.floor)))
@@ -220,17 +221,17 @@ def _sum(terms, chunks, template, fits, tops, heights, scales, least):
         if tops[w] < least:
             continue
         # the v^2 scale of a pose whose log-likelihood is `least`
-        within_reach = 1 - math.exp(min((heights[w] - least) / terms.exponent, 0))
+        within_reach = 1 - math.exp(min((heights[w] - least) / exponent, 0))
         for k in range(first // COLUMNS, (first + n_displacements - 1) // COLUMNS + 1):
             start, stop = _columns_of_template(k, template, n_displacements)
             values = chunks[k, w * COLUMNS + start : w * COLUMNS + stop]
             # relative to the peak: log-likelihoods are in the thousands, which exp cannot take
             above = heights[w] - peak
             if fits[w] < SERIES_BELOW:
-                total += _sum_of_small(values, above, terms.exponent, scales[w])
+                total += _sum_of_small(values, above, exponent, scales[w])
             else:
                 total += _sum_of_large(
-                    values, above, terms.exponent, scales[w], within_reach, terms.floor
+                    values, above, exponent, scales[w], within_reach, terms.floor
                 )
     return peak + math.log(total)
 
@@ -249,18 +250,20 @@ def reduce_pairs(pairs, terms, rotations, summary):
         Gets the results of these pairs.
     """
     best, fit, summed = summary.best, summary.fit, summary.log_likelihood
-    shift, norm, exponent = terms.shift, terms.norm, terms.exponent
+    shift, norm = terms.shift, terms.norm
     dtype, n_rotations = terms.products.dtype, len(rotations.rows)
     n_templates, most = norm.shape[2], max(1, COLUMNS_AT_ONCE // terms.n_displacements)
     # memory of this thread, for all of its pairs; the last chunk is room for odd radices
     n_chunks = -(-most * terms.n_displacements // COLUMNS) + 1
     chunks = np.empty((n_chunks, n_rotations * COLUMNS), dtype)
     high, low = np.empty((most, n_rotations), dtype), np.empty((most, n_rotations), dtype)
-    fits, tops, heights, scales = np.empty((4, n_rotations))
+    by_rotation = np.empty((4, n_rotations))
+    fits, tops, heights, scales = by_rotation
     pair = pairs[0]
     while pair < pairs[1]:
         # neighbouring templates of one image, whose products lie side by side
         i, first = pair // n_templates, pair % n_templates
+        exponent = terms.exponents[i]
         n = min(most, n_templates - first, pairs[1] - pair)
         pair += n
         _rotate(terms, rotations, i, first, n, chunks, high, low)
@@ -280,6 +283,4 @@ def reduce_pairs(pairs, terms, rotations, summary):
                 # displacements
                 for w in range(n_rotations):
                     tops[w] = heights[w] - exponent * math.log1p(-min(fits[w], terms.floor))
-                summed[i, j] = _sum(
-                    terms, chunks, k, fits, tops, heights, scales, terms.reference[i, j]
-                )
+                summed[i, j] = _sum(terms, exponent, chunks, k, by_rotation, terms.reference[i, j])

@@ -41,12 +41,12 @@ def _summarise_block(
     matrices,
     by_rows,
     shifts,
+    exponents,
     parts,
     n_pairs,
     n_templates,
     n_displacements,
     image_columns,
-    exponent,
     half: tl.constexpr,
     block_rows: tl.constexpr,
     width: tl.constexpr,
@@ -70,7 +70,7 @@ def _summarise_block(
     spectrum = (
         products + pair // n_templates * image_columns + pair % n_templates * n_displacements + d
     )
-    shift = tl.load(shifts + pair)
+    shift, exponent = tl.load(shifts + pair), tl.load(exponents + pair // n_templates)
     # one program sees all rotations of its displacements, so that four numbers are all that it
     # writes
     best, root, peak, total = -float("inf"), 0.0, -float("inf"), 0.0
@@ -178,7 +178,7 @@ class TileTerms(NamedTuple):
     n_displacements : int
     shift, norm, scale, height : Tensor
         Norms are positive.
-    exponent : float
+    exponents : Tensor, (image,)
     """
 
     products: Tensor
@@ -187,7 +187,7 @@ class TileTerms(NamedTuple):
     norm: Tensor
     scale: Tensor
     height: Tensor
-    exponent: float
+    exponents: Tensor
 
 
 def summarise_fused(
@@ -234,12 +234,12 @@ def summarise_fused(
         matrices=_matrices(folding, block_rows),
         by_rows=by_rows,
         shifts=terms.shift.contiguous(),
+        exponents=terms.exponents.float(),
         parts=parts,
         n_pairs=n_images * n_templates,
         n_templates=n_templates,
         n_displacements=terms.n_displacements,
         image_columns=terms.products.shape[3],
-        exponent=terms.exponent,
         half=folding.n_inplanes // 2,
         block_rows=block_rows,
         width=width,

@@ -4,6 +4,8 @@ large numbers."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ def residual_fraction(
     image_power: Tensor,
     template_mask: Tensor,
     image_mask: Tensor,
-    mask_power: float,
+    mask_power: Tensor | float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compare image and template after fitting offset and scale.
 
@@ -23,7 +25,7 @@ def residual_fraction(
     ----------
     cross, template_power, image_power, template_mask, image_mask : Tensor, real, broadcastable
         Ixy, Ixx, Iyy, Isx, Isy.
-    mask_power : float
+    mask_power : Tensor or float
         Iss.
 
     Returns
@@ -46,11 +48,58 @@ def residual_fraction(
     return template_variance, image_variance, fraction
 
 
+@dataclass(frozen=True)
+class NoiseTerms:
+    """Numbers that the likelihood takes of the noise: of groups of images, or of each image.
+
+    Attributes
+    ----------
+    mask_power : Tensor, float64, (x,)
+        Iss.
+    exponent : Tensor, float64, (x,)
+        The power p that the residual is raised to: likelihood ~ residual^-p.
+    constant : Tensor, float64, (x,)
+        What all poses have alike.
+    """
+
+    mask_power: Tensor
+    exponent: Tensor
+    constant: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        mask_power: Sequence[float],
+        n_degrees_of_freedom: Sequence[float],
+        device: torch.device,
+    ) -> NoiseTerms:
+        """Make them of Iss and of the number of independent values in an image."""
+        exponents = [n / 2 - 2 for n in n_degrees_of_freedom]
+        constants = [
+            (3 - n) / 2 * math.log(2 * math.pi)
+            - math.log(2)
+            - 0.5 * math.log(power)
+            + math.lgamma(p)
+            + p * math.log(2 * power)
+            for power, n, p in zip(mask_power, n_degrees_of_freedom, exponents, strict=True)
+        ]
+        columns = (list(mask_power), exponents, constants)
+        return cls(*(torch.tensor(c, dtype=torch.float64, device=device) for c in columns))
+
+    def at(self, rows: Tensor) -> NoiseTerms:
+        """Those of some groups, in this order."""
+        return NoiseTerms(self.mask_power[rows], self.exponent[rows], self.constant[rows])
+
+    def along(self, n_more: int) -> NoiseTerms:
+        """The same, with so many more axes of 1 behind."""
+        shape = (-1, *(1,) * n_more)
+        return NoiseTerms(
+            self.mask_power.view(shape), self.exponent.view(shape), self.constant.view(shape)
+        )
+
+
 def log_likelihood_height(
-    template_variance: Tensor,
-    image_variance: Tensor,
-    mask_power: float,
-    n_degrees_of_freedom: float,
+    template_variance: Tensor, image_variance: Tensor, noise: NoiseTerms
 ) -> Tensor:
     """Log-likelihood that a pose would have if nothing of its image were explained; operands
     broadcast, float64.
@@ -59,33 +108,16 @@ def log_likelihood_height(
     ----------
     template_variance, image_variance : Tensor, float64
         As `residual_fraction` gives them.
-    mask_power : float
-        Iss.
-    n_degrees_of_freedom : float
-        Independent values in the image.
+    noise : NoiseTerms
     """
-    p = residual_exponent(n_degrees_of_freedom)
-    constant = (
-        (3 - n_degrees_of_freedom) / 2 * math.log(2 * math.pi)
-        - math.log(2)
-        - 0.5 * math.log(mask_power)
-        + math.lgamma(p)
-        + p * math.log(2 * mask_power)
-    )
-    return constant - 0.5 * template_variance.log() - p * image_variance.log()
-
-
-def residual_exponent(n_degrees_of_freedom: float) -> float:
-    """The power p that the residual is raised to: likelihood ~ residual^-p."""
-    return n_degrees_of_freedom / 2 - 2
+    return noise.constant - 0.5 * template_variance.log() - noise.exponent * image_variance.log()
 
 
 def log_likelihood_of_poses(
     template_variance: Tensor,
     image_variance: Tensor,
     fraction: Tensor,
-    mask_power: float,
-    n_degrees_of_freedom: float,
+    noise: NoiseTerms,
     rounding: float,
 ) -> Tensor:
     """Log-likelihood of an image at a pose, with offset, scale and noise variance integrated out.
@@ -94,10 +126,7 @@ def log_likelihood_of_poses(
     ----------
     template_variance, image_variance, fraction : Tensor, float64
         As `residual_fraction` gives them.
-    mask_power : float
-        Iss.
-    n_degrees_of_freedom : float
-        Independent values in the image.
+    noise : NoiseTerms
     rounding : float
         Relative rounding error of the correlations. The residual is not let below it, so that a
         noise-free image at its exact pose has a large but finite value.
@@ -112,15 +141,8 @@ def log_likelihood_of_poses(
     Flat priors on offset and scale, flat in the variance: -p log D - (1/2) log A + const with p =
     n/2 - 2.
     """
-    height = log_likelihood_height(
-        template_variance, image_variance, mask_power, n_degrees_of_freedom
-    )
-    return (
-        fraction.clamp(min=rounding)
-        .log_()
-        .mul_(-residual_exponent(n_degrees_of_freedom))
-        .add_(height)
-    )
+    height = log_likelihood_height(template_variance, image_variance, noise)
+    return fraction.clamp(min=rounding).log_().mul_(-noise.exponent).add_(height)
 
 
 def integrate_log_likelihood(log_likelihood: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Tile:
         By rows of `rotate`.
     scale, height : Tensor, float64, (W/2, image, template)
         The log-likelihood is height - exponent log(1 - v^2 scale).
-    exponent : float
+    exponent : Tensor, float64, (image,)
     error_bound : Tensor, float64, (image, template)
         Largest error of the correlation, for what the basis leaves out.
     """
@@ -51,7 +51,7 @@ class Tile:
     norm: Tensor
     scale: Tensor
     height: Tensor
-    exponent: float
+    exponent: Tensor
     error_bound: Tensor
     constants: BlockConstants
 
@@ -154,7 +154,7 @@ class Tile:
             norm=self.norm.contiguous().numpy(),
             scale=self.scale.contiguous().numpy(),
             height=self.height.contiguous().numpy(),
-            exponent=self.exponent,
+            exponents=self.exponent.contiguous().numpy(),
             floor=1 - self.constants.rounding,
             reference=reference.contiguous().numpy(),
         )
@@ -188,7 +188,7 @@ class Tile:
             norm=self.norm,
             scale=self.scale,
             height=self.height,
-            exponent=self.exponent,
+            exponents=self.exponent,
         )
         with torch.cuda.device(self.products.device):
             return summarise_fused(terms, self.constants.folding, integrate=integrate)
@@ -212,14 +212,15 @@ class Tile:
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
         """|v| from which on a log-likelihood reaches the reference: real (W/2, image, template)."""
-        fraction = ((self.height - reference) / self.exponent).clamp_(max=0).exp_()
+        fraction = ((self.height - reference) / self.exponent[:, None]).clamp_(max=0).exp_()
         return ((1 - fraction) / self.scale).sqrt_().to(self.norm.dtype)
 
     def _sum(self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice) -> Tensor:
         """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
         template)."""
         floor = 1 - self.constants.rounding
-        top = self.height[:, m] - self.exponent * torch.log1p(-fits.clamp(max=floor))
+        exponent = self.exponent[m, None]
+        top = self.height[:, m] - exponent * torch.log1p(-fits.clamp(max=floor))
         peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
         n_poses = self.constants.folding.n_inplanes * sums.shape[-1]
         within_reach = within_reach & (top >= peak - math.log(n_poses / self.constants.rounding))
@@ -227,7 +228,9 @@ class Tile:
         above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
         x = sums[within_reach].double().square_().mul_(scale[:, None]).clamp_(max=floor)
-        likelihoods = x.neg_().log1p_().mul_(-self.exponent).add_(above[:, None]).exp_().sum(-1)
+        exponents = exponent.expand(fits.shape)[within_reach]
+        likelihoods = x.neg_().log1p_().mul_(-exponents[:, None])
+        likelihoods = likelihoods.add_(above[:, None]).exp_().sum(-1)
         pairs = torch.arange(peak.numel(), device=peak.device).view(peak.shape)
         pair_of_row = pairs.expand(fits.shape)[within_reach]
         total = torch.zeros_like(peak).view(-1).index_add_(0, pair_of_row, likelihoods)
