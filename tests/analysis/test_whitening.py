@@ -34,19 +34,21 @@ def noise():
     return replace(model, band_limit=np.array([np.inf, 0.25]), b_factor_angstrom2=np.array([0, 50]))
 
 
-def summary_of(images, templates, **attrs):
-    """The summary of results of these, as if they had been computed with some noise."""
-    found = cld.compute_optimal_pose(images, templates, precision="double").compute()
-    return summarise_results(found.assign_attrs(found.attrs | attrs))
+def summary_of(images, templates, **options):
+    """The summary of their results."""
+    options = {"precision": "double", "tolerance": 0, **options}
+    return summarise_results(cld.compute_optimal_pose(images, templates, **options).compute())
 
 
 def test_correlations_are_those_of_whitened_images(build, noise):
     images, templates = build.stacks(4, 3)
     grid = images.grid
     images = replace(images, groups=np.array([["", "a"], ["", "b"]] * 2))
-    attrs = {"noise": model_checksum(noise), "b_factor": [20, 70], "degrees_of_freedom": 44.0}
-    summary = summary_of(images, templates, **attrs)
+    options = {"noise": noise, "b_factor": 20, "degrees_of_freedom": 44}
+    summary = summary_of(images, templates, **options)
     matches = matching.single_matches(summary, images, templates, noise)
+    found = [match.correlation for match in matches]
+    np.testing.assert_allclose(found, summary.cross_correlation, rtol=1e-6)
     variance = noise.spectra(grid)
     for m, match in enumerate(matches):
         group = m % 2
@@ -72,11 +74,11 @@ def test_correlations_are_those_of_whitened_images(build, noise):
 
 def test_steps_lose_in_proportion_to_the_degrees_of_freedom(build, noise):
     images, templates = build.stacks(3, 3)
-    attrs = {"noise": model_checksum(noise), "b_factor": [0, 50]}
-    shared = {"displacements_x_angstrom": [-1.5, 0, 1.5], "displacements_y_angstrom": [0, 0, 0]}
+    axes = {"displacements_x_angstrom": [-1.5, 0, 1.5], "displacements_y_angstrom": [0, 0, 0]}
     losses = []
     for n_free in (40.0, 80.0):
-        summary = summary_of(images, templates, degrees_of_freedom=n_free, **attrs, **shared)
+        summary = summary_of(images, templates, noise=noise, degrees_of_freedom=n_free)
+        summary = summary.assign_attrs(axes)
         losses.append([step.loss for step in search_steps(summary, images, templates, noise)])
     np.testing.assert_allclose(losses[1], 2 * np.array(losses[0]))
 

@@ -141,7 +141,7 @@ def test_only_the_stacks_and_templates_that_are_needed_are_opened(build, tmp_pat
     )
     build.write_files(files, parameters, structures=("a", "b"), sizes=(4, 3, 2))
     search = cld.configure_displacement(1.5, 3, 2)
-    cld.run_likelihood_optimal_pose(files, parameters, search, progress=False, noise="white")
+    cld.run_likelihood_optimal_pose(files, parameters, search, progress=False)
     summary = summarise_results(cld.open_results(tmp_path / "out"))
     rows = np.array([8, 5])
     images, templates = open_matching(summary, rows)
