@@ -220,7 +220,14 @@ def templates(structures):
 def run(folder, images, templates, search=SEARCH, **options):
     files = configure_likelihood_files(None, None, folder, i_template="all")
     return run_likelihood_optimal_pose(
-        files, PARAMETERS, search, images=images, templates=templates, progress=False, **options
+        files,
+        PARAMETERS,
+        search,
+        images=images,
+        templates=templates,
+        progress=False,
+        **options,
+        noise="white",
     ).compute()
 
 
@@ -300,7 +307,9 @@ def test_particles_in_files_come_back_at_their_poses(directions, structures, tmp
     files = configure_likelihood_files(
         tmp_path / "templates", tmp_path / "particles", tmp_path / "out", i_template="all"
     )
-    found = run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False).compute()
+    found = run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, progress=False, noise="white"
+    ).compute()
     assert worst(found).max() < 1.5e-6  # measured over 7 seeds: 2.4e-7
     assert_poses(found, drawn)
     assert_poses_of_star_file(found, poses_in(star), viewing or PARAMETERS.viewing_angles())
