@@ -77,6 +77,7 @@ def test_the_laptop_configuration_runs(folder, tmp_path):
     values = yaml.safe_load((CONFIGS / "laptop.yaml").read_text())
     values["structures"]["files"] = str(folder / "structures/open.pdb")
     values["particles"]["metadata"] = str(folder / "relion/particles.star")
+    values["noise"] = "white"
     config = read_config(written(tmp_path, yaml.safe_dump(values)))
     results = run_config(config)
     assert dict(results.sizes) == {"structure": 1, "image": 6}
