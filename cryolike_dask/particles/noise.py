@@ -159,12 +159,15 @@ def deviation(rings: FloatArray, expected: FloatArray, grid: PolarGrid) -> tuple
     """
     n_free, inside = degrees_of_freedom_of_shells(grid), grid.radii >= LOWEST_SHELL
     basis = deviation_splines(grid)
-    levels = _sums(rings, grid, inside) / _sums(expected, grid, inside)
-    ratio = (rings / (levels[:, None] * expected)).mean(axis=0) - 1
     weights = n_free * inside * len(rings) / 2
-    normal = basis.T @ (weights[:, None] * basis)
-    covariance = np.linalg.pinv(normal, rcond=1e-12)
-    return covariance @ (basis.T @ (weights * ratio)), np.diag(covariance).copy()
+    covariance = np.linalg.pinv(basis.T @ (weights[:, None] * basis), rcond=1e-12)
+    coefficients = np.zeros(basis.shape[1])
+    for _ in range(N_ROUNDS):
+        model = expected * np.exp(basis @ coefficients)
+        levels = _sums(rings, grid, inside) / _sums(model, grid, inside)
+        left = (rings / (levels[:, None] * model)).mean(axis=0) - 1
+        coefficients = coefficients + np.clip(covariance @ (basis.T @ (weights * left)), -1, 1)
+    return coefficients - coefficients.mean(), np.diag(covariance).copy()
 
 
 def deviation_splines(grid: PolarGrid) -> FloatArray:
