@@ -6,7 +6,6 @@ torch.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,19 +79,20 @@ def explained_by_pairs(
 
     from cryolike_dask.likelihoods.kernels.posterior import draw_pose
 
-    exact = replace(comparison, precision="double")
     log_likelihood = np.full(templates.shape, -np.inf)
     explained = np.zeros((*templates.shape, comparison.grid.n_shells))
     with torch.inference_mode():
-        constants = make_constants(exact, resolve_device(comparison.device))
-        for m, k in np.argwhere(templates >= 0):
-            image = read_images(image_rows[m : m + 1], exact, constants)
-            (template,) = read_templates([templates[m, k : k + 1]], exact, constants)
-            found = draw_pose(
-                image, template, tuple(levels[m].tolist()), float(uniform[m, k]), constants
-            )
-            log_likelihood[m, k] = found[0]
-            explained[m, k] = found[1].cpu().numpy()
+        constants = make_constants(comparison, resolve_device(comparison.device))
+        for m in np.flatnonzero((templates >= 0).any(axis=1)):
+            image = read_images(image_rows[m : m + 1], comparison, constants)
+            known = float(levels[m, 0]), float(levels[m, 1])
+            pairs = np.flatnonzero(templates[m] >= 0)
+            parts = [templates[m, k : k + 1] for k in pairs]
+            of_pairs = read_templates(parts, comparison, constants)
+            for k, template in zip(pairs, of_pairs, strict=True):
+                found = draw_pose(image, template, known, float(uniform[m, k]), constants)
+                log_likelihood[m, k] = found[0]
+                explained[m, k] = found[1].cpu().numpy()
     return log_likelihood, explained
 
 

@@ -24,7 +24,7 @@ from cryolike_dask.stacks import ImageStack, TemplateStack
 
 FloatArray = NDArray[np.float64]
 
-PAIRS_OF_IMAGE = 8
+PAIRS_OF_IMAGE = 4
 """Templates of each image that are drawn."""
 IMAGES_OF_TASK = 32
 
