@@ -32,7 +32,7 @@ from cryolike_dask.runs.run import Run
 PENDING = "to be estimated"
 """In place of the checksum of a noise model that is not known yet."""
 OF_NOISE = ("noise", "b_factor", "degrees_of_freedom")
-NUMBERS = OF_NOISE[1:]
+NUMBERS = {"b_factor": "B-factor", "degrees_of_freedom": "degrees of freedom"}
 WHITE, COLOURED = "white noise", "a noise model"
 OF_ANOTHER_PROGRAM = (
     "these image stacks were made by another program, which may have changed their noise: it is "
@@ -95,7 +95,9 @@ def noise_difference(there: FolderSettings, here: FolderSettings) -> str:
         return f"{words[0]} there, {words[1]} here"
     if name_there != name_here != PENDING:
         return "another noise model there"
-    return differences(*({k: s.get(k, "none given") for k in NUMBERS} for s in (there, here)))
+    return differences(
+        *({word: s.get(key, "none given") for key, word in NUMBERS.items()} for s in (there, here))
+    )
 
 
 def claimed_noise(identity: FolderSettings) -> str:
@@ -117,13 +119,19 @@ def with_known_noise(run: Run) -> Run:
         return run
     if name == PENDING:
         return _reading(run) if path.is_file() else run
-    found = noise_checksum(path) if path.is_file() else None
-    if found != name:
-        what = "is not" if found else "is missing: it is"
-        raise OutputError(
-            f"{what} the noise model of the results that are there", source=path, remedy=RESTORE
-        )
+    if what := why_not_kept(run):
+        raise OutputError(what, source=path, remedy=RESTORE)
     return _reading(run)
+
+
+def why_not_kept(run: Run) -> str | None:
+    """Say why the noise model of results is not in their folder; None if it is, or need not be."""
+    name, path = run.identity.get("noise"), run.files.noise
+    if name in (None, PENDING):
+        return None
+    found = noise_checksum(path) if path.is_file() else None
+    what = "is not" if found else "is missing: it is"
+    return None if found == name else f"{what} the noise model of the results that are there"
 
 
 def noise_said(run: Run) -> str:

@@ -16,6 +16,7 @@ import xarray as xr
 import cryolike_dask as cld
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError, OutputError
+from cryolike_dask.io import output_folder
 from cryolike_dask.runs import noise_of_run
 
 PARAMETERS = cld.ImageParameters(
@@ -128,10 +129,10 @@ def test_models_and_files_are_taken_as_they_are(files, tmp_path, estimates):
         ({"noise": "white"}, {"noise": model_of()}, "white noise there, a noise model here"),
         ({"noise": model_of()}, {"noise": "white"}, "a noise model there, white noise here"),
         ({"noise": model_of()}, {"noise": model_of(2)}, "another noise model there"),
-        ({}, {"b_factor": "fit"}, "b_factor: none given there, fit here"),
-        ({"b_factor": "fit"}, {"b_factor": 0}, "b_factor: fit there, none given here"),
-        ({"b_factor": 10}, {"b_factor": 20}, "b_factor: 10.0 there, 20.0 here"),
-        ({}, {"degrees_of_freedom": 9}, "degrees_of_freedom: none given there, 9.0 here"),
+        ({}, {"b_factor": "fit"}, "B-factor: none given there, fit here"),
+        ({"b_factor": "fit"}, {"b_factor": 0}, "B-factor: fit there, none given here"),
+        ({"b_factor": 10}, {"b_factor": 20}, "B-factor: 10.0 there, 20.0 here"),
+        ({}, {"degrees_of_freedom": 9}, "degrees of freedom: none given there, 9.0 here"),
     ],
 )
 def test_another_noise_model_is_refused(files, first, second, message):
@@ -296,6 +297,23 @@ def test_verify_computes_again_with_the_noise_model(files, rng):
     assert checked.sample.sizes["sample"] == 4
 
 
+def test_verify_sees_results_of_another_noise_model(files):
+    """One whose checksum is the recorded one, as if the run had taken the wrong file."""
+    run(files, noise=model_of())
+    before = checksum(files)
+    cld.write_noise(files.noise, model_of(30))
+    for record in files.folder_output.glob("template0/done/*.json"):
+        record.write_text(record.read_text().replace(before, checksum(files)))
+    checked = cld.verify_likelihood(
+        files.folder_output,
+        templates=files.folder_templates,
+        images=files.folder_particles,
+        n_samples=2,
+        progress=False,
+    )
+    assert any("differs from the same in double precision" in found for found in checked.findings)
+
+
 def test_verify_notes_a_noise_model_of_no_results(files):
     run(files, noise="white")
     cld.write_noise(files.noise, model_of())
@@ -404,3 +422,13 @@ def test_structures_of_different_noise_models_are_not_compared(files, tmp_path):
             with pytest.raises(InputError, match="different noise models"):
                 compare(results)
         cld.structure_probability(results.sel(structure=["b"]))
+
+
+def test_a_folder_that_takes_nothing(files, estimates, monkeypatch):
+    run(files, n_stacks=1)
+    monkeypatch.setattr(output_folder, "takes_nothing", lambda _: True)
+    assert run(files, n_stacks=1, skip_exist=True).sizes == {"image": 4}
+    assert len(estimates) == 1
+    files.noise.unlink()
+    with pytest.raises(OutputError, match="cannot be written, and 1 of the results"):
+        run(files, n_stacks=1, skip_exist=True)
