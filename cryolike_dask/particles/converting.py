@@ -70,7 +70,8 @@ def convert_particles(
 
     Writes `fft/particles_fourier_stack_NNNNNN.pt` and `.npz`, and
     `phys/particles_phys_stack_NNNNNN.pt`, in the order of the metadata. The `.npz` says of every
-    image which file, image and row it is, and its recorded pose.
+    image which file, image and row it is, its recorded pose, and its power and offset on each
+    shell; and how the variance of pixels depends on where they are.
 
     Other parameters are those of `open_particles`.
 
