@@ -43,7 +43,7 @@ SEARCH = configure_displacement(
 )
 FARTHEST_PIXELS = 2.0
 """Off centre, along x and y: less than 3 in any direction."""
-SIGNAL_TO_NOISE = 0.2
+SIGNAL_TO_NOISE = 0.05
 LEUCINE = ("N", "CA", "C", "O", "CB", "CG", "CD1", "CD2")
 N_STACKS, N_IMAGES_PER_STACK = 4, 64
 
