@@ -172,7 +172,7 @@ def parameters_entries(parameters: ImageParameters) -> dict[str, ArrayLike | Non
 def _scattering(parameters: ImageParameters) -> dict[str, ArrayLike | None]:
     solvent = parameters.bulk_solvent
     return {
-        "atom_shape": "gaussian",
+        "atom_shape": "gaussian" if parameters.scatters else "default",
         "scattering": True,
         "atomic_b": parameters.atomic_b,
         **({} if solvent is None else {"bulk_solvent": np.array(solvent)}),

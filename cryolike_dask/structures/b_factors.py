@@ -20,7 +20,7 @@ LARGEST = 1000.0
 HEADER_BYTES = 2**18
 """Of a PDB file that is not compressed, in which its remarks are looked for."""
 PREDICTORS = re.compile(
-    rb"(?i)ALPHA ?FOLD|ESM ?FOLD|COLAB ?FOLD|ROSETTA ?FOLD|OPEN ?FOLD|OMEGA ?FOLD|BOLTZ|PLDDT|"
+    rb"(?i)ALPHA ?FOLD|ESM ?FOLD|COLAB ?FOLD|ROSETTA ?FOLD|OPEN ?FOLD|OMEGA ?FOLD|BOLTZ-?\d|PLDDT|"
     rb"THEORETICAL MODEL"
 )
 CONFIDENCE = b"_ma_qa_metric"
