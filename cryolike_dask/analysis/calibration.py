@@ -175,9 +175,13 @@ def calibration_light(calibration: RunCalibration) -> Light:
         told += f", intercept {calibration.intercept:.2f} ± {calibration.intercept_error:.2f} nat"
     if abs(slope - 1) > NEAR_ONE + 2 * error:
         how = "large" if slope < 1 else "small"
-        return Light("bad", f"{told}, where 1 and 0 are right: probabilities are too {how}. {found}")
+        return Light(
+            "bad", f"{told}, where 1 and 0 are right: probabilities are too {how}. {found}"
+        )
     if error > WELL_KNOWN:
-        return Light("unsure", f"{told}, which is not known well. {found} Simulate more (--images).")
+        return Light(
+            "unsure", f"{told}, which is not known well. {found} Simulate more (--images)."
+        )
     return Light("good", f"{told}, where 1 and 0 are right. {found}")
 
 

@@ -11,10 +11,12 @@ import numpy as np
 import xarray as xr
 
 from cryolike_dask.analysis.inventory import take_inventory
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.noise import noise_checksum, read_noise
+from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import TemplateStack
@@ -75,7 +77,9 @@ def settings_of_results(results: xr.Dataset, device: Device = "auto") -> Setting
         device,
         record["precision"],
         recorded.get("tolerance"),
-        noise=noise_of_results(files),
+        noise=_noise(files, recorded),
+        b_factor=recorded.get("b_factor", 0.0),
+        degrees_of_freedom=recorded.get("degrees_of_freedom"),
     )
     text = json.dumps(recorded, sort_keys=True)
     return SettingsOfResults(
@@ -86,6 +90,15 @@ def settings_of_results(results: xr.Dataset, device: Device = "auto") -> Setting
     )
 
 
-def noise_of_results(files: LikelihoodFiles) -> NoiseModel | None:
-    """The noise model of results; None: white."""
-    return None
+def _noise(files: LikelihoodFiles, recorded: FolderSettings) -> NoiseModel | None:
+    """The noise model that a record names; None: white."""
+    checksum = recorded.get("noise")
+    if checksum is None:
+        return None
+    if noise_checksum(files.noise) != checksum:
+        raise InputFileError(
+            "is not the noise model that the results were computed with",
+            source=files.noise,
+            remedy="Put it back, or run again.",
+        )
+    return read_noise(files.noise)

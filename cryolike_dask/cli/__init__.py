@@ -13,6 +13,7 @@ from cryolike_dask.cli import (
     simulate,
     matrix,
     report,
+    calibrate,
     run,
     verify,
     config,
@@ -22,6 +23,7 @@ from cryolike_dask.cli.app import app
 
 __all__ = [
     "app",
+    "calibrate",
     "config",
     "demo",
     "export",

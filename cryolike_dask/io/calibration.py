@@ -95,9 +95,8 @@ def read_calibration(path: Path) -> RunCalibration | None:
             raise InputFileError(f"{what}, which is never written", source=path, remedy=AGAIN)
         values[field.name] = math.nan if value is None else value
     calibration = RunCalibration(**values)
-    if calibration.n_right > calibration.n_images or not calibration.slope_error >= 0 == (
-        math.isfinite(calibration.slope)
-    ):
+    known = math.isfinite(calibration.slope)
+    if calibration.n_right > calibration.n_images or (calibration.slope_error > 0) != known:
         raise InputFileError("contradicts itself", source=path, remedy=AGAIN)
     return calibration
 

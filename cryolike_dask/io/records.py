@@ -43,6 +43,9 @@ class FolderSettings(TypedDict, total=False):
     parameters: dict[str, float]
     conventions: ConventionsName
     tolerance: float | None
+    noise: str
+    b_factor: float
+    degrees_of_freedom: float
 
 
 class About(TypedDict, total=False):
