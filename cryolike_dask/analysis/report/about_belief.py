@@ -111,7 +111,7 @@ def _noise(summary: xr.Dataset, basis: Basis) -> Light:
     n, groups = int(model.n_images.sum()), len(model)
     where = "for all images" if groups == 1 else f"for {groups:,} groups of images"
     how = f"Estimated from {n:,} images, {where}" if n else f"Given, {where}"
-    known = float(np.median(_inside(model, model.relative_error, basis.grid)))
+    known = float(np.nanmedian(_inside(model, model.relative_error, basis.grid)))
     variance = _inside(model, model.variance, basis.grid)
     ratio = max(float(np.nanmax(row) / np.nanmin(row)) for row in variance)
     shape = f"; inside the band its variance differs by a factor of {ratio:.3g} ({_decibel(ratio)})"
