@@ -31,7 +31,7 @@ from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.interface import optimal_poses
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.particles.transform import normalised_stack, stack_and_rings
 from cryolike_dask.simulation.resembling import (
     Drawn,
     Originals,
@@ -143,7 +143,14 @@ def calibrate(
     displaced = [told.displaced(one) for one in templates_by_name]
     originals = find_originals(summary, rows, stacks, told.settings)
     drawn = draw_like(len(names), displaced[0], n, rng)
-    again = Again(displaced, told.settings, client, seed, _slices(displaced, rng))
+    again = Again(
+        displaced,
+        told.settings,
+        client,
+        seed,
+        _slices(displaced, rng),
+        knows_rings=all(stack.source.rings(np.arange(1)) is not None for stack in stacks),
+    )
     outcome = _outcome(again, drawn, originals, progress=progress)
     calibration = _calibration(outcome, drawn, originals, again, told)
     if told.files is not None:
@@ -178,6 +185,8 @@ class Again:
     slices : list of callable, or None
         Slices of each structure in any direction; None: particles are seen from the views of the
         templates.
+    knows_rings : bool
+        Whether the power of images is that of the rings of their pixels, as it was in the run.
     """
 
     templates: list[TemplateStack]
@@ -185,6 +194,7 @@ class Again:
     client: Client | None
     seed: int
     slices: list[Slices] | None
+    knows_rings: bool
 
     def compare(self, drawn: Drawn, originals: Originals, strength: FloatArray) -> Outcome:
         """Make particles whose signal is so strong, and compare them with all structures."""
@@ -217,8 +227,13 @@ class Again:
         at_least = np.maximum(strength, LEAST_STRENGTH)
         pixels = make_particles(series, drawn, originals, at_least, grid, self.seed)
         precision = self.settings.precision_with(self.templates[0])
+        source = (
+            InMemory(*stack_and_rings(pixels, grid, precision))
+            if self.knows_rings
+            else InMemory(normalised_stack(pixels, grid, precision))
+        )
         return ImageStack(
-            source=InMemory(normalised_stack(pixels, grid, precision)),
+            source=source,
             grid=grid,
             optics=originals.optics,
             frame="xy",
