@@ -16,7 +16,7 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.noise import noise_checksum, read_noise
-from cryolike_dask.io.records import FolderSettings
+from cryolike_dask.io.records import FolderSettings, added_b_factor
 from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import TemplateStack
@@ -78,7 +78,7 @@ def settings_of_results(results: xr.Dataset, device: Device = "auto") -> Setting
         record["precision"],
         recorded.get("tolerance"),
         noise=_noise(files, recorded),
-        b_factor=recorded.get("b_factor", 0.0),
+        b_factor=added_b_factor(recorded),
         degrees_of_freedom=recorded.get("degrees_of_freedom"),
     )
     text = json.dumps(recorded, sort_keys=True)

@@ -91,6 +91,11 @@ def read_noise(path: str | Path) -> NoiseModel:
         raise InputFileError(str(error), source=path) from error
 
 
+def model_checksum(model: NoiseModel) -> str:
+    """sha256 of the file that `write_noise` would write."""
+    return hashlib.sha256(_content("noise", model)).hexdigest()
+
+
 def noise_checksum(path: Path) -> str:
     """sha256 of the file of a noise model: what records know it by."""
     with reading(path) as file:

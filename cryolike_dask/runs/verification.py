@@ -26,9 +26,10 @@ from cryolike_dask.io.layout import (
     holds_templates,
 )
 from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.records import added_b_factor
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.opening import open_particles
-from cryolike_dask.runs.integrity import Report, Result, intact_results, read_search
+from cryolike_dask.runs.integrity import Report, Result, intact_results, read_noise_of, read_search
 from cryolike_dask.runs.origins import check_descriptions
 from cryolike_dask.runs.recomputation import beyond_tolerance, compare_again, no_sample
 from cryolike_dask.runs.run import Run, open_run
@@ -80,10 +81,10 @@ def verify_likelihood(
     """Check results against their completion records, and compute a random sample of them again.
 
     Every file of every record must be there, be a plain tensor of the recorded shape, and have the
-    recorded checksum. The sample is computed in this process in double precision, on the CPU,
-    without compression, from the original inputs, which must still be those that the records
-    describe. Records name inputs but no folders: without `templates` and `images` only files are
-    checked.
+    recorded checksum; so must the noise model. The sample is computed in this process in double
+    precision, on the CPU, without compression, from the original inputs, which must still be those
+    that the records describe. Records name inputs but no folders: without `templates` and `images`
+    only files are checked.
 
     Parameters
     ----------
@@ -147,6 +148,9 @@ def verify_likelihood(
         n = 0
     parameters = _parameters(params_input, templates) if n else None
     with report.listing():
+        if results and read_noise_of(files, results[0]) is None and files.noise.exists():
+            report.notes.append(f"{files.noise}: is not of these results, whose noise is white")
+    with report.listing():
         search = read_search(files, results[0]) if results else None
         if parameters is not None and search is not None:
             drawn = draw(results, n, rng)
@@ -203,7 +207,15 @@ def _open(
     record = results[0].record
     recorded = record["settings"]
     rules = conventions_named(recorded.get("conventions"))
-    settings = Settings(rules.name, "cpu", record["precision"], recorded.get("tolerance"))
+    settings = Settings(
+        rules.name,
+        "cpu",
+        record["precision"],
+        recorded.get("tolerance"),
+        read_noise_of(files, results[0]),
+        added_b_factor(recorded),
+        recorded.get("degrees_of_freedom"),
+    )
     if isinstance(templates, (str, Path)) and holds_templates(Path(templates)):
         files, templates = replace(files, folder_templates=Path(templates)), None
     elif isinstance(templates, (str, Path)):

@@ -38,7 +38,7 @@ def made(tmp_path_factory):
     Builder(np.random.default_rng(0)).write_files(
         files, PARAMETERS, ("closed", "open"), (6, 5), frame=lambda k, n: "xy"
     )
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False)
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, noise="white", progress=False)
     return folder / "out"
 
 
