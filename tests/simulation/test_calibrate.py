@@ -90,6 +90,14 @@ def test_noise_degrees_of_freedom_and_b_factor_are_those_of_the_run(folder, monk
     assert found.slope != white.slope
 
 
+def test_workers_find_the_same(folder, cluster):
+    here = cld.calibrate(folder, n_images=20, progress=False)
+    there = cld.calibrate(folder, n_images=20, progress=False, client=cluster)
+    assert there.n_right == here.n_right
+    assert there.slope == pytest.approx(here.slope, rel=1e-2)
+    assert there.correlation == pytest.approx(here.correlation, rel=1e-4)
+
+
 def test_command(made, folder):
     said = worked(in_process("calibrate", folder, "--images", 30, "--workers", 0))
     assert "seed" in said

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import calibration_light
-from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES
+from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, Finding
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
@@ -81,6 +81,12 @@ def belief_section(summary: xr.Dataset, steps: list[Step]) -> Section:
     return Section("belief", TITLE, text, lights=lights, panels=panels)
 
 
+def about_belief(section: Section) -> list[Finding]:
+    """A finding where particles simulated for the run say that its probabilities are wrong."""
+    light = section.lights["Calibration"]
+    return [Finding("belief", light.text)] if light.colour == "bad" else []
+
+
 def _knows_noise(summary: xr.Dataset) -> bool:
     try:
         return conventions_named(str(summary.attrs.get("conventions"))).knows_noise
@@ -114,7 +120,7 @@ def _noise(summary: xr.Dataset, basis: Basis) -> Light:
     known = float(np.nanmedian(_inside(model, model.relative_error, basis.grid)))
     variance = _inside(model, model.variance, basis.grid)
     ratio = max(float(np.nanmax(row) / np.nanmin(row)) for row in variance)
-    shape = f"; inside the band its variance differs by a factor of {ratio:.3g} ({_decibel(ratio)})"
+    shape = f"; inside the band its variance differs by a factor of {_factor(ratio)}"
     error = f", and is known to {known:.1%}" if known else ""
     return Light("good" if known <= WELL_KNOWN else "unsure", f"{how}{shape}{error}.")
 
@@ -122,15 +128,18 @@ def _noise(summary: xr.Dataset, basis: Basis) -> Light:
 def _inside(
     model: NoiseModel, values: NDArray[np.float64], grid: PolarGrid | None
 ) -> NDArray[np.float64]:
-    """Values of each group inside the band; NaN beyond."""
+    """Values of each group inside the band; NaN beyond it, and where the mean of the box is."""
     f = model.frequencies
-    limit = np.minimum(model.band_limit, f[-1] if grid is None else grid.spatial_frequencies[-1])
-    inside: NDArray[np.float64] = np.where(f <= limit[:, None], values, np.nan)
+    highest = f[-1] if grid is None else grid.spatial_frequencies[-1]
+    lowest = 2 / (model.n_pixels * model.pixel_size_angstrom)
+    limit = np.minimum(model.band_limit, highest)[:, None]
+    inside: NDArray[np.float64] = np.where((f >= lowest) & (f <= limit), values, np.nan)
     return inside
 
 
-def _decibel(ratio: float) -> str:
-    return f"{10 * np.log10(ratio):.2g} dB"
+def _factor(ratio: float) -> str:
+    shown = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    return f"{shown} ({10 * np.log10(ratio):.2g} dB)"
 
 
 def _degrees_of_freedom(summary: xr.Dataset, basis: Basis) -> Light:
@@ -221,12 +230,13 @@ def _spectrum(basis: Basis) -> list[Panel]:
     model = _model(basis)
     if model is None:
         return []
+    intervals = ", with 95% intervals" if model.relative_error.any() else ""
     return [
         panel(
             "noise",
             plot_noise(model),
             f"Variance of the noise over spatial frequency, of {len(model)} group(s) of images.",
-            "The spectrum of the noise that images are whitened by, with 95% intervals. Its level "
-            "is each image's own.",
+            f"The spectrum of the noise that images are whitened by{intervals}. Its level is each "
+            "image's own.",
         )
     ]

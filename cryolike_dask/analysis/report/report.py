@@ -123,7 +123,11 @@ def write_report(
     ]
     belief = about_belief.belief_section(summary, steps)
     sections = [belief, *first_sections, about_poses.steps_section(steps), examples, times]
-    warnings = [*findings.warnings_about(summary), *findings.about_steps(steps)]
+    warnings = [
+        *findings.warnings_about(summary),
+        *about_belief.about_belief(belief),
+        *findings.about_steps(steps),
+    ]
     text = _page(summary, [section for section in sections if section is not None], warnings)
     with replacing(page) as file:
         file.write(text.encode("utf-8", "replace"))

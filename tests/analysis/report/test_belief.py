@@ -162,6 +162,14 @@ def test_a_calibration_is_shown(folder, change, colour, told):
     assert told in light.text
 
 
+def test_a_wrong_calibration_is_warned_of(folder):
+    results = settings_of_results(cld.open_results(folder)).checksum
+    write_calibration(folder / "calibration.json", replace(MADE, results=results, slope=0.4))
+    page = Parsed(cld.write_report(folder, n_examples=0, progress=False))
+    assert page.text.count("probabilities are too large") == 3  # above, below, and the light
+    assert ("a", {"href": "#belief"}) in page.elements
+
+
 def test_a_damaged_calibration_is_told(folder):
     write_calibration(folder / "calibration.json", MADE)
     content = json.loads((folder / "calibration.json").read_text())
