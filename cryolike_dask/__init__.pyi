@@ -8,6 +8,7 @@ from .analysis.matrix import log_likelihood_ratio as log_likelihood_ratio
 from .analysis.matrix import structure_probability as structure_probability
 from .analysis.matrix import write_likelihood_matrix as write_likelihood_matrix
 from .analysis.matrix import write_reweighting_inputs as write_reweighting_inputs
+from .analysis.plots.noise_plots import plot_noise as plot_noise
 from .analysis.plots.particle_plots import plot_matches as plot_matches
 from .analysis.plots.pose_plots import plot_block_times as plot_block_times
 from .analysis.plots.pose_plots import plot_cross_correlation as plot_cross_correlation

@@ -15,9 +15,15 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.summaries import BEST_STRUCTURE, NO_STRUCTURE
-from cryolike_dask.conventions import Conventions, conventions_named
+from cryolike_dask.analysis.whitening import (
+    WhiteningOfImage,
+    settings_of_results,
+    whitening_of_image,
+)
+from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.layout import (
@@ -53,12 +59,13 @@ class Match:
     particle, template : complex, (shell, angle)
         The template as it is, neither moved nor filtered.
     contrast : (shell, angle)
-        Contrast transfer of the image.
+        Contrast transfer of the image, its envelope included.
     projection : complex, (shell, angle)
         The template displaced, turned and filtered.
     correlation : float
-        Computed from these values; the offset of a template as it is before it is moved, as in
-        results.
+        Computed from these values, whitened; the offset of a template as it is before it is moved,
+        as in results.
+    whitening : WhiteningOfImage
     templates : TemplateStack
     row : int
         The row of the template there.
@@ -69,6 +76,7 @@ class Match:
     contrast: NDArray[np.float64]
     projection: Complex
     correlation: float
+    whitening: WhiteningOfImage
     templates: TemplateStack
     row: int
 
@@ -91,10 +99,12 @@ class Matches:
     correlation: NDArray[np.float64]
 
 
-def match(summary: xr.Dataset, images: Images, templates: Templates) -> Matches:
+def match(
+    summary: xr.Dataset, images: Images, templates: Templates, noise: NoiseModel | None = None
+) -> Matches:
     """Make the best projection of each image of a summary; parameters and errors are those of
     `single_matches`."""
-    matches = single_matches(summary, images, templates)
+    matches = single_matches(summary, images, templates, noise)
     return Matches(
         np.stack([match.particle for match in matches]),
         np.stack([match.projection for match in matches]),
@@ -103,7 +113,9 @@ def match(summary: xr.Dataset, images: Images, templates: Templates) -> Matches:
     )
 
 
-def single_matches(summary: xr.Dataset, images: Images, templates: Templates) -> list[Match]:
+def single_matches(
+    summary: xr.Dataset, images: Images, templates: Templates, noise: NoiseModel | None = None
+) -> list[Match]:
     """Find each image of a summary and its best template, one by one.
 
     Parameters
@@ -114,6 +126,8 @@ def single_matches(summary: xr.Dataset, images: Images, templates: Templates) ->
         Images are found by stack and position.
     templates : TemplateStack or several
         Found by the names of their structures.
+    noise : NoiseModel, optional
+        That of the results; default: the one in their folder.
 
     Raises
     ------
@@ -121,7 +135,8 @@ def single_matches(summary: xr.Dataset, images: Images, templates: Templates) ->
         If an image or a structure is not there, an image has no result, or they lie on different
         grids.
     """
-    conventions = conventions_named(str(summary.attrs.get("conventions")))
+    settings = settings_of_results(summary, noise)
+    conventions = settings.rules
     image_stacks = [images] if isinstance(images, ImageStack) else list(images)
     by_name = _by_name([templates] if isinstance(templates, TemplateStack) else list(templates))
     matches = []
@@ -136,18 +151,19 @@ def single_matches(summary: xr.Dataset, images: Images, templates: Templates) ->
         particle = image.source.take(np.arange(1))[0].astype(np.complex128)
         row = int(summary_of_image[labels.OPTIMAL_TEMPLATE])
         template = stack.source.take(np.atleast_1d(row))[0].astype(np.complex128)
-        contrast = contrast_of_image(image, conventions)
+        whitening = whitening_of_image(image, settings)
+        contrast = contrast_of_image(image, conventions) * whitening.envelope[:, None]
         projection = contrast * _in_pose(template, summary_of_image, image.grid, conventions)
+        mask = image.grid.mask(exact=conventions.exact_mask)
         correlation_of_pair = correlation(
-            particle,
-            projection,
+            whitening.whitened(particle),
+            whitening.whitened(projection),
             image.grid,
-            image.grid.mask(exact=conventions.exact_mask) if conventions.zero_normalised else None,
-            unmoved=contrast * template,
+            whitening.whitened(mask) if conventions.zero_normalised else None,
+            unmoved=whitening.whitened(contrast * template),
         )
-        matches.append(
-            Match(particle, template, contrast, projection, correlation_of_pair, stack, row)
-        )
+        pair = particle, template, contrast, projection, correlation_of_pair
+        matches.append(Match(*pair, whitening, stack, row))
     if not matches:
         raise InputError("there is no image to show")
     return matches

@@ -17,11 +17,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask.analysis.matching import Images, Match, Templates, single_matches
-from cryolike_dask.conventions import conventions_named
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.image_formation import correlation, displacement_phases
-from cryolike_dask.likelihoods.setup import degrees_of_freedom
 
 LARGEST = 1 - 1e-6
 """Largest correlation that counts: rounding and the offset of a template may bring that of an
@@ -59,7 +58,9 @@ class Step:
         return self.size * float(np.sqrt(loss / self.loss))
 
 
-def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> list[Step]:
+def search_steps(
+    chosen: xr.Dataset, images: Images, templates: Templates, noise: NoiseModel | None = None
+) -> list[Step]:
     """Measure how coarse the search was for some images.
 
     Parameters
@@ -67,6 +68,7 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
     chosen : xarray.Dataset
         The summary of these images alone.
     images, templates : stack or several
+    noise : NoiseModel, optional
         As `match` takes them.
 
     Raises
@@ -78,10 +80,10 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
     half_steps = [
         float(np.median(np.diff(axis))) / 2 if len(axis) > 1 else 0.0 for axis in _axes(x, y)
     ]
-    conventions = conventions_named(str(chosen.attrs.get("conventions")))
     losses, angles = [], []
-    for match in single_matches(chosen, images, templates):
-        grid, filtered = match.templates.grid, match.contrast * match.template
+    for match in single_matches(chosen, images, templates, noise):
+        grid = match.templates.grid
+        filtered = match.whitening.whitened(match.contrast * match.template)
         neighbour, angle = _nearest(match.templates.viewing, match.row)
         # half-way to the next view: what is lost grows as the square of the angle
         half_way = 1 - (1 - _seen_from(match, neighbour)) / 4
@@ -90,7 +92,7 @@ def search_steps(chosen: xr.Dataset, images: Images, templates: Templates) -> li
             correlation(filtered, _turned(filtered), grid),
             half_way,
         ]
-        c, n = np.clip(match.correlation, -LARGEST, LARGEST), degrees_of_freedom(grid, conventions)
+        c, n = np.clip(match.correlation, -LARGEST, LARGEST), match.whitening.n_degrees_of_freedom
         losses.append(n / 2 * np.log((1 - (c * np.array(alike)) ** 2) / (1 - c**2)))
         angles.append(angle)
     sizes = (2 * max(half_steps), 2 * np.pi / grid.n_inplanes, float(np.median(angles)))
@@ -141,7 +143,8 @@ def _turned(projection: Complex) -> Complex:
 
 def _seen_from(match: Match, neighbour: int) -> float:
     """Correlation of two views at the best rotation; contrast transfer without astigmatism."""
-    grid, contrast = match.templates.grid, np.sqrt((match.contrast**2).mean(-1, keepdims=True))
+    grid = match.templates.grid
+    contrast = match.whitening.whitened(np.sqrt((match.contrast**2).mean(-1, keepdims=True)))
     neighbouring = contrast * match.templates.source.take(np.atleast_1d(neighbour))[0]
     spectra = [np.fft.fft(values, axis=-1) for values in (contrast * match.template, neighbouring)]
     products = np.fft.ifft(spectra[0].conj() * spectra[1], axis=-1).real

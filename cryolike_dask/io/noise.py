@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def read_noise(path: str | Path) -> NoiseModel:
         raise InputFileError(str(error), source=path) from error
 
 
+@lru_cache(maxsize=2)
 def model_checksum(model: NoiseModel) -> str:
     """sha256 of the file that `write_noise` would write."""
     return hashlib.sha256(_content("noise", model)).hexdigest()

@@ -22,8 +22,8 @@ from cryolike_dask.io.identity import InputDescription
 
 FORMAT = 1
 MOST_BYTES = 2**25
-FITTED = "fit"
-"""What records say of B-factors that are fitted, and stand in the noise model."""
+WHITE, FITTED = "white", "fit"
+"""Name of noise without a model; and what records say of B-factors that stand in the model."""
 MAY_BE_ZERO = ("max_displacement_angstrom", "tolerance")
 AGAIN = "Run again with skip_exist=True, which computes again what is damaged."
 
@@ -152,6 +152,16 @@ def readable_record(path: Path) -> Record | None:
         return read_record(path)
     except InputFileError:
         return None
+
+
+def noise_name(settings: FolderSettings) -> str:
+    """The name of what results take noise for: the same where they can be compared."""
+    words = [settings.get("noise", WHITE)]
+    if b_factor := settings.get("b_factor"):
+        words.append(f"B-factor {b_factor}")
+    if n_free := settings.get("degrees_of_freedom"):
+        words.append(f"{n_free} degrees of freedom")
+    return ", ".join(words)
 
 
 def added_b_factor(settings: FolderSettings) -> float:

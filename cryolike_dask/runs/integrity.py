@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cryolike_dask import labels
+from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.noise import NoiseModel
@@ -29,10 +30,11 @@ from cryolike_dask.io.layout import (
     leftovers,
 )
 from cryolike_dask.io.noise import noise_checksum, read_noise
-from cryolike_dask.io.records import AGAIN, FORMAT, Record, checksum, read_record
+from cryolike_dask.io.records import AGAIN, FORMAT, Record, added_b_factor, checksum, read_record
 from cryolike_dask.io.results import open_result
 from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.kinds import KINDS, OPTIMAL_POSE
 
 FOLDERS = {RECORDS, *(folder for kind in KINDS.values() for folder in kind.folders.values())}
@@ -138,15 +140,15 @@ def read_search(files: LikelihoodFiles, result: Result) -> DisplacementGrid:
     return grid
 
 
-def read_noise_of(files: LikelihoodFiles, result: Result) -> NoiseModel | None:
-    """Read the noise model that a result was computed with; None if noise was white.
+def read_noise_of(files: LikelihoodFiles, record: Record) -> NoiseModel | None:
+    """Read the noise model that results were computed with; None if noise was white.
 
     Raises
     ------
     OutputError
-        If it is not there, damaged, or another than the record of a result says.
+        If it is not there, damaged, or another than their record says.
     """
-    path, name = files.noise, result.record["settings"].get("noise")
+    path, name = files.noise, record["settings"].get("noise")
     if name is None:
         return None
     remedy = "Restore it; without it no results can be added, nor computed again."
@@ -161,6 +163,21 @@ def read_noise_of(files: LikelihoodFiles, result: Result) -> NoiseModel | None:
         what = "is not the noise model that the records describe: its sha256 is another"
         raise OutputError(what, source=path, remedy=remedy)
     return model
+
+
+def recorded_settings(files: LikelihoodFiles, record: Record) -> Settings:
+    """The settings of results, for a CPU, with their noise model; errors are those of
+    `read_noise_of`."""
+    settings = record["settings"]
+    return Settings(
+        conventions_named(settings.get("conventions")).name,
+        "cpu",
+        record["precision"],
+        settings.get("tolerance"),
+        read_noise_of(files, record),
+        added_b_factor(settings),
+        settings.get("degrees_of_freedom"),
+    )
 
 
 def _records_of_structure(

@@ -32,7 +32,7 @@ from cryolike_dask.runs.run import Run
 PENDING = "to be estimated"
 """In place of the checksum of a noise model that is not known yet."""
 OF_NOISE = ("noise", "b_factor", "degrees_of_freedom")
-NUMBERS = OF_NOISE[1:]
+NUMBERS = {"b_factor": "B-factor", "degrees_of_freedom": "degrees of freedom"}
 WHITE, COLOURED = "white noise", "a noise model"
 OF_ANOTHER_PROGRAM = (
     "these image stacks were made by another program, which may have changed their noise: it is "
@@ -95,7 +95,9 @@ def noise_difference(there: FolderSettings, here: FolderSettings) -> str:
         return f"{words[0]} there, {words[1]} here"
     if name_there != name_here != PENDING:
         return "another noise model there"
-    return differences(*({k: s.get(k, "none given") for k in NUMBERS} for s in (there, here)))
+    return differences(
+        *({word: s.get(key, "none given") for key, word in NUMBERS.items()} for s in (there, here))
+    )
 
 
 def claimed_noise(identity: FolderSettings) -> str:

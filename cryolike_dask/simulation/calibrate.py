@@ -18,7 +18,7 @@ from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import probabilities, regress
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.matching import open_matching
-from cryolike_dask.analysis.settings_of_results import SettingsOfResults, settings_of_results
+from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_results
 from cryolike_dask.analysis.summaries import COMPARABLE, are_compared, summarise_results
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.compute.progress import counted
@@ -112,7 +112,7 @@ def calibrate(
         If there are no results under several structures, inputs are not there any more, or the run
         followed conventions that make no noise model.
     OutputError
-        If the file cannot be written.
+        If the noise model of the results is not there, or the file cannot be written.
     """
     client = active_client(client)
     opened = results if isinstance(results, xr.Dataset) else open_results(results)
@@ -124,7 +124,7 @@ def calibrate(
         )
     n = number("n_images", n_images, whole=True, at_least=LEAST_PER_STRUCTURE * len(names))
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
-    told = settings_of_results(opened, device)
+    told = search_of_results(opened, device)
     if not told.settings.rules.knows_noise:
         raise InputError(
             f'the run used conventions="{told.settings.conventions}", whose probabilities are too '
@@ -287,7 +287,7 @@ def _odds(correlation: FloatArray) -> FloatArray:
 
 
 def _calibration(
-    outcome: Outcome, drawn: Drawn, originals: Originals, again: Again, told: SettingsOfResults
+    outcome: Outcome, drawn: Drawn, originals: Originals, again: Again, told: SearchOfResults
 ) -> RunCalibration:
     fitted = regress(outcome.log_likelihood, drawn.which)
     return RunCalibration(

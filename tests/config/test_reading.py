@@ -396,6 +396,46 @@ def test_files_that_cannot_be_read(tmp_path):
         read_config(3)
 
 
+@pytest.mark.parametrize(
+    ("noise", "spectrum", "b_factor", "n_free"),
+    [
+        (None, None, None, None),
+        ("white", "white", None, None),
+        ({"spectrum": "estimate", "b_factor": "fit"}, "estimate", "fit", None),
+        ({"b_factor": "none", "degrees_of_freedom": 900}, None, "none", 900),
+        ({"b_factor": -20}, None, -20, None),
+    ],
+)
+def test_what_noise_is_taken_for(noise, spectrum, b_factor, n_free):
+    read = read_config({**VALID, "noise": noise}).noise
+    assert (read.spectrum, read.b_factor, read.degrees_of_freedom) == (spectrum, b_factor, n_free)
+    assert read.request.b_factor == ("auto" if b_factor is None else b_factor)
+
+
+def test_a_noise_model_in_a_file(tmp_path):
+    for noise in ("model.star", {"spectrum": "model.star"}):
+        path = written(tmp_path, yaml.safe_dump({**VALID, "noise": noise}))
+        assert read_config(path).noise.spectrum == tmp_path / "model.star"
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (3, "noise=3 is no section; its keys are spectrum, b_factor, degrees_of_freedom"),
+        ({"spectrum": 3}, "noise.spectrum=3 is not a path"),
+        ({"b_factor": "some"}, "is neither fit, none, nor a number from -200 to 500"),
+        ({"b_factor": 1000}, "is neither fit, none, nor a number from -200 to 500"),
+        ({"b_factor": True}, "is neither fit, none"),
+        ({"degrees_of_freedom": 4}, "is not a number above 4"),
+        ({"model": "white"}, "noise.model is not known"),
+    ],
+)
+def test_noise_that_cannot_be(noise, message):
+    with pytest.raises(InputError) as refusal:
+        read_config({**VALID, "noise": noise})
+    assert message in str(refusal.value)
+
+
 def test_every_key_is_described_and_none_is_free():
     schema = config_schema()
     objects = [schema, *schema["$defs"].values()]

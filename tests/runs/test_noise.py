@@ -11,8 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError, OutputError
 from cryolike_dask.runs import noise_of_run
 
@@ -126,10 +128,10 @@ def test_models_and_files_are_taken_as_they_are(files, tmp_path, estimates):
         ({"noise": "white"}, {"noise": model_of()}, "white noise there, a noise model here"),
         ({"noise": model_of()}, {"noise": "white"}, "a noise model there, white noise here"),
         ({"noise": model_of()}, {"noise": model_of(2)}, "another noise model there"),
-        ({}, {"b_factor": "fit"}, "b_factor: none given there, fit here"),
-        ({"b_factor": "fit"}, {"b_factor": 0}, "b_factor: fit there, none given here"),
-        ({"b_factor": 10}, {"b_factor": 20}, "b_factor: 10.0 there, 20.0 here"),
-        ({}, {"degrees_of_freedom": 9}, "degrees_of_freedom: none given there, 9.0 here"),
+        ({}, {"b_factor": "fit"}, "B-factor: none given there, fit here"),
+        ({"b_factor": "fit"}, {"b_factor": 0}, "B-factor: fit there, none given here"),
+        ({"b_factor": 10}, {"b_factor": 20}, "B-factor: 10.0 there, 20.0 here"),
+        ({}, {"degrees_of_freedom": 9}, "degrees of freedom: none given there, 9.0 here"),
     ],
 )
 def test_another_noise_model_is_refused(files, first, second, message):
@@ -294,6 +296,23 @@ def test_verify_computes_again_with_the_noise_model(files, rng):
     assert checked.sample.sizes["sample"] == 4
 
 
+def test_verify_sees_results_of_another_noise_model(files):
+    """One whose checksum is the recorded one, as if the run had taken the wrong file."""
+    run(files, noise=model_of())
+    before = checksum(files)
+    cld.write_noise(files.noise, model_of(30))
+    for record in files.folder_output.glob("template0/done/*.json"):
+        record.write_text(record.read_text().replace(before, checksum(files)))
+    checked = cld.verify_likelihood(
+        files.folder_output,
+        templates=files.folder_templates,
+        images=files.folder_particles,
+        n_samples=2,
+        progress=False,
+    )
+    assert any("differs from the same in double precision" in found for found in checked.findings)
+
+
 def test_verify_notes_a_noise_model_of_no_results(files):
     run(files, noise="white")
     cld.write_noise(files.noise, model_of())
@@ -358,3 +377,47 @@ def test_the_plan_says_what_becomes_of_the_noise(files, estimates):
     assert plan(files).noise == "1 group, kept in noise.npz"
     with pytest.raises(InputFileError, match="there is no such file"):
         plan(files, noise="nowhere.npz")
+
+
+def test_results_say_what_noise_was_taken_for(files):
+    run(files, i_template="all", noise=model_of(), b_factor=30)
+    results = cld.open_results(files.folder_output)
+    assert results.attrs["noise"] == checksum(files)
+    assert results.attrs["b_factor"] == 30
+    np.testing.assert_allclose(results.attrs["degrees_of_freedom"], 4 * np.pi * 3**2)
+    images = cld.open_images(files, PARAMETERS)
+    templates = SEARCH(cld.open_templates(files, PARAMETERS))
+    computed = cld.compute_optimal_pose(images, templates).attrs
+    assert (computed["noise"], computed["b_factor"]) == ("white", 0)
+    files.noise.unlink()
+    assert cld.open_results(files.folder_output).attrs["noise"] == settings(files)["noise"]
+
+
+def test_degrees_of_freedom_and_b_factors_of_groups_are_named(files):
+    variance = np.ones((2, 9))
+    groups = ("optics group a", "all images")
+    two = cld.NoiseModel.of_spectrum(FREQUENCIES, variance, PARAMETERS.grid, groups)
+    run(files, noise=replace(two, share=np.array([1, 0.5]), b_factor_angstrom2=np.array([0, 9.0])))
+    attrs = cld.open_results(files.folder_output).attrs
+    np.testing.assert_allclose(attrs["degrees_of_freedom"], 4 * np.pi * 3**2 * np.array([1, 0.5]))
+    assert (attrs["b_factor"], attrs["noise_groups"]) == ([0, 9], list(groups))
+
+
+def test_structures_of_different_noise_models_are_not_compared(files, tmp_path):
+    other = replace(files, folder_output=tmp_path / "other")
+    run(files, i_template=0, noise="white")
+    run(other, i_template=1, noise=model_of())
+    both = [cld.open_results(f.folder_output) for f in (files, other)]
+    mixed = xr.concat(both, "structure", combine_attrs="override")
+    # a folder that was put together by hand
+    shutil.copytree(other.folder_output / "template1", files.folder_output / "template1")
+    for results in (mixed, cld.open_results(files.folder_output)):
+        for compare in (
+            lambda results: cld.log_likelihood_ratio(results, "a"),
+            cld.structure_probability,
+            lambda results: cld.write_likelihood_matrix(results, tmp_path / "matrix"),
+            summarise_results,
+        ):
+            with pytest.raises(InputError, match="different noise models"):
+                compare(results)
+        cld.structure_probability(results.sel(structure=["b"]))

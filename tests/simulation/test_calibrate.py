@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
-from cryolike_dask.analysis.settings_of_results import settings_of_results
-from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.analysis.search_of_results import search_of_results
+from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.calibration import read_calibration
 from cryolike_dask.io.noise import noise_checksum, write_noise
@@ -80,7 +80,7 @@ def test_noise_degrees_of_freedom_and_b_factor_are_those_of_the_run(folder, monk
     model = replace(model, share=np.array([0.7]), b_factor_angstrom2=np.array([80.0]))
     write_noise(folder / "noise.npz", model)
     rewritten(folder, noise=noise_checksum(folder / "noise.npz"), b_factor=20.0)
-    told = settings_of_results(cld.open_results(folder)).settings
+    told = search_of_results(cld.open_results(folder)).settings
     np.testing.assert_array_equal(told.noise.variance, model.variance)
     assert (told.b_factor, told.degrees_of_freedom) == (20.0, None)
     found = cld.calibrate(folder, n_images=30, progress=False)
@@ -131,10 +131,10 @@ def test_what_cannot_be_tried_is_refused(made, folder, rng, tmp_path):
     stacks = cld.configure_likelihood_files(made / "t", made / "p", tmp_path, n_stacks=1)
     refuse("of stack 1", folder, particles=cld.open_images(stacks, PARAMETERS))
     rewritten(folder, noise="0" * 64)
-    refuse(r"noise\.npz", folder, kind=InputFileError)
+    refuse(r"noise\.npz", folder, kind=OutputError)
     (folder / "noise.npz").write_bytes(b"PK damaged")
-    refuse(r"noise\.npz", folder, kind=InputFileError)
+    refuse(r"noise\.npz", folder, kind=OutputError)
     rewritten(folder, noise=noise_checksum(folder / "noise.npz"))
-    refuse(r"noise\.npz", folder, kind=InputFileError)
+    refuse(r"noise\.npz", folder, kind=OutputError)
     rewritten(folder, noise=None, conventions="cryolike")
     refuse("cryolike", folder)

@@ -25,6 +25,8 @@ COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "0.3")
 """Told apart by readers who do not see all colours."""
 LONGEST_NAME, WIDE_LABEL = 28, 24
 """Characters."""
+RESOLUTIONS = np.outer(10.0 ** np.arange(4), [1, 1.5, 2, 3, 4, 5, 6, 8]).ravel()
+"""Candidates for the ticks of a resolution axis, in units of a power of ten."""
 N_BINS = 40
 OUTLIERS = 0.002
 """Share of the values at either end that is counted in the last bin where it would stretch a
@@ -75,6 +77,20 @@ def entitle(axes: Axes, summary: xr.Dataset, structure: str | None) -> None:
 def plain_title(axes: Axes, text: str, size: str = "medium") -> None:
     """Write a title in which names may hold any character."""
     axes.set_title(text, fontsize=size, parse_math=False)
+
+
+def resolution_axis(axes: Axes, limit: float, box_size_angstrom: float) -> None:
+    """Mark resolutions along the top of an axis of frequencies up to a limit, 1/angstrom, at round
+    values far enough apart to be read."""
+    resolutions = RESOLUTIONS * 10.0 ** np.floor(np.log10(1 / limit))
+    inside = (resolutions * limit >= 1 - 1e-9) & (resolutions <= box_size_angstrom)
+    ticks: list[float] = []
+    for frequency in 1 / resolutions[inside]:
+        if not ticks or ticks[-1] - frequency > limit / 20:
+            ticks.append(frequency)
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(ticks, labels=[f"{1 / f:g}" for f in ticks])
+    top.set_xlabel("resolution (Å)")
 
 
 def box_limits_angstrom(grid: PolarGrid) -> tuple[float, float]:

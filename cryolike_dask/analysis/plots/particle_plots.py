@@ -14,6 +14,7 @@ from cryolike_dask.analysis.matching import Images, Matches, Templates, match
 from cryolike_dask.analysis.plots.drawing import box_limits_angstrom, new_figure, plain_title, short
 from cryolike_dask.analysis.summaries import BEST_STRUCTURE, summary_of
 from cryolike_dask.errors import InputError, number
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.particles.transform import fourier_to_pixels
 
@@ -35,6 +36,7 @@ def plot_matches(
     *,
     structure: str | None = None,
     n: int = 4,
+    noise: NoiseModel | None = None,
 ) -> Figure:
     """Show particles beside the projections that match them best.
 
@@ -54,6 +56,8 @@ def plot_matches(
         Under this structure; default: the best of each image.
     n : int
         How many, where `rows` are not given.
+    noise : NoiseModel, optional
+        That of the results, where no folder keeps it.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def plot_matches(
         raise InputError(
             f"{chosen.sizes[labels.IMAGE]} images to show", remedy=f"Choose 1 to {MOST_PANELS}."
         )
-    return draw_matches(chosen, match(chosen, images, templates))
+    return draw_matches(chosen, match(chosen, images, templates, noise))
 
 
 def extreme_rows(summary: xr.Dataset, n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

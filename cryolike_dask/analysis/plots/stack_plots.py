@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.analysis.plots.drawing import box_limits_angstrom, new_figure
+from cryolike_dask.analysis.plots.drawing import box_limits_angstrom, new_figure, resolution_axis
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.atomic import replacing
@@ -27,8 +27,6 @@ MOST_PANELS = 12
 """Side by side in one figure; more could not be read."""
 DECADES = 4
 """Amplitudes further than this below the largest, and their power, are not told apart."""
-RESOLUTIONS = np.outer(10.0 ** np.arange(4), [1, 1.5, 2, 3, 4, 5, 6, 8]).ravel()
-"""Candidates for the ticks of a resolution axis, in units of a power of ten."""
 
 
 def plot_images(images: ImageStack, n: int = 4) -> Figure:
@@ -223,21 +221,7 @@ def _draw_power(axes: Axes, power: FloatArray, grid: PolarGrid, what: str) -> No
     axes.set_xlim(0, _highest_frequency(grid))
     axes.locator_params(axis="x", nbins=6)
     axes.set(xlabel="spatial frequency (1/Å)", ylabel="mean power\n(arbitrary units)")
-    _resolution_axis(axes, grid)
-
-
-def _resolution_axis(axes: Axes, grid: PolarGrid) -> None:
-    """Mark resolutions along the top, at round values far enough apart to be read."""
-    limit = _highest_frequency(grid)
-    resolutions = RESOLUTIONS * 10.0 ** np.floor(np.log10(1 / limit))
-    inside = (resolutions * limit >= 1 - 1e-9) & (resolutions <= grid.box_size_angstrom)
-    ticks: list[float] = []
-    for frequency in 1 / resolutions[inside]:
-        if not ticks or ticks[-1] - frequency > limit / 20:
-            ticks.append(frequency)
-    top = axes.secondary_xaxis("top")
-    top.set_xticks(ticks, labels=[f"{1 / f:g}" for f in ticks])
-    top.set_xlabel("resolution (Å)")
+    resolution_axis(axes, _highest_frequency(grid), grid.box_size_angstrom)
 
 
 def _highest_frequency(grid: PolarGrid) -> float:

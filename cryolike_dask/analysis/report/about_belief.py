@@ -15,8 +15,8 @@ from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, Finding
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
+from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_results
 from cryolike_dask.analysis.search_steps import Step
-from cryolike_dask.analysis.settings_of_results import SettingsOfResults, settings_of_results
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.geometry.noise import NoiseModel
@@ -36,13 +36,13 @@ class Basis:
 
     Attributes
     ----------
-    told : SettingsOfResults or None
+    told : SearchOfResults or None
     problem : str
         Why nothing is told; empty if it is.
     grid : PolarGrid or None
     """
 
-    told: SettingsOfResults | None
+    told: SearchOfResults | None
     problem: str
     grid: PolarGrid | None
 
@@ -55,7 +55,7 @@ def basis_of(summary: xr.Dataset) -> Basis:
     except (KeyError, CryolikeError):
         grid = None
     try:
-        return Basis(settings_of_results(summary), "", grid)
+        return Basis(search_of_results(summary), "", grid)
     except CryolikeError as error:
         return Basis(None, str(error), grid)
 

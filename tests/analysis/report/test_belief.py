@@ -11,8 +11,8 @@ import pytest
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.report.about_belief import belief_section
+from cryolike_dask.analysis.search_of_results import search_of_results
 from cryolike_dask.analysis.search_steps import Step
-from cryolike_dask.analysis.settings_of_results import settings_of_results
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.calibration import write_calibration
@@ -155,7 +155,7 @@ def test_a_coarse_search_and_none(folder):
     ],
 )
 def test_a_calibration_is_shown(folder, change, colour, told):
-    results = settings_of_results(cld.open_results(folder)).checksum
+    results = search_of_results(cld.open_results(folder)).checksum
     write_calibration(folder / "calibration.json", replace(MADE, **{"results": results, **change}))
     light = section_of(folder).lights["Calibration"]
     assert light.colour == colour
@@ -163,7 +163,7 @@ def test_a_calibration_is_shown(folder, change, colour, told):
 
 
 def test_a_wrong_calibration_is_warned_of(folder):
-    results = settings_of_results(cld.open_results(folder)).checksum
+    results = search_of_results(cld.open_results(folder)).checksum
     write_calibration(folder / "calibration.json", replace(MADE, results=results, slope=0.4))
     page = Parsed(cld.write_report(folder, n_examples=0, progress=False))
     assert page.text.count("probabilities are too large") == 3  # above, below, and the light

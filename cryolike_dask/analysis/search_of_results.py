@@ -1,4 +1,4 @@
-"""Settings that results were computed with, by what lies in their folder."""
+"""The search that results came from, by what lies in their folder."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ import numpy as np
 import xarray as xr
 
 from cryolike_dask.analysis.inventory import take_inventory
-from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.io.noise import noise_checksum, read_noise
-from cryolike_dask.io.records import FolderSettings, added_b_factor
 from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.runs.integrity import recorded_settings
 from cryolike_dask.stacks import TemplateStack
 
 AGAIN = "Give the output folder of a run of this program."
 
 
 @dataclass(frozen=True, eq=False)
-class SettingsOfResults:
-    """What results were computed with.
+class SearchOfResults:
+    """With what, and among what, results were computed.
 
     Attributes
     ----------
@@ -48,8 +46,8 @@ class SettingsOfResults:
         return replace(templates, displacements=self.displacements)
 
 
-def settings_of_results(results: xr.Dataset, device: Device = "auto") -> SettingsOfResults:
-    """Read with which settings results were computed.
+def search_of_results(results: xr.Dataset, device: Device = "auto") -> SearchOfResults:
+    """Read with what results were computed.
 
     Parameters
     ----------
@@ -60,8 +58,9 @@ def settings_of_results(results: xr.Dataset, device: Device = "auto") -> Setting
 
     Raises
     ------
-    InputError, InputFileError
-        If they are not in a folder, without a record, or their noise model is damaged.
+    InputError, OutputError
+        If they are not in a folder, without a record, or their noise model is not there, damaged,
+        or another.
     """
     folder = results.attrs.get("folder")
     if not folder:
@@ -71,34 +70,11 @@ def settings_of_results(results: xr.Dataset, device: Device = "auto") -> Setting
     x, y = (results.attrs.get(f"displacements_{axis}_angstrom", ()) for axis in "xy")
     if record is None or not len(x):
         raise InputError(f"{folder} does not say how its results were computed", remedy=AGAIN)
-    recorded = record["settings"]
-    settings = Settings(
-        recorded["conventions"],
-        device,
-        record["precision"],
-        recorded.get("tolerance"),
-        noise=_noise(files, recorded),
-        b_factor=added_b_factor(recorded),
-        degrees_of_freedom=recorded.get("degrees_of_freedom"),
-    )
-    text = json.dumps(recorded, sort_keys=True)
-    return SettingsOfResults(
+    settings = replace(recorded_settings(files, record), device=device)
+    text = json.dumps(record["settings"], sort_keys=True)
+    return SearchOfResults(
         files,
         settings,
         DisplacementGrid(np.asarray(x, np.float64), np.asarray(y, np.float64)),
         hashlib.sha256(text.encode()).hexdigest(),
     )
-
-
-def _noise(files: LikelihoodFiles, recorded: FolderSettings) -> NoiseModel | None:
-    """The noise model that a record names; None: white."""
-    checksum = recorded.get("noise")
-    if checksum is None:
-        return None
-    if noise_checksum(files.noise) != checksum:
-        raise InputFileError(
-            "is not the noise model that the results were computed with",
-            source=files.noise,
-            remedy="Put it back, or run again.",
-        )
-    return read_noise(files.noise)
