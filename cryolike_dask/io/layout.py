@@ -117,6 +117,11 @@ class LikelihoodFiles:
         """Time and place of each block; a row each, appended by every run."""
         return self.folder_output / "blocks.csv"
 
+    @property
+    def calibration(self) -> Path:
+        """What particles simulated for the run have shown of its probabilities."""
+        return self.folder_output / "calibration.json"
+
     def image_stack(self, i_stack: int) -> tuple[Path, Path]:
         """The tensor and the metadata of an image stack."""
         tensor = image_stack_file(_needed(self.folder_particles, "folder_particles"), i_stack)

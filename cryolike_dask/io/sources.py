@@ -159,6 +159,7 @@ class InMemory:
     notebooks."""
 
     values: NDArray[Any]
+    ring_sums: NDArray[np.float64] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -180,8 +181,8 @@ class InMemory:
         return self.values[rows]
 
     def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Not known of arrays."""
-        return None
+        """As they were given with the array."""
+        return None if self.ring_sums is None else self.ring_sums[rows]
 
     def locate(self, row: int) -> tuple[str, int]:
         """A phrase, for there is no file; and the position."""
@@ -193,7 +194,7 @@ class InMemory:
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """A copy of these rows."""
-        return InMemory(self.values[rows])
+        return InMemory(self.values[rows], self.rings(rows))
 
 
 @dataclass(frozen=True, eq=False)
