@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from cryolike_dask.config.values import (
     Angles,
     Angstrom,
-    BFactor,
+    AtomicB,
     Count,
     File,
     Files,
@@ -239,7 +239,7 @@ class Parameters(Section):
         description="What stands for an atom: scattering, by its element; or a sphere. Default: "
         "hard-sphere.",
     )
-    atomic_b: BFactor = Field(
+    atomic_b: AtomicB = Field(
         default="none",
         description="B-factor of atoms that scatter, angstrom^2: none, file (refined ones), or a "
         "number for all.",

@@ -267,7 +267,7 @@ Which = Annotated[
 Address = Annotated[
     str, BeforeValidator(_address), Field(json_schema_extra={"pattern": f"^{ADDRESS}$"})
 ]
-BFactor = Annotated[
+AtomicB = Annotated[
     float | Literal["none", "file"], BeforeValidator(_atomic_b), WithJsonSchema(_ATOMIC_B)
 ]
 Solvent = Annotated[
