@@ -66,6 +66,7 @@ from .runs.cost import LikelihoodPlan as LikelihoodPlan
 from .runs.noise_estimation import estimate_noise as estimate_noise
 from .runs.plan import plan_likelihood as plan_likelihood
 from .runs.verification import verify_likelihood as verify_likelihood
+from .simulation.calibrate import calibrate as calibrate
 from .simulation.rendering import Poses as Poses
 from .simulation.simulate import simulate_particles as simulate_particles
 from .stacks import ImageStack as ImageStack

@@ -11,8 +11,17 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.lights import Light
+from cryolike_dask.io.calibration import RunCalibration
 
 CALIBRATION_BINS = 10
+MOST_STEPS, SMALLEST_STEP = 100, 1e-10
+"""Of Newton's method."""
+STEEPEST = 50.0
+"""A slope beyond it is none: every image is assigned rightly, or every one wrongly."""
+NEAR_ONE, WELL_KNOWN = 0.1, 0.2
+"""Slopes so far from 1, beyond two standard errors, are good enough; errors beyond the second are
+too large to say."""
 MOST_CONFUSED = 12
 """Structures of a confusion matrix; all others are one row and one column."""
 OTHERS = "others"
@@ -80,6 +89,115 @@ def calibration(summary: xr.Dataset, n_bins: int = CALIBRATION_BINS) -> Calibrat
         mean_probability=np.where(n_images > 0, sums / np.maximum(n_images, 1), np.nan),
         surprise=too_many / np.sqrt(max(variance, 1e-12)),
     )
+
+
+@dataclass(frozen=True)
+class Regression:
+    """How the truth depends on log-odds: log-odds that are true have the slope 1 and the
+    intercept 0.
+
+    Attributes
+    ----------
+    slope, slope_error : float
+        Below 1 where log-odds are too large; with its standard error. NaN where images do not
+        tell: all of them are assigned rightly, say.
+    intercept, intercept_error : float
+        Nat, in favour of the second structure; NaN of other than two structures.
+    """
+
+    slope: float
+    slope_error: float
+    intercept: float
+    intercept_error: float
+
+
+def regress(log_likelihood: Floats, truth: NDArray[np.int64]) -> Regression:
+    """Fit P(structure) ~ exp(slope * log-likelihood + intercept) to structures that are known.
+
+    For two structures this is the logistic regression of the truth on the log-likelihood ratio.
+    For more there is one slope, and no intercept: that at which the product of the probabilities
+    of the true structures is the largest.
+
+    Parameters
+    ----------
+    log_likelihood : (structure, image) float64
+        Natural logarithm.
+    truth : (image,) int
+        Position of the structure that each image shows.
+    """
+    ll = log_likelihood - log_likelihood.mean(axis=0)
+    n_structures, n = ll.shape
+    # what a unit of each coefficient adds to each structure: (coefficient, structure, image)
+    basis = ll[None]
+    if n_structures == 2:
+        basis = np.stack([ll, np.stack([np.zeros(n), np.ones(n)])])
+    right = basis[:, truth, np.arange(n)].sum(axis=1)
+    values, errors = np.zeros(len(basis)), np.full(len(basis), np.nan)
+    values[0] = 1.0
+    for _ in range(MOST_STEPS):
+        probability = probabilities(np.tensordot(values, basis, 1))
+        mean = (probability * basis).sum(axis=1)
+        gradient = right - mean.sum(axis=1)
+        curvature = np.einsum("asn,bsn,sn->ab", basis, basis, probability) - mean @ mean.T
+        if not np.linalg.cond(curvature) < 1 / SMALLEST_STEP:
+            break
+        step = np.linalg.solve(curvature, gradient)
+        values = values + step / max(1.0, float(np.abs(step).max()))
+        if np.abs(step).max() < SMALLEST_STEP:
+            errors = np.sqrt(np.diag(np.linalg.inv(curvature)))
+            break
+    if not (np.isfinite(errors).all() and abs(values[0]) < STEEPEST):
+        values, errors = np.full(len(basis), np.nan), np.full(len(basis), np.nan)
+    both = [*zip(values.tolist(), errors.tolist(), strict=True), (np.nan, np.nan)][:2]
+    return Regression(*both[0], *both[1])
+
+
+def probabilities(log_likelihood: Floats) -> Floats:
+    """Probabilities of structures that are equally likely beforehand, (structure, image)."""
+    likelihood = np.exp(log_likelihood - log_likelihood.max(axis=0))
+    probability: Floats = likelihood / likelihood.sum(axis=0)
+    return probability
+
+
+def calibration_light(calibration: RunCalibration) -> Light:
+    """Say whether the probabilities of a run keep what they promise on particles simulated for
+    it."""
+    slope, error = calibration.slope, calibration.slope_error
+    n = calibration.n_images
+    found = (
+        f"{calibration.n_right:,} of {n:,} simulated particles are assigned rightly; by their "
+        f"probabilities {calibration.n_promised:,.0f} should be."
+    )
+    if np.isnan(slope):
+        return Light("unsure", f"{found} They tell no slope: nearly all are sure, or none is.")
+    told = f"Slope {slope:.2f} ± {error:.2f}"
+    if np.isfinite(calibration.intercept):
+        told += f", intercept {calibration.intercept:.2f} ± {calibration.intercept_error:.2f} nat"
+    if abs(slope - 1) > NEAR_ONE + 2 * error:
+        how = "large" if slope < 1 else "small"
+        return Light(
+            "bad", f"{told}, where 1 and 0 are right: probabilities are too {how}. {found}"
+        )
+    if error > WELL_KNOWN:
+        return Light(
+            "unsure", f"{told}, which is not known well. {found} Simulate more (--images)."
+        )
+    return Light("good", f"{told}, where 1 and 0 are right. {found}")
+
+
+def calibration_in_words(calibration: RunCalibration) -> dict[str, str]:
+    """What a user wants to read of it, by what it is called."""
+    light = calibration_light(calibration)
+    views = (
+        "between those of the search" if calibration.views_between else "those of the search alone"
+    )
+    return {
+        "probabilities": light.text,
+        "median correlation": f"{calibration.correlation:.3g}; of the images of the run "
+        f"{calibration.correlation_of_run:.3g}",
+        "views": views,
+        "seed": str(calibration.seed),
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -197,10 +197,15 @@ def _templates(summary_of_image: xr.Dataset, by_name: dict[str, TemplateStack]) 
     row = summary_of_image[labels.OPTIMAL_TEMPLATE].item()
     if name == NO_STRUCTURE or not row >= 0:
         raise InputError(f"image {int(summary_of_image[labels.IMAGE])} has no result")
+    stack = _of_structure(name, by_name)
+    if row >= len(stack):
+        raise InputError(f"template {row} of {name} is not there: it has {len(stack)}")
+    return stack
+
+
+def _of_structure(name: str, by_name: dict[str, TemplateStack]) -> TemplateStack:
     if name not in by_name:
         raise InputError(f"there are no templates of {name}", remedy="Give them (--templates).")
-    if row >= len(by_name[name]):
-        raise InputError(f"template {row} of {name} is not there: it has {len(by_name[name])}")
     return by_name[name]
 
 
@@ -237,6 +242,8 @@ def open_matching(
     templates: str | Path | Templates | None = None,
     particles: str | Path | Images | None = None,
     parameters: str | Path | ImageParameters | None = None,
+    *,
+    names: Sequence[str] | None = None,
 ) -> tuple[list[ImageStack], list[TemplateStack]]:
     """Open the image stacks and templates that some images of a summary need.
 
@@ -250,6 +257,9 @@ def open_matching(
         As they were given to the run; default: the folders that the results name.
     parameters : path or ImageParameters, optional
         Default: `parameters.npz` in the folder of templates.
+    names : sequence of str, optional
+        Give the templates of these structures, in this order, instead of those that the images need
+        to be shown.
 
     Raises
     ------
@@ -265,10 +275,12 @@ def open_matching(
     ):
         parameters = Path(templates) / PARAMETERS
     read = None if parameters is None else read_parameters(parameters)
-    names = {str(name) for name in summary[BEST_STRUCTURE].values[rows]}
-    return _open_images(summary, rows, particles, read), _open_templates(
-        summary, names, templates, read
-    )
+    best = {str(name) for name in summary[BEST_STRUCTURE].values[rows]}
+    opened = _open_templates(summary, best if names is None else set(names), templates, read)
+    if names is not None:
+        by_name = _by_name(opened)
+        opened = [_of_structure(name, by_name) for name in names]
+    return _open_images(summary, rows, particles, read), opened
 
 
 def _known(summary: xr.Dataset, kind: str, source: Any) -> Any:

@@ -14,6 +14,7 @@ from cryolike_dask.cli import (
     noise,
     matrix,
     report,
+    calibrate,
     run,
     verify,
     config,
@@ -23,6 +24,7 @@ from cryolike_dask.cli.app import app
 
 __all__ = [
     "app",
+    "calibrate",
     "config",
     "demo",
     "export",

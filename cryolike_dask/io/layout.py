@@ -117,6 +117,11 @@ class LikelihoodFiles:
         """Time and place of each block; a row each, appended by every run."""
         return self.folder_output / "blocks.csv"
 
+    @property
+    def calibration(self) -> Path:
+        """What particles simulated for the run have shown of its probabilities."""
+        return self.folder_output / "calibration.json"
+
     def image_stack(self, i_stack: int) -> tuple[Path, Path]:
         """The tensor and the metadata of an image stack."""
         tensor = image_stack_file(_needed(self.folder_particles, "folder_particles"), i_stack)
@@ -265,6 +270,14 @@ def template_record(tensor: Path) -> Path:
 def pixel_stack_file(folder: Path, i_stack: int) -> Path:
     """The pixels of a stack."""
     return folder / "phys" / f"particles_phys_stack_{i_stack:06d}{FILE_SUFFIX}"
+
+
+def pixels_of_stack(tensor: Path) -> Path | None:
+    """The pixels of a stack, by the file of its images on the polar grid; None if they are not
+    there."""
+    match = STACK_NAME.fullmatch(tensor.name)
+    pixels = pixel_stack_file(tensor.parent.parent, int(match[1])) if match else None
+    return pixels if pixels is not None and pixels.is_file() else None
 
 
 def as_stored(path: Path) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cryolike_dask.conventions import STANDARD, Conventions
 from cryolike_dask.errors import GridMismatchError, InputError
+from cryolike_dask.io.sources import Files, innermost
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -61,6 +62,12 @@ def notes_on(images: ImageStack, templates: TemplateStack, settings: Settings) -
             "moves with the template, and correlations come out too low; make them again "
             "(make_templates, cryolike-dask templates); "
             'conventions="cryolike" gives the numbers of CryoLike from them'
+        )
+    source = innermost(images.source)
+    if rules.knows_noise and isinstance(source, Files) and not source.knows_rings:
+        notes.append(
+            "these stacks do not tell the power of their rings (ringPower): it is summed over the "
+            "angles that they hold, which is 2% off image by image; convert the particles again"
         )
     wide = {"single": "complex64", "double": "complex128"}[used]
     if images.source.dtype != wide:

@@ -1,4 +1,4 @@
-"""Noise of simulated particles: white, or falling off with resolution."""
+"""Noise of simulated particles: white, falling off with resolution, or of any spectrum."""
 
 from __future__ import annotations
 
@@ -48,3 +48,33 @@ class NoiseModel:
             amplitude /= np.sqrt((amplitude**2).mean())
             drawn = np.fft.ifft2(np.fft.fft2(drawn) * amplitude).real
         return self.level * drawn
+
+
+def draw_field(
+    frequencies: FloatArray, variance: FloatArray, grid: PolarGrid, rng: np.random.Generator
+) -> FloatArray:
+    """Draw the noise of one image, cut from a field twice as wide, so that one edge knows nothing
+    of the other.
+
+    Parameters
+    ----------
+    frequencies : (frequency,) float64
+        1/angstrom, ascending.
+    variance : (frequency,) float64
+        Of the noise at these, and at others in between; before the first and after the last it is
+        theirs. All 1: white noise whose pixels have the variance 1.
+    grid : PolarGrid
+        The box and its pixels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    float64, (row, column)
+    """
+    n = grid.n_pixels
+    fx = np.fft.rfftfreq(2 * n, grid.pixel_size_angstrom)
+    fy = np.fft.fftfreq(2 * n, grid.pixel_size_angstrom)[:, None]
+    amplitude = np.sqrt(np.interp(np.hypot(fx, fy), frequencies, variance))
+    wave = np.fft.rfft2(rng.standard_normal((2 * n, 2 * n))) * amplitude
+    field: FloatArray = np.fft.irfft2(wave, s=(2 * n, 2 * n))[n // 2 :, n // 2 :]
+    return field[:n, :n]

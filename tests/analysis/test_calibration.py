@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 from cryolike_dask.analysis import findings
-from cryolike_dask.analysis.calibration import OTHERS, calibration, confusion
+from cryolike_dask.analysis.calibration import OTHERS, calibration, confusion, regress
 from cryolike_dask.analysis.summaries import summarise_results
 from tests.analysis.making import make_results, with_truth
 
@@ -83,3 +83,34 @@ def test_structures_of_the_truth_that_were_not_compared(rng):
     assert table.names == ["closed", "open", "another"]
     assert table.counts.sum(axis=1)[2] == 5
     assert not table.counts[:, 2].any()
+
+
+@pytest.mark.parametrize("n_structures", [2, 3])
+@pytest.mark.parametrize("slope", [1.0, 0.4])
+def test_a_slope_comes_back(n_structures, slope, rng):
+    """Log-likelihoods that are `slope` too large by its inverse."""
+    n = 4000
+    true = rng.normal(0, 1.5, (n_structures, n))
+    truth = (true + rng.gumbel(size=true.shape)).argmax(axis=0)  # by softmax of these
+    fitted = regress(true / slope + rng.normal(0, 1e4, n), truth)
+    assert abs(fitted.slope - slope) < 4 * fitted.slope_error
+    assert fitted.slope_error < 0.1 * slope
+    assert np.isfinite(fitted.intercept) == (n_structures == 2)
+    if n_structures == 2:
+        assert abs(fitted.intercept) < 4 * fitted.intercept_error
+
+
+def test_an_intercept_comes_back(rng):
+    ll = rng.normal(0, 2, (2, 4000))
+    truth = (ll + np.array([[0.0], [0.7]]) + rng.gumbel(size=ll.shape)).argmax(axis=0)
+    fitted = regress(ll, truth)
+    assert abs(fitted.intercept - 0.7) < 4 * fitted.intercept_error < 0.4
+
+
+def test_where_all_is_right_no_slope_is_known(rng):
+    truth = rng.integers(2, size=50)
+    ll = np.where(truth == np.arange(2)[:, None], 0.0, -20.0)
+    assert np.isnan(regress(ll, truth).slope)
+    assert np.isnan(regress(np.zeros((2, 50)), truth).slope)
+    only_one = regress(rng.normal(size=(2, 50)), np.zeros(50, int))
+    assert np.isnan(only_one.slope)

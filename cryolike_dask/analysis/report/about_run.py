@@ -38,6 +38,10 @@ IN_ROWS = {
     "device",
     "frame",
     "dist_radii",
+    "noise",
+    "noise_groups",
+    "degrees_of_freedom",
+    "b_factor",
 }
 """Attributes that rows of the table are made of, or that tell a reader nothing; each other one has
 a row of its own."""

@@ -19,7 +19,12 @@ from cryolike_dask.analysis.block_times import Blocks, read_blocks
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.particle_plots import extreme_rows
-from cryolike_dask.analysis.report import about_poses, about_run, about_structures
+from cryolike_dask.analysis.report import (
+    about_belief,
+    about_poses,
+    about_run,
+    about_structures,
+)
 from cryolike_dask.analysis.report.about_poses import Inputs
 from cryolike_dask.analysis.report.sections import Section
 from cryolike_dask.analysis.search_steps import Step, search_steps
@@ -116,8 +121,13 @@ def write_report(
     steps, *first_sections, examples, times = [
         make() for make in counted(parts, "parts of the report", shown=progress)
     ]
-    sections = [*first_sections, about_poses.steps_section(steps), examples, times]
-    warnings = [*findings.warnings_about(summary), *findings.about_steps(steps)]
+    belief = about_belief.belief_section(summary, steps)
+    sections = [belief, *first_sections, about_poses.steps_section(steps), examples, times]
+    warnings = [
+        *findings.warnings_about(summary),
+        *about_belief.about_belief(belief),
+        *findings.about_steps(steps),
+    ]
     text = _page(summary, [section for section in sections if section is not None], warnings)
     with replacing(page) as file:
         file.write(text.encode("utf-8", "replace"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING
+
+from cryolike_dask.analysis.lights import Light
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,13 +31,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: text, then a table, then figures."""
+    """A part of the page: text, then a table or lights, then figures."""
 
     key: str
     title: str
     paragraphs: tuple[str, ...] = ()
     rows: tuple[tuple[str, str], ...] = ()
     panels: tuple[Panel, ...] = ()
+    lights: Mapping[str, Light] = field(default_factory=dict)
 
 
 def panel(key: str, figure: Figure, alt: str, caption: str) -> Panel:

@@ -1,0 +1,242 @@
+"""The section of the report on what its numbers rest on: can they be believed?"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cryolike_dask import labels
+from cryolike_dask.analysis.calibration import calibration_light
+from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, Finding
+from cryolike_dask.analysis.lights import Light
+from cryolike_dask.analysis.plots.noise_plots import plot_noise
+from cryolike_dask.analysis.report.sections import Panel, Section, panel
+from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_results
+from cryolike_dask.analysis.search_steps import Step
+from cryolike_dask.conventions import conventions_named
+from cryolike_dask.errors import CryolikeError
+from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.calibration import read_calibration
+from cryolike_dask.io.layout import LikelihoodFiles
+
+WELL_KNOWN = 0.1
+"""Relative error of the variance of noise that is known well enough, in the median."""
+MOST_REASONS = 3
+TITLE = "Can these numbers be believed?"
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """What results rest on, as far as it is known.
+
+    Attributes
+    ----------
+    told : SearchOfResults or None
+    problem : str
+        Why nothing is told; empty if it is.
+    grid : PolarGrid or None
+    """
+
+    told: SearchOfResults | None
+    problem: str
+    grid: PolarGrid | None
+
+
+def basis_of(summary: xr.Dataset) -> Basis:
+    """Read what results rest on."""
+    names = ("n_pixels", "pixel_size_angstrom", "radius_max", "n_inplanes", "dist_radii")
+    try:
+        grid = PolarGrid(**{name: summary.attrs[name] for name in names})
+    except (KeyError, CryolikeError):
+        grid = None
+    try:
+        return Basis(search_of_results(summary), "", grid)
+    except CryolikeError as error:
+        return Basis(None, str(error), grid)
+
+
+def belief_section(summary: xr.Dataset, steps: list[Step]) -> Section:
+    """Everything that probabilities rest on, with a light for each."""
+    basis = basis_of(summary)
+    lights = {
+        "Noise": _noise(summary, basis),
+        "Degrees of freedom": _degrees_of_freedom(summary, basis),
+        "Envelope": _envelope(summary, basis),
+        "Search": _search(steps),
+        "Calibration": _calibration(summary, basis),
+    }
+    text = (
+        "A log-likelihood counts on knowing the noise of the images, how many degrees of freedom "
+        "it has, and the envelope that blurs them, and on a search that is fine enough. Where one "
+        "of these is wrong, structures are told apart with more confidence than is due, and "
+        "populations are shifted. Particles simulated with all of it tell how sure probabilities "
+        "may be, as far as the images are what is supposed here.",
+    )
+    panels = tuple(_spectrum(basis))
+    return Section("belief", TITLE, text, lights=lights, panels=panels)
+
+
+def about_belief(section: Section) -> list[Finding]:
+    """A finding where particles simulated for the run say that its probabilities are wrong."""
+    light = section.lights["Calibration"]
+    return [Finding("belief", light.text)] if light.colour == "bad" else []
+
+
+def _knows_noise(summary: xr.Dataset) -> bool:
+    try:
+        return conventions_named(str(summary.attrs.get("conventions"))).knows_noise
+    except CryolikeError:
+        return False
+
+
+def _model(basis: Basis) -> NoiseModel | None:
+    return None if basis.told is None else basis.told.settings.noise
+
+
+def _noise(summary: xr.Dataset, basis: Basis) -> Light:
+    model = _model(basis)
+    if not _knows_noise(summary):
+        return Light(
+            "bad",
+            "Supposed to be white, and its level to be one of many: the conventions of this run "
+            "inflate differences of log-likelihoods, and its probabilities are not to be believed.",
+        )
+    if basis.told is None:
+        return Light("unsure", f"Not known: {basis.problem}")
+    if model is None:
+        return Light(
+            "unsure",
+            "Supposed to be white. That of micrographs is not, and then probabilities are far too "
+            "sure: --noise estimate, in a new output folder, estimates it from the images.",
+        )
+    n, groups = int(model.n_images.sum()), len(model)
+    where = "for all images" if groups == 1 else f"for {groups:,} groups of images"
+    how = f"Estimated from {n:,} images, {where}" if n else f"Given, {where}"
+    known = float(np.nanmedian(_inside(model, model.relative_error, basis.grid)))
+    variance = _inside(model, model.variance, basis.grid)
+    ratio = max(float(np.nanmax(row) / np.nanmin(row)) for row in variance)
+    shape = f"; inside the band its variance differs by a factor of {_factor(ratio)}"
+    error = f", and is known to {known:.1%}" if known else ""
+    return Light("good" if known <= WELL_KNOWN else "unsure", f"{how}{shape}{error}.")
+
+
+def _inside(
+    model: NoiseModel, values: NDArray[np.float64], grid: PolarGrid | None
+) -> NDArray[np.float64]:
+    """Values of each group inside the band; NaN beyond it, and where the mean of the box is."""
+    f = model.frequencies
+    highest = f[-1] if grid is None else grid.spatial_frequencies[-1]
+    lowest = 2 / (model.n_pixels * model.pixel_size_angstrom)
+    limit = np.minimum(model.band_limit, highest)[:, None]
+    inside: NDArray[np.float64] = np.where((f >= lowest) & (f <= limit), values, np.nan)
+    return inside
+
+
+def _factor(ratio: float) -> str:
+    shown = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+    return f"{shown} ({10 * np.log10(ratio):.2g} dB)"
+
+
+def _degrees_of_freedom(summary: xr.Dataset, basis: Basis) -> Light:
+    if not _knows_noise(summary):
+        return Light("bad", "Taken to be as many as pixels, which the band does not hold.")
+    if basis.told is None or basis.grid is None:
+        return Light("unsure", f"Not known: {basis.problem or 'the grid is not recorded'}")
+    band = 4 * np.pi * basis.grid.radius_max**2
+    settings = basis.told.settings
+    of_band = f"of {band:,.0f} in the band"
+    if settings.degrees_of_freedom is not None:
+        return Light("good", f"{settings.degrees_of_freedom:,.0f} {of_band}, as given.")
+    advice = (
+        "Of images that are masked, low-passed or interpolated they are fewer, and probabilities "
+        "too sure: tell them with --degrees-of-freedom."
+    )
+    model = settings.noise
+    if model is None:
+        return Light("unsure", f"{band:,.0f}, all in the band, are supposed. {advice}")
+    free = model.degrees_of_freedom(basis.grid)
+    reasons = list(dict.fromkeys(reason for reason in model.reasons if reason))
+    more = f" and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+    why = f" ({'; '.join(reasons[:MOST_REASONS])}{more})" if reasons else ""
+    low, high = f"{free.min():,.0f}", f"{free.max():,.0f}"
+    told = f"{low if low == high else f'{low} to {high}'} {of_band}{why}."
+    if np.isnan(model.share).any():
+        return Light("unsure", f"{told} How much of the box the noise fills is not known. {advice}")
+    return Light("good", told)
+
+
+def _envelope(summary: xr.Dataset, basis: Basis) -> Light:
+    if not _knows_noise(summary):
+        return Light("bad", "None, not even that which the metadata give.")
+    if basis.told is None:
+        return Light("unsure", f"Not known: {basis.problem}")
+    settings, model = basis.told.settings, _model(basis)
+    added = settings.b_factor + (np.zeros(1) if model is None else model.b_factor_angstrom2)
+    errors = np.full(1, np.nan) if model is None else model.b_factor_error
+    beyond = "added to what the metadata give"
+    if np.isfinite(errors).any():
+        values = [
+            f"{b:.0f} ± {error:.0f}" for b, error in zip(added, errors, strict=True) if error >= 0
+        ]
+        distinct = list(dict.fromkeys(values))
+        shown = ", ".join(distinct[:MOST_REASONS]) + (
+            " ..." if len(distinct) > MOST_REASONS else ""
+        )
+        return Light("good", f"B-factor {shown} Å², fitted to the images, and {beyond}.")
+    if added.any():
+        return Light("good", f"B-factor {added.mean():.0f} Å², given, and {beyond}.")
+    return Light(
+        "unsure",
+        "No B-factor is fitted: only the envelope that the metadata give is known. One that is "
+        "missing makes probabilities too sure at high resolution: --b-factor fit.",
+    )
+
+
+def _search(steps: list[Step]) -> Light:
+    if not steps:
+        return Light("unsure", "Steps are not measured: the inputs of the run are not at hand.")
+    shown = ", ".join(f"{step.name} {step.shown(step.size)} apart" for step in steps)
+    worst = max(steps, key=lambda step: step.loss)
+    lost = f"half-way between {worst.name} images lose {worst.loss:.2g} nat"
+    if worst.loss > LOST_BETWEEN_POSES:
+        return Light("bad", f"Too coarse: {lost} ({shown}).")
+    return Light("good", f"Fine enough: {lost} at most ({shown}).")
+
+
+def _calibration(summary: xr.Dataset, basis: Basis) -> Light:
+    folder = summary.attrs.get("folder")
+    if not folder:
+        return Light("unsure", "Not tried: the results do not say in which folder they are.")
+    get = f"cryolike-dask calibrate {shlex.quote(str(folder))}"
+    try:
+        calibration = read_calibration(LikelihoodFiles(None, None, folder).calibration)
+    except CryolikeError as error:
+        return Light("unsure", str(error))
+    if summary.sizes[labels.STRUCTURE] < 2:
+        return Light("unsure", "Not tried: under one structure no image is assigned.")
+    if calibration is None:
+        return Light("unsure", f"Not tried yet: {get}")
+    if basis.told is None or calibration.results != basis.told.checksum:
+        return Light("unsure", f"Tried on results of other settings. Try it again: {get}")
+    return calibration_light(calibration)
+
+
+def _spectrum(basis: Basis) -> list[Panel]:
+    model = _model(basis)
+    if model is None:
+        return []
+    intervals = ", with 95% intervals" if model.relative_error.any() else ""
+    return [
+        panel(
+            "noise",
+            plot_noise(model),
+            f"Variance of the noise over spatial frequency, of {len(model)} group(s) of images.",
+            f"The spectrum of the noise that images are whitened by{intervals}. Its level is each "
+            "image's own.",
+        )
+    ]

@@ -1,0 +1,80 @@
+"""The search that results came from, by what lies in their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from cryolike_dask.analysis.inventory import take_inventory
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.labels import Device
+from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.runs.integrity import recorded_settings
+from cryolike_dask.stacks import TemplateStack
+
+AGAIN = "Give the output folder of a run of this program."
+
+
+@dataclass(frozen=True, eq=False)
+class SearchOfResults:
+    """With what, and among what, results were computed.
+
+    Attributes
+    ----------
+    files : LikelihoodFiles
+        Of the folder of the results.
+    settings : Settings
+    displacements : DisplacementGrid
+    checksum : str
+        Of all that is the same for all results of the folder.
+    """
+
+    files: LikelihoodFiles
+    settings: Settings
+    displacements: DisplacementGrid
+    checksum: str
+
+    def displaced(self, templates: TemplateStack) -> TemplateStack:
+        """Templates with the displacements that were tried."""
+        return replace(templates, displacements=self.displacements)
+
+
+def search_of_results(results: xr.Dataset, device: Device = "auto") -> SearchOfResults:
+    """Read with what results were computed.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As `open_results` gives them, or their summary.
+    device : "auto" | "cpu" | "cuda"
+        To compute on what is computed with them.
+
+    Raises
+    ------
+    InputError, OutputError
+        If they are not in a folder, without a record, or their noise model is not there, damaged,
+        or another.
+    """
+    folder = results.attrs.get("folder")
+    if not folder:
+        raise InputError("the results do not say in which folder they are", remedy=AGAIN)
+    files = LikelihoodFiles(None, None, Path(folder))
+    record = take_inventory(replace(files, i_template="all")).record()
+    x, y = (results.attrs.get(f"displacements_{axis}_angstrom", ()) for axis in "xy")
+    if record is None or not len(x):
+        raise InputError(f"{folder} does not say how its results were computed", remedy=AGAIN)
+    settings = replace(recorded_settings(files, record), device=device)
+    text = json.dumps(record["settings"], sort_keys=True)
+    return SearchOfResults(
+        files,
+        settings,
+        DisplacementGrid(np.asarray(x, np.float64), np.asarray(y, np.float64)),
+        hashlib.sha256(text.encode()).hexdigest(),
+    )

@@ -1,0 +1,200 @@
+"""The first section of the report: what its numbers rest on, and whether that is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import cryolike_dask as cld
+from cryolike_dask.analysis.report.about_belief import belief_section
+from cryolike_dask.analysis.search_of_results import search_of_results
+from cryolike_dask.analysis.search_steps import Step
+from cryolike_dask.analysis.summaries import summarise_results
+from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.io.calibration import write_calibration
+from cryolike_dask.io.noise import noise_checksum, write_noise
+from tests.analysis.making import make_results, rewritten
+from tests.analysis.report.test_report import Parsed
+from tests.conftest import Builder
+from tests.io.test_calibration import MADE
+
+PARAMETERS = cld.ImageParameters(12, 1.5, n_inplanes=20, viewing_distance=3.0, precision="single")
+SEARCH = cld.configure_displacement(1.5, 3, 2)
+F = np.linspace(0, 1.01 * PARAMETERS.grid.spatial_frequencies[-1], 20)
+STEPS = [Step("displacements", 1.0, 0.4), Step("views", 0.1, 2.0)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Results of two structures."""
+    folder = tmp_path_factory.mktemp("run")
+    files = cld.configure_likelihood_files(
+        folder / "t", folder / "p", folder / "out", i_template="all"
+    )
+    Builder(np.random.default_rng(0)).write_files(
+        files, PARAMETERS, ("closed", "open"), (6, 5), frame=lambda k, n: "xy"
+    )
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, noise="white", progress=False)
+    return folder / "out"
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    shutil.copytree(made, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def section_of(folder, steps=STEPS):
+    return belief_section(summarise_results(cld.open_results(folder)), steps)
+
+
+def with_noise(folder, **changes):
+    """The same results, as if they were computed with a noise model of two groups."""
+    groups = ["optics group a", "optics group b"]
+    spectra = np.stack([1 / (1 + (8 * F) ** 2), np.ones(len(F))])
+    model = NoiseModel.of_spectrum(F, spectra, PARAMETERS.grid, groups)
+    model = replace(
+        model,
+        relative_error=np.full(spectra.shape, 0.03),
+        n_images=np.array([700, 800]),
+        reasons=("masked at 0.45 of the box", "not masked"),
+        share=np.array([0.64, 1.0]),
+        b_factor_angstrom2=np.array([60.0, 80.0]),
+        b_factor_error=np.array([5.0, 6.0]),
+    )
+    write_noise(folder / "noise.npz", replace(model, **changes))
+    rewritten(folder, noise=noise_checksum(folder / "noise.npz"))
+
+
+def test_of_white_noise_nothing_is_known(folder):
+    lights = section_of(folder).lights
+    assert [light.colour for light in lights.values()] == [
+        "unsure",
+        "unsure",
+        "unsure",
+        "good",
+        "unsure",
+    ]
+    assert "white" in lights["Noise"].text
+    assert "--degrees-of-freedom" in lights["Degrees of freedom"].text
+    assert f"cryolike-dask calibrate {folder}" in lights["Calibration"].text
+    assert not section_of(folder).panels
+
+
+def test_a_noise_model_is_drawn_and_told(folder):
+    with_noise(folder)
+    section = section_of(folder)
+    lights = section.lights
+    assert [lights[name].colour for name in list(lights)[:3]] == ["good"] * 3
+    assert "1,500 images" in lights["Noise"].text
+    assert "dB" in lights["Noise"].text
+    assert "3.0%" in lights["Noise"].text
+    band = 4 * np.pi * PARAMETERS.radius_max**2
+    assert f"{0.64 * band:,.0f} to {band:,.0f} of {band:,.0f}" in lights["Degrees of freedom"].text
+    assert "masked at 0.45 of the box" in lights["Degrees of freedom"].text
+    assert "60 ± 5, 80 ± 6" in lights["Envelope"].text
+    (drawn,) = section.panels
+    assert drawn.key == "noise"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "told"),
+    [
+        ("Noise", {"relative_error": np.full((2, len(F)), 0.3)}, "30.0%"),
+        ("Degrees of freedom", {"share": np.array([np.nan, 1])}, "--degrees-of-freedom"),
+        (
+            "Envelope",
+            {"b_factor_angstrom2": np.zeros(2), "b_factor_error": np.full(2, np.nan)},
+            "--b-factor",
+        ),
+    ],
+)
+def test_what_is_not_known_is_not_called_fine(folder, name, changes, told):
+    with_noise(folder, **changes)
+    light = section_of(folder).lights[name]
+    assert light.colour == "unsure"
+    assert told in light.text
+
+
+def test_given_numbers_are_told(folder):
+    rewritten(folder, degrees_of_freedom=55.0, b_factor=40.0)
+    lights = section_of(folder).lights
+    assert "55 of" in lights["Degrees of freedom"].text
+    assert "40 Å², given" in lights["Envelope"].text
+    assert lights["Degrees of freedom"].colour == lights["Envelope"].colour == "good"
+
+
+def test_a_damaged_noise_model_is_told(folder):
+    with_noise(folder)
+    (folder / "noise.npz").write_bytes(b"spoilt")
+    light = section_of(folder).lights["Noise"]
+    assert light.colour == "unsure"
+    assert "noise.npz" in light.text
+
+
+def test_a_coarse_search_and_none(folder):
+    coarse = section_of(folder, [*STEPS, Step("rotations", 0.2, 31.0)]).lights["Search"]
+    assert coarse.colour == "bad"
+    assert "31 nat" in coarse.text
+    assert section_of(folder, []).lights["Search"].colour == "unsure"
+
+
+@pytest.mark.parametrize(
+    ("change", "colour", "told"),
+    [
+        ({}, "good", "350 of 400"),
+        ({"slope": 0.4}, "bad", "too large"),
+        ({"slope": 1.9}, "bad", "too small"),
+        ({"slope_error": 0.5}, "unsure", "--images"),
+        ({"slope": np.nan, "slope_error": np.nan}, "unsure", "no slope"),
+        ({"results": "others"}, "unsure", "again"),
+    ],
+)
+def test_a_calibration_is_shown(folder, change, colour, told):
+    results = search_of_results(cld.open_results(folder)).checksum
+    write_calibration(folder / "calibration.json", replace(MADE, **{"results": results, **change}))
+    light = section_of(folder).lights["Calibration"]
+    assert light.colour == colour
+    assert told in light.text
+
+
+def test_a_wrong_calibration_is_warned_of(folder):
+    results = search_of_results(cld.open_results(folder)).checksum
+    write_calibration(folder / "calibration.json", replace(MADE, results=results, slope=0.4))
+    page = Parsed(cld.write_report(folder, n_examples=0, progress=False))
+    assert page.text.count("probabilities are too large") == 3  # above, below, and the light
+    assert ("a", {"href": "#belief"}) in page.elements
+
+
+def test_a_damaged_calibration_is_told(folder):
+    write_calibration(folder / "calibration.json", MADE)
+    content = json.loads((folder / "calibration.json").read_text())
+    (folder / "calibration.json").write_text(json.dumps({**content, "slope": "<b>steep</b>"}))
+    light = section_of(folder).lights["Calibration"]
+    assert light.colour == "unsure"
+    assert "calibration.json" in light.text
+    page = Parsed(cld.write_report(folder, n_examples=0, progress=False))
+    assert "<b>steep</b>" in page.text
+    assert not [tag for tag, _ in page.elements if tag == "b"]
+
+
+def test_it_comes_first_and_needs_no_folder(rng, tmp_path):
+    results = make_results(rng)
+    page = Parsed(cld.write_report(results, tmp_path / "x.html", n_examples=0, progress=False))
+    sections = [of["id"] for tag, of in page.elements if tag == "section" and "id" in of]
+    assert sections[0] == "belief"
+    assert "Can these numbers be believed?" in page.text
+    colours = [of["class"] for tag, of in page.elements if tag == "td" and "class" in of]
+    assert colours == ["light unsure"] * 5
+    alone = belief_section(summarise_results(make_results(rng, ("alone",), folder="x")), STEPS)
+    assert "one structure" in alone.lights["Calibration"].text
+
+
+def test_the_other_conventions_are_not_believed(rng):
+    summary = summarise_results(make_results(rng, conventions="cryolike"))
+    colours = [light.colour for light in belief_section(summary, STEPS).lights.values()]
+    assert colours == ["bad", "bad", "bad", "good", "unsure"]
