@@ -60,6 +60,7 @@ def small(folder, **changes):
         "particles": {"metadata": str(folder / "relion/particles.star"), "batch_size": 4},
         "parameters": GRID,
         "search": {"max_displacement_pixels": 1, "n_displacements_x": 3, "n_displacements_y": 3},
+        "noise": "white",
     }
     for path, value in changes.items():
         section, key = path.split("__")
