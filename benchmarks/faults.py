@@ -44,7 +44,7 @@ def run(files: cld.LikelihoodFiles, client: Client) -> float:
     """Run, and give the seconds that it took."""
     start = time.perf_counter()
     cld.run_likelihood_optimal_pose(
-        files, PARAMETERS, SEARCH, client=client, progress=False, device="cpu"
+        files, PARAMETERS, SEARCH, client=client, progress=False, device="cpu", noise="white"
     )
     return time.perf_counter() - start
 

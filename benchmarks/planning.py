@@ -132,9 +132,9 @@ def compare(case: Small, folder: Path, n_workers: int) -> Outcome:
     )
     with cld.local_cluster(n_workers) if n_workers else nullcontext() as client:
         begun = time.perf_counter()
-        plan = plan_likelihood(*arguments, kind=case.kind, client=client, **options)  # type: ignore[arg-type]
+        plan = plan_likelihood(*arguments, kind=case.kind, client=client, noise="white", **options)  # type: ignore[arg-type]
         started = time.perf_counter()
-        RUNS[case.kind](*arguments, client=client, progress=False, **options)
+        RUNS[case.kind](*arguments, client=client, progress=False, noise="white", **options)
         ended = time.perf_counter()
         peak = peak_bytes() if client is None else max(client.run(peak_bytes).values())
     return Outcome(plan, started - begun, ended - started, peak)

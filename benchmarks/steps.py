@@ -71,7 +71,13 @@ def _row(paths: list[Path], star: Path, output: Path, distance: float, n: int) -
     files = cld.configure_likelihood_files(None, None, output, i_template="all")
     search = cld.configure_displacement(3.0, n, n)
     cld.run_likelihood_optimal_pose(
-        files, parameters, search, images=images, templates=structures, progress=False
+        files,
+        parameters,
+        search,
+        images=images,
+        templates=structures,
+        progress=False,
+        noise="white",
     )
     summary = summarise_results(cld.open_results(output))
     rows = np.argsort(summary.cross_correlation.values)[:: max(1, len(images) // N_MEASURED)]

@@ -77,7 +77,7 @@ def run(files: cld.LikelihoodFiles, **options: object) -> float:
     start = time.perf_counter()
     with patch.dict("cryolike_dask.runs.writing._OPEN", optimal_pose=lambda _: None):
         cld.run_likelihood_optimal_pose(
-            files, PARAMETERS, SEARCH, progress=False, device="cpu", **options
+            files, PARAMETERS, SEARCH, progress=False, device="cpu", **options, noise="white"
         )
     return time.perf_counter() - start
 

@@ -109,7 +109,9 @@ class LikelihoodOptions:
     skip_exist: SkipExist = None
     overwrite: Annotated[
         bool,
-        typer.Option(help="Replace results of another search or conventions in the output folder."),
+        typer.Option(
+            help="Replace results of another search, conventions or noise in the output folder."
+        ),
     ] = False
     on_error: Annotated[
         OnError,

@@ -39,7 +39,7 @@ def run(
     overwrite: Annotated[
         bool | None,
         typer.Option(
-            help="Replace results of another search or conventions in the output folder.",
+            help="Replace results of another search, conventions or noise in the output folder.",
             show_default=False,
         ),
     ] = None,

@@ -175,7 +175,7 @@ class Machine(Section):
     )
     overwrite: bool = Field(
         default=False,
-        description="Replace results of another search or conventions in the output folder.",
+        description="Replace results of another search, conventions or noise in the output folder.",
     )
 
     @field_validator("scheduler", "scheduler_file")

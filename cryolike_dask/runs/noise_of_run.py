@@ -119,13 +119,19 @@ def with_known_noise(run: Run) -> Run:
         return run
     if name == PENDING:
         return _reading(run) if path.is_file() else run
-    found = noise_checksum(path) if path.is_file() else None
-    if found != name:
-        what = "is not" if found else "is missing: it is"
-        raise OutputError(
-            f"{what} the noise model of the results that are there", source=path, remedy=RESTORE
-        )
+    if what := why_not_kept(run):
+        raise OutputError(what, source=path, remedy=RESTORE)
     return _reading(run)
+
+
+def why_not_kept(run: Run) -> str | None:
+    """Say why the noise model of results is not in their folder; None if it is, or need not be."""
+    name, path = run.identity.get("noise"), run.files.noise
+    if name in (None, PENDING):
+        return None
+    found = noise_checksum(path) if path.is_file() else None
+    what = "is not" if found else "is missing: it is"
+    return None if found == name else f"{what} the noise model of the results that are there"
 
 
 def noise_said(run: Run) -> str:

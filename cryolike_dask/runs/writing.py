@@ -34,7 +34,7 @@ from cryolike_dask.runs.folder import (
     remove_others,
 )
 from cryolike_dask.runs.kinds import Kind
-from cryolike_dask.runs.noise_of_run import keep_noise, settle_noise
+from cryolike_dask.runs.noise_of_run import keep_noise, settle_noise, why_not_kept
 from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
 from cryolike_dask.runs.run import Cut, Run
@@ -128,6 +128,8 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
     to_do += [reason for one in beside.values() if (reason := one.why_not_there())]
     if not has_displacements(run):
         to_do.append(f"{run.files.displacements.name} is missing or damaged")
+    if why_not_kept(run):
+        to_do.append(f"{run.files.noise.name} is missing or another")
     if done:
         logger.info(KEPT, len(done), len(run.images) * len(run.templates), "stacks are complete")
     return to_do

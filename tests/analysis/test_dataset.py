@@ -62,7 +62,7 @@ def folder(made, tmp_path):
 
 def run(files, **options):
     return cld.run_likelihood_optimal_pose(
-        files, PARAMETERS, SEARCH, progress=False, client=None, **options
+        files, PARAMETERS, SEARCH, progress=False, client=None, **options, noise="white"
     )
 
 
@@ -208,6 +208,7 @@ def test_structures_of_one_name_are_told_apart(tmp_path):
         images=images,
         templates=[templates, templates],
         progress=False,
+        noise="white",
     )
     results = cld.open_results(tmp_path)
     assert results["structure"].values.tolist() == [

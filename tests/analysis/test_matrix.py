@@ -117,7 +117,7 @@ def test_command(build, tmp_path):
     files = cld.configure_likelihood_files(None, None, tmp_path / "out")
     parameters = cld.ImageParameters(12, 1.5, n_inplanes=20)
     options = {"images": images, "templates": templates, "progress": False}
-    cld.run_likelihood_optimal_pose(files, parameters, lambda t: t, **options)
+    cld.run_likelihood_optimal_pose(files, parameters, lambda t: t, **options, noise="white")
     done = CliRunner().invoke(app, ["matrix", str(tmp_path / "out"), "--text", "--reweighting"])
     assert done.exit_code == 0, done.output
     assert "1 structure(s) x 3 images" in done.output

@@ -318,7 +318,7 @@ def test_cuda_without_a_gpu_is_an_error_before_anything_starts(tmp_path):
     parameters = cld.ImageParameters(n_pixels=12, pixel_size_angstrom=1.5)
     search = cld.configure_displacement(1, 3, 3)
     with pytest.raises(DeviceError, match="no CUDA GPU"):
-        cld.run_likelihood_optimal_pose(files, parameters, search, device="cuda")
+        cld.run_likelihood_optimal_pose(files, parameters, search, device="cuda", noise="white")
 
 
 def test_relative_folders_are_those_of_the_client(cluster, tmp_path, monkeypatch):
@@ -333,7 +333,7 @@ def test_relative_folders_are_those_of_the_client(cluster, tmp_path, monkeypatch
     cld.convert_particles(star, "parameters.npz", "particles", **options)
     files = cld.configure_likelihood_files("templates", "particles", "likelihood")
     search = cld.configure_displacement(1.0, 2, 1)
-    results = cld.run_likelihood_optimal_pose(files, parameters, search, **options)
+    results = cld.run_likelihood_optimal_pose(files, parameters, search, **options, noise="white")
     assert np.isfinite(results.log_likelihood_integrated.values).all()
     expected = ["likelihood", "parameters.npz", "particles", "relion", "templates"]
     assert sorted(path.name for path in tmp_path.iterdir()) == expected

@@ -68,7 +68,7 @@ def run(inputs, output, client=None):
     files = cld.configure_likelihood_files(inputs.folder_templates, inputs.folder_particles, output)
     search = cld.configure_displacement(1.5, 3, 2)
     cld.run_likelihood_optimal_pose(
-        files, PARAMETERS, search, client=client, progress=False, device="cpu"
+        files, PARAMETERS, search, client=client, progress=False, device="cpu", noise="white"
     )
     return outputs(output)
 

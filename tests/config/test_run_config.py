@@ -108,7 +108,12 @@ def test_the_configuration_for_cryolike_runs(folder, tmp_path):
     )
     search = cld.configure_displacement(8.0, 16, 16)
     how = {"conventions": "cryolike", "precision": "double", "tolerance": 0.0}
-    same(results, cld.run_likelihood_optimal_pose(files, parameters, search, progress=False, **how))
+    same(
+        results,
+        cld.run_likelihood_optimal_pose(
+            files, parameters, search, progress=False, **how, noise="white"
+        ),
+    )
     assert results.attrs["conventions"] == "cryolike"
     assert results.cross_correlation.dtype == np.float64
 

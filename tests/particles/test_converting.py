@@ -1114,7 +1114,7 @@ def structures(project, rng):
 
 def run(files, **options):
     given = {"progress": False, **options}
-    return run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, **given)
+    return run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, **given, noise="white")
 
 
 def test_lazy_inputs_give_what_files_give(project, structures):
@@ -1188,6 +1188,7 @@ def test_a_lazy_run_can_be_gone_on_with(project, structures, caplog):
             templates=open_structures(structures, PARAMETERS),
             skip_exist=True,
             progress=False,
+            noise="white",
         )
 
 

@@ -225,7 +225,14 @@ def templates(structures):
 def run(folder, images, templates, search=SEARCH, parameters=PARAMETERS, **options):
     files = configure_likelihood_files(None, None, folder, i_template="all")
     return run_likelihood_optimal_pose(
-        files, parameters, search, images=images, templates=templates, progress=False, **options
+        files,
+        parameters,
+        search,
+        images=images,
+        templates=templates,
+        progress=False,
+        **options,
+        noise="white",
     ).compute()
 
 
@@ -311,7 +318,9 @@ def test_particles_in_files_come_back_at_their_poses(
     files = configure_likelihood_files(
         tmp_path / "templates", tmp_path / "particles", tmp_path / "out", i_template="all"
     )
-    found = run_likelihood_optimal_pose(files, parameters, SEARCH, progress=False).compute()
+    found = run_likelihood_optimal_pose(
+        files, parameters, SEARCH, progress=False, noise="white"
+    ).compute()
     assert worst(found).max() < largest_loss
     assert_poses(found, drawn)
     assert_poses_of_star_file(found, poses_in(star), viewing or parameters.viewing_angles())

@@ -89,7 +89,9 @@ def test_they_go_through_the_likelihood(particles, tmp_path):
         assert len(open_images(files, PARAMETERS)) == 7
         search = configure_displacement(4.0, 5, 5)
         results.append(
-            run_likelihood_optimal_pose(files, PARAMETERS, search, progress=False).compute()
+            run_likelihood_optimal_pose(
+                files, PARAMETERS, search, progress=False, noise="white"
+            ).compute()
         )
     for name, values in results[0].data_vars.items():
         assert np.isfinite(values).all(), name

@@ -390,7 +390,12 @@ def test_the_optics_of_many_stacks_are_one_warning(tmp_path, rng, said):
     atoms = cld.Atoms(np.eye(3) * 8, np.ones(3), np.full(3, 4.0))
     templates = cld.open_structure(atoms, cld.ImageParameters(N, 3.0, viewing_distance=1.0))
     cld.plan_likelihood(
-        files, PARAMETERS, cld.configure_displacement(2.0, 3, 3), templates=templates, measure=False
+        files,
+        PARAMETERS,
+        cld.configure_displacement(2.0, 3, 3),
+        templates=templates,
+        measure=False,
+        noise="white",
     )
     lines = [m for m in said.messages if "not to have been estimated" in m]
     wanted = (

@@ -61,7 +61,7 @@ def little(memory):
 
 def run(files, **options):
     return cld.run_likelihood_full_cross_correlation(
-        files, PARAMETERS, SEARCH, progress=False, **BATCHES | options
+        files, PARAMETERS, SEARCH, progress=False, **BATCHES | options, noise="white"
     )
 
 
@@ -225,9 +225,11 @@ def test_overwriting_removes_stores(files, little):
     run(files)
     other = cld.configure_displacement(1.0, 2, 2)
     with pytest.raises(OutputError, match="another search"):
-        cld.run_likelihood_full_cross_correlation(files, PARAMETERS, other, progress=False)
+        cld.run_likelihood_full_cross_correlation(
+            files, PARAMETERS, other, progress=False, noise="white"
+        )
     cld.run_likelihood_full_cross_correlation(
-        files, PARAMETERS, other, progress=False, n_stacks=1, overwrite=True
+        files, PARAMETERS, other, progress=False, n_stacks=1, overwrite=True, noise="white"
     )
     assert not (files.folder_output / f"{CORRELATION}.zarr").exists()
     assert verify(files).ok

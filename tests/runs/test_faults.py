@@ -53,7 +53,7 @@ def files(tmp_path, build):
 def run(files, **options):
     settings = {"progress": False, "i_template": "all", "device": "cpu", **options}
     return cld.run_likelihood_optimal_pose(
-        files, files.folder_templates / "parameters.npz", SEARCH, **settings
+        files, files.folder_templates / "parameters.npz", SEARCH, **settings, noise="white"
     )
 
 

@@ -88,7 +88,7 @@ OPENING = {
     "run": opened,
     "images": lambda files: cld.open_images(files, PARAMETERS),
     "plan": lambda files: cld.plan_likelihood(
-        files, PARAMETERS, SEARCH, skip_exist=True, device="cpu", measure=False
+        files, PARAMETERS, SEARCH, skip_exist=True, device="cpu", measure=False, noise="white"
     ),
     "config": config,
     "poses": open_optimal_pose,
@@ -159,12 +159,12 @@ def test_more_stacks_than_there_are_are_refused_at_once(tmp_path, build, n):
     tracemalloc.start()
     for call in (
         lambda: cld.run_likelihood_optimal_pose(
-            files, PARAMETERS, SEARCH, n_stacks=n, progress=False
+            files, PARAMETERS, SEARCH, n_stacks=n, progress=False, noise="white"
         ),
         lambda: cld.open_images(
             LikelihoodFiles(files.folder_templates, files.folder_particles, "o", n), PARAMETERS
         ),
-        lambda: cld.plan_likelihood(files, PARAMETERS, SEARCH, n_stacks=n),
+        lambda: cld.plan_likelihood(files, PARAMETERS, SEARCH, n_stacks=n, noise="white"),
     ):
         with pytest.raises(InputError, match=complaint):
             call()
@@ -242,8 +242,10 @@ def said(caplog):
 def test_a_run_says_how_many_stacks_it_leaves_out(tmp_path, build, caplog):
     files = with_stacks(tmp_path, build, 4)
     caplog.set_level(logging.INFO, "cryolike_dask")
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, 3, progress=False)
-    cld.plan_likelihood(files, PARAMETERS, SEARCH, n_stacks=1, measure=False, overwrite=True)
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, 3, progress=False, noise="white")
+    cld.plan_likelihood(
+        files, PARAMETERS, SEARCH, n_stacks=1, measure=False, overwrite=True, noise="white"
+    )
     assert said(caplog) == [
         "takes 3 of 4 image stacks (6 images)",
         "takes 1 of 4 image stacks (2 images)",
@@ -258,7 +260,7 @@ def test_a_run_on_images_that_are_given_counts_them_too(tmp_path, build, caplog)
     images = cld.open_images(files, PARAMETERS).chunk((1, 2, 3))
     given = LikelihoodFiles(files.folder_templates, None, files.folder_output)
     cld.run_likelihood_optimal_pose(
-        given, PARAMETERS, SEARCH, n_stacks=2, images=images, progress=False
+        given, PARAMETERS, SEARCH, n_stacks=2, images=images, progress=False, noise="white"
     )
     assert said(caplog) == ["takes 2 of 3 image stacks (3 of 6 images)"]
 
@@ -267,7 +269,9 @@ def test_a_run_that_leaves_none_out_says_nothing(tmp_path, build, caplog):
     files = with_stacks(tmp_path, build, 2)
     caplog.set_level(logging.INFO, "cryolike_dask")
     for n in (None, 2):
-        cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, n, progress=False)
+        cld.run_likelihood_optimal_pose(
+            files, PARAMETERS, SEARCH, 0, n, progress=False, noise="white"
+        )
     assert said(caplog) == []
     given = {"templates": files.folder_templates, "images": files.folder_particles}
     cld.verify_likelihood(files.folder_output, PARAMETERS, **given, n_samples=1)

@@ -16,6 +16,7 @@ import xarray as xr
 import cryolike_dask as cld
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError, OutputError
+from cryolike_dask.io import output_folder
 from cryolike_dask.runs import noise_of_run
 
 PARAMETERS = cld.ImageParameters(
@@ -421,3 +422,13 @@ def test_structures_of_different_noise_models_are_not_compared(files, tmp_path):
             with pytest.raises(InputError, match="different noise models"):
                 compare(results)
         cld.structure_probability(results.sel(structure=["b"]))
+
+
+def test_a_folder_that_takes_nothing(files, estimates, monkeypatch):
+    run(files, n_stacks=1)
+    monkeypatch.setattr(output_folder, "takes_nothing", lambda _: True)
+    assert run(files, n_stacks=1, skip_exist=True).sizes == {"image": 4}
+    assert len(estimates) == 1
+    files.noise.unlink()
+    with pytest.raises(OutputError, match="cannot be written, and 1 of the results"):
+        run(files, n_stacks=1, skip_exist=True)

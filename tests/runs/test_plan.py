@@ -46,7 +46,7 @@ def files(tmp_path, build):
 def plan(files, search=SEARCH, **options):
     """For this process alone, though other tests may have left a client."""
     return cld.plan_likelihood(
-        files, PARAMETERS, search, **{"measure": False, "n_workers": 0, **options}
+        files, PARAMETERS, search, **{"measure": False, "n_workers": 0, **options}, noise="white"
     )
 
 
@@ -88,7 +88,9 @@ def test_blocks_on_workers_are_those_of_the_run(files, cluster, monkeypatch):
     planned = plan(files, client=cluster, n_workers=None, i_template=0, n_stacks=1)
     assert plan(files, n_workers=2, i_template=0, n_stacks=1).n_tasks == planned.n_tasks > 1
     counted = blocks_of(monkeypatch)
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, 1, client=cluster, progress=False)
+    cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, 0, 1, client=cluster, progress=False, noise="white"
+    )
     assert planned.n_tasks == sum(counted)
     assert planned.n_workers == 2
     limits = [w["memory_limit"] for w in cluster.scheduler_info(n_workers=-1)["workers"].values()]
@@ -108,16 +110,18 @@ def test_what_is_read_are_the_files(files):
 
 def test_what_is_done_is_left_out(files):
     fresh = plan(files)
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, 2, progress=False)
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, 0, 2, progress=False, noise="white")
     again = plan(files)
     assert again == replace(fresh, **volatile(again))
     planned = plan(files, skip_exist=True)
     assert (planned.n_jobs, planned.n_jobs_done, planned.n_tasks) == (6, 2, 4)
     assert planned.written_bytes == pytest.approx(fresh.written_bytes * 4 / 6, rel=0.02)
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False)
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False, noise="white")
     (files.folder_output / "template1/optimal_pose/optimal_template_stack_000002.pt").unlink()
     assert plan(files, skip_exist=True).n_jobs_done == 5
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, skip_exist=True, progress=False)
+    cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, skip_exist=True, progress=False, noise="white"
+    )
     finished = plan(files, skip_exist=True, measure=True)
     assert (finished.n_tasks, finished.seconds, finished.written_bytes) == (0, 0, 0)
 
@@ -129,7 +133,7 @@ def volatile(planned):
 
 
 def test_results_of_another_run_are_refused_unless_they_are_to_be_replaced(files):
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False)
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False, noise="white")
     with pytest.raises(OutputError, match="conventions: standard there, cryolike here"):
         plan(files, conventions="cryolike")
     assert plan(files, conventions="cryolike", overwrite=True).n_jobs == 6

@@ -105,7 +105,7 @@ class Project:
             "file_config": self.files,
             **settings,
         }
-        return run_likelihood_optimal_pose(progress=False, **given)
+        return run_likelihood_optimal_pose(progress=False, **given, noise="white")
 
 
 @pytest.fixture
@@ -508,6 +508,7 @@ def test_full_correlation_that_cannot_fit(project):
             n_images_per_batch=5,
             n_templates_per_batch=28,
             progress=False,
+            noise="white",
         )
     assert not project.files.folder_output.exists()
 

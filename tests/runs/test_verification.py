@@ -337,7 +337,9 @@ def test_results_of_slightly_other_inputs_are_found_out(files, wrong):
     folder = replace(files, folder_templates=None, folder_particles=None, n_stacks=1, i_template=0)
     changed = {"images": images, "templates": templates}
     changed |= {name: change(changed[name]) for name, change in wrong.items()}
-    cld.run_likelihood_optimal_pose(folder, PARAMETERS, SEARCH, progress=False, **changed)
+    cld.run_likelihood_optimal_pose(
+        folder, PARAMETERS, SEARCH, progress=False, **changed, noise="white"
+    )
     record = files.folder_output / "template0/done/stack_000000.json"
     inputs = [
         *templates.source.describe(np.arange(len(templates))),
@@ -425,6 +427,7 @@ def test_a_run_on_lazy_stacks_is_verified_with_the_same(build, tmp_path):
         templates=templates,
         precision="single",
         progress=False,
+        noise="white",
     )
     found = cld.verify_likelihood(tmp_path / "out", parameters, images=images, templates=templates)
     assert found.ok, found.findings

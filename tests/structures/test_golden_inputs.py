@@ -189,7 +189,7 @@ def test_likelihood_of_our_own_inputs(case, tmp_path):
         tmp_path / "templates", tmp_path / "particles", tmp_path / "likelihood"
     )
     through_files = run_likelihood_optimal_pose(
-        files, case.parameters, search, **settings
+        files, case.parameters, search, **settings, noise="white"
     ).compute()
 
     wanted = case.outputs("cross_correlation", "cross_correlation")
@@ -212,6 +212,7 @@ def test_likelihood_of_our_own_inputs(case, tmp_path):
         ),
         templates=open_structures(case.structure, case.parameters, conventions="cryolike"),
         **settings,
+        noise="white",
     ).compute()
     for name in through_files.data_vars:  # measured: two roundings at most, 1.2e-7 and 4.9e-4 nat
         tolerance = 2e-3 if name.startswith("log_likelihood") else 1e-6

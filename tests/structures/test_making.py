@@ -341,7 +341,7 @@ def test_directions_and_weights_reach_the_likelihoods(two, tmp_path, viewing):
     np.testing.assert_array_equal(opened.viewing.weight, viewing.weight)
     images_of(opened, tmp_path / "p", range(len(viewing)))
     poses = run_likelihood_optimal_pose(
-        files, PARAMETERS, DisplacementSearch(0, 1, 1), progress=False
+        files, PARAMETERS, DisplacementSearch(0, 1, 1), progress=False, noise="white"
     ).load()
     assert poses.optimal_template.values.tolist() == list(range(len(viewing)))
     np.testing.assert_allclose(poses.cross_correlation, 1, atol=1e-3)
@@ -350,7 +350,7 @@ def test_directions_and_weights_reach_the_likelihoods(two, tmp_path, viewing):
     )
     lazy = LikelihoodFiles(None, tmp_path / "p", tmp_path / "even")
     unweighted = run_likelihood_optimal_pose(
-        lazy, PARAMETERS, DisplacementSearch(0, 1, 1), templates=even, progress=False
+        lazy, PARAMETERS, DisplacementSearch(0, 1, 1), templates=even, progress=False, noise="white"
     ).load()
     differ = (
         np.abs(poses.log_likelihood_integrated - unweighted.log_likelihood_integrated).max() > 1e-3

@@ -64,7 +64,14 @@ def run(folder, images, structures, **options):
     files = configure_likelihood_files(None, None, folder, i_template="all")
     search = options.pop("search", SEARCH)
     run_likelihood_optimal_pose(
-        files, PARAMETERS, search, images=images, templates=structures, progress=False, **options
+        files,
+        PARAMETERS,
+        search,
+        images=images,
+        templates=structures,
+        progress=False,
+        **options,
+        noise="white",
     )
     return open_results(folder)
 
@@ -213,7 +220,9 @@ def test_stacks_of_cryolike(kind, conventions, tmp_path, rng):
     files = configure_likelihood_files(
         tmp_path / "templates", tmp_path / "stacks", tmp_path / "out", i_template="all"
     )
-    run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, conventions=conventions, progress=False)
+    run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, conventions=conventions, progress=False, noise="white"
+    )
     results = open_results(tmp_path / "out")
     assert results.frame == "transposed"
     np.testing.assert_array_equal(results.optimal_template.values[0], drawn.template)

@@ -84,7 +84,7 @@ def made(tmp_path_factory):
     Builder(np.random.default_rng(0)).write_files(
         files, PARAMETERS, ("closed", "open"), (6, 5), **recorded
     )
-    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False)
+    cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False, noise="white")
     return folder
 
 
@@ -240,7 +240,9 @@ def test_particles_and_structures_that_were_read_by_the_run(tmp_path):
     opened = {"images": cld.open_particles(star, parameters, batch_size=3)}
     opened["templates"] = cld.open_structures(structures, parameters)
     search = cld.configure_displacement(1, 3, 3)
-    cld.run_likelihood_optimal_pose(files, parameters, search, **opened, progress=False)
+    cld.run_likelihood_optimal_pose(
+        files, parameters, search, **opened, progress=False, noise="white"
+    )
     inputs = {"templates": structures, "particles": star, "parameters": path}
     found = Parsed(write_report(tmp_path / "out", **inputs, n_examples=1))
     assert {"best", "worst", "confusion", "reliability"} <= {*found.figures}
