@@ -100,7 +100,6 @@ def test_the_report_of_a_run(made, folder):
     assert page == folder / "report.html"
     found = Parsed(page)
     names = [
-        "noise",
         "ratio",
         "correlation-histogram",
         "directions",
