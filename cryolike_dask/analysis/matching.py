@@ -155,12 +155,14 @@ def single_matches(
         contrast = contrast_of_image(image, conventions) * whitening.envelope[:, None]
         projection = contrast * _in_pose(template, summary_of_image, image.grid, conventions)
         mask = image.grid.mask(exact=conventions.exact_mask)
+        rings = image.source.rings(np.arange(1)) if conventions.knows_noise else None
         correlation_of_pair = correlation(
             whitening.whitened(particle),
             whitening.whitened(projection),
             image.grid,
             whitening.whitened(mask) if conventions.zero_normalised else None,
             unmoved=whitening.whitened(contrast * template),
+            rings=None if rings is None else rings[0] * whitening.factors**2,
         )
         pair = particle, template, contrast, projection, correlation_of_pair
         matches.append(Match(*pair, whitening, stack, row))

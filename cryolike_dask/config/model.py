@@ -259,6 +259,11 @@ def _spectrum_alone(section: Any) -> Any:
     return _empty_if_commented_out(section)
 
 
+def _or_text(schema: dict[str, Any]) -> None:
+    """Let the JSON schema of a section take text in its place."""
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "string", "minLength": 1}]
+
+
 def _source_of_parameters(parameters: Any) -> str:
     return "file" if isinstance(parameters, (str, Path)) else "inline"
 
@@ -296,6 +301,7 @@ class RunConfig(Section):
     noise: Annotated[Noise, BeforeValidator(_spectrum_alone)] = Field(
         default_factory=Noise,
         description="The noise of the images: a section, or its spectrum alone.",
+        json_schema_extra=_or_text,
     )
     output: File = Field(description="Folder for the results; it is created.")
     machine: Annotated[Machine, BeforeValidator(_empty_if_commented_out)] = Field(

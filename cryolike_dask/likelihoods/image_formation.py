@@ -110,6 +110,7 @@ def correlation(
     grid: PolarGrid,
     mask: ComplexArray | None = None,
     unmoved: ComplexArray | None = None,
+    rings: FloatArray | None = None,
 ) -> float:
     """Correlation of an image with a template in its pose, filtered.
 
@@ -122,6 +123,8 @@ def correlation(
         correlation).
     unmoved : complex128, (shell, angle), optional
         The filtered template before it is moved, whose offset counts; default: the projection.
+    rings : float64, (2, shell), optional
+        Power and offset of the rings of the image, in place of sums over its values.
     """
     import torch
 
@@ -136,6 +139,8 @@ def correlation(
     particle, template = torch.from_numpy(image), torch.from_numpy(projection)
     cross = overlaps(particle, template, weights)
     template_power, image_power = powers(template, weights), powers(particle, weights)
+    if rings is not None:
+        image_power = torch.tensor(rings[0].sum())
     if mask is None:
         return float(plain_correlation(cross, template_power, image_power))
     box = torch.from_numpy(mask)
@@ -146,7 +151,9 @@ def correlation(
             template_power,
             image_power,
             template_mask=overlaps(box, centred, weights),
-            image_mask=overlaps(box, particle, weights),
+            image_mask=overlaps(box, particle, weights)
+            if rings is None
+            else torch.tensor(rings[1].sum()),
             mask_power=float(powers(box, weights)),
         )
     )

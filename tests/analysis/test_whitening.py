@@ -72,6 +72,21 @@ def test_correlations_are_those_of_whitened_images(build, noise):
     assert white[0].correlation != pytest.approx(matches[0].correlation, rel=1e-3)
 
 
+def test_the_power_of_images_is_that_of_their_rings(build, noise, monkeypatch):
+    images, templates = build.stacks(3, 3)
+    weights = images.grid.weights
+
+    def rings(self, rows):
+        power = 1.1 * (np.abs(self.values[rows]) ** 2).sum(axis=2) * weights
+        return np.stack([power, np.zeros_like(power)], axis=1)
+
+    monkeypatch.setattr(type(images.source), "rings", rings)
+    summary = summary_of(images, templates, noise=noise)
+    found = matching.single_matches(summary, images, templates, noise)
+    correlations = [match.correlation for match in found]
+    np.testing.assert_allclose(correlations, summary.cross_correlation, rtol=1e-6)
+
+
 def test_steps_lose_in_proportion_to_the_degrees_of_freedom(build, noise):
     images, templates = build.stacks(3, 3)
     axes = {"displacements_x_angstrom": [-1.5, 0, 1.5], "displacements_y_angstrom": [0, 0, 0]}

@@ -445,6 +445,8 @@ def test_every_key_is_described_and_none_is_free():
         assert [
             name for name, p in o["properties"].items() if len(p.get("description", "")) < 10
         ] == []
+    alone = [{"$ref": "#/$defs/Noise"}, {"type": "string", "minLength": 1}]
+    assert schema["properties"]["noise"]["anyOf"] == alone
     machine = schema["$defs"]["Machine"]["properties"]
     assert machine["device"]["enum"] == ["auto", "cpu", "cuda"]
     assert machine["workers"]["anyOf"][0] == {"type": "integer", "minimum": 0, "maximum": 100000}
