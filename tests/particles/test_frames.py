@@ -231,8 +231,8 @@ def run(folder, images, templates, search=SEARCH, parameters=PARAMETERS, **optio
         images=images,
         templates=templates,
         progress=False,
-        noise="white",
         **options,
+        noise="white",
     ).compute()
 
 
