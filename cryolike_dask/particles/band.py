@@ -1,0 +1,157 @@
+"""Where the noise of low-passed or interpolated images ends, by its power."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.geometry.polar_grid import PolarGrid
+
+FloatArray = NDArray[np.float64]
+
+NO_NOISE = 1e-4
+"""Of the median power inside the band: with less there is no noise."""
+LEAKED, BEYOND = 3.0, 2.0
+"""Beyond the end of the band and this many cycles per box, power is no more than this times what
+the edges of the box leak there; those of a hard mask of 0.35 of the box leak up to 1.9 times as
+much."""
+FALL, FALL_WITHIN = 0.15, 0.06
+"""Where a band ends, power falls to this part of itself, from so many cycles before to so many
+after, or this part of the frequencies if that is more; where a steep spectrum sinks below what
+leaks, it does not."""
+SHORTEST_BAND, FEWEST_SHELLS = 0.15, 3
+"""Part of the frequencies below which a high power is that of uneven ice, and no band; shells
+inside a band and beyond it, at least."""
+MOST_SHELLS, N_ANGLES = 96, 16
+"""For which leaks are computed, and the angles over an eighth of a ring."""
+WHOLE_BAND = "noise reaches the whole band"
+
+
+def band_limit_of(
+    frequencies: FloatArray, power: FloatArray, grid: PolarGrid | None = None
+) -> tuple[float, str]:
+    """Find where the noise of images ends: below 1e-4 of its median power, and no more beyond.
+
+    Parameters
+    ----------
+    frequencies : (frequency,) float64
+        1/angstrom, ascending.
+    power : (frequency,) float64
+        Mean power of images or of their noise, not smoothed.
+    grid : PolarGrid, optional
+        The images are of it, and the power that of their transforms between the frequencies that
+        are whole in the box: the edges of the box leak up to 0.03 of the power inside a band there,
+        which is not noise of its own. None: nothing leaks, as in discrete Fourier transforms of
+        pixels.
+
+    Returns
+    -------
+    limit : float
+        1/angstrom; infinite where noise reaches the whole band.
+    reason : str
+        For a reader.
+
+    Notes
+    -----
+    The noise of a pixel is that of the whole frequencies m in the box, of power S(m), so that the
+    transform has, at another frequency q, the power sum S(m) D(q - m)^2, where D is the transform
+    of the box: on average over a ring, 1 / (pi^2 d) of a band that ends d cycles before it.
+    """
+    shells = np.asarray(frequencies, np.float64)
+    values = np.asarray(power, np.float64)
+    highest = float(shells[-1])
+    if grid is not None:
+        highest = max(highest, 2 * grid.radius_max / grid.box_size_angstrom)
+    chosen = np.arange(len(shells))
+    if len(shells) > MOST_SHELLS:
+        chosen = np.unique(np.linspace(0, len(shells) - 1, MOST_SHELLS).round().astype(np.int64))
+    ends, leaks, margin = _candidates(shells, values, chosen, grid)
+    for i, end in enumerate(ends):
+        beyond = chosen[shells[chosen] > end + margin]
+        inside = values[shells <= end]
+        enough = min(len(inside), len(beyond)) >= FEWEST_SHELLS
+        if not enough or end < SHORTEST_BAND * highest:
+            continue
+        leaked = leaks[np.searchsorted(chosen, beyond), i]
+        if (values[beyond] <= np.maximum(NO_NOISE * np.median(inside), LEAKED * leaked)).all():
+            limit = _edge(shells, values, float(end), margin)
+            around = max(margin, FALL_WITHIN * highest)
+            before, after = np.interp([limit - around, limit + around], shells, values)
+            if margin and after > FALL * before:
+                continue
+            return limit, (
+                f"low-passed at {1 / limit:.1f} angstrom: {(limit / highest) ** 2:.2f} of the band "
+                "is left"
+            )
+    return math.inf, WHOLE_BAND
+
+
+def _candidates(
+    shells: FloatArray, power: FloatArray, chosen: NDArray[np.int64], grid: PolarGrid | None
+) -> tuple[FloatArray, FloatArray, float]:
+    """Ends that a band may have, 1/angstrom; what bands that end there leak to the chosen shells,
+    (shell, end); and how far beyond an end nothing else is seen."""
+    if grid is None:
+        return shells, np.zeros((len(chosen), len(shells))), 0.0
+    box = grid.box_size_angstrom
+    kernel = leak_of_box(shells[chosen] * box, grid.n_pixels)
+    ends = np.arange(kernel.shape[1]) / box
+    return ends, np.cumsum(kernel * np.interp(ends, shells, power), axis=1), BEYOND / box
+
+
+def leak_of_box(cycles: FloatArray, n_pixels: int) -> FloatArray:
+    """Mean power on rings of a transform by the power of frequencies that are whole in the box.
+
+    Parameters
+    ----------
+    cycles : (ring,) float64
+        Radius of each ring, cycles per box, ascending.
+    n_pixels : int
+        Along a side of the box.
+
+    Returns
+    -------
+    (ring, whole) float64
+        Power on the ring for a power of 1 at all frequencies whose distance from 0 rounds to 0, 1,
+        2, ... up to the largest ring.
+    """
+    whole = np.arange(n_pixels) - n_pixels // 2
+    distance = np.rint(np.hypot(whole, whole[:, None])).astype(np.int64).ravel()
+    n = math.floor(cycles[-1]) + 1
+    angles = (np.arange(N_ANGLES) + 0.5) * np.pi / (4 * N_ANGLES)
+    rows = []
+    for radius in cycles:
+        along_x = _box_power(radius * np.cos(angles)[:, None] - whole, n_pixels)
+        along_y = _box_power(radius * np.sin(angles)[:, None] - whole, n_pixels)
+        spread = along_y.T @ along_x / N_ANGLES
+        rows.append(np.bincount(distance, spread.ravel(), minlength=n)[:n])
+    return np.stack(rows)
+
+
+def _box_power(cycles: FloatArray, n: int) -> FloatArray:
+    """Power of the transform of n pixels of 1/n each."""
+    below = n * np.sin(np.pi * cycles / n)
+    small = np.abs(below) < 1e-9
+    result: FloatArray = np.where(small, 1, np.sin(np.pi * cycles) / np.where(small, 1, below)) ** 2
+    return result
+
+
+def _edge(shells: FloatArray, power: FloatArray, end: float, margin: float) -> float:
+    """The frequency at which the power falls to half of that inside, if it does so near the end, or
+    else that at which it has fallen."""
+    if not margin:
+        last = int(np.searchsorted(shells, end, side="right")) - 1
+        return float(shells[last : last + 2].mean())
+    inside = (shells > end - 4 * margin) & (shells <= end - margin / 2) & (power > 0)
+    near = np.flatnonzero((shells > end - margin) & (shells <= end + 2 * margin))
+    if inside.sum() < FEWEST_SHELLS:
+        return end
+    # a straight line through the logarithms, which a steep spectrum follows
+    line = np.polyfit(shells[inside] - end, np.log(power[inside]), 1)
+    part = power[near] / np.exp(np.polyval(line, shells[near] - end))
+    for i in range(1, len(near)):
+        if part[i - 1] > 0.5 >= part[i]:
+            return float(np.interp(0.5, part[[i, i - 1]], shells[near[[i, i - 1]]]))
+    return end
