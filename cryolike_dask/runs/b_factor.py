@@ -17,6 +17,11 @@ MOST_CENTRES = 3
 """Times that the fine steps are taken about another centre."""
 LARGEST_ERROR = 100.0
 """Angstrom^2. A B-factor that is known no better tells nothing."""
+BIAS = 0.05
+"""Bias of B where images have little signal, over (f^2/4) n error^2, f being the highest frequency
+of the band: that of each image alone, which no number of images makes smaller. Measured at a signal
+to noise ratio of 0.02, 128 images to 5.9 angstrom: -40, -98 and -95 where the error is 30 to 48;
+none is seen from 0.03 on."""
 LEAST_IMAGES = 16
 """From fewer no error can be estimated."""
 
@@ -48,10 +53,13 @@ class Climb:
 
     Attributes
     ----------
+    highest_frequency : float
+        1/angstrom, of the images.
     known : dict of float: (image,) float64
         Log-likelihood of each image at B-factors.
     """
 
+    highest_frequency: float
     known: dict[float, NDArray[np.float64]] = field(default_factory=dict)
 
     def wanted(self) -> list[float]:
@@ -86,6 +94,7 @@ class Climb:
         spread = math.sqrt(slopes.var(ddof=1) * n)
         # the first is right whatever the distribution is; the second is not small by chance
         error = max(spread / curvature, 1 / math.sqrt(curvature))
+        error = math.hypot(error, BIAS * self.highest_frequency**2 / 4 * n * error**2)
         if abs(step) > FINE_STEP or error > LARGEST_ERROR:
             why = (
                 f"not fitted: too little signal, B = {centre + step:.0f} +- {error:.0f} angstrom^2"

@@ -86,7 +86,7 @@ def fit_b_factors(
     -------
     tuple of BFactor
         Of each group of the noise model, to be added to what the metadata of its images say. Groups
-        of micrographs have that of their optics group.
+        of micrographs have that of their optics group. What a coarse search blurs is part of it.
 
     Raises
     ------
@@ -222,7 +222,10 @@ def _climb(sample: _Sample) -> dict[int, BFactor]:
     present = np.unique(np.concatenate([piece.unit for piece in sample.pieces])).tolist()
     first = sample.first_look()
     without = [best.log_likelihood for best in first]
-    climbs = {unit: Climb({0.0: sample.of_unit(unit, 0.0, without, first)}) for unit in present}
+    highest = float(sample.pieces[0].images.grid.spatial_frequencies[-1])
+    climbs = {
+        unit: Climb(highest, {0.0: sample.of_unit(unit, 0.0, without, first)}) for unit in present
+    }
     while wanted := {unit: b for unit, climb in climbs.items() if (b := climb.wanted())}:
         for k in range(max(len(b) for b in wanted.values())):
             at = {unit: b[k] for unit, b in wanted.items() if k < len(b)}

@@ -28,11 +28,11 @@ from tests.real_space import StarPoses, render, two_lobes
 
 PIXEL_SIZE, SEARCH = 2.5, DisplacementSearch(1.0, 5, 5)
 # up to 5.9 angstrom, beyond which sampled atoms are seen twice
-PARAMETERS = ImageParameters(24, PIXEL_SIZE, 5.1, viewing_distance=0.7, precision="single")
+PARAMETERS = ImageParameters(24, PIXEL_SIZE, 5.1, viewing_distance=0.5, precision="single")
 ATOMS, OTHERS = (
     Atoms(two_lobes(opening), np.full(48, 62.0), np.full(48, 1.5)) for opening in (20, 70)
 )
-SIGNAL_TO_NOISE = 0.2
+SIGNAL_TO_NOISE = 0.1
 WHITE = NoiseModel.of_spectrum([0.0, 1.0], [1.0, 1.0], PARAMETERS.grid)
 # so near to focus that fringes stay in the box
 MICROSCOPE = {
@@ -92,7 +92,7 @@ def test_comes_back_in_each_optics_group_added_to_what_metadata_say(rng, structu
     found = fit_b_factors(images, structures, noise, Settings(device="cpu"))
     print([(b.b_factor_angstrom2, b.error) for b in found])
     for b, expected in zip(found[:4], missing, strict=True):
-        assert b.error < 35
+        assert b.error < 50
         assert abs(b.b_factor_angstrom2 - expected) < 3.5 * b.error
         assert (b.n_images, b.reason) == (n, f"fitted to {n} images")
     assert found[4] == found[3]
@@ -161,10 +161,10 @@ def test_the_factor_of_the_template_is_taken_out(build, rng):
     np.testing.assert_allclose(best.half_log_variance(b, frequencies), expected, rtol=1e-10)
 
 
-def climbed(total, n=100, spread=0.0):
+def climbed(total, n=100, spread=0.0, highest=0.0):
     """Search for the maximum of a function, of which each of n images has an equal part, and a
     slope of its own besides."""
-    climb, slopes = Climb(), spread * np.linspace(-1, 1, n)
+    climb, slopes = Climb(highest), spread * np.linspace(-1, 1, n)
     while wanted := climb.wanted():
         assert all(-200 <= b <= 500 for b in wanted)
         climb.known.update({b: total(b) / n + slopes * b for b in wanted})
@@ -201,6 +201,13 @@ def test_what_cannot_be_told_is_0_and_says_so(total, said):
     assert found.b_factor_angstrom2 == 0
     assert np.isnan(found.error)
     assert re.search(said, found.reason)
+
+
+def test_what_each_image_is_off_by_is_part_of_the_error():
+    """However many there are: 0.05 * 0.2^2 / 4 * 200^2."""
+    for n in (100, 10000):
+        found, _ = climbed(lambda b, n=n: -n * ((b - 60) / 200) ** 2 / 2, n=n, highest=0.2)
+        assert found.error == pytest.approx(np.hypot(200 / np.sqrt(n), 20))
 
 
 def test_a_few_images_tell_nothing():
