@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from cryolike_dask.compute.block_reports import announce
 from cryolike_dask.compute.device import real_dtype
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.envelope import BestOfStructures, choose_structures
 from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.setup import find_basis, log_likelihood_at
 from cryolike_dask.likelihoods.tiled_block import Block, open_block
@@ -68,6 +69,14 @@ def optimal_poses(
     with _TURN:
         poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
     return poses[:, None]
+
+
+def best_of_structures(
+    image_rows: Rows, poses: Sequence[Rows], comparisons: Sequence[Comparison]
+) -> BestOfStructures:
+    """The likeliest structure of each image, and the power of its template at the best pose."""
+    with _TURN:
+        return choose_structures(image_rows, poses, comparisons)
 
 
 def _search(block: Block) -> Rows:

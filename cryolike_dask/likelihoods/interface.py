@@ -98,19 +98,7 @@ def compute_optimal_pose(
 
 def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
-    records = graph.blockwise(blocks.optimal_poses, "optimal-pose-block", POSE, one_per_chunk=True)
-    poses = da.reduction(
-        records,
-        chunk=_unchanged,
-        combine=combine_along_templates,
-        aggregate=combine_along_templates,
-        axis=1,
-        dtype=POSE,
-        split_every=16,
-        concatenate=True,
-        meta=np.empty((0,), POSE),
-        name="optimal-pose",
-    )
+    poses = pose_records(graph, "optimal-pose")
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
         labels.OPTIMAL_TEMPLATE: variables.field(
@@ -127,6 +115,23 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
         labels.CORRELATION_ERROR_BOUND: variables.field(graph, poses, "correlation_error_bound"),
     }
     return variables.dataset(graph, fields, (labels.IMAGE,))
+
+
+def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
+    """The records of the best poses of a graph, (image,), POSE; `name` is that of its tasks."""
+    records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
+    return da.reduction(
+        records,
+        chunk=_unchanged,
+        combine=combine_along_templates,
+        aggregate=combine_along_templates,
+        axis=1,
+        dtype=POSE,
+        split_every=16,
+        concatenate=True,
+        meta=np.empty((0,), POSE),
+        name=name,
+    )
 
 
 def compute_optimal_displacement_and_rotation(

@@ -7,6 +7,7 @@ torch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from cryolike_dask.likelihoods.tiles import piece_bytes
 if TYPE_CHECKING:
     import torch
 
-    from cryolike_dask.likelihoods.kernels.direct import BlockConstants
+    from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
 
@@ -176,11 +177,23 @@ def log_likelihood_at(
 ) -> NDArray[Any]:
     """Log-likelihood of each image at its own pose, by direct sums in float64 with the offset of
     that pose."""
+    from cryolike_dask.likelihoods.kernels.direct import at_given_poses
+
+    values = np.empty(len(image_rows))
+    for part, images, templates, constants in at_poses(image_rows, poses, comparison, n_at_once):
+        values[part] = at_given_poses(images, templates, constants).cpu().numpy()
+    return values
+
+
+def at_poses(
+    image_rows: Rows, poses: Rows, comparison: Comparison, n_at_once: int = 64
+) -> Iterator[tuple[slice, WhitenedImages, torch.Tensor, BlockConstants]]:
+    """Give images part by part, each with its own template, displaced and rotated: half rings in
+    float64, and constants of half rings."""
     import torch
 
     from cryolike_dask.likelihoods.kernels import translation_factors
     from cryolike_dask.likelihoods.kernels.compressed import half
-    from cryolike_dask.likelihoods.kernels.direct import at_given_poses
 
     device = resolve_device(comparison.device)
     grid, exact = comparison.grid, replace(comparison, precision="double")
@@ -193,7 +206,6 @@ def log_likelihood_at(
     table = realised_table(comparison.displacements, comparison.conventions)
     shifts = torch.from_numpy(2 * table / grid.box_size_angstrom).to(device)
     angles = torch.arange(grid.n_inplanes // 2, device=device)
-    values = np.empty(len(image_rows))
     for start in range(0, len(image_rows), n_at_once):
         part = slice(start, start + n_at_once)
         x, y = shifts[:, torch.from_numpy(poses["displacement"][part].astype(np.int64)).to(device)]
@@ -206,5 +218,4 @@ def log_likelihood_at(
         templates = templates.gather(2, turned[:, None, :].expand(factors.shape)) * factors
         read = tensor_on(comparison.images.take(image_rows["index"][part]), "double", device)
         images = whitened(half(read), image_rows[part], exact, constants)
-        values[part] = at_given_poses(images, templates, constants).cpu().numpy()
-    return values
+        yield part, images, templates, constants

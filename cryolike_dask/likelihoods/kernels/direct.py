@@ -25,6 +25,7 @@ from cryolike_dask.likelihoods.kernels.cross_correlation import (
     plain_correlation,
     powers,
     refuse_without_power,
+    squared,
     template_power_spectra,
     template_spectra,
     zero_normalised_correlation,
@@ -260,6 +261,22 @@ def at_given_poses(images: WhitenedImages, templates: Tensor, constants: BlockCo
         mask_power=images.noise.mask_power,
     )
     return log_likelihood_of_poses(*terms, images.noise, constants.rounding)
+
+
+def shells_at_given_poses(
+    images: WhitenedImages, templates: Tensor, constants: BlockConstants
+) -> Tensor:
+    """Power and offset of the filtered template of each image, shell by shell; arguments as those
+    of `at_given_poses`.
+
+    Returns
+    -------
+    Tensor, float64, (image, 2, shell)
+        Parts of Ixx and Isx.
+    """
+    power = squared(images.contrast * templates)
+    mask = (constants.mask.conj() * images.contrast_of_mask * templates).real
+    return torch.stack([(part * constants.weights).sum(2).double() for part in (power, mask)], 1)
 
 
 def _judge(
