@@ -81,7 +81,12 @@ def degrees_of_freedom_of_shells(grid: PolarGrid) -> FloatArray:
     return 4 * grid.weights * grid.n_inplanes
 
 
-def fit_spectrum(rings: RingPower, grid: PolarGrid, of_templates: FloatArray | None) -> Spectrum:
+def fit_spectrum(
+    rings: RingPower,
+    grid: PolarGrid,
+    of_templates: FloatArray | None,
+    band_limit: float = np.inf,
+) -> Spectrum:
     """Fit the spectrum of the noise of images.
 
     Parameters
@@ -91,6 +96,8 @@ def fit_spectrum(rings: RingPower, grid: PolarGrid, of_templates: FloatArray | N
     of_templates : (shell,) float64 or None
         Mean of |T|^2 of templates, which is the shape of the signal; None: signal is left in the
         noise.
+    band_limit : float
+        1/angstrom. Shells beyond hold no noise, and are left out.
 
     Notes
     -----
@@ -99,8 +106,8 @@ def fit_spectrum(rings: RingPower, grid: PolarGrid, of_templates: FloatArray | N
     image is its own.
     """
     n_free = degrees_of_freedom_of_shells(grid)
-    inside = grid.radii >= LOWEST_SHELL
-    basis = _splines(grid.radii, knot_distance(len(rings), grid))
+    inside = (grid.radii >= LOWEST_SHELL) & (grid.spatial_frequencies <= band_limit)
+    basis = _splines(grid.radii, knot_distance(len(rings), grid), grid.radii[inside].max())
     n, power, contrast = basis.shape[1], rings.power, rings.contrast
     shape = np.zeros((len(grid.radii), 0)) if of_templates is None else of_templates[:, None]
     # in logarithms, a variance stays positive whatever the signal takes of the power
@@ -136,12 +143,9 @@ def _normal(
     return np.block([[of_noise, crossed], [crossed.T, shape.T @ (twice[:, None] * shape)]])
 
 
-def smooth(power: FloatArray, grid: PolarGrid) -> Spectrum:
-    """Smooth the power of rings of images of which nothing but noise is left, (image, shell)."""
-    return fit_spectrum(RingPower(power, np.zeros_like(power)), grid, None)
-
-
-def deviation(rings: FloatArray, expected: FloatArray, grid: PolarGrid) -> tuple[FloatArray, ...]:
+def deviation(
+    rings: FloatArray, expected: FloatArray, grid: PolarGrid, band_limit: float
+) -> tuple[FloatArray, FloatArray]:
     """How the logarithm of the spectrum of few images differs from one that is known.
 
     Parameters
@@ -151,13 +155,16 @@ def deviation(rings: FloatArray, expected: FloatArray, grid: PolarGrid) -> tuple
     expected : (image, shell) float64
         What is expected of it.
     grid : PolarGrid
+    band_limit : float
+        1/angstrom.
 
     Returns
     -------
     coefficients, variances : (spline,) float64
         Of cubic splines, `deviation_splines`, with knots as few images allow, and their variances.
     """
-    n_free, inside = degrees_of_freedom_of_shells(grid), grid.radii >= LOWEST_SHELL
+    n_free = degrees_of_freedom_of_shells(grid)
+    inside = (grid.radii >= LOWEST_SHELL) & (grid.spatial_frequencies <= band_limit)
     basis = deviation_splines(grid)
     weights = n_free * inside * len(rings) / 2
     covariance = np.linalg.pinv(basis.T @ (weights[:, None] * basis), rcond=1e-12)
@@ -172,7 +179,7 @@ def deviation(rings: FloatArray, expected: FloatArray, grid: PolarGrid) -> tuple
 
 def deviation_splines(grid: PolarGrid) -> FloatArray:
     """Splines of `deviation` on the shells of a grid, (shell, spline)."""
-    return _splines(grid.radii, max(WIDEST, grid.radius_max / 6))
+    return _splines(grid.radii, max(WIDEST, grid.radius_max / 6), grid.radii[-1])
 
 
 def knot_distance(n_images: int, grid: PolarGrid) -> float:
@@ -181,9 +188,10 @@ def knot_distance(n_images: int, grid: PolarGrid) -> float:
     return float(np.clip(FREEDOM_OF_A_KNOT / (n_images * density), NARROWEST, WIDEST))
 
 
-def _splines(radii: FloatArray, distance: float) -> FloatArray:
-    """Cubic B-splines on shells, continued below the lowest that is estimated."""
-    low, high = min(LOWEST_SHELL, radii[-1] / 2), radii[-1]
+def _splines(radii: FloatArray, distance: float, high: float) -> FloatArray:
+    """Cubic B-splines on shells, continued below the lowest that is estimated, and above the
+    highest."""
+    low = min(LOWEST_SHELL, high / 2)
     n = max(1, round((high - low) / distance))
     knots = np.concatenate([[low] * 3, np.linspace(low, high, n + 1), [high] * 3])
     values: FloatArray = BSpline.design_matrix(np.clip(radii, low, high), knots, 3).toarray()

@@ -31,6 +31,10 @@ from cryolike_dask.particles.noise import (
     deviation_splines,
     fit_spectrum,
 )
+from cryolike_dask.particles.noise_remarks import WhitenedPower, remarks_on_noise
+from cryolike_dask.runs.b_factor import BFactor
+from cryolike_dask.runs.envelope import fit_b_factors
+from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, spread
 from cryolike_dask.runs.noise_refinement import computed, explained_power
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -41,11 +45,12 @@ Rows = NDArray[np.int64]
 
 FEWEST_OF_GROUP = 30
 """Images of a group that has a spectrum of its own."""
-FEWEST_KNOWN_WELL = 50
 ROWS_OF_TASK = 512
 TEMPLATES_LOOKED_AT = 64
-REFINED_OF_GROUP, REFINED_STACKS, REFINED_STRUCTURES = 256, 4, 4
-"""Images of a group, from so many stacks, and structures, for which the posterior is computed."""
+REFINED_OF_GROUP, REFINED_STRUCTURES = 256, 4
+"""Images of a group, and structures, for which the posterior is computed."""
+CHECKED_OF_STACK = 128
+"""Images of a stack whose power is held against a noise model that was given."""
 SURE = 3.0
 """Standard errors from which on a signal, or a difference of micrographs, is one."""
 
@@ -92,34 +97,77 @@ def estimate_noise(
         raise InputError(
             "noise cannot be estimated from one image", remedy='Give a noise model, or "white".'
         )
-    looked_at, names = _looked_at(stacks, client), _names(stacks)
-    structures = _spread(structures, REFINED_STRUCTURES)
-    shape = None
+    if fit_b_factor and not structures:
+        raise InputError("a B-factor is fitted to structures, but there are no templates")
+    looked_at, names, shape = _looked_at(stacks, client), _names(stacks), _shape(structures)
+    members = _optics_groups(names)
+    extents = {name: extent_of(stacks, rows, looked_at, grid, client) for name, rows in members}
+    groups = [_fitted(name, rows, looked_at, grid, shape, extents[name]) for name, rows in members]
+    if fit_b_factor:
+        found = fit_b_factors(stacks, structures, _model(groups, grid), client=client)
+        groups = [replace(group, envelope=b) for group, b in zip(groups, found, strict=True)]
+        looked_at = _under_envelopes(looked_at, groups, grid)
+        groups = [
+            replace(g, spectrum=_fitted(g.name, g.rows, looked_at, grid, shape, g.extent).spectrum)
+            for g in groups
+        ]
     if structures:
-        shape = power_of_templates([one.source for one in structures], TEMPLATES_LOOKED_AT)
-    groups = [
-        _Group(name, rows, fit_spectrum(looked_at.take(rows), grid, shape))
-        for name, rows in _optics_groups(names)
-    ]
-    if structures:
-        signal = _Signal(stacks, structures, looked_at, client)
-        groups = signal.taken_out(groups, grid)
-    everything = [*groups, *_micrographs(groups, names, looked_at, grid, shape)]
-    return _model(everything, grid)
+        groups = _Signal(
+            stacks, spread(structures, REFINED_STRUCTURES), looked_at, client
+        ).taken_out(groups, grid)
+    model = _model([*groups, *_micrographs(groups, names, looked_at, grid, shape)], grid)
+    copied = max(extent.n_copied_lines for extent in extents.values())
+    for remark in remarks_on_noise(model, grid, n_copied_lines=copied):
+        logger.warning("%s", remark)
+    return model
+
+
+def warn_of_noise(
+    images: Sequence[ImageStack],
+    templates: Sequence[TemplateStack],
+    model: NoiseModel,
+    client: Client | None,
+) -> None:
+    """Log where some images are not what a noise model supposes, that was not estimated from them
+    just now."""
+    stacks = [stack[:CHECKED_OF_STACK] for stack in spread(list(images), MOST_STACKS)]
+    grid, looked_at, shape = stacks[0].grid, _looked_at(stacks, client), _shape(list(templates))
+    of_image = np.concatenate([model.find(stack.groups, len(stack)) for stack in stacks])
+    used = [i for i in np.unique(of_image) if (of_image == i).sum() >= FEWEST_OF_GROUP]
+    if not used:
+        return
+    part, power, error = model.take(np.array(used)), [], []
+    for i, expected in zip(used, part.spectra(grid), strict=True):
+        spectrum = fit_spectrum(
+            looked_at.take(np.flatnonzero(of_image == i)), grid, shape, model.band_limit[i]
+        )
+        power.append(spectrum.variance / expected)
+        error.append(power[-1] * spectrum.relative_error)
+    for remark in remarks_on_noise(part, grid, WhitenedPower(np.stack(power), np.stack(error))):
+        logger.warning("%s", remark)
 
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Images of one group, by their numbers among all, and their spectrum."""
+    """Images of one group, by their numbers among all, and what is known of their noise."""
 
     name: str
     rows: Rows
     spectrum: Spectrum
+    extent: Extent
+    envelope: BFactor | None = None
+
+    @property
+    def b_factor(self) -> tuple[float, float]:
+        """B-factor and its error, NaN if it is not fitted."""
+        b = self.envelope
+        return (0.0, np.nan) if b is None else (b.b_factor_angstrom2, b.error)
 
     def amplitude_and_level(self, grid: PolarGrid) -> tuple[float, float]:
         """Amplitude of the signal over the standard deviation of the noise, and the variance of the
         noise, both of an image whose level is 1."""
-        mean = np.exp(np.average(np.log(self.spectrum.variance), weights=grid.weights))
+        weights = grid.weights * (grid.spatial_frequencies <= self.extent.band_limit)
+        mean = np.exp(np.average(np.log(self.spectrum.variance), weights=weights))
         return 2 * float(np.sqrt(max(self.spectrum.signal, 0) / mean)), float(mean / 4)
 
 
@@ -143,7 +191,7 @@ class _Signal:
         left = {g.name: self._left(g, model, rng) for g in refined}
         left.setdefault(ALL_IMAGES, np.concatenate(list(left.values())))
         return [
-            replace(g, spectrum=_smoothed(left[g.name], g.spectrum, grid)) if g.name in left else g
+            replace(g, spectrum=_smoothed(left[g.name], g, grid)) if g.name in left else g
             for g in groups
         ]
 
@@ -151,12 +199,12 @@ class _Signal:
         """Power of rings that is left of some images of a group, at level 1."""
         starts = np.cumsum([0, *(len(stack) for stack in self.stacks)])
         of_stack = np.searchsorted(starts, group.rows, side="right") - 1
-        used = _spread(np.unique(of_stack).tolist(), REFINED_STACKS)
+        used = spread(np.unique(of_stack).tolist(), MOST_STACKS)
         amplitude, variance = group.amplitude_and_level(self.stacks[0].grid)
         left = []
         for i in used:
             members = np.flatnonzero(of_stack == i)
-            members = np.array(_spread(members.tolist(), REFINED_OF_GROUP // len(used)))
+            members = np.array(spread(members.tolist(), REFINED_OF_GROUP // len(used)))
             rows, levels = group.rows[members], group.spectrum.levels[members]
             known = np.stack([np.full(len(rows), amplitude), variance * levels], axis=1)
             images = self.stacks[i][rows - starts[i]]
@@ -167,10 +215,39 @@ class _Signal:
         return np.concatenate(left)
 
 
-def _smoothed(left: FloatArray, known: Spectrum, grid: PolarGrid) -> Spectrum:
+def _smoothed(left: FloatArray, group: _Group, grid: PolarGrid) -> Spectrum:
     """The spectrum of what is left, with all else that was known."""
-    found = fit_spectrum(RingPower(left, np.zeros_like(left)), grid, None)
-    return replace(known, variance=found.variance, relative_error=found.relative_error)
+    rings = RingPower(left, np.zeros_like(left))
+    found = fit_spectrum(rings, grid, None, group.extent.band_limit)
+    return replace(group.spectrum, variance=found.variance, relative_error=found.relative_error)
+
+
+def _fitted(
+    name: str,
+    rows: Rows,
+    looked_at: RingPower,
+    grid: PolarGrid,
+    shape: FloatArray | None,
+    extent: Extent,
+) -> _Group:
+    """A group with the spectrum that its rings have."""
+    spectrum = fit_spectrum(looked_at.take(rows), grid, shape, extent.band_limit)
+    return _Group(name, rows, spectrum, extent)
+
+
+def _under_envelopes(looked_at: RingPower, groups: list[_Group], grid: PolarGrid) -> RingPower:
+    """The same with the envelope of each group in the contrast transfer."""
+    b_factor = np.zeros(len(looked_at))
+    for group in groups:  # all images come first, and groups of their own after them
+        b_factor[group.rows] = group.b_factor[0]
+    envelope = np.exp(-b_factor[:, None] * grid.spatial_frequencies**2 / 4)
+    return replace(looked_at, contrast=looked_at.contrast * envelope**2)
+
+
+def _shape(structures: list[TemplateStack]) -> FloatArray | None:
+    """Mean power of rings of templates."""
+    some = spread(structures, REFINED_STRUCTURES)
+    return power_of_templates([one.source for one in some], TEMPLATES_LOOKED_AT) if some else None
 
 
 def _listed(given: Any, kind: type) -> list[Any]:
@@ -178,12 +255,6 @@ def _listed(given: Any, kind: type) -> list[Any]:
     if not listed or not all(isinstance(one, kind) for one in listed):
         raise InputError(f"{given!r:.200} is no {kind.__name__}, nor several")
     return listed
-
-
-def _spread(items: Sequence[Any], n: int) -> list[Any]:
-    """At most `n` of the items, evenly spread."""
-    at = np.linspace(0, len(items) - 1, min(n, len(items))).round().astype(int)
-    return [items[i] for i in np.unique(at)]
 
 
 def _looked_at(stacks: list[ImageStack], client: Client | None) -> RingPower:
@@ -243,7 +314,8 @@ def _micrographs(
         members = [(name, m) for name, m in members if len(m) >= FEWEST_OF_GROUP]
         if len(members) < 2:
             continue
-        each = [deviation(looked_at.power[rows[m]], expected[m], grid) for _, m in members]
+        limit = group.extent.band_limit
+        each = [deviation(looked_at.power[rows[m]], expected[m], grid, limit) for _, m in members]
         coefficients, variances = (np.stack(parts) for parts in zip(*each, strict=True))
         chi2 = (coefficients**2 / variances).mean()
         if chi2 < 1 + SURE * np.sqrt(2 / coefficients.size):
@@ -253,10 +325,13 @@ def _micrographs(
         errors = np.sqrt(spectrum.relative_error**2 + (kept * variances) @ splines.T**2)
         logs = (kept * coefficients) @ splines.T
         found += [
-            _Group(
-                MICROGRAPH + name,
-                rows[m],
-                replace(spectrum, variance=spectrum.variance * np.exp(log), relative_error=error),
+            replace(
+                group,
+                name=MICROGRAPH + name,
+                rows=rows[m],
+                spectrum=replace(
+                    spectrum, variance=spectrum.variance * np.exp(log), relative_error=error
+                ),
             )
             for (name, m), log, error in zip(members, logs, errors, strict=True)
         ]
@@ -264,21 +339,18 @@ def _micrographs(
 
 
 def _model(groups: list[_Group], grid: PolarGrid) -> NoiseModel:
-    few = len(groups[0].rows) < FEWEST_KNOWN_WELL
-    model = NoiseModel.of_spectrum(
-        grid.spatial_frequencies,
-        np.stack([group.spectrum.variance for group in groups]),
-        grid,
-        [group.name for group in groups],
-    )
-    if few:
-        logger.warning(
-            "noise is estimated from %d images, and is known to %.0f%% only",
-            len(groups[0].rows),
-            100 * np.median(groups[0].spectrum.relative_error),
-        )
-    return replace(
-        model,
+    b_factor, b_factor_error = np.array([group.b_factor for group in groups]).T
+    return NoiseModel(
+        groups=tuple(group.name for group in groups),
+        n_pixels=grid.n_pixels,
+        pixel_size_angstrom=grid.pixel_size_angstrom,
+        frequencies=grid.spatial_frequencies,
+        variance=np.stack([group.spectrum.variance for group in groups]),
         relative_error=np.stack([group.spectrum.relative_error for group in groups]),
         n_images=np.array([len(group.rows) for group in groups]),
+        band_limit=np.array([group.extent.band_limit for group in groups]),
+        share=np.array([group.extent.share for group in groups]),
+        reasons=tuple(group.extent.reason for group in groups),
+        b_factor_angstrom2=b_factor,
+        b_factor_error=b_factor_error,
     )

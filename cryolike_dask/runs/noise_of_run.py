@@ -25,7 +25,7 @@ from cryolike_dask.io.noise import (
     write_noise_unless_there,
 )
 from cryolike_dask.io.records import FITTED, FolderSettings, Record, added_b_factor
-from cryolike_dask.runs.noise_estimation import estimate_noise
+from cryolike_dask.runs.noise_estimation import estimate_noise, warn_of_noise
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.run import Run
 
@@ -191,7 +191,11 @@ def keep_noise(
         if given is None and run.settings.noise is not None:
             logger.info("noise: as kept in %s (%s)", path.name, _described(run.settings.noise))
             return run
-    model = _estimate(run, client) if given is None else given
+    if given is None:
+        model = _estimate(run, client)
+    else:
+        model = given
+        warn_of_noise(list(run.images.values()), run.every_template(), model, client)
     named = _named(run, model, model_checksum(model))
     if remove_others is not None:
         remove_others(named)

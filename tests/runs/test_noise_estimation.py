@@ -135,7 +135,7 @@ def test_micrographs_that_are_alike_are_not_told_apart(rng):
 
 def test_few_images_are_said(rng, caplog):
     model = estimate_noise(stack_of(noise(WHITE, 10, rng), optics(10, rng)))
-    assert "noise is estimated from 10 images" in caplog.text
+    assert "is estimated from 10 image(s) only" in caplog.text
     left, error = difference(model, WHITE)
     assert (abs(left) < 4.5 * error).all()
 
