@@ -30,6 +30,7 @@ from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
 from cryolike_dask.io.stacks import (
     ImageStackFile,
+    joined_groups,
     open_image_stack,
     open_template_stack,
     warn_of_optics,
@@ -289,7 +290,7 @@ def _joined(
         )
     sizes = [s.tensor.shape[0] for s in stacks]
     return ImageStack(
-        source=Files(tuple(s.tensor for s in stacks)),
+        source=Files(tuple(s.tensor for s in stacks), all(s.knows_rings for s in stacks)),
         grid=parameters.grid,
         optics=np.concatenate([s.optics for s in stacks]),
         frame=frames.pop(),
@@ -297,6 +298,7 @@ def _joined(
         image_in_stack=np.concatenate([np.arange(n) for n in sizes]),
         chunks=tuple(sizes),
         n_per_batch=n_per_batch,
+        groups=joined_groups(stacks),
     )
 
 

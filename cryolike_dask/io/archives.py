@@ -71,8 +71,24 @@ def read_archive(
     except InputFileError:
         raise
     except Exception as error:  # zipfile raises many types for damaged files
-        what = f"is not a readable .npz file ({str(error)[:200] or type(error).__name__})"
-        raise InputFileError(what, source=path) from error
+        raise _not_readable(path, error) from error
+
+
+def archive_keys(path: str | Path) -> set[str]:
+    """Give the keys of an `.npz` file, without reading what they stand for.
+
+    Raises
+    ------
+    InputFileError
+        If the file is missing or damaged.
+    """
+    try:
+        with open_zip(path) as file:
+            return {name.removesuffix(".npy") for name in file.entries}
+    except InputFileError:
+        raise
+    except Exception as error:
+        raise _not_readable(path, error) from error
 
 
 def read_list(path: str | Path) -> list[str]:
@@ -116,6 +132,11 @@ def write_list(path: str | Path, values: list[str]) -> None:
     """Write a `.npy` file of strings atomically."""
     with replacing(path) as file:
         np.save(file, np.array(values, dtype=np.str_), allow_pickle=False)
+
+
+def _not_readable(path: str | Path, error: Exception) -> InputFileError:
+    what = f"is not a readable .npz file ({str(error)[:200] or type(error).__name__})"
+    return InputFileError(what, source=path)
 
 
 def _refuse_bomb(path: str | Path, file: Zip, names: Collection[str], n_images: int | None) -> None:

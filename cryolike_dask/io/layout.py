@@ -261,6 +261,14 @@ def pixel_stack_file(folder: Path, i_stack: int) -> Path:
     return folder / "phys" / f"particles_phys_stack_{i_stack:06d}{FILE_SUFFIX}"
 
 
+def pixels_of_stack(tensor: Path) -> Path | None:
+    """The pixels of a stack, by the file of its images on the polar grid; None if they are not
+    there."""
+    match = STACK_NAME.fullmatch(tensor.name)
+    pixels = pixel_stack_file(tensor.parent.parent, int(match[1])) if match else None
+    return pixels if pixels is not None and pixels.is_file() else None
+
+
 def as_stored(path: Path) -> Path:
     """File of a result, or the store that is written in place of a file that would be too large."""
     if path.suffix not in (FILE_SUFFIX, STORE_SUFFIX):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.identity import InputDescription, describe_file
 from cryolike_dask.io.layout import metadata_file
+from cryolike_dask.io.noise_entries import read_rings
 from cryolike_dask.io.tensors import TensorFile
 
 
@@ -53,9 +55,17 @@ class ArraySource(Protocol):
 
 @dataclass(frozen=True)
 class Files:
-    """The rows of several tensor files, one after the other."""
+    """The rows of several tensor files, one after the other.
+
+    Attributes
+    ----------
+    parts : tuple of TensorFile
+    knows_rings : bool
+        The `.npz` files beside all of them hold sums over the rings of images.
+    """
 
     parts: tuple[TensorFile, ...]
+    knows_rings: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,16 +84,36 @@ class Files:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory, reading each file once."""
-        part_of_row, row_in_part = self._places(rows)
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for i in np.unique(part_of_row):
-            rows_here = part_of_row == i
-            values[rows_here] = self.parts[i].take(row_in_part[rows_here])
+        for part, rows_here, row_in_part in self.by_part(rows):
+            values[rows_here] = part.take(row_in_part)
         return values
 
     def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """What the `.npz` files say; None unless all of them say it."""
-        return None
+        """What the `.npz` files say; None unless all of them say it.
+
+        Raises
+        ------
+        InputFileError
+            If one of them is damaged.
+        """
+        if not self.knows_rings:
+            return None
+        n_shells = self.shape[1]
+        rings = np.empty((len(rows), 2, n_shells))
+        for part, rows_here, row_in_part in self.by_part(rows):
+            metadata = metadata_file(Path(part.path))
+            rings[rows_here] = read_rings(metadata, part.shape[0], n_shells)[row_in_part]
+        return rings
+
+    def by_part(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[TensorFile, NDArray[np.bool_], NDArray[np.int64]]]:
+        """Each part that holds some of the rows, with which of them, and their positions there."""
+        part_of_row, row_in_part = self._places(rows)
+        for i in np.unique(part_of_row):
+            rows_here = part_of_row == i
+            yield self.parts[i], rows_here, row_in_part[rows_here]
 
     def locate(self, row: int) -> tuple[str, int]:
         """The file of a row, and its position there."""
@@ -108,7 +138,7 @@ class Files:
         """These rows, of the files that hold them."""
         part_of_row, row_in_part = self._places(rows)
         used, number = np.unique(part_of_row, return_inverse=True)
-        kept_files = Files(tuple(self.parts[i] for i in used))
+        kept_files = Files(tuple(self.parts[i] for i in used), self.knows_rings)
         return Subset(kept_files, kept_files._starts[number] + row_in_part)
 
     @property

@@ -25,8 +25,9 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.plausible import Wording
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io import parameters as io_parameters
-from cryolike_dask.io.archives import read_archive, write_archive
+from cryolike_dask.io.archives import archive_keys, read_archive, write_archive
 from cryolike_dask.io.layout import metadata_file
+from cryolike_dask.io.noise_entries import tells_of_rings
 from cryolike_dask.io.tensors import TensorFile, open_tensor, save_tensor
 
 logger = logging.getLogger("cryolike_dask")
@@ -63,7 +64,15 @@ OPTICS_KEYS = {
 }
 ENVELOPE_KEYS = {"ctfBfactor": "b_factor_angstrom2", "ctfScalefactor": "scale"}
 GRID_KEYS = ("n_pixels", "pixel_size", "radius_max", "dist_radii", "n_inplanes")
-STACK_KEYS = (*io_parameters.KEYS, *OPTICS_KEYS, *ENVELOPE_KEYS, "n_images", "frame")
+GROUP_KEYS = ("micrograph", "opticsGroup")
+STACK_KEYS = (
+    *io_parameters.KEYS,
+    *OPTICS_KEYS,
+    *ENVELOPE_KEYS,
+    *GROUP_KEYS,
+    "n_images",
+    "frame",
+)
 SIDECAR_KEYS = ("azimuth", "polar", "viewing_weight", "conventions", *GRID_KEYS)
 WORDING = Wording({name: key for key, name in (OPTICS_KEYS | ENVELOPE_KEYS).items()})
 """Names of the optics in the `.npz` of a stack."""
@@ -73,12 +82,18 @@ ONCE_IF_ALIKE = ("voltage", "sphericalAberration", "amplitudeContrast", *ENVELOP
 
 @dataclass(frozen=True, eq=False)
 class ImageStackFile:
-    """One image stack as its headers describe it."""
+    """One image stack as its headers describe it.
+
+    `groups` are micrograph and optics group of each image, or None; `knows_rings` says whether sums
+    over the rings of images are there.
+    """
 
     tensor: TensorFile
     metadata: Path
     optics: NDArray[np.void]
     frame: str
+    groups: NDArray[np.str_] | None
+    knows_rings: bool
 
 
 def open_image_stack(
@@ -126,7 +141,55 @@ def open_image_stack(
     frame = str(entries["frame"]) if entries.get("frame") is not None else "transposed"
     if frame not in ("xy", "transposed"):
         raise InputFileError(f'frame={frame!r} is not known; "xy" is', source=metadata_path)
-    return ImageStackFile(tensor, metadata_path, optics, frame)
+    recorded = (_recorded(entries.get(key), key, n_images, metadata_path) for key in GROUP_KEYS)
+    return ImageStackFile(
+        tensor,
+        metadata_path,
+        optics,
+        frame,
+        groups_of(n_images, *recorded),
+        tells_of_rings(archive_keys(metadata_path)),
+    )
+
+
+def groups_of(
+    n_images: int, micrograph: NDArray[Any] | None, optics_group: NDArray[Any] | None
+) -> NDArray[np.str_] | None:
+    """Micrograph and optics group of each image as text, (image, 2), "" where it is not known; None
+    if nothing is."""
+    columns = [
+        np.full(n_images, "") if values is None else values.astype(np.str_)
+        for values in (micrograph, optics_group)
+    ]
+    groups: NDArray[np.str_] = np.stack(columns, axis=1)
+    return groups if (groups != "").any() else None
+
+
+def joined_groups(stacks: Sequence[ImageStackFile]) -> NDArray[np.str_] | None:
+    """Groups of the images of several stacks, if any are known."""
+    if all(stack.groups is None for stack in stacks):
+        return None
+    unknown = (np.full((stack.tensor.shape[0], 2), "") for stack in stacks)
+    return np.concatenate(
+        [
+            none if stack.groups is None else stack.groups
+            for stack, none in zip(stacks, unknown, strict=True)
+        ]
+    )
+
+
+def _recorded(
+    values: NDArray[Any] | None, key: str, n_images: int, source: Path
+) -> NDArray[Any] | None:
+    """A name or number of each image, if there is one."""
+    if values is not None and (values.shape != (n_images,) or values.dtype.kind not in "iuU"):
+        raise InputFileError(
+            f"{key} is {values.dtype} of the shape {values.shape}, not a name or a number of each "
+            f"of {n_images} images",
+            source=source,
+            remedy="Convert the stack again.",
+        )
+    return values
 
 
 def warn_of_optics(folder: Path | None, optics: Sequence[NDArray[np.void]]) -> None:

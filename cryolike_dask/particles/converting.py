@@ -26,6 +26,7 @@ from cryolike_dask.io.layout import (
     metadata_file,
     pixel_stack_file,
 )
+from cryolike_dask.io.noise_entries import PIXEL_VARIANCE, entries_of_rings
 from cryolike_dask.io.output_folder import OutputFolder
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import readable_record
@@ -36,6 +37,7 @@ from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.particles.opening import PathOrPaths, open_particles
 from cryolike_dask.particles.provenance import provenance
 from cryolike_dask.particles.transform import scaled
+from cryolike_dask.particles.variance import sum_of_squares
 from cryolike_dask.stacks import ImageStack, note_left_out
 from cryolike_dask.version import __version__
 
@@ -249,16 +251,24 @@ def _convert(stack: ImageStack, parameters: ImageParameters, job: Job) -> int:
     n = stack.grid.n_pixels
     values = np.empty(source.shape, source.dtype)
     kept_pixels = np.empty((len(stack), n, n), np.float32) if "pixels" in job.outputs else None
+    rings = np.empty((len(stack), 2, stack.grid.n_shells))
+    variance, knows_noise = np.zeros((n, n)), stack.frame == "xy"
     tell = Teller(job.name, ())
     for start in range(0, len(stack), AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, len(stack)))
         pixels = source.pixels(rows)
-        values[rows] = source.transform(pixels, rows)
+        values[rows], sums = source.transform(pixels, rows)
+        if knows_noise:
+            rings[rows] = sums
+            variance += sum_of_squares(pixels) / len(stack)
         if kept_pixels is not None:
             kept_pixels[rows] = scaled(pixels)
         tell(start + len(rows))
     withdraw_record(job)
     entries = provenance(source) | {"frame": None if stack.frame == "transposed" else stack.frame}
+    if knows_noise:
+        entries |= entries_of_rings(rings)
+        entries[PIXEL_VARIANCE] = variance.astype(np.float32)
     if kept_pixels is not None:
         save_tensor(job.outputs["pixels"], kept_pixels)
     write_image_stack(job.outputs["images"], values, stack.optics, parameters, entries)

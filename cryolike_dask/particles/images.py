@@ -17,7 +17,7 @@ from cryolike_dask.io.mrc import MrcStack
 from cryolike_dask.io.sources import describe_array
 from cryolike_dask.particles.resample import block_offset_pixels, downsample
 from cryolike_dask.particles.table import ParticleTable
-from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.particles.transform import normalised_stack, stack_and_rings
 
 AT_ONCE = 64
 """Images that are read and transformed together: what is needed besides the result stays small."""
@@ -28,7 +28,11 @@ REMEMBERED_BYTES = 2**29
 templates, need them again, and the transform (4 ms per image of 128 pixels) would take as long
 as the comparison with a small chunk."""
 
+REMEMBERED_RING_BYTES = 2**26
+"""Sums over their rings that a process keeps, of many more images."""
+
 _LATEST: dict[Hashable, NDArray[Any]] = {}
+_LATEST_RINGS: dict[Hashable, NDArray[Any]] = {}
 _REMEMBERING = threading.Lock()
 
 
@@ -113,18 +117,32 @@ class ParticleImages:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read images and transform them, few at a time; those of late are remembered."""
         values = np.empty((len(rows), *self.grid.shape), self.dtype)
-        keys = self._keys(rows)
-        with _REMEMBERING:
-            remembered = [_LATEST.get(key) for key in keys]
-        for i, image in enumerate(remembered):
-            if image is not None:
-                values[i] = image
-        unknown = np.flatnonzero([image is None for image in remembered])
+        unknown = _recall(_LATEST, self._keys(rows), values)
         for start in range(0, len(unknown), AT_ONCE):
             part = unknown[start : start + AT_ONCE]
-            values[part] = self.transform(self.pixels(rows[part]), rows[part])
-        _remember([keys[i] for i in unknown], values[unknown])
+            values[part], _ = self._read(rows[part])
         return values
+
+    def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Those of the images as they are taken, with which they are found and remembered; None
+        if x is the MRC row."""
+        if self.preparation.transposed:
+            return None
+        rings = np.empty((len(rows), 2, self.grid.n_shells))
+        unknown = _recall(_LATEST_RINGS, self._keys(rows), rings)
+        for start in range(0, len(unknown), AT_ONCE):
+            part = unknown[start : start + AT_ONCE]
+            _, rings[part] = self._read(rows[part])
+        return rings
+
+    def _read(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """Read images, transform them, and remember them and the sums over their rings."""
+        values, rings = self.transform(self.pixels(rows), rows)
+        keys = self._keys(rows)
+        _remember(_LATEST, keys, values, REMEMBERED_BYTES)
+        if rings is not None:
+            _remember(_LATEST_RINGS, keys, rings, REMEMBERED_RING_BYTES)
+        return values, rings
 
     def pixels(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Read images, bright on dark, on the pixels of the grid: float32, (image, row, column)."""
@@ -146,28 +164,38 @@ class ParticleImages:
         self._refuse(constant, "has a constant background", ZeroPowerError, rows)
         return normalised
 
-    def transform(self, pixels: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Give what an image stack holds of the pixels of rows: power 1, moved by their origins.
+    def transform(
+        self, pixels: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+        """Give what an image stack holds of the pixels of rows, power 1, moved by their origins;
+        and the sums over their rings, (image, 2, shell), as `rings`.
 
         The offset of an image that is moved is the mean of its rim: that of the whole image would
         take part of the particle, which would then be missing from the box where the image was, not
         from where it is.
         """
-        oriented = pixels.swapaxes(1, 2) if self.preparation.transposed else pixels
-        if not (self.preparation.recenter or self._block_offset_angstrom):
-            return normalised_stack(oriented, self.grid, self.precision)
-        values = normalised_stack(oriented, self.grid, self.precision, mean_of_rim(pixels))
-        shift = self._shift_angstrom(rows)[:, :: -1 if self.preparation.transposed else 1]
-        x, y = 2 * shift.T / self.grid.box_size_angstrom
+        moves = self.preparation.recenter or bool(self._block_offset_angstrom)
+        offset = mean_of_rim(pixels) if moves else None
+        shift = 2 * self._shift_angstrom(rows) / self.grid.box_size_angstrom if moves else None
+        if self.preparation.transposed:
+            return self._transform_transposed(pixels, offset, shift), None
+        return stack_and_rings(pixels, self.grid, self.precision, offset, shift)
+
+    def _transform_transposed(
+        self,
+        pixels: NDArray[np.float32],
+        offset: NDArray[np.float64] | None,
+        shift: NDArray[np.float64] | None,
+    ) -> NDArray[Any]:
+        """What CryoLike's stacks hold, x and y exchanged."""
+        values = normalised_stack(pixels.swapaxes(1, 2), self.grid, self.precision, offset)
+        if shift is None:
+            return values
         kx, ky = self.grid.points()
         # one by one: the factors of all images would be as large as the images
-        for i in range(len(values)):
-            values[i] *= np.exp(-2j * np.pi * (kx * x[i] + ky * y[i]))
+        for image, (y, x) in zip(values, shift, strict=True):
+            image *= np.exp(-2j * np.pi * (kx * x + ky * y))
         return values
-
-    def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
-        """Not known yet."""
-        return None
 
     def locate(self, row: int) -> tuple[str, int]:
         """The file of an image, and its position there."""
@@ -243,13 +271,27 @@ class ParticleImages:
             )
 
 
-def _remember(keys: list[Hashable], images: NDArray[Any]) -> None:
-    """Keep copies of images, and forget the oldest beyond `REMEMBERED_BYTES`."""
+def _recall(
+    latest: dict[Hashable, NDArray[Any]], keys: list[Hashable], into: NDArray[Any]
+) -> NDArray[np.int64]:
+    """Copy what is remembered, and give the positions of what is not."""
     with _REMEMBERING:
-        for key, image in zip(keys, images, strict=True):
-            _LATEST[key] = image.copy()
-        while _LATEST and len(_LATEST) * next(iter(_LATEST.values())).nbytes > REMEMBERED_BYTES:
-            del _LATEST[next(iter(_LATEST))]
+        remembered = [latest.get(key) for key in keys]
+    for i, values in enumerate(remembered):
+        if values is not None:
+            into[i] = values
+    return np.flatnonzero([values is None for values in remembered])
+
+
+def _remember(
+    latest: dict[Hashable, NDArray[Any]], keys: list[Hashable], of_images: Any, n_bytes: int
+) -> None:
+    """Keep copies of what belongs to images, and forget the oldest beyond `n_bytes`."""
+    with _REMEMBERING:
+        for key, values in zip(keys, of_images, strict=True):
+            latest[key] = values.copy()
+        while latest and len(latest) * next(iter(latest.values())).nbytes > n_bytes:
+            del latest[next(iter(latest))]
 
 
 def against_background(

@@ -16,6 +16,7 @@ from cryolike_dask.errors import InputError, InputFileError, listed, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.mrc import MrcStack, open_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.stacks import groups_of
 from cryolike_dask.labels import Downsampling
 from cryolike_dask.particles.checking import check_sizes, matched, warn_of_repeated
 from cryolike_dask.particles.cryosparc import read_cryosparc, read_cryosparc_optics
@@ -134,6 +135,7 @@ def open_particles(
         image_in_stack=np.arange(len(table)) % batch_size,
         chunks=(len(table),),
         n_per_batch=n_images_per_batch,
+        groups=groups_of(len(table), table.micrograph, table.optics_group),
     )
     n, size = files[0].shape[-1], parameters.grid.box_size_angstrom / files[0].shape[-1]
     logger.info("%s: %d pixels of %.4g angstrom", table.described(), n, size)

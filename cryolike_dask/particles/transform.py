@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import finufft
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from cryolike_dask.errors import (
     GridMismatchError,
@@ -37,6 +41,17 @@ def pixels_to_fourier(
     complex, (image, shell, angle)
         (4 pi / N) sum I exp(-2 pi i k . X), X = 2 (pixel - N // 2) / N.
     """
+    return _whole_rings(_half_rings(images, grid, precision))
+
+
+def _whole_rings(half_rings: NDArray[Any]) -> NDArray[Any]:
+    """Rings of transforms of real images by the first half of each: the other is its conjugate."""
+    rings: NDArray[Any] = np.concatenate([half_rings, half_rings.conj()], axis=-1)
+    return rings
+
+
+def _half_rings(images: NDArray[Any], grid: PolarGrid, precision: str) -> NDArray[Any]:
+    """The first half of each ring of `pixels_to_fourier`, (image, shell, angle)."""
     n = grid.n_pixels
     if images.ndim != 3 or images.shape[1:] != (n, n):
         raise GridMismatchError(
@@ -49,18 +64,17 @@ def pixels_to_fourier(
         if precision == "single"
         else (np.complex128, np.float64, 1e-12)
     )
-    half = grid.n_inplanes // 2  # the other half of each ring is the conjugate
+    half = grid.n_inplanes // 2
     kx, ky = (
         np.ascontiguousarray((4 * np.pi / n * k[:, :half]).ravel(), real_type)
         for k in grid.points()
     )
     modes = np.ascontiguousarray(images, complex_type)
-    values = finufft.nufft2d2(ky, kx, modes, eps=eps, isign=-1, nthreads=1).reshape(
+    values: NDArray[Any] = finufft.nufft2d2(ky, kx, modes, eps=eps, isign=-1, nthreads=1).reshape(
         -1, grid.n_shells, half
     )
     values *= real_type(4 * np.pi / n)
-    transformed: NDArray[Any] = np.concatenate([values, values.conj()], axis=2)
-    return transformed
+    return values
 
 
 def fourier_to_pixels(
@@ -145,6 +159,111 @@ def normalised_stack(
     values = pixels_to_fourier(scaled(images, offset), grid, precision)
     norm = np.sqrt(grid.integrate(np.abs(values) ** 2))
     return (values / norm[:, None, None]).astype(values.dtype)
+
+
+def stack_and_rings(
+    images: NDArray[Any],
+    grid: PolarGrid,
+    precision: str = "single",
+    offset: NDArray[Any] | None = None,
+    shift: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Turn images into what an image stack holds, and sum them over rings of more angles than the
+    grid has.
+
+    What lies in the corners of the box turns faster along a ring than the angles of a usual grid
+    resolve. Images are transformed on as many angles as resolve it, which are summed; of the ring,
+    the angular frequencies that the grid has are kept. By the sums over 2 N angles the power of an
+    image of noise is off by 1.7%.
+
+    Parameters are those of `normalised_stack`, and
+
+    Parameters
+    ----------
+    shift : (image, 2), optional
+        Displacement of the content along x and y, in half boxes.
+
+    Returns
+    -------
+    values : complex, (image, shell, angle)
+        Of power 1 over the grid.
+    rings : float64, (image, 2, shell)
+        Of each ring the integral of |F|^2 over the annulus that it stands for, and that of
+        Re conj(s) F, s the exact transform of the box.
+
+    Raises
+    ------
+    NotFiniteError, ZeroPowerError
+        If an image has NaN or infinite pixels, or is constant; names their indices.
+    """
+    fine = _fine_grid(grid)
+    half_rings = _half_rings(scaled(images, offset), fine, precision)
+    values = np.empty((len(images), *grid.shape), half_rings.dtype)
+    rings = np.empty((len(images), 2, grid.n_shells))
+    weights = _half_weights(fine)
+    # one by one: whole rings of all images would be four times as large as what is kept
+    for i, image in enumerate(half_rings):
+        if shift is not None:
+            image *= _phases(fine, *shift[i])
+        rings[i] = _ring_sums(image, weights)
+        values[i] = _folded(image, grid.n_inplanes)
+    norm = np.sqrt(grid.integrate(np.abs(values) ** 2))
+    values /= norm[:, None, None].astype(values.real.dtype)
+    rings /= np.stack([norm**2, norm], axis=1)[:, :, None]
+    return values, rings
+
+
+def _fine_grid(grid: PolarGrid) -> PolarGrid:
+    """The grid with angles, a multiple of its own, that resolve all of the box up to the Nyquist
+    frequency: four for each pixel."""
+    return replace(
+        grid, n_inplanes=grid.n_inplanes * math.ceil(4 * grid.n_pixels / grid.n_inplanes)
+    )
+
+
+def _phases(grid: PolarGrid, x: float, y: float) -> NDArray[np.complex128]:
+    """What moves content by x and y half boxes, on half rings, (shell, angle)."""
+    kx, ky = (k[:, : grid.n_inplanes // 2] for k in grid.points())
+    phases: NDArray[np.complex128] = np.exp(-2j * np.pi * (kx * x + ky * y))
+    return phases
+
+
+def _ring_sums(
+    half_rings: NDArray[Any], weights: tuple[NDArray[np.float64], ...]
+) -> NDArray[np.float64]:
+    """Integrals of |F|^2 and of Re conj(s) F over each ring, of which half is given, (2, shell)."""
+    of_power, s_real, s_imag = weights
+    real, imag = half_rings.real, half_rings.imag
+    power = np.einsum("nj,nj->n", real, real) + np.einsum("nj,nj->n", imag, imag)
+    offset = np.einsum("nj,nj->n", s_real, real) + np.einsum("nj,nj->n", s_imag, imag)
+    sums: NDArray[np.float64] = np.stack([of_power * power, offset])
+    return sums
+
+
+@lru_cache(maxsize=1)
+def _half_weights(grid: PolarGrid) -> tuple[NDArray[np.float64], ...]:
+    """Weights of the sums over rings of which half is given: of |F|^2, (shell,), and of the real
+    and the imaginary part of F in Re conj(s) F, (shell, angle)."""
+    weights = 2 * grid.weights
+    mask = grid.mask(exact=True)[:, : grid.n_inplanes // 2] * weights[:, None]
+    return weights, mask.real.copy(), mask.imag.copy()
+
+
+def _folded(half_rings: NDArray[Any], n_angles: int) -> NDArray[Any]:
+    """Rings without what turns faster than `n_angles` resolve, on these angles, (shell, angle).
+
+    Of the highest angular frequency, n_angles / 2, both signs look alike on these angles: they are
+    added.
+    """
+    n_given = 2 * half_rings.shape[-1]
+    if n_given == n_angles:
+        return _whole_rings(half_rings)
+    half = n_angles // 2
+    spectrum = fft.fft(_whole_rings(half_rings), axis=-1)
+    kept = np.concatenate([spectrum[:, :half], spectrum[:, n_given - half :]], axis=-1)
+    kept[:, half] += spectrum[:, half]
+    kept *= kept.real.dtype.type(n_angles / n_given)
+    return _whole_rings(fft.ifft(kept, axis=-1, overwrite_x=True)[:, :half])
 
 
 def scaled(images: NDArray[Any], offset: NDArray[Any] | None = None) -> NDArray[np.float64]:

@@ -41,7 +41,7 @@ from cryolike_dask.particles.converting import convert_particles
 from cryolike_dask.particles.images import ParticleImages, Preparation
 from cryolike_dask.particles.opening import open_particles
 from cryolike_dask.particles.table import ParticleTable
-from cryolike_dask.particles.transform import normalised_stack, scaled
+from cryolike_dask.particles.transform import normalised_stack, scaled, stack_and_rings
 from cryolike_dask.run_likelihood import run_likelihood_optimal_pose
 from cryolike_dask.stacks import ImageStack, open_images
 from cryolike_dask.structures.making import make_templates
@@ -63,6 +63,11 @@ def picture(k: int, n: int = N) -> np.ndarray:
 
 def pictures(ks: Any, n: int = N) -> np.ndarray:
     return np.stack([picture(k, n) for k in ks])
+
+
+def on_grid(images: np.ndarray, precision: str = "single") -> np.ndarray:
+    """What a stack holds of images."""
+    return stack_and_rings(images, PARAMETERS.grid, precision)[0]
 
 
 def write_mrcs(path: Path, images: np.ndarray, pixel: float = 1.5) -> Path:
@@ -201,9 +206,7 @@ def test_images_are_restacked_in_the_order_of_the_metadata(project):
     assert [load(f).shape for f in files] == [(n, *PARAMETERS.grid.shape) for n in (4, 4, 2)]
     expected = pictures(project.order)
     np.testing.assert_array_equal(project.pixels(), scaled(expected).astype(np.float32))
-    np.testing.assert_allclose(
-        project.fourier(), normalised_stack(expected, PARAMETERS.grid), atol=1e-6
-    )
+    np.testing.assert_allclose(project.fourier(), on_grid(expected), atol=1e-6)
     opened = open_images(LikelihoodFiles(None, project.output, project.output), PARAMETERS)
     assert opened.chunks == (4, 4, 2)
     assert opened.frame == "xy"
@@ -325,7 +328,7 @@ def test_precision(project, precision, dtype):
     project.convert(params=replace(PARAMETERS, precision=precision))
     assert project.fourier().dtype == dtype
     assert project.pixels().dtype == np.float32
-    expected = normalised_stack(pictures(project.order), PARAMETERS.grid, "double")
+    expected = on_grid(pictures(project.order), "double")
     np.testing.assert_allclose(
         project.fourier(), expected, atol=1e-12 if precision == "double" else 1e-5
     )
@@ -489,9 +492,7 @@ def test_recentring_moves_by_the_origin(project, rng):
     project.convert(recenter=True)
     first, *_ = [entries(f) for f in sorted((project.output / "fft").glob("*.pt"))]
     assert bool(first["recentered"])
-    np.testing.assert_allclose(
-        project.fourier(), normalised_stack(centred, PARAMETERS.grid), atol=2e-6
-    )
+    np.testing.assert_allclose(project.fourier(), on_grid(centred), atol=2e-6)
 
 
 def test_recentring_without_origins_is_refused(project):
@@ -522,7 +523,7 @@ def test_fewer_pixels(project, method):
     if method in expected:
         np.testing.assert_array_equal(pixels, scaled(expected[method]).astype(np.float32))
     else:
-        full = normalised_stack(
+        full, _ = stack_and_rings(
             pictures(range(4), 24), replace(PARAMETERS.grid, n_pixels=24, pixel_size_angstrom=0.75)
         )
         correlation = PARAMETERS.grid.integrate((project.fourier() * full.conj()).real)
@@ -1034,9 +1035,7 @@ def test_rows_of_a_lazy_set(project):
     assert stack.stack.tolist() == [0] * 4 + [1] * 4 + [2] * 2
     assert stack.image_in_stack.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     whole = stack.source.take(np.arange(10))
-    np.testing.assert_allclose(
-        whole, normalised_stack(pictures(project.order), PARAMETERS.grid), atol=1e-6
-    )
+    np.testing.assert_allclose(whole, on_grid(pictures(project.order)), atol=1e-6)
     rows = np.array([8, 2, 2, 0])
     np.testing.assert_allclose(stack.source.take(rows), whole[rows], atol=1e-6)
     some = stack[rows]

@@ -55,6 +55,11 @@ OPTICS = np.dtype(
 )
 ATOMS = leucines(two_lobes(40) + np.array([40.0, -25.0, 12.0]))
 PARAMETERS = ImageParameters(N, PIXEL, viewing_distance=0.8, atom_shape="gaussian")
+FINE = replace(PARAMETERS, n_inplanes=4 * N)
+"""Angles that resolve all of the box: nothing of an image is left out."""
+LEFT_OUT = 1e-4
+"""Part of perfect particles, at most, that lies in the corners of the box, where it is blurred to
+by the contrast transfer, and turns too fast for 2 N angles: measured 4e-5."""
 SEARCH = configure_displacement(2.0, 3, 3)
 
 
@@ -97,13 +102,13 @@ def draw_optics(rng, n):
     return group, optics
 
 
-def draw(rng, n, viewing=None, *, displaced=True):
+def draw(rng, n, viewing=None, *, displaced=True, parameters=PARAMETERS):
     viewing = PARAMETERS.viewing_angles() if viewing is None else viewing
     grid = SEARCH.grid(PIXEL)
-    s, w = rng.integers(len(viewing), size=n), rng.integers(PARAMETERS.n_inplanes, size=n)
+    s, w = rng.integers(len(viewing), size=n), rng.integers(parameters.n_inplanes, size=n)
     d = rng.integers(len(grid), size=n)
     x, y = (grid.x_angstrom[d], grid.y_angstrom[d]) if displaced else (np.zeros(n), np.zeros(n))
-    gamma = 2 * np.pi * w / PARAMETERS.n_inplanes
+    gamma = 2 * np.pi * w / parameters.n_inplanes
     poses = StarPoses.of_template(viewing.azimuth[s], viewing.polar[s], gamma, x, y)
     return Drawn(s, x, y, gamma, poses, *draw_optics(rng, n))
 
@@ -217,10 +222,10 @@ def templates(structures):
     return open_structures(structures, PARAMETERS)
 
 
-def run(folder, images, templates, search=SEARCH, **options):
+def run(folder, images, templates, search=SEARCH, parameters=PARAMETERS, **options):
     files = configure_likelihood_files(None, None, folder, i_template="all")
     return run_likelihood_optimal_pose(
-        files, PARAMETERS, search, images=images, templates=templates, progress=False, **options
+        files, parameters, search, images=images, templates=templates, progress=False, **options
     ).compute()
 
 
@@ -289,26 +294,33 @@ def user_list(rng):
     )
 
 
-@pytest.mark.parametrize("directions", ["grid", "list"])
-def test_particles_in_files_come_back_at_their_poses(directions, structures, tmp_path, rng):
+@pytest.mark.parametrize(
+    ("directions", "parameters", "largest_loss"),
+    [("grid", PARAMETERS, LEFT_OUT), ("list", FINE, 1.5e-6)],  # measured over 7 seeds: 2.4e-7
+    ids=["grid", "list"],
+)
+def test_particles_in_files_come_back_at_their_poses(
+    directions, parameters, largest_loss, structures, tmp_path, rng
+):
     viewing = user_list(rng) if directions == "list" else None
-    drawn = draw(rng, 24, viewing)
+    drawn = draw(rng, 24, viewing, parameters=parameters)
     star = write_particles(tmp_path / "set", drawn)
 
-    make_templates(structures, PARAMETERS, tmp_path / "templates", viewing=viewing, progress=False)
-    convert_particles(star, PARAMETERS, tmp_path / "particles", batch_size=10, progress=False)
+    make_templates(structures, parameters, tmp_path / "templates", viewing=viewing, progress=False)
+    convert_particles(star, parameters, tmp_path / "particles", batch_size=10, progress=False)
     files = configure_likelihood_files(
         tmp_path / "templates", tmp_path / "particles", tmp_path / "out", i_template="all"
     )
-    found = run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False).compute()
-    assert worst(found).max() < 1.5e-6  # measured over 7 seeds: 2.4e-7
+    found = run_likelihood_optimal_pose(files, parameters, SEARCH, progress=False).compute()
+    assert worst(found).max() < largest_loss
     assert_poses(found, drawn)
-    assert_poses_of_star_file(found, poses_in(star), viewing or PARAMETERS.viewing_angles())
+    assert_poses_of_star_file(found, poses_in(star), viewing or parameters.viewing_angles())
 
     lazily = run(
         tmp_path / "lazy",
-        open_particles(star, PARAMETERS, batch_size=7),
-        open_structures(structures, PARAMETERS, viewing=viewing),
+        open_particles(star, parameters, batch_size=7),
+        open_structures(structures, parameters, viewing=viewing),
+        parameters=parameters,
     )
     for name in found.data_vars:
         # of images without noise, whose residual is rounding
@@ -341,17 +353,30 @@ def test_perfect_particles_stay_perfect_when_their_origins_are_undone(recentred)
 
 
 @pytest.mark.parametrize(
-    ("method", "factor"), [("fourier", 2), ("fourier", 1.5), ("mean", 2), ("mean", 3)]
+    ("method", "factor", "parameters"),
+    [
+        ("fourier", 2, PARAMETERS),
+        ("fourier", 1.5, FINE),
+        ("mean", 2, PARAMETERS),
+        ("mean", 3, PARAMETERS),
+    ],
 )
-def test_fewer_pixels_keep_poses(method, factor, templates, tmp_path, rng):
+def test_fewer_pixels_keep_poses(method, factor, parameters, structures, tmp_path, rng):
     """Displacements in steps of a quarter of a pixel: less than what blocks of two or three
     would be off by."""
-    drawn = draw(rng, 12, displaced=False)
+    drawn = draw(rng, 12, displaced=False, parameters=parameters)
     star = write_particles(tmp_path / "set", drawn, round(N * factor), PIXEL / factor)
-    images = open_particles(star, PARAMETERS, downsample=method)
-    found = run(tmp_path / "out", images, templates, configure_displacement(0.5, 5, 5))
+    images = open_particles(star, parameters, downsample=method)
+    found = run(
+        tmp_path / "out",
+        images,
+        open_structures(structures, parameters),
+        configure_displacement(0.5, 5, 5),
+        parameters,
+    )
     # Blocks blur. Measured over 7 seeds: 3.6e-7; blocks of two 2.6e-4, of three 4.3e-4.
-    assert worst(found).max() < (1.5e-6 if method == "fourier" else 1.5e-3)
+    exact = 1.5e-6 if parameters is FINE else LEFT_OUT
+    assert worst(found).max() < (exact if method == "fourier" else 1.5e-3)
     assert_poses(found, drawn, 0.0, 0.0)
 
 

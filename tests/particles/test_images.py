@@ -13,7 +13,7 @@ from cryolike_dask.errors import InputError, NotFiniteError, ZeroPowerError
 from cryolike_dask.io.star import write_star
 from cryolike_dask.particles import images as module
 from cryolike_dask.particles.images import against_background, contrast_with_rim
-from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.particles.transform import stack_and_rings
 
 PARAMETERS = cld.ImageParameters(16, 2.0, precision="double")
 
@@ -45,7 +45,7 @@ def test_rows_are_the_images_that_the_metadata_name(particles, rng):
     star, pixels = particles
     stack = cld.open_particles(star, PARAMETERS)
     rows = rng.permutation(10)[:7]
-    expected = normalised_stack(pixels, PARAMETERS.grid, "double")
+    expected, _ = stack_and_rings(pixels, PARAMETERS.grid, "double")
     np.testing.assert_allclose(stack.source.take(rows), expected[rows], atol=1e-12)
     chosen = stack[rows]
     np.testing.assert_allclose(chosen.source.take(np.arange(7)), expected[rows], atol=1e-12)
