@@ -249,9 +249,9 @@ class Coloured:
 class Bump:
     """White noise with a ring of much more about one spatial frequency."""
 
-    at_angstrom: float = 16.0
+    at_angstrom: float = 20.0
     width: float = 0.012
-    height: float = 8.0
+    height: float = 20.0
 
     def __call__(self, f: FloatArray) -> FloatArray:
         return 1 + self.height * np.exp(-(((f - 1 / self.at_angstrom) / self.width) ** 2) / 2)

@@ -71,7 +71,7 @@ class Condition:
     low_pass: float | None = None
     b_factor: float = 0.0
     atoms: bool = False
-    matched: float = 300.0
+    matched: float = 180.0
     largest_displacement: float = 3.75
     defocus: tuple[float, float] = (5000.0, 10000.0)
 

@@ -30,6 +30,8 @@ STEP = (0.75, 1.1)
 """Angstrom from one atom of a side chain to the next, outwards and to alternating sides."""
 LEAST_DISTANCE = 3.8
 """Of C-alphas, angstrom."""
+ATOMIC_B = 60.0
+"""Angstrom^2, of all atoms."""
 VOLUME_OF_RESIDUE = 136.0
 """Angstrom^3, in proteins."""
 
