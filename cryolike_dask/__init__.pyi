@@ -35,6 +35,8 @@ from .geometry.optics import optics_table as optics_table
 from .geometry.parameters import ImageParameters as ImageParameters
 from .geometry.viewing_angles import ViewingAngles as ViewingAngles
 from .geometry.viewing_angles import healpix_grid as healpix_grid
+from .io.noise import read_noise as read_noise
+from .io.noise import write_noise as write_noise
 from .io.parameters import make_parameters as make_parameters
 from .io.results import open_full_cross_correlation as open_full_cross_correlation
 from .io.results import open_optimal_pose as open_optimal_pose

@@ -8,9 +8,11 @@ from typing import Literal
 AtomShape = Literal["default", "gaussian", "hard-sphere"]
 Device = Literal["auto", "cpu", "cuda"]
 Downsampling = Literal["fourier", "mean", "max"]
+BFactorWord = Literal["auto", "fit", "none"]
 KindName = Literal["optimal_pose", "full_cross_correlation"]
 Models = Literal["first", "all"]
 Noise = Literal["white", "coloured"]
+NoiseWord = Literal["estimate", "white"]
 OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
 TemplateSource = Literal["atoms", "map"]
@@ -43,6 +45,7 @@ RECORDED_ORIGIN_X = "recorded_origin_x"
 RECORDED_ORIGIN_Y = "recorded_origin_y"
 TRUE_STRUCTURE = "true_structure"
 RECENTERED = "recentered"
+NOISE_MODEL = "noise_model"
 TEMPLATE_SOURCE = "template_source"
 TEMPLATE_CONVENTIONS = "template_conventions"
 
@@ -59,6 +62,7 @@ LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
 CORRELATION_ERROR_BOUND = "correlation_error_bound"
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
+    NOISE_MODEL: {"long_name": "what noise is taken for: white, or the sha256 of a noise model"},
     STACK: {"long_name": "number of the image stack file"},
     IMAGE_IN_STACK: {"long_name": "position in the image stack file"},
     IMAGE_FILE: {"long_name": "file of the image as it was taken"},

@@ -11,12 +11,13 @@ from distributed import Client
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
-from cryolike_dask.labels import Device, OnError, Precision
+from cryolike_dask.labels import BFactorWord, Device, NoiseWord, OnError, Precision
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
-from cryolike_dask.runs.options import RunOptions
+from cryolike_dask.runs.options import NoiseRequest, RunOptions
 from cryolike_dask.runs.run import Displacer, open_run
 from cryolike_dask.runs.writing import compute_run
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -88,6 +89,9 @@ def run_likelihood_optimal_pose(
     precision: Precision = "default",
     tolerance: float | None = None,
     conventions: ConventionsName = "standard",
+    noise: NoiseWord | str | Path | NoiseModel | None = None,
+    b_factor: BFactorWord | float | None = None,
+    degrees_of_freedom: float | None = None,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
@@ -107,8 +111,8 @@ def run_likelihood_optimal_pose(
     i_template, n_stacks : optional
         Override the configured ones, for reading and writing alike.
     skip_exist : bool
-        Leave stacks alone whose complete results came from these very inputs, search, parameters
-        and conventions.
+        Leave stacks alone whose complete results came from these very inputs, search, parameters,
+        conventions and noise model.
     n_templates_per_batch, n_images_per_batch : int, optional
         Tiles inside a task. They change no result beyond rounding; None lets the kernel choose.
     discover_batch_size : bool
@@ -119,7 +123,8 @@ def run_likelihood_optimal_pose(
         Structures instead of those of the files, as `open_structures` gives them; `i_template`
         counts them.
     overwrite : bool
-        Replace results of another search, parameters or conventions in the output folder.
+        Replace results of another search, parameters, conventions or noise model in the output
+        folder; without `skip_exist`, the noise model too.
     client : distributed.Client, optional
         Where to run; default: the current client, or else the threaded scheduler of this process.
     device : "auto" | "cpu" | "cuda"
@@ -128,6 +133,19 @@ def run_likelihood_optimal_pose(
     tolerance : float, optional
         Of compression, as in `compute_optimal_pose`.
     conventions : "standard" | "cryolike"
+    noise : "estimate" | "white" | path | NoiseModel, optional
+        Of all results of the output folder, which keeps it in `noise.npz`: estimated from the
+        images, with all structures of the inputs; white; or as a file says (`read_noise`) or a
+        model.
+        Default: in a new folder "estimate", or "white" for CryoLike's image stacks and conventions;
+        in one that holds results, as these are. A model that the folder keeps is not estimated
+        again.
+    b_factor : "fit" | "auto" | "none" | float, optional
+        B-factor that is added to those of optics and noise model, angstrom^2. "fit": one for each
+        optics group, fitted where noise is estimated; "auto": the same in a new folder where noise
+        is estimated, else as the results that are there; default: none, or as these.
+    degrees_of_freedom : float, optional
+        Of the noise of an image, in place of what the noise model says.
     progress : bool
         Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
     on_error : "stop" | "quarantine"
@@ -169,6 +187,7 @@ def run_likelihood_optimal_pose(
         Settings(conventions, device, precision, tolerance),
         images,
         templates,
+        NoiseRequest(noise, b_factor, degrees_of_freedom),
     )
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     return compute_run(run.in_batches(tiling), OPTIMAL_POSE, client, options)
@@ -193,6 +212,9 @@ def run_likelihood_full_cross_correlation(
     precision: Precision = "default",
     tolerance: float | None = None,
     conventions: ConventionsName = "standard",
+    noise: NoiseWord | str | Path | NoiseModel | None = None,
+    b_factor: BFactorWord | float | None = None,
+    degrees_of_freedom: float | None = None,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
@@ -231,6 +253,7 @@ def run_likelihood_full_cross_correlation(
         Settings(conventions, device, precision, tolerance),
         images,
         templates,
+        NoiseRequest(noise, b_factor, degrees_of_freedom),
     )
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     return compute_run(

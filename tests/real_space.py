@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from benchmarks.independent_simulator import PADDING as PADDING
 from benchmarks.independent_simulator import StarPoses as StarPoses
@@ -70,3 +71,33 @@ def log_likelihood_on_pixels(
     power = (x**2).sum(axis=1)
     residual = (y**2).sum(axis=1)[:, None] - (y @ x.T) ** 2 / power
     return -(n_degrees_of_freedom / 2 - 2) * np.log(residual) - 0.5 * np.log(power)
+
+
+def disc_metric(n: int, radius: float) -> FloatArray:
+    """Inner product of images of n x n pixels, as that of their transforms over the disc of a
+    radius (cycles per half box), which is known in closed form: (n^2, n^2)."""
+    axis = np.arange(n) * 2 / n
+    x, y = np.meshgrid(axis, axis)
+    x, y = x.ravel(), y.ravel()
+    distance = np.hypot(x[:, None] - x, y[:, None] - y)
+    apart = np.where(distance > 0, distance, 1.0)
+    metric = np.where(
+        distance > 0, radius * special.j1(2 * np.pi * radius * apart) / apart, np.pi * radius**2
+    )
+    return (4 * np.pi / n) ** 2 * metric
+
+
+def log_likelihood_in_disc(
+    images: FloatArray, models: FloatArray, metric: FloatArray, n_degrees_of_freedom: float
+) -> FloatArray:
+    """As `log_likelihood_on_pixels`, of the part of images and models that a metric knows."""
+    y, x = (array.reshape(len(array), -1) for array in (images, models))
+    ones = metric.sum(axis=0)
+    total = ones.sum()
+    y_metric, x_metric = y @ metric, x @ metric
+    y_offset, x_offset = y @ ones, x @ ones
+    power = (x_metric * x).sum(axis=1) - x_offset**2 / total
+    residual = (y_metric * y).sum(axis=1) - y_offset**2 / total
+    overlap = y_metric @ x.T - y_offset[:, None] * x_offset / total
+    left = residual[:, None] - overlap**2 / power
+    return -(n_degrees_of_freedom / 2 - 2) * np.log(left) - 0.5 * np.log(power)

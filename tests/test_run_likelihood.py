@@ -52,7 +52,7 @@ def files(tmp_path, build):
 def run(files, **options):
     parameters = files.folder_templates / "parameters.npz"
     return cld.run_likelihood_optimal_pose(
-        files, parameters, SEARCH, **{"progress": False, **options}
+        files, parameters, SEARCH, **{"progress": False, "noise": "white", **options}
     )
 
 
@@ -437,7 +437,7 @@ def test_killing_the_process_leaves_only_complete_files(files, tmp_path, rng):
         "import sys, cryolike_dask as cld\nfiles = "
         "cld.configure_likelihood_files(*sys.argv[1:4])\nprint('ready', flush=True)\nwhile True:\n "
         "   cld.run_likelihood_optimal_pose(files, sys.argv[1] + '/parameters.npz', "
-        "cld.configure_displacement(1.5, 3, 2), progress=False)\n"
+        "cld.configure_displacement(1.5, 3, 2), progress=False, noise='white')\n"
     )
     folders = [
         str(f) for f in (files.folder_templates, files.folder_particles, files.folder_output)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.errors import InputError
 from cryolike_dask.runs.origins import Entries
 
 TEXT = {
@@ -32,6 +34,8 @@ REAL = {
     labels.RECORDED_ORIGIN_Y: "originY",
 }
 OF_STRUCTURE = {labels.TEMPLATE_SOURCE: "source", labels.TEMPLATE_CONVENTIONS: "conventions"}
+UNKNOWN, SEVERAL = "unknown", " and "
+"""Name of noise that is not recorded; and what stands between several names of one structure."""
 ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
 
 Coordinate = tuple[str, NDArray[Any], dict[str, str]]
@@ -67,17 +71,36 @@ def image_coordinates(
 
 
 def structure_coordinates(
-    names: Sequence[str], descriptions: Sequence[Entries]
+    names: Sequence[str], descriptions: Sequence[Entries], noises: Sequence[str]
 ) -> dict[str, Coordinate]:
-    """Coordinates along structure: its name, and what its templates were made from."""
-    texts = {labels.STRUCTURE: list(names)} | {
-        name: [str(description.get(key, "unknown")) for description in descriptions]
+    """Coordinates along structure: its name, what its templates were made from, and what noise was
+    taken for."""
+    texts = {labels.STRUCTURE: list(names), labels.NOISE_MODEL: list(noises)} | {
+        name: [str(description.get(key, UNKNOWN)) for description in descriptions]
         for name, key in OF_STRUCTURE.items()
     }
     return {
         name: (labels.STRUCTURE, np.array(values, object), labels.ATTRIBUTES.get(name, {}))
         for name, values in texts.items()
     }
+
+
+def refuse_mixed_noise(results: xr.Dataset | xr.DataArray) -> None:
+    """Refuse to compare structures whose results take noise for different things.
+
+    Raises
+    ------
+    InputError
+    """
+    if labels.NOISE_MODEL not in results.coords:
+        return
+    recorded = {str(name) for name in np.ravel(results[labels.NOISE_MODEL].values)}
+    names = sorted(recorded - {UNKNOWN})
+    if len(names) > 1 or any(SEVERAL in name for name in names):
+        raise InputError(
+            f"results of different noise models cannot be compared: {'; '.join(names[:4])}",
+            remedy="Compute all structures in one output folder.",
+        )
 
 
 def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:

@@ -14,11 +14,15 @@ from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import image_coordinates, structure_coordinates
 from cryolike_dask.analysis.inventory import Inventory, take_inventory
 from cryolike_dask.analysis.stored import StoredResults, views_of
-from cryolike_dask.errors import InputFileError, listed
+from cryolike_dask.errors import CryolikeError, InputFileError, listed
+from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.records import Record
 from cryolike_dask.io.results import attributes
 from cryolike_dask.io.tensors import load_displacements
+from cryolike_dask.likelihoods.variables import noise_attributes
+from cryolike_dask.runs.integrity import recorded_settings
 from cryolike_dask.runs.origins import Entries
 
 DIMS = (labels.STRUCTURE, labels.IMAGE)
@@ -91,11 +95,14 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         {name: (DIMS, array, labels.ATTRIBUTES[name]) for name, array in arrays.items()},
         coords={
             **image_coordinates(stacks, stored.sizes, origins),
-            **structure_coordinates(inventory.names(descriptions), descriptions),
+            **structure_coordinates(
+                inventory.names(descriptions), descriptions, inventory.noises()
+            ),
         },
         attrs={
             **dict.fromkeys(("precision", "version", "device", "conventions"), "unknown"),
             **attributes(record),
+            **_noise_attributes(files, record),
             **_shared_attributes(inventory, descriptions, origins),
         },
     )
@@ -123,6 +130,20 @@ def _warn_of_gaps(folder_output: str | Path, stored: StoredResults) -> None:
         logger.warning(
             "%s: %d of %d stacks have no results yet: NaN", folder_output, stored.n_missing, n
         )
+
+
+def _noise_attributes(files: LikelihoodFiles, record: Record | None) -> dict[str, object]:
+    """What is known of the noise, as far as the noise model of the results is there."""
+    if record is None:
+        return {}
+    try:
+        grid = PolarGrid(**record["settings"].get("parameters", {}))  # type: ignore[arg-type]
+        return noise_attributes(grid, recorded_settings(files, record))
+    except TypeError:  # not all of the grid is recorded
+        return {}
+    except CryolikeError as error:
+        logger.warning("%s", error)
+        return {}
 
 
 def _shared_attributes(

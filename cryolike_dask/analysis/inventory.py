@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.coordinates import SEVERAL, UNKNOWN
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,
     OPTIMAL_POSE_FILES,
@@ -16,7 +17,7 @@ from cryolike_dask.io.layout import (
     LikelihoodFiles,
     structure_numbers,
 )
-from cryolike_dask.io.records import Record, read_record, readable_record
+from cryolike_dask.io.records import Record, noise_name, read_record, readable_record
 from cryolike_dask.io.results import details
 from cryolike_dask.io.tensors import load_vector
 from cryolike_dask.runs.origins import Entries, read_origins, read_structure
@@ -98,6 +99,18 @@ class Inventory:
             name if counts[name] == 1 else f"{name} (template{i})"
             for i, name in zip(self.structures, names, strict=True)
         ]
+
+    def noises(self) -> list[str]:
+        """What the results of each structure take noise for, by its first and its last record."""
+        return [self._noise_of(i) for i in self.structures]
+
+    def _noise_of(self, i: int) -> str:
+        numbers = sorted(self.stacks_with[i][labels.CROSS_CORRELATION])
+        ends = {
+            k: readable_record(self.files.record(i, k, KIND)) for k in numbers[:1] + numbers[-1:]
+        }
+        names = {noise_name(record["settings"]) for record in ends.values() if record is not None}
+        return SEVERAL.join(sorted(names)) or UNKNOWN
 
     def details(self) -> dict[str, str]:
         """Entries of records that are not those of every record, as text: the note of a run, say;

@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.coordinates import refuse_mixed_noise
 from cryolike_dask.errors import InputError
 
 BEST_STRUCTURE = "best_structure"
@@ -179,11 +180,10 @@ def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
         )
     if labels.STRUCTURE not in results.dims:
         results = results.expand_dims(labels.STRUCTURE)
-    return (
-        results
-        if structure is None
-        else results.isel({labels.STRUCTURE: positions_of(results, structure)})
-    )
+    if structure is not None:
+        results = results.isel({labels.STRUCTURE: positions_of(results, structure)})
+    refuse_mixed_noise(results)
+    return results
 
 
 @dataclass(frozen=True, eq=False)

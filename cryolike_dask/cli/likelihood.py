@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -80,6 +80,24 @@ class LikelihoodOptions:
         bool,
         typer.Option(help="Choose tiles by the device and its free memory, not by batch sizes."),
     ] = False
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            help="estimate, white, or the file of a noise model (noise.npz, or model.star of "
+            "RELION). Default: estimate in a new folder, else as the results there."
+        ),
+    ] = None
+    b_factor: Annotated[
+        str | None,
+        typer.Option(
+            help="B-factor beside those of the metadata: fit, none, or angstrom^2. Default: fit "
+            "where noise is estimated in a new folder, else as the results there."
+        ),
+    ] = None
+    degrees_of_freedom: Annotated[
+        float | None,
+        typer.Option(help="Of the noise of an image. Default: what the noise model says."),
+    ] = None
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -156,6 +174,9 @@ class LikelihoodOptions:
             "conventions": conventions,
             "precision": "default",
             "tolerance": self.tolerance,
+            "noise": self.noise,
+            "b_factor": _b_factor(self.b_factor),
+            "degrees_of_freedom": self.degrees_of_freedom,
         }
 
 
@@ -211,6 +232,16 @@ def _run(kind: KindName, options: LikelihoodOptions, place: PlaceOptions) -> Non
             out.print(
                 f"{results.sizes['image']} images: results are in {escape(str(options.output))}"
             )
+
+
+def _b_factor(text: str | None) -> Any:
+    """A number, or a word, which is looked at where words are."""
+    if text is None:
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _structures(text: str) -> int | list[int] | Literal["all"]:

@@ -112,9 +112,12 @@ def _with(option: str, value: str | None) -> str:
 
 
 def _key(name: str | None) -> str:
-    """The key under which a configuration says this, with its section; "" if none does."""
+    """The key under which a configuration says this, with its section, the first of a section of
+    this name; "" if none does."""
     from cryolike_dask.config.model import SECTIONS
 
+    if name in SECTIONS:
+        return f"{name}.{next(iter(SECTIONS[name].model_fields))}"
     return next(
         (
             f"{part}.{name}"

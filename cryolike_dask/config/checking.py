@@ -13,8 +13,9 @@ from cryolike_dask.config.run_config import opened
 from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.output_folder import need_folder
 from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
-from cryolike_dask.runs.folder import output_folder
+from cryolike_dask.runs.folder import output_folder, records_there
 from cryolike_dask.runs.kinds import kind_named
+from cryolike_dask.runs.noise_of_run import settle_noise, with_known_noise
 from cryolike_dask.runs.run import Run
 from cryolike_dask.runs.sizes import find_done
 
@@ -35,7 +36,9 @@ def check_config(config: RunConfig) -> None:
     """
     machine, place = config.machine, config.machine.place
     n_workers = place.n_workers
-    run, kind = opened(config), kind_named(config.likelihood.kind)
+    kind, starts_anew = kind_named(config.likelihood.kind), machine.run_options.starts_anew
+    run = opened(config)
+    run = settle_noise(run, records_there(run), starts_anew=starts_anew)
     if place.running_scheduler is not None:
         check_connection(place.running_scheduler, **place.certificates)
     elif kind.keeps_every_pose:
@@ -44,6 +47,8 @@ def check_config(config: RunConfig) -> None:
     need_folder(config.output)
     if not machine.overwrite:
         output_folder(run).refuse()
+    if not starts_anew:
+        with_known_noise(run)
     _need_room_for_writing(config, run)
 
 

@@ -20,11 +20,14 @@ from cryolike_dask.config.inputs import NEEDED, Parameters, Particles, Section, 
 from cryolike_dask.config.place import Place
 from cryolike_dask.config.values import (
     Address,
+    BFactor,
     Count,
     Displacement,
     File,
     Folder,
+    Freedom,
     Part,
+    Spectrum,
     Text,
     Threads,
     Workers,
@@ -32,7 +35,7 @@ from cryolike_dask.config.values import (
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS
 from cryolike_dask.labels import Device, KindName, OnError, Precision
-from cryolike_dask.runs.options import RunOptions
+from cryolike_dask.runs.options import NoiseRequest, RunOptions
 
 
 class Search(Section):
@@ -77,6 +80,31 @@ class Likelihood(Section):
         description="What compression may leave out of templates. Default: 1e-6 in single "
         "precision, 0 in double.",
     )
+
+
+class Noise(Section):
+    """What is held of the noise of the images, and of their envelope."""
+
+    spectrum: Spectrum | None = Field(
+        default=None,
+        description="estimate, white, or the file of a noise model: noise.npz, or the model.star "
+        "of RELION. Default: estimate in a new folder of results, else as these are.",
+    )
+    b_factor: BFactor | None = Field(
+        default=None,
+        description="B-factor beside those of the metadata: fit, none, or angstrom^2. Default: fit "
+        "where noise is estimated in a new folder of results, else as these are.",
+    )
+    degrees_of_freedom: Freedom | None = Field(
+        default=None,
+        description="Of the noise of an image. Default: what the noise model says.",
+    )
+
+    @property
+    def request(self) -> NoiseRequest:
+        """What is asked of the noise, as a run takes it."""
+        b_factor: Any = "auto" if self.b_factor is None else self.b_factor
+        return NoiseRequest(self.spectrum, b_factor, self.degrees_of_freedom)
 
 
 class Machine(Section):
@@ -224,6 +252,13 @@ def _empty_if_commented_out(section: Any) -> Any:
     return {} if section is None else section
 
 
+def _spectrum_alone(section: Any) -> Any:
+    """A word or a file in place of the section is the spectrum."""
+    if isinstance(section, (str, Path)):
+        return {"spectrum": section}
+    return _empty_if_commented_out(section)
+
+
 def _source_of_parameters(parameters: Any) -> str:
     return "file" if isinstance(parameters, (str, Path)) else "inline"
 
@@ -258,6 +293,10 @@ class RunConfig(Section):
     likelihood: Annotated[Likelihood, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Likelihood, description="What to compute, and by whose conventions."
     )
+    noise: Annotated[Noise, BeforeValidator(_spectrum_alone)] = Field(
+        default_factory=Noise,
+        description="The noise of the images: a section, or its spectrum alone.",
+    )
     output: File = Field(description="Folder for the results; it is created.")
     machine: Annotated[Machine, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Machine, description="Where to run, and how; no result depends on it."
@@ -285,5 +324,6 @@ SECTIONS: dict[str, type[Section]] = {
     "parameters": Parameters,
     "search": Search,
     "likelihood": Likelihood,
+    "noise": Noise,
     "machine": Machine,
 }

@@ -12,16 +12,18 @@ from cryolike_dask.config.inputs import Parameters
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.conventions import ConventionsName
-from cryolike_dask.errors import InputError, InputFileError, missing_files
+from cryolike_dask.errors import InputError, InputFileError, counted, missing_files
 from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid
 from cryolike_dask.io.identity import is_there
 from cryolike_dask.io.kinds import Kind, need_kind
 from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
+from cryolike_dask.io.noise import read_noise
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
-from cryolike_dask.labels import Precision
+from cryolike_dask.labels import BFactorWord, NoiseWord, Precision
 from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -53,6 +55,9 @@ class RunArguments(TypedDict):
     conventions: ConventionsName
     precision: Precision
     tolerance: float | None
+    noise: NoiseWord | str | Path | NoiseModel | None
+    b_factor: BFactorWord | float | None
+    degrees_of_freedom: float | None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def inputs_of(config: RunConfig) -> RunArguments:
     """
     need_inputs(config)
     parameters, likelihood = _parameters(config), config.likelihood
+    asked = config.noise.request
     return {
         "file_config": _files(config),
         "params_input": parameters,
@@ -97,6 +103,9 @@ def inputs_of(config: RunConfig) -> RunArguments:
         "conventions": likelihood.conventions,
         "precision": likelihood.precision,
         "tolerance": likelihood.tolerance,
+        "noise": asked.spectrum,
+        "b_factor": asked.b_factor,
+        "degrees_of_freedom": asked.degrees_of_freedom,
     }
 
 
@@ -146,6 +155,7 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
         "parameters": _parameters_in_words,
         "structures": _structures_in_words,
         "particles": _particles_in_words,
+        "noise": _noise_in_words,
     }
     for part, look in looks.items():
         if not set(named[part]) & set(missing):
@@ -171,11 +181,13 @@ def _named_paths(config: RunConfig) -> dict[str, list[Path]]:
         ],
         "particles": [particles.stacks, particles.folder, particles.passthrough],
         "parameters": [None if isinstance(parameters, Parameters) else parameters],
+        "noise": [config.noise.spectrum if isinstance(config.noise.spectrum, Path) else None],
     }
     listed = {
         "structures": structures.files or (),
         "particles": (*(particles.metadata or ()), *(particles.images or ())),
         "parameters": (),
+        "noise": (),
     }
     return {
         part: [path for path in paths if path is not None] + [*listed[part]]
@@ -200,6 +212,7 @@ def _need_kinds(config: RunConfig, part: str) -> None:
         "parameters": [
             (None if isinstance(parameters, Parameters) else parameters, ("parameters",))
         ],
+        "noise": [],
     }
     for path, kinds in wanted[part]:
         if path is not None:
@@ -301,3 +314,16 @@ def _particles_in_words(config: RunConfig) -> str:
     )
     n = len(table)
     return f"{n} images, {particles.batch_size} at a time, read while it runs"
+
+
+def _noise_in_words(config: RunConfig) -> str:
+    noise = config.noise
+    if isinstance(noise.spectrum, Path):
+        words = f"{counted(len(read_noise(noise.spectrum)), 'group')} of {noise.spectrum.name}"
+    else:
+        words = noise.spectrum or "estimated, or as of the results that are there"
+    if noise.b_factor is not None:
+        words += f", B-factor {noise.b_factor}"
+    if noise.degrees_of_freedom is not None:
+        words += f", {noise.degrees_of_freedom:g} degrees of freedom"
+    return words

@@ -164,6 +164,7 @@ def opened(config: RunConfig) -> Run:
         settings,
         inputs["images"],
         inputs["templates"],
+        config.noise.request,
     )
     return run.in_batches(
         Tiling(

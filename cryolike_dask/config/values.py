@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from reprlib import Repr
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BeforeValidator,
@@ -22,11 +22,15 @@ from pydantic import (
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from cryolike_dask.errors import LARGEST, number
+from cryolike_dask.geometry.noise import B_FACTORS
+from cryolike_dask.labels import NoiseWord
+from cryolike_dask.likelihoods.settings import LEAST_DEGREES_OF_FREEDOM
 
 MOST = 10**9
 """The largest count of anything: more is a slip of the keyboard."""
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that a file system takes."""
+B_FACTOR_WORDS = ("fit", "none")
 ADDRESS = r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@]+):[0-9]{1,5}"
 
 _SHORT = Repr()
@@ -133,6 +137,21 @@ def _absolute(value: Any) -> Any:
     return value
 
 
+def _spectrum(value: Any, info: ValidationInfo) -> Any:
+    return value if value in get_args(NoiseWord) else _path(value, info)
+
+
+def _b_factor(value: Any) -> Any:
+    if value in B_FACTOR_WORDS:
+        return value
+    low, high = B_FACTORS
+    try:
+        return Number(at_least=low, at_most=high).check(value)
+    except ValueError:
+        words = ", ".join(B_FACTOR_WORDS)
+        raise ValueError(f"is neither {words}, nor a number from {low:g} to {high:g}") from None
+
+
 def _several(value: Any) -> tuple[Any, ...]:
     listed = [value] if isinstance(value, (str, Path)) else value
     if not isinstance(listed, (list, tuple)):
@@ -200,6 +219,22 @@ Displacement = Annotated[float, Number(at_least=0, at_most=32_768)]
 Radius = Annotated[float, Number(above=0, at_most=32_768)]
 PartOfNyquist = Annotated[float, Number(above=0, at_most=1)]
 Radian = Annotated[float, Number(above=0, at_most=3.15)]
+Freedom = Annotated[float, Number(above=LEAST_DEGREES_OF_FREEDOM, at_most=MOST)]
+Spectrum = Annotated[
+    Path | str, BeforeValidator(_spectrum), WithJsonSchema({"type": "string", "minLength": 1})
+]
+BFactor = Annotated[
+    float | str,
+    BeforeValidator(_b_factor),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [*B_FACTOR_WORDS]},
+                {"type": "number", "minimum": B_FACTORS[0], "maximum": B_FACTORS[1]},
+            ]
+        }
+    ),
+]
 Part = Annotated[float, Number(at_least=0, at_most=0.999)]
 File = Annotated[Path, BeforeValidator(_path)]
 Folder = Annotated[Path, BeforeValidator(_path), BeforeValidator(_absolute)]

@@ -6,6 +6,7 @@ None as an empty float array, which both programs read as None.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -115,6 +116,15 @@ def write_archive(
     path: str | Path, entries: Mapping[str, ArrayLike | None], *, compressed: bool = False
 ) -> None:
     """Write an `.npz` file atomically; None becomes an empty float array."""
+    content = archive_content(path, entries, compressed=compressed)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def archive_content(
+    path: str | Path, entries: Mapping[str, ArrayLike | None], *, compressed: bool = False
+) -> bytes:
+    """The bytes of an `.npz` file: the same for the same entries."""
     arrays = {
         key: np.empty(0) if value is None else np.asarray(value) for key, value in entries.items()
     }
@@ -124,8 +134,9 @@ def write_archive(
             f"{', '.join(objects)}: objects are not written to {path}, for they would have to be "
             f"pickled"
         )
-    with replacing(path) as file:
-        (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
 
 
 def write_list(path: str | Path, values: list[str]) -> None:

@@ -42,6 +42,43 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+def write_unless_there(path: Path, content: bytes) -> bool:
+    """Make a file that is complete from its first moment, unless there is one; say whether it was
+    made. Of several that try, the disk lets one.
+
+    Raises
+    ------
+    OutputError
+        If the folder or the disk does not take it.
+    """
+    name = path.name if path.name.startswith(".") else f".{path.name}"
+    temporary = path.with_name(f"{name}.{uuid.uuid4().hex}.part")
+    with writing(path):
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+            # unlike a rename it fails where there is a file, also on disks of a network
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a disk without links
+            return _write_without_links(path, content)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+    return True
+
+
+def _write_without_links(path: Path, content: bytes) -> bool:
+    try:
+        # in one piece, so that hardly anyone reads a part of it
+        with open(path, "xb", buffering=0) as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Say which output the folder or the disk does not take.

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryolike_dask.errors import InputFileError, OutputError
-from cryolike_dask.io.atomic import read_own, writing
+from cryolike_dask.io.atomic import read_own, write_unless_there, writing
 from cryolike_dask.io.holders import (
     MOST_BYTES,
     SECONDS_TO_LIVE,
@@ -36,7 +36,7 @@ from cryolike_dask.io.holders import (
 )
 from cryolike_dask.io.layout import CLAIM, leftovers
 
-FILES_OF_RUNS = (".displacements_set.", ".template", ".parameters.", ".run.yaml.")
+FILES_OF_RUNS = (".displacements_set.", ".noise.", ".template", ".parameters.", ".run.yaml.")
 """Beginnings of unfinished files that runs write into the folder itself; other commands write there
 too, without a holder."""
 TRIES = 20
@@ -174,7 +174,7 @@ def _take(
         if not overwrite:
             refuse_others()
         # nobody claims the folder: of all that try, the disk lets one make the file
-        if _make_claim(claim.path, text):
+        if write_unless_there(claim.path, text):
             return
         text_there = _read_claim(claim.path)
         # runs that make the same share one claim: whoever takes it over from now on sees the holder
@@ -210,40 +210,11 @@ def _remove_claim(path: Path, text: bytes, own: Path, identity: Mapping[str, obj
         _refuse_beneath(_rivals(own, text), path.parent, text, identity)
     except OutputError:
         with suppress(OSError, OutputError):
-            _make_claim(path, text)
+            write_unless_there(path, text)
         raise
     finally:
         with suppress(OSError):
             aside.unlink()
-
-
-def _make_claim(path: Path, text: bytes) -> bool:
-    """Make a file that is complete from its first moment, unless there is one."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-    with writing(path):
-        try:
-            with open(temporary, "xb") as file:
-                file.write(text)
-            # unlike a rename it fails where there is a file, also on disks of a network
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError:  # a disk without links
-            return _make_without_links(path, text)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-    return True
-
-
-def _make_without_links(path: Path, text: bytes) -> bool:
-    try:
-        # in one piece, so that hardly anyone reads a part of it
-        with open(path, "xb", buffering=0) as file:
-            file.write(text)
-    except FileExistsError:
-        return False
-    return True
 
 
 def _read_claim(path: Path) -> bytes | None:

@@ -52,6 +52,7 @@ RECORDS = "done"
 RECORDS_OF_RESULTS = f"template*/{RECORDS}/*.json"
 RESULTS, RESULT_TENSORS = (f"template*/*/*_stack_??????{end}" for end in (".*", FILE_SUFFIX))
 STRUCTURE_FILE = "structure.npz"
+NOISE, NOISE_PLOT = "noise.npz", "noise.png"
 CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
 """Claims of output folders, and the holders of claims: `io/claims`, `io/holders`."""
 LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
@@ -105,6 +106,11 @@ class LikelihoodFiles:
     def displacements(self) -> Path:
         """The realised search grid."""
         return self.folder_output / "displacements_set.pt"
+
+    @property
+    def noise(self) -> Path:
+        """The noise model of all results, as the first run took it; none where noise is white."""
+        return self.folder_output / NOISE
 
     @property
     def block_table(self) -> Path:

@@ -22,6 +22,8 @@ from cryolike_dask.io.identity import InputDescription
 
 FORMAT = 1
 MOST_BYTES = 2**25
+WHITE, FITTED = "white", "fit"
+"""Name of noise without a model; and what records say of B-factors that stand in the model."""
 MAY_BE_ZERO = ("max_displacement_angstrom", "tolerance")
 AGAIN = "Run again with skip_exist=True, which computes again what is damaged."
 
@@ -37,12 +39,25 @@ class Search(TypedDict, total=False):
 
 
 class FolderSettings(TypedDict, total=False):
-    """Settings that must be the same for all that an output folder holds."""
+    """Settings that must be the same for all that an output folder holds.
+
+    Attributes
+    ----------
+    noise : str
+        sha256 of the noise model; not there: white.
+    b_factor : "fit" or float
+        Angstrom^2; not there: none besides the noise model's.
+    degrees_of_freedom : float
+        Not there: as the noise model says.
+    """
 
     search: Search
     parameters: dict[str, float]
     conventions: ConventionsName
     tolerance: float | None
+    noise: str
+    b_factor: str | float
+    degrees_of_freedom: float
 
 
 class About(TypedDict, total=False):
@@ -139,6 +154,22 @@ def readable_record(path: Path) -> Record | None:
         return None
 
 
+def noise_name(settings: FolderSettings) -> str:
+    """The name of what results take noise for: the same where they can be compared."""
+    words = [settings.get("noise", WHITE)]
+    if b_factor := settings.get("b_factor"):
+        words.append(f"B-factor {b_factor}")
+    if n_free := settings.get("degrees_of_freedom"):
+        words.append(f"{n_free} degrees of freedom")
+    return ", ".join(words)
+
+
+def added_b_factor(settings: FolderSettings) -> float:
+    """The B-factor that a run adds to those of optics and noise model, angstrom^2."""
+    b_factor = settings.get("b_factor", 0.0)
+    return 0.0 if isinstance(b_factor, str) else b_factor
+
+
 def _are_settings(value: Any) -> bool:
     """Search, grid and conventions, as far as they are there, of which every number may be
     divided by or counted to."""
@@ -153,6 +184,16 @@ def _are_settings(value: Any) -> bool:
         and all(_is_number(name, number) for name, number in search.items() if name != "sha256")
         and _is_text_or_none(value.get("conventions"))
         and (value.get("tolerance") is None or _is_number("tolerance", value["tolerance"]))
+        and _is_noise(value)
+    )
+
+
+def _is_noise(settings: dict[str, Any]) -> bool:
+    b_factor = settings.get("b_factor", 0.0)
+    return (
+        isinstance(settings.get("noise", ""), str)
+        and (b_factor == FITTED or (type(b_factor) in (int, float) and abs(b_factor) < LARGEST))
+        and _is_number("degrees_of_freedom", settings.get("degrees_of_freedom", 1.0))
     )
 
 

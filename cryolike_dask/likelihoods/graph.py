@@ -62,7 +62,7 @@ class ComparisonGraph:
         by_batch: bool = False,
     ) -> None:
         check_comparable(images, templates, settings.rules)
-        self.images, self.templates = images, templates
+        self.images, self.templates, self.settings = images, templates, settings
         self.precision = settings.precision_with(templates)
         self.real = real_dtype(self.precision)
         self.group_of_image, whitening = whitening_of(images, settings)

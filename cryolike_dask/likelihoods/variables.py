@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.conventions import CRYOLIKE
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.noise import model_checksum
+from cryolike_dask.io.records import WHITE
 from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.setup import realised_table
+from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.likelihoods.setup import degrees_of_freedom, realised_table
 from cryolike_dask.version import __version__
 
 
@@ -79,6 +83,27 @@ def _coordinates(graph: ComparisonGraph) -> dict[Hashable, Any]:
     return {name: (*value, labels.ATTRIBUTES.get(name, {})) for name, value in values.items()}
 
 
+def noise_attributes(grid: PolarGrid, settings: Settings) -> dict[str, Any]:
+    """What a comparison takes the noise for: the checksum of its model; degrees of freedom and
+    B-factor, one for all images or those of the groups of the model."""
+    model, n_free = settings.noise, settings.degrees_of_freedom
+    if model is None:
+        numbers = [degrees_of_freedom(grid, settings.rules)], [settings.b_factor]
+    else:
+        b_factors = model.b_factor_angstrom2 + settings.b_factor
+        numbers = model.degrees_of_freedom(grid).tolist(), b_factors.tolist()
+    if n_free is not None:
+        numbers = [float(n_free)], numbers[1]
+    named = zip(("degrees_of_freedom", "b_factor"), numbers, strict=True)
+    shared = {name: of[0] if len(set(of)) == 1 else of for name, of in named}
+    is_by_group = model is not None and any(isinstance(of, list) for of in shared.values())
+    return {
+        "noise": WHITE if model is None else model_checksum(model),
+        **shared,
+        **({"noise_groups": list(model.groups)} if is_by_group and model is not None else {}),
+    }
+
+
 def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
     grid, search = graph.templates.grid, graph.templates.displacements
     return {
@@ -86,6 +111,7 @@ def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
         "precision": graph.precision,
         "device": graph.comparison.device,
         "tolerance": graph.comparison.tolerance,
+        **noise_attributes(grid, graph.settings),
         "frame": graph.images.frame,
         "template_conventions": graph.templates.conventions or CRYOLIKE.name,
         "n_pixels": grid.n_pixels,

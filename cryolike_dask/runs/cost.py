@@ -36,6 +36,8 @@ class LikelihoodPlan:
         Of a worker process at its highest; what it may use.
     tile : (int, int)
         Images and templates that are compared at a time.
+    noise : str
+        What noise is taken for; estimating it is not in the time.
     basis_seconds, read_seconds, compare_seconds : float or None
         Of all workers together: making radial bases; reading, which projects and transforms what is
         not in files; and comparing. None: not measured.
@@ -62,6 +64,7 @@ class LikelihoodPlan:
     worker_bytes: int
     worker_memory_bytes: int
     tile: tuple[int, int]
+    noise: str = "white"
     basis_seconds: float | None = None
     read_seconds: float | None = None
     compare_seconds: float | None = None
@@ -93,6 +96,7 @@ class LikelihoodPlan:
             f"{size_of(self.worker_memory_bytes)}; a block takes {size_of(self.block_bytes)} on "
             f"the {self.device}, of {size_of(self.device_free_bytes)} free, in tiles of "
             f"{self.tile[0]} images x {self.tile[1]} templates",
+            "noise": self.noise,
             "time": self._time(),
         }
         return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])

@@ -30,6 +30,7 @@ from cryolike_dask.io.layout import (
 from cryolike_dask.io.output_folder import OutputFolder
 from cryolike_dask.io.records import Record, other_names, readable_record
 from cryolike_dask.io.tensors import load_displacements
+from cryolike_dask.runs.noise_of_run import OF_NOISE, claimed_noise, noise_difference
 from cryolike_dask.runs.run import Run
 
 KIND = "results"
@@ -46,7 +47,7 @@ def output_folder(run: Run) -> OutputFolder:
         KIND,
         _identity(run),
         refuse_others=partial(refuse_others, run),
-        remove_others=partial(_remove_others, run),
+        remove_others=partial(remove_others, run),
     )
 
 
@@ -55,6 +56,7 @@ def refuse_others(run: Run) -> None:
     records = _records(run)
     if not records:
         _refuse_displacements(run)
+        _refuse_noise(run)
         for path in _results_of_another_program(run.files):
             what = (
                 f"holds results that this program did not write "
@@ -65,6 +67,8 @@ def refuse_others(run: Run) -> None:
         if what := _differs(run, record):
             search = record["settings"].get("search", {})
             which = "run" if search == run.identity["search"] else "search"
+            if which == "run" and what == noise_difference(record["settings"], run.identity):
+                which = "noise model"
             what = (
                 f"holds results of another {which} "
                 f"({path.relative_to(run.files.folder_output)}): {what}"
@@ -93,9 +97,16 @@ def _identity(run: Run) -> dict[str, object]:
     structures = brief(run.structure_names)
     return {
         **run.identity,
+        "noise": claimed_noise(run.identity),
         "structures": structures,
         f"image stack {k}": {"n_images": len(run.images[k]), "made_from": brief(names)},
     }
+
+
+def records_there(run: Run) -> Iterator[Record]:
+    """Records of results that can be believed, one after the other."""
+    paths = sorted(run.files.folder_output.glob(RECORDS_OF_RESULTS))
+    return (record for path in paths if (record := readable_record(path)) is not None)
 
 
 def _records(run: Run) -> list[tuple[Path, Record]]:
@@ -106,7 +117,10 @@ def _records(run: Run) -> list[tuple[Path, Record]]:
 
 def _differs(run: Run, record: Record) -> str:
     """Say why the results that a record describes cannot be of this run; empty if they can."""
-    if other := differences(record["settings"], run.identity):
+    identity = {name: value for name, value in run.identity.items() if name not in OF_NOISE}
+    if other := differences(record["settings"], identity):
+        return other
+    if other := noise_difference(record["settings"], run.identity):
         return other
     i, k, shape = record["i_template"], record["i_stack"], record["shape"]
     if i is None or k is None:
@@ -129,6 +143,16 @@ def _results_of_another_program(files: LikelihoodFiles) -> Iterator[Path]:
     """Results, if there is nothing of what a run of this program writes before them."""
     if not any(files.origins(0).parent.glob(f"*{METADATA_SUFFIX}")):
         yield from files.folder_output.glob(RESULT_TENSORS)
+
+
+def _refuse_noise(run: Run) -> None:
+    """Refuse a noise model of no results, where noise is taken as white."""
+    if run.identity.get("noise") is None and run.files.noise.exists():
+        raise OutputError(
+            "is a noise model, but this run takes noise as white",
+            source=run.files.noise,
+            remedy='Remove it, or pass noise="estimate" (--noise), which takes it.',
+        )
 
 
 def _refuse_displacements(run: Run) -> None:
@@ -156,7 +180,7 @@ def _same(written: NDArray[np.float64], wanted: NDArray[np.float64]) -> bool:
     return written.shape == wanted.shape and bool(np.abs(written - wanted).max() < SAME_ANGSTROM)
 
 
-def _remove_others(run: Run) -> None:
+def remove_others(run: Run) -> None:
     """Remove what `refuse_others` refuses."""
     records = _records(run)
     for path, record in records:

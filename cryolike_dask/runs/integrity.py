@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from cryolike_dask import labels
+from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,
@@ -27,10 +29,12 @@ from cryolike_dask.io.layout import (
     as_stored,
     leftovers,
 )
-from cryolike_dask.io.records import AGAIN, FORMAT, Record, checksum, read_record
+from cryolike_dask.io.noise import noise_checksum, read_noise
+from cryolike_dask.io.records import AGAIN, FORMAT, Record, added_b_factor, checksum, read_record
 from cryolike_dask.io.results import open_result
 from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.kinds import KINDS, OPTIMAL_POSE
 
 FOLDERS = {RECORDS, *(folder for kind in KINDS.values() for folder in kind.folders.values())}
@@ -136,6 +140,46 @@ def read_search(files: LikelihoodFiles, result: Result) -> DisplacementGrid:
     return grid
 
 
+def read_noise_of(files: LikelihoodFiles, record: Record) -> NoiseModel | None:
+    """Read the noise model that results were computed with; None if noise was white.
+
+    Raises
+    ------
+    OutputError
+        If it is not there, damaged, or another than their record says.
+    """
+    path, name = files.noise, record["settings"].get("noise")
+    if name is None:
+        return None
+    remedy = "Restore it; without it no results can be added, nor computed again."
+    _need_content(path, remedy)
+    try:
+        found, model = noise_checksum(path), read_noise(path)
+    except InputFileError as error:
+        raise OutputError(
+            str(error).removeprefix(f"{path}: "), source=path, remedy=remedy
+        ) from error
+    if found != name:
+        what = "is not the noise model that the records describe: its sha256 is another"
+        raise OutputError(what, source=path, remedy=remedy)
+    return model
+
+
+def recorded_settings(files: LikelihoodFiles, record: Record) -> Settings:
+    """The settings of results, for a CPU, with their noise model; errors are those of
+    `read_noise_of`."""
+    settings = record["settings"]
+    return Settings(
+        conventions_named(settings.get("conventions")).name,
+        "cpu",
+        record["precision"],
+        settings.get("tolerance"),
+        read_noise_of(files, record),
+        added_b_factor(settings),
+        settings.get("degrees_of_freedom"),
+    )
+
+
 def _records_of_structure(
     files: LikelihoodFiles, i: int, folder: Path, report: Report
 ) -> dict[Path, tuple[str, int, int]]:
@@ -233,16 +277,18 @@ def _record(path: Path, expected: dict[str, object]) -> Record:
     return record
 
 
-def _need_content(path: Path) -> None:
+def _need_content(path: Path, remedy: str = AGAIN) -> None:
     """Refuse what cannot be read as a file; nothing is opened that may block."""
     try:
         status = path.stat()
     except OSError as error:
-        raise OutputError(f"cannot be read: {error.strerror}", source=path, remedy=AGAIN) from error
+        raise OutputError(
+            f"cannot be read: {error.strerror}", source=path, remedy=remedy
+        ) from error
     if not stat.S_ISREG(status.st_mode):
-        raise OutputError("is not a file", source=path, remedy=f"Remove it. {AGAIN}")
+        raise OutputError("is not a file", source=path, remedy=f"Remove it. {remedy}")
     if not status.st_size:
-        raise OutputError("is empty", source=path, remedy=AGAIN)
+        raise OutputError("is empty", source=path, remedy=remedy)
 
 
 def _output(path: Path, variable: str, record: Record) -> TensorFile | Store:

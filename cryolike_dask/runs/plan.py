@@ -22,10 +22,11 @@ from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import CannotFitError, counted, number
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
 from cryolike_dask.io.sources import innermost
-from cryolike_dask.labels import Device, KindName, Precision
+from cryolike_dask.labels import BFactorWord, Device, KindName, NoiseWord, Precision
 from cryolike_dask.likelihoods.graph import image_rows, template_rows
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
@@ -35,8 +36,10 @@ from cryolike_dask.runs.capacity import (
     refuse_what_cannot_fit,
 )
 from cryolike_dask.runs.cost import LikelihoodPlan, size_of
-from cryolike_dask.runs.folder import output_folder
+from cryolike_dask.runs.folder import output_folder, records_there
 from cryolike_dask.runs.kinds import Kind, kind_named
+from cryolike_dask.runs.noise_of_run import noise_said, settle_noise, with_known_noise
+from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
 from cryolike_dask.runs.sizes import (
     Group,
@@ -83,6 +86,9 @@ def plan_likelihood(
     precision: Precision = "default",
     tolerance: float | None = None,
     conventions: ConventionsName = "standard",
+    noise: NoiseWord | str | Path | NoiseModel | None = None,
+    b_factor: BFactorWord | float | None = None,
+    degrees_of_freedom: float | None = None,
     measure: bool = True,
     progress: bool = True,
 ) -> LikelihoodPlan:
@@ -124,11 +130,16 @@ def plan_likelihood(
     files = covering(file_config, i_template, n_stacks)
     settings = Settings(conventions, device, precision, tolerance)
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
-    run = open_run(files, params_input, displacer, settings, images, templates)
+    asked = NoiseRequest(noise, b_factor, degrees_of_freedom)
+    run = open_run(files, params_input, displacer, settings, images, templates, asked)
     run = run.in_batches(tiling).in_memory(memory_of_a_worker(client, n))
+    starts_anew = overwrite and not skip_exist
+    run = settle_noise(run, records_there(run), starts_anew=starts_anew)
     run.note_left_out()
     if not overwrite:
         output_folder(run).refuse()
+    if not starts_anew:
+        run = with_known_noise(run)
     with progress_bar(3, "steps of the plan", shown=progress) as show:
         done = find_done(run, chosen) if skip_exist else []
         groups = group_jobs(run, chosen, done, run.cut(n, device_of_workers(client, device)))
@@ -205,6 +216,7 @@ def _without_time(
         worker_bytes=host + (trial.memory.total if trial.device == "cpu" else 0),
         worker_memory_bytes=memory,
         tile=trial.tile,
+        noise=noise_said(run),
     )
 
 

@@ -19,10 +19,10 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES
 from cryolike_dask.likelihoods import interface
-from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, whitening_of
 from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.likelihoods.setup import degrees_of_freedom, log_likelihood_at
+from cryolike_dask.likelihoods.setup import log_likelihood_at
 from cryolike_dask.runs.integrity import NEAR_ANGSTROM, Result
 from cryolike_dask.runs.kinds import kind_named
 from cryolike_dask.runs.run import Run
@@ -51,7 +51,7 @@ def compare_again(result: Result, rows: NDArray[np.int64], run: Run) -> xr.Datas
     """
     _refuse_changed(result, run.inputs.of(result.i_template, result.i_stack))
     images, templates = run.images[result.i_stack][rows], run.templates[result.i_template]
-    again = Recomputation(result, rows, images, templates)
+    again = Recomputation(result, rows, images, templates, run.settings)
     keeps_every_pose = kind_named(result.kind).keeps_every_pose
     difference, tolerance = again.of_correlations() if keeps_every_pose else again.of_poses()
     dims = ("sample", "quantity")
@@ -103,17 +103,12 @@ class Recomputation:
     rows: NDArray[np.int64]
     images: ImageStack
     templates: TemplateStack
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of the result."""
-        recorded, precision = self.result.record["settings"], self.result.record["precision"]
-        return Settings(recorded["conventions"], "cpu", precision, recorded.get("tolerance"))
+    settings: Settings
 
     @property
     def exact_settings(self) -> Settings:
-        """The same in double precision, without compression."""
-        return Settings(self.settings.conventions, "cpu", "double", 0)
+        """The settings of the result in double precision, without compression."""
+        return replace(self.settings, device="cpu", precision="double", tolerance=0)
 
     @property
     def unit(self) -> float:
@@ -174,8 +169,9 @@ class Recomputation:
         correlation, log_likelihood = np.full((2, len(self.images)), np.nan)
         poses, known = _indices(written, self.templates)
         best, _ = _indices({name: exact[name] for name in written}, self.templates)
-        comparison = ComparisonGraph(self.images, self.templates, self.exact_settings).comparison
-        rows = image_rows(self.images, comparison.conventions)
+        graph = ComparisonGraph(self.images, self.templates, self.exact_settings)
+        comparison = graph.comparison
+        rows = image_rows(self.images, comparison.conventions, graph.group_of_image)
         if known.any():
             log_likelihood[known] = log_likelihood_at(rows[known], poses[known], comparison)
         same = known & (poses[PLACE] == best[PLACE])
@@ -207,7 +203,8 @@ class Recomputation:
         self, log_likelihood: Floats, correlation: Floats, allowed: Floats
     ) -> Floats:
         """The tolerance of a log-likelihood where correlations may differ by `allowed`."""
-        n, u = degrees_of_freedom(self.templates.grid, self.settings.rules), self.unit
+        groups, whitening = whitening_of(self.images, self.settings)
+        n, u = whitening.n_degrees_of_freedom[groups], self.unit
         left = np.maximum(1 - (np.abs(correlation) + allowed) ** 2, u)
         in_correlation = ROUNDING * u + 2 * np.abs(correlation) * allowed / left
         tolerance: Floats = u * np.abs(log_likelihood) + n / 2 * in_correlation

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from cryolike_dask.likelihoods.graph import ComparisonGraph, spread_templates
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.likelihoods.setup import realised_table
 from cryolike_dask.runs.kinds import Kind
+from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.stacks import (
     ImageStack,
     TemplateStack,
@@ -93,6 +95,9 @@ class Run:
         Of all structures of the inputs, whether the run covers all of them or not.
     n_stacks, n_images : int
         All that the inputs have; None: not counted, since stacks in files are left out.
+    every_template : callable
+        Opens the templates of all structures of the inputs, with their displacements.
+    noise : NoiseRequest
     largest_file_bytes : float
         A result that is larger is not written as a file, but as a store, region by region.
     discover_tiles : bool
@@ -109,6 +114,8 @@ class Run:
     structure_names: tuple[str, ...]
     n_stacks: int
     n_images: int | None
+    every_template: Callable[[], list[TemplateStack]]
+    noise: NoiseRequest
     largest_file_bytes: float = math.inf
     discover_tiles: bool = False
 
@@ -181,11 +188,13 @@ def open_run(
     settings: Settings,
     images: ImageStack | None = None,
     templates: TemplateStack | Sequence[TemplateStack] | None = None,
+    noise: NoiseRequest | None = None,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what
     headers can tell.
 
-    `images` and `templates` are given in place of those of the files.
+    `images` and `templates` are given in place of those of the files. What is asked of the noise is
+    kept, and not looked at.
     """
     need_files(files)
     if not callable(displacer):
@@ -201,6 +210,8 @@ def open_run(
         i: _displaced(displacer, stack)
         for i, stack in _templates(files, parameters, templates).items()
     }
+    noise = noise or NoiseRequest()
+    noise.check(settings.rules)
     displacements = _need_comparable(image_stacks, template_stacks, parameters, settings)
     structure_names, n_stacks = _all_of_the_inputs(files, templates, images)
     if images is not None:
@@ -221,6 +232,8 @@ def open_run(
         structure_names=structure_names,
         n_stacks=n_stacks,
         n_images=None if images is None else len(images),
+        every_template=partial(_every_template, files, parameters, displacer, templates),
+        noise=noise,
     )
 
 
@@ -299,6 +312,17 @@ def _templates(
     return {
         i: listed[i] for i in files.chosen(len(listed), f"the {len(listed)} structure(s) given")
     }
+
+
+def _every_template(
+    files: LikelihoodFiles,
+    parameters: ImageParameters,
+    displacer: Displacer,
+    given: TemplateStack | Sequence[TemplateStack] | None,
+) -> list[TemplateStack]:
+    """The templates of all structures, whether the run covers them or not."""
+    every = _templates(replace(files, i_template="all"), parameters, given)
+    return [_displaced(displacer, stack) for stack in every.values()]
 
 
 def _all_of_the_inputs(

@@ -14,7 +14,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.progress import counted
-from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -26,9 +25,15 @@ from cryolike_dask.io.layout import (
     holds_templates,
 )
 from cryolike_dask.io.parameters import read_parameters
-from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.opening import open_particles
-from cryolike_dask.runs.integrity import Report, Result, intact_results, read_search
+from cryolike_dask.runs.integrity import (
+    Report,
+    Result,
+    intact_results,
+    read_noise_of,
+    read_search,
+    recorded_settings,
+)
 from cryolike_dask.runs.origins import check_descriptions
 from cryolike_dask.runs.recomputation import beyond_tolerance, compare_again, no_sample
 from cryolike_dask.runs.run import Run, open_run
@@ -80,10 +85,10 @@ def verify_likelihood(
     """Check results against their completion records, and compute a random sample of them again.
 
     Every file of every record must be there, be a plain tensor of the recorded shape, and have the
-    recorded checksum. The sample is computed in this process in double precision, on the CPU,
-    without compression, from the original inputs, which must still be those that the records
-    describe. Records name inputs but no folders: without `templates` and `images` only files are
-    checked.
+    recorded checksum; so must the noise model. The sample is computed in this process in double
+    precision, on the CPU, without compression, from the original inputs, which must still be those
+    that the records describe. Records name inputs but no folders: without `templates` and `images`
+    only files are checked.
 
     Parameters
     ----------
@@ -147,6 +152,9 @@ def verify_likelihood(
         n = 0
     parameters = _parameters(params_input, templates) if n else None
     with report.listing():
+        if results and read_noise_of(files, results[0].record) is None and files.noise.exists():
+            report.notes.append(f"{files.noise}: is not of these results, whose noise is white")
+    with report.listing():
         search = read_search(files, results[0]) if results else None
         if parameters is not None and search is not None:
             drawn = draw(results, n, rng)
@@ -202,8 +210,8 @@ def _open(
     """Open what these results came from, as the run did."""
     record = results[0].record
     recorded = record["settings"]
-    rules = conventions_named(recorded.get("conventions"))
-    settings = Settings(rules.name, "cpu", record["precision"], recorded.get("tolerance"))
+    settings = recorded_settings(files, record)
+    rules = settings.rules
     if isinstance(templates, (str, Path)) and holds_templates(Path(templates)):
         files, templates = replace(files, folder_templates=Path(templates)), None
     elif isinstance(templates, (str, Path)):

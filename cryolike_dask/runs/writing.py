@@ -26,8 +26,15 @@ from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.likelihoods.comparable import name_of
 from cryolike_dask.runs.capacity import refuse_what_cannot_fit
-from cryolike_dask.runs.folder import has_displacements, holds_results, output_folder
+from cryolike_dask.runs.folder import (
+    has_displacements,
+    holds_results,
+    output_folder,
+    records_there,
+    remove_others,
+)
 from cryolike_dask.runs.kinds import Kind
+from cryolike_dask.runs.noise_of_run import keep_noise, settle_noise
 from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
 from cryolike_dask.runs.run import Cut, Run
@@ -55,6 +62,7 @@ def compute_run(
     # before the folder is claimed, and results of others are removed for these
     page_of_report(options.performance_report, client)
     run = run.in_memory(memory_of_a_worker(client))
+    run = settle_noise(run, records_there(run), starts_anew=options.starts_anew)
     n_stores = 0
     if kind.keeps_every_pose:
         jobs = {key: run.job(kind, *key) for key in run.pairs()}
@@ -67,6 +75,13 @@ def compute_run(
         if own_claim is None:
             return kind.open(run.files)
         with reporting_to(options.performance_report, client):
+            # before the first result, for all of them are of it
+            run = keep_noise(
+                run,
+                client,
+                remove_others if options.overwrite else None,
+                starts_anew=options.starts_anew,
+            )
             # before the first result: results are of no use without the search that they count
             _write_displacements(run, kind, has_results=holds_results(run))
             claimed()

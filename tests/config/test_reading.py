@@ -520,7 +520,7 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
     own = {(name, key) for name, model in SECTIONS.items() if name for key in model.model_fields}
     # the older word
     assert {(section, key) for section, key, _ in said} == own - {("machine", "skip_exist")}
-    valid = yaml.safe_load(EXAMPLE)
+    valid = {name: content or {} for name, content in yaml.safe_load(EXAMPLE).items()}
     for section, key, value in said:
         values = changed(valid, f"{section}.{key}", value)
         said = refused(values)

@@ -71,7 +71,7 @@ def run(output, structures, star, batch_size=3, **options):
         SEARCH,
         images=images,
         templates=templates,
-        **{"progress": False, **options},
+        **{"progress": False, "noise": "white", **options},
     )
     return cld.open_results(output)
 

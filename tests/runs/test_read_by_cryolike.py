@@ -138,6 +138,9 @@ def test_image_stacks(made, k):
     ) == (300.0, 0.0, 1.0)
     assert np.abs(found["angleRotation"]).max() <= 2 * np.pi
     assert found["files"].shape == found["idxs"].shape == (n,)
+    shells = (n, PARAMETERS.grid.n_shells)
+    assert found["ringPower"].shape == found["ringOffset"].shape == shells  # keys that are ignored
+    assert found["pixelVariance"].shape == (N, N)
     assert all(Path(file).is_file() for file in found["files"])
     pixels = torch.load(
         made / f"out/particles/phys/particles_phys_stack_{k:06d}.pt", weights_only=True

@@ -1,0 +1,107 @@
+"""What templates explain of images: block functions for the estimation of noise.
+
+torch is imported inside the functions: the scheduler imports this module too, and does not need
+torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.compute.device import resolve_device
+from cryolike_dask.conventions import Conventions
+from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.image_formation import contrast_at_points
+from cryolike_dask.likelihoods.reading import read_images, read_templates
+from cryolike_dask.likelihoods.setup import make_constants
+from cryolike_dask.stacks import ImageStack
+
+FloatArray = NDArray[np.float64]
+
+ANGLES_OF_CONTRAST = 16
+"""Angles that the square of the contrast transfer is averaged over: it has two lobes at most."""
+AT_ONCE = 64
+
+
+def power_of_rings(images: ImageStack, conventions: Conventions) -> tuple[FloatArray, FloatArray]:
+    """Mean of |F|^2 over each ring of each image, and of the square of its contrast transfer, each
+    (image, shell)."""
+    grid, rows = images.grid, np.arange(len(images))
+    power = np.empty((len(rows), grid.n_shells))
+    contrast = np.empty_like(power)
+    half = np.pi * np.arange(ANGLES_OF_CONTRAST) / ANGLES_OF_CONTRAST
+    for start in range(0, len(rows), AT_ONCE):
+        part = rows[start : start + AT_ONCE]
+        rings = images.source.rings(part)
+        power[part] = (
+            (np.abs(images.source.take(part)) ** 2).mean(axis=2)
+            if rings is None
+            else rings[:, 0] / (grid.weights * grid.n_inplanes)
+        )
+        contrast[part] = (
+            contrast_at_points(
+                images.optics[part], grid.spatial_frequencies[:, None], half, conventions
+            )
+            ** 2
+        ).mean(axis=2)
+    return power, contrast
+
+
+def explained_by_pairs(
+    image_rows: Rows,
+    templates: NDArray[np.int64],
+    levels: FloatArray,
+    uniform: FloatArray,
+    *,
+    comparison: Comparison,
+) -> tuple[FloatArray, FloatArray]:
+    """Draw a pose for each of some pairs of images and templates, as `draw_pose` does.
+
+    Parameters
+    ----------
+    image_rows : structured array, (image,)
+    templates : (image, pair) int64
+        -1: of another structure.
+    levels : (image, 2) float64
+    uniform : (image, pair) float64
+    comparison : Comparison
+
+    Returns
+    -------
+    log_likelihood : (image, pair) float64
+        Minus infinity for pairs of other structures.
+    explained : (image, pair, shell) float64
+    """
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.posterior import draw_pose
+
+    exact = replace(comparison, precision="double")
+    log_likelihood = np.full(templates.shape, -np.inf)
+    explained = np.zeros((*templates.shape, comparison.grid.n_shells))
+    with torch.inference_mode():
+        constants = make_constants(exact, resolve_device(comparison.device))
+        for m, k in np.argwhere(templates >= 0):
+            image = read_images(image_rows[m : m + 1], exact, constants)
+            (template,) = read_templates([templates[m, k : k + 1]], exact, constants)
+            found = draw_pose(
+                image, template, tuple(levels[m].tolist()), float(uniform[m, k]), constants
+            )
+            log_likelihood[m, k] = found[0]
+            explained[m, k] = found[1].cpu().numpy()
+    return log_likelihood, explained
+
+
+def power_of_templates(sources: list[Any], n_each: int) -> FloatArray:
+    """Mean of |T|^2 over rings, of templates spread over those of each source, (shell,)."""
+    means = []
+    for source in sources:
+        n = source.shape[0]
+        rows = np.unique(np.linspace(0, n - 1, min(n, n_each)).round().astype(np.int64))
+        means.append((np.abs(source.take(rows)).astype(np.float64) ** 2).mean(axis=(0, 2)))
+    mean: FloatArray = np.mean(means, axis=0)
+    return mean

@@ -1,0 +1,163 @@
+"""The spectrum of noise from images: of noise alone, and of noise with particles in it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cryolike_dask import ImageParameters, ImageStack, TemplateStack, estimate_noise
+from cryolike_dask.errors import GridMismatchError, InputError
+from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.projection import project
+from tests.real_space import StarPoses, render, two_lobes
+
+N, PIXEL = 24, 3.5
+PARAMETERS = ImageParameters(N, PIXEL, viewing_distance=0.6, precision="single", n_inplanes=96)
+GRID = PARAMETERS.grid
+SHELLS = GRID.radii >= 1
+WHITE, COLOURED = "white", "coloured"
+
+
+def spectrum(kind, frequencies):
+    return np.ones_like(frequencies) if kind == WHITE else 1 / (1 + (20 * frequencies) ** 2)
+
+
+def noise(kind, n_images, rng):
+    """Stationary noise, cropped from a field that is larger than the box."""
+    f = np.fft.fftfreq(3 * N, PIXEL)
+    amplitude = np.sqrt(spectrum(kind, np.hypot(f, f[:, None])))
+    field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((n_images, 3 * N, 3 * N))) * amplitude)
+    images = field.real[:, N : 2 * N, N : 2 * N]
+    return images / images.std()
+
+
+def optics(n_images, rng):
+    defocus = rng.uniform(6000, 12000, n_images)
+    return optics_table(
+        n_images,
+        defocus_u_angstrom=defocus,
+        defocus_v_angstrom=defocus,
+        defocus_angle_radian=0.0,
+        voltage_kilovolt=300.0,
+        spherical_aberration_mm=2.7,
+        amplitude_contrast=0.1,
+    )
+
+
+@pytest.fixture(scope="module")
+def atoms():
+    return Atoms(two_lobes(0.0), np.full(48, 62.0), np.full(48, 3.0))
+
+
+@pytest.fixture(scope="module")
+def templates(atoms):
+    viewing = PARAMETERS.viewing_angles()
+    values = project(atoms, GRID, viewing).astype(np.complex64)
+    return DisplacementSearch(1, 3, 3)(TemplateStack.from_array(values, PARAMETERS, viewing))
+
+
+def stack_of(pixels, rows, groups=None):
+    return replace(
+        ImageStack.from_array(normalised_stack(pixels, GRID), PARAMETERS, rows), groups=groups
+    )
+
+
+def difference(model, kind, group=0):
+    """Logarithm of the spectrum less that of the truth, whose level does not count, and the
+    stated error."""
+    found = np.log(model.variance[group] / spectrum(kind, GRID.spatial_frequencies))[SHELLS]
+    return found - np.average(found, weights=GRID.weights[SHELLS]), model.relative_error[group][
+        SHELLS
+    ]
+
+
+@pytest.mark.parametrize("with_templates", [False, True])
+@pytest.mark.parametrize("n_images", [50, 400])
+@pytest.mark.parametrize("kind", [WHITE, COLOURED])
+def test_noise_alone_gives_its_spectrum(rng, templates, kind, n_images, with_templates):
+    """Within its error: no dip where templates are strong."""
+    images = stack_of(noise(kind, n_images, rng), optics(n_images, rng))
+    model = estimate_noise(images, templates if with_templates else None)
+    assert model.n_images.tolist() == [n_images]
+    left, error = difference(model, kind)
+    # a box of finite size smears a spectrum that falls: by up to 4% here
+    smeared = 0.0 if kind == WHITE else 0.04
+    assert (abs(left) < 4.5 * error + smeared).all()
+    assert np.sqrt((left**2).mean()) < (0.07 if n_images == 50 else 0.035) + smeared
+
+
+@pytest.mark.parametrize("signal_to_noise", [0.05, 0.35])
+def test_the_signal_of_particles_is_taken_out(rng, atoms, templates, signal_to_noise):
+    n = 200
+    angles = rng.uniform(0, 360, n), np.degrees(np.arccos(rng.uniform(-1, 1, n)))
+    shift = rng.uniform(-PIXEL, PIXEL, (2, n))
+    poses, rows = StarPoses(*angles, rng.uniform(0, 360, n), *shift), optics(n, rng)
+    clean = render(atoms, poses, rows, N, PIXEL)
+    clean *= np.sqrt(signal_to_noise / clean.var())
+    images = stack_of(clean + noise(WHITE, n, rng), rows)
+    left_in = difference(estimate_noise(images), WHITE)[0]
+    taken_out = difference(estimate_noise(images, templates), WHITE)[0]
+    rms_in, rms_out = (np.sqrt((d**2).mean()) for d in (left_in, taken_out))
+    assert rms_in > 0.1
+    assert rms_out < 0.05
+    assert rms_out < rms_in / 3
+
+
+def test_groups_have_spectra_of_their_own(rng):
+    """Optics groups, and micrographs that differ; a group of few images has that of all."""
+    kinds = [WHITE, COLOURED, WHITE]
+    pixels = np.concatenate([noise(k, n, rng) for k, n in zip(kinds, (80, 80, 9), strict=True)])
+    names = np.array([["", "a"]] * 80 + [["", "b"]] * 80 + [["", "c"]] * 9)
+    model = estimate_noise(stack_of(pixels, optics(169, rng), names))
+    assert model.groups == ("all images", "optics group a", "optics group b")
+    for group, kind in ((1, WHITE), (2, COLOURED)):
+        assert np.sqrt((difference(model, kind, group)[0] ** 2).mean()) < 0.09
+    np.testing.assert_array_equal(np.unique(model.find(names, 169)[160:]), [0])
+
+    names = np.array([["m", "a"]] * 80 + [["n", "a"]] * 80 + [["o", "a"]] * 9)
+    model = estimate_noise(stack_of(pixels, optics(169, rng), names))
+    assert model.groups == ("all images", "micrograph m", "micrograph n")
+    for group, kind in ((1, WHITE), (2, COLOURED)):
+        assert np.sqrt((difference(model, kind, group)[0] ** 2).mean()) < 0.12
+
+
+def test_micrographs_that_are_alike_are_not_told_apart(rng):
+    names = np.repeat([["m", "a"], ["n", "a"], ["o", "a"]], 40, axis=0)
+    model = estimate_noise(stack_of(noise(WHITE, 120, rng), optics(120, rng), names))
+    assert model.groups == ("all images",)
+
+
+def test_few_images_are_said(rng, caplog):
+    model = estimate_noise(stack_of(noise(WHITE, 10, rng), optics(10, rng)))
+    assert "noise is estimated from 10 images" in caplog.text
+    left, error = difference(model, WHITE)
+    assert (abs(left) < 4.5 * error).all()
+
+
+def test_what_no_noise_can_be_estimated_from_is_refused(rng, templates):
+    one = stack_of(noise(WHITE, 1, rng), optics(1, rng))
+    with pytest.raises(InputError, match="from one image"):
+        estimate_noise(one)
+    with pytest.raises(InputError, match="no ImageStack"):
+        estimate_noise([])
+    with pytest.raises(InputError, match="no TemplateStack"):
+        estimate_noise(one, [one])
+    other = ImageParameters(N, PIXEL, viewing_distance=0.6, n_inplanes=48)
+    values = np.ones((1, *other.grid.shape), np.complex64)
+    with pytest.raises(GridMismatchError):
+        estimate_noise([one, ImageStack.from_array(values, other, optics(1, rng))])
+
+
+def test_stacks_are_as_one(rng):
+    """Cut into stacks and on any grid of tasks, the same spectrum."""
+    images = stack_of(noise(COLOURED, 60, rng), optics(60, rng))
+    whole = estimate_noise(images)
+    parts = estimate_noise([images[:20], images[20:]])
+    assert isinstance(whole, NoiseModel)
+    np.testing.assert_allclose(parts.variance, whole.variance, rtol=1e-12)
