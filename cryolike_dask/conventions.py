@@ -48,6 +48,8 @@ class Conventions:
     atoms_weigh_electrons : bool
         An atom or residue weighs as many as its electrons; otherwise radius^-3 (Gaussians) or 1
         (hard spheres).
+    knows_scattering : bool
+        Atoms may scatter by the tabulated factors of their elements.
     removes_box_from_templates : bool
         A constant box is subtracted from Gaussian and map templates before they are moved and
         filtered.
@@ -73,6 +75,7 @@ class Conventions:
     weight_is_log_prior: bool
     rounds_to_single: bool
     atoms_weigh_electrons: bool
+    knows_scattering: bool
     removes_box_from_templates: bool
     reads_map_header: bool
     recomputes_offset_above: float
@@ -92,6 +95,7 @@ STANDARD = Conventions(
     weight_is_log_prior=False,
     rounds_to_single=False,
     atoms_weigh_electrons=True,
+    knows_scattering=True,
     removes_box_from_templates=False,
     reads_map_header=True,
     recomputes_offset_above=0.95,
@@ -111,6 +115,7 @@ CRYOLIKE = Conventions(
     weight_is_log_prior=True,
     rounds_to_single=True,
     atoms_weigh_electrons=False,
+    knows_scattering=False,
     removes_box_from_templates=True,
     reads_map_header=False,
     recomputes_offset_above=1.0,

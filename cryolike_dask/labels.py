@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-AtomShape = Literal["default", "gaussian", "hard-sphere"]
+AtomShape = Literal["default", "gaussian", "hard-sphere", "scattering"]
+AtomicB = float | Literal["none", "file"]
+BulkSolvent = tuple[float, float] | Literal["none", "babinet"]
 Device = Literal["auto", "cpu", "cuda"]
 Downsampling = Literal["fourier", "mean", "max"]
 BFactorWord = Literal["auto", "fit", "none"]

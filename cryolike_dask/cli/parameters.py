@@ -11,8 +11,8 @@ from rich.markup import escape
 from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import errors_for_people, out
 from cryolike_dask.cli.options import Overwrite
-from cryolike_dask.errors import OutputError
-from cryolike_dask.labels import AtomShape, Precision
+from cryolike_dask.errors import InputError, OutputError
+from cryolike_dask.labels import AtomicB, AtomShape, BulkSolvent, Precision
 
 
 @app.command()
@@ -43,9 +43,27 @@ def parameters(
         str | None, typer.Option(help='Such as "name CA" or "chain A and not resname GLY".')
     ] = None,
     use_protein_residue_model: Annotated[
-        bool, typer.Option("--residues/--atoms", help="One sphere per residue, or all atoms.")
-    ] = True,
-    atom_shape: Annotated[AtomShape, typer.Option(help="default: hard-sphere.")] = "default",
+        bool | None,
+        typer.Option(
+            "--residues/--atoms",
+            help="One sphere per residue, or all atoms. Default: atoms if they scatter.",
+        ),
+    ] = None,
+    atom_shape: Annotated[
+        AtomShape,
+        typer.Option(help="scattering: by the factors of elements; default: hard-sphere."),
+    ] = "default",
+    atomic_b: Annotated[
+        str,
+        typer.Option(help="B-factor of atoms that scatter, angstrom^2: none, file, or a number."),
+    ] = "none",
+    bulk_solvent: Annotated[
+        str,
+        typer.Option(
+            help='Solvent around atoms that scatter: none, babinet, or "0.85,200": a share and a '
+            "B-factor."
+        ),
+    ] = "none",
     overwrite: Overwrite = False,
 ) -> None:
     """Write parameters.npz: the grid of images and templates, and how templates are made from
@@ -70,6 +88,8 @@ def parameters(
             atom_selection,
             use_protein_residue_model,
             atom_shape,
+            atomic_b=_atomic_b(atomic_b),
+            bulk_solvent=_bulk_solvent(bulk_solvent),
             path=output,
         )
         box = made.grid.box_size_angstrom
@@ -79,3 +99,29 @@ def parameters(
             f"{made.grid.n_shells} shells x {made.n_inplanes} angles, {len(made.viewing_angles())} "
             f"viewing directions"
         )
+
+
+def _atomic_b(text: str) -> AtomicB:
+    if text == "none":
+        return "none"
+    if text == "file":
+        return "file"
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--atomic-b {text!r} is not none, file or a number") from None
+
+
+def _bulk_solvent(text: str) -> BulkSolvent:
+    if text == "none":
+        return "none"
+    if text == "babinet":
+        return "babinet"
+    try:
+        share, b_factor = map(float, text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--bulk-solvent {text!r} is not none, babinet, or a share and a B-factor",
+            remedy="Such as --bulk-solvent 0.85,200",
+        ) from None
+    return share, b_factor

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from cryolike_dask.config.values import (
     Angles,
     Angstrom,
+    BFactor,
     Count,
     File,
     Files,
@@ -27,6 +28,7 @@ from cryolike_dask.config.values import (
     Pixels,
     Radian,
     Radius,
+    Solvent,
     Text,
     Which,
     shown,
@@ -225,13 +227,26 @@ class Parameters(Section):
     )
     atom_selection: Text | None = Field(
         default=None,
-        description='Such as "name CA" or "chain A and not resname GLY". Default: all.',
+        description='Such as "name CA" or "chain A and not resname GLY". Default: all, but for '
+        "waters and ions of atoms that scatter.",
     )
-    use_protein_residue_model: bool = Field(
-        default=True, description="One sphere per residue; otherwise all atoms."
+    use_protein_residue_model: bool | None = Field(
+        default=None,
+        description="One sphere per residue; otherwise all atoms. Default: unless atoms scatter.",
     )
     atom_shape: AtomShape = Field(
-        default="default", description="What stands for an atom or residue; default: hard-sphere."
+        default="default",
+        description="What stands for an atom: scattering, by its element; or a sphere. Default: "
+        "hard-sphere.",
+    )
+    atomic_b: BFactor = Field(
+        default="none",
+        description="B-factor of atoms that scatter, angstrom^2: none, file (refined ones), or a "
+        "number for all.",
+    )
+    bulk_solvent: Solvent = Field(
+        default="none",
+        description="Flat solvent around atoms that scatter: none, babinet, or [share, B-factor].",
     )
 
     @model_validator(mode="after")

@@ -178,6 +178,18 @@ def _which(value: Any) -> Any:
     return tuple(numbers) if several else numbers[0]
 
 
+def _atomic_b(value: Any) -> Any:
+    return value if value in ("none", "file") else _B_FACTOR.check(value)
+
+
+def _bulk_solvent(value: Any) -> Any:
+    if isinstance(value, str) and value in ("none", "babinet"):
+        return value
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError("is not none, babinet, or a list of a share and a B-factor: [0.85, 200]")
+    return _SHARE.check(value[0]), _B_FACTOR.check(value[1])
+
+
 def _address(value: Any) -> Any:
     if not isinstance(value, str) or not re.fullmatch(ADDRESS, value):
         raise ValueError("is not an address such as tcp://host:8786 or tls://host:8786")
@@ -203,6 +215,16 @@ _WHICH = {
             "minItems": 1,
             "uniqueItems": True,
         },
+    ]
+}
+_B_FACTOR, _SHARE = Number(at_least=0, at_most=500), Number(at_least=0, at_most=0.999)
+_ATOMIC_B = {
+    "anyOf": [{"enum": ["none", "file"]}, {"type": "number", "minimum": 0, "maximum": 500}]
+}
+_BULK_SOLVENT = {
+    "anyOf": [
+        {"enum": ["none", "babinet"]},
+        {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
     ]
 }
 
@@ -244,5 +266,13 @@ Which = Annotated[
 ]
 Address = Annotated[
     str, BeforeValidator(_address), Field(json_schema_extra={"pattern": f"^{ADDRESS}$"})
+]
+BFactor = Annotated[
+    float | Literal["none", "file"], BeforeValidator(_atomic_b), WithJsonSchema(_ATOMIC_B)
+]
+Solvent = Annotated[
+    tuple[float, float] | Literal["none", "babinet"],
+    BeforeValidator(_bulk_solvent),
+    WithJsonSchema(_BULK_SOLVENT),
 ]
 Text = Annotated[str, BeforeValidator(_text)]

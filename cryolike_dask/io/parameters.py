@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_archive, write_archive
-from cryolike_dask.labels import Precision
+from cryolike_dask.labels import AtomicB, BulkSolvent, Precision
 
 OPTIONAL = ("atom_radii", "atom_selection")
 REQUIRED = (
@@ -27,7 +27,9 @@ REQUIRED = (
     "use_protein_residue_model",
     "atom_shape",
 )
-KEYS = (*REQUIRED, *OPTIONAL)
+SCATTERING = ("scattering", "atomic_b", "bulk_solvent")
+"""Keys of ours, there only where atoms scatter; `atom_shape` is a word that CryoLike knows."""
+KEYS = (*REQUIRED, *OPTIONAL, *SCATTERING)
 
 
 def make_parameters(
@@ -39,9 +41,11 @@ def make_parameters(
     n_inplanes: int | None = None,
     atom_radii: float | None = None,
     atom_selection: str | None = None,
-    use_protein_residue_model: bool = True,
+    use_protein_residue_model: bool | None = None,
     atom_shape: str = "default",
     *,
+    atomic_b: AtomicB = "none",
+    bulk_solvent: BulkSolvent | None = None,
     path: str | Path | None = None,
 ) -> ImageParameters:
     """Describe the grid that images and templates share, and how templates are made from atoms.
@@ -64,11 +68,25 @@ def make_parameters(
         One radius for all atoms or residues, angstrom; default: that of each residue, or else of
         each element.
     atom_selection : str, optional
-        Such as "name CA", "resname GLY ALA and not chain B", "resid 10-50"; default: everything.
-    use_protein_residue_model : bool
-        One sphere per residue, on its C-alpha; otherwise all atoms.
-    atom_shape : "gaussian" | "hard-sphere" | "default"
-        "default" is hard-sphere. A Gaussian's standard deviation is the radius.
+        Such as "name CA", "resname GLY ALA and not chain B", "resid 10-50"; default: everything,
+        but, of atoms that scatter, for waters and ions, which "all" or their names ask for.
+    use_protein_residue_model : bool, optional
+        One sphere per residue, on its C-alpha; otherwise all atoms. Default: one sphere per
+        residue, unless atoms scatter. True wins over scattering.
+    atom_shape : "scattering" | "gaussian" | "hard-sphere" | "default"
+        Atoms that scatter electrons by the tabulated factors of their elements, neutral, right to
+        any resolution; or spheres: "default" is hard-sphere. A Gaussian's standard deviation is the
+        radius. One sphere per residue misleads below about 10 angstrom, hard spheres of atoms below
+        about 4.
+    atomic_b : "none" | "file" | float
+        B-factor of atoms that scatter, angstrom^2: 0, that of each atom in its file, which has to
+        be refined, or one for all atoms of all structures, up to 500.
+    bulk_solvent : "none" | "babinet" | (float, float), optional
+        Flat solvent around atoms that scatter: a share k and a B-factor (angstrom^2), by which
+        their transform is multiplied by 1 - k exp(-B f^2 / 4). "babinet" is 0.85 and 200, found by
+        refinement against X-rays; k is the ratio of the solvent's mean potential to that of the
+        molecule, and smaller for electrons, by tabulated factors about 0.6 for proteins with their
+        hydrogens and 0.7 without.
     path : path, optional
         Where to write `parameters.npz`.
 
@@ -105,8 +123,12 @@ def make_parameters(
         viewing_distance=viewing_distance or 0.0,
         atom_radii=atom_radii,
         atom_selection=atom_selection,
-        use_protein_residue_model=bool(use_protein_residue_model),
+        use_protein_residue_model=None
+        if use_protein_residue_model is None
+        else bool(use_protein_residue_model),
         atom_shape=atom_shape,
+        atomic_b=atomic_b,
+        bulk_solvent=bulk_solvent,
     )
     if path is not None:
         write_parameters(path, parameters)
@@ -141,6 +163,23 @@ def write_parameters(path: str | Path, parameters: ImageParameters) -> None:
 
 def parameters_entries(parameters: ImageParameters) -> dict[str, ArrayLike | None]:
     """The entries of `parameters.npz`, which every stack's `.npz` repeats."""
+    return {
+        **_grid_and_spheres(parameters),
+        **(_scattering(parameters) if parameters.atom_shape == "scattering" else {}),
+    }
+
+
+def _scattering(parameters: ImageParameters) -> dict[str, ArrayLike | None]:
+    solvent = parameters.bulk_solvent
+    return {
+        "atom_shape": "gaussian",
+        "scattering": True,
+        "atomic_b": parameters.atomic_b,
+        **({} if solvent is None else {"bulk_solvent": np.array(solvent)}),
+    }
+
+
+def _grid_and_spheres(parameters: ImageParameters) -> dict[str, ArrayLike | None]:
     return {
         "n_pixels": np.array([parameters.n_pixels] * 2),
         "pixel_size": np.array([parameters.pixel_size_angstrom] * 2),
@@ -183,12 +222,29 @@ def parameters_from(entries: Mapping[str, NDArray[Any] | None], source: str) -> 
             atom_radii=None if radii is None else number("atom_radii", radii, above=0),
             atom_selection=None if selection is None else str(selection),
             use_protein_residue_model=bool(entries["use_protein_residue_model"]),
-            atom_shape=str(entries["atom_shape"]),
+            **_of_atoms(entries),
         )
     except InputFileError:
         raise
     except (InputError, TypeError, ValueError) as error:
         raise InputFileError(str(error), source=source) from error
+
+
+class _OfAtoms(TypedDict):
+    atom_shape: str
+    atomic_b: AtomicB
+    bulk_solvent: BulkSolvent | None
+
+
+def _of_atoms(entries: Mapping[str, NDArray[Any] | None]) -> _OfAtoms:
+    scattering, b_factor, solvent = (entries.get(key) for key in SCATTERING)
+    if scattering is None or not bool(scattering):
+        return _OfAtoms(atom_shape=str(entries["atom_shape"]), atomic_b=0.0, bulk_solvent=None)
+    return _OfAtoms(
+        atom_shape="scattering",
+        atomic_b=0.0 if b_factor is None else b_factor.item(),
+        bulk_solvent=None if solvent is None else tuple(solvent.tolist()),
+    )
 
 
 def _square(value: Any, name: str, source: str) -> Any:

@@ -34,7 +34,7 @@ PARAMETERS = ImageParameters(
     pixel_size_angstrom=2.5,
     viewing_distance=0.3,
     precision="single",
-    atom_shape="gaussian",
+    atom_shape="scattering",
 )
 STRUCTURES = {"closed": 0.0, "open": 0.9}
 """Name and opening of the hinge, radian."""
@@ -43,7 +43,8 @@ SEARCH = configure_displacement(
 )
 FARTHEST_PIXELS = 2.0
 """Off centre, along x and y: less than 3 in any direction."""
-SIGNAL_TO_NOISE = 0.2
+SIGNAL_TO_NOISE = 0.05
+LEUCINE = ("N", "CA", "C", "O", "CB", "CG", "CD1", "CD2")
 N_STACKS, N_IMAGES_PER_STACK = 4, 64
 
 
@@ -153,7 +154,7 @@ def make_demo_inputs(
 
 
 def write_hinge(path: Path, opening_radian: float, seed: int = 0, n_residues: int = 140) -> None:
-    """Write a small protein-like structure as PDB: two compact lobes of C-alpha atoms, joined by a
+    """Write a small protein-like structure as PDB: two compact lobes of leucines, joined by a
     hinge.
 
     Parameters
@@ -175,15 +176,15 @@ def write_hinge(path: Path, opening_radian: float, seed: int = 0, n_residues: in
     second = second @ viewing_rotation(opening_radian, 0.0).T
     chain = gemmi.Chain("A")
     # they share the residue of the hinge
-    for i, position in enumerate([*first[::-1], *second[1:]], start=1):
-        residue, atom = gemmi.Residue(), gemmi.Atom()
+    trace = np.array([*first[::-1], *second[1:]])
+    for i, atoms in enumerate(_leucines(trace), start=1):
+        residue = gemmi.Residue()
         residue.name, residue.seqid = "LEU", gemmi.SeqId(i, " ")
-        atom.name, atom.element, atom.pos = (
-            "CA",
-            gemmi.Element("C"),
-            gemmi.Position(*position.tolist()),
-        )
-        residue.add_atom(atom)
+        for name, position in zip(LEUCINE, atoms, strict=True):
+            atom = gemmi.Atom()
+            atom.name, atom.element = name, gemmi.Element(name[0])
+            atom.pos = gemmi.Position(*position.tolist())
+            residue.add_atom(atom)
         chain.add_residue(residue)
     model, structure = gemmi.Model(1), gemmi.Structure()
     model.add_chain(chain)
@@ -245,6 +246,42 @@ def _pose_recovered(own: xr.Dataset, truth: Truth) -> NDArray[np.bool_]:
         np.abs(displacement - truth.displacement_angstrom) <= PARAMETERS.pixel_size_angstrom
     ).all(axis=0)
     return np.asarray(near, np.bool_)
+
+
+def _leucines(trace: FloatArray) -> FloatArray:
+    """Place the atoms of leucines about their C-alpha atoms, with bonds of about the right length.
+
+    Parameters
+    ----------
+    trace : (residue, 3)
+
+    Returns
+    -------
+    (residue, atom, 3)
+        In the order of `LEUCINE`.
+    """
+    steps = np.diff(trace, axis=0, prepend=2 * trace[:1] - trace[1:2])
+    after = np.vstack([steps[1:], steps[-1:]])
+    along, before = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (after, steps))
+    out = before - along
+    # a straight chain has no outer side: any will do
+    out += 1e-3 * np.cross(along, [1.0, 0.0, 0.0]) + 1e-3 * np.cross(along, [0.0, 1.0, 0.0])
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    side = np.cross(along, out)
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    carbonyl, beta = trace + 1.52 * along, trace + 1.53 * out
+    gamma = beta + 1.53 * (0.8 * out + 0.6 * side)
+    places = [
+        trace - 1.46 * before,
+        trace,
+        carbonyl,
+        carbonyl + 1.23 * side,
+        beta,
+        gamma,
+        gamma + 1.52 * (0.6 * out + 0.8 * along),
+        gamma + 1.52 * (0.6 * out - 0.8 * along),
+    ]
+    return np.stack(places, axis=1)
 
 
 def _lobe(n: int, centre: FloatArray, radii: FloatArray, rng: np.random.Generator) -> FloatArray:

@@ -27,7 +27,11 @@ MOST_BOXES = 100
 area."""
 WATER_DALTON = 18.015
 WEIGHTS = np.array([0.0, *(gemmi.Element(z).weight for z in range(1, 119))])
-SHAPES = {"gaussian": "Gaussians", "hard-sphere": "hard spheres"}
+SHAPES = {
+    "gaussian": "Gaussians",
+    "hard-sphere": "hard spheres",
+    "scattering": "atoms that scatter",
+}
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,54 @@ def text_of_taken(model: Model, rows: NDArray[np.int64], atoms: Atoms, by_residu
         what = f"{counted(len(rows), 'atom')} in {n_residues}{chains}"
         dalton = WEIGHTS[model.element[rows]].sum()
     return (
-        f"{what} as {SHAPES[atoms.shape]}, {atoms.electrons.sum():,.0f} electrons, "
+        f"{what} as {_in_words(atoms)}, {atoms.electrons.sum():,.0f} electrons, "
         f"{dalton / 1000:.3g} kDa"
     )
 
 
 def account_of_atoms(atoms: Atoms, parameters: ImageParameters) -> Account:
     """Account for atoms that are no file."""
-    taken = f"{len(atoms):,} {SHAPES[atoms.shape]}, {atoms.electrons.sum():,.0f} electrons"
+    taken = f"{len(atoms):,} {_in_words(atoms)}, {atoms.electrons.sum():,.0f} electrons"
     return in_box(Account(taken), atoms, parameters)
+
+
+def _in_words(atoms: Atoms) -> str:
+    """The shape of atoms, and their B-factors and solvent."""
+    words = [SHAPES[atoms.shape]]
+    if atoms.b_factors is not None:
+        least, most = atoms.b_factors.min(), atoms.b_factors.max()
+        words.append(f"B {least:g}" if least == most else f"B {least:g} to {most:g}")
+    if atoms.bulk_solvent is not None:
+        share, b_factor = atoms.bulk_solvent
+        words.append(f"bulk solvent {share:g} of B {b_factor:g}")
+    return words[0] if len(words) == 1 else f"{words[0]} ({', '.join(words[1:])})"
+
+
+def misleading(parameters: ImageParameters) -> tuple[str, ...]:
+    """Say below which resolution what stands for atoms misleads, where the images reach it."""
+    if parameters.scatters:
+        return ()
+    if parameters.atom_shape == "scattering":
+        return (
+            "one hard sphere per residue: use_protein_residue_model=True wins over "
+            'atom_shape="scattering"',
+        )
+    if parameters.atom_radii is not None and not parameters.use_protein_residue_model:
+        return ()
+    if parameters.use_protein_residue_model:
+        what, limit = "one sphere per residue misleads", 10.0
+    elif parameters.atom_shape == "gaussian":
+        what, limit = "Gaussians as wide as atoms mislead", 10.0
+    else:
+        what, limit = "hard spheres mislead", 4.0
+    finest = parameters.grid.box_size_angstrom / (2 * parameters.radius_max)
+    if finest >= limit:
+        return ()
+    return (
+        f"{what} below about {limit:g} angstrom, and the images reach {finest:.3g}; "
+        f'atom_shape="scattering" (--atom-shape scattering) is right there, for structures with '
+        f"side chains",
+    )
 
 
 def in_box(account: Account, atoms: Atoms, parameters: ImageParameters) -> Account:

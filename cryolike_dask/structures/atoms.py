@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import finufft
+import gemmi
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import spherical_jn
 
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import InputError
+from cryolike_dask.structures.scattering import check_scattering, scattering_profiles
 
 FloatArray = NDArray[np.float64]
-Shape = Literal["gaussian", "hard-sphere"]
+Shape = Literal["gaussian", "hard-sphere", "scattering"]
+
+VAN_DER_WAALS = np.array([gemmi.Element(int(z)).vdw_r for z in range(119)])
+"""Radii by atomic number, angstrom."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,16 +30,23 @@ class Atoms:
     ----------
     positions_angstrom : (atom, 3) float64
     electrons : (atom,) float64
-        Integral of each.
+        Integral of each. Of atoms that scatter: their atomic numbers.
     radii_angstrom : (atom,) float64
-        Standard deviation of a Gaussian, radius of a hard sphere.
-    shape : "gaussian" | "hard-sphere"
+        Standard deviation of a Gaussian, radius of a hard sphere. Atoms that scatter need none.
+    shape : "gaussian" | "hard-sphere" | "scattering"
+    b_factors : (atom,) float64, optional
+        Of atoms that scatter, angstrom^2; default: 0.
+    bulk_solvent : (float, float), optional
+        Of atoms that scatter: share k and B-factor of the flat solvent that they displace, which
+        takes k exp(-B f^2 / 4) of their transform at the spatial frequency f.
     """
 
     positions_angstrom: FloatArray
     electrons: FloatArray
     radii_angstrom: FloatArray
     shape: Shape = "gaussian"
+    b_factors: FloatArray | None = None
+    bulk_solvent: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.electrons)
@@ -43,12 +55,52 @@ class Atoms:
                 f"atoms: positions {self.positions_angstrom.shape}, electrons "
                 f"{self.electrons.shape}, radii {self.radii_angstrom.shape} do not belong together"
             )
-        if self.shape not in ("gaussian", "hard-sphere"):
-            raise InputError(f"shape={self.shape!r} is neither gaussian nor hard-sphere")
+        if self.shape not in get_args(Shape):
+            raise InputError(f"shape={self.shape!r} is not gaussian, hard-sphere or scattering")
         if not np.isfinite(self.positions_angstrom).all():
             raise InputError("an atom has a position that is not finite")
         if not (np.isfinite(self.radii_angstrom).all() and (self.radii_angstrom > 0).all()):
             raise InputError("an atom has a radius that is not positive")
+        if self.shape == "scattering":
+            if self.b_factors is None:
+                object.__setattr__(self, "b_factors", np.zeros(n))
+            check_scattering(self.electrons, self._b_factors, self.bulk_solvent)
+        elif self.b_factors is not None or self.bulk_solvent is not None:
+            raise InputError(
+                f"B-factors or bulk solvent of atoms of shape={self.shape!r}",
+                remedy='They belong to shape="scattering".',
+            )
+
+    @classmethod
+    def scattering(
+        cls,
+        positions_angstrom: FloatArray,
+        elements: NDArray[Any],
+        b_factors: FloatArray | float = 0.0,
+        bulk_solvent: tuple[float, float] | None = None,
+    ) -> Atoms:
+        """Atoms that scatter electrons by the tabulated factors of their elements, neutral.
+
+        Parameters
+        ----------
+        positions_angstrom : (atom, 3)
+        elements : (atom,) int
+            Atomic numbers; deuterium is 1.
+        b_factors : (atom,) or float
+            Angstrom^2.
+        bulk_solvent : (float, float), optional
+            Share, and B-factor in angstrom^2, of the solvent that they displace.
+        """
+        numbers = np.asarray(elements, np.float64)
+        known = np.clip(np.nan_to_num(numbers), 0, 118).astype(np.int64)
+        return cls(
+            np.asarray(positions_angstrom, np.float64),
+            numbers,
+            VAN_DER_WAALS[known],
+            "scattering",
+            np.array(np.broadcast_to(np.asarray(b_factors, np.float64), numbers.shape)),
+            bulk_solvent,
+        )
 
     def __len__(self) -> int:
         return len(self.electrons)
@@ -120,6 +172,8 @@ class Atoms:
     ) -> tuple[NDArray[np.complex128], FloatArray]:
         """Factors (rank, atom) and (rank, point) whose products add up to the profile of every
         atom."""
+        if self.shape == "scattering":
+            return self._scattering_factors((k / box_size_angstrom) ** 2, conventions, eps)
         radii, which = np.unique(self.radii_angstrom, return_inverse=True)
         sigma = 2 * radii[:, None] / box_size_angstrom
         if self.shape == "gaussian":
@@ -135,6 +189,22 @@ class Atoms:
         )
         return np.ascontiguousarray(per_atom, np.complex128), right[:rank]
 
+    def _scattering_factors(
+        self, x: FloatArray, conventions: Conventions, eps: float
+    ) -> tuple[NDArray[np.complex128], FloatArray]:
+        """As `_factors`; x is a quarter of the square of the spatial frequency, angstrom^-2."""
+        refuse_scattering(conventions)
+        elements = self.electrons.astype(np.int64)
+        per_atom, per_point = scattering_profiles(elements, self._b_factors, x, eps)
+        if self.bulk_solvent is not None:
+            share, b_factor = self.bulk_solvent
+            per_point *= 1 - share * np.exp(-b_factor * x)
+        return per_atom.astype(np.complex128), per_point
+
+    @property
+    def _b_factors(self) -> FloatArray:
+        return np.zeros(len(self)) if self.b_factors is None else self.b_factors
+
     def _masses(self, box_size_angstrom: float, conventions: Conventions) -> FloatArray:
         """Factor of the profile of each atom, which is 1 at frequency 0, (atom,)."""
         sigma = 2 * self.radii_angstrom / box_size_angstrom
@@ -147,3 +217,17 @@ class Atoms:
             return self.electrons
         volumes: FloatArray = np.pi * sigma**3 / len(self)
         return volumes
+
+
+def refuse_scattering(conventions: Conventions) -> None:
+    """Refuse atoms that scatter where conventions know none.
+
+    Raises
+    ------
+    InputError
+    """
+    if not conventions.knows_scattering:
+        raise InputError(
+            f"atoms scatter, but conventions={conventions.name!r} know none that do",
+            remedy="Choose atom_shape gaussian or hard-sphere; or other conventions.",
+        )

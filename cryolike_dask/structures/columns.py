@@ -26,6 +26,8 @@ class Model:
     hetero, guessed : (atom,) bool
         `guessed`: the element is not stated, and does not follow from residue and name.
     position_angstrom : (atom, 3) float64
+    b_factor : (atom,) float64
+        Of the file, angstrom^2, whatever it stands for there; NaN where there is none.
     n_alternates : int
         Atoms that were left out, for others stand in their place.
     notes : tuple of str
@@ -42,6 +44,7 @@ class Model:
     hetero: NDArray[np.bool_]
     guessed: NDArray[np.bool_]
     position_angstrom: NDArray[np.float64]
+    b_factor: NDArray[np.float64]
     n_alternates: int = 0
     notes: tuple[str, ...] = ()
 

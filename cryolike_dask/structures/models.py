@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.structures.accounts import Account, in_box, text_of_taken
-from cryolike_dask.structures.atoms import Atoms, Shape
+from cryolike_dask.structures.atoms import VAN_DER_WAALS, Atoms
+from cryolike_dask.structures.b_factors import refined_b_factors
 from cryolike_dask.structures.columns import Model, residues, without_alternates
 from cryolike_dask.structures.content import content_of, is_compressed
-from cryolike_dask.structures.elements import elements_by_name
+from cryolike_dask.structures.elements import elements_by_name, is_polymer
 from cryolike_dask.structures.pdb import Span, model_spans, read_pdb_model
-from cryolike_dask.structures.selection import selected
+from cryolike_dask.structures.selection import asked_for, selected
 from cryolike_dask.structures.solvent import Kinds
 
 RESIDUES = {
@@ -31,8 +32,6 @@ RESIDUES = {
 """Electrons and radius (angstrom) of the sphere that stands for each residue, on its C-alpha."""
 
 OTHER_RESIDUE_RADIUS = 3.0
-RADII = np.array([gemmi.Element(int(z)).vdw_r for z in range(119)])
-"""Van der Waals radii, angstrom."""
 
 ATOM_SITE = (
     "id",
@@ -128,6 +127,9 @@ def _mmcif_models(content: bytes, where: str) -> list[Model]:
     if not np.isfinite(positions).all():
         raise InputFileError("has coordinates that are not finite", source=where)
     everything, place = _columns(flat, positions)
+    stated = set(block.find_values("_atom_site.B_iso_or_equiv"))
+    if not stated or stated & {"?", "."}:  # gemmi fills in a number of its own
+        everything = replace(everything, b_factor=np.full(len(number), np.nan))
     altloc, occupancy = np.asarray(flat.altlocs), np.asarray(flat.occ, np.float64)
     starts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
     models = []
@@ -157,20 +159,20 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
     """Turn a model into atoms as `atoms_of` does, with an account of what was taken, left out and
     guessed."""
     chosen, kinds = selected(model, parameters.atom_selection), Kinds.of(model)
-    by_residue = parameters.use_protein_residue_model
-    spheres = _residues(model, chosen, kinds) if by_residue else _all_atoms(model, chosen, kinds)
+    by_residue = bool(parameters.use_protein_residue_model)
+    if by_residue:
+        spheres = _residues(model, chosen, kinds)
+    elif parameters.scatters:
+        spheres = _scatterers(model, chosen, kinds, parameters.atom_selection)
+    else:
+        spheres = _all_atoms(model, chosen, kinds)
     if not len(spheres.rows):
+        besides = f": {', '.join(spheres.left_out)} are left out" if spheres.left_out else ""
         raise InputError(
-            "no atom is selected",
+            f"no atom is selected{besides}",
             remedy=f"Look at atom_selection={parameters.atom_selection!r} (--atom-selection).",
         )
-    radii = (
-        spheres.radii
-        if parameters.atom_radii is None
-        else np.full(len(spheres.rows), parameters.atom_radii)
-    )
-    shape: Shape = "gaussian" if parameters.atom_shape == "gaussian" else "hard-sphere"
-    atoms = Atoms(model.position_angstrom[spheres.rows], spheres.electrons, radii, shape)
+    atoms = _made(spheres, model, parameters)
     left_out = [*spheres.left_out]
     left_out += [f"{np.sum(~chosen):,} atom(s) that are not selected"] if not chosen.all() else []
     left_out += [f"{model.n_alternates:,} alternate(s)"] if model.n_alternates else []
@@ -185,6 +187,26 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
         notes=(*model.notes, *spheres.notes),
     )
     return atoms, in_box(account, atoms, parameters)
+
+
+def _made(spheres: _Spheres, model: Model, parameters: ImageParameters) -> Atoms:
+    positions = model.position_angstrom[spheres.rows]
+    if parameters.scatters:
+        b_factors = (
+            refined_b_factors(model, spheres.rows)
+            if isinstance(parameters.atomic_b, str)
+            else parameters.atomic_b
+        )
+        solvent = parameters.bulk_solvent
+        return Atoms.scattering(
+            positions, spheres.electrons, b_factors, None if isinstance(solvent, str) else solvent
+        )
+    given = parameters.atom_radii
+    radii = spheres.radii if given is None else np.full(len(spheres.rows), given)
+    shape = parameters.atom_shape
+    return Atoms(
+        positions, spheres.electrons, radii, "gaussian" if shape == "gaussian" else "hard-sphere"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,8 +245,36 @@ def _all_atoms(model: Model, chosen: NDArray[np.bool_], kinds: Kinds) -> _Sphere
     if len(guessed):
         warnings.append(_remark_on_guesses(model, guessed))
     return _Spheres(
-        rows, electrons, RADII[model.element[rows]], warnings=warnings, n_guessed=len(guessed)
+        rows,
+        electrons,
+        VAN_DER_WAALS[model.element[rows]],
+        warnings=warnings,
+        n_guessed=len(guessed),
     )
+
+
+def _scatterers(
+    model: Model, chosen: NDArray[np.bool_], kinds: Kinds, selection: str | None
+) -> _Spheres:
+    """The atoms chosen, but for waters and ions that are not asked for; what has one atom of each
+    residue is refused."""
+    solvent = (kinds.water | kinds.ion) & chosen & ~asked_for(model, selection)
+    atoms = _all_atoms(model, chosen & ~solvent, kinds)
+    polymer = np.array([is_polymer(name) for name in kinds.names])[kinds.index[atoms.rows]]
+    if polymer.any() and np.bincount(model.residue[atoms.rows][polymer]).max() == 1:
+        raise InputError(
+            "has one atom of each residue, such as its C-alpha, and atoms that scatter have to be "
+            "all there",
+            remedy="Complete the structure; or take one sphere per residue: "
+            "use_protein_residue_model=True (--residues).",
+        )
+    left_out, notes = kinds.solvent_counted(solvent), list[str]()
+    if left_out:
+        notes.append(
+            f"{', '.join(left_out)} are left out; atom_selection takes them by the names of their "
+            f'residues ("resname ZN"), or with the clause "all"'
+        )
+    return replace(atoms, left_out=left_out, notes=notes)
 
 
 def _remark_on_guesses(model: Model, guessed: NDArray[np.int64]) -> str:
@@ -317,6 +367,7 @@ def _columns(flat: Any, position: NDArray[np.float64]) -> tuple[Model, NDArray[n
         hetero=np.asarray(flat.het_flags) == ord("H"),
         guessed=guessed,
         position_angstrom=position,
+        b_factor=np.asarray(flat.b_iso, np.float64).round(4),  # they are stored in single precision
     )
     return model, (model.part << 42) + ((number + 2**32) << 8) + np.asarray(flat.icodes)
 

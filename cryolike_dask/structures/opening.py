@@ -20,8 +20,9 @@ from cryolike_dask.io.layout import is_of_templates
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.labels import Models
 from cryolike_dask.stacks import TemplateStack
-from cryolike_dask.structures.accounts import Account, account_of_atoms, say
-from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.accounts import Account, account_of_atoms, misleading, say
+from cryolike_dask.structures.atoms import Atoms, refuse_scattering
+from cryolike_dask.structures.b_factors import INSTEAD, refuse_predicted
 from cryolike_dask.structures.maps import ARRAY_SUFFIXES, account_of_map, open_map
 from cryolike_dask.structures.models import (
     CIF_SUFFIXES,
@@ -175,6 +176,8 @@ def look_at_structures(
             f"viewing is a {type(viewing).__name__}",
             remedy="Make it with ViewingAngles or healpix_grid.",
         )
+    if parameters.scatters:
+        refuse_scattering(values)
     directions = parameters.viewing_angles() if viewing is None else viewing
     precision = "double" if parameters.precision == "double" else "single"
     voxel = _voxel_size(voxel_size_angstrom, values)
@@ -267,8 +270,11 @@ def _sources(
 ) -> Iterator[tuple[str, StructureSource, Account]]:
     """End of the name, source and account of each structure in one input."""
     if isinstance(structure, Atoms):
+        if structure.shape == "scattering":
+            refuse_scattering(conventions)
         yield "", StructureInMemory(structure), account_of_atoms(structure, parameters)
     elif isinstance(structure, Volume):
+        _refuse_without_b_factors(parameters)
         yield (
             "",
             StructureInMemory(structure),
@@ -276,8 +282,9 @@ def _sources(
         )
     elif isinstance(structure, Path):
         if suffix_of(structure) in ATOM_SUFFIXES:
-            yield from _models(structure, parameters, models)
+            yield from _models(structure, parameters, models, conventions)
         elif suffix_of(structure) in MAP_SUFFIXES:
+            _refuse_without_b_factors(parameters, structure)
             voxel, account = open_map(structure, parameters, conventions, voxel_size)
             status = structure.stat()
             yield (
@@ -288,6 +295,7 @@ def _sources(
         else:
             raise InputFileError("is not a structure by its name", source=structure, remedy=REMEDY)
     elif hasattr(structure, "shape") and hasattr(structure, "__array__"):
+        _refuse_without_b_factors(parameters)
         values = np.asarray(structure.detach().cpu() if hasattr(structure, "detach") else structure)
         origin = "the size of the pixels" if voxel_size is None else "as you say"
         volume = Volume(values, (voxel_size or parameters.pixel_size_angstrom,) * 3)
@@ -296,16 +304,29 @@ def _sources(
         raise InputError(f"a structure is a {type(structure).__name__}", remedy=REMEDY)
 
 
+def _refuse_without_b_factors(parameters: ImageParameters, source: Path | None = None) -> None:
+    """Refuse a map where each atom has the B-factor of its file."""
+    if parameters.atomic_b == "file":
+        raise InputFileError(
+            "is a map, which has no B-factors of atoms: atomic_b='file' is of no use for it",
+            source=source or "a map in memory",
+            remedy=INSTEAD,
+        )
+
+
 def _account_of_volume(volume: Volume, origin: str, parameters: ImageParameters) -> Account:
     shape = volume.values.shape[::-1]
     return account_of_map(shape, volume.voxel_size_angstrom, origin, volume.values, parameters)
 
 
 def _models(
-    path: Path, parameters: ImageParameters, models: Models
+    path: Path, parameters: ImageParameters, models: Models, conventions: Conventions
 ) -> Iterator[tuple[str, StructureSource, Account]]:
     """Every model is read here once, so that a selection that finds nothing is told before
     anything runs."""
+    if parameters.atomic_b == "file":
+        refuse_predicted(path)
+    remarks = misleading(parameters) if conventions.knows_scattering else ()
     status = path.stat()
     spans = find_models(path)
     whole = read_models(path) if spans is None else []
@@ -319,6 +340,7 @@ def _models(
             raise
         except InputError as error:
             raise InputFileError(str(error), source=path) from error
+        account = replace(account, notes=(*account.notes, *remarks))
         if models == "first" and n > 1:
             note = (
                 f'the first of {n} models is used; models="all" (--models) takes each as a '

@@ -85,6 +85,7 @@ def read_pdb_model(content: bytes, where: str) -> Model:
         hetero=(rows[:, 0] | 32) == ord("h"),
         guessed=guessed,
         position_angstrom=position,
+        b_factor=_b_factors(rows),
         notes=_what_is_odd(rows, ATOM.search(content, end) is not None),
     )
     return without_alternates(model, altloc, _occupancies(rows, altloc))
@@ -166,6 +167,12 @@ def _occupancies(rows: NDArray[np.uint8], altloc: NDArray[np.uint8]) -> NDArray[
     texts = np.ascontiguousarray(rows[atoms, 54:60]).view("S6")[:, 0].tolist()
     occupancies[atoms] = np.nan_to_num([_number(text) for text in texts])
     return occupancies
+
+
+def _b_factors(rows: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Columns 61 to 66; NaN where they are blank or no number."""
+    texts, inverse = _distinct(rows[:, 60:66])
+    return np.array([_number(text) for text in texts.tolist()])[inverse]
 
 
 def _what_is_odd(rows: NDArray[np.uint8], has_more: bool) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import InputError
 
 FIELDS = {"name": "name", "resname": "residue_name", "chain": "chain", "resid": "residue_number"}
+EVERYTHING = "all"
+"""The clause that selects every atom, and asks for waters and ions where they are left out."""
 WORDS = ("and", "or", "not", *FIELDS)
 """Words that no value can be: the text was meant for another program."""
 REMEDY = (
@@ -33,8 +35,8 @@ def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
     model : Model
     selection : str or None
         Clauses joined by `and`, each of them a field and its values, `not` before it for all
-        others. Fields: `name`, `resname`, `chain`, `resid` (numbers and ranges such as 10-50). None
-        selects everything.
+        others. Fields: `name`, `resname`, `chain`, `resid` (numbers and ranges such as 10-50). The
+        clause `all`, and None, select everything.
 
     Raises
     ------
@@ -42,8 +44,10 @@ def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
         If the text is not of this form.
     """
     chosen = np.ones(len(model), np.bool_)
-    for clause in re.split(r"\s+and\s+", selection.strip()) if selection is not None else []:
+    for clause in _clauses(selection):
         words = clause.split()
+        if words == [EVERYTHING]:
+            continue
         negated = words[:1] == ["not"]
         field, *values = words[negated:] or [""]
         foreign = [word for word in values if word.lower() in WORDS or "," in word]
@@ -57,6 +61,22 @@ def selected(model: Columns, selection: str | None) -> NDArray[np.bool_]:
         )
         chosen &= ~matches if negated else matches
     return chosen
+
+
+def asked_for(model: Columns, selection: str | None) -> NDArray[np.bool_]:
+    """Say of every atom whether a selection asks for it though it were water or an ion: by the
+    name of its residue, or by `all`."""
+    asked = np.zeros(len(model), np.bool_)
+    for words in map(str.split, _clauses(selection)):
+        if words == [EVERYTHING]:
+            return ~asked
+        if words[:1] == ["resname"]:
+            asked |= np.isin(getattr(model, FIELDS["resname"]), words[1:])
+    return asked
+
+
+def _clauses(selection: str | None) -> list[str]:
+    return [] if selection is None else re.split(r"\s+and\s+", selection.strip())
 
 
 def _in_ranges(

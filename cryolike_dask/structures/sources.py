@@ -39,6 +39,13 @@ class ModelDescription(InputDescription, total=False):
     atom_shape: str
 
 
+class ScatteringDescription(ModelDescription, total=False):
+    """The same of atoms that scatter."""
+
+    atomic_b: float | str
+    bulk_solvent: list[float] | None
+
+
 class MapDescription(InputDescription, total=False):
     """A map in a file, and its voxel size along (x, y, z)."""
 
@@ -92,16 +99,22 @@ class ModelInFile:
 
     def describe(self) -> list[InputDescription]:
         """The file, the model and how atoms are made of it."""
-        return [
-            ModelDescription(
-                **describe_file(self.path),
-                model=self.position,
-                atom_radii=self.parameters.atom_radii,
-                atom_selection=self.parameters.atom_selection,
-                use_protein_residue_model=self.parameters.use_protein_residue_model,
-                atom_shape=self.parameters.atom_shape,
+        of_file = ModelDescription(
+            **describe_file(self.path),
+            model=self.position,
+            atom_radii=self.parameters.atom_radii,
+            atom_selection=self.parameters.atom_selection,
+            use_protein_residue_model=bool(self.parameters.use_protein_residue_model),
+            atom_shape=self.parameters.atom_shape,
+        )
+        if self.parameters.scatters:
+            solvent = self.parameters.bulk_solvent
+            of_file = ScatteringDescription(
+                **of_file,
+                atomic_b=self.parameters.atomic_b,
+                bulk_solvent=None if solvent is None else [float(x) for x in solvent],
             )
-        ]
+        return [of_file]
 
 
 @dataclass(frozen=True)
@@ -161,6 +174,7 @@ class StructureInMemory:
             if isinstance(value, str)
             else describe_array(name, np.asarray(value))
             for name, value in vars(self.structure).items()
+            if value is not None
         ]
 
 

@@ -242,6 +242,22 @@ def test_what_parameters_say_is_what_is_written(tmp_path):
     )
 
 
+def test_parameters_of_atoms_that_scatter(tmp_path):
+    grid = ["--n-pixels", 10, "--pixel-size-angstrom", 1.25, "--atom-shape", "scattering"]
+    more = ["--atomic-b", "62.5", "--bulk-solvent", "0.6,90"]
+    worked(cryolike("parameters", *grid, *more, cwd=tmp_path))
+    made = read_parameters(tmp_path / "parameters.npz")
+    assert (made.scatters, made.use_protein_residue_model) == (True, False)
+    assert (made.atomic_b, made.bulk_solvent) == (62.5, (0.6, 90.0))
+    for option, value in (("--atomic-b", "much"), ("--bulk-solvent", "0.6"), ("--atomic-b", "-5")):
+        failed = cryolike(
+            "parameters", *grid, f"{option}={value}", "--output", "other.npz", cwd=tmp_path
+        )
+        assert failed.returncode == 1
+        assert option in failed.stderr + failed.stdout
+        assert not (tmp_path / "other.npz").exists()
+
+
 def test_simulated_particles_are_the_same_for_the_same_seed(here, tmp_path):
     options = [
         "simulate",

@@ -45,14 +45,108 @@ def save(path, parameters=None, **changes):
             use_protein_residue_model=False,
             atom_shape="gaussian",
         ),
+        ImageParameters(12, 1.5, atom_shape="scattering"),
+        ImageParameters(12, 1.5, atom_shape="scattering", atomic_b="file", bulk_solvent="babinet"),
+        ImageParameters(12, 1.5, atom_shape="scattering", atomic_b=62.5, bulk_solvent=(0.6, 90)),
+        ImageParameters(12, 1.5, atom_shape="scattering", use_protein_residue_model=True),
     ],
-    ids=["defaults", "all given"],
+    ids=["defaults", "all given", "scattering", "B of files", "one B", "residues win"],
 )
 def test_round_trip(path, parameters):
     write_parameters(path, parameters)
     assert read_parameters(path) == parameters
     assert read_parameters(str(path)) == parameters
     assert read_parameters(parameters) is parameters
+
+
+def test_scattering_is_written_in_words_that_the_older_program_knows(path):
+    write_parameters(path, ImageParameters(12, 1.5, atom_shape="scattering", atomic_b=60))
+    with np.load(path, allow_pickle=False) as entries:
+        assert str(entries["atom_shape"]) == "gaussian"
+        assert bool(entries["scattering"])
+        assert entries["atomic_b"] == 60
+        assert "bulk_solvent" not in entries
+    write_parameters(path, ImageParameters(12, 1.5))
+    with np.load(path, allow_pickle=False) as entries:  # no key more than ever
+        assert not {"scattering", "atomic_b", "bulk_solvent"} & set(entries)
+
+
+def test_scattering_takes_all_atoms_unless_residues_are_asked_for():
+    for made_by in (ImageParameters, make_parameters):
+        default, scattering = (
+            made_by(12, 1.5, atom_shape=shape) for shape in ("default", "scattering")
+        )
+        assert (default.use_protein_residue_model, default.scatters) == (True, False)
+        assert (scattering.use_protein_residue_model, scattering.scatters) == (False, True)
+        wins = made_by(12, 1.5, atom_shape="scattering", use_protein_residue_model=True)
+        assert (wins.use_protein_residue_model, wins.scatters) == (True, False)
+
+
+def test_one_meaning_has_one_value():
+    made = [
+        ImageParameters(12, 1.5, atom_shape="scattering", **given)
+        for given in (
+            {},
+            {"atomic_b": "none", "bulk_solvent": "none"},
+            {"atomic_b": 0},
+            {"atomic_b": np.float32(0), "bulk_solvent": None},
+        )
+    ]
+    assert set(made) == {made[0]}
+    assert made[0].atomic_b == 0.0
+    babinet, given = (
+        ImageParameters(12, 1.5, atom_shape="scattering", bulk_solvent=solvent)
+        for solvent in ("babinet", [0.85, np.float64(200)])
+    )
+    assert babinet == given
+    assert json.dumps(asdict(babinet)) == json.dumps(asdict(given))
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"atomic_b": -1}, "atomic_b=-1 is not a number, 0 or more"),
+        ({"atomic_b": 501}, "atomic_b=501 is more than 500"),
+        ({"atomic_b": np.nan}, "atomic_b=nan"),
+        ({"atomic_b": "60"}, "atomic_b='60' is not none, file or a number"),
+        ({"atomic_b": True}, "atomic_b=True"),
+        ({"bulk_solvent": "flat"}, "bulk_solvent='flat' is not none, babinet"),
+        ({"bulk_solvent": (0.85,)}, r"bulk_solvent=\(0\.85,\) is not none"),
+        ({"bulk_solvent": (1.0, 200)}, "bulk_solvent=1, 200 is not a share below 1"),
+        ({"bulk_solvent": (0.5, -1)}, "bulk_solvent=-1"),
+        ({"bulk_solvent": 0.5}, "bulk_solvent=0.5 is not none"),
+        ({"atom_radii": 2.0}, "excludes atom_radii=2.0. Atoms that scatter have no"),
+        (
+            {"atomic_b": 9, "use_protein_residue_model": True},
+            "atomic_b=9.0 is for atoms that",
+        ),
+        ({"atomic_b": "file", "atom_shape": "gaussian"}, "atomic_b='file' is for atoms"),
+        ({"bulk_solvent": "babinet", "atom_shape": "default"}, "bulk_solvent=.* is for atoms that"),
+    ],
+    ids=str,
+)
+def test_b_factors_and_solvent_that_cannot_be(path, given, complaint):
+    for made_by in (ImageParameters, make_parameters):
+        with pytest.raises(InputError, match=complaint):
+            made_by(12, 1.5, **{"atom_shape": "scattering", **given})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"atomic_b": -3.0},
+        {"atomic_b": "other"},
+        {"atomic_b": np.ones(2)},
+        {"bulk_solvent": np.ones(3)},
+        {"bulk_solvent": 0.5},
+        {"scattering": np.ones(2)},
+    ],
+    ids=str,
+)
+def test_files_of_scattering_that_cannot_be_used(path, changes):
+    save(path, ImageParameters(12, 1.5, atom_shape="scattering"), **changes)
+    with pytest.raises(InputFileError, match=r"parameters\.npz: "):
+        read_parameters(path)
 
 
 def test_defaults():
