@@ -47,11 +47,14 @@ from cryolike_dask import (
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import ALL_IMAGES, MICROGRAPH
 
-RESIDUE_OPENINGS, ATOM_OPENINGS = (0.0, 75.0), (0.0, 25.0)
+RESIDUE_OPENINGS, ATOM_OPENINGS = (0.0, 75.0), (0.0, 28.0)
 """Degrees. The ratios then have a spread of 2 to 3 nat."""
 RESOLUTIONS = ("full", "half")
 VIEWS = {"full": 0.25, "half": 0.3}
 """Distance of viewing directions, radian, for a structure of 15 angstrom; atoms reach further."""
+STEPS = {"full": 0.36, "half": 0.5}
+"""Longest step of displacements, pixels. At full resolution and the spread of ratios here, half a
+pixel moves ratios by 0.1 (white noise) to 0.35 nat rms (coloured): a twentieth of the slope."""
 SLOPE_BOUND, COST_BOUND, POPULATION_BOUND, LEAST_COVERAGE = 0.1, 0.005, 0.03, 0.85
 """Bounds of slope and population have two standard errors on top."""
 POPULATION = 0.30
@@ -157,7 +160,7 @@ def log_likelihood_ratios(
     images = open_particles(
         particles.write(folder / "particles"), parameters, batch_size=IMAGES_PER_TASK
     )
-    search = search_of(condition, approach)
+    search = search_of(condition, resolution, approach)
     templates = [
         search(templates_of(structure, parameters, folder / f"{number}.pdb"))
         for number, structure in enumerate(structures)
@@ -187,11 +190,11 @@ def parameters_of(condition: Condition, resolution: str, approach: Approach) -> 
     )
 
 
-def search_of(condition: Condition, approach: Approach) -> DisplacementSearch:
-    """Steps of half a pixel or finer, each in the middle of the displacements that it stands
-    for; an odd number of them, for else the search would have no displacement twice."""
+def search_of(condition: Condition, resolution: str, approach: Approach) -> DisplacementSearch:
+    """Displacements, each in the middle of those that it stands for; an odd number along each axis,
+    so that none is tried twice."""
     largest = condition.largest_displacement / condition.pixel_size
-    n = int(np.ceil(2 * largest / 0.5 * approach.finer - 1e-6)) | 1
+    n = int(np.ceil(2 * largest / STEPS[resolution] * approach.finer - 1e-6)) | 1
     return DisplacementSearch(largest * (1 - 1 / n), n, n)
 
 

@@ -3,7 +3,7 @@ STAR file and image stacks. Nothing of the package is used here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ class Condition:
     defocus: tuple[float, float] = (5000.0, 10000.0)
 
 
+ATOMS = Condition(
+    "atoms",
+    n_pixels=40,
+    pixel_size=2.0,
+    atoms=True,
+    matched=80.0,
+    largest_displacement=2.5,
+    defocus=(4000.0, 8000.0),
+)
 CONDITIONS = (
     Condition("white"),
     Condition("coloured", spectra=(Coloured(),)),
@@ -86,8 +95,8 @@ CONDITIONS = (
     Condition("mask 0.35", mask=(0.35, 0.35)),
     Condition("soft mask", mask=(0.32, 0.42)),
     Condition("low-pass", low_pass=8.0),
-    Condition("envelope", b_factor=100.0),
-    Condition("atoms", atoms=True),
+    replace(ATOMS, name="envelope", b_factor=100.0),
+    ATOMS,
 )
 
 

@@ -91,7 +91,7 @@ def test_noise_with_a_bump_is_calibrated_where_its_spectrum_is_known(tmp_path: P
     found = {}
     for noise in ("true", "white"):
         ratios, truth = log_likelihood_ratios(
-            bump, "full", 250, [2], Approach(noise, finer=0.75), tmp_path / noise
+            bump, "full", 250, [2], Approach(noise, finer=0.7), tmp_path / noise
         )
         found[noise] = calibrate(ratios, truth)
     print(found)
