@@ -1,79 +1,29 @@
 """A witness from the physics alone: atoms to pixels by RELION's conventions, and the likelihood of
 pixels.
 
-Nothing of the package is used here. An image is [row, column] = [y, x], and the centre of pixel p
-lies at (p - n // 2) times the pixel size.
+Nothing of the package is used here; much of it is the simulator's beside the benchmarks. An image
+is [row, column] = [y, x], and the centre of pixel p lies at (p - n // 2) times the pixel size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import constants, special
+from scipy import special
+
+from benchmarks.independent_simulator import PADDING as PADDING
+from benchmarks.independent_simulator import StarPoses as StarPoses
+from benchmarks.independent_simulator import about_y as about_y
+from benchmarks.independent_simulator import about_z as about_z
+from benchmarks.independent_simulator import apply_filter as apply_filter
+from benchmarks.independent_simulator import crop as crop
+from benchmarks.independent_simulator import frequencies as frequencies
+from benchmarks.independent_simulator import relion_ctf as relion_ctf
+from benchmarks.independent_simulator import two_lobes as two_lobes
 
 FloatArray = NDArray[np.float64]
-
-PADDING = 2
-"""Side of the grid on which particles are rendered and filtered, over that of the image."""
-
-
-def two_lobes(opening_degrees: float, n_residues: int = 48) -> FloatArray:
-    """Positions of residues in two lobes, the second turned about z: no symmetry, within 15
-    angstrom of the middle."""
-    centres = np.array([[[7, 0, 0]], [[-7, 0, 0]]])
-    first, second = centres + np.random.default_rng(0).uniform(-5, 5, (2, n_residues // 2, 3))
-    return np.concatenate([first, second @ about_z(np.float64(-opening_degrees))])
-
-
-@dataclass(frozen=True, eq=False)
-class StarPoses:
-    """Columns of a RELION star file: rlnAngleRot, Tilt, Psi (degrees) and rlnOriginXAngst,
-    YAngst, each (pose,)."""
-
-    rot: FloatArray
-    tilt: FloatArray
-    psi: FloatArray
-    origin_x: FloatArray
-    origin_y: FloatArray
-
-    @classmethod
-    def of_template(cls, azimuth: Any, polar: Any, gamma: Any, dx: Any, dy: Any) -> StarPoses:
-        """Poses of templates (radian) that are displaced by d (angstrom), then turned by -gamma."""
-        azimuth, polar, gamma, dx, dy = np.broadcast_arrays(azimuth, polar, gamma, dx, dy)
-        x = np.cos(gamma) * dx + np.sin(gamma) * dy
-        y = -np.sin(gamma) * dx + np.cos(gamma) * dy
-        return cls(np.degrees(azimuth), np.degrees(polar), np.degrees(gamma), -x, -y)
-
-    def __len__(self) -> int:
-        return len(self.rot)
-
-    def __getitem__(self, part: Any) -> StarPoses:
-        return StarPoses(
-            self.rot[part],
-            self.tilt[part],
-            self.psi[part],
-            self.origin_x[part],
-            self.origin_y[part],
-        )
-
-    def matrices(self) -> FloatArray:
-        """A = Rz(-psi) Ry(-tilt) Rz(-rot), which acts on atom positions, (pose, 3, 3)."""
-        return about_z(-self.psi) @ about_y(-self.tilt) @ about_z(-self.rot)
-
-
-def about_z(degrees: FloatArray) -> FloatArray:
-    """Counter-clockwise from x to y, (pose, 3, 3)."""
-    c, s, o = np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), np.zeros_like(degrees)
-    return np.stack([c, -s, o, s, c, o, o, o, o + 1], axis=-1).reshape(*np.shape(degrees), 3, 3)
-
-
-def about_y(degrees: FloatArray) -> FloatArray:
-    """Counter-clockwise from z to x, (pose, 3, 3)."""
-    c, s, o = np.cos(np.radians(degrees)), np.sin(np.radians(degrees)), np.zeros_like(degrees)
-    return np.stack([c, o, s, o, o + 1, o, -s, o, c], axis=-1).reshape(*np.shape(degrees), 3, 3)
 
 
 def project(atoms: Any, poses: StarPoses, n: int, pixel_size: float) -> FloatArray:
@@ -92,55 +42,10 @@ def project(atoms: Any, poses: StarPoses, n: int, pixel_size: float) -> FloatArr
     return along_y.swapaxes(1, 2) @ along_x
 
 
-def relion_ctf(optics: Any, fx: FloatArray, fy: FloatArray) -> FloatArray:
-    """RELION's CTF of one image (a record of optics) at spatial frequencies in 1/angstrom."""
-    u2 = fx**2 + fy**2
-    wavelength = electron_wavelength(1e3 * optics["voltage_kilovolt"])
-    mean = -(optics["defocus_u_angstrom"] + optics["defocus_v_angstrom"]) / 2
-    deviation = -(optics["defocus_u_angstrom"] - optics["defocus_v_angstrom"]) / 2
-    defocus = mean + deviation * np.cos(2 * (np.arctan2(fy, fx) - optics["defocus_angle_radian"]))
-    k1, k2 = np.pi * wavelength, np.pi / 2 * optics["spherical_aberration_mm"] * 1e7 * wavelength**3
-    k3 = np.arcsin(optics["amplitude_contrast"])
-    phase = k1 * defocus * u2 + k2 * u2**2 - optics["phase_shift_radian"] - k3
-    return -np.sin(phase) * optics["scale"] * np.exp(-optics["b_factor_angstrom2"] / 4 * u2)
-
-
-def electron_wavelength(volt: float) -> float:
-    """De Broglie's, relativistic, angstrom. RELION writes 12.2643247 / sqrt(V (1 + 0.978466e-6
-    V)): 5e-6 larger."""
-    energy = volt * constants.e
-    return (
-        1e10
-        * constants.h
-        * constants.c
-        / np.sqrt(energy * (energy + 2 * constants.m_e * constants.c**2))
-    )
-
-
-def frequencies(n: int, pixel_size: float) -> tuple[FloatArray, FloatArray]:
-    """Where the discrete Fourier transform of n x n pixels lies, fx and fy in 1/angstrom, (row,
-    column)."""
-    frequency = np.fft.fftfreq(n, pixel_size)
-    fx, fy = np.meshgrid(frequency, frequency)
-    return fx, fy
-
-
 def band(n: int, pixel_size: float, highest: float) -> NDArray[np.bool_]:
     """The part of the discrete Fourier transform of n x n pixels up to a spatial frequency,
     (row, column)."""
     return np.hypot(*frequencies(n, pixel_size)) <= highest
-
-
-def apply_filter(images: FloatArray, transfer: NDArray[Any]) -> FloatArray:
-    """Multiply by a real, even function of frequency in Fourier space; over the last two axes."""
-    n = images.shape[-1]
-    return np.fft.irfft2(np.fft.rfft2(images) * transfer[:, : n // 2 + 1], s=(n, n))
-
-
-def crop(images: FloatArray, n: int) -> FloatArray:
-    """Keep the n x n pixels about the centre."""
-    start = images.shape[-1] // 2 - n // 2
-    return images[..., start : start + n, start : start + n]
 
 
 def render(atoms: Any, poses: StarPoses, optics: Any, n: int, pixel_size: float) -> FloatArray:

@@ -1,11 +1,19 @@
-"""Posterior probabilities mean what they say: a small run of the calibration benchmark."""
+"""Posterior probabilities mean what they say: small runs of the calibration benchmark."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
 
-from benchmarks.calibration import calibrate, log_likelihood_ratios
+from benchmarks.calibration import Approach, Row, judged, log_likelihood_ratios
+from benchmarks.conventions import is_calibrated
+from benchmarks.conventions import log_likelihood_ratios as ratios_by_conventions
+from benchmarks.independent_simulator import Bump
+from benchmarks.scores import calibrate, population, with_population
+from benchmarks.simulated_particles import CONDITIONS
 
 
 def test_calibration_of_exact_and_of_inflated_ratios() -> None:
@@ -13,15 +21,15 @@ def test_calibration_of_exact_and_of_inflated_ratios() -> None:
     ratios = rng.normal(0, 2, 20000)
     truth = rng.random(20000) < expit(ratios)
     exact, inflated = calibrate(ratios, truth), calibrate(5 * ratios, truth)
-    assert exact.holds
+    assert is_calibrated(exact)
     assert abs(exact.slope - 1) < 3 * exact.slope_error
     np.testing.assert_allclose(inflated.slope, exact.slope / 5, rtol=1e-6)
-    assert not inflated.holds
+    assert not is_calibrated(inflated)
 
 
 def test_standard_is_calibrated_at_half_resolution_and_cryolike_is_not() -> None:
     # fewer images could not tell: over five bins their sampling error alone reaches 0.05
-    ratios, truth = log_likelihood_ratios(n_images=1200, resolution_factor=0.5, seed=0)
+    ratios, truth = ratios_by_conventions(n_images=1200, resolution_factor=0.5, seed=0)
     standard, cryolike = (calibrate(ratios[name], truth) for name in ("standard", "cryolike"))
     print(standard, cryolike)
     assert abs(standard.slope - 1) < 3 * standard.slope_error
@@ -29,3 +37,64 @@ def test_standard_is_calibrated_at_half_resolution_and_cryolike_is_not() -> None
     # all pixels counted as degrees of freedom: 5.1 times those in the band
     assert cryolike.slope < 0.3
     assert cryolike.expected_error > 0.1
+
+
+def test_scores_of_calibrated_and_of_inflated_ratios(rng: np.random.Generator) -> None:
+    ratios = rng.normal(0, 2, 6000)
+    truth = rng.random(6000) < expit(ratios)
+    right, inflated = calibrate(ratios, truth), calibrate(3 * ratios, truth)
+    assert abs(right.cost) < 12 / 6000  # twice it is a chi-square of 2, less 2: 3e-6 are above 25
+    assert abs(right.intercept) < 5 * right.intercept_error
+    # 2/3 of the odds are wrong: the log score of logits of 2 and of 6 nat, by quadrature
+    x, weight = np.polynomial.hermite_e.hermegauss(60)
+    score = {
+        k: -expit(2 * x) * np.logaddexp(0, -k * x) - expit(-2 * x) * np.logaddexp(0, k * x)
+        for k in (2, 6)
+    }
+    expected = ((score[2] - score[6]) * weight).sum() / weight.sum()
+    assert abs(inflated.cost - expected) < 0.1 * expected
+    chosen = with_population(truth, 0.3, rng)
+    assert len(set(chosen)) == len(chosen)
+    assert 0.2 < truth[chosen].mean() < 0.4
+    found = population(ratios[chosen])
+    assert abs(found.value - 0.3) < 5 * found.error
+    assert 0.008 < found.error < 0.02
+    assert population(np.full(10, 3.0)).value > 0.999
+    assert population(np.full(10, -3.0)).value < 0.001
+
+
+def test_a_table_that_misses_its_bounds_is_not_as_expected() -> None:
+    rng = np.random.default_rng(1)
+    ratios = rng.normal(0, 2, 4000)
+    truth = rng.random(4000) < expit(ratios)
+    chosen = with_population(truth, 0.3, rng)
+    white, coloured = CONDITIONS[:2]
+    right = Row(white, "full", 0, calibrate(ratios, truth), population(ratios[chosen]), 1.0)
+    wrong = replace(
+        right,
+        condition=coloured,
+        calibration=calibrate(3 * ratios, truth),
+        population=population(3 * ratios[chosen] + 1),
+    )
+    assert right.wrong == []
+    assert wrong.wrong == ["slope", "cost", "population"]
+    now, before = Approach(), Approach(before=True)
+    assert judged([right], now)
+    assert not judged([right, wrong], now)
+    assert judged([right, wrong], before)
+    assert not judged([right, replace(right, condition=coloured)], before)
+    assert all(len(str(row)) <= 120 for row in (right, wrong))
+
+
+def test_noise_with_a_bump_is_calibrated_where_its_spectrum_is_known(tmp_path: Path) -> None:
+    bump = replace(CONDITIONS[0], spectra=(Bump(),))
+    found = {}
+    for noise in ("true", "white"):
+        ratios, truth = log_likelihood_ratios(
+            bump, "full", 250, [2], Approach(noise, finer=0.7), tmp_path / noise
+        )
+        found[noise] = calibrate(ratios, truth)
+    print(found)
+    assert abs(found["true"].slope - 1) < 0.1 + 2.5 * found["true"].slope_error
+    assert found["true"].cost < 0.03
+    assert found["white"].slope + 3 * found["white"].slope_error < 0.75
