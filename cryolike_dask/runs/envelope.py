@@ -117,14 +117,14 @@ def fit_b_factors(
         degrees_of_freedom=settings.degrees_of_freedom,
     )
     group_of_image = [noise.find(stack.groups, len(stack)) for stack in stacks]
-    units = _units(noise, stacks, group_of_image)
+    units, names = _units(noise, stacks, group_of_image)
     pieces = _drawn(stacks, [units[groups] for groups in group_of_image])
     structures = [structures[i] for i in _spread(len(structures), MOST_STRUCTURES)]
     found = _climb(_Sample(pieces, structures, settings, units, client))
     for unit, b in found.items():
         logger.info(
             "envelope of %s: B = %.0f +- %.0f angstrom^2, %s",
-            noise.groups[int(np.flatnonzero(units == unit)[0])],
+            names[unit],
             b.b_factor_angstrom2,
             b.error,
             b.reason,
@@ -236,22 +236,22 @@ def _climb(sample: _Sample) -> dict[int, BFactor]:
 
 def _units(
     noise: NoiseModel, stacks: Sequence[ImageStack], group_of_image: Sequence[Indices]
-) -> Indices:
-    """Number the optics groups; for each group of the noise model that of most of its images, -1
-    where it has none."""
-    names = [
+) -> tuple[Indices, tuple[str, ...]]:
+    """Number the optics groups: for each group of the noise model that of most of its images, -1
+    where it has none; and their names."""
+    of_optics = [
         np.full(len(stack), "") if stack.groups is None else stack.groups[:, 1] for stack in stacks
     ]
     numbers: dict[str, int] = {}
     units = np.full(len(noise), -1)
-    groups, optics = np.concatenate(group_of_image), np.concatenate(names)
+    groups, optics = np.concatenate(group_of_image), np.concatenate(of_optics)
     pairs, counts = np.unique(np.stack([groups.astype(str), optics], 1), axis=0, return_counts=True)
     for (group, name), _ in sorted(zip(pairs.tolist(), counts.tolist(), strict=True), key=_count):
         g = int(group)
-        of_optics = noise.groups[g].startswith((MICROGRAPH, OPTICS_GROUP))
-        unit = OPTICS_GROUP + name if of_optics else noise.groups[g]
+        one_of_many = noise.groups[g].startswith((MICROGRAPH, OPTICS_GROUP))
+        unit = OPTICS_GROUP + name if one_of_many else noise.groups[g]
         units[g] = numbers.setdefault(unit, len(numbers))
-    return units
+    return units, tuple(numbers)
 
 
 def _count(pair: tuple[Any, int]) -> int:

@@ -53,7 +53,7 @@ def particles(rng, true_b, recorded_b=0.0, with_signal=True):
     columns = {"defocus_u_angstrom": defocus, "defocus_v_angstrom": defocus, **MICROSCOPE}
     truth = optics_table(n, **columns, b_factor_angstrom2=true_b)
     clean = render(ATOMS, poses, truth, PARAMETERS.n_pixels, PIXEL_SIZE)
-    level = np.sqrt(clean.var() / SIGNAL_TO_NOISE)
+    level = np.sqrt(clean.var(axis=(1, 2), keepdims=True) / SIGNAL_TO_NOISE)
     pixels = with_signal * clean + level * rng.standard_normal(clean.shape)
     told = optics_table(n, **columns, b_factor_angstrom2=recorded_b)
     return ImageStack.from_array(normalised_stack(pixels, PARAMETERS.grid), PARAMETERS, told)
@@ -92,7 +92,7 @@ def test_comes_back_in_each_optics_group_added_to_what_metadata_say(rng, structu
     found = fit_b_factors(images, structures, noise, Settings(device="cpu"))
     print([(b.b_factor_angstrom2, b.error) for b in found])
     for b, expected in zip(found[:4], missing, strict=True):
-        assert b.error < 50
+        assert b.error < 40
         assert abs(b.b_factor_angstrom2 - expected) < 3.5 * b.error
         assert (b.n_images, b.reason) == (n, f"fitted to {n} images")
     assert found[4] == found[3]
@@ -161,14 +161,19 @@ def test_the_factor_of_the_template_is_taken_out(build, rng):
     np.testing.assert_allclose(best.half_log_variance(b, frequencies), expected, rtol=1e-10)
 
 
-def climbed(total, n=100, spread=0.0, highest=0.0):
+def climbed(total, n=100, spread=0.0):
     """Search for the maximum of a function, of which each of n images has an equal part, and a
     slope of its own besides."""
-    climb, slopes = Climb(highest), spread * np.linspace(-1, 1, n)
+    climb, slopes = Climb(0.2), spread * np.linspace(-1, 1, n)
     while wanted := climb.wanted():
         assert all(-200 <= b <= 500 for b in wanted)
         climb.known.update({b: total(b) / n + slopes * b for b in wanted})
     return climb.result(), len(climb.known)
+
+
+def with_bias(error, n=100):
+    """What no number of images makes smaller, up to 5 angstrom: r = 0.01."""
+    return np.hypot(np.hypot(error, 0.05 / 0.01), 0.05 * 0.01 * n * error**2)
 
 
 @pytest.mark.parametrize("true", [-130.0, -20.0, 0.0, 37.0, 50.0, 100.0, 249.0, 420.0])
@@ -176,15 +181,15 @@ def climbed(total, n=100, spread=0.0, highest=0.0):
 def test_the_maximum_of_a_parabola_is_found(true, error):
     found, n_evaluations = climbed(lambda b: -(((b - true) / error) ** 2) / 2)
     assert found.b_factor_angstrom2 == pytest.approx(true, abs=1e-6)
-    assert found.error == pytest.approx(error)
+    assert found.error == pytest.approx(with_bias(error))
     assert n_evaluations <= 10
 
 
 def test_images_that_differ_more_than_the_bend_says_have_a_larger_error():
-    spread = 0.1
+    spread = 0.03
     found, _ = climbed(lambda b: -(((b - 60) / 10) ** 2) / 2, spread=spread)
-    of_sum = np.sqrt(100) * np.std(spread * np.linspace(-1, 1, 100), ddof=1)
-    assert found.error == pytest.approx(of_sum * 10**2)
+    of_slopes = np.sqrt(100) * np.std(spread * np.linspace(-1, 1, 100), ddof=1)
+    assert found.error == pytest.approx(with_bias(of_slopes * 10**2))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +197,7 @@ def test_images_that_differ_more_than_the_bend_says_have_a_larger_error():
     [
         (lambda b: b, "still grows at B = 500"),
         (lambda b: -b, "still grows at B = -200"),
-        (lambda b: -(((b - 40) / 120) ** 2) / 2, r"too little signal, B = 40 \+- 120"),
+        (lambda b: -(((b - 40) / 120) ** 2) / 2, r"too little signal, B = 40 \+- 730"),
         (lambda b: 0 * b, "too little signal"),
     ],
 )
@@ -203,11 +208,12 @@ def test_what_cannot_be_told_is_0_and_says_so(total, said):
     assert re.search(said, found.reason)
 
 
-def test_what_each_image_is_off_by_is_part_of_the_error():
-    """However many there are: 0.05 * 0.2^2 / 4 * 200^2."""
+def test_what_each_image_is_off_by_stays_in_the_error():
+    """However many there are."""
     for n in (100, 10000):
-        found, _ = climbed(lambda b, n=n: -n * ((b - 60) / 200) ** 2 / 2, n=n, highest=0.2)
-        assert found.error == pytest.approx(np.hypot(200 / np.sqrt(n), 20))
+        found, _ = climbed(lambda b, n=n: -n * ((b - 60) / 200) ** 2 / 2, n=n)
+        assert found.error == pytest.approx(with_bias(200 / np.sqrt(n), n))
+        assert found.error > 20
 
 
 def test_a_few_images_tell_nothing():
