@@ -18,17 +18,18 @@ WHOLE = 0.97
 EMPTY_LEVEL, LEAST_EMPTY = 0.02, 0.005
 """Pixels below this part of bright ones hold no noise; there are none if these are a smaller part
 of the box."""
-QUIET = 0.3
+QUIET, DIM = 0.15, 0.3
 """Corners whose variance differs from pixel to pixel by a smaller part of what chance makes of
-noise hold a constant, the offset of images that lost their mean."""
+noise, and is a smaller part of that of bright pixels, hold a constant: the offset of images that
+lost their mean."""
 SHARP = 0.8
 """The first ring of noise that has more than this part of the next is the whole edge of a mask."""
 RISE, STEPS_ACROSS, PART_SEARCHED = 1.4, 24, 0.1
 """Softer edges end where the variance rises least over a 24th of the box, within a tenth of it from
 where it rises by less than this."""
-COPIED = 0.5
-"""Lines of pixels differ from the next by less than this part of what others differ by, if they are
-copies of these in three of four images; and have more than this part of their scatter."""
+COPIED = 0.25
+"""Lines of pixels differ from the next by less than this part of what those farther in differ by,
+if they are copies of these in nearly all images."""
 NO_MAP = "the variance of pixels over images"
 GIVE_IT = "give --degrees-of-freedom"
 
@@ -101,17 +102,20 @@ def noise_level(variance: NDArray[np.floating], n_images: int) -> FloatArray:
 
 
 def copied_lines(variance: NDArray[np.floating]) -> int:
-    """Count the lines of pixels along the border that are copies of those next to them in most
-    images, the largest of the four sides; a box cut at the rim of a micrograph may have some."""
-    counts = []
+    """Count the lines of pixels along the border that are copies of those next to them in nearly
+    all images, as boxes cut at the rim of a micrograph may have; the most of the four sides."""
+    counts = [0]
     for turns in range(4):
         lines = np.rot90(np.asarray(variance, np.float64), turns)
-        steps = np.sqrt((np.diff(lines, axis=0)[: len(lines) // 2] ** 2).mean(axis=1))
-        usual = np.median(steps[len(steps) // 4 :])
-        scatter = lines.std(axis=1) / np.maximum(lines.mean(axis=1), np.finfo(float).tiny)
-        is_noise = scatter[: len(steps)] > COPIED * np.median(scatter)  # and no constant of a mask
-        is_copy = (steps < COPIED * usual) & is_noise
-        counts.append(int(np.argmin(is_copy)))
+        levels = np.maximum(lines.mean(axis=1), np.finfo(float).tiny)
+        scatter = lines.std(axis=1) / levels
+        if scatter[0] < COPIED * np.median(scatter):  # the constant of a mask
+            continue
+        steps = np.sqrt((np.diff(lines, axis=0) ** 2).mean(axis=1)) / levels[1:]
+        for n in range(1, max(1, len(lines) // 8) + 1):
+            beyond = min(steps[n], np.median(steps[n : n + 3]))
+            if steps[:n].max() < COPIED * beyond:
+                counts.append(n)
     return max(counts)
 
 
@@ -145,7 +149,8 @@ def _above_offset(variance: FloatArray, n_images: int) -> FloatArray:
     ends = np.r_[0:size, -size:0]
     corners = np.concatenate([variance[[0, -1]][:, ends], variance[:, [0, -1]][ends].T])
     level = corners.mean()
-    if corners.std() >= QUIET * math.sqrt(2 / n_images) * level:
+    is_noise = corners.std() >= QUIET * math.sqrt(2 / n_images) * level
+    if is_noise or level > DIM * np.quantile(variance, 0.95):
         return variance
     above: FloatArray = np.maximum(variance - level, 0)
     return above if above.any() else variance

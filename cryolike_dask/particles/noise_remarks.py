@@ -69,8 +69,8 @@ def remarks_on_noise(
     if n_copied_lines:
         remarks.append(
             f"{n_copied_lines} line(s) of pixels along the border are copies of those next to them "
-            "in most images, and no noise of their own; extract particles again that lie inside "
-            "their micrographs, or give --degrees-of-freedom."
+            "in nearly all images, and no noise of their own; extract particles again that lie "
+            "inside their micrographs, or give --degrees-of-freedom."
         )
     return tuple(remarks)
 
@@ -122,7 +122,7 @@ def _on_evenness(model: NoiseModel, i: int, grid: PolarGrid, whitened: WhitenedP
     if len(used) < N_PARTS:
         return ""
     power, error = whitened.power[i, used], whitened.error[i, used]
-    mean = np.average(power, weights=error**-2)
+    mean = np.average(power, weights=grid.radii[used])  # as there are points
     worst, at = 0.0, 0.0
     for part in np.array_split(np.arange(len(used)), N_PARTS):
         off = float(power[part].mean() / mean - 1)

@@ -47,7 +47,7 @@ def test_uneven_power_is_said_with_where(rng, model):
 
 def test_few_images_leave_an_uneven_power_unsaid(rng, model):
     """What chance makes of them."""
-    assert remarks_on_noise(model, GRID, drawn(rng, 1.0, n_images=3)) == ()
+    assert remarks_on_noise(model, GRID, drawn(rng, 1.0, n_images=10)) == ()
 
 
 def test_a_low_power_of_the_offset_is_not_uneven(rng, model):
