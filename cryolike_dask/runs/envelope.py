@@ -37,6 +37,9 @@ logger = logging.getLogger("cryolike_dask")
 MOST_IMAGES, MOST_STACKS, MOST_STRUCTURES = 256, 8, 8
 """Images of an optics group, stacks that they are taken from, and structures that they are compared
 with."""
+PART_OF_IMAGES, FEWEST_IMAGES = 1 / 8, 64
+"""Of a group, but of small ones more: each is compared some eight times, which should not take as
+long as the run."""
 POSES, STRUCTURES = "envelope-poses", "envelope-structures"
 """Names of tasks."""
 
@@ -71,7 +74,8 @@ def fit_b_factors(
     Parameters
     ----------
     images : ImageStack or several
-        At most 256 of an optics group are taken, spread evenly over those of 8 stacks.
+        An eighth of an optics group is taken, but at least 64 and at most 256, spread evenly over
+        those of 8 stacks.
     templates : TemplateStack or several
         Structures, with their displacements; 8 are taken, spread over those that are given. Each
         image is compared with all of them once, and from then on with the one it is likeliest of.
@@ -267,7 +271,9 @@ def _drawn(stacks: Sequence[ImageStack], unit_of_image: Sequence[Indices]) -> li
         rows = [np.flatnonzero(unit_of_image[i] == unit) for i in chosen]
         stack = np.repeat(chosen, [len(r) for r in rows])
         row = np.concatenate(rows)
-        taken = _spread(len(row), MOST_IMAGES)
+        n_images = sum(int((units == unit).sum()) for units in unit_of_image)
+        part = max(FEWEST_IMAGES, round(PART_OF_IMAGES * n_images))
+        taken = _spread(len(row), min(part, MOST_IMAGES))
         for i in chosen:
             drawn.setdefault(i, []).append(row[taken[stack[taken] == i]])
     rows_of = {i: np.sort(np.concatenate(rows)) for i, rows in sorted(drawn.items())}

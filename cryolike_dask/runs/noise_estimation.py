@@ -47,8 +47,9 @@ FEWEST_OF_GROUP = 30
 """Images of a group that has a spectrum of its own."""
 ROWS_OF_TASK = 512
 TEMPLATES_LOOKED_AT = 64
-REFINED_OF_GROUP, REFINED_STRUCTURES = 256, 4
-"""Images of a group, and structures, for which the posterior is computed."""
+REFINED_OF_GROUP, LEAST_REFINED, PART_REFINED, REFINED_STRUCTURES = 256, 128, 1 / 4, 4
+"""Images of a group, most and least and as a part of it, and structures, for which the posterior is
+computed."""
 CHECKED_OF_STACK = 128
 """Images of a stack whose power is held against a noise model that was given."""
 SURE = 3.0
@@ -200,11 +201,13 @@ class _Signal:
         starts = np.cumsum([0, *(len(stack) for stack in self.stacks)])
         of_stack = np.searchsorted(starts, group.rows, side="right") - 1
         used = spread(np.unique(of_stack).tolist(), MOST_STACKS)
+        part = max(LEAST_REFINED, round(PART_REFINED * len(group.rows)))
+        n_images = min(part, REFINED_OF_GROUP)
         amplitude, variance = group.amplitude_and_level(self.stacks[0].grid)
         left = []
         for i in used:
             members = np.flatnonzero(of_stack == i)
-            members = np.array(spread(members.tolist(), REFINED_OF_GROUP // len(used)))
+            members = np.array(spread(members.tolist(), n_images // len(used)))
             rows, levels = group.rows[members], group.spectrum.levels[members]
             known = np.stack([np.full(len(rows), amplitude), variance * levels], axis=1)
             images = self.stacks[i][rows - starts[i]]
