@@ -97,6 +97,8 @@ class NoiseOptions:
         if holds_image_stacks(self.particles):
             files = LikelihoodFiles(None, self.particles, self.output, self.n_stacks)
             return open_images(files, parameters)
+        if self.n_stacks is not None:
+            raise InputError("--n-stacks is for a folder of image stacks", remedy="Leave it out.")
         return open_particles(self.particles, parameters)
 
     def structures(self, parameters: ImageParameters) -> list[TemplateStack] | None:
