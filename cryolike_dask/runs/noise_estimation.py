@@ -219,7 +219,11 @@ class _Signal:
 
 
 def _smoothed(left: FloatArray, group: _Group, grid: PolarGrid) -> Spectrum:
-    """The spectrum of what is left, with all else that was known."""
+    """The spectrum of what is left, with all else that was known; the same as before where next to
+    nothing is left beside a strong signal."""
+    inside = grid.spatial_frequencies <= group.extent.band_limit
+    if (left.mean(axis=0)[inside] <= 0).any():
+        return group.spectrum
     rings = RingPower(left, np.zeros_like(left))
     found = fit_spectrum(rings, grid, None, group.extent.band_limit)
     return replace(group.spectrum, variance=found.variance, relative_error=found.relative_error)

@@ -230,7 +230,7 @@ def test_images_are_drawn_from_all_over(rng):
     pieces = _drawn(stacks, units)
     drawn = np.concatenate([piece.unit for piece in pieces])
     assert len(pieces) == 8
-    assert [(drawn == unit).sum() for unit in (0, 1)] == [256, 24]
+    assert [(drawn == unit).sum() for unit in (0, 1)] == [242, 24]  # an eighth; all of few
     for piece in pieces:
         rows = piece.images.image_in_stack
         assert len(np.unique(rows)) == len(rows)

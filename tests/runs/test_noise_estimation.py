@@ -89,7 +89,9 @@ def test_noise_alone_gives_its_spectrum(rng, templates, kind, n_images, with_tem
     # a box of finite size smears a spectrum that falls: by up to 4% here
     smeared = 0.0 if kind == WHITE else 0.04
     assert (abs(left) < 4.5 * error + smeared).all()
-    assert np.sqrt((left**2).mean()) < (0.07 if n_images == 50 else 0.035) + smeared
+    # without templates there is no signal to tell from noise, whose strength is uncertain itself
+    largest = {50: (0.07, 0.3), 400: (0.035, 0.1)}[n_images][with_templates]
+    assert np.sqrt((left**2).mean()) < largest + smeared
 
 
 @pytest.mark.parametrize("signal_to_noise", [0.05, 0.35])
