@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,18 @@ def task(name: str, function: Callable[..., Any], *arguments: Any) -> Delayed:
     """One task, called `name` on the dashboard; arguments may be tasks, whose results it is
     given."""
     return dask.delayed(function)(*arguments, dask_key_name=f"{name}-{uuid.uuid4().hex}")
+
+
+def computed(graphs: Sequence[Any], client: Client | None) -> list[Any]:
+    """Compute graphs whose results are small, on a client or in threads of this process, and give
+    the results."""
+    if client is None:
+        return list(dask.compute(*graphs, scheduler="threads"))
+    futures = client.compute(list(graphs))
+    try:
+        return list(client.gather(futures))
+    finally:
+        client.cancel(futures)
 
 
 def stream(

@@ -21,7 +21,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
-from cryolike_dask.compute.stream import task
+from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.noise import MICROGRAPH, OPTICS_GROUP, NoiseModel
 from cryolike_dask.likelihoods.blocks import best_of_structures
@@ -160,7 +160,7 @@ class _Sample:
 
     def first_look(self) -> list[BestOfStructures]:
         """Compare all images with all structures, without an envelope; by piece."""
-        return _computed([self._best_of(piece) for piece in self.pieces], self.client)
+        return computed([self._best_of(piece) for piece in self.pieces], self.client)
 
     def likelihoods(
         self, b_factors: Mapping[int, float], first: Sequence[BestOfStructures]
@@ -176,7 +176,7 @@ class _Sample:
             for i, s, rows in parts
         ]
         values = [best.log_likelihood.copy() for best in first]
-        for (i, _, rows), poses in zip(parts, _computed(graphs, self.client), strict=True):
+        for (i, _, rows), poses in zip(parts, computed(graphs, self.client), strict=True):
             values[i][rows] = poses["log_likelihood_integrated"]
         return {unit: self.of_unit(unit, b, values, first) for unit, b in b_factors.items()}
 
@@ -286,14 +286,3 @@ def _spread(n: int, most: int) -> Indices:
     """Positions of at most so many of n, evenly spread."""
     positions: Indices = np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
     return positions
-
-
-def _computed(graphs: Sequence[Any], client: Client | None) -> list[Any]:
-    """Compute graphs whose results are small."""
-    if client is None:
-        return list(dask.compute(*graphs, scheduler="threads"))
-    futures = client.compute(list(graphs))
-    try:
-        return list(client.gather(futures))
-    finally:
-        client.cancel(futures)

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dask
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import active_client
+from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.noise import ALL_IMAGES, MICROGRAPH, OPTICS_GROUP, NoiseModel
@@ -35,7 +35,7 @@ from cryolike_dask.particles.noise_remarks import WhitenedPower, remarks_on_nois
 from cryolike_dask.runs.b_factor import BFactor
 from cryolike_dask.runs.envelope import fit_b_factors
 from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, spread
-from cryolike_dask.runs.noise_refinement import computed, explained_power
+from cryolike_dask.runs.noise_refinement import explained_power
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 logger = logging.getLogger("cryolike_dask")
@@ -266,13 +266,11 @@ def _listed(given: Any, kind: type) -> list[Any]:
 
 def _looked_at(stacks: list[ImageStack], client: Client | None) -> RingPower:
     """Power of rings of all images: they are read once, a part of a stack for each task."""
-    tasks = []
-    for stack in stacks:
-        for start in range(0, len(stack), ROWS_OF_TASK):
-            part = stack[start : start + ROWS_OF_TASK]
-            name = f"noise-rings-{dask.base.tokenize(part)}"
-            look = dask.delayed(power_of_rings, pure=False)
-            tasks.append(look(part, STANDARD, dask_key_name=name))
+    tasks = [
+        task("noise-rings", power_of_rings, stack[start : start + ROWS_OF_TASK], STANDARD)
+        for stack in stacks
+        for start in range(0, len(stack), ROWS_OF_TASK)
+    ]
     power, contrast = zip(*computed(tasks, client), strict=True)
     return RingPower(np.concatenate(power), np.concatenate(contrast))
 

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.particles.band import band_limit_of
 from cryolike_dask.particles.freedom import copied_lines, share_of_box
 from cryolike_dask.particles.noise import RingPower
 from cryolike_dask.particles.variance import N_READ, variance_map
-from cryolike_dask.runs.noise_refinement import computed
 from cryolike_dask.stacks import ImageStack
 
 MOST_STACKS = 4
@@ -59,13 +58,7 @@ def extent_of(
         stacks[i][rows[of_stack == i] - starts[i]]
         for i in spread(np.unique(of_stack).tolist(), MOST_STACKS)
     ]
-    name = "noise-variance-of-pixels"
-    tasks = [
-        dask.delayed(variance_map, pure=False)(
-            part, dask_key_name=f"{name}-{dask.base.tokenize(part)}"
-        )
-        for part in parts
-    ]
+    tasks = [task("noise-variance-of-pixels", variance_map, part) for part in parts]
     maps = [(one, len(p)) for one, p in zip(computed(tasks, client), parts, strict=True)]
     known = [(one, n) for one, n in maps if one is not None]
     n_images = sum(min(n, N_READ) for _, n in known)

@@ -8,13 +8,13 @@ amplitude of the signal is known (`likelihoods/kernels/posterior`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
-import dask
 import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.interface import optimal_displacements_and_rotations
@@ -73,12 +73,8 @@ def explained_power(
         for start in range(0, len(images), IMAGES_OF_TASK):
             part = slice(start, start + IMAGES_OF_TASK)
             arguments = (rows[part], templates[part], levels[part], uniform[1][part])
-            name = f"noise-signal-{dask.base.tokenize(graph.comparison, *arguments)}"
-            tasks.append(
-                dask.delayed(explained_by_pairs, pure=False)(
-                    *arguments, comparison=graph.comparison, dask_key_name=name
-                )
-            )
+            explain = partial(explained_by_pairs, comparison=graph.comparison)
+            tasks.append(task("noise-signal", explain, *arguments))
     found = computed(tasks, client)
     n_parts = len(tasks) // len(graphs)
     by_structure = [found[k : k + n_parts] for k in range(0, len(found), n_parts)]
@@ -89,10 +85,3 @@ def explained_power(
     weight /= weight.sum(axis=1, keepdims=True)
     result: FloatArray = (weight[..., None] * rings).sum(axis=1)
     return result
-
-
-def computed(tasks: Sequence[Any], client: Client | None) -> list[Any]:
-    """Compute small results on a client, or else in threads of this process."""
-    if client is None:
-        return list(dask.compute(*tasks, scheduler="threads"))
-    return list(client.gather(client.compute(list(tasks))))
