@@ -17,6 +17,7 @@ import torch
 
 from benchmarks import fft2, textbook
 from benchmarks.cases import Case, make_inputs, operands
+from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.compressed import (
@@ -211,15 +212,23 @@ def _textbook(o: Any, device: str, *, batched: bool) -> Contender:
     )
 
 
-def kernel(name: str, stacks: Stacks, device: str, tolerance: float | None) -> Contender:
+def kernel(
+    name: str,
+    stacks: Stacks,
+    device: str,
+    tolerance: float | None,
+    noise: NoiseModel | None = None,
+) -> Contender:
     """The kernel of the package."""
     images, templates = stacks
-    graph = ComparisonGraph(
-        images, templates, Settings(device=device, precision="single", tolerance=tolerance)
-    )
+    settings = Settings(device=device, precision="single", tolerance=tolerance, noise=noise)
+    graph = ComparisonGraph(images, templates, settings)
     conventions = graph.comparison.conventions
     basis = radial_basis_of(graph.comparison)
-    rows = image_rows(images, conventions), template_rows(templates, conventions)
+    rows = (
+        image_rows(images, conventions, graph.group_of_image),
+        template_rows(templates, conventions),
+    )
     block = open_block(*rows, basis, graph.comparison)
     constants = block.constants
 
