@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from cryolike_dask.analysis.inventory import take_inventory
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.noise import LEAST_DEGREES_OF_FREEDOM, NoiseModel
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.noise import model_checksum
 from cryolike_dask.io.records import WHITE
 from cryolike_dask.likelihoods.graph import whitening_of
-from cryolike_dask.likelihoods.settings import LEAST_DEGREES_OF_FREEDOM, Settings
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.integrity import recorded_settings
 from cryolike_dask.stacks import ImageStack
 

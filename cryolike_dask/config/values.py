@@ -22,9 +22,8 @@ from pydantic import (
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from cryolike_dask.errors import LARGEST, number
-from cryolike_dask.geometry.noise import B_FACTORS
+from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM
 from cryolike_dask.labels import NoiseWord
-from cryolike_dask.likelihoods.settings import LEAST_DEGREES_OF_FREEDOM
 
 MOST = 10**9
 """The largest count of anything: more is a slip of the keyboard."""

@@ -20,6 +20,8 @@ OPTICS_GROUP, MICROGRAPH = "optics group ", "micrograph "
 """Names of groups: one for all images; or these words, followed by what the metadata say."""
 B_FACTORS = (-200.0, 500.0)
 """Angstrom^2. Images of an envelope beyond these hold no signal, or are described wrongly."""
+LEAST_DEGREES_OF_FREEDOM = 4
+"""The likelihood integrates out offset, scale and level: with fewer it does not fall off."""
 SAME_PIXEL_SIZE = 1e-4
 LEAST_FREQUENCY = 1e-9
 """Part of the band by which a spectrum may fall short of it, for rounding."""
@@ -203,11 +205,20 @@ class NoiseModel:
         return np.where(inside, np.exp(logs - mean[:, None]), np.inf)
 
     def degrees_of_freedom(self, grid: PolarGrid) -> FloatArray:
-        """Degrees of freedom of the noise of an image: those inside the band, 4 pi K^2, as far as
-        the noise fills box and band; (group,)."""
-        limit = np.minimum(grid.radius_max, self.band_limit * grid.box_size_angstrom / 2)
+        """Degrees of freedom of the noise of an image: those inside the band, 4 pi K^2 if noise
+        fills box and band; (group,)."""
+        inside = grid.spatial_frequencies <= self.band_limit[:, None]
+        area = (inside * grid.weights).sum(axis=1) * grid.n_inplanes
         share = np.where(np.isnan(self.share), 1.0, self.share)
-        result: FloatArray = 4 * np.pi * limit**2 * share
+        result: FloatArray = 4 * area * share
+        few = ~(result > LEAST_DEGREES_OF_FREEDOM)
+        if few.any():
+            raise InputError(
+                f"the noise of {_named(self.groups, few)} has {result[few][0]:.3g} degrees of "
+                f"freedom, no more than the {LEAST_DEGREES_OF_FREEDOM} that its level, an offset "
+                "and a scale take",
+                remedy="Is the band limit, or the share of the box, right?",
+            )
         return result
 
     def find(self, names: NDArray[np.str_] | None, n_images: int) -> NDArray[np.int64]:

@@ -197,7 +197,7 @@ def _model(
     spectra: Mapping[str, NDArray[np.float64]], n_pixels: int, pixel_size: float
 ) -> NoiseModel:
     """Spectra by spectral index, from 1 on, as a model; a shorter one ends its band."""
-    n, n_shells = len(spectra), max(map(len, spectra.values()))
+    n, n_shells = len(spectra), max(n_pixels // 2, *map(len, spectra.values()))
     frequencies = np.arange(1, n_shells + 1) / (n_pixels * pixel_size)
     variance = np.stack([np.pad(s, (0, n_shells - len(s)), "edge") for s in spectra.values()])
     ends = [frequencies[len(s) - 1] for s in spectra.values()]

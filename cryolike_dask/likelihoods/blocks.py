@@ -49,14 +49,14 @@ BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
 UNKNOWN = -1
 """In place of the index of a pose that nobody has asked for yet."""
 
-_TURN = threading.Lock()
+TURN = threading.Lock()
 """One block at a time in a process, so that a device never runs two: the only state of this
 module."""
 
 
 def radial_basis_of(comparison: Comparison) -> RadialBasis:
     """Radial basis that all blocks of a comparison are given."""
-    with _TURN:
+    with TURN:
         return find_basis(comparison)
 
 
@@ -66,7 +66,7 @@ def optimal_poses(
     """Best pose of each image among these templates, and its likelihood over all of them: (image,
     1), POSE."""
     poses = _run(image_rows, template_rows, basis, comparison, _search)
-    with _TURN:
+    with TURN:
         poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
     return poses[:, None]
 
@@ -75,7 +75,7 @@ def best_of_structures(
     image_rows: Rows, poses: Sequence[Rows], comparisons: Sequence[Comparison]
 ) -> BestOfStructures:
     """The likeliest structure of each image, and the power of its template at the best pose."""
-    with _TURN:
+    with TURN:
         return choose_structures(image_rows, poses, comparisons)
 
 
@@ -215,12 +215,12 @@ def _run(
     """Search a block; on running out of memory, start again with half the tile."""
     import torch
 
-    with _TURN, torch.inference_mode():
+    with TURN, torch.inference_mode():
         block = open_block(image_rows, template_rows, basis, comparison)
     tile_tried_first = block.tile
     while True:
         try:
-            with _TURN, torch.inference_mode():
+            with TURN, torch.inference_mode():
                 start = time.perf_counter()
                 results = search(block)
                 seconds = time.perf_counter() - start

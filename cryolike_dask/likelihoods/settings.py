@@ -7,15 +7,13 @@ from typing import get_args
 
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
-from cryolike_dask.geometry.noise import B_FACTORS, NoiseModel
+from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM, NoiseModel
 from cryolike_dask.labels import Device, Precision
 from cryolike_dask.stacks import TemplateStack
 
 DEFAULT_TOLERANCE = 1e-6
 """Compression's in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times
 more would save a twenty-fifth of the coefficients."""
-LEAST_DEGREES_OF_FREEDOM = 4
-"""The likelihood integrates out offset, scale and level: with fewer it does not fall off."""
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,7 @@ def make_constants(
         envelopes=torch.from_numpy(whitening.envelopes).to(device),
         template_whitening=tensor_on(whitening.of_templates, comparison.precision, device),
         noise=NoiseTerms.of(
-            [
-                float(grid.integrate(np.abs(mask * factors[:, None]) ** 2))
-                for factors in whitening.factors
-            ],
+            _mask_powers(mask, whitening.factors, grid),
             whitening.n_degrees_of_freedom.tolist(),
             device,
         ),
@@ -82,6 +79,17 @@ def make_constants(
         piece_bytes=piece_bytes(device.type),
         scratch=Scratch(weights),
     )
+
+
+def _mask_powers(
+    mask: NDArray[np.complex128], factors: NDArray[np.float64], grid: PolarGrid
+) -> list[float]:
+    """Iss of each group."""
+    if len(factors) == 1:
+        return [float(grid.integrate(np.abs(mask * factors[0][:, None]) ** 2))]
+    of_rings = (np.abs(mask) ** 2 * grid.weights[:, None]).sum(axis=1)
+    powers: list[float] = (factors**2 @ of_rings).tolist()
+    return powers
 
 
 def degrees_of_freedom(grid: PolarGrid, conventions: Conventions) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.conventions import Conventions
+from cryolike_dask.likelihoods.blocks import TURN
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.image_formation import contrast_at_points
 from cryolike_dask.likelihoods.reading import read_images, read_templates
@@ -33,13 +34,13 @@ def power_of_rings(images: ImageStack, conventions: Conventions) -> tuple[FloatA
     power = np.empty((len(rows), grid.n_shells))
     contrast = np.empty_like(power)
     half = np.pi * np.arange(ANGLES_OF_CONTRAST) / ANGLES_OF_CONTRAST
+    rings = images.source.rings(rows)
     for start in range(0, len(rows), AT_ONCE):
         part = rows[start : start + AT_ONCE]
-        rings = images.source.rings(part)
         power[part] = (
             (np.abs(images.source.take(part)) ** 2).mean(axis=2)
             if rings is None
-            else rings[:, 0] / (grid.weights * grid.n_inplanes)
+            else rings[part, 0] / (grid.weights * grid.n_inplanes)
         )
         contrast[part] = (
             contrast_at_points(
@@ -81,7 +82,7 @@ def explained_by_pairs(
 
     log_likelihood = np.full(templates.shape, -np.inf)
     explained = np.zeros((*templates.shape, comparison.grid.n_shells))
-    with torch.inference_mode():
+    with TURN, torch.inference_mode():
         constants = make_constants(comparison, resolve_device(comparison.device))
         for m in np.flatnonzero((templates >= 0).any(axis=1)):
             image = read_images(image_rows[m : m + 1], comparison, constants)

@@ -37,9 +37,12 @@ GIVE_IT = "give --degrees-of-freedom"
 def share_of_box(variance: NDArray[np.floating] | None, n_images: int) -> tuple[float, str]:
     """Find the part of the box that noise fills: 1, or less where a mask or a frame has taken it.
 
-    Of noise of variance v it is (sum v)^2 / (N^2 sum v^2): degrees of freedom over those of a full
-    box. The signal of particles, brighter in the middle, lowers it no more than the scatter of few
-    images does.
+    Of noise of variance v, which is 1 where particles are, it is the mean of v: what an image holds
+    of noise in all, in units of what particles have to compete with. For hard masks that is (sum
+    v)^2 / (N^2 sum v^2) too, degrees of freedom over those of a full box; for soft ones it is less,
+    and probabilities bear it out (benchmarks/calibration.py: a slope of 0.90 with the latter). The
+    signal of particles, brighter in the middle, lowers it no more than the scatter of few images
+    does.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ def share_of_box(variance: NDArray[np.floating] | None, n_images: int) -> tuple[
     if not np.isfinite(variance).all() or not (variance >= 0).all() or not variance.any():
         return math.nan, f"not known: {NO_MAP} is negative, not finite or zero, {GIVE_IT}"
     noise = noise_level(variance, n_images)
-    share = float(noise.sum() ** 2 / (noise.size * (noise**2).sum()))
+    share = float(noise.mean())
     if share > WHOLE:
         return 1.0, "noise fills the whole box"
     return share, f"{_shape_of(noise)}: {share:.2f} of it is left"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
+from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.polar_grid import PolarGrid
 
 FloatArray = NDArray[np.float64]
@@ -107,11 +108,19 @@ def fit_spectrum(
     """
     n_free = degrees_of_freedom_of_shells(grid)
     inside = (grid.radii >= LOWEST_SHELL) & (grid.spatial_frequencies <= band_limit)
+    if not inside.any():
+        raise InputError(
+            f"the band ends at {band_limit * grid.box_size_angstrom / 2:.3g} cycles per half box, "
+            "below which noise cannot be estimated",
+            remedy='Give a noise model, or noise="white" (--noise white).',
+        )
     basis = _splines(grid.radii, knot_distance(len(rings), grid), grid.radii[inside].max())
     n, power, contrast = basis.shape[1], rings.power, rings.contrast
     shape = np.zeros((len(grid.radii), 0)) if of_templates is None else of_templates[:, None]
     # in logarithms, a variance stays positive whatever the signal takes of the power
-    logs = np.linalg.lstsq(basis[inside], np.log(power.mean(axis=0))[inside], rcond=None)[0]
+    start = power.mean(axis=0)[inside]
+    start = np.log(np.maximum(start, LEAST * np.median(start)))
+    logs = np.linalg.lstsq(basis[inside], start, rcond=None)[0]
     signal, levels = np.zeros(shape.shape[1]), np.ones(len(power))
     for _ in range(N_ROUNDS):
         variance = np.exp(basis @ logs)

@@ -91,10 +91,14 @@ def _of_file(
 ) -> FloatArray | None:
     """By the `.npz` beside a stack, or else by its pixels, if they are there."""
     path = Path(part.path)
-    variance = read_pixel_variance(metadata_file(path), n_pixels)
+    # the file tells that of all of its images, which may be of several groups
+    if len(rows) == part.shape[0]:
+        variance = read_pixel_variance(metadata_file(path), n_pixels)
+        if variance is not None:
+            return variance
     pixels = pixels_of_stack(path)
-    if variance is not None or pixels is None:
-        return variance
+    if pixels is None:
+        return None
     stored = open_tensor(pixels, n_dims=3, dtypes=("float32", "float64"))
     if stored.shape != (part.shape[0], n_pixels, n_pixels):
         raise GridMismatchError(

@@ -25,6 +25,7 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.signal import power_of_rings, power_of_templates
 from cryolike_dask.particles.noise import (
+    LOWEST_SHELL,
     RingPower,
     Spectrum,
     deviation,
@@ -50,6 +51,8 @@ TEMPLATES_LOOKED_AT = 64
 REFINED_OF_GROUP, LEAST_REFINED, PART_REFINED, REFINED_STRUCTURES = 256, 128, 1 / 4, 4
 """Images of a group, most and least and as a part of it, and structures, for which the posterior is
 computed."""
+REFINED_IN_ALL, LEAST_OF_MANY = 2048, 64
+"""The same of all groups together; and of each where there are many."""
 CHECKED_OF_STACK = 128
 """Images of a stack whose power is held against a noise model that was given."""
 SURE = 3.0
@@ -96,7 +99,8 @@ def estimate_noise(
             raise GridMismatchError(f"images lie on {grid}, and others on {other.grid}")
     if len(stacks) == 1 and len(stacks[0]) == 1:
         raise InputError(
-            "noise cannot be estimated from one image", remedy='Give a noise model, or "white".'
+            "noise cannot be estimated from one image",
+            remedy='Give a noise model, or noise="white" (--noise white).',
         )
     if fit_b_factor and not structures:
         raise InputError("a B-factor is fitted to structures, but there are no templates")
@@ -137,6 +141,9 @@ def warn_of_noise(
     used = [i for i in np.unique(of_image) if (of_image == i).sum() >= FEWEST_OF_GROUP]
     if not used:
         return
+    b_factor = model.b_factor_angstrom2[of_image][:, None]
+    envelope = np.exp(-b_factor * grid.spatial_frequencies**2 / 4)
+    looked_at = replace(looked_at, contrast=looked_at.contrast * envelope**2)
     part, power, error = model.take(np.array(used)), [], []
     for i, expected in zip(used, part.spectra(grid), strict=True):
         spectrum = fit_spectrum(
@@ -159,6 +166,12 @@ class _Group:
     envelope: BFactor | None = None
 
     @property
+    def reason(self) -> str:
+        """Why band, box and envelope are these."""
+        b = self.envelope
+        return self.extent.reason + ("" if b is None else f"; B-factor: {b.reason}")
+
+    @property
     def b_factor(self) -> tuple[float, float]:
         """B-factor and its error, NaN if it is not fitted."""
         b = self.envelope
@@ -166,10 +179,12 @@ class _Group:
 
     def amplitude_and_level(self, grid: PolarGrid) -> tuple[float, float]:
         """Amplitude of the signal over the standard deviation of the noise, and the variance of the
-        noise, both of an image whose level is 1."""
+        noise where particles are, both of an image whose level is 1."""
         weights = grid.weights * (grid.spatial_frequencies <= self.extent.band_limit)
         mean = np.exp(np.average(np.log(self.spectrum.variance), weights=weights))
-        return 2 * float(np.sqrt(max(self.spectrum.signal, 0) / mean)), float(mean / 4)
+        # the power of rings is that of noise in the whole box, which a mask has taken some of
+        level = float(mean / (4 if np.isnan(self.extent.share) else 4 * self.extent.share))
+        return float(np.sqrt(max(self.spectrum.signal, 0) / level)), level
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,20 +204,23 @@ class _Signal:
         if not refined:
             return groups
         model, rng = _model(groups, grid), np.random.default_rng(0)
-        left = {g.name: self._left(g, model, rng) for g in refined}
+        most = max(LEAST_OF_MANY, REFINED_IN_ALL // len(refined))
+        left = {g.name: self._left(g, model, rng, most) for g in refined}
         left.setdefault(ALL_IMAGES, np.concatenate(list(left.values())))
         return [
             replace(g, spectrum=_smoothed(left[g.name], g, grid)) if g.name in left else g
             for g in groups
         ]
 
-    def _left(self, group: _Group, model: NoiseModel, rng: np.random.Generator) -> FloatArray:
+    def _left(
+        self, group: _Group, model: NoiseModel, rng: np.random.Generator, most: int
+    ) -> FloatArray:
         """Power of rings that is left of some images of a group, at level 1."""
         starts = np.cumsum([0, *(len(stack) for stack in self.stacks)])
         of_stack = np.searchsorted(starts, group.rows, side="right") - 1
         used = spread(np.unique(of_stack).tolist(), MOST_STACKS)
         part = max(LEAST_REFINED, round(PART_REFINED * len(group.rows)))
-        n_images = min(part, REFINED_OF_GROUP)
+        n_images = min(part, REFINED_OF_GROUP, most)
         amplitude, variance = group.amplitude_and_level(self.stacks[0].grid)
         left = []
         for i in used:
@@ -222,7 +240,12 @@ def _smoothed(left: FloatArray, group: _Group, grid: PolarGrid) -> Spectrum:
     """The spectrum of what is left, with all else that was known; the same as before where next to
     nothing is left beside a strong signal."""
     inside = grid.spatial_frequencies <= group.extent.band_limit
+    inside &= grid.radii >= LOWEST_SHELL
     if (left.mean(axis=0)[inside] <= 0).any():
+        logger.warning(
+            "the signal of %s is so strong that its noise is known from the power of rings alone",
+            group.name,
+        )
         return group.spectrum
     rings = RingPower(left, np.zeros_like(left))
     found = fit_spectrum(rings, grid, None, group.extent.band_limit)
@@ -311,12 +334,14 @@ def _micrographs(
         rows = group.rows[~done[group.rows]]
         done[rows] = True
         expected = spectrum.variance + looked_at.contrast[rows] * spectrum.signal * signal
+        present, which = np.unique(names[rows, 0], return_inverse=True)
+        ends = np.cumsum(np.bincount(which.ravel(), minlength=len(present)))[:-1]
+        parts = np.split(np.argsort(which.ravel(), kind="stable"), ends)
         members = [
-            (name, np.flatnonzero(names[rows, 0] == name))
-            for name in np.unique(names[rows, 0]).tolist()
-            if name
+            (name, m)
+            for name, m in zip(present.tolist(), parts, strict=True)
+            if name and len(m) >= FEWEST_OF_GROUP
         ]
-        members = [(name, m) for name, m in members if len(m) >= FEWEST_OF_GROUP]
         if len(members) < 2:
             continue
         limit = group.extent.band_limit
@@ -355,7 +380,7 @@ def _model(groups: list[_Group], grid: PolarGrid) -> NoiseModel:
         n_images=np.array([len(group.rows) for group in groups]),
         band_limit=np.array([group.extent.band_limit for group in groups]),
         share=np.array([group.extent.share for group in groups]),
-        reasons=tuple(group.extent.reason for group in groups),
+        reasons=tuple(group.reason for group in groups),
         b_factor_angstrom2=b_factor,
         b_factor_error=b_factor_error,
     )

@@ -68,7 +68,8 @@ def extent_of(
         else None
     )
     share, of_box = share_of_box(variance, n_images)
-    n_copied = 0 if variance is None else copied_lines(variance)
+    # of low-passed images neighbouring lines are alike everywhere
+    n_copied = 0 if variance is None or limit < np.inf else copied_lines(variance)
     reason = of_box if limit == np.inf else f"{of_band}; {of_box}"
     return Extent(share, limit, reason, n_copied)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from distributed import Client
 
 from cryolike_dask.errors import InputError, InputFileError, OutputError, counted
@@ -216,7 +217,16 @@ def keep_noise(
 
 
 def _given(asked: NoiseRequest) -> NoiseModel | None:
-    """The model that is asked for, if it is there."""
+    """The model that is asked for, if it is there; without B-factors of its own, if one is asked
+    for."""
+    model = _model_given(asked)
+    if model is None or asked.b_factor in (None, "auto"):
+        return model
+    n = len(model)
+    return replace(model, b_factor_angstrom2=np.zeros(n), b_factor_error=np.full(n, np.nan))
+
+
+def _model_given(asked: NoiseRequest) -> NoiseModel | None:
     if asked.spectrum is None or asked.spectrum in ("estimate", "white"):
         return None
     if isinstance(asked.spectrum, NoiseModel):
@@ -307,6 +317,13 @@ def _reading(run: Run) -> Run:
     """The same run with the noise model that its folder keeps."""
     model = read_noise(run.files.noise)
     _check(run, model, run.files.noise)
+    asked = run.noise.b_factor
+    if asked not in (None, "auto", "fit") and model.b_factor_angstrom2.any():
+        raise InputError(
+            f"holds fitted B-factors, but b_factor={asked!r} is asked for",
+            source=run.files.noise,
+            remedy="Leave b_factor (--b-factor) out, or choose another output folder.",
+        )
     return _named(run, model, noise_checksum(run.files.noise))
 
 

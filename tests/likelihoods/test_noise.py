@@ -72,8 +72,8 @@ def sums_over_points(images, templates, model, b_factor=0.0, with_rings=False):
             brute.image_power, brute.image_mask = np.full(
                 (2, 1, 1, 1, 1), [[[[[power]]]], [[[[mask]]]]]
             )
-        limit = min(grid.radius_max, model.band_limit[g] * grid.box_size_angstrom / 2)
-        n_dof = 4 * np.pi * limit**2 * (0.6 if g == 0 else 1)
+        area = (grid.weights * inside).sum() * grid.n_inplanes
+        n_dof = 4 * area * (0.6 if g == 0 else 1)
         template_mask, _ = brute.template_mask_for(0.95)
         found.append(
             (

@@ -45,10 +45,10 @@ def frame(n, width):
 
 
 def share_of_mask(mask):
-    """Degrees of freedom of white noise under a mask over those of the box, by the trace of its
-    covariance and of the square of that."""
-    variance = mask**2
-    return variance.sum() ** 2 / (mask.size * (variance**2).sum())
+    """What white noise under a mask has of variance in all, over what it would have in the whole
+    box; for a mask of zeros and ones the part of degrees of freedom, by the trace of its covariance
+    and of the square of that."""
+    return (mask**2).mean() / mask.max() ** 2
 
 
 def freedom_of(mask, band):

@@ -25,6 +25,8 @@ from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedIma
 SPREAD = 1 / 3
 """Standard deviation of amplitudes, of their mean: templates of all views have power 1, while the
 power of what is seen differs."""
+DISPLACEMENTS_AT_A_TIME = 64
+"""Spectra of so many displaced templates are in memory."""
 
 
 def draw_pose(
@@ -56,10 +58,18 @@ def draw_pose(
     """
     (amplitude, noise_power), n_inplanes = levels, template.shape[-1]
     contrast, of_mask = (c.repeat(1, 1, 2) for c in (image.contrast, image.contrast_of_mask))
-    displaced = template[:, None] * constants.translation_factors
-    spectra = template_spectra(displaced, constants.weights)
     of_image = image_spectra(image.values, contrast, constants.weights)
-    cross = cross_terms(of_image, spectra, n_inplanes)[0].double()
+    factors = constants.translation_factors
+    cross = torch.cat(
+        [
+            cross_terms(
+                of_image,
+                template_spectra(template[:, None] * part, constants.weights),
+                n_inplanes,
+            )[0].double()
+            for part in torch.split(factors, DISPLACEMENTS_AT_A_TIME)
+        ]
+    )
     power = cross_terms(
         contrast_power_spectra(contrast, constants.weights),
         template_power_spectra(template, constants.weights),
@@ -78,7 +88,7 @@ def draw_pose(
     drawn = int(torch.searchsorted(cumulated, uniform * cumulated[-1]))
     d, w = divmod(min(drawn, logs.numel() - 1), n_inplanes)
     mean = (amplitude + spread2 * matched[d, w]) / narrowing[0, w] * noise_power**0.5
-    seen = contrast * displaced[:, d].roll(-w, -1)
+    seen = contrast * (template * factors[d]).roll(-w, -1)
     explained = mean * (image.values.conj() * seen).real.double().mean(-1)[0]
     whitening = image.whitening[0].double()
     return float(total), torch.where(whitening > 0, explained / whitening**2, 0)
