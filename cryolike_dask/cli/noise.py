@@ -36,7 +36,7 @@ class NoiseOptions:
     output: Annotated[
         Path,
         typer.Option(
-            help="Folder for noise.npz and noise.png, such as that of the results; or a file."
+            help="Folder for noise.npz and noise.png, such as that of results to come; or a file."
         ),
     ]
     templates: Annotated[
@@ -58,13 +58,19 @@ class NoiseOptions:
     n_displacements_x: Displacements = 16
     n_displacements_y: Displacements = 16
     b_factor: Annotated[
-        str, typer.Option(help="fit: fit one to each optics group, with --templates; none.")
-    ] = "none"
+        str | None,
+        typer.Option(
+            help="fit: fit one to each optics group, with --templates; none. Default: fit if there "
+            "are templates."
+        ),
+    ] = None
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False
 
     @property
     def fits_b_factor(self) -> bool:
         """Whether B-factors are fitted, which needs structures."""
+        if self.b_factor is None:
+            return self.templates is not None
         if self.b_factor not in ("fit", "none"):
             raise InputError(f"--b-factor {self.b_factor} is not known", remedy="Give fit or none.")
         if self.b_factor == "fit" and self.templates is None:
@@ -73,12 +79,18 @@ class NoiseOptions:
 
     def files(self) -> tuple[Path, Path]:
         """The noise model and its plot, neither of which is there, or both may be replaced."""
-        from cryolike_dask.io.layout import METADATA_SUFFIX, NOISE, NOISE_PLOT
+        from cryolike_dask.io.layout import METADATA_SUFFIX, NOISE, NOISE_PLOT, RECORDS_OF_RESULTS
         from cryolike_dask.io.outputs import refuse_special
 
         is_file = self.output.suffix == METADATA_SUFFIX and not self.output.is_dir()
         model = self.output if is_file else self.output / NOISE
         plot = model.with_name(NOISE_PLOT) if not is_file else model.with_suffix(".png")
+        if any(model.parent.glob(RECORDS_OF_RESULTS)):
+            raise OutputError(
+                "holds results, whose noise model is not to be replaced",
+                source=model.parent,
+                remedy="Name another folder or file.",
+            )
         for path in (model, plot):
             if refuse_special(path).exists() and not self.overwrite:
                 raise OutputError(
@@ -158,6 +170,8 @@ def noise(options: NoiseOptions, place: PlaceOptions) -> None:
         _write(model, path, plot)
         out.print(_table(model, parameters))
         out.print(f"{counted(len(model), 'group')}: {escape(str(path))}, drawn in {plot.name}")
+        if structures is None:
+            out.print("signal is left in it: give --templates to take it out")
 
 
 def _write(model: NoiseModel, path: Path, plot: Path) -> None:

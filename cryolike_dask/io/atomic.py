@@ -57,6 +57,8 @@ def write_unless_there(path: Path, content: bytes) -> bool:
         try:
             with open(temporary, "xb") as file:
                 file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             # unlike a rename it fails where there is a file, also on disks of a network
             os.link(temporary, path)
         except FileExistsError:

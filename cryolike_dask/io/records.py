@@ -49,6 +49,8 @@ class FolderSettings(TypedDict, total=False):
         Angstrom^2; not there: none besides the noise model's.
     degrees_of_freedom : float
         Not there: as the noise model says.
+    image_power : str
+        Where images tell the power of their rings; not there: as stacks hold them.
     """
 
     search: Search
@@ -58,6 +60,7 @@ class FolderSettings(TypedDict, total=False):
     noise: str
     b_factor: str | float
     degrees_of_freedom: float
+    image_power: str
 
 
 class About(TypedDict, total=False):
@@ -192,6 +195,7 @@ def _is_noise(settings: dict[str, Any]) -> bool:
     b_factor = settings.get("b_factor", 0.0)
     return (
         isinstance(settings.get("noise", ""), str)
+        and isinstance(settings.get("image_power", ""), str)
         and (b_factor == FITTED or (type(b_factor) in (int, float) and abs(b_factor) < LARGEST))
         and _is_number("degrees_of_freedom", settings.get("degrees_of_freedom", 1.0))
     )

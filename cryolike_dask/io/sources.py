@@ -37,6 +37,10 @@ class ArraySource(Protocol):
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory."""
 
+    @property
+    def knows_rings(self) -> bool:
+        """Whether `rings` tells them."""
+
     def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Sums over the rings of images, (row, 2, shell), on more angles than the grid has: of
         |F|^2 weight, and of Re conj(s) F weight with the exact transform s of the box. None where
@@ -180,6 +184,11 @@ class InMemory:
         """Copy rows."""
         return self.values[rows]
 
+    @property
+    def knows_rings(self) -> bool:
+        """Whether they are given."""
+        return self.ring_sums is not None
+
     def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """As they were given with the array."""
         return None if self.ring_sums is None else self.ring_sums[rows]
@@ -222,6 +231,11 @@ class Subset:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory."""
         return self.source.take(self.rows[rows])
+
+    @property
+    def knows_rings(self) -> bool:
+        """Whether the other source does."""
+        return self.source.knows_rings
 
     def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Those of the other source."""

@@ -123,6 +123,11 @@ class ParticleImages:
             values[part], _ = self._read(rows[part])
         return values
 
+    @property
+    def knows_rings(self) -> bool:
+        """They are summed when images are transformed, but for stacks as CryoLike has them."""
+        return not self.preparation.transposed
+
     def rings(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Those of the images as they are taken, with which they are found and remembered; None
         if x is the MRC row."""

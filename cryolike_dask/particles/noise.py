@@ -54,6 +54,13 @@ class RingPower:
         """Some of the images."""
         return RingPower(self.power[rows], self.contrast[rows])
 
+    def under(self, b_factor_angstrom2: FloatArray, grid: PolarGrid) -> RingPower:
+        """The same under the envelope of each image, (image,)."""
+        if not b_factor_angstrom2.any():
+            return self
+        envelope = np.exp(-b_factor_angstrom2[:, None] * grid.spatial_frequencies**2 / 4)
+        return RingPower(self.power, self.contrast * envelope**2)
+
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:

@@ -126,11 +126,12 @@ def fit_b_factors(
     structures = [structures[i] for i in _spread(len(structures), MOST_STRUCTURES)]
     found = _climb(_Sample(pieces, structures, settings, units, client))
     for unit, b in found.items():
+        error = "" if math.isnan(b.error) else f" +- {b.error:.0f}"
         logger.info(
-            "envelope of %s: B = %.0f +- %.0f angstrom^2, %s",
+            "envelope of %s: B = %.0f%s angstrom^2, %s",
             names[unit],
             b.b_factor_angstrom2,
-            b.error,
+            error,
             b.reason,
         )
     none = BFactor(0.0, math.nan, "not fitted: no images", 0)

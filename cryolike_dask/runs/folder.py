@@ -181,8 +181,10 @@ def _same(written: NDArray[np.float64], wanted: NDArray[np.float64]) -> bool:
 
 
 def remove_others(run: Run) -> None:
-    """Remove what `refuse_others` refuses."""
+    """Remove what `refuse_others` refuses, and what was calibrated with it."""
     records = _records(run)
+    if any(_differs(run, record) for _, record in records):
+        run.files.calibration.unlink(missing_ok=True)
     for path, record in records:
         if _differs(run, record):
             _remove_results(path, record)

@@ -64,6 +64,7 @@ def estimate_noise(
     templates: TemplateStack | Sequence[TemplateStack] | None = None,
     *,
     fit_b_factor: bool = False,
+    b_factor: float = 0.0,
     client: Client | None = None,
 ) -> NoiseModel:
     """Estimate the noise of images: its spectrum and its degrees of freedom, by optics group, and
@@ -77,6 +78,8 @@ def estimate_noise(
         of the noise. None: signal is left in it.
     fit_b_factor : bool
         Fit a B-factor to each optics group too; needs templates.
+    b_factor : float
+        Angstrom^2, of all images, where it is known; added to what metadata say.
     client : distributed.Client, optional
         Where to compute; default: the current client, or else the threaded scheduler.
 
@@ -102,9 +105,12 @@ def estimate_noise(
             "noise cannot be estimated from one image",
             remedy='Give a noise model, or noise="white" (--noise white).',
         )
+    if fit_b_factor and b_factor:
+        raise InputError(f"b_factor={b_factor:g} is given, and to be fitted too")
     if fit_b_factor and not structures:
         raise InputError("a B-factor is fitted to structures, but there are no templates")
     looked_at, names, shape = _looked_at(stacks, client), _names(stacks), _shape(structures)
+    looked_at = looked_at.under(np.full(len(looked_at), b_factor), grid)
     members = _optics_groups(names)
     extents = {name: extent_of(stacks, rows, looked_at, grid, client) for name, rows in members}
     groups = [_fitted(name, rows, looked_at, grid, shape, extents[name]) for name, rows in members]
@@ -117,9 +123,8 @@ def estimate_noise(
             for g in groups
         ]
     if structures:
-        groups = _Signal(
-            stacks, spread(structures, REFINED_STRUCTURES), looked_at, client
-        ).taken_out(groups, grid)
+        some = spread(structures, REFINED_STRUCTURES)
+        groups = _Signal(stacks, some, looked_at, b_factor, client).taken_out(groups, grid)
     model = _model([*groups, *_micrographs(groups, names, looked_at, grid, shape)], grid)
     copied = max(extent.n_copied_lines for extent in extents.values())
     for remark in remarks_on_noise(model, grid, n_copied_lines=copied):
@@ -141,9 +146,7 @@ def warn_of_noise(
     used = [i for i in np.unique(of_image) if (of_image == i).sum() >= FEWEST_OF_GROUP]
     if not used:
         return
-    b_factor = model.b_factor_angstrom2[of_image][:, None]
-    envelope = np.exp(-b_factor * grid.spatial_frequencies**2 / 4)
-    looked_at = replace(looked_at, contrast=looked_at.contrast * envelope**2)
+    looked_at = looked_at.under(model.b_factor_angstrom2[of_image], grid)
     part, power, error = model.take(np.array(used)), [], []
     for i, expected in zip(used, part.spectra(grid), strict=True):
         spectrum = fit_spectrum(
@@ -194,6 +197,7 @@ class _Signal:
     stacks: list[ImageStack]
     structures: list[TemplateStack]
     looked_at: RingPower
+    b_factor: float
     client: Client | None
 
     def taken_out(self, groups: list[_Group], grid: PolarGrid) -> list[_Group]:
@@ -229,9 +233,8 @@ class _Signal:
             rows, levels = group.rows[members], group.spectrum.levels[members]
             known = np.stack([np.full(len(rows), amplitude), variance * levels], axis=1)
             images = self.stacks[i][rows - starts[i]]
-            explained = explained_power(
-                images, self.structures, Settings(noise=model), known, rng, self.client
-            )
+            settings = Settings(noise=model, b_factor=self.b_factor)
+            explained = explained_power(images, self.structures, settings, known, rng, self.client)
             left.append((self.looked_at.power[rows] - explained) / levels[:, None])
         return np.concatenate(left)
 
@@ -270,8 +273,7 @@ def _under_envelopes(looked_at: RingPower, groups: list[_Group], grid: PolarGrid
     b_factor = np.zeros(len(looked_at))
     for group in groups:  # all images come first, and groups of their own after them
         b_factor[group.rows] = group.b_factor[0]
-    envelope = np.exp(-b_factor[:, None] * grid.spatial_frequencies**2 / 4)
-    return replace(looked_at, contrast=looked_at.contrast * envelope**2)
+    return looked_at.under(b_factor, grid)
 
 
 def _shape(structures: list[TemplateStack]) -> FloatArray | None:

@@ -28,7 +28,7 @@ from cryolike_dask.io.noise import (
 from cryolike_dask.io.records import FITTED, FolderSettings, Record, added_b_factor
 from cryolike_dask.runs.noise_estimation import estimate_noise, warn_of_noise
 from cryolike_dask.runs.options import NoiseRequest
-from cryolike_dask.runs.run import Run
+from cryolike_dask.runs.run import MOST_STRUCTURES, Run
 
 PENDING = "to be estimated"
 """In place of the checksum of a noise model that is not known yet."""
@@ -39,7 +39,11 @@ OF_ANOTHER_PROGRAM = (
     "these image stacks were made by another program, which may have changed their noise: it is "
     'taken as white. Pass noise="estimate" (--noise) to estimate it.'
 )
-RESTORE = "Restore it, or pass overwrite=True (--overwrite) to replace the results."
+RESTORE = (
+    "Restore it, or pass overwrite=True and skip_exist=False (--overwrite --recompute) to compute "
+    "all results again."
+)
+NOT_FITTED = "holds no fitted B-factor"
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -145,7 +149,7 @@ def noise_said(run: Run) -> str:
         )
     elif name is not None:
         n_images = counted(sum(map(len, run.images.values())), "image")
-        structures = counted(run.n_structures, "structure")
+        structures = counted(min(run.n_structures, MOST_STRUCTURES), "structure")
         said = f"estimated first, from {n_images}, which are all read for it, and {structures}"
     b_factor, n_free = (run.identity.get(key) for key in NUMBERS)
     if b_factor:
@@ -191,12 +195,15 @@ def keep_noise(
         run = with_known_noise(run)
         if given is None and run.settings.noise is not None:
             logger.info("noise: as kept in %s (%s)", path.name, _described(run.settings.noise))
+            warn_of_noise(
+                list(run.images.values()), run.some_templates(), run.settings.noise, client
+            )
             return run
     if given is None:
         model = _estimate(run, client)
     else:
         model = given
-        warn_of_noise(list(run.images.values()), run.every_template(), model, client)
+        warn_of_noise(list(run.images.values()), run.some_templates(), model, client)
     named = _named(run, model, model_checksum(model))
     if remove_others is not None:
         remove_others(named)
@@ -264,6 +271,8 @@ def _going_on(
         name = name or PENDING
     if asked.b_factor in (None, "auto"):
         return name, recorded.get("b_factor", 0.0)
+    if asked.b_factor == FITTED and recorded.get("b_factor") != FITTED:
+        name = PENDING
     return name, 0.0 if asked.b_factor == "none" else asked.b_factor or 0.0
 
 
@@ -282,6 +291,15 @@ def _beginning(
             name = PENDING
         else:
             logger.warning(OF_ANOTHER_PROGRAM)
+    if is_there and name == PENDING and asked.b_factor in (FITTED, "auto"):
+        fitted = bool(np.isfinite(read_noise(run.files.noise).b_factor_error).any())
+        if not fitted and asked.b_factor == FITTED:
+            raise InputError(
+                NOT_FITTED,
+                source=run.files.noise,
+                remedy="Remove it, so that noise and B-factor are estimated together.",
+            )
+        return name, FITTED if fitted else 0.0
     if asked.b_factor == "auto":
         return name, FITTED if name == PENDING else 0.0
     return name, 0.0 if asked.b_factor == "none" else asked.b_factor or 0.0
@@ -297,7 +315,7 @@ def _name_of(run: Run, model: NoiseModel, known: str | None) -> str:
 
 
 def _estimate(run: Run, client: Client | None) -> NoiseModel:
-    n_images, templates = sum(map(len, run.images.values())), run.every_template()
+    n_images, templates = sum(map(len, run.images.values())), run.some_templates()
     logger.info(
         "estimating the noise of %s, with %s",
         counted(n_images, "image"),
@@ -307,6 +325,7 @@ def _estimate(run: Run, client: Client | None) -> NoiseModel:
         list(run.images.values()),
         templates,
         fit_b_factor=run.identity.get("b_factor") == FITTED,
+        b_factor=run.settings.b_factor,
         client=client,
     )
     _check(run, model)

@@ -51,7 +51,9 @@ def compare_again(result: Result, rows: NDArray[np.int64], run: Run) -> xr.Datas
     """
     _refuse_changed(result, run.inputs.of(result.i_template, result.i_stack))
     images, templates = run.images[result.i_stack][rows], run.templates[result.i_template]
-    again = Recomputation(result, rows, images, templates, run.settings)
+    # that of each result: template files may differ
+    settings = replace(run.settings, precision=result.record["precision"])
+    again = Recomputation(result, rows, images, templates, settings)
     keeps_every_pose = kind_named(result.kind).keeps_every_pose
     difference, tolerance = again.of_correlations() if keeps_every_pose else again.of_poses()
     dims = ("sample", "quantity")

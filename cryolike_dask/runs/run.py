@@ -46,6 +46,11 @@ logger = logging.getLogger("cryolike_dask")
 
 Displacer = Callable[[TemplateStack], TemplateStack]
 
+OF_RINGS = "summed over rings"
+"""How the power of images is known, where they tell it: log-likelihoods of other sums of it are not
+to be compared with these."""
+MOST_STRUCTURES = 8
+"""Whose images noise and envelope are estimated with, where there are more."""
 
 FULL_CORRELATION_COPIES = 2.5
 """Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the
@@ -95,8 +100,9 @@ class Run:
         Of all structures of the inputs, whether the run covers all of them or not.
     n_stacks, n_images : int
         All that the inputs have; None: not counted, since stacks in files are left out.
-    every_template : callable
-        Opens the templates of all structures of the inputs, with their displacements.
+    some_templates : callable
+        Opens the templates of some structures, spread over all of the inputs, with their
+        displacements.
     noise : NoiseRequest
     largest_file_bytes : float
         A result that is larger is not written as a file, but as a store, region by region.
@@ -114,7 +120,7 @@ class Run:
     structure_names: tuple[str, ...]
     n_stacks: int
     n_images: int | None
-    every_template: Callable[[], list[TemplateStack]]
+    some_templates: Callable[[], list[TemplateStack]]
     noise: NoiseRequest
     largest_file_bytes: float = math.inf
     discover_tiles: bool = False
@@ -223,7 +229,13 @@ def open_run(
         images=image_stacks,
         templates=template_stacks,
         settings=settings,
-        identity=_identity(displacements, parameters, settings),
+        identity=_identity(
+            displacements,
+            parameters,
+            settings,
+            of_rings=settings.rules.knows_noise
+            and any(images.source.knows_rings for images in image_stacks.values()),
+        ),
         inputs=RunInputs(
             {i: t.source.describe(np.arange(len(t))) for i, t in template_stacks.items()},
             {k: s.source.describe(np.arange(len(s))) for k, s in image_stacks.items()},
@@ -232,7 +244,7 @@ def open_run(
         structure_names=structure_names,
         n_stacks=n_stacks,
         n_images=None if images is None else len(images),
-        every_template=partial(_every_template, files, parameters, displacer, templates),
+        some_templates=partial(_some_templates, files, parameters, displacer, templates),
         noise=noise,
     )
 
@@ -314,15 +326,23 @@ def _templates(
     }
 
 
-def _every_template(
+def _some_templates(
     files: LikelihoodFiles,
     parameters: ImageParameters,
     displacer: Displacer,
     given: TemplateStack | Sequence[TemplateStack] | None,
 ) -> list[TemplateStack]:
-    """The templates of all structures, whether the run covers them or not."""
-    every = _templates(replace(files, i_template="all"), parameters, given)
-    return [_displaced(displacer, stack) for stack in every.values()]
+    """The templates of at most `MOST_STRUCTURES`, whether the run covers them or not."""
+    n = (
+        len(files.template_files())
+        if given is None
+        else 1
+        if isinstance(given, TemplateStack)
+        else len(given)
+    )
+    chosen = np.unique(np.linspace(0, n - 1, min(n, MOST_STRUCTURES)).round().astype(int)).tolist()
+    some = _templates(replace(files, i_template=chosen), parameters, given)
+    return [_displaced(displacer, stack) for stack in some.values()]
 
 
 def _all_of_the_inputs(
@@ -356,7 +376,11 @@ def _displaced(displacer: Displacer, templates: TemplateStack) -> TemplateStack:
 
 
 def _identity(
-    displacements: NDArray[np.float64], parameters: ImageParameters, settings: Settings
+    displacements: NDArray[np.float64],
+    parameters: ImageParameters,
+    settings: Settings,
+    *,
+    of_rings: bool,
 ) -> FolderSettings:
     """Everything that must be the same for all results of a folder, as JSON keeps it exactly."""
     rounded = np.round(displacements, 4) + 0.0  # no negative zero
@@ -369,4 +393,5 @@ def _identity(
         "parameters": asdict(parameters.grid),
         "conventions": settings.conventions,
         "tolerance": settings.tolerance,
+        **({"image_power": OF_RINGS} if of_rings else {}),
     }

@@ -213,7 +213,13 @@ def run_demo(
     truth."""
     start = time.perf_counter()
     results = run_likelihood_optimal_pose(
-        files, PARAMETERS, SEARCH, overwrite=True, client=client, progress=progress
+        files,
+        PARAMETERS,
+        SEARCH,
+        overwrite=True,
+        client=client,
+        b_factor="auto",
+        progress=progress,
     ).load()
     seconds = time.perf_counter() - start
     viewing = PARAMETERS.viewing_angles()

@@ -216,6 +216,11 @@ class Projections:
             values[rows_of_page] = _page(self, int(page))[rows[rows_of_page] % PAGE]
         return values
 
+    @property
+    def knows_rings(self) -> bool:
+        """Templates have none."""
+        return False
+
     def rings(self, rows: NDArray[np.int64]) -> None:
         """Templates have none."""
 

@@ -53,7 +53,9 @@ def test_noise_is_estimated_drawn_and_taken_by_a_run(files, inputs):
     worked(in_process("optimal-pose", *inputs, *SEARCH, *HERE, *out))
     assert files.noise.read_bytes() == before
     assert "noise" in settings(files)
-    worked(in_process("noise", *inputs, *SEARCH, *HERE, *out, "--overwrite"))
+    refused = in_process("noise", *inputs, *SEARCH, *HERE, *out, "--overwrite")
+    assert "holds results, whose noise model is not to be replaced" in refused.stderr
+    assert files.noise.read_bytes() == before
 
 
 def test_noise_without_structures_into_a_file(files, inputs, tmp_path):

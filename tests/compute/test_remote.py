@@ -40,6 +40,8 @@ SEARCH = (
     "3",
     "--n-displacements-y",
     "2",
+    "--noise",
+    "white",
 )
 HERE = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
 SECONDS = 8

@@ -52,7 +52,7 @@ class Scarce(InMemory):
 
 
 def scarce(stack, most):
-    return replace(stack, source=Scarce(stack.source.values, most))
+    return replace(stack, source=Scarce(stack.source.values, most=most))
 
 
 @pytest.mark.parametrize("discover", [False, True])

@@ -94,6 +94,7 @@ def command_of(files, folder, i_template):
         folder,
     ]
     search = ["--max-displacement-pixels", 2, "--n-displacements-x", 5, "--n-displacements-y", 5]
+    search += ["--noise", "white"]
     return [str(part) for part in (*command, *inputs, *search, "--i-template", i_template)]
 
 

@@ -65,10 +65,10 @@ def estimates(monkeypatch):
     calls = []
     estimate = noise_of_run.estimate_noise
 
-    def spy(images, templates, *, fit_b_factor, client):
+    def spy(images, templates, *, fit_b_factor, **options):
         calls.append((len(images), [t.structure for t in templates], fit_b_factor))
         assert all(t.displacements is not None for t in templates)
-        return estimate(images, templates, fit_b_factor=fit_b_factor, client=client)
+        return estimate(images, templates, fit_b_factor=fit_b_factor, **options)
 
     monkeypatch.setattr(noise_of_run, "estimate_noise", spy)
     return calls
