@@ -55,7 +55,7 @@ def verify(
         if n_computed:
             table = Table("largest of the sample", "difference", "allowed", box=None)
             for name in sample.dropna("quantity", how="all").quantity.values:
-                quantity = sample.sel(quantity=name)
+                quantity = sample.sel(quantity=name).dropna("sample", how="all")
                 part_of_allowed = (quantity.difference / quantity.tolerance).fillna(float("inf"))
                 worst = quantity.isel(sample=part_of_allowed.argmax("sample"))
                 table.add_row(

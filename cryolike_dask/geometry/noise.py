@@ -18,6 +18,8 @@ FloatArray = NDArray[np.float64]
 ALL_IMAGES = "all images"
 OPTICS_GROUP, MICROGRAPH = "optics group ", "micrograph "
 """Names of groups: one for all images; or these words, followed by what the metadata say."""
+OF_ENVELOPE = "; B-factor: "
+"""Stands in reasons before what the B-factor comes from."""
 B_FACTORS = (-200.0, 500.0)
 """Angstrom^2. Images of an envelope beyond these hold no signal, or are described wrongly."""
 LEAST_DEGREES_OF_FREEDOM = 4
@@ -55,7 +57,7 @@ class NoiseModel:
     share : (group,) float64
         Part of the box that the noise fills, in (0, 1]; NaN: not known, and taken as 1.
     reasons : tuple of str
-        Why band and share are these, for a reader.
+        Why band and share are these, and after `OF_ENVELOPE` the B-factor, for a reader.
     b_factor_angstrom2 : (group,) float64
         Added to the B-factor that the metadata give.
     b_factor_error : (group,) float64

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.noise import OF_ENVELOPE, NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 
 FloatArray = NDArray[np.float64]
@@ -76,7 +76,7 @@ def remarks_on_noise(
 
 
 def _on_share(model: NoiseModel, i: int) -> str:
-    share, reason = float(model.share[i]), model.reasons[i]
+    share, reason = float(model.share[i]), model.reasons[i].partition(OF_ENVELOPE)[0]
     if math.isnan(share):
         return (
             f"is taken to fill the whole box ({reason}); if images are masked, probabilities will "
@@ -96,7 +96,7 @@ def _on_band(model: NoiseModel, i: int) -> str:
     if not math.isfinite(limit):
         return ""
     return (
-        f"ends at {1 / limit:.1f} angstrom ({model.reasons[i]}), and nothing beyond is compared; "
+        f"ends at {1 / limit:.1f} angstrom ({model.reasons[i].partition(OF_ENVELOPE)[0]}), and nothing beyond is compared; "
         "use images without a low-pass where there are some, or give another --noise if this is "
         "wrong."
     )

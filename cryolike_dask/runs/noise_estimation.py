@@ -20,7 +20,13 @@ from cryolike_dask.compute.device import active_client
 from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import GridMismatchError, InputError
-from cryolike_dask.geometry.noise import ALL_IMAGES, MICROGRAPH, OPTICS_GROUP, NoiseModel
+from cryolike_dask.geometry.noise import (
+    ALL_IMAGES,
+    MICROGRAPH,
+    OF_ENVELOPE,
+    OPTICS_GROUP,
+    NoiseModel,
+)
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.signal import power_of_rings, power_of_templates
@@ -172,7 +178,7 @@ class _Group:
     def reason(self) -> str:
         """Why band, box and envelope are these."""
         b = self.envelope
-        return self.extent.reason + ("" if b is None else f"; B-factor: {b.reason}")
+        return self.extent.reason + ("" if b is None else OF_ENVELOPE + b.reason)
 
     @property
     def b_factor(self) -> tuple[float, float]:

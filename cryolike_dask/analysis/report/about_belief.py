@@ -19,7 +19,7 @@ from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError
-from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.noise import OF_ENVELOPE, NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.calibration import read_calibration
 from cryolike_dask.io.layout import LikelihoodFiles
@@ -160,7 +160,8 @@ def _degrees_of_freedom(summary: xr.Dataset, basis: Basis) -> Light:
     if model is None:
         return Light("unsure", f"{band:,.0f}, all in the band, are supposed. {advice}")
     free = model.degrees_of_freedom(basis.grid)
-    reasons = list(dict.fromkeys(reason for reason in model.reasons if reason))
+    about_box = [reason.partition(OF_ENVELOPE)[0] for reason in model.reasons]
+    reasons = list(dict.fromkeys(reason for reason in about_box if reason))
     more = f" and {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
     why = f" ({'; '.join(reasons[:MOST_REASONS])}{more})" if reasons else ""
     low, high = f"{free.min():,.0f}", f"{free.max():,.0f}"
@@ -190,10 +191,14 @@ def _envelope(summary: xr.Dataset, basis: Basis) -> Light:
         return Light("good", f"B-factor {shown} Å², fitted to the images, and {beyond}.")
     if added.any():
         return Light("good", f"B-factor {added.mean():.0f} Å², given, and {beyond}.")
+    sought = [] if model is None else [r.partition(OF_ENVELOPE)[2] for r in model.reasons]
+    if any(sought):
+        return Light("unsure", f"A B-factor was sought: {next(filter(None, sought))}.")
     return Light(
         "unsure",
         "No B-factor is fitted: only the envelope that the metadata give is known. One that is "
-        "missing makes probabilities too sure at high resolution: --b-factor fit.",
+        "missing makes probabilities too sure at high resolution: --b-factor fit, into a new "
+        "folder.",
     )
 
 
