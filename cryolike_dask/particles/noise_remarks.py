@@ -95,8 +95,9 @@ def _on_band(model: NoiseModel, i: int) -> str:
     limit = float(model.band_limit[i])
     if not math.isfinite(limit):
         return ""
+    reason = model.reasons[i].partition(OF_ENVELOPE)[0]
     return (
-        f"ends at {1 / limit:.1f} angstrom ({model.reasons[i].partition(OF_ENVELOPE)[0]}), and nothing beyond is compared; "
+        f"ends at {1 / limit:.1f} angstrom ({reason}), and nothing beyond is compared; "
         "use images without a low-pass where there are some, or give another --noise if this is "
         "wrong."
     )
