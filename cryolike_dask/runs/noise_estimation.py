@@ -54,7 +54,7 @@ FEWEST_OF_GROUP = 30
 """Images of a group that has a spectrum of its own."""
 ROWS_OF_TASK = 512
 TEMPLATES_LOOKED_AT = 64
-REFINED_OF_GROUP, LEAST_REFINED, PART_REFINED, REFINED_STRUCTURES = 256, 128, 1 / 4, 4
+REFINED_OF_GROUP, LEAST_REFINED, PART_REFINED, REFINED_STRUCTURES = 256, 64, 1 / 4, 4
 """Images of a group, most and least and as a part of it, and structures, for which the posterior is
 computed."""
 REFINED_IN_ALL, LEAST_OF_MANY = 2048, 64

@@ -218,7 +218,6 @@ def run_demo(
         SEARCH,
         overwrite=True,
         client=client,
-        b_factor="auto",
         progress=progress,
     ).load()
     seconds = time.perf_counter() - start
