@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import conventions
-from benchmarks.independent_simulator import FloatArray, Molecule
+from benchmarks.independent_simulator import FloatArray, Molecule, falls_from
 from benchmarks.scores import Calibration, Population, calibrate, population, with_population
 from benchmarks.simulated_particles import CONDITIONS, Condition, simulate, variance_map
 from benchmarks.simulated_structures import ATOMIC_B, Protein, protein, residues
@@ -232,10 +232,13 @@ def noise_of(
     )
     v = variance_map(condition)
     every = np.ones(len(model))
+    untouched = np.inf
+    if condition.low_pass is not None:
+        untouched = falls_from(condition.n_pixels, condition.pixel_size, condition.low_pass)
     return replace(
         model,
         share=every * v.sum() ** 2 / (v.size * (v**2).sum()),
-        band_limit=every * (np.inf if condition.low_pass is None else 1 / condition.low_pass),
+        band_limit=every * untouched,
         b_factor_angstrom2=every * condition.b_factor,
     )
 

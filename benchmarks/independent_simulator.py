@@ -288,9 +288,14 @@ def circular_mask(n: int, inner: float, outer: float) -> FloatArray:
     return 0.5 + 0.5 * np.cos(np.pi * ((radius - inner) / (outer - inner)).clip(0, 1))
 
 
+def falls_from(n: int, pixel_size: float, resolution: float) -> float:
+    """Spatial frequency up to which a low-pass of images leaves everything as it is, 1/angstrom."""
+    return 1 / resolution - EDGE / 2 / (n * pixel_size)
+
+
 def low_pass(images: FloatArray, pixel_size: float, resolution: float) -> FloatArray:
     """Leave out what is finer than a resolution, with an edge of a few Fourier pixels about it."""
     n = images.shape[-1]
     k = np.hypot(*frequencies(n, pixel_size)) * n * pixel_size
-    part = (k - n * pixel_size / resolution) / EDGE + 0.5
+    part = (k - falls_from(n, pixel_size, resolution) * n * pixel_size) / EDGE
     return apply_filter(images, 0.5 + 0.5 * np.cos(np.pi * part.clip(0, 1)))
