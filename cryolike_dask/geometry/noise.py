@@ -258,6 +258,15 @@ class NoiseModel:
             )
         return found
 
+    def strangers(self, names: NDArray[np.str_] | None) -> NDArray[np.int64]:
+        """Images of optics groups that the model does not know, although it knows others: they are
+        taken with all images."""
+        if names is None or not any(name.startswith(OPTICS_GROUP) for name in self.groups):
+            return np.empty(0, np.int64)
+        known = [name.removeprefix(OPTICS_GROUP) for name in self.groups]
+        in_micrograph = np.isin(np.char.add(MICROGRAPH, names[:, 0]), self.groups)
+        return np.flatnonzero(~np.isin(names[:, 1], known) & ~in_micrograph & (names[:, 1] != ""))
+
     def take(self, groups: NDArray[np.int64]) -> NoiseModel:
         """Some of the groups."""
         chosen: dict[str, Any] = {

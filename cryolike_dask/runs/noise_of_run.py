@@ -356,8 +356,17 @@ def _check(run: Run, model: NoiseModel, source: Path | None = None) -> None:
     """Refuse a model that is not of the images of a run."""
     try:
         model.check_grid(next(iter(run.images.values())).grid)
-        for images in run.images.values():
+        for k, images in run.images.items():
             model.find(images.groups, len(images))
+            strangers = model.strangers(images.groups)
+            if len(strangers) and images.groups is not None:
+                logger.warning(
+                    "%d image(s) of stack %d are of optics groups that the noise model does not "
+                    "know (%s): their noise is taken to be that of all images together",
+                    len(strangers),
+                    k,
+                    ", ".join(np.unique(images.groups[strangers, 1])[:5]),
+                )
     except InputError as error:
         if source is None:
             raise

@@ -219,6 +219,7 @@ def test_images_of_another_grid_or_of_no_group_are_refused(build):
     named = NoiseModel.of_spectrum([0.0, 1], [1.0, 2.0], grid, ["optics group 3"])
     with pytest.raises(InputError, match=r"image\(s\) 0, 1.* belong to no group"):
         compute_optimal_pose(**compute, noise=named)
+    assert named.strangers(np.array([["", "3"], ["m", "4"], ["", ""]])).tolist() == [1]
     images = replace(images, groups=np.full((len(images), 2), ["m", "4"]))
     with pytest.raises(InputError, match="of m and 4, belong to no group"):
         compute_optimal_pose(images, templates, noise=named)
