@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import dask.array as da
 import numpy as np
@@ -37,6 +37,8 @@ from cryolike_dask.io.stacks import (
 )
 
 logger = logging.getLogger("cryolike_dask")
+
+Stack = TypeVar("Stack", "ImageStack", "TemplateStack")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -350,6 +352,11 @@ def open_template_file(
         conventions=opened.conventions,
         n_per_batch=n_templates_per_batch,
     )
+
+
+def one_or_several(given: Stack | Sequence[Stack], kind: type[Stack]) -> list[Stack]:
+    """A list of the one stack, or of the several, that are given."""
+    return [given] if isinstance(given, kind) else list(cast(Sequence[Stack], given))
 
 
 def note_left_out(n_stacks: int, of_stacks: int, n_images: int, of_images: int | None) -> None:

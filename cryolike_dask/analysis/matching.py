@@ -42,7 +42,13 @@ from cryolike_dask.likelihoods.image_formation import (
 )
 from cryolike_dask.likelihoods.setup import shifts_in_half_boxes
 from cryolike_dask.particles.opening import open_particles
-from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_template_file
+from cryolike_dask.stacks import (
+    ImageStack,
+    TemplateStack,
+    one_or_several,
+    open_images,
+    open_template_file,
+)
 from cryolike_dask.structures.opening import open_structures
 
 Images = ImageStack | Sequence[ImageStack]
@@ -137,8 +143,8 @@ def single_matches(
     """
     settings = settings_of_results(summary, noise)
     conventions = settings.rules
-    image_stacks = [images] if isinstance(images, ImageStack) else list(images)
-    by_name = _by_name([templates] if isinstance(templates, TemplateStack) else list(templates))
+    image_stacks = one_or_several(images, ImageStack)
+    by_name = _by_name(one_or_several(templates, TemplateStack))
     matches = []
     for m in range(summary.sizes[labels.IMAGE]):
         summary_of_image = summary.isel({labels.IMAGE: m})

@@ -28,6 +28,13 @@ from cryolike_dask.labels import Device, KindName, OnError
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
 
+ParametersFile = Annotated[
+    Path | None, typer.Option(help="parameters.npz; default: the one in the templates folder.")
+]
+NStacks = Annotated[int | None, typer.Option(help="Image stacks, from number 0 on. Default: all.")]
+MaxDisplacement = Annotated[
+    float, typer.Option(help="Largest displacement along each axis, pixels.")
+]
 Displacements = Annotated[
     int, typer.Option(help="Displacements along this axis, both ends included.")
 ]
@@ -56,12 +63,8 @@ class LikelihoodOptions:
         ),
     ]
     output: Annotated[Path, typer.Option(help="Folder for the results; it is created.")]
-    parameters: Annotated[
-        Path | None, typer.Option(help="parameters.npz; default: the one in the templates folder.")
-    ] = None
-    n_stacks: Annotated[
-        int | None, typer.Option(help="Image stacks, from number 0 on. Default: all.")
-    ] = None
+    parameters: ParametersFile = None
+    n_stacks: NStacks = None
     i_template: Annotated[
         str,
         typer.Option(
@@ -69,9 +72,7 @@ class LikelihoodOptions:
             '"0,2"; or "all".'
         ),
     ] = "all"
-    max_displacement_pixels: Annotated[
-        float, typer.Option(help="Largest displacement along each axis, pixels.")
-    ] = 8.0
+    max_displacement_pixels: MaxDisplacement = 8.0
     n_displacements_x: Displacements = 16
     n_displacements_y: Displacements = 16
     n_templates_per_batch: Batch = None

@@ -13,7 +13,12 @@ from rich.table import Table
 from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import errors_for_people, out, say
 from cryolike_dask.cli.inputs import need, need_comparable
-from cryolike_dask.cli.likelihood import Displacements
+from cryolike_dask.cli.likelihood import (
+    Displacements,
+    MaxDisplacement,
+    NStacks,
+    ParametersFile,
+)
 from cryolike_dask.cli.options import PlaceOptions, client_in, takes_options
 from cryolike_dask.errors import InputError, OutputError, counted
 
@@ -46,15 +51,9 @@ class NoiseOptions:
             "noise. Default: signal is left in it."
         ),
     ] = None
-    parameters: Annotated[
-        Path | None, typer.Option(help="parameters.npz; default: the one in the templates folder.")
-    ] = None
-    n_stacks: Annotated[
-        int | None, typer.Option(help="Image stacks, from number 0 on. Default: all.")
-    ] = None
-    max_displacement_pixels: Annotated[
-        float, typer.Option(help="Largest displacement along each axis, pixels.")
-    ] = 8.0
+    parameters: ParametersFile = None
+    n_stacks: NStacks = None
+    max_displacement_pixels: MaxDisplacement = 8.0
     n_displacements_x: Displacements = 16
     n_displacements_y: Displacements = 16
     b_factor: Annotated[

@@ -257,6 +257,12 @@ class Subset:
         return self.source.subset(self.rows[rows])
 
 
+def evenly_spread(n: int, most: int) -> NDArray[np.int64]:
+    """Positions of at most so many of `n` rows, the first and the last among them."""
+    positions: NDArray[np.int64] = np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
+    return positions
+
+
 def innermost(source: ArraySource) -> ArraySource:
     """The source that a subset is of, in the end."""
     return innermost(source.source) if isinstance(source, Subset) else source

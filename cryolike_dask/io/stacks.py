@@ -169,13 +169,12 @@ def joined_groups(stacks: Sequence[ImageStackFile]) -> NDArray[np.str_] | None:
     """Groups of the images of several stacks, if any are known."""
     if all(stack.groups is None for stack in stacks):
         return None
-    unknown = (np.full((stack.tensor.shape[0], 2), "") for stack in stacks)
-    return np.concatenate(
-        [
-            none if stack.groups is None else stack.groups
-            for stack, none in zip(stacks, unknown, strict=True)
-        ]
-    )
+    return np.concatenate([filled_groups(s.groups, s.tensor.shape[0]) for s in stacks])
+
+
+def filled_groups(groups: NDArray[np.str_] | None, n_images: int) -> NDArray[np.str_]:
+    """Groups of images, "" where they are not known."""
+    return np.full((n_images, 2), "") if groups is None else groups
 
 
 def _recorded(

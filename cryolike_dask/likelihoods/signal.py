@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.conventions import Conventions
+from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods.blocks import TURN
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.image_formation import contrast_at_points
@@ -101,8 +102,7 @@ def power_of_templates(sources: list[Any], n_each: int) -> FloatArray:
     """Mean of |T|^2 over rings, of templates spread over those of each source, (shell,)."""
     means = []
     for source in sources:
-        n = source.shape[0]
-        rows = np.unique(np.linspace(0, n - 1, min(n, n_each)).round().astype(np.int64))
+        rows = evenly_spread(source.shape[0], n_each)
         means.append((np.abs(source.take(rows)).astype(np.float64) ** 2).mean(axis=(0, 2)))
     mean: FloatArray = np.mean(means, axis=0)
     return mean

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import GridMismatchError
 from cryolike_dask.io.layout import metadata_file, pixels_of_stack
 from cryolike_dask.io.noise_entries import read_pixel_variance
-from cryolike_dask.io.sources import ArraySource, Files, Subset
+from cryolike_dask.io.sources import ArraySource, Files, Subset, evenly_spread
 from cryolike_dask.io.tensors import TensorFile, open_tensor
 from cryolike_dask.particles.images import AT_ONCE, ParticleImages
 from cryolike_dask.stacks import ImageStack
@@ -50,7 +50,7 @@ def variance_map(images: ImageStack) -> FloatArray | None:
     source, rows = _whole(images.source, np.arange(len(images)))
     n = images.grid.n_pixels
     if isinstance(source, ParticleImages):
-        return _of_particles(source, _spread(rows, N_READ))
+        return _of_particles(source, rows[evenly_spread(len(rows), N_READ)])
     if not isinstance(source, Files):
         return None
     total = np.zeros((n, n))
@@ -68,13 +68,6 @@ def _whole(source: ArraySource, rows: NDArray[np.int64]) -> tuple[ArraySource, N
     if isinstance(source, Subset):
         return _whole(source.source, source.rows[rows])
     return source, rows
-
-
-def _spread(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """At most `n` of the rows, evenly spread."""
-    if len(rows) <= n:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, n).round().astype(np.int64)]
 
 
 def _of_particles(source: ParticleImages, rows: NDArray[np.int64]) -> FloatArray:
@@ -107,5 +100,5 @@ def _of_file(
             source=pixels,
             remedy="Convert the stack again.",
         )
-    chosen = _spread(rows, n_read)
+    chosen = rows[evenly_spread(len(rows), n_read)]
     return sum_of_squares(stored.take(chosen)) / len(chosen)

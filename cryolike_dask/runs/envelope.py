@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.noise import MICROGRAPH, OPTICS_GROUP, NoiseModel
+from cryolike_dask.io.sources import evenly_spread
+from cryolike_dask.io.stacks import filled_groups
 from cryolike_dask.likelihoods.blocks import best_of_structures
 from cryolike_dask.likelihoods.envelope import BestOfStructures
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
 from cryolike_dask.likelihoods.interface import pose_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.b_factor import BFactor, Climb
-from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.stacks import ImageStack, TemplateStack, one_or_several
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -98,8 +100,8 @@ def fit_b_factors(
         If there are no images or templates, the settings know no envelope or have one already, or
         the noise model is for other images.
     """
-    stacks = [images] if isinstance(images, ImageStack) else list(images)
-    structures = [templates] if isinstance(templates, TemplateStack) else list(templates)
+    stacks = one_or_several(images, ImageStack)
+    structures = one_or_several(templates, TemplateStack)
     settings = settings or Settings()
     if not stacks or not structures:
         raise InputError("no images, or no templates, to fit a B-factor to")
@@ -123,7 +125,7 @@ def fit_b_factors(
     group_of_image = [noise.find(stack.groups, len(stack)) for stack in stacks]
     units, names = _units(noise, stacks, group_of_image)
     pieces = _drawn(stacks, [units[groups] for groups in group_of_image])
-    structures = [structures[i] for i in _spread(len(structures), MOST_STRUCTURES)]
+    structures = [structures[i] for i in evenly_spread(len(structures), MOST_STRUCTURES)]
     found = _climb(_Sample(pieces, structures, settings, units, client))
     for unit, b in found.items():
         error = "" if math.isnan(b.error) else f" +- {b.error:.0f}"
@@ -244,12 +246,10 @@ def _units(
 ) -> tuple[Indices, tuple[str, ...]]:
     """Number the optics groups: for each group of the noise model that of most of its images, -1
     where it has none; and their names."""
-    of_optics = [
-        np.full(len(stack), "") if stack.groups is None else stack.groups[:, 1] for stack in stacks
-    ]
     numbers: dict[str, int] = {}
     units = np.full(len(noise), -1)
-    groups, optics = np.concatenate(group_of_image), np.concatenate(of_optics)
+    groups = np.concatenate(group_of_image)
+    optics = np.concatenate([filled_groups(stack.groups, len(stack))[:, 1] for stack in stacks])
     pairs, counts = np.unique(np.stack([groups.astype(str), optics], 1), axis=0, return_counts=True)
     for (group, name), _ in sorted(zip(pairs.tolist(), counts.tolist(), strict=True), key=_count):
         g = int(group)
@@ -268,22 +268,16 @@ def _drawn(stacks: Sequence[ImageStack], unit_of_image: Sequence[Indices]) -> li
     drawn: dict[int, list[Indices]] = {}
     for unit in np.unique(np.concatenate(unit_of_image)):
         within = [i for i, units in enumerate(unit_of_image) if (units == unit).any()]
-        chosen = [within[i] for i in _spread(len(within), MOST_STACKS)]
+        chosen = [within[i] for i in evenly_spread(len(within), MOST_STACKS)]
         rows = [np.flatnonzero(unit_of_image[i] == unit) for i in chosen]
         stack = np.repeat(chosen, [len(r) for r in rows])
         row = np.concatenate(rows)
         n_images = sum(int((units == unit).sum()) for units in unit_of_image)
         part = max(FEWEST_IMAGES, round(PART_OF_IMAGES * n_images))
-        taken = _spread(len(row), min(part, MOST_IMAGES))
+        taken = evenly_spread(len(row), min(part, MOST_IMAGES))
         for i in chosen:
             drawn.setdefault(i, []).append(row[taken[stack[taken] == i]])
     rows_of = {i: np.sort(np.concatenate(rows)) for i, rows in sorted(drawn.items())}
     return [
         _Piece(stacks[i][rows], unit_of_image[i][rows]) for i, rows in rows_of.items() if len(rows)
     ]
-
-
-def _spread(n: int, most: int) -> Indices:
-    """Positions of at most so many of n, evenly spread."""
-    positions: Indices = np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
-    return positions

@@ -28,6 +28,8 @@ from cryolike_dask.geometry.noise import (
     NoiseModel,
 )
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.sources import evenly_spread
+from cryolike_dask.io.stacks import filled_groups
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.signal import power_of_rings, power_of_templates
 from cryolike_dask.particles.noise import (
@@ -41,9 +43,9 @@ from cryolike_dask.particles.noise import (
 from cryolike_dask.particles.noise_remarks import WhitenedPower, remarks_on_noise
 from cryolike_dask.runs.b_factor import BFactor
 from cryolike_dask.runs.envelope import fit_b_factors
-from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, spread
+from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, some_stacks
 from cryolike_dask.runs.noise_refinement import explained_power
-from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.stacks import ImageStack, TemplateStack, one_or_several
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -115,21 +117,24 @@ def estimate_noise(
         raise InputError(f"b_factor={b_factor:g} is given, and to be fitted too")
     if fit_b_factor and not structures:
         raise InputError("a B-factor is fitted to structures, but there are no templates")
-    looked_at, names, shape = _looked_at(stacks, client), _names(stacks), _shape(structures)
+    looked_at, shape = _looked_at(stacks, client), _shape(structures)
+    names = np.concatenate([filled_groups(stack.groups, len(stack)) for stack in stacks])
     looked_at = looked_at.under(np.full(len(looked_at), b_factor), grid)
     members = _optics_groups(names)
     extents = {name: extent_of(stacks, rows, looked_at, grid, client) for name, rows in members}
-    groups = [_fitted(name, rows, looked_at, grid, shape, extents[name]) for name, rows in members]
+    groups = [
+        _Group(name, rows, _spectrum(rows, extents[name], looked_at, grid, shape), extents[name])
+        for name, rows in members
+    ]
     if fit_b_factor:
         found = fit_b_factors(stacks, structures, _model(groups, grid), client=client)
         groups = [replace(group, envelope=b) for group, b in zip(groups, found, strict=True)]
         looked_at = _under_envelopes(looked_at, groups, grid)
         groups = [
-            replace(g, spectrum=_fitted(g.name, g.rows, looked_at, grid, shape, g.extent).spectrum)
-            for g in groups
+            replace(g, spectrum=_spectrum(g.rows, g.extent, looked_at, grid, shape)) for g in groups
         ]
     if structures:
-        some = spread(structures, REFINED_STRUCTURES)
+        some = _some(structures)
         groups = _Signal(stacks, some, looked_at, b_factor, client).taken_out(groups, grid)
     model = _model([*groups, *_micrographs(groups, names, looked_at, grid, shape)], grid)
     copied = max(extent.n_copied_lines for extent in extents.values())
@@ -146,7 +151,7 @@ def warn_of_noise(
 ) -> None:
     """Log where some images are not what a noise model supposes, that was not estimated from them
     just now."""
-    stacks = [stack[:CHECKED_OF_STACK] for stack in spread(list(images), MOST_STACKS)]
+    stacks = [images[i][:CHECKED_OF_STACK] for i in evenly_spread(len(images), MOST_STACKS)]
     grid, looked_at, shape = stacks[0].grid, _looked_at(stacks, client), _shape(list(templates))
     of_image = np.concatenate([model.find(stack.groups, len(stack)) for stack in stacks])
     used = [i for i in np.unique(of_image) if (of_image == i).sum() >= FEWEST_OF_GROUP]
@@ -226,22 +231,20 @@ class _Signal:
         self, group: _Group, model: NoiseModel, rng: np.random.Generator, most: int
     ) -> FloatArray:
         """Power of rings that is left of some images of a group, at level 1."""
-        starts = np.cumsum([0, *(len(stack) for stack in self.stacks)])
-        of_stack = np.searchsorted(starts, group.rows, side="right") - 1
-        used = spread(np.unique(of_stack).tolist(), MOST_STACKS)
+        some = some_stacks(self.stacks, group.rows)
         part = max(LEAST_REFINED, round(PART_REFINED * len(group.rows)))
         n_images = min(part, REFINED_OF_GROUP, most)
         amplitude, variance = group.amplitude_and_level(self.stacks[0].grid)
         left = []
-        for i in used:
-            members = np.flatnonzero(of_stack == i)
-            members = np.array(spread(members.tolist(), n_images // len(used)))
-            rows, levels = group.rows[members], group.spectrum.levels[members]
-            known = np.stack([np.full(len(rows), amplitude), variance * levels], axis=1)
-            images = self.stacks[i][rows - starts[i]]
+        for i, members, rows_there in some:
+            chosen = evenly_spread(len(members), n_images // len(some))
+            members = members[chosen]
+            images, levels = self.stacks[i][rows_there[chosen]], group.spectrum.levels[members]
+            known = np.stack([np.full(len(levels), amplitude), variance * levels], axis=1)
             settings = Settings(noise=model, b_factor=self.b_factor)
             explained = explained_power(images, self.structures, settings, known, rng, self.client)
-            left.append((self.looked_at.power[rows] - explained) / levels[:, None])
+            power = self.looked_at.power[group.rows[members]]
+            left.append((power - explained) / levels[:, None])
         return np.concatenate(left)
 
 
@@ -261,17 +264,11 @@ def _smoothed(left: FloatArray, group: _Group, grid: PolarGrid) -> Spectrum:
     return replace(group.spectrum, variance=found.variance, relative_error=found.relative_error)
 
 
-def _fitted(
-    name: str,
-    rows: Rows,
-    looked_at: RingPower,
-    grid: PolarGrid,
-    shape: FloatArray | None,
-    extent: Extent,
-) -> _Group:
-    """A group with the spectrum that its rings have."""
-    spectrum = fit_spectrum(looked_at.take(rows), grid, shape, extent.band_limit)
-    return _Group(name, rows, spectrum, extent)
+def _spectrum(
+    rows: Rows, extent: Extent, looked_at: RingPower, grid: PolarGrid, shape: FloatArray | None
+) -> Spectrum:
+    """The spectrum that the rings of some images have."""
+    return fit_spectrum(looked_at.take(rows), grid, shape, extent.band_limit)
 
 
 def _under_envelopes(looked_at: RingPower, groups: list[_Group], grid: PolarGrid) -> RingPower:
@@ -284,12 +281,17 @@ def _under_envelopes(looked_at: RingPower, groups: list[_Group], grid: PolarGrid
 
 def _shape(structures: list[TemplateStack]) -> FloatArray | None:
     """Mean power of rings of templates."""
-    some = spread(structures, REFINED_STRUCTURES)
-    return power_of_templates([one.source for one in some], TEMPLATES_LOOKED_AT) if some else None
+    some = [one.source for one in _some(structures)]
+    return power_of_templates(some, TEMPLATES_LOOKED_AT) if some else None
+
+
+def _some(structures: list[TemplateStack]) -> list[TemplateStack]:
+    """The structures for which the posterior is computed."""
+    return [structures[i] for i in evenly_spread(len(structures), REFINED_STRUCTURES)]
 
 
 def _listed(given: Any, kind: type) -> list[Any]:
-    listed = [given] if isinstance(given, kind) else list(given)
+    listed = one_or_several(given, kind)
     if not listed or not all(isinstance(one, kind) for one in listed):
         raise InputError(f"{given!r:.200} is no {kind.__name__}, nor several")
     return listed
@@ -304,14 +306,6 @@ def _looked_at(stacks: list[ImageStack], client: Client | None) -> RingPower:
     ]
     power, contrast = zip(*computed(tasks, client), strict=True)
     return RingPower(np.concatenate(power), np.concatenate(contrast))
-
-
-def _names(stacks: list[ImageStack]) -> NDArray[np.str_]:
-    """Micrograph and optics group of each image, (image, 2)."""
-    unknown = [np.full((len(stack), 2), "") for stack in stacks]
-    return np.concatenate(
-        [one if s.groups is None else s.groups for s, one in zip(stacks, unknown, strict=True)]
-    )
 
 
 def _optics_groups(names: NDArray[np.str_]) -> list[tuple[str, Rows]]:
@@ -341,7 +335,7 @@ def _micrographs(
         spectrum = group.spectrum
         rows = group.rows[~done[group.rows]]
         done[rows] = True
-        expected = spectrum.variance + looked_at.contrast[rows] * spectrum.signal * signal
+        expected = spectrum.power + looked_at.contrast[rows] * spectrum.signal * signal
         present, which = np.unique(names[rows, 0], return_inverse=True)
         ends = np.cumsum(np.bincount(which.ravel(), minlength=len(present)))[:-1]
         parts = np.split(np.argsort(which.ravel(), kind="stable"), ends)

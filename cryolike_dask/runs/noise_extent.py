@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from distributed import Client
@@ -12,11 +11,14 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.particles.band import band_limit_of
 from cryolike_dask.particles.freedom import copied_lines, share_of_box
 from cryolike_dask.particles.noise import RingPower
 from cryolike_dask.particles.variance import N_READ, variance_map
 from cryolike_dask.stacks import ImageStack
+
+Rows = NDArray[np.int64]
 
 MOST_STACKS = 4
 """Stacks of a group that are looked at more closely: what belongs to templates is made anew for
@@ -43,7 +45,7 @@ class Extent:
 
 def extent_of(
     stacks: list[ImageStack],
-    rows: NDArray[np.int64],
+    rows: Rows,
     looked_at: RingPower,
     grid: PolarGrid,
     client: Client | None,
@@ -52,12 +54,7 @@ def extent_of(
     limit, of_band = band_limit_of(
         grid.spatial_frequencies, looked_at.power[rows].mean(axis=0), grid
     )
-    starts = np.cumsum([0, *(len(stack) for stack in stacks)])
-    of_stack = np.searchsorted(starts, rows, side="right") - 1
-    parts = [
-        stacks[i][rows[of_stack == i] - starts[i]]
-        for i in spread(np.unique(of_stack).tolist(), MOST_STACKS)
-    ]
+    parts = [stacks[i][rows_there] for i, _, rows_there in some_stacks(stacks, rows)]
     tasks = [task("noise-variance-of-pixels", variance_map, part) for part in parts]
     maps = [(one, len(p)) for one, p in zip(computed(tasks, client), parts, strict=True)]
     known = [(one, n) for one, n in maps if one is not None]
@@ -74,7 +71,12 @@ def extent_of(
     return Extent(share, limit, reason, n_copied)
 
 
-def spread(items: Sequence[Any], n: int) -> list[Any]:
-    """At most `n` of the items, evenly spread."""
-    at = np.linspace(0, max(0, len(items) - 1), min(n, len(items))).round().astype(int)
-    return [items[i] for i in np.unique(at)]
+def some_stacks(stacks: Sequence[ImageStack], rows: Rows) -> list[tuple[int, Rows, Rows]]:
+    """Some stacks, evenly spread, of those that images are of, which are counted over all stacks:
+    the number of each, which of the images are there, and their positions there."""
+    starts = np.cumsum([0, *(len(stack) for stack in stacks)])
+    of_stack = np.searchsorted(starts, rows, side="right") - 1
+    there = np.unique(of_stack)
+    chosen = there[evenly_spread(len(there), MOST_STACKS)].tolist()
+    members = [np.flatnonzero(of_stack == i) for i in chosen]
+    return [(i, m, rows[m] - starts[i]) for i, m in zip(chosen, members, strict=True)]

@@ -26,9 +26,10 @@ from cryolike_dask.io.noise import (
     write_noise_unless_there,
 )
 from cryolike_dask.io.records import FITTED, FolderSettings, Record, added_b_factor
+from cryolike_dask.runs.envelope import MOST_STRUCTURES
 from cryolike_dask.runs.noise_estimation import estimate_noise, warn_of_noise
 from cryolike_dask.runs.options import NoiseRequest
-from cryolike_dask.runs.run import MOST_STRUCTURES, Run
+from cryolike_dask.runs.run import Run
 
 PENDING = "to be estimated"
 """In place of the checksum of a noise model that is not known yet."""

@@ -28,16 +28,19 @@ from cryolike_dask.io.layout import (
 )
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import FolderSettings
+from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
 from cryolike_dask.likelihoods.graph import ComparisonGraph, spread_templates
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.likelihoods.setup import realised_table
+from cryolike_dask.runs.envelope import MOST_STRUCTURES
 from cryolike_dask.runs.kinds import Kind
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.stacks import (
     ImageStack,
     TemplateStack,
     note_left_out,
+    one_or_several,
     open_image_stacks,
     open_template_file,
 )
@@ -49,8 +52,6 @@ Displacer = Callable[[TemplateStack], TemplateStack]
 OF_RINGS = "summed over rings"
 """How the power of images is known, where they tell it: log-likelihoods of other sums of it are not
 to be compared with these."""
-MOST_STRUCTURES = 8
-"""Whose images noise and envelope are estimated with, where there are more."""
 
 FULL_CORRELATION_COPIES = 2.5
 """Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the
@@ -310,7 +311,7 @@ def _templates(
     if given is None:
         paths = files.template_files()
         return {i: open_template_file(paths[i], parameters) for i in files.structures()}
-    listed = [given] if isinstance(given, TemplateStack) else list(given)
+    listed = one_or_several(given, TemplateStack)
     if not listed or not all(isinstance(t, TemplateStack) for t in listed):
         raise InputError(
             "templates are not TemplateStacks",
@@ -333,14 +334,8 @@ def _some_templates(
     given: TemplateStack | Sequence[TemplateStack] | None,
 ) -> list[TemplateStack]:
     """The templates of at most `MOST_STRUCTURES`, whether the run covers them or not."""
-    n = (
-        len(files.template_files())
-        if given is None
-        else 1
-        if isinstance(given, TemplateStack)
-        else len(given)
-    )
-    chosen = np.unique(np.linspace(0, n - 1, min(n, MOST_STRUCTURES)).round().astype(int)).tolist()
+    n = len(files.template_files() if given is None else one_or_several(given, TemplateStack))
+    chosen = evenly_spread(n, MOST_STRUCTURES).tolist()
     some = _templates(replace(files, i_template=chosen), parameters, given)
     return [_displaced(displacer, stack) for stack in some.values()]
 
@@ -354,10 +349,7 @@ def _all_of_the_inputs(
     if templates is None:
         names = tuple(structure_of(Path(name)) for name in read_list(files.template_list))
     else:
-        names = tuple(
-            t.structure
-            for t in ([templates] if isinstance(templates, TemplateStack) else templates)
-        )
+        names = tuple(t.structure for t in one_or_several(templates, TemplateStack))
     if images is not None:
         return names, len(images.chunks)
     folder = files.folder_particles

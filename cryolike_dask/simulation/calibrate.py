@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import numpy as np
 import xarray as xr
 from distributed import Client
@@ -22,6 +21,7 @@ from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_
 from cryolike_dask.analysis.summaries import COMPARABLE, are_compared, summarise_results
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.compute.progress import counted
+from cryolike_dask.compute.stream import computed
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -149,7 +149,7 @@ def calibrate(
         client,
         seed,
         _slices(displaced, rng),
-        knows_rings=all(stack.source.rings(np.arange(1)) is not None for stack in stacks),
+        knows_rings=all(stack.source.knows_rings for stack in stacks),
     )
     outcome = _outcome(again, drawn, originals, progress=progress)
     calibration = _calibration(outcome, drawn, originals, again, told)
@@ -204,11 +204,7 @@ class Again:
             optimal_poses(ComparisonGraph(images, one, self.settings))[names]
             for one in self.templates
         ]
-        done: list[xr.Dataset]
-        if self.client is None:  # one after the other: a block takes all cores
-            done = [dask.compute(one, scheduler="threads")[0] for one in lazy]
-        else:
-            done = self.client.gather(self.client.compute(lazy))
+        done = computed(lazy, self.client)
         values = (np.stack([one[name].values for one in done]) for name in names)
         return Outcome(*(value.astype(np.float64) for value in values))
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.labels import Noise
 
 FloatArray = NDArray[np.float64]
-Noise = Literal["white", "coloured"]
 
 HALF_POWER_ANGSTROM = 20.0
 """Coloured noise has half of its low-resolution power here."""
 
 
 @dataclass(frozen=True)
-class NoiseModel:
+class PixelNoise:
     """Noise of one level in all images, so that the level tells nothing of what an image shows.
 
     Attributes

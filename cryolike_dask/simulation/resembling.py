@@ -17,6 +17,7 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods.graph import image_rows, whitening_of
 from cryolike_dask.likelihoods.image_formation import contrast_at_points, displacement_phases
 from cryolike_dask.likelihoods.settings import Settings
@@ -206,7 +207,7 @@ def spacing_of_views(viewing: ViewingAngles, most: int = 256) -> float:
     directions = viewing.rotations()[:, :, 2]
     if len(directions) < 2:
         return 0.0
-    chosen = np.unique(np.linspace(0, len(directions) - 1, most).round().astype(np.int64))
+    chosen = evenly_spread(len(directions), most)
     cosines = directions[chosen] @ directions.T
     cosines[np.arange(len(chosen)), chosen] = -1
     return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))

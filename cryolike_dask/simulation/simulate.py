@@ -24,12 +24,13 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.export_names import SIMULATED_STAR, simulated_files, simulated_stack
 from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
+from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.io.star import write_star
-from cryolike_dask.labels import Models
+from cryolike_dask.labels import Models, Noise
 from cryolike_dask.particles.opening import read_optics
 from cryolike_dask.particles.relion import TRUE_STRUCTURE
 from cryolike_dask.runs.capacity import existing
-from cryolike_dask.simulation.noise import Noise, NoiseModel
+from cryolike_dask.simulation.noise import PixelNoise
 from cryolike_dask.simulation.particle_set import Particles, draw_optics, draw_poses, star_tables
 from cryolike_dask.simulation.rendering import Poses, render_particles
 from cryolike_dask.structures.opening import StructureInput, open_structures
@@ -144,7 +145,7 @@ def simulate_particles(
     logger.info("%s, mixed at random", _counted(names_of_structures, which))
 
     level = _noise_level(particles, sources, parameters.grid, signal_to_noise)
-    model = NoiseModel(level, noise, seed)
+    model = PixelNoise(level, noise, seed)
     paths = [simulated_stack(folder.absolute(), k) for k in range(-(-n // n_per_file))]
     items = []
     for k, path in enumerate(paths):
@@ -274,7 +275,7 @@ def _noise_level(
 ) -> float:
     """Standard deviation of the noise of a pixel, by the variance of some particles without it."""
     n = len(particles)
-    sample = np.unique(np.linspace(0, n - 1, min(n, N_FOR_LEVEL)).round().astype(np.int64))
+    sample = evenly_spread(n, N_FOR_LEVEL)
     clean = _rendered(particles.take(sample), sources, grid)
     return float(np.sqrt(clean.var(axis=(1, 2)).mean() / signal_to_noise))
 
@@ -297,7 +298,7 @@ def _write_file(
     numbers: NDArray[np.int64],
     sources: Sequence[StructureSource],
     grid: PolarGrid,
-    noise: NoiseModel,
+    noise: PixelNoise,
     path: Path,
 ) -> int:
     """Write some of the particles, with the noise of their numbers; give how many."""

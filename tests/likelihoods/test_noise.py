@@ -26,9 +26,9 @@ class WithRings(InMemory):
 
 
 def ring_sums(values):
-    """Any sums will do, near those of images of about power 1."""
+    """Any sums will do that are no less than those of the images: no pose explains more."""
     n = np.arange(values.shape[1])
-    return np.stack([(2 + np.cos(n)) * abs(v[:, :2]).sum(1) * [[1], [0.01]] for v in values])
+    return np.stack([(2 + np.cos(n)) * (abs(v) ** 2).sum(1) * [[1], [0.01]] for v in values])
 
 
 def model_of(grid, rng, band_limit=np.inf):
@@ -72,8 +72,7 @@ def sums_over_points(images, templates, model, b_factor=0.0, with_rings=False):
             brute.image_power, brute.image_mask = np.full(
                 (2, 1, 1, 1, 1), [[[[[power]]]], [[[[mask]]]]]
             )
-        area = (grid.weights * inside).sum() * grid.n_inplanes
-        n_dof = 4 * area * (0.6 if g == 0 else 1)
+        n_dof = model.degrees_of_freedom(grid)[g]
         template_mask, _ = brute.template_mask_for(0.95)
         found.append(
             (

@@ -76,7 +76,8 @@ def test_counts_and_bytes_are_those_of_the_run(files, monkeypatch, kind, batches
     assert (planned.n_jobs, planned.n_jobs_done) == (6, 0)
     assert not files.folder_output.exists(), "a plan writes nothing"
     counted = blocks_of(monkeypatch)
-    RUNS[kind](files, PARAMETERS, SEARCH, progress=False, **batches)
+    # a plan counts comparisons, not the blocks that noise is estimated with
+    RUNS[kind](files, PARAMETERS, SEARCH, progress=False, noise="white", **batches)
     assert planned.n_tasks == sum(counted)
     written = sum(
         path.stat().st_size for path in files.folder_output.glob("[ti]*/**/*") if path.is_file()

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
@@ -36,6 +35,7 @@ from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.export_names import REPORT
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.outputs import HTML, own_output
+from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 PAGE = Path(__file__).with_suffix(".html")
@@ -178,7 +178,7 @@ def _steps(summary: xr.Dataset, inputs: Inputs) -> list[Step]:
     """Steps of the search, for images from the best to the worst fitting one; none if inputs are
     not there."""
     best, _ = extreme_rows(summary, summary.sizes[labels.IMAGE])
-    rows = best[np.unique(np.linspace(0, len(best) - 1, N_MEASURED).round().astype(int))]
+    rows = best[evenly_spread(len(best), N_MEASURED)]
     try:
         return search_steps(summary.isel({labels.IMAGE: rows}), *inputs.open(summary, rows))
     except (CryolikeError, OSError):  # the section of examples says why
