@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import GridMismatchError, InputError, listed
+from cryolike_dask.geometry.leak import leaked
 from cryolike_dask.geometry.polar_grid import PolarGrid
 
 FloatArray = NDArray[np.float64]
@@ -200,17 +201,21 @@ class NoiseModel:
         so that whitening changes no volume; infinite where there is no noise."""
         self.check_grid(grid)
         shells = grid.spatial_frequencies
-        logs = np.stack([np.interp(shells, self.frequencies, row) for row in np.log(self.variance)])
+        logs = self._logs(grid)
         inside = shells <= self.band_limit[:, None]
         weights = grid.weights * inside
         mean = (logs * weights).sum(axis=1) / weights.sum(axis=1)
         return np.where(inside, np.exp(logs - mean[:, None]), np.inf)
 
     def degrees_of_freedom(self, grid: PolarGrid) -> FloatArray:
-        """Degrees of freedom of the noise of an image: those inside the band, 4 pi K^2 if noise
-        fills box and band; (group,)."""
+        """Degrees of freedom of the noise of an image, (group,): those inside the band, 4 pi K^2 if
+        noise fills box and band. Whitened power, in units of the variance inside: where the box
+        has smeared a peak of the spectrum, images hold more of it, and at the end of a band less.
+        """
         inside = grid.spatial_frequencies <= self.band_limit[:, None]
-        area = (inside * grid.weights).sum(axis=1) * grid.n_inplanes
+        power = leaked(self.variance, self.frequencies, self.band_limit, grid)
+        power /= np.exp(self._logs(grid))
+        area = (inside * power * grid.weights).sum(axis=1) * grid.n_inplanes
         share = np.where(np.isnan(self.share), 1.0, self.share)
         result: FloatArray = 4 * area * share
         few = ~(result > LEAST_DEGREES_OF_FREEDOM)
@@ -222,6 +227,11 @@ class NoiseModel:
                 remedy="Is the band limit, or the share of the box, right?",
             )
         return result
+
+    def _logs(self, grid: PolarGrid) -> FloatArray:
+        """Logarithm of the variance on the shells of a grid, (group, shell)."""
+        shells = grid.spatial_frequencies
+        return np.stack([np.interp(shells, self.frequencies, row) for row in np.log(self.variance)])
 
     def find(self, names: NDArray[np.str_] | None, n_images: int) -> NDArray[np.int64]:
         """Find the group of each image.

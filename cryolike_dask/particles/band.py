@@ -7,7 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.geometry.leak import leak_of_box
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.sources import evenly_spread
 
 FloatArray = NDArray[np.float64]
 
@@ -24,8 +26,8 @@ leaks, it does not."""
 SHORTEST_BAND, FEWEST_SHELLS = 0.15, 3
 """Part of the frequencies below which a high power is that of uneven ice, and no band; shells
 inside a band and beyond it, at least."""
-MOST_SHELLS, N_ANGLES = 96, 16
-"""For which leaks are computed, and the angles over an eighth of a ring."""
+MOST_SHELLS = 96
+"""For which leaks are computed."""
 WHOLE_BAND = "noise reaches the whole band"
 
 
@@ -53,20 +55,13 @@ def band_limit_of(
     reason : str
         For a reader.
 
-    Notes
-    -----
-    The noise of a pixel is that of the whole frequencies m in the box, of power S(m), so that the
-    transform has, at another frequency q, the power sum S(m) D(q - m)^2, where D is the transform
-    of the box: on average over a ring, 1 / (pi^2 d) of a band that ends d cycles before it.
     """
     shells = np.asarray(frequencies, np.float64)
     values = np.asarray(power, np.float64)
     highest = float(shells[-1])
     if grid is not None:
         highest = max(highest, 2 * grid.radius_max / grid.box_size_angstrom)
-    chosen = np.arange(len(shells))
-    if len(shells) > MOST_SHELLS:
-        chosen = np.unique(np.linspace(0, len(shells) - 1, MOST_SHELLS).round().astype(np.int64))
+    chosen = evenly_spread(len(shells), MOST_SHELLS)
     ends, leaks, margin = _candidates(shells, values, chosen, grid)
     for i, end in enumerate(ends):
         beyond = chosen[shells[chosen] > end + margin]
@@ -96,46 +91,10 @@ def _candidates(
     if grid is None:
         return shells, np.zeros((len(chosen), len(shells))), 0.0
     box = grid.box_size_angstrom
-    kernel = leak_of_box(shells[chosen] * box, grid.n_pixels)
-    ends = np.arange(kernel.shape[1]) / box
+    cycles = shells[chosen] * box
+    ends = np.arange(math.floor(cycles[-1]) + 1) / box
+    kernel = leak_of_box(cycles, grid.n_pixels)[:, : len(ends)]
     return ends, np.cumsum(kernel * np.interp(ends, shells, power), axis=1), BEYOND / box
-
-
-def leak_of_box(cycles: FloatArray, n_pixels: int) -> FloatArray:
-    """Mean power on rings of a transform by the power of frequencies that are whole in the box.
-
-    Parameters
-    ----------
-    cycles : (ring,) float64
-        Radius of each ring, cycles per box, ascending.
-    n_pixels : int
-        Along a side of the box.
-
-    Returns
-    -------
-    (ring, whole) float64
-        Power on the ring for a power of 1 at all frequencies whose distance from 0 rounds to 0, 1,
-        2, ... up to the largest ring.
-    """
-    whole = np.arange(n_pixels) - n_pixels // 2
-    distance = np.rint(np.hypot(whole, whole[:, None])).astype(np.int64).ravel()
-    n = math.floor(cycles[-1]) + 1
-    angles = (np.arange(N_ANGLES) + 0.5) * np.pi / (4 * N_ANGLES)
-    rows = []
-    for radius in cycles:
-        along_x = _box_power(radius * np.cos(angles)[:, None] - whole, n_pixels)
-        along_y = _box_power(radius * np.sin(angles)[:, None] - whole, n_pixels)
-        spread = along_y.T @ along_x / N_ANGLES
-        rows.append(np.bincount(distance, spread.ravel(), minlength=n)[:n])
-    return np.stack(rows)
-
-
-def _box_power(cycles: FloatArray, n: int) -> FloatArray:
-    """Power of the transform of n pixels of 1/n each."""
-    below = n * np.sin(np.pi * cycles / n)
-    small = np.abs(below) < 1e-9
-    result: FloatArray = np.where(small, 1, np.sin(np.pi * cycles) / np.where(small, 1, below)) ** 2
-    return result
 
 
 def _edge(shells: FloatArray, power: FloatArray, end: float, margin: float) -> float:

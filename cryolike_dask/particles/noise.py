@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
 from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.leak import STEP, leak_of_grid
 from cryolike_dask.geometry.polar_grid import PolarGrid
 
 FloatArray = NDArray[np.float64]
@@ -22,12 +23,12 @@ FloatArray = NDArray[np.float64]
 LOWEST_SHELL = 1.0
 """Cycles per half box. Below it is what is left of the mean, which conversion subtracts: never
 estimated, but continued."""
-FREEDOM_OF_A_KNOT = 4000.0
-"""Independent values of all images that a knot of the spectrum is worth, so that it is known to 2%
-there; and at most `NARROWEST`, which is all that a box of finite size resolves."""
 NARROWEST, WIDEST = 0.5, 4.0
-"""Distance of knots, cycles per half box."""
+"""Distance of knots, cycles per half box: of spectra, what a box of finite size resolves; and of
+what few images say of the difference from one."""
 N_ROUNDS = 20
+SMOOTHNESS = 1e-4, 1e8
+"""Least and most that is asked of a spectrum."""
 LEAST = 1e-6
 """Part of the median power that a spectrum never falls below while it is fitted."""
 
@@ -69,6 +70,8 @@ class Spectrum:
     Attributes
     ----------
     variance, relative_error : (shell,) float64
+    power : (shell,) float64
+        That images have by it, which the edges of the box have smeared.
     levels : (image,) float64
         Factor of the variance for each image, 1 on average.
     signal : float
@@ -79,6 +82,7 @@ class Spectrum:
 
     variance: FloatArray
     relative_error: FloatArray
+    power: FloatArray
     levels: FloatArray
     signal: float = 0.0
     signal_error: float = 0.0
@@ -111,7 +115,12 @@ def fit_spectrum(
     -----
     Weighted least squares of power on B-splines of the noise and on contrast^2 |T|^2, the weights
     those of the model itself, so that it is the maximum of Whittle's likelihood; the level of each
-    image is its own.
+    image is its own. What the box leaks from frequency to frequency is part of the model: whitening
+    by a spectrum that it has smeared would not tell a narrow peak from its neighbours.
+
+    A spectrum is as smooth as the images bear out: second differences of the splines' coefficients
+    are those of a normal distribution, whose variance maximises the marginal likelihood (Wood and
+    Fasiolo, Biometrics 2017, "A generalized Fellner-Schall method").
     """
     n_free = degrees_of_freedom_of_shells(grid)
     inside = (grid.radii >= LOWEST_SHELL) & (grid.spatial_frequencies <= band_limit)
@@ -121,7 +130,10 @@ def fit_spectrum(
             "below which noise cannot be estimated",
             remedy='Give a noise model, or noise="white" (--noise white).',
         )
-    basis = _splines(grid.radii, knot_distance(len(rings), grid), grid.radii[inside].max())
+    basis, leak = _splines(grid.radii, NARROWEST, grid.radii[inside].max()), leak_of_grid(grid)
+    steps = np.arange(leak.shape[1]) * STEP / 2
+    at_steps = _splines(steps, NARROWEST, grid.radii[inside].max())
+    leak = leak * (steps <= band_limit * grid.box_size_angstrom / 2)
     n, power, contrast = basis.shape[1], rings.power, rings.contrast
     shape = np.zeros((len(grid.radii), 0)) if of_templates is None else of_templates[:, None]
     # in logarithms, a variance stays positive whatever the signal takes of the power
@@ -129,24 +141,32 @@ def fit_spectrum(
     start = np.log(np.maximum(start, LEAST * np.median(start)))
     logs = np.linalg.lstsq(basis[inside], start, rcond=None)[0]
     signal, levels = np.zeros(shape.shape[1]), np.ones(len(power))
+    curvature, smoothness = np.diff(np.eye(n), 2, axis=0), 1.0
+    rough = curvature.T @ curvature
     for _ in range(N_ROUNDS):
-        variance = np.exp(basis @ logs)
-        model = np.maximum(variance + contrast * (shape @ signal), LEAST * variance)
+        spectrum = np.exp(at_steps @ logs)
+        of_noise = leak @ spectrum
+        model = np.maximum(of_noise + contrast * (shape @ signal), LEAST * of_noise)
         levels = _sums(power, grid, inside) / _sums(model, grid, inside)
         levels /= levels.mean()
         weights = n_free * inside / (2 * model**2)
-        left, slopes = power / levels[:, None] - model, variance[:, None] * basis
+        left, slopes = power / levels[:, None] - model, leak @ (spectrum[:, None] * at_steps)
         normal = _normal(slopes, shape, weights, contrast)
-        right = [slopes.T @ (weights * left).sum(axis=0)]
+        normal[:n, :n] += smoothness * rough
+        right = [slopes.T @ (weights * left).sum(axis=0) - smoothness * rough @ logs]
         right += [shape.T @ (weights * contrast * left).sum(axis=0)]
-        step = np.linalg.lstsq(normal, np.concatenate(right), rcond=1e-12)[0]
+        covariance = np.linalg.pinv(normal, rcond=1e-12)
+        step = covariance @ np.concatenate(right)
         logs, signal = logs + np.clip(step[:n], -1, 1), signal + step[n:]
-    variance, covariance = np.exp(basis @ logs), np.linalg.pinv(normal, rcond=1e-12)
+        told = len(curvature) - smoothness * np.sum(covariance[:n, :n] * rough)
+        smoothness = np.clip(told / max(((curvature @ logs) ** 2).sum(), 1e-12), *SMOOTHNESS)
+    variance = np.exp(basis @ logs)
     error = np.sqrt(np.einsum("ni,ij,nj->n", basis, covariance[:n, :n], basis))
     error *= _excess(power / levels[:, None], model, n_free, inside)
     if of_templates is None:
-        return Spectrum(variance, error, levels)
-    return Spectrum(variance, error, levels, float(signal[0]), float(np.sqrt(covariance[-1, -1])))
+        return Spectrum(variance, error, of_noise, levels)
+    signal_error = float(np.sqrt(covariance[-1, -1]))
+    return Spectrum(variance, error, of_noise, levels, float(signal[0]), signal_error)
 
 
 def _normal(
@@ -196,12 +216,6 @@ def deviation(
 def deviation_splines(grid: PolarGrid) -> FloatArray:
     """Splines of `deviation` on the shells of a grid, (shell, spline)."""
     return _splines(grid.radii, max(WIDEST, grid.radius_max / 6), grid.radii[-1])
-
-
-def knot_distance(n_images: int, grid: PolarGrid) -> float:
-    """Distance of knots that so many images allow, cycles per half box."""
-    density = degrees_of_freedom_of_shells(grid).sum() / grid.radius_max
-    return float(np.clip(FREEDOM_OF_A_KNOT / (n_images * density), NARROWEST, WIDEST))
 
 
 def _splines(radii: FloatArray, distance: float, high: float) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.particles.band import band_limit_of, leak_of_box
+from cryolike_dask.particles.band import band_limit_of
 from cryolike_dask.particles.freedom import copied_lines, noise_level, share_of_box
 from cryolike_dask.particles.resample import downsample
 from cryolike_dask.particles.transform import pixels_to_fourier
@@ -303,21 +303,3 @@ def test_a_butterworth_filter_ends_where_it_has_fallen_enough():
     power = 1 / (1 + (SHELLS / 0.06) ** 16)
     limit, _ = band_limit_of(SHELLS, power)
     assert limit == pytest.approx(0.06 * 1e4 ** (1 / 16), abs=0.003)
-
-
-def test_leaks_by_their_definition(rng):
-    """Power of the transform of noise of one frequency, whole in the box, at random phases."""
-    n, cycles = 24, np.array([3.3, 7.5, 10.1])
-    whole = np.arange(n) - n // 2
-    distance = np.rint(np.hypot(whole, whole[:, None]))
-    angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
-    qx, qy = cycles[:, None] * np.cos(angles), cycles[:, None] * np.sin(angles)
-    pixels = np.arange(n) / n
-    found = leak_of_box(cycles, n)
-    for ring in (0, 3, 7, 10):
-        expected = np.zeros(len(cycles))
-        for row, column in np.argwhere(distance == ring):
-            along_x = np.exp(2j * np.pi * (whole[column] - qx)[..., None] * pixels).mean(axis=-1)
-            along_y = np.exp(2j * np.pi * (whole[row] - qy)[..., None] * pixels).mean(axis=-1)
-            expected += (np.abs(along_x * along_y) ** 2).mean(axis=1)
-        np.testing.assert_allclose(found[:, ring], expected, rtol=0.05)

@@ -385,7 +385,8 @@ def test_results_say_what_noise_was_taken_for(files):
     results = cld.open_results(files.folder_output)
     assert results.attrs["noise"] == checksum(files)
     assert results.attrs["b_factor"] == 30
-    np.testing.assert_allclose(results.attrs["degrees_of_freedom"], 4 * np.pi * 3**2)
+    (n_free,) = model_of().degrees_of_freedom(PARAMETERS.grid)
+    np.testing.assert_allclose(results.attrs["degrees_of_freedom"], n_free)
     images = cld.open_images(files, PARAMETERS)
     templates = SEARCH(cld.open_templates(files, PARAMETERS))
     computed = cld.compute_optimal_pose(images, templates).attrs

@@ -16,7 +16,7 @@ from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.calibration import write_calibration
-from cryolike_dask.io.noise import noise_checksum, write_noise
+from cryolike_dask.io.noise import noise_checksum, read_noise, write_noise
 from tests.analysis.making import make_results, rewritten
 from tests.analysis.report.test_report import Parsed
 from tests.conftest import Builder
@@ -94,7 +94,8 @@ def test_a_noise_model_is_drawn_and_told(folder):
     assert "dB" in lights["Noise"].text
     assert "3.0%" in lights["Noise"].text
     band = 4 * np.pi * PARAMETERS.radius_max**2
-    assert f"{0.64 * band:,.0f} to {band:,.0f} of {band:,.0f}" in lights["Degrees of freedom"].text
+    few, many = sorted(read_noise(folder / "noise.npz").degrees_of_freedom(PARAMETERS.grid))
+    assert f"{few:,.0f} to {many:,.0f} of {band:,.0f}" in lights["Degrees of freedom"].text
     assert "masked at 0.45 of the box" in lights["Degrees of freedom"].text
     assert "60 ± 5, 80 ± 6" in lights["Envelope"].text
     (drawn,) = section.panels
