@@ -66,7 +66,7 @@ def belief_section(summary: xr.Dataset, steps: list[Step]) -> Section:
     lights = {
         "Noise": _noise(summary, basis),
         "Degrees of freedom": _degrees_of_freedom(summary, basis),
-        "Envelope": _envelope(summary, basis),
+        "Envelope": _under_steps(_envelope(summary, basis), basis, steps),
         "Search": _search(steps),
         "Calibration": _calibration(summary, basis),
     }
@@ -202,13 +202,31 @@ def _envelope(summary: xr.Dataset, basis: Basis) -> Light:
     )
 
 
+def _under_steps(light: Light, basis: Basis, steps: list[Step]) -> Light:
+    """The light of an envelope that was fitted: what a coarse search blurs is part of it."""
+    model, coarse = _model(basis), _coarse(steps)
+    if coarse is None or model is None or not np.isfinite(model.b_factor_error).any():
+        return light
+    return Light(
+        "unsure",
+        f"{light.text} The search was too coarse in {coarse.name}, and B blurs as that does: it is "
+        "larger than that of the images, or was sought in vain. Search finer, in a new folder.",
+    )
+
+
+def _coarse(steps: list[Step]) -> Step | None:
+    """The worst step, if images lose too much by it."""
+    worst = max(steps, key=lambda step: step.loss, default=None)
+    return worst if worst is not None and worst.loss > LOST_BETWEEN_POSES else None
+
+
 def _search(steps: list[Step]) -> Light:
     if not steps:
         return Light("unsure", "Steps are not measured: the inputs of the run are not at hand.")
     shown = ", ".join(f"{step.name} {step.shown(step.size)} apart" for step in steps)
     worst = max(steps, key=lambda step: step.loss)
     lost = f"half-way between {worst.name} images lose {worst.loss:.2g} nat"
-    if worst.loss > LOST_BETWEEN_POSES:
+    if _coarse(steps) is not None:
         return Light("bad", f"Too coarse: {lost} ({shown}).")
     return Light("good", f"Fine enough: {lost} at most ({shown}).")
 
