@@ -109,7 +109,7 @@ def _on_number(model: NoiseModel, i: int) -> str:
         return ""
     return (
         f"is estimated from {n} image(s) only, and known to "
-        f"{np.median(model.relative_error[i]):.0%}; estimate it from more, or give --noise a file "
+        f"{np.median(model.relative_error[i]):.0%} at best; estimate it from more, or give --noise a file "
         "made with these."
     )
 

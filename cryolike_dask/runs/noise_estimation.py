@@ -52,6 +52,9 @@ logger = logging.getLogger("cryolike_dask")
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+FEWEST_IMAGES = 3
+"""Of two images with a strong signal spectra were off by a factor of 43, which no error told; of
+three and more they are known to 1.3 times the error that is given, in the mean."""
 FEWEST_OF_GROUP = 30
 """Images of a group that has a spectrum of its own."""
 ROWS_OF_TASK = 512
@@ -100,7 +103,7 @@ def estimate_noise(
     Raises
     ------
     InputError, GridMismatchError
-        If there are no images, or they lie on different grids.
+        If there are fewer than 3 images, or they lie on different grids.
     """
     client, stacks = active_client(client), _listed(images, ImageStack)
     structures = [] if templates is None else _listed(templates, TemplateStack)
@@ -108,9 +111,9 @@ def estimate_noise(
     for other in [*stacks, *structures]:
         if other.grid != grid:
             raise GridMismatchError(f"images lie on {grid}, and others on {other.grid}")
-    if len(stacks) == 1 and len(stacks[0]) == 1:
+    if (n := sum(map(len, stacks))) < FEWEST_IMAGES:
         raise InputError(
-            "noise cannot be estimated from one image",
+            f"noise cannot be estimated from {n} image(s): at least {FEWEST_IMAGES} are needed",
             remedy='Give a noise model, or noise="white" (--noise white).',
         )
     if fit_b_factor and b_factor:

@@ -144,8 +144,9 @@ def test_few_images_are_said(rng, caplog):
 
 def test_what_no_noise_can_be_estimated_from_is_refused(rng, templates):
     one = stack_of(noise(WHITE, 1, rng), optics(1, rng))
-    with pytest.raises(InputError, match="from one image"):
-        estimate_noise(one)
+    for few in (one, [one, one]):
+        with pytest.raises(InputError, match=r"from [12] image\(s\): at least 3 are needed"):
+            estimate_noise(few)
     with pytest.raises(InputError, match="no ImageStack"):
         estimate_noise([])
     with pytest.raises(InputError, match="no TemplateStack"):
