@@ -71,7 +71,9 @@ class NoiseOptions:
         if self.b_factor in (None, "auto"):
             return self.templates is not None
         if self.b_factor not in ("fit", "none"):
-            raise InputError(f"--b-factor {self.b_factor} is not known", remedy="Give auto, fit or none.")
+            raise InputError(
+                f"--b-factor {self.b_factor} is not known", remedy="Give auto, fit or none."
+            )
         if self.b_factor == "fit" and self.templates is None:
             raise InputError("--b-factor fit needs --templates")
         return self.b_factor == "fit"

@@ -169,6 +169,16 @@ def fit_spectrum(
     return Spectrum(variance, error, of_noise, levels, float(signal[0]), signal_error)
 
 
+def part_of_noise(
+    rings: RingPower, spectrum: Spectrum, grid: PolarGrid, band_limit: float = np.inf
+) -> float:
+    """Part of the power of images that is noise by a spectrum that was fitted to them."""
+    inside = (grid.radii >= LOWEST_SHELL) & (grid.spatial_frequencies <= band_limit)
+    of_noise = spectrum.levels.mean() * spectrum.power
+    weights = grid.weights * inside
+    return float((of_noise * weights).sum() / (rings.power.mean(axis=0) * weights).sum())
+
+
 def _normal(
     slopes: FloatArray, shape: FloatArray, weights: FloatArray, contrast: FloatArray
 ) -> FloatArray:

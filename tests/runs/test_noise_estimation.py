@@ -94,14 +94,20 @@ def test_noise_alone_gives_its_spectrum(rng, templates, kind, n_images, with_tem
     assert np.sqrt((left**2).mean()) < largest + smeared
 
 
-@pytest.mark.parametrize("signal_to_noise", [0.05, 0.35])
-def test_the_signal_of_particles_is_taken_out(rng, atoms, templates, signal_to_noise):
-    n = 200
+def particles(atoms, n, rng):
+    """Images of a structure without noise, of variance 1, and their optics."""
     angles = rng.uniform(0, 360, n), np.degrees(np.arccos(rng.uniform(-1, 1, n)))
     shift = rng.uniform(-PIXEL, PIXEL, (2, n))
     poses, rows = StarPoses(*angles, rng.uniform(0, 360, n), *shift), optics(n, rng)
     clean = render(atoms, poses, rows, N, PIXEL)
-    clean *= np.sqrt(signal_to_noise / clean.var())
+    return clean / clean.std(), rows
+
+
+@pytest.mark.parametrize("signal_to_noise", [0.05, 0.35])
+def test_the_signal_of_particles_is_taken_out(rng, atoms, templates, signal_to_noise):
+    n = 200
+    clean, rows = particles(atoms, n, rng)
+    clean *= np.sqrt(signal_to_noise)
     images = stack_of(clean + noise(WHITE, n, rng), rows)
     left_in = difference(estimate_noise(images), WHITE)[0]
     taken_out = difference(estimate_noise(images, templates), WHITE)[0]
@@ -133,6 +139,25 @@ def test_micrographs_that_are_alike_are_not_told_apart(rng):
     names = np.repeat([["m", "a"], ["n", "a"], ["o", "a"]], 40, axis=0)
     model = estimate_noise(stack_of(noise(WHITE, 120, rng), optics(120, rng), names))
     assert model.groups == ("all images",)
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.01, 0.05])
+def test_noise_beneath_a_signal_is_taken_as_white(rng, atoms, templates, caplog, variance):
+    """It cannot be told from the signal, and came out uneven by factors of up to 1e9."""
+    n = 80
+    clean, rows = particles(atoms, n, rng)
+    names = np.repeat([["m", "a"], ["n", "a"]], n // 2, axis=0)
+    images = stack_of(clean + np.sqrt(variance) * noise(WHITE, n, rng), rows, names)
+    model = estimate_noise(images, templates)
+    assert model.groups == ("all images",)
+    np.testing.assert_array_equal(model.variance, 1.0)
+    assert (model.band_limit.item(), np.isnan(model.share).item()) == (np.inf, True)
+    assert caplog.text.count("Noise of") == 1
+    assert "is taken as white in the whole box: the signal is" in caplog.text
+    caplog.clear()
+    alike = stack_of(clean + noise(WHITE, n, rng), rows, names)
+    assert not (estimate_noise(alike, templates).variance == 1).any()
+    assert "taken as white" not in caplog.text
 
 
 def test_few_images_are_said(rng, caplog):
