@@ -71,10 +71,11 @@ REFINED_IN_ALL, LEAST_OF_MANY = 2048, 64
 """The same of all groups together; and of each where there are many."""
 CHECKED_OF_STACK = 128
 """Images of a stack whose power is held against a noise model that was given."""
-LEAST_OF_NOISE = 0.1
+LEAST_OF_NOISE = 0.15
 """Part of the power of images from which on a spectrum of noise can be told. Of images that show
-what templates show, at a signal to noise of 10 (0.08), spectra of white noise came out uneven by
-factors of 3 to 5, and at 30 by 1e6 and more."""
+what templates show, at signal to noise ratios of 6 (0.13) and 10 (0.08), spectra of white noise
+came out uneven by factors of 3 to 5, and at 30 by 1e6 and more; images without any noise have 0 to
+0.06 by chance."""
 SURE = 3.0
 """Standard errors from which on a signal, or a difference of micrographs, is one."""
 

@@ -29,6 +29,7 @@ from cryolike_dask.io.records import FITTED, FolderSettings, Record, added_b_fac
 from cryolike_dask.runs.envelope import MOST_STRUCTURES
 from cryolike_dask.runs.noise_estimation import estimate_noise, warn_of_noise
 from cryolike_dask.runs.options import NoiseRequest
+from cryolike_dask.runs.other_particles import refuse_other_particles
 from cryolike_dask.runs.run import Run
 
 PENDING = "to be estimated"
@@ -118,11 +119,13 @@ def with_known_noise(run: Run) -> Run:
     Raises
     ------
     OutputError
-        If the file of the noise model of the results is missing, or another.
+        If the file of the noise model of the results is missing, or another, or of other particles.
     """
     name, path = run.identity.get("noise"), run.files.noise
     if name is None or run.settings.noise is not None:
         return run
+    if path.is_file():
+        refuse_other_particles(run)
     if name == PENDING:
         return _reading(run) if path.is_file() else run
     if what := why_not_kept(run):
