@@ -17,21 +17,18 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import active_client
-from cryolike_dask.compute.stream import computed, task
-from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.noise import (
     ALL_IMAGES,
     MICROGRAPH,
     OF_ENVELOPE,
-    OPTICS_GROUP,
     NoiseModel,
 )
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.io.stacks import filled_groups
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.likelihoods.signal import power_of_rings, power_of_templates
+from cryolike_dask.likelihoods.signal import power_of_templates
 from cryolike_dask.particles.noise import (
     LOWEST_SHELL,
     RingPower,
@@ -39,6 +36,7 @@ from cryolike_dask.particles.noise import (
     deviation,
     deviation_splines,
     fit_spectrum,
+    levels_of,
     part_of_noise,
 )
 from cryolike_dask.particles.noise_remarks import (
@@ -50,6 +48,12 @@ from cryolike_dask.runs.b_factor import BFactor
 from cryolike_dask.runs.envelope import fit_b_factors
 from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, some_stacks
 from cryolike_dask.runs.noise_refinement import explained_power
+from cryolike_dask.runs.noise_rings import (
+    FEWEST_OF_GROUP,
+    MOST_OF_GROUP,
+    looked_at_all,
+    optics_groups,
+)
 from cryolike_dask.stacks import ImageStack, TemplateStack, one_or_several
 
 logger = logging.getLogger("cryolike_dask")
@@ -60,9 +64,6 @@ Rows = NDArray[np.int64]
 FEWEST_IMAGES = 3
 """Of two images with a strong signal spectra were off by a factor of 43, which no error told; of
 three and more they are known to 1.3 times the error that is given, in the mean."""
-FEWEST_OF_GROUP = 30
-"""Images of a group that has a spectrum of its own."""
-ROWS_OF_TASK = 512
 TEMPLATES_LOOKED_AT = 64
 REFINED_OF_GROUP, LEAST_REFINED, PART_REFINED, REFINED_STRUCTURES = 256, 64, 1 / 4, 4
 """Images of a group, most and least and as a part of it, and structures, for which the posterior is
@@ -130,10 +131,10 @@ def estimate_noise(
         raise InputError(f"b_factor={b_factor:g} is given, and to be fitted too")
     if fit_b_factor and not structures:
         raise InputError("a B-factor is fitted to structures, but there are no templates")
-    looked_at, shape = _looked_at(stacks, client), _shape(structures)
+    looked_at, shape = looked_at_all(stacks, client), _shape(structures)
     names = np.concatenate([filled_groups(stack.groups, len(stack)) for stack in stacks])
     looked_at = looked_at.under(np.full(len(looked_at), b_factor), grid)
-    members = _optics_groups(names)
+    members = optics_groups(names)
     extents = {name: extent_of(stacks, rows, looked_at, grid, client) for name, rows in members}
     groups = [_group(n, rows, extents[n], looked_at, grid, shape) for n, rows in members]
     if fit_b_factor:
@@ -146,7 +147,7 @@ def estimate_noise(
         ]
     if structures:
         some = _some(structures)
-        groups = _Signal(stacks, some, looked_at, b_factor, client).taken_out(groups, grid)
+        groups = _Signal(stacks, some, looked_at, shape, b_factor, client).taken_out(groups, grid)
     model = _model([*groups, *_micrographs(groups, names, looked_at, grid, shape)], grid)
     copied = max(extent.n_copied_lines for extent in extents.values())
     for remark in remarks_on_noise(model, grid, n_copied_lines=copied):
@@ -163,7 +164,7 @@ def warn_of_noise(
     """Log where some images are not what a noise model supposes, that was not estimated from them
     just now."""
     stacks = [images[i][:CHECKED_OF_STACK] for i in evenly_spread(len(images), MOST_STACKS)]
-    grid, looked_at, shape = stacks[0].grid, _looked_at(stacks, client), _shape(list(templates))
+    grid, looked_at, shape = stacks[0].grid, looked_at_all(stacks, client), _shape(list(templates))
     of_image = np.concatenate([model.find(stack.groups, len(stack)) for stack in stacks])
     used = [i for i in np.unique(of_image) if (of_image == i).sum() >= FEWEST_OF_GROUP]
     if not used:
@@ -219,6 +220,7 @@ class _Signal:
     stacks: list[ImageStack]
     structures: list[TemplateStack]
     looked_at: RingPower
+    shape: FloatArray | None
     b_factor: float
     client: Client | None
 
@@ -249,13 +251,15 @@ class _Signal:
         left = []
         for i, members, rows_there in some:
             chosen = evenly_spread(len(members), n_images // len(some))
-            members = members[chosen]
-            images, levels = self.stacks[i][rows_there[chosen]], group.spectrum.levels[members]
+            members = group.rows[members[chosen]]
+            images, rings = self.stacks[i][rows_there[chosen]], self.looked_at.take(members)
+            levels = levels_of(
+                rings, group.spectrum, images.grid, self.shape, group.extent.band_limit
+            )
             known = np.stack([np.full(len(levels), amplitude), variance * levels], axis=1)
             settings = Settings(noise=model, b_factor=self.b_factor)
             explained = explained_power(images, self.structures, settings, known, rng, self.client)
-            power = self.looked_at.power[group.rows[members]]
-            left.append((power - explained) / levels[:, None])
+            left.append((rings.power - explained) / levels[:, None])
         return np.concatenate(left)
 
 
@@ -285,7 +289,7 @@ def _group(
 ) -> _Group:
     """A group with the spectrum that the rings of its images have; white where next to all of their
     power is signal."""
-    rings = looked_at.take(rows)
+    rings = looked_at.take(rows[evenly_spread(len(rows), MOST_OF_GROUP)])
     spectrum = fit_spectrum(rings, grid, shape, extent.band_limit)
     part = part_of_noise(rings, spectrum, grid, extent.band_limit)
     if shape is None or part >= LEAST_OF_NOISE:
@@ -322,27 +326,6 @@ def _listed(given: Any, kind: type) -> list[Any]:
     return listed
 
 
-def _looked_at(stacks: list[ImageStack], client: Client | None) -> RingPower:
-    """Power of rings of all images: they are read once, a part of a stack for each task."""
-    tasks = [
-        task("noise-rings", power_of_rings, stack[start : start + ROWS_OF_TASK], STANDARD)
-        for stack in stacks
-        for start in range(0, len(stack), ROWS_OF_TASK)
-    ]
-    power, contrast = zip(*computed(tasks, client), strict=True)
-    return RingPower(np.concatenate(power), np.concatenate(contrast))
-
-
-def _optics_groups(names: NDArray[np.str_]) -> list[tuple[str, Rows]]:
-    """All images; and each optics group with images enough, unless it is all of them."""
-    found = [(ALL_IMAGES, np.arange(len(names)))]
-    for name in np.unique(names[:, 1]).tolist():
-        rows = np.flatnonzero(names[:, 1] == name)
-        if name and FEWEST_OF_GROUP <= len(rows) < len(names):
-            found.append((OPTICS_GROUP + name, rows))
-    return found
-
-
 def _micrographs(
     groups: list[_Group],
     names: NDArray[np.str_],
@@ -360,7 +343,6 @@ def _micrographs(
         spectrum = group.spectrum
         rows = group.rows[~done[group.rows]]
         done[rows] = True
-        expected = spectrum.power + looked_at.contrast[rows] * spectrum.signal * signal
         present, which = np.unique(names[rows, 0], return_inverse=True)
         ends = np.cumsum(np.bincount(which.ravel(), minlength=len(present)))[:-1]
         parts = np.split(np.argsort(which.ravel(), kind="stable"), ends)
@@ -372,7 +354,11 @@ def _micrographs(
         if len(members) < 2 or group.extent.reason.startswith(TAKEN_AS_WHITE):
             continue
         limit = group.extent.band_limit
-        each = [deviation(looked_at.power[rows[m]], expected[m], grid, limit) for _, m in members]
+        each = []
+        for _, m in members:
+            rings = looked_at.take(rows[m])
+            expected = spectrum.power + rings.contrast * spectrum.signal * signal
+            each.append(deviation(rings.power, expected, grid, limit))
         coefficients, variances = (np.stack(parts) for parts in zip(*each, strict=True))
         chi2 = (coefficients**2 / variances).mean()
         if chi2 < 1 + SURE * np.sqrt(2 / coefficients.size):

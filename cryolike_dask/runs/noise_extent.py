@@ -16,6 +16,7 @@ from cryolike_dask.particles.band import band_limit_of
 from cryolike_dask.particles.freedom import copied_lines, share_of_box
 from cryolike_dask.particles.noise import RingPower
 from cryolike_dask.particles.variance import N_READ, variance_map
+from cryolike_dask.runs.noise_rings import MOST_OF_GROUP
 from cryolike_dask.stacks import ImageStack
 
 Rows = NDArray[np.int64]
@@ -51,8 +52,9 @@ def extent_of(
     client: Client | None,
 ) -> Extent:
     """Band and box by the power of rings and the variance of pixels of a group."""
+    some = looked_at.power[rows[evenly_spread(len(rows), MOST_OF_GROUP)]]
     limit, of_band = band_limit_of(
-        grid.spatial_frequencies, looked_at.power[rows].mean(axis=0), grid
+        grid.spatial_frequencies, some.mean(axis=0, dtype=np.float64), grid
     )
     parts = [stacks[i][rows_there] for i, _, rows_there in some_stacks(stacks, rows)]
     tasks = [task("noise-variance-of-pixels", variance_map, part) for part in parts]

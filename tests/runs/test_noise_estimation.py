@@ -12,7 +12,10 @@ from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.io.sources import InMemory
+from cryolike_dask.particles.noise import fit_spectrum
 from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.runs import noise_estimation, noise_rings
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
 from tests.real_space import StarPoses, render, two_lobes
@@ -180,6 +183,38 @@ def test_what_no_noise_can_be_estimated_from_is_refused(rng, templates):
     values = np.ones((1, *other.grid.shape), np.complex64)
     with pytest.raises(GridMismatchError):
         estimate_noise([one, ImageStack.from_array(values, other, optics(1, rng))])
+
+
+def test_of_many_images_a_part_is_fitted(rng, atoms, templates, monkeypatch):
+    """The memory that fits take is bounded; the level of each of the other images is known."""
+    n, seen = 300, []
+    clean, rows = particles(atoms, n, rng)
+    level = np.where(np.arange(n) % 2, 1.0, 4.0)  # the same in the part that is fitted
+    pixels = clean * np.sqrt(0.2) + noise(WHITE, n, rng)
+    images = stack_of(pixels, rows)
+    loud = replace(images, source=InMemory(images.source.take(np.arange(n)) * level[:, None, None]))
+
+    def spy(rings, *arguments):
+        seen.append(len(rings))
+        return fit_spectrum(rings, *arguments)
+
+    monkeypatch.setattr(noise_estimation, "fit_spectrum", spy)
+    monkeypatch.setattr(noise_estimation, "MOST_OF_GROUP", 100)
+    model = estimate_noise([loud[:160], loud[160:]], templates)
+    assert max(seen) == 100
+    assert model.n_images.tolist() == [n]
+    assert np.sqrt((difference(model, WHITE)[0] ** 2).mean()) < 0.07
+
+
+def test_rings_of_all_images_are_kept_in_single_precision(rng):
+    n = 2 * noise_rings.ROWS_OF_TASK + 3
+    values = rng.standard_normal((n, *GRID.shape)).astype(np.complex64)
+    parts = values[:5], values[5:]
+    stacks = [ImageStack.from_array(v, PARAMETERS, optics(len(v), rng)) for v in parts]
+    rings = noise_rings.looked_at_all(stacks, None)
+    assert rings.power.dtype == rings.contrast.dtype == np.float32
+    np.testing.assert_allclose(rings.power, (abs(values) ** 2).mean(axis=2), rtol=1e-5)
+    assert rings.take(np.arange(3)).power.dtype == np.float64
 
 
 def test_stacks_are_as_one(rng):
