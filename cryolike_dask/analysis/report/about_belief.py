@@ -15,7 +15,11 @@ from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, Finding
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
-from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_results
+from cryolike_dask.analysis.search_of_results import (
+    SearchOfResults,
+    inputs_to_name,
+    search_of_results,
+)
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError
@@ -235,7 +239,8 @@ def _calibration(summary: xr.Dataset, basis: Basis) -> Light:
     folder = summary.attrs.get("folder")
     if not folder:
         return Light("unsure", "Not tried: the results do not say in which folder they are.")
-    get = f"cryolike-dask calibrate {shlex.quote(str(folder))}"
+    options = inputs_to_name(summary).values()
+    get = " ".join(["cryolike-dask calibrate", shlex.quote(str(folder)), *options])
     try:
         calibration = read_calibration(LikelihoodFiles(None, None, folder).calibration)
     except CryolikeError as error:
