@@ -68,23 +68,23 @@ class Climb:
             return [0.0]
         if unknown := self._unknown(self._best(), COARSE_STEP):
             return unknown
-        return [] if self._at_an_end() else self._fine()[0]
+        return self._fine()[0]
 
     def result(self) -> BFactor:
         """What is found when the search is over."""
         n = len(next(iter(self.known.values())))
         if n < LEAST_IMAGES:
             return BFactor(0.0, math.nan, f"not fitted: only {n} image(s)", n)
-        if self._at_an_end():
+        _, centre = self._fine()
+        below, here, above = (self.known[centre + k * FINE_STEP] for k in (-1, 0, 1))
+        slopes, bends = (above - below) / (2 * FINE_STEP), _bend(below, here, above)
+        curvature = -bends.sum()
+        if self._at_an_end() and not abs(slopes.sum()) <= curvature * FINE_STEP:
             why = (
                 f"not fitted: the likelihood still grows at B = {self._best():g} angstrom^2, where "
                 "the range ends: too little signal, or images that are described wrongly"
             )
             return BFactor(0.0, math.nan, why, n)
-        _, centre = self._fine()
-        below, here, above = (self.known[centre + k * FINE_STEP] for k in (-1, 0, 1))
-        slopes, bends = (above - below) / (2 * FINE_STEP), _bend(below, here, above)
-        curvature = -bends.sum()
         if not curvature > 0:
             return BFactor(
                 0.0, math.nan, "not fitted: too little signal, the likelihood has no maximum", n
@@ -120,7 +120,11 @@ class Climb:
 
     def _fine(self) -> tuple[list[float], float]:
         """What is to be known about the maximum in fine steps, and their centre."""
-        centre = self._vertex(self._best(), COARSE_STEP)
+        centre = self._best()
+        if self._at_an_end():  # there are coarse steps on one side alone
+            centre = min(max(centre, B_FACTORS[0] + FINE_STEP), B_FACTORS[1] - FINE_STEP)
+        else:
+            centre = self._vertex(centre, COARSE_STEP)
         for _ in range(MOST_CENTRES):
             if unknown := self._unknown(centre, FINE_STEP):
                 return unknown, centre

@@ -177,7 +177,9 @@ def with_bias(error, n=100):
     return np.hypot(np.hypot(error, 0.05 / 0.01), 0.05 * 0.01 * n * error**2)
 
 
-@pytest.mark.parametrize("true", [-130.0, -20.0, 0.0, 37.0, 50.0, 100.0, 249.0, 420.0])
+@pytest.mark.parametrize(
+    "true", [-199.0, -160.0, -130.0, -20.0, 0.0, 37.0, 50.0, 100.0, 249.0, 420.0, 449.0, 499.0]
+)
 @pytest.mark.parametrize("error", [5.0, 30.0])
 def test_the_maximum_of_a_parabola_is_found(true, error):
     found, n_evaluations = climbed(lambda b: -(((b - true) / error) ** 2) / 2)
@@ -200,6 +202,8 @@ def test_images_that_differ_more_than_the_bend_says_have_a_larger_error():
         (lambda b: -b, "still grows at B = -200"),
         (lambda b: -(((b - 40) / 120) ** 2) / 2, r"too little signal, B = 40 \+- 730"),
         (lambda b: 0 * b, "too little signal"),
+        (lambda b: -(((b - 520) / 20) ** 2) / 2, "still grows at B = 500"),
+        (lambda b: -(((b + 210) / 20) ** 2) / 2, "still grows at B = -200"),
     ],
 )
 def test_what_cannot_be_told_is_0_and_says_so(total, said):
