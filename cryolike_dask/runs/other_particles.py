@@ -31,6 +31,8 @@ MOST_LOOKED_AT = 16
 OF_PARTICLES = ("micrograph", "trueStructure")
 """What is said of particles that preparing and refining them again does not change."""
 OF_METADATA = (*SUFFIXES["particles"], METADATA_SUFFIX)
+TABLES = ("rows", "optics", "sign", "origins")
+"""Arrays that say what the images are; all others hold images."""
 INSTEAD = (
     "choose another output folder, or pass overwrite=True and skip_exist=False "
     "(--overwrite --recompute) to estimate the noise and compute all results again."
@@ -100,8 +102,10 @@ def _are_others(there: Entries, run: Run, k: int) -> bool:
 
 def _pixels(inputs: Sequence[InputDescription]) -> list[str]:
     """The files, or arrays, that hold images."""
-    files = [one for one in inputs if "size" in one and Path(one["name"]).suffix not in OF_METADATA]
-    return sorted(json.dumps(one, sort_keys=True) for one in files)
+    named = [(str(one.get("name")), one) for one in inputs]
+    files = [one for name, one in named if "size" in one and Path(name).suffix not in OF_METADATA]
+    arrays = [one for name, one in named if "sha256" in one and name not in TABLES]
+    return sorted(json.dumps(one, sort_keys=True) for one in files + arrays)
 
 
 def _optics(inputs: Sequence[InputDescription]) -> list[str]:
