@@ -43,6 +43,7 @@ from cryolike_dask.particles.noise import (
 from cryolike_dask.particles.noise_remarks import WhitenedPower, remarks_on_noise
 from cryolike_dask.runs.b_factor import BFactor
 from cryolike_dask.runs.envelope import fit_b_factors
+from cryolike_dask.runs.joining import joined
 from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, some_stacks
 from cryolike_dask.runs.noise_refinement import explained_power
 from cryolike_dask.stacks import ImageStack, TemplateStack, one_or_several
@@ -218,8 +219,8 @@ class _Signal:
         refined = [g for g in sure if g.name != ALL_IMAGES] or sure
         if not refined:
             return groups
-        model, rng = _model(groups, grid), np.random.default_rng(0)
-        most = max(LEAST_OF_MANY, REFINED_IN_ALL // len(refined))
+        rng, most = np.random.default_rng(0), max(LEAST_OF_MANY, REFINED_IN_ALL // len(refined))
+        model = _model(groups, grid)
         left = {g.name: self._left(g, model, rng, most) for g in refined}
         left.setdefault(ALL_IMAGES, np.concatenate(list(left.values())))
         return [
@@ -234,18 +235,21 @@ class _Signal:
         some = some_stacks(self.stacks, group.rows)
         part = max(LEAST_REFINED, round(PART_REFINED * len(group.rows)))
         n_images = min(part, REFINED_OF_GROUP, most)
-        amplitude, variance = group.amplitude_and_level(self.stacks[0].grid)
-        left = []
-        for i, members, rows_there in some:
-            chosen = evenly_spread(len(members), n_images // len(some))
-            members = members[chosen]
-            images, levels = self.stacks[i][rows_there[chosen]], group.spectrum.levels[members]
-            known = np.stack([np.full(len(levels), amplitude), variance * levels], axis=1)
-            settings = Settings(noise=model, b_factor=self.b_factor)
-            explained = explained_power(images, self.structures, settings, known, rng, self.client)
-            power = self.looked_at.power[group.rows[members]]
-            left.append((power - explained) / levels[:, None])
-        return np.concatenate(left)
+        chosen = [evenly_spread(len(members), n_images // len(some)) for _, members, _ in some]
+        images = joined(
+            [self.stacks[i][there[c]] for (i, _, there), c in zip(some, chosen, strict=True)]
+        )
+        members = np.concatenate(
+            [members[c] for (_, members, _), c in zip(some, chosen, strict=True)]
+        )
+        amplitude, variance = group.amplitude_and_level(images.grid)
+        levels = group.spectrum.levels[members]
+        known = np.stack([np.full(len(levels), amplitude), variance * levels], axis=1)
+        settings = Settings(noise=model, b_factor=self.b_factor)
+        explained = explained_power(images, self.structures, settings, known, rng, self.client)
+        power = self.looked_at.power[group.rows[members]]
+        left: FloatArray = (power - explained) / levels[:, None]
+        return left
 
 
 def _smoothed(left: FloatArray, group: _Group, grid: PolarGrid) -> Spectrum:
