@@ -44,7 +44,7 @@ from cryolike_dask.particles.noise_remarks import WhitenedPower, remarks_on_nois
 from cryolike_dask.runs.b_factor import BFactor
 from cryolike_dask.runs.envelope import fit_b_factors
 from cryolike_dask.runs.joining import joined
-from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, some_stacks
+from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extents_of, some_stacks
 from cryolike_dask.runs.noise_refinement import explained_power
 from cryolike_dask.stacks import ImageStack, TemplateStack, one_or_several
 
@@ -122,7 +122,7 @@ def estimate_noise(
     names = np.concatenate([filled_groups(stack.groups, len(stack)) for stack in stacks])
     looked_at = looked_at.under(np.full(len(looked_at), b_factor), grid)
     members = _optics_groups(names)
-    extents = {name: extent_of(stacks, rows, looked_at, grid, client) for name, rows in members}
+    extents = extents_of(stacks, members, looked_at, grid, client)
     groups = [
         _Group(name, rows, _spectrum(rows, extents[name], looked_at, grid, shape), extents[name])
         for name, rows in members
