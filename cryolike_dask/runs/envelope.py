@@ -42,7 +42,7 @@ MOST_IMAGES, MOST_STACKS, MOST_STRUCTURES = 256, 8, 8
 """Images of an optics group, stacks that they are taken from, and structures that they are compared
 with."""
 PART_OF_IMAGES, FEWEST_IMAGES = 1 / 8, 64
-"""Of a group, but of small ones more: each is compared some eight times, which should not take as
+"""Of a group, but of small ones more: each is compared some five times, which should not take as
 long as the run."""
 IMAGES_OF_PIECE = 512
 """Images that are compared in one graph: what belongs to templates is made once for all of them."""

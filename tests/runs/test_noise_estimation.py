@@ -12,7 +12,9 @@ from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.particles.noise import RingPower
 from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.runs import noise_extent
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
 from tests.real_space import StarPoses, render, two_lobes
@@ -163,3 +165,31 @@ def test_stacks_are_as_one(rng):
     parts = estimate_noise([images[:20], images[20:]])
     assert isinstance(whole, NoiseModel)
     np.testing.assert_allclose(parts.variance, whole.variance, rtol=1e-12)
+
+
+def test_pixels_are_read_once_for_all_groups(rng, monkeypatch):
+    """Unless they are not known of each, but of all images together."""
+    images, read = stack_of(noise(WHITE, 100, rng), optics(100, rng)), []
+    members = [("all images", np.arange(100))]
+    members += [("optics group a", np.arange(80)), ("optics group b", np.arange(80, 100))]
+    of_groups = {80: np.full((N, N), 0.5), 20: np.full((N, N), 0.9), 100: None}
+
+    def variance_of(images):
+        read.append(len(images))
+        return of_groups[len(images)]
+
+    def mean(variance, n_images):
+        return (np.nan if variance is None else variance.mean(), f"of {n_images}")
+
+    monkeypatch.setattr(noise_extent, "variance_map", variance_of)
+    monkeypatch.setattr(noise_extent, "share_of_box", mean)
+    power = RingPower(np.ones((100, GRID.n_shells)), np.ones((100, GRID.n_shells)))
+    found = noise_extent.extents_of([images], members, power, GRID, None)
+    assert sorted(read) == [20, 80]
+    shares = [found[name].share for name, _ in members]
+    np.testing.assert_allclose(shares, [0.58, 0.5, 0.9])
+    assert [found[name].reason for name, _ in members] == ["of 100", "of 80", "of 20"]
+    of_groups |= {20: None, 100: np.full((N, N), 0.7)}
+    found = noise_extent.extents_of([images], members, power, GRID, None)
+    shares = [found[name].share for name, _ in members]
+    np.testing.assert_allclose(shares, [0.7, 0.5, np.nan])
