@@ -9,12 +9,11 @@ import numpy as np
 from cryolike_dask.io.records import FITTED
 from cryolike_dask.io.stacks import filled_groups
 from cryolike_dask.runs import envelope, noise_estimation
-from cryolike_dask.runs.noise_extent import MOST_STACKS
 from cryolike_dask.runs.noise_rings import FEWEST_OF_GROUP
 from cryolike_dask.runs.run import Run
 
-CLIMBED = 8
-"""B-factors at which likelihoods are computed, as a rule."""
+CLIMBED, ROUNDS = 6, 3
+"""B-factors at which likelihoods are computed, as a rule, and how many times, some together."""
 SECONDS_OF_RING, SECONDS_OF_MICROGRAPHS = 1e-6, 5e-6
 """Of one ring of one image, of a core: to tell noise and signal apart; and to see whether
 micrographs differ. Measured: 13 and 60 s of 100,000 images of 129 shells."""
@@ -47,7 +46,7 @@ def work_of_noise(run: Run) -> NoiseWork:
     if run.identity.get("noise") is None or run.settings.noise is not None:
         return NoiseWork()
     names = np.concatenate([filled_groups(s.groups, len(s)) for s in run.images.values()])
-    n_images, n_stacks, n_structures = len(names), len(run.images), run.n_structures
+    n_images, n_structures = len(names), run.n_structures
     each = [n for n in np.unique(names[:, 1], return_counts=True)[1] if n >= FEWEST_OF_GROUP]
     sizes = np.array(each or [n_images])
     n_templates = round(np.mean([len(t) for t in run.templates.values()]))
@@ -55,14 +54,13 @@ def work_of_noise(run: Run) -> NoiseWork:
     refined = np.maximum(noise_estimation.LEAST_REFINED, sizes * noise_estimation.PART_REFINED)
     refined = np.minimum(np.minimum(refined, sizes), min(noise_estimation.REFINED_OF_GROUP, most))
     compared = refined.sum() * min(n_structures, noise_estimation.REFINED_STRUCTURES)
-    n_bases = len(sizes) * min(n_stacks, MOST_STACKS)
-    n_bases *= min(n_structures, noise_estimation.REFINED_STRUCTURES)
+    n_bases = len(sizes) * min(n_structures, noise_estimation.REFINED_STRUCTURES)
     if run.identity.get("b_factor") == FITTED:
         fitted = np.maximum(envelope.FEWEST_IMAGES, sizes * envelope.PART_OF_IMAGES)
         fitted = np.minimum(np.minimum(fitted, sizes), envelope.MOST_IMAGES)
         of_fit = min(n_structures, envelope.MOST_STRUCTURES)
         compared += fitted.sum() * (of_fit + CLIMBED)
-        n_bases += min(n_stacks, envelope.MOST_STACKS) * of_fit * (1 + CLIMBED)
+        n_bases += -(-round(fitted.sum()) // envelope.IMAGES_OF_PIECE) * of_fit * (1 + ROUNDS)
     of_micrographs = np.unique(names[:, 0], return_counts=True)
     tells = any(m and n >= FEWEST_OF_GROUP for m, n in zip(*of_micrographs, strict=True))
     n_rings = n_images * next(iter(run.images.values())).grid.n_shells

@@ -46,7 +46,8 @@ from cryolike_dask.particles.noise_remarks import (
 )
 from cryolike_dask.runs.b_factor import BFactor
 from cryolike_dask.runs.envelope import fit_b_factors
-from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extent_of, some_stacks
+from cryolike_dask.runs.joining import joined
+from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extents_of, some_stacks
 from cryolike_dask.runs.noise_refinement import explained_power
 from cryolike_dask.runs.noise_rings import (
     FEWEST_OF_GROUP,
@@ -135,7 +136,7 @@ def estimate_noise(
     names = np.concatenate([filled_groups(stack.groups, len(stack)) for stack in stacks])
     looked_at = looked_at.under(np.full(len(looked_at), b_factor), grid)
     members = optics_groups(names)
-    extents = {name: extent_of(stacks, rows, looked_at, grid, client) for name, rows in members}
+    extents = extents_of(stacks, members, looked_at, grid, client)
     groups = [_group(n, rows, extents[n], looked_at, grid, shape) for n, rows in members]
     if fit_b_factor:
         found = fit_b_factors(stacks, structures, _model(groups, grid), client=client)
@@ -231,8 +232,8 @@ class _Signal:
         refined = [g for g in sure if g.name != ALL_IMAGES] or sure
         if not refined:
             return groups
-        model, rng = _model(groups, grid), np.random.default_rng(0)
-        most = max(LEAST_OF_MANY, REFINED_IN_ALL // len(refined))
+        rng, most = np.random.default_rng(0), max(LEAST_OF_MANY, REFINED_IN_ALL // len(refined))
+        model = _model(groups, grid)
         left = {g.name: self._left(g, model, rng, most) for g in refined}
         left.setdefault(ALL_IMAGES, np.concatenate(list(left.values())))
         return [
@@ -247,20 +248,19 @@ class _Signal:
         some = some_stacks(self.stacks, group.rows)
         part = max(LEAST_REFINED, round(PART_REFINED * len(group.rows)))
         n_images = min(part, REFINED_OF_GROUP, most)
-        amplitude, variance = group.amplitude_and_level(self.stacks[0].grid)
-        left = []
-        for i, members, rows_there in some:
-            chosen = evenly_spread(len(members), n_images // len(some))
-            members = group.rows[members[chosen]]
-            images, rings = self.stacks[i][rows_there[chosen]], self.looked_at.take(members)
-            levels = levels_of(
-                rings, group.spectrum, images.grid, self.shape, group.extent.band_limit
-            )
-            known = np.stack([np.full(len(levels), amplitude), variance * levels], axis=1)
-            settings = Settings(noise=model, b_factor=self.b_factor)
-            explained = explained_power(images, self.structures, settings, known, rng, self.client)
-            left.append((rings.power - explained) / levels[:, None])
-        return np.concatenate(left)
+        chosen = [evenly_spread(len(members), n_images // len(some)) for _, members, _ in some]
+        images = joined(
+            [self.stacks[i][there[c]] for (i, _, there), c in zip(some, chosen, strict=True)]
+        )
+        members = [members[c] for (_, members, _), c in zip(some, chosen, strict=True)]
+        rings = self.looked_at.take(group.rows[np.concatenate(members)])
+        amplitude, variance = group.amplitude_and_level(images.grid)
+        levels = levels_of(rings, group.spectrum, images.grid, self.shape, group.extent.band_limit)
+        known = np.stack([np.full(len(levels), amplitude), variance * levels], axis=1)
+        settings = Settings(noise=model, b_factor=self.b_factor)
+        explained = explained_power(images, self.structures, settings, known, rng, self.client)
+        left: FloatArray = (rings.power - explained) / levels[:, None]
+        return left
 
 
 def _smoothed(left: FloatArray, group: _Group, grid: PolarGrid) -> Spectrum:

@@ -16,7 +16,7 @@ import numpy as np
 from distributed import Client
 
 from cryolike_dask.errors import InputError, InputFileError, OutputError, counted
-from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.noise import ALL_IMAGES, NoiseModel
 from cryolike_dask.io.claims import differences
 from cryolike_dask.io.noise import (
     model_checksum,
@@ -199,9 +199,10 @@ def keep_noise(
         run = with_known_noise(run)
         if given is None and run.settings.noise is not None:
             logger.info("noise: as kept in %s (%s)", path.name, _described(run.settings.noise))
-            warn_of_noise(
-                list(run.images.values()), run.some_templates(), run.settings.noise, client
-            )
+            if not _is_of_all(run.settings.noise, run):
+                warn_of_noise(
+                    list(run.images.values()), run.some_templates(), run.settings.noise, client
+                )
             return run
     if given is None:
         model = _estimate(run, client)
@@ -375,6 +376,13 @@ def _check(run: Run, model: NoiseModel, source: Path | None = None) -> None:
         if source is None:
             raise
         raise InputError(str(error), source=source) from error
+
+
+def _is_of_all(model: NoiseModel, run: Run) -> bool:
+    """Whether a model that a folder keeps was estimated from as many images as a run is of: from
+    these, so that what is to be said of them was said then."""
+    n_images = dict(zip(model.groups, model.n_images.tolist(), strict=True)).get(ALL_IMAGES)
+    return bool(n_images == sum(map(len, run.images.values())))
 
 
 def _described(model: NoiseModel) -> str:

@@ -13,9 +13,9 @@ from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.io.sources import InMemory
-from cryolike_dask.particles.noise import fit_spectrum
+from cryolike_dask.particles.noise import RingPower, fit_spectrum
 from cryolike_dask.particles.transform import normalised_stack
-from cryolike_dask.runs import noise_estimation, noise_rings
+from cryolike_dask.runs import noise_estimation, noise_extent, noise_rings
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
 from tests.real_space import StarPoses, render, two_lobes
@@ -116,7 +116,7 @@ def test_the_signal_of_particles_is_taken_out(rng, atoms, templates, signal_to_n
     taken_out = difference(estimate_noise(images, templates), WHITE)[0]
     rms_in, rms_out = (np.sqrt((d**2).mean()) for d in (left_in, taken_out))
     assert rms_in > 0.1
-    assert rms_out < 0.05
+    assert rms_out < 0.08  # of 64 images that are refined: 0.02 in the median, 0.06 in 1 of 50
     assert rms_out < rms_in / 3
 
 
@@ -224,3 +224,31 @@ def test_stacks_are_as_one(rng):
     parts = estimate_noise([images[:20], images[20:]])
     assert isinstance(whole, NoiseModel)
     np.testing.assert_allclose(parts.variance, whole.variance, rtol=1e-12)
+
+
+def test_pixels_are_read_once_for_all_groups(rng, monkeypatch):
+    """Unless they are not known of each, but of all images together."""
+    images, read = stack_of(noise(WHITE, 100, rng), optics(100, rng)), []
+    members = [("all images", np.arange(100))]
+    members += [("optics group a", np.arange(80)), ("optics group b", np.arange(80, 100))]
+    of_groups = {80: np.full((N, N), 0.5), 20: np.full((N, N), 0.9), 100: None}
+
+    def variance_of(images):
+        read.append(len(images))
+        return of_groups[len(images)]
+
+    def mean(variance, n_images):
+        return (np.nan if variance is None else variance.mean(), f"of {n_images}")
+
+    monkeypatch.setattr(noise_extent, "variance_map", variance_of)
+    monkeypatch.setattr(noise_extent, "share_of_box", mean)
+    power = RingPower(np.ones((100, GRID.n_shells)), np.ones((100, GRID.n_shells)))
+    found = noise_extent.extents_of([images], members, power, GRID, None)
+    assert sorted(read) == [20, 80]
+    shares = [found[name].share for name, _ in members]
+    np.testing.assert_allclose(shares, [0.58, 0.5, 0.9])
+    assert [found[name].reason for name, _ in members] == ["of 100", "of 80", "of 20"]
+    of_groups |= {20: None, 100: np.full((N, N), 0.7)}
+    found = noise_extent.extents_of([images], members, power, GRID, None)
+    shares = [found[name].share for name, _ in members]
+    np.testing.assert_allclose(shares, [0.7, 0.5, np.nan])
