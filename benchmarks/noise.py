@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,22 +89,17 @@ def cost(case: Case, n_runs: int) -> None:
 
 
 def estimation(n_images: int) -> None:
-    """Rate and memory of conversion, and of the estimation of noise, for half of the particles and
-    for all of them."""
-    rng = np.random.default_rng(0)
-    parameters = ImageParameters(N_PIXELS, PIXEL_SIZE, precision="single")
-    for n in (n_images // 2, n_images):
+    """Rate and memory of conversion, and of the estimation of noise, for a quarter of the particles
+    and for all of them; each in a process of its own."""
+    rng, context = np.random.default_rng(0), multiprocessing.get_context("spawn")
+    for n in (n_images // 4, n_images):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             pixels = rng.standard_normal((n, N_PIXELS, N_PIXELS)).astype(np.float32)
             write_particles(folder, pixels)
-            del pixels
-            star = folder / "particles.star"
-            images = open_particles(star, parameters)
-            estimate = partial(estimate_noise, images)
-            convert = partial(convert_particles, star, parameters, folder / "out", progress=False)
-            for what, function in (("estimated", estimate), ("converted", convert)):
-                seconds, megabytes = watched(function)
+            for what in ("estimated", "converted"):
+                with context.Pool(1) as pool:
+                    seconds, megabytes = pool.apply(watched, (what, folder))
                 print(
                     f"{n} images of {N_PIXELS} px {what}: {n / seconds:.0f} a second, "
                     f"{megabytes:.0f} MB at most besides what was there",
@@ -112,10 +107,17 @@ def estimation(n_images: int) -> None:
                 )
 
 
-def watched(function: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of a call, and the memory that it adds at its highest."""
+def watched(what: str, folder: Path) -> tuple[float, float]:
+    """Seconds of a conversion or an estimation, and the memory that it adds at its highest; the
+    first images are for what is loaded and compiled once."""
+    parameters = ImageParameters(N_PIXELS, PIXEL_SIZE, precision="single")
+    star = folder / "particles.star"
+    images = open_particles(star, parameters)
+    estimate_noise(images[:8])
+    estimate = partial(estimate_noise, images)
+    convert = partial(convert_particles, star, parameters, folder / "out", progress=False)
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
-    peak = peak_bytes(function)
+    peak = peak_bytes(estimate if what == "estimated" else convert)
     return time.perf_counter() - start, max(0, peak - before) / 1e6
 
 

@@ -107,7 +107,7 @@ CONDITIONS = (
     Condition("low-pass", low_pass=8.0),
     replace(ATOMS, name="envelope", b_factor=100.0),
     ATOMS,
-    Condition("weak", matched=0.05 * 32**2, opening=150.0),
+    Condition("weak", matched=0.05 * 32**2),
     Condition("strong", matched=0.35 * 32**2, opening=45.0),
 )
 
