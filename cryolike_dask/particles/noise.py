@@ -27,6 +27,9 @@ estimated, but continued."""
 NARROWEST, WIDEST = 0.5, 4.0
 """Distance of knots, cycles per half box: of spectra, what a box of finite size resolves; and of
 what few images say of the difference from one."""
+HIDDEN = 1.3
+"""What errors of a smooth spectrum are over those of its coefficients: what smoothness hides.
+Measured, 1.2 to 1.3 of coloured noise, 0.8 of white."""
 N_ROUNDS = 20
 SMOOTHNESS = 1e-4, 1e8
 """Least and most that is asked of a spectrum."""
@@ -166,7 +169,7 @@ def fit_spectrum(
         smoothness = np.clip(told / max(((curvature @ logs) ** 2).sum(), 1e-12), *SMOOTHNESS)
     variance = np.exp(basis @ logs)
     error = np.sqrt(np.einsum("ni,ij,nj->n", basis, covariance[:n, :n], basis))
-    error *= _excess(power / levels[:, None], model, n_free, inside)
+    error *= HIDDEN * _excess(power / levels[:, None], model, n_free, inside)
     if of_templates is None:
         return Spectrum(variance, error, of_noise, levels)
     signal_error = float(np.sqrt(covariance[-1, -1]))

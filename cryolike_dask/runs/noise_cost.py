@@ -51,8 +51,7 @@ def work_of_noise(run: Run) -> NoiseWork:
     sizes = np.array(each or [n_images])
     n_templates = round(np.mean([len(t) for t in run.templates.values()]))
     most = max(noise_estimation.LEAST_OF_MANY, noise_estimation.REFINED_IN_ALL // len(sizes))
-    refined = np.maximum(noise_estimation.LEAST_REFINED, sizes * noise_estimation.PART_REFINED)
-    refined = np.minimum(np.minimum(refined, sizes), min(noise_estimation.REFINED_OF_GROUP, most))
+    refined = np.minimum(sizes, min(noise_estimation.REFINED_OF_GROUP, most))
     compared = refined.sum() * min(n_structures, noise_estimation.REFINED_STRUCTURES)
     n_bases = len(sizes) * min(n_structures, noise_estimation.REFINED_STRUCTURES)
     if run.identity.get("b_factor") == FITTED:

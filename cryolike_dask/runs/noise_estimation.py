@@ -66,9 +66,9 @@ FEWEST_IMAGES = 3
 """Of two images with a strong signal spectra were off by a factor of 43, which no error told; of
 three and more they are known to 1.3 times the error that is given, in the mean."""
 TEMPLATES_LOOKED_AT = 64
-REFINED_OF_GROUP, LEAST_REFINED, PART_REFINED, REFINED_STRUCTURES = 256, 64, 1 / 4, 4
-"""Images of a group, most and least and as a part of it, and structures, for which the posterior is
-computed."""
+REFINED_OF_GROUP, REFINED_STRUCTURES = 256, 4
+"""Images of a group, and structures, for which the posterior is computed. The spread of ratios is
+then that of noise that is known to 0.5%; of 64 images, to 1.5% (benchmarks/noise.py)."""
 REFINED_IN_ALL, LEAST_OF_MANY = 2048, 64
 """The same of all groups together; and of each where there are many."""
 CHECKED_OF_STACK = 128
@@ -246,8 +246,7 @@ class _Signal:
     ) -> FloatArray:
         """Power of rings that is left of some images of a group, at level 1."""
         some = some_stacks(self.stacks, group.rows)
-        part = max(LEAST_REFINED, round(PART_REFINED * len(group.rows)))
-        n_images = min(part, REFINED_OF_GROUP, most)
+        n_images = min(REFINED_OF_GROUP, most)
         chosen = [evenly_spread(len(members), n_images // len(some)) for _, members, _ in some]
         images = joined(
             [self.stacks[i][there[c]] for (i, _, there), c in zip(some, chosen, strict=True)]

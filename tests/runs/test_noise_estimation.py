@@ -7,12 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cryolike_dask import ImageParameters, ImageStack, TemplateStack, estimate_noise
+from cryolike_dask import (
+    ImageParameters,
+    ImageStack,
+    TemplateStack,
+    estimate_noise,
+    open_particles,
+)
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.sources import InMemory
+from cryolike_dask.io.star import write_star
 from cryolike_dask.particles.noise import RingPower, fit_spectrum
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.runs import noise_estimation, noise_extent, noise_rings
@@ -136,6 +144,37 @@ def test_groups_have_spectra_of_their_own(rng):
     assert model.groups == ("all images", "micrograph m", "micrograph n")
     for group, kind in ((1, WHITE), (2, COLOURED)):
         assert np.sqrt((difference(model, kind, group)[0] ** 2).mean()) < 0.12
+
+
+def test_a_star_file_whose_groups_have_one_particle_each(rng, tmp_path):
+    """No group has a spectrum of its own, and each image has that of all."""
+    n = 40
+    pixels = noise(COLOURED, n, rng).astype(np.float32)
+    write_mrc_stack(tmp_path / "a.mrcs", pixels, PIXEL)
+    numbers, each = np.arange(n), np.ones(n)
+    rows = {
+        "rlnImageName": np.array([f"{i + 1}@a.mrcs" for i in numbers]),
+        "rlnMicrographName": np.array([f"{i}.mrc" for i in numbers]),
+        "rlnOpticsGroup": numbers + 1,
+        "rlnDefocusU": rng.uniform(6000, 12000, n),
+        "rlnDefocusV": rng.uniform(6000, 12000, n),
+        "rlnDefocusAngle": 0 * each,
+    }
+    microscopes = {
+        "rlnOpticsGroup": numbers + 1,
+        "rlnVoltage": 300 * each,
+        "rlnSphericalAberration": 2.7 * each,
+        "rlnAmplitudeContrast": 0.1 * each,
+        "rlnImagePixelSize": PIXEL * each,
+        "rlnImageSize": N * np.ones(n, np.int64),
+    }
+    write_star(tmp_path / "a.star", {"optics": microscopes, "particles": rows})
+    images = open_particles(tmp_path / "a.star", PARAMETERS)
+    assert len(np.unique(images.groups[:, 0])) == len(np.unique(images.groups[:, 1])) == n
+    model = estimate_noise(images)
+    assert (model.groups, model.n_images.tolist()) == (("all images",), [n])
+    np.testing.assert_array_equal(model.find(images.groups, n), np.zeros(n))
+    assert np.sqrt((difference(model, COLOURED)[0] ** 2).mean()) < 0.15
 
 
 def test_micrographs_that_are_alike_are_not_told_apart(rng):
