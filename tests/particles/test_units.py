@@ -338,7 +338,8 @@ def test_what_was_taken_is_one_line(images, said, columns, line):
 
 
 def test_what_was_taken_of_several_sets(images, said, rng):
-    """Groups of one number in two files are two groups, and a micrograph is one in both."""
+    """Groups of one number in two files are one if their optics are, which is said; and a
+    micrograph is one in both."""
     write_mrcs(images.with_name("b.mrcs"), pictures(4, rng))
     sets = [
         star(
@@ -351,7 +352,8 @@ def test_what_was_taken_of_several_sets(images, said, rng):
     ]
     cld.open_particles(sets, PARAMETERS)
     assert said.messages == [
-        "8 images of 1 micrograph(s) in 2 optics group(s), from 2 file(s): 16 pixels of 3 angstrom"
+        "optics group(s) 1 of several files have the same optics, and are each taken as one",
+        "8 images of 1 micrograph(s) in 1 optics group(s), from 2 file(s): 16 pixels of 3 angstrom",
     ]
 
 

@@ -239,6 +239,7 @@ def test_of_many_images_a_part_is_fitted(rng, atoms, templates, monkeypatch):
 
     monkeypatch.setattr(noise_estimation, "fit_spectrum", spy)
     monkeypatch.setattr(noise_estimation, "MOST_OF_GROUP", 100)
+    monkeypatch.setattr(noise_estimation, "REFINED_OF_GROUP", 64)
     model = estimate_noise([loud[:160], loud[160:]], templates)
     assert max(seen) == 100
     assert model.n_images.tolist() == [n]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST_LINES = 12
 """Groups that are drawn, those of most images; of the others the number is said."""
+LARGEST_ERROR = np.log(100.0)
+"""That is shaded, of logarithms: of three images the lowest frequencies are known no better."""
 STYLES = ("-", "--")
 """Where there are more groups than colours."""
 
@@ -84,7 +86,7 @@ def relative_variance(model: NoiseModel, group: int) -> tuple[Floats, Floats]:
 
 def _draw(axes: Axes, model: NoiseModel, group: int, line: int) -> None:
     f, variance = relative_variance(model, group)
-    error = model.relative_error[group][: len(f)]
+    error = np.minimum(model.relative_error[group][: len(f)], LARGEST_ERROR)
     colour = COLOURS[line % len(COLOURS)]
     name = short(model.groups[group])
     if n := int(model.n_images[group]):
