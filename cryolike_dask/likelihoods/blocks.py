@@ -65,7 +65,7 @@ def optimal_poses(
 ) -> NDArray[np.void]:
     """Best pose of each image among these templates, and its likelihood over all of them: (image,
     1), POSE."""
-    poses = _run(image_rows, template_rows, basis, comparison, _search)
+    poses = run(image_rows, template_rows, basis, comparison, _search)
     with TURN:
         poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
     return poses[:, None]
@@ -153,7 +153,7 @@ def best_of_pairs(
             pairs["log_likelihood"][m, s] = summed.cpu().numpy()
         return pairs
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
 def best_displacements(
@@ -165,7 +165,7 @@ def best_displacements(
         best = np.zeros((*block.shape, block.pose_shape[1]), BEST_DISPLACEMENT)
         return _best_along(block, 2, best, "displacement")
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
 def best_rotations(
@@ -177,7 +177,7 @@ def best_rotations(
         best = np.zeros((*block.shape, block.pose_shape[0]), BEST_ROTATION)
         return _best_along(block, 3, best, "rotation")
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
 def _best_along(block: Block, dim: int, best: Rows, name: str) -> Rows:
@@ -202,10 +202,10 @@ def all_correlations(
             correlations[m, s] = correlation.cpu().numpy()
         return correlations
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
-def _run(
+def run(
     image_rows: Rows,
     template_rows: Rows,
     basis: RadialBasis,

@@ -123,6 +123,8 @@ def between_nodes(nodes: FloatArray, at: FloatArray) -> FloatArray:
 
 def coarser_images(images: ImageStack, grid: PolarGrid) -> ImageStack:
     """Images in a part of their band."""
+    if grid == images.grid:
+        return images
     return replace(images, source=Coarser(images.source, images.grid, grid), grid=grid)
 
 
@@ -130,9 +132,13 @@ def coarser_templates(
     templates: TemplateStack, grid: PolarGrid, rows: Rows, displacements: DisplacementGrid
 ) -> TemplateStack:
     """Some templates in a part of their band, with other displacements."""
+    if grid == templates.grid:
+        source = templates.source.subset(rows)
+    else:
+        source = Coarser(templates.source, templates.grid, grid).subset(rows)
     return replace(
         templates,
-        source=Coarser(templates.source, templates.grid, grid).subset(rows),
+        source=source,
         grid=grid,
         viewing=templates.viewing.take(rows),
         displacements=displacements,
