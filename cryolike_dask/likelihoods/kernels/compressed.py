@@ -83,8 +83,7 @@ class ImageTerms:
         chosen = torch.from_numpy(rows).to(self.power.device)
         return ImageTerms(
             spectra=tuple(
-                group.unflatten(1, (2, -1)).index_select(2, chosen).flatten(1, 2)
-                for group in self.spectra
+                _both_parts(group).index_select(2, chosen).flatten(1, 2) for group in self.spectra
             ),
             contrast_of_mask=self.contrast_of_mask[chosen],
             contrast_power=self.contrast_power[:, chosen],
@@ -100,7 +99,7 @@ class ImageTerms:
         groups = zip(*(part.spectra for part in parts), strict=True)
         return cls(
             spectra=tuple(
-                torch.cat([part.unflatten(1, (2, -1)) for part in group], 2).flatten(1, 2)
+                torch.cat([_both_parts(part) for part in group], 2).flatten(1, 2)
                 for group in groups
             ),
             contrast_of_mask=torch.cat([part.contrast_of_mask for part in parts]),
@@ -110,6 +109,11 @@ class ImageTerms:
             filtered_norm=torch.cat([part.filtered_norm for part in parts]),
             noise=NoiseTerms.joined([part.noise for part in parts]),
         )
+
+
+def _both_parts(spectra: Tensor) -> Tensor:
+    """View (q, 2 * image, ...) as (q, 2, image, ...)."""
+    return spectra.view(len(spectra), 2, -1, spectra.shape[2])
 
 
 @dataclass(frozen=True)

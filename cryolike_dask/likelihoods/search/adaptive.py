@@ -4,8 +4,8 @@ more of it."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
 
 import dask.array as da
 import numpy as np
@@ -28,8 +28,7 @@ from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_in_windows,
     optimal_poses_in_windows,
 )
-from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.stacks import TemplateStack
 
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -48,8 +47,9 @@ FINER = 2
 """How many times as finely as the search displacements are tried in the end: about one place, all
 poses have the same nodes, and what sums over half pixels miss of a narrow peak does not average
 out as in the whole search."""
-WIDE = 1.25
-"""Half width of a window, steps of the level before."""
+WIDE, NARROWER = 1.25, 2.5
+"""Half width of a window, steps of the level before; and that over the distance within which
+another place needs no window of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,99 +78,112 @@ def levels_of(templates: TemplateStack) -> list[Level]:
     grid, directions = templates.grid, templates.viewing.rotations()[:, :, 2]
     spacing, steps = _spacing(directions), steps_of(templates.displacements)
     levels = [Level(grid, np.arange(len(templates)), spacing, steps)]
+    pixels = 4 * grid.radius_max  # of a box whose Nyquist frequency is the band's
     part = 0.5
-    while part >= COARSEST_PART and part * grid.n_pixels >= COARSEST_PIXELS:
-        apart = min(max(DENSER * spacing / part, spacing), max(WIDEST, spacing))
-        step = STEP_OF_BAND * grid.pixel_size_angstrom / part
-        levels.append(
-            Level(
-                coarser_grid(grid, part),
-                spread_views(directions, apart),
-                apart,
-                (max(step, steps[0]) if steps[0] else 0.0, max(step, steps[1]) if steps[1] else 0.0),
-            )
-        )
+    while part >= COARSEST_PART and part * pixels >= COARSEST_PIXELS:
+        apart = max(spacing, min(DENSER * spacing / part, WIDEST))
+        longest = STEP_OF_BAND * grid.box_size_angstrom / (part * pixels)
+        step = [max(longest, s) if s else 0.0 for s in steps]
+        views = spread_views(directions, apart)
+        levels.append(Level(coarser_grid(grid, part), views, apart, (step[0], step[1])))
         part /= 2
     return levels[::-1]
 
 
-def adaptive_pose_records(
-    images: ImageStack, templates: TemplateStack, settings: Settings
-) -> da.Array:
-    """Records of the best poses, (image, template chunk), POSE."""
-    first, *others = levels_of(templates)
-    if not others:
-        raise NotImplementedError
+def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
+    """Records of the best poses, (image, template chunk), POSE; None where the band is too narrow
+    to be worth levels."""
+    templates, rules = graph.templates, graph.settings.rules
+    levels = levels_of(templates)
+    if len(levels) == 1:
+        return None
     directions = templates.viewing.rotations()[:, :, 2]
-    found = _found_everywhere(first, images, templates, settings)
-    for before, level in zip([first, *others[:-1]], others, strict=True):
-        whole_prior = template_rows(templates, settings.rules)["log_prior"]
-        half_width = tuple(WIDE * s for s in before.step)
-        selection = Selection(
-            whole_prior[before.views],
-            directions[level.views] @ directions[before.views].T
-            > math.cos(NEAR * before.spacing + 1e-9),
-            REACH,
-            max(half_width) / 2.5,
-        )
-        places = found.map_blocks(
-            _places,
-            selection,
-            drop_axis=1,
-            new_axis=[1, 2],
-            chunks=(found.chunks[0], (MOST_PLACES,), (2,)),
-            dtype=np.float64,
-            meta=np.empty((0, 0, 0)),
-        )
-        wanted = da.blockwise(
-            _wanted,
-            "ms",
-            found,
-            "mv",
-            places,
-            "mkx",
-            selection,
-            None,
-            new_axes={"s": len(level.views)},
-            concatenate=True,
-            dtype=np.bool_,
-            meta=np.empty((0, 0), np.bool_),
-        )
-        is_last = level is others[-1]
+    log_prior = template_rows(templates, rules)["log_prior"]
+    found = _found_everywhere(levels[0], graph)
+    for before, level in pairwise(levels):
+        cosines = directions[level.views] @ directions[before.views].T
+        width = WIDE * before.step[0], WIDE * before.step[1]
+        near = cosines > math.cos(NEAR * before.spacing)
+        selection = Selection(log_prior[before.views], near, REACH, max(width) / NARROWER)
+        is_last = level is levels[-1]
         finer = FINER if is_last else 1
         window = Window(
-            _square(half_width, (level.step[0] / finer, level.step[1] / finer)),
+            _square(width, (level.step[0] / finer, level.step[1] / finer)),
             templates.displacements,
             level.step,
             finer,
         )
-        at_level = coarser_templates(templates, level.grid, level.views, window.displacements)
-        graph = ComparisonGraph(coarser_images(images, level.grid), at_level, settings)
-        function = optimal_poses_in_windows if is_last else best_of_pairs_in_windows
-        found = graph.blockwise(
-            function,
-            "optimal-pose-windows" if is_last else "windows",
+        of_level = _at_level(level, graph, level.views, window.displacements)
+        places, wanted = _selected(found, selection, of_level.template_chunks)
+        found = of_level.blockwise(
+            optimal_poses_in_windows if is_last else best_of_pairs_in_windows,
+            "search-last-level" if is_last else "search-level",
             POSE if is_last else FOUND,
             one_per_chunk=is_last,
-            more=((wanted.rechunk({1: graph.template_chunks}), "ms"), (places, "mkx")),
+            more=((wanted, "ms"), (places, "mkx")),
             window=window,
         )
-        if not is_last:
-            found = found.rechunk({1: -1})
     return found
 
 
-def _found_everywhere(
-    level: Level, images: ImageStack, templates: TemplateStack, settings: Settings
-) -> da.Array:
+def _selected(
+    found: da.Array, selection: Selection, template_chunks: tuple[int, ...]
+) -> tuple[da.Array, da.Array]:
+    """Places of each image, (image, place, 2), and templates, bool (image, template), that are
+    worth the next level; chunks of images know all views."""
+    found = found.rechunk({1: -1})
+    places = da.blockwise(
+        selection.places,
+        "mkx",
+        found,
+        "mv",
+        new_axes={"k": MOST_PLACES, "x": 2},
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty((0, 0, 0)),
+        token="search-places",
+    )
+    wanted = da.blockwise(
+        selection.templates,
+        "ms",
+        found,
+        "mv",
+        places,
+        "mkx",
+        new_axes={"s": len(selection.near)},
+        concatenate=True,
+        dtype=np.bool_,
+        meta=np.empty((0, 0), np.bool_),
+        token="search-templates",
+    )
+    return places, wanted.rechunk({1: template_chunks})
+
+
+def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
     """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
-    limits = np.abs(templates.displacements.table()).max(axis=1)
-    displacements = _square(tuple(limits), level.step, exact=True)
-    coarse = coarser_templates(templates, level.grid, level.views, displacements)
-    graph = ComparisonGraph(coarser_images(images, level.grid), coarse, settings)
-    pairs = graph.blockwise(blocks.best_of_pairs, "coarse", blocks.PAIR).rechunk({1: -1})
+    limits = np.abs(graph.templates.displacements.table()).max(axis=1)
+    displacements = _square((limits[0], limits[1]), level.step, whole=True)
+    pairs = _at_level(level, graph, level.views, displacements).blockwise(
+        blocks.best_of_pairs, "search-first-level", blocks.PAIR
+    )
     return pairs.map_blocks(
-        _in_frame_of_image, displacements, level.grid.angles, dtype=FOUND, meta=np.empty((0, 0), FOUND)
+        _in_frame_of_image,
+        displacements,
+        level.grid.angles,
+        dtype=FOUND,
+        meta=np.empty((0, 0), FOUND),
+    )
+
+
+def _at_level(
+    level: Level, graph: ComparisonGraph, views: Rows, displacements: DisplacementGrid
+) -> ComparisonGraph:
+    """Images and views of a level."""
+    return ComparisonGraph(
+        coarser_images(graph.images, level.grid),
+        coarser_templates(graph.templates, level.grid, views, displacements),
+        graph.settings,
+        discover_tiles=graph.comparison.discover_tiles,
     )
 
 
@@ -190,14 +203,14 @@ def _spacing(directions: FloatArray) -> float:
 
 
 def _square(
-    half_width: tuple[float, ...], step: tuple[float, float], *, exact: bool = False
+    half_width: tuple[float, float], step: tuple[float, float], *, whole: bool = False
 ) -> DisplacementGrid:
-    """A square of displacements in steps; `exact`: in steps no longer, up to just its half
+    """A square of displacements in steps; `whole`: in steps no longer, up to just its half
     width."""
     axes = []
     for width, s in zip(half_width, step, strict=True):
         n = math.ceil(width / s - 1e-6) if s else 0
-        axes.append(np.arange(-n, n + 1) * (width / n if exact and n else s))
+        axes.append(np.arange(-n, n + 1) * (width / n if whole and n else s))
     x, y = axes
     return DisplacementGrid(np.tile(x, len(y)), np.repeat(y, len(x)))
 
@@ -214,11 +227,3 @@ def _in_frame_of_image(
     found["x"] = np.cos(gamma) * x + np.sin(gamma) * y
     found["y"] = np.cos(gamma) * y - np.sin(gamma) * x
     return found
-
-
-def _places(found: NDArray[np.void], selection: Selection) -> FloatArray:
-    return selection.places(found)
-
-
-def _wanted(found: NDArray[np.void], places: FloatArray, selection: Selection) -> Any:
-    return selection.templates(found, places)

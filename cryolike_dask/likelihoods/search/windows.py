@@ -188,9 +188,11 @@ def optimal_poses_in_windows(
     poses = no_poses((len(image_rows),))
     whole = replace(comparison, displacements=window.search)
     if wanted.everything.any():
+        of_search = template_rows.copy()
+        of_search["log_prior"] += math.log(len(window.displacements) / len(window.search))
         poses[wanted.everything] = blocks.optimal_poses(
             image_rows[wanted.everything],
-            template_rows,
+            of_search,
             blocks.radial_basis_of(whole),
             comparison=whole,
         )[:, 0]
@@ -240,20 +242,20 @@ class Places:
     @classmethod
     def of(cls, places: FloatArray, window: Window, angles: FloatArray) -> Places:
         """Those of all images, (image, place, 2); first those at which all poses count."""
-        image, at, allowed = [], [], []
+        image, at, counts = [], [], []
         for m, of_image in enumerate(places):
             known = of_image[~np.isnan(of_image[:, 0])]
             flags = window.allowed(known, angles)
             for k, place in enumerate(known):
                 image.append(m)
                 at.append(place)
-                allowed.append(None if flags is None else flags[k])
-        order = sorted(range(len(image)), key=lambda i: allowed[i] is not None)
-        return cls(
-            np.array([image[i] for i in order]),
-            np.array([at[i] for i in order]),
-            {n: allowed[i] for n, i in enumerate(order) if allowed[i] is not None},
-        )
+                counts.append(None if flags is None else flags[k])
+        order = sorted(range(len(image)), key=lambda i: counts[i] is not None)
+        allowed = {}
+        for n, i in enumerate(order):
+            if (of_place := counts[i]) is not None:
+                allowed[n] = of_place
+        return cls(np.array([image[i] for i in order]), np.array([at[i] for i in order]), allowed)
 
     @property
     def n_free(self) -> int:
@@ -344,8 +346,8 @@ class Piece:
         if not len(rows):
             return rows, templates
         device = self.tile.shift.device
-        pair = (torch.from_numpy(v).to(device) for v in (rows, templates))
-        located = self.tile.locate(*pair, self.allowed).cpu().numpy()
+        m, s = (torch.from_numpy(v).to(device) for v in (rows, templates))
+        located = self.tile.locate(m, s, self.allowed).cpu().numpy()
         for n, of_pair in enumerate(zip(rows.tolist(), templates.tolist(), strict=True)):
             located[n] = self.settled.get(of_pair, located[n])
         displacement, rotation = np.divmod(located, self.tile.constants.folding.n_inplanes)
@@ -376,7 +378,15 @@ def _pieces(
             pair = _compared_directly(block, places, int(rows[k]), s.start + int(j))
             best[k, j], settled[int(k), int(j)], log_likelihood[k, j] = pair
         yield Piece(
-            rows, image, s, tile, allowed, best, log_likelihood, log_likelihood + log_prior[s], settled
+            rows,
+            image,
+            s,
+            tile,
+            allowed,
+            best,
+            log_likelihood,
+            log_likelihood + log_prior[s],
+            settled,
         )
 
 
@@ -410,9 +420,7 @@ def _compared_directly(
     return float(best), int(pose), float(torch.logsumexp(log_likelihood.flatten(), 0))
 
 
-def _tiles(
-    block: Block, places: Places, wanted: Flags
-) -> Iterator[tuple[Positions, slice, Tile]]:
+def _tiles(block: Block, places: Places, wanted: Flags) -> Iterator[tuple[Positions, slice, Tile]]:
     """Correlate, for each few templates, the places of images that want some of them."""
     from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_templates
 

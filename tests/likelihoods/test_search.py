@@ -1,0 +1,343 @@
+"""Search coarse to fine: its blocks against those of the whole search and against plain sums, what
+is selected, and what is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_optimal_pose
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementSearch
+from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.io.sources import InMemory
+from cryolike_dask.likelihoods import blocks
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.search.adaptive import steps_of
+from cryolike_dask.likelihoods.search.coarser import (
+    Coarser,
+    between_nodes,
+    coarser_grid,
+    spread_views,
+)
+from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
+from cryolike_dask.likelihoods.search.windows import (
+    Window,
+    best_of_pairs_in_windows,
+    optimal_poses_in_windows,
+)
+from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.projection import project
+from tests.likelihoods.test_kernels import BruteForce, contrast_of
+from tests.real_space import StarPoses, render, two_lobes
+
+NOWHERE = np.nan
+
+
+def compared(images, templates, window, wanted, places, function, settings=None):
+    """What a block of windows gives."""
+    settings = settings or Settings(device="cpu", precision="double")
+    whole = ComparisonGraph(images, templates, settings)
+    at_window = replace(templates, displacements=window.displacements)
+    graph = ComparisonGraph(images, at_window, settings)
+    found = function(
+        image_rows(images, settings.rules, graph.group_of_image),
+        template_rows(at_window, settings.rules),
+        wanted,
+        places,
+        blocks.radial_basis_of(graph.comparison),
+        comparison=graph.comparison,
+        window=window,
+    )
+    return found, whole
+
+
+def no_places(n):
+    return np.full((n, MOST_PLACES, 2), NOWHERE)
+
+
+@pytest.mark.parametrize("with_noise", [False, True])
+@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("like", ["a window", "everything"])
+def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search(
+    build, precision, like, with_noise
+):
+    images, templates = build.stacks(5, 7, search=(2.0, 3, 5))
+    noise = None
+    if with_noise:
+        f = np.linspace(0, 1, 30)
+        noise = NoiseModel.of_spectrum(f, np.exp(-3 * f), images.grid)
+    settings = Settings(device="cpu", precision=precision, noise=noise)
+    window = Window(
+        templates.displacements, templates.displacements, steps_of(templates.displacements)
+    )
+    places = no_places(5)
+    if like == "a window":
+        places[:, 0] = 0
+    found, graph = compared(
+        images, templates, window, np.ones((5, 7), bool), places, optimal_poses_in_windows, settings
+    )
+    rows = (
+        image_rows(images, settings.rules, graph.group_of_image),
+        template_rows(templates, settings.rules),
+    )
+    expected = blocks.optimal_poses(
+        *rows, blocks.radial_basis_of(graph.comparison), comparison=graph.comparison
+    )
+    for name in ("template", "displacement", "rotation"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    for name in ("cross_correlation", "log_likelihood_optimal", "log_likelihood_integrated"):
+        np.testing.assert_allclose(
+            found[name], expected[name], rtol=0, atol=1e-9 if precision == "double" else 2e-4
+        )
+
+
+def test_windows_are_sums_over_their_poses(build):
+    """Two places of each image, one of which reaches beyond the search, and near each other."""
+    images, templates = build.stacks(3, 4, n_pixels=8, n_inplanes=12, search=(1.5, 3, 3))
+    grid, search = images.grid, templates.displacements
+    step = steps_of(search)
+    x = np.array([-1, 0, 1]) * step[0] / 2
+    window = Window(DisplacementGrid(np.tile(x, 3), np.repeat(x, 3)), search, step, finer=2)
+    places = no_places(3)
+    places[:, :2] = build.rng.uniform(-1, 1, (3, 2, 2)) * 1.5 * grid.pixel_size_angstrom
+    places[0, 1] = NOWHERE
+    wanted = np.array([[1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
+    found, graph = compared(images, templates, window, wanted, places, optimal_poses_in_windows)
+    pairs, _ = compared(images, templates, window, wanted, places, best_of_pairs_in_windows)
+    log_prior = template_rows(templates, graph.settings.rules)["log_prior"]
+    limit = 1.5 * grid.pixel_size_angstrom + step[0] / 2
+    n_dof = 4 * np.pi * grid.radius_max**2
+    some_are_cut = False
+    for m in range(3):
+        known = places[m][~np.isnan(places[m, :, 0])]
+        logs = np.full(4, -np.inf)
+        for w, gamma in enumerate(grid.angles):
+            turn = np.array([[np.cos(gamma), -np.sin(gamma)], [np.sin(gamma), np.cos(gamma)]])
+            for place in known:
+                d = (turn @ place)[:, None] + window.displacements.table()
+                own = turn.T @ d
+                apart = np.linalg.norm(own[:, None] - known.T[:, :, None], axis=0)
+                counts = (abs(d) < limit).all(0)
+                counts &= apart.argmin(0) == [np.allclose(k, place) for k in known].index(True)
+                some_are_cut |= not counts.all()
+                brute = BruteForce(
+                    images.source.values[m : m + 1],
+                    contrast_of(images.optics[m], grid, "standard")[None],
+                    templates.source.values,
+                    2 * d / grid.box_size_angstrom,
+                    grid,
+                    grid.mask(exact=True),
+                )
+                mask, _ = brute.template_mask_for(0.95)
+                of_poses = brute.log_likelihood(mask, n_dof)[0, :, :, w]
+                of_poses = np.where(counts, of_poses, -np.inf)
+                logs = np.logaddexp(logs, np.logaddexp.reduce(of_poses, axis=1))
+        logs = np.where(wanted[m], logs, -np.inf)
+        # the offset is taken at the place, and here at rest: next to nothing
+        np.testing.assert_allclose(pairs["log_likelihood"][m], logs, rtol=0, atol=0.02)
+        expected = np.logaddexp.reduce(logs + log_prior) - np.log(4)
+        assert found["log_likelihood_integrated"][m, 0] == pytest.approx(expected, abs=0.02)
+    assert some_are_cut
+
+
+@pytest.mark.parametrize("n_places", [1, 2, 5])
+def test_no_pose_counts_twice(rng, n_places):
+    search = DisplacementSearch(4, 9, 9).grid(1.0)
+    x = np.arange(-6, 7) / 4
+    window = Window(DisplacementGrid(np.tile(x, 13), np.repeat(x, 13)), search, (1.0, 1.0), 4)
+    places = rng.uniform(-3.5, 3.5, (n_places, 2))
+    angles = 2 * np.pi * np.arange(7) / 7
+    allowed = window.allowed(places, angles)
+    if allowed is None:
+        assert n_places == 1
+        return
+    for w, gamma in enumerate(angles):
+        turn = np.array([[np.cos(gamma), -np.sin(gamma)], [np.sin(gamma), np.cos(gamma)]])
+        moved = (places @ turn.T)[:, None] + window.displacements.table().T
+        counted = moved[allowed[:, w]]
+        assert (abs(counted) <= 4.5 + 1e-6).all()
+        # areas of places do not overlap: each pose is nearest to its own
+        owner = np.nonzero(allowed[:, w])[0]
+        distance = np.linalg.norm(counted[:, None] - places @ turn.T, axis=2)
+        np.testing.assert_array_equal(distance.argmin(axis=1), owner)
+        inside = (abs(moved) <= 4.5).all(2)
+        nearest = np.linalg.norm(moved[:, :, None] - places @ turn.T, axis=3).argmin(2)
+        np.testing.assert_array_equal(
+            allowed[:, w], inside & (nearest == np.arange(n_places)[:, None])
+        )
+
+
+def test_rows_in_a_part_of_their_band_are_those_of_its_grid(rng):
+    parameters = ImageParameters(48, 2.0, n_inplanes=96)
+    fine = parameters.grid
+    grid = coarser_grid(fine, 0.5)
+    atoms = rng.uniform(-0.35, 0.35, (2, 9, 1, 1))
+
+    def rings(grid):
+        kx, ky = grid.points()
+        return np.exp(-2j * np.pi * (kx * atoms[0] + ky * atoms[1])).sum(0)[None]
+
+    coarse = Coarser(InMemory(rings(fine)), fine, grid)
+    assert coarse.shape == (1, *grid.shape)
+    np.testing.assert_allclose(coarse.take(np.array([0])), rings(grid), atol=1e-3 * 9)
+
+
+def test_polynomials_go_through_all_nodes(rng):
+    nodes = ImageParameters(256, 1.0).grid.radii
+    at = np.sort(rng.uniform(nodes[0], nodes[-1], 20))
+    matrix = between_nodes(nodes, np.concatenate([at, nodes[3:5]]))
+    values = np.cos(2 * np.pi * 0.4 * np.concatenate([at, nodes[3:5]]))
+    np.testing.assert_allclose(matrix @ np.cos(2 * np.pi * 0.4 * nodes), values, atol=1e-9)
+
+
+def test_spread_views_cover_all_others():
+    viewing = ImageParameters(32, 1.0, viewing_distance=0.1).viewing_angles()
+    directions = viewing.rotations()[:, :, 2]
+    chosen = spread_views(directions, 0.3)
+    cosines = directions @ directions[chosen].T
+    assert (cosines.max(axis=1) >= np.cos(0.3)).all()
+    among = directions[chosen] @ directions[chosen].T - 2 * np.eye(len(chosen))
+    assert (among < np.cos(0.3)).all()
+
+
+def test_what_is_within_reach_is_selected():
+    found = np.zeros((3, 8), FOUND)
+    found["log_likelihood"] = -100.0
+    found["log_likelihood"][0, [2, 3]] = 0, -5
+    found["x"][0, [2, 3]] = 1, 9
+    found["log_likelihood"][1] = 0
+    found["log_likelihood"][2] = np.nan
+    selection = Selection(np.zeros(8), np.eye(8, dtype=bool), reach=6.0, distance=2.0)
+    places = selection.places(found)
+    np.testing.assert_array_equal(places[0, :3, 0], [1, 9, np.nan])
+    assert np.isnan(places[1:]).all(), "what stays broad is compared with everything"
+    wanted = selection.templates(found, places)
+    np.testing.assert_array_equal(np.flatnonzero(wanted[0]), [2, 3])
+    assert wanted[1:].all()
+
+
+PIXEL_SIZE, N_PIXELS = 1.5, 64
+PARAMETERS = ImageParameters(N_PIXELS, PIXEL_SIZE, viewing_distance=0.4, precision="single")
+ATOMS = Atoms(two_lobes(20), np.full(48, 62.0), np.full(48, 2.0))
+
+
+@pytest.fixture(scope="module")
+def structure():
+    viewing = PARAMETERS.viewing_angles()
+    values = project(ATOMS, PARAMETERS.grid, viewing).astype(np.complex64)
+    return TemplateStack.from_array(values, PARAMETERS, viewing)
+
+
+def particles(rng, n, signal_to_noise, x_angstrom=0.0, views=None):
+    """Images made in real space, off the grid; a second particle may lie in each."""
+    polar = np.arccos(rng.uniform(-1, 1, n))
+    x, y = rng.uniform(-1, 1, (2, n)) * PIXEL_SIZE
+    poses = StarPoses.of_template(
+        rng.uniform(0, 2 * np.pi, n), polar, rng.uniform(0, 2 * np.pi, n), x + x_angstrom, y
+    )
+    u = rng.uniform(4000, 9000, n)
+    rows = optics_table(
+        n,
+        defocus_u_angstrom=u,
+        defocus_v_angstrom=u,
+        defocus_angle_radian=0.0,
+        voltage_kilovolt=300.0,
+        spherical_aberration_mm=2.7,
+        amplitude_contrast=0.1,
+    )
+    clean = render(ATOMS, poses, rows, N_PIXELS, PIXEL_SIZE)
+    level = np.sqrt(clean.var() / signal_to_noise) if signal_to_noise else 0.0
+    return clean, level, rows
+
+
+def stack_of(pixels, rows):
+    return ImageStack.from_array(
+        normalised_stack(pixels, PARAMETERS.grid).astype(np.complex64), PARAMETERS, rows
+    )
+
+
+def integrated(images, templates, search):
+    return compute_optimal_pose(images, templates, device="cpu", search=search).compute()
+
+
+def test_as_near_to_the_truth_as_a_search_of_everything_in_half_the_steps(rng, structure):
+    clean, level, rows = particles(rng, 4, 0.03)
+    images = stack_of(clean + level * rng.standard_normal(clean.shape), rows)
+    coarse, fine = DisplacementSearch(2, 9, 9), DisplacementSearch(2, 17, 17)
+    truth = integrated(images, fine(structure), "exhaustive")
+    found = integrated(images, coarse(structure), "adaptive")
+    everything = integrated(images, coarse(structure), "exhaustive")
+    off = (found - truth).log_likelihood_integrated.values
+    print(off, (everything - truth).log_likelihood_integrated.values)
+    assert abs(off).max() < 0.35
+    np.testing.assert_array_equal(found.optimal_template, truth.optimal_template)
+    at = np.arange(-2, 2.1, 0.5) * PIXEL_SIZE
+    assert abs(found.optimal_displacement_x.values[:, None] - at).min(axis=1).max() < 1e-5
+    assert found.attrs["search"] == "adaptive"
+    assert abs(found - truth).cross_correlation.max() < 0.01
+
+
+def test_chunks_and_batches_change_nothing(rng, structure):
+    clean, level, rows = particles(rng, 4, 0.03)
+    images = stack_of(clean + level * rng.standard_normal(clean.shape), rows)
+    templates = DisplacementSearch(2, 5, 5)(structure)
+    one = integrated(images, templates, "adaptive")
+    cut = replace(images.chunk(3), n_per_batch=2)
+    many = integrated(cut, replace(templates.chunk(37), n_per_batch=2), "adaptive")
+    for name in ("optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"):
+        np.testing.assert_array_equal(one[name], many[name])
+    np.testing.assert_allclose(
+        one.log_likelihood_integrated, many.log_likelihood_integrated, atol=1e-3
+    )
+
+
+def test_noise_alone_is_compared_with_everything(rng, structure):
+    _, _, rows = particles(rng, 2, 0)
+    images = stack_of(rng.standard_normal((2, N_PIXELS, N_PIXELS)), rows)
+    templates = DisplacementSearch(2, 5, 5)(structure)
+    found, everything = (
+        integrated(images, templates, search) for search in ("adaptive", "exhaustive")
+    )
+    np.testing.assert_allclose(
+        found.log_likelihood_integrated, everything.log_likelihood_integrated, rtol=1e-12
+    )
+
+
+def test_two_particles_in_an_image_are_both_seen(rng, structure):
+    """As strong as each other, five pixels apart, near the edge of the search."""
+    first, level, rows = particles(np.random.default_rng(3), 2, 0.3, -2.5 * PIXEL_SIZE)
+    second, _, _ = particles(np.random.default_rng(4), 2, 0.3, 2.5 * PIXEL_SIZE)
+    images = stack_of(first + second + level * rng.standard_normal(first.shape), rows)
+    truth = integrated(images, DisplacementSearch(4, 33, 33)(structure), "exhaustive")
+    found = integrated(images, DisplacementSearch(4, 17, 17)(structure), "adaptive")
+    off = (found - truth).log_likelihood_integrated.values
+    print(off)
+    assert abs(off).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"search": "fast"}, "search='fast' is not known"),
+        ({"search": "adaptive", "conventions": "cryolike"}, "compare everything"),
+    ],
+)
+def test_what_cannot_be_is_refused(build, given, problem):
+    images, templates = build.stacks()
+    with pytest.raises(InputError, match=problem):
+        compute_optimal_pose(images, templates, **given)
+
+
+def test_a_band_too_narrow_for_levels_is_compared_with_everything(build):
+    images, templates = build.stacks()
+    found, everything = (
+        compute_optimal_pose(images, templates, device="cpu", search=search).compute()
+        for search in ("adaptive", "exhaustive")
+    )
+    assert found.drop_attrs().identical(everything.drop_attrs())
