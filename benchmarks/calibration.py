@@ -47,8 +47,8 @@ from cryolike_dask import (
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import ALL_IMAGES, MICROGRAPH
 
-RESIDUE_OPENINGS, ATOM_OPENINGS = (0.0, 75.0), (0.0, 28.0)
-"""Degrees. The ratios then have a spread of 2 to 3 nat."""
+ATOM_OPENINGS = (0.0, 28.0)
+"""Degrees. The ratios then have a spread of 2 to 3 nat; so have those of residues."""
 RESOLUTIONS = ("full", "half")
 VIEWS = {"full": 0.25, "half": 0.3}
 """Distance of viewing directions, radian, for a structure of 15 angstrom; atoms reach further."""
@@ -57,6 +57,8 @@ STEPS = {"full": 0.36, "half": 0.5}
 pixel moves ratios by 0.1 (white noise) to 0.35 nat rms (coloured): a twentieth of the slope."""
 SLOPE_BOUND, COST_BOUND, POPULATION_BOUND, LEAST_COVERAGE = 0.1, 0.005, 0.03, 0.85
 """Bounds of slope and population have two standard errors on top."""
+SLOPE_BOUNDS = dict.fromkeys(("weak", "strong"), 0.05)
+"""Of conditions that are plain: of white noise, and a signal of 0.05 or 0.35 of its power."""
 POPULATION = 0.30
 IMAGES_PER_TASK = 250
 
@@ -92,11 +94,16 @@ class Row:
     seconds: float
 
     @property
+    def slope_bound(self) -> float:
+        """How far from 1 the slope may be, but for its error."""
+        return SLOPE_BOUNDS.get(self.condition.name, SLOPE_BOUND)
+
+    @property
     def wrong(self) -> list[str]:
         """The bounds that are not met."""
         c, p = self.calibration, self.population
         met = {
-            "slope": abs(c.slope - 1) <= SLOPE_BOUND + 2 * c.slope_error,
+            "slope": abs(c.slope - 1) <= self.slope_bound + 2 * c.slope_error,
             "cost": c.cost <= COST_BOUND,
             "population": abs(p.value - POPULATION) <= POPULATION_BOUND + 2 * p.error,
         }
@@ -126,7 +133,7 @@ def measure(
     start = time.perf_counter()
     seeds = [seed, _number(condition), RESOLUTIONS.index(resolution)]
     with tempfile.TemporaryDirectory() as folder:
-        ratios, truth = log_likelihood_ratios(
+        found, truth = log_likelihood_ratios(
             condition, resolution, n_images, seeds, approach, Path(folder)
         )
     chosen = with_population(truth, POPULATION, np.random.default_rng([*seeds, 1]))
@@ -134,8 +141,8 @@ def measure(
         condition,
         resolution,
         seed,
-        calibrate(ratios, truth),
-        population(ratios[chosen]),
+        calibrate(found, truth),
+        population(found[chosen]),
         time.perf_counter() - start,
     )
 
@@ -149,10 +156,24 @@ def log_likelihood_ratios(
     folder: Path,
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Ratios of the first structure to the second, and which images show the first."""
+    images, templates, is_first = opened(condition, resolution, n_images, seeds, approach, folder)
+    return ratios(images, templates, noise_of(condition, images, templates, approach)), is_first
+
+
+def opened(
+    condition: Condition,
+    resolution: str,
+    n_images: int,
+    seeds: list[int],
+    approach: Approach,
+    folder: Path,
+) -> tuple[ImageStack, list[TemplateStack], NDArray[np.bool_]]:
+    """Simulated particles in files, templates of both structures with their displacements, and
+    which images show the first."""
     structures: Any = (
         tuple(protein(opening) for opening in ATOM_OPENINGS)
         if condition.atoms
-        else tuple(residues(opening) for opening in RESIDUE_OPENINGS)
+        else tuple(residues(opening) for opening in (0.0, condition.opening))
     )
     molecules = [s.scattering(ATOMIC_B) if condition.atoms else s for s in structures]
     particles = simulate(condition, (molecules[0], molecules[1]), n_images, seeds)
@@ -165,14 +186,21 @@ def log_likelihood_ratios(
         search(templates_of(structure, parameters, folder / f"{number}.pdb"))
         for number, structure in enumerate(structures)
     ]
-    noise = noise_of(condition, images, templates, approach)
+    return images, templates, particles.is_first
+
+
+def ratios(
+    images: ImageStack, templates: list[TemplateStack], noise: NoiseModel | None
+) -> FloatArray:
+    """Log-likelihood ratios of the first structure to the second."""
     first, second = (
         compute_integrated_log_likelihood(images, stack, noise=noise)
         .log_likelihood_integrated.compute()
         .values
         for stack in templates
     )
-    return first - second, particles.is_first
+    difference: FloatArray = first - second
+    return difference
 
 
 def parameters_of(condition: Condition, resolution: str, approach: Approach) -> ImageParameters:
@@ -250,7 +278,7 @@ def judged(rows: list[Row], approach: Approach) -> bool:
     print(f"{sum(r.calibration.covers for r in rows)} of {len(rows)} hold the slope of 1 in theirs")
     if not approach.before:
         return covered >= LEAST_COVERAGE * len(rows) and not any(row.wrong for row in rows)
-    seen = [bool(r.wrong) is (r.condition.name != "white") for r in rows if r.resolution == "full"]
+    seen = [bool(r.wrong) is not r.condition.is_plain for r in rows if r.resolution == "full"]
     print(f"{sum(seen)} of {len(seen)} conditions at full resolution are seen for what they are")
     return all(seen)
 

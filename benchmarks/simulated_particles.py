@@ -61,6 +61,9 @@ class Condition:
         Angstrom, along x and y.
     defocus : (float, float)
         Angstrom.
+    opening : float
+        Degrees by which the second lobe of the second structure is turned, where residues are
+        simulated.
     """
 
     name: str
@@ -74,6 +77,13 @@ class Condition:
     matched: float = 180.0
     largest_displacement: float = 3.75
     defocus: tuple[float, float] = (5000.0, 10000.0)
+    opening: float = 75.0
+
+    @property
+    def is_plain(self) -> bool:
+        """White noise in the whole box and band, and nothing that metadata do not know."""
+        others = (self.mask, self.low_pass, self.b_factor or None, self.atoms or None)
+        return self.spectra == WHITE and not any(others)
 
 
 ATOMS = Condition(
@@ -97,6 +107,8 @@ CONDITIONS = (
     Condition("low-pass", low_pass=8.0),
     replace(ATOMS, name="envelope", b_factor=100.0),
     ATOMS,
+    Condition("weak", matched=0.05 * 32**2),
+    Condition("strong", matched=0.35 * 32**2, opening=45.0),
 )
 
 

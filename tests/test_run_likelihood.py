@@ -465,7 +465,7 @@ def test_a_note_stays_with_the_results(build, tmp_path):
     files = cld.configure_likelihood_files(
         tmp_path / "templates", tmp_path / "particles", tmp_path / "out"
     )
-    build.write_files(files, PARAMETERS, structures=("a",), sizes=(2,))
+    build.write_files(files, PARAMETERS, structures=("a",), sizes=(3,))
     text = 'masks of "March"; <b>200</b> µm\nand more'
     inputs = files, PARAMETERS, SEARCH
     cld.run_likelihood_optimal_pose(*inputs, progress=False, note=text)
@@ -484,7 +484,7 @@ def test_a_report_that_cannot_be_written_costs_no_results(build, tmp_path):
     files = cld.configure_likelihood_files(
         tmp_path / "templates", tmp_path / "particles", tmp_path / "out"
     )
-    build.write_files(files, PARAMETERS, structures=("a",), sizes=(2,))
+    build.write_files(files, PARAMETERS, structures=("a",), sizes=(3,))
     cld.run_likelihood_optimal_pose(files, PARAMETERS, SEARCH, progress=False)
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
     other = cld.configure_displacement(1.0, 3, 3)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from cryolike_dask import labels
 from cryolike_dask.analysis.inventory import take_inventory
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.layout import CONFIGURATION, PARAMETERS, LikelihoodFiles
 from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.integrity import recorded_settings
@@ -44,6 +46,35 @@ class SearchOfResults:
     def displaced(self, templates: TemplateStack) -> TemplateStack:
         """Templates with the displacements that were tried."""
         return replace(templates, displacements=self.displacements)
+
+
+def inputs_to_name(results: xr.Dataset) -> dict[str, str]:
+    """Options of commands that need the inputs of results, where nothing beside the results says
+    which they are.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+        As `open_results` gives them, or their summary.
+
+    Returns
+    -------
+    dict of str
+        By kind, "templates" and "particles": the options with what is known of their values, or
+        else with words in capitals that stand for these.
+    """
+    if (Path(str(results.attrs.get("folder") or "")) / CONFIGURATION).is_file():
+        return {}
+    named = {}
+    if not results.attrs.get("folder_templates"):
+        named["templates"] = f"--templates STRUCTURES --parameters {PARAMETERS}"
+    if not results.attrs.get("folder_particles"):
+        files = set()
+        if labels.METADATA_FILE in results.coords:
+            files = {str(file) for file in results[labels.METADATA_FILE].values if file}
+        known = shlex.quote(files.pop()) if len(files) == 1 else "PARTICLES"
+        named["particles"] = f"--particles {known}"
+    return named
 
 
 def search_of_results(results: xr.Dataset, device: Device = "auto") -> SearchOfResults:

@@ -39,13 +39,20 @@ def calibrate(
         need(results, "results")
         inputs.need()
         used = inputs.given_or_found(results, needed=True)
+        from cryolike_dask.analysis.calibration import calibration_in_words
+        from cryolike_dask.simulation.calibrate import calibrate, results_to_try
+
+        # before workers start
+        opened = results_to_try(
+            results,
+            n_images,
+            templates=used.templates is not None,
+            particles=used.particles is not None,
+        )
         with client_in(place) as client:
             say(f"simulating {n_images} particles, and comparing them ...")
-            from cryolike_dask.analysis.calibration import calibration_in_words
-            from cryolike_dask.simulation.calibrate import calibrate
-
             calibration = calibrate(
-                results,
+                opened,
                 templates=used.templates,
                 particles=used.particles,
                 parameters=used.parameters,

@@ -107,7 +107,8 @@ class InputsOfResults:
 
     def given_or_found(self, results: Path, *, needed: bool) -> ResultInputs:
         """The inputs as given, or by what lies beside the results; none if unreadable."""
-        from cryolike_dask.config.resolve import COPY, ResultInputs, inputs_of_results
+        from cryolike_dask.config.resolve import ResultInputs, inputs_of_results
+        from cryolike_dask.io.layout import CONFIGURATION
 
         given_inputs = ResultInputs(self.templates, self.particles, self.parameters)
         if self != InputsOfResults() or not needed:
@@ -115,7 +116,9 @@ class InputsOfResults:
         try:
             return inputs_of_results(results)
         except (CryolikeError, OSError) as error:
-            if (results / COPY).is_file():
+            if (results / CONFIGURATION).is_file():
                 reason = escape(words_of_command().say(str(error), arguments=False))
-                err.print(f"[bold]note:[/] what {results / COPY} names cannot be read: {reason}")
+                err.print(
+                    f"[bold]note:[/] what {results / CONFIGURATION} names cannot be read: {reason}"
+                )
             return given_inputs

@@ -91,8 +91,8 @@ class LikelihoodOptions:
     b_factor: Annotated[
         str | None,
         typer.Option(
-            help="B-factor beside those of the metadata: fit, none, or angstrom^2. Default: fit "
-            "where noise is estimated in a new folder, else as the results there."
+            help="B-factor beside those of the metadata: fit, none, angstrom^2, or auto: fit "
+            "where noise is estimated in a new folder, else as the results there. Default: auto."
         ),
     ] = None
     degrees_of_freedom: Annotated[

@@ -59,8 +59,8 @@ class NoiseOptions:
     b_factor: Annotated[
         str | None,
         typer.Option(
-            help="fit: fit one to each optics group, with --templates; none. Default: fit if there "
-            "are templates."
+            help="fit: fit one to each optics group, with --templates; none; or auto: fit if there "
+            "are templates. Default: auto."
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False
@@ -68,10 +68,12 @@ class NoiseOptions:
     @property
     def fits_b_factor(self) -> bool:
         """Whether B-factors are fitted, which needs structures."""
-        if self.b_factor is None:
+        if self.b_factor in (None, "auto"):
             return self.templates is not None
         if self.b_factor not in ("fit", "none"):
-            raise InputError(f"--b-factor {self.b_factor} is not known", remedy="Give fit or none.")
+            raise InputError(
+                f"--b-factor {self.b_factor} is not known", remedy="Give auto, fit or none."
+            )
         if self.b_factor == "fit" and self.templates is None:
             raise InputError("--b-factor fit needs --templates")
         return self.b_factor == "fit"

@@ -72,16 +72,17 @@ def run(
 
 def _run(config: RunConfig) -> None:
     say("opening templates and particles ...")
-    from cryolike_dask.config.resolve import COPY, need_inputs
+    from cryolike_dask.config.resolve import need_inputs
     from cryolike_dask.config.run_config import run_config
+    from cryolike_dask.io.layout import CONFIGURATION
 
     need_inputs(config)
     with client_in(config.machine.place) as client:
         results = run_config(config, client)
         folder = escape(str(config.output))
         out.print(
-            f"{results.sizes['image']} images: results are in {folder}, and what was run in {COPY} "
-            f"there"
+            f"{results.sizes['image']} images: results are in {folder}, and what was run in "
+            f"{CONFIGURATION} there"
         )
         if config.likelihood.kind == "optimal_pose":
             out.print(f"Next: cryolike-dask report {folder}")

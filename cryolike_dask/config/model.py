@@ -92,8 +92,8 @@ class Noise(Section):
     )
     b_factor: BFactor | None = Field(
         default=None,
-        description="B-factor beside those of the metadata: fit, none, or angstrom^2. Default: fit "
-        "where noise is estimated in a new folder of results, else as these are.",
+        description="B-factor beside those of the metadata: fit, none, angstrom^2, or auto: fit "
+        "where noise is estimated in a new folder of results, else as these are. Default: auto.",
     )
     degrees_of_freedom: Freedom | None = Field(
         default=None,

@@ -19,7 +19,7 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid
 from cryolike_dask.io.identity import is_there
 from cryolike_dask.io.kinds import Kind, need_kind
-from cryolike_dask.io.layout import PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
+from cryolike_dask.io.layout import CONFIGURATION, PARAMETERS, TEMPLATE_LIST, LikelihoodFiles
 from cryolike_dask.io.noise import read_noise
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
@@ -29,8 +29,6 @@ from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.opening import open_structures
 
-COPY = "run.yaml"
-"""The copy of a configuration beside its results."""
 KEYS = ("structures", "particles", "parameters")
 KEYS_OF_KINDS: dict[Kind, str] = {
     "templates": "structures.templates",
@@ -118,7 +116,7 @@ def inputs_of_results(folder: str | Path) -> ResultInputs:
     CryolikeError
         If there are no results, or the configuration or its inputs cannot be read.
     """
-    copy = Path(folder) / COPY
+    copy = Path(folder) / CONFIGURATION
     if copy.is_file():
         config = read_config(copy)
         inputs = inputs_of(config)

@@ -14,11 +14,12 @@ from distributed import Client
 
 from cryolike_dask.compute.device import active_client, torch_threads
 from cryolike_dask.config.model import RunConfig
-from cryolike_dask.config.resolve import COPY, inputs_of
+from cryolike_dask.config.resolve import inputs_of
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.layout import CONFIGURATION
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.cost import LikelihoodPlan
 from cryolike_dask.runs.kinds import kind_named
@@ -100,7 +101,7 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
 
 def keep_copy(config: RunConfig) -> None:
     """Write the configuration into its output folder, atomically, in its own words."""
-    path = config.output / COPY
+    path = config.output / CONFIGURATION
     if config._source is None or not path.exists() or not path.samefile(config._source):
         with replacing(path) as file:
             file.write(copy_of(config).encode())
@@ -146,7 +147,7 @@ def _dump(values: Mapping[str, object]) -> str:
 
 def _content(text: str) -> dict[Any, Any]:
     try:
-        return mapping_of(text, Path(COPY))
+        return mapping_of(text, Path(CONFIGURATION))
     except InputFileError:  # a second document, or an indented one
         return {}
 

@@ -29,7 +29,7 @@ MOST = 10**9
 """The largest count of anything: more is a slip of the keyboard."""
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that a file system takes."""
-B_FACTOR_WORDS = ("fit", "none")
+B_FACTOR_WORDS = ("auto", "fit", "none")
 ADDRESS = r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]@]+):[0-9]{1,5}"
 
 _SHORT = Repr()

@@ -48,15 +48,16 @@ def leak_of_box(cycles: FloatArray, n_pixels: int, step: float = 1.0) -> FloatAr
 
     Notes
     -----
-    The noise of a pixel is that of the whole frequencies m in the box, of power S(m), so that the
-    transform has, at another frequency q, the power sum S(m) D(q - m)^2, where D is the transform
-    of the box: on average over a ring, 1 / (pi^2 d) of a band that ends d cycles before it.
+    The noise is that of a field twice as wide as the box, of power S(m) at its frequencies m, half
+    a cycle apart, so that the transform of the box has, at a frequency q, the power
+    sum S(m) D(q - m)^2 / 4, where D is that of the box itself: on average over a ring,
+    1 / (pi^2 d) of a band that ends d cycles before it. In a field no wider than the box noise
+    would be periodic, and at whole frequencies nothing would leak.
     """
-    first = -(n_pixels // 2)
-    whole = np.arange(first, first + n_pixels)
-    size = np.abs(whole)
-    n_sizes = size.max() + 1
-    distance = np.hypot(np.arange(n_sizes), np.arange(n_sizes)[:, None]).ravel() / step
+    halves = np.arange(-n_pixels, n_pixels)
+    size = np.abs(halves)
+    n_sizes = n_pixels + 1
+    distance = np.hypot(np.arange(n_sizes), np.arange(n_sizes)[:, None]).ravel() / 2 / step
     below = distance.astype(np.int64)
     above = distance - below
     n = math.floor(distance[-1]) + 2
@@ -64,8 +65,8 @@ def leak_of_box(cycles: FloatArray, n_pixels: int, step: float = 1.0) -> FloatAr
     fold = (size == np.arange(n_sizes)[:, None]).astype(np.float64)
     rows = []
     for radius in cycles:
-        along_x = fold @ _box_power(radius * np.cos(angles) - whole[:, None], n_pixels)
-        along_y = fold @ _box_power(radius * np.sin(angles) - whole[:, None], n_pixels)
+        along_x = fold @ _box_power(radius * np.cos(angles) - halves[:, None] / 2, n_pixels) / 2
+        along_y = fold @ _box_power(radius * np.sin(angles) - halves[:, None] / 2, n_pixels) / 2
         spread = (along_y @ along_x.T).ravel() / N_ANGLES
         row = np.bincount(below, spread * (1 - above), n)
         row += np.bincount(below + 1, spread * above, n)

@@ -52,7 +52,7 @@ RECORDS = "done"
 RECORDS_OF_RESULTS = f"template*/{RECORDS}/*.json"
 RESULTS, RESULT_TENSORS = (f"template*/*/*_stack_??????{end}" for end in (".*", FILE_SUFFIX))
 STRUCTURE_FILE = "structure.npz"
-NOISE, NOISE_PLOT = "noise.npz", "noise.png"
+NOISE, NOISE_PLOT, CONFIGURATION = "noise.npz", "noise.png", "run.yaml"
 CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
 """Claims of output folders, and the holders of claims: `io/claims`, `io/holders`."""
 LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")

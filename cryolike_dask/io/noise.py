@@ -18,6 +18,7 @@ from cryolike_dask.geometry.noise import ALL_IMAGES, MICROGRAPH, OPTICS_GROUP, N
 from cryolike_dask.io.archives import archive_content, read_archive
 from cryolike_dask.io.atomic import replacing, write_unless_there
 from cryolike_dask.io.identity import reading
+from cryolike_dask.io.kinds import kinds_of
 from cryolike_dask.io.star import StarBlock, read_star
 
 KEYS = tuple(field.name for field in fields(NoiseModel))
@@ -27,6 +28,8 @@ TEXTS, COUNTS, SCALARS = (
     ("n_pixels", "pixel_size_angstrom"),
 )
 """Keys that hold text, whole numbers, and one number; others hold arrays of float64."""
+OWN_KEYS = ("frequencies", "variance", "relative_error")
+"""Those that no other kind of file has."""
 STAR_SUFFIX = ".star"
 SPECTRUM = re.compile(r"model_(optics_)?group_([1-9][0-9]{0,6})")
 """Blocks of RELION's, one for each optics group; before RELION 4, for each group of micrographs."""
@@ -134,17 +137,25 @@ def _of_archive(path: Path) -> NoiseModel:
     entries = read_archive(path, optional=(), keys=KEYS)
     missing = [key for key in KEYS if key not in entries]
     if missing:
-        what = "is no noise model" if len(missing) == len(KEYS) else "is not a whole noise model"
         raise InputFileError(
-            f"{what}: it lacks {', '.join(missing)}",
+            _what_it_is(path, missing),
             source=path,
-            remedy="Give noise.npz, as estimate_noise and write_noise make it.",
+            remedy="Give the noise.npz that `cryolike-dask noise` makes (estimate_noise and "
+            "write_noise), or that a run keeps beside its results.",
         )
     values: dict[str, Any] = {}
     for key, value in entries.items():
         _check_type(path, key, value)
         values[key] = _as_read(key, value)
     return NoiseModel(**values)
+
+
+def _what_it_is(path: Path, missing: Sequence[str]) -> str:
+    """Say what a file is that is no noise model, as far as its name tells."""
+    if any(key not in missing for key in OWN_KEYS):
+        return f"is not a whole noise model: it lacks {', '.join(missing)}"
+    kinds = sorted(kinds_of(path))
+    return "is no noise model" + (f", but holds {' and '.join(kinds)}" if kinds else "")
 
 
 def _as_read(key: str, value: Any) -> Any:

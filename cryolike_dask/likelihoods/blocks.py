@@ -156,6 +156,43 @@ def best_of_pairs(
     return run(image_rows, template_rows, basis, comparison, search)
 
 
+def log_likelihoods_of_pairs(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> NDArray[np.float64]:
+    """Log-likelihood of each image under each template, summed over displacements and rotations,
+    (image, template); of templates that count for nothing beside others, some value as small."""
+    return _run(image_rows, template_rows, basis, comparison, _log_likelihoods)
+
+
+def integrated_log_likelihoods(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> NDArray[np.float64]:
+    """Log-likelihood of each image, integrated over the poses of these templates, (image, 1)."""
+    of_pairs = _run(image_rows, template_rows, basis, comparison, _log_likelihoods)
+    result: NDArray[np.float64] = np.logaddexp.reduce(
+        of_pairs + template_rows["log_prior"], axis=1, keepdims=True
+    )
+    return result
+
+
+def _log_likelihoods(block: Block) -> NDArray[np.float64]:
+    """Go through the tiles of a block for sums over displacements and rotations alone."""
+    import torch
+
+    likelihoods = np.full(block.shape, -np.inf)
+    device = block.constants.weights.device
+    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(device)
+    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.constants.rounding)
+    sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=device)
+    for m, s, tile in block.tiles():
+        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach)
+        poses_of_best = torch.full(best.shape, UNKNOWN, device=device)
+        block.settle_doubtful_pairs(m, s, fit, best, poses_of_best, summed)
+        sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
+        likelihoods[m, s] = summed.cpu().numpy()
+    return likelihoods
+
+
 def best_displacements(
     image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.void]:

@@ -142,6 +142,17 @@ def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
     )
 
 
+def pair_likelihoods(graph: ComparisonGraph, name: str) -> da.Array:
+    """Log-likelihood of each image under each template, float64, (image, template)."""
+    return graph.blockwise(blocks.log_likelihoods_of_pairs, name, FLOAT64)
+
+
+def integrated_likelihoods(graph: ComparisonGraph, name: str) -> da.Array:
+    """Log-likelihood of each image, integrated over the poses of each chunk of templates, float64,
+    (image, chunk)."""
+    return graph.blockwise(blocks.integrated_log_likelihoods, name, FLOAT64, one_per_chunk=True)
+
+
 def compute_optimal_displacement_and_rotation(
     images: ImageStack,
     templates: TemplateStack,

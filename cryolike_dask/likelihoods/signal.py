@@ -89,10 +89,9 @@ def explained_by_pairs(
             image = read_images(image_rows[m : m + 1], comparison, constants)
             known = float(levels[m, 0]), float(levels[m, 1])
             pairs = np.flatnonzero(templates[m] >= 0)
-            parts = [templates[m, k : k + 1] for k in pairs]
-            of_pairs = read_templates(parts, comparison, constants)
+            (of_pairs,) = read_templates([templates[m, pairs]], comparison, constants)
             for k, template in zip(pairs, of_pairs, strict=True):
-                found = draw_pose(image, template, known, float(uniform[m, k]), constants)
+                found = draw_pose(image, template[None], known, float(uniform[m, k]), constants)
                 log_likelihood[m, k] = found[0]
                 explained[m, k] = found[1].cpu().numpy()
     return log_likelihood, explained

@@ -21,6 +21,8 @@ worth a remark."""
 N_PARTS = 8
 """Of the band, whose power is compared with the mean."""
 NAMED = 3
+TAKEN_AS_WHITE = "taken as white in the whole box"
+"""Begins the reason of a group whose noise cannot be told from its signal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,11 @@ def remarks_on_noise(
 
 def _on_share(model: NoiseModel, i: int) -> str:
     share, reason = float(model.share[i]), model.reasons[i].partition(OF_ENVELOPE)[0]
+    if reason.startswith(TAKEN_AS_WHITE):
+        return (
+            f"is {reason}, from which it cannot be told; do not believe how sure probabilities "
+            "are, or give --noise a file if its spectrum is known."
+        )
     if math.isnan(share):
         return (
             f"is taken to fill the whole box ({reason}); if images are masked, probabilities will "
@@ -109,8 +116,8 @@ def _on_number(model: NoiseModel, i: int) -> str:
         return ""
     return (
         f"is estimated from {n} image(s) only, and known to "
-        f"{np.median(model.relative_error[i]):.0%}; estimate it from more, or give --noise a file "
-        "made with these."
+        f"{np.median(model.relative_error[i]):.0%} at best; estimate it from "
+        "more, or give --noise a file made with these."
     )
 
 

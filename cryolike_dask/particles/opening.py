@@ -21,6 +21,7 @@ from cryolike_dask.labels import Downsampling
 from cryolike_dask.particles.checking import check_sizes, matched, warn_of_repeated
 from cryolike_dask.particles.cryosparc import read_cryosparc, read_cryosparc_optics
 from cryolike_dask.particles.images import ParticleImages, Preparation, contrast_with_rim
+from cryolike_dask.particles.microscopes import groups_kept_apart
 from cryolike_dask.particles.relion import optics_of, read_relion
 from cryolike_dask.particles.star_columns import open_columns
 from cryolike_dask.particles.table import ParticleTable, concatenate
@@ -167,7 +168,7 @@ def read_particles(
             tables.append(read_cryosparc(path, folder, passthrough))
         else:
             tables.append(read_relion(path, folder, image_file))
-    table = concatenate(tables) if len(tables) > 1 else tables[0]
+    table = concatenate(groups_kept_apart(tables)) if len(tables) > 1 else tables[0]
     if not len(table):
         raise InputFileError("lists no particles", source=paths[0])
     return table

@@ -49,7 +49,8 @@ class ParticleTable:
         Half-set, 1 or 2.
     micrograph : (image,) str or None
     optics_group : (image,) int64 or None
-        As numbered by its own metadata file.
+        As numbered by its own metadata file; where that of another file has other optics, as
+        `microscopes` has renumbered it.
     true_structure : (image,) str or None
         Of particles that `simulate_particles` made.
     """
@@ -107,12 +108,8 @@ class ParticleTable:
             if self.micrograph is None
             else f" of {len(set(self.micrograph.tolist()))} micrograph(s)"
         )
-        groups = (
-            []
-            if self.optics_group is None
-            else [self.metadata_number.tolist(), self.optics_group.tolist()]
-        )
-        grouped = f" in {len({*zip(*groups, strict=True)})} optics group(s)" if groups else ""
+        n_groups = 0 if self.optics_group is None else len(np.unique(self.optics_group))
+        grouped = f" in {n_groups} optics group(s)" if n_groups else ""
         return f"{len(self)} images{of}{grouped}, from {len(self.image_files)} file(s)"
 
     def take(self, rows: ArrayLike) -> ParticleTable:

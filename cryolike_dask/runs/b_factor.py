@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from cryolike_dask.geometry.noise import B_FACTORS
 
-COARSE_STEP, FINE_STEP = 100.0, 50.0
+STEP = 50.0
 """Angstrom^2 between evaluations. At 3 angstrom an amplitude falls by e in 36, at 5 in 100; a
 likelihood of many images is a parabola over less than that."""
-MOST_CENTRES = 3
-"""Times that the fine steps are taken about another centre."""
+FIRST = (-STEP, STEP, 2 * STEP)
+"""What is tried first beside 0: envelopes that are missing take power away."""
+FARTHEST = 4 * STEP
+"""From the best so far to what is tried next, however far a parabola goes."""
 LARGEST_ERROR = 100.0
 """Angstrom^2. A B-factor that is known no better tells nothing."""
 BIAS = 0.05
@@ -63,28 +65,36 @@ class Climb:
     known: dict[float, NDArray[np.float64]] = field(default_factory=dict)
 
     def wanted(self) -> list[float]:
-        """B-factors at which the likelihood is to be known next; none: the search is over."""
-        if not self.known:
+        """B-factors at which the likelihood is to be known next, all of them multiples of `STEP`;
+        none: the search is over."""
+        if 0.0 not in self.known:
             return [0.0]
-        if unknown := self._unknown(self._best(), COARSE_STEP):
-            return unknown
-        return [] if self._at_an_end() else self._fine()[0]
+        if len(self.known) == 1:
+            return list(FIRST)
+        best, centre = self._best(), self._centre()
+        beside = [b for b in (centre - STEP, centre, centre + STEP) if b not in self.known]
+        if best in B_FACTORS or not beside:
+            return beside
+        (low, high), ahead = B_FACTORS, STEP * round(self._ahead(best) / STEP)
+        around = (ahead - STEP, ahead, ahead + STEP)
+        # where a parabola went wrong, that which is next to the best is left
+        return [b for b in around if low <= b <= high and b not in self.known] or beside
 
     def result(self) -> BFactor:
         """What is found when the search is over."""
         n = len(next(iter(self.known.values())))
         if n < LEAST_IMAGES:
             return BFactor(0.0, math.nan, f"not fitted: only {n} image(s)", n)
-        if self._at_an_end():
+        centre = self._centre()
+        below, here, above = (self.known[centre + k * STEP] for k in (-1, 0, 1))
+        slopes, bends = (above - below) / (2 * STEP), _bend(below, here, above)
+        curvature = -bends.sum()
+        if self._best() in B_FACTORS and not abs(slopes.sum()) <= curvature * STEP:
             why = (
                 f"not fitted: the likelihood still grows at B = {self._best():g} angstrom^2, where "
                 "the range ends: too little signal, or images that are described wrongly"
             )
             return BFactor(0.0, math.nan, why, n)
-        _, centre = self._fine()
-        below, here, above = (self.known[centre + k * FINE_STEP] for k in (-1, 0, 1))
-        slopes, bends = (above - below) / (2 * FINE_STEP), _bend(below, here, above)
-        curvature = -bends.sum()
         if not curvature > 0:
             return BFactor(
                 0.0, math.nan, "not fitted: too little signal, the likelihood has no maximum", n
@@ -96,7 +106,7 @@ class Climb:
         error = max(spread / curvature, 1 / math.sqrt(curvature))
         rate = self.highest_frequency**2 / 4
         error = math.hypot(error, BIAS / rate, BIAS * rate * n * error**2)
-        if abs(step) > FINE_STEP or error > LARGEST_ERROR:
+        if abs(step) > STEP or error > LARGEST_ERROR:
             why = (
                 f"not fitted: too little signal, B = {centre + step:.0f} +- {error:.0f} angstrom^2"
             )
@@ -104,50 +114,33 @@ class Climb:
         return BFactor(float(centre + step), error, f"fitted to {n} images", n)
 
     def _best(self) -> float:
-        """The coarse B-factor with the largest likelihood so far."""
-        return max((b for b in self.known if b % COARSE_STEP == 0), key=self._total)
+        """The B-factor with the largest likelihood so far; of equal ones that next to 0."""
+        return max(self.known, key=lambda b: (self._total(b), -abs(b)))
+
+    def _centre(self) -> float:
+        """The middle of the parabola that tells the maximum: the best, or next to it at an end."""
+        low, high = B_FACTORS
+        return min(max(self._best(), low + STEP), high - STEP)
 
     def _total(self, b: float) -> float:
         return float(self.known[b].sum())
 
-    def _at_an_end(self) -> bool:
-        return self._best() in B_FACTORS
-
-    def _unknown(self, centre: float, step: float) -> list[float]:
-        low, high = B_FACTORS
-        around = (centre - step, centre, centre + step)
-        return [b for b in around if low <= b <= high and b not in self.known]
-
-    def _fine(self) -> tuple[list[float], float]:
-        """What is to be known about the maximum in fine steps, and their centre."""
-        centre = self._vertex(self._best(), COARSE_STEP)
-        for _ in range(MOST_CENTRES):
-            if unknown := self._unknown(centre, FINE_STEP):
-                return unknown, centre
-            vertex = self._vertex(centre, FINE_STEP)
-            if abs(vertex - centre) <= FINE_STEP / 2:
-                break
-            last, centre = centre, vertex
-        else:
-            centre = last
-        return [], centre
-
-    def _vertex(self, centre: float, step: float) -> float:
-        """Where a parabola through three totals is largest, to 1 angstrom^2: no farther than a step
-        away, and with room for fine steps."""
-        below, here, above = (np.array(self._total(centre + k * step)) for k in (-1, 0, 1))
-        slope, bend = (above - below) / (2 * step), _bend(below, here, above, step)
-        moved = -slope / bend if bend < 0 else np.sign(slope) * step
-        low, high = B_FACTORS[0] + FINE_STEP, B_FACTORS[1] - FINE_STEP
-        return float(np.clip(round(centre + float(np.clip(moved, -step, step))), low, high))
+    def _ahead(self, best: float) -> float:
+        """Where the maximum is by a parabola through the best, which lies at one end, and the two
+        next to it."""
+        inwards = STEP if best + STEP in self.known else -STEP
+        if best + 2 * inwards not in self.known:
+            return best
+        here, near, far = (self._total(best + k * inwards) for k in range(3))
+        bend = here + far - 2 * near
+        steps = (here - near + bend / 2) / bend if bend < 0 else -math.inf
+        ahead = best + inwards * max(steps, -FARTHEST / STEP)
+        return min(max(ahead, B_FACTORS[0]), B_FACTORS[1])
 
 
 def _bend(
-    below: NDArray[np.float64],
-    here: NDArray[np.float64],
-    above: NDArray[np.float64],
-    step: float = FINE_STEP,
+    below: NDArray[np.float64], here: NDArray[np.float64], above: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Second derivative."""
-    bend: NDArray[np.float64] = (below + above - 2 * here) / step**2
+    bend: NDArray[np.float64] = (below + above - 2 * here) / STEP**2
     return bend

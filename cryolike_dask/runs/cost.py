@@ -37,7 +37,10 @@ class LikelihoodPlan:
     tile : (int, int)
         Images and templates that are compared at a time.
     noise : str
-        What noise is taken for; estimating it is not in the time.
+        What noise is taken for.
+    noise_seconds : float or None
+        Of all workers together, to estimate the noise and to fit a B-factor; 0 where neither is to
+        be done.
     basis_seconds, read_seconds, compare_seconds : float or None
         Of all workers together: making radial bases; reading, which projects and transforms what is
         not in files; and comparing. None: not measured.
@@ -65,6 +68,7 @@ class LikelihoodPlan:
     worker_memory_bytes: int
     tile: tuple[int, int]
     noise: str = "white"
+    noise_seconds: float | None = None
     basis_seconds: float | None = None
     read_seconds: float | None = None
     compare_seconds: float | None = None
@@ -109,6 +113,8 @@ class LikelihoodPlan:
             "reading": self.read_seconds,
             "comparing": self.compare_seconds,
         }
+        if self.noise_seconds:
+            parts["estimating noise"] = self.noise_seconds
         of_workers = ", ".join(f"{name} {duration_of(seconds)}" for name, seconds in parts.items())
         between = f"{duration_of(self.least_seconds)} to {duration_of(self.most_seconds)}"
         return f"{between}; of all workers together: {of_workers}"

@@ -21,6 +21,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.device import count_workers
 from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.noise import MICROGRAPH, OPTICS_GROUP, NoiseModel
@@ -28,10 +29,11 @@ from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.io.stacks import filled_groups
 from cryolike_dask.likelihoods.blocks import best_of_structures
 from cryolike_dask.likelihoods.envelope import BestOfStructures
-from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
-from cryolike_dask.likelihoods.interface import pose_records
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, spread_templates
+from cryolike_dask.likelihoods.interface import integrated_likelihoods, pose_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.b_factor import BFactor, Climb
+from cryolike_dask.runs.joining import joined
 from cryolike_dask.stacks import ImageStack, TemplateStack, one_or_several
 
 logger = logging.getLogger("cryolike_dask")
@@ -40,9 +42,11 @@ MOST_IMAGES, MOST_STACKS, MOST_STRUCTURES = 256, 8, 8
 """Images of an optics group, stacks that they are taken from, and structures that they are compared
 with."""
 PART_OF_IMAGES, FEWEST_IMAGES = 1 / 8, 64
-"""Of a group, but of small ones more: each is compared some eight times, which should not take as
+"""Of a group, but of small ones more: each is compared some five times, which should not take as
 long as the run."""
-POSES, STRUCTURES = "envelope-poses", "envelope-structures"
+IMAGES_OF_PIECE = 512
+"""Images that are compared in one graph: what belongs to templates is made once for all of them."""
+POSES, STRUCTURES, LIKELIHOODS = "envelope-poses", "envelope-structures", "envelope-likelihoods"
 """Names of tasks."""
 
 Indices = NDArray[np.int64]
@@ -50,7 +54,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some images of a stack.
+    """Some images, of any stacks.
 
     Attributes
     ----------
@@ -126,7 +130,7 @@ def fit_b_factors(
     units, names = _units(noise, stacks, group_of_image)
     pieces = _drawn(stacks, [units[groups] for groups in group_of_image])
     structures = [structures[i] for i in evenly_spread(len(structures), MOST_STRUCTURES)]
-    found = _climb(_Sample(pieces, structures, settings, units, client))
+    found = _climb(_Sample(pieces, structures, settings, client))
     for unit, b in found.items():
         error = "" if math.isnan(b.error) else f" +- {b.error:.0f}"
         logger.info(
@@ -150,38 +154,41 @@ class _Sample:
     structures : sequence of TemplateStack
     settings : Settings
         Without an envelope.
-    units : (group,) int64
-        The optics group of each group of the noise model, as a number; -1: of no image.
     client : Client or None
     """
 
     pieces: Sequence[_Piece]
     structures: Sequence[TemplateStack]
     settings: Settings
-    units: Indices
     client: Client | None
 
     def first_look(self) -> list[BestOfStructures]:
         """Compare all images with all structures, without an envelope; by piece."""
-        return computed([self._best_of(piece) for piece in self.pieces], self.client)
+        n_parts = self._parts_of_templates(len(self.pieces) * len(self.structures))
+        return computed([self._best_of(piece, n_parts) for piece in self.pieces], self.client)
 
     def likelihoods(
-        self, b_factors: Mapping[int, float], first: Sequence[BestOfStructures]
-    ) -> dict[int, NDArray[np.float64]]:
+        self, wanted: Mapping[int, Sequence[float]], first: Sequence[BestOfStructures]
+    ) -> dict[int, dict[float, NDArray[np.float64]]]:
         """Integrated log-likelihoods of images, without A^(-1/2), each with its structure; by
-        optics group, under the B-factor of each."""
-        settings = self._under(b_factors)
-        parts = list(self._parts(first, list(b_factors)))
-        graphs = [
-            pose_records(
-                ComparisonGraph(self.pieces[i].images[rows], self.structures[s], settings), POSES
-            )
-            for i, s, rows in parts
-        ]
-        values = [best.log_likelihood.copy() for best in first]
-        for (i, _, rows), poses in zip(parts, computed(graphs, self.client), strict=True):
-            values[i][rows] = poses["log_likelihood_integrated"]
-        return {unit: self.of_unit(unit, b, values, first) for unit, b in b_factors.items()}
+        optics group, under some B-factors of each."""
+        all_b = np.unique(np.concatenate(list(wanted.values())))
+        parts = list(self._parts(first, wanted))
+        n_parts = self._parts_of_templates(len(parts))
+        graphs = []
+        for i, s, rows, b in parts:
+            images = _under(self.pieces[i].images[rows], b)
+            templates = _spread(images, self.structures[s], n_parts)
+            graph = ComparisonGraph(images, templates, self.settings)
+            graphs.append(integrated_likelihoods(graph, LIKELIHOODS))
+        values = [np.full((len(all_b), len(piece.unit)), np.nan) for piece in self.pieces]
+        for (i, _, rows, b), found in zip(parts, computed(graphs, self.client), strict=True):
+            values[i][np.searchsorted(all_b, b), rows] = np.logaddexp.reduce(found, axis=1)
+        columns = {float(b): k for k, b in enumerate(all_b)}
+        return {
+            unit: {b: self.of_unit(unit, b, [v[columns[b]] for v in values], first) for b in of}
+            for unit, of in wanted.items()
+        }
 
     def of_unit(
         self,
@@ -199,29 +206,43 @@ class _Sample:
             ]
         )
 
-    def _best_of(self, piece: _Piece) -> Any:
-        graphs = [ComparisonGraph(piece.images, t, self.settings) for t in self.structures]
+    def _best_of(self, piece: _Piece, n_parts: int) -> Any:
+        graphs = [
+            ComparisonGraph(piece.images, _spread(piece.images, t, n_parts), self.settings)
+            for t in self.structures
+        ]
         comparisons = [graph.comparison for graph in graphs]
         rows = image_rows(piece.images, self.settings.rules, graphs[0].group_of_image)
         poses = [dask.delayed(pose_records(graph, POSES)) for graph in graphs]
         return task(STRUCTURES, best_of_structures, rows, poses, comparisons)
 
-    def _under(self, b_factors: Mapping[int, float]) -> Settings:
-        """The settings with these B-factors."""
-        noise = self.settings.noise
-        assert noise is not None
-        of_groups = np.array([b_factors.get(int(unit), 0.0) for unit in self.units])
-        return replace(self.settings, noise=replace(noise, b_factor_angstrom2=of_groups))
-
     def _parts(
-        self, first: Sequence[BestOfStructures], units: list[int]
-    ) -> Iterator[tuple[int, int, Indices]]:
-        """The images of some optics groups, by piece and structure."""
+        self, first: Sequence[BestOfStructures], wanted: Mapping[int, Sequence[float]]
+    ) -> Iterator[tuple[int, int, Indices, NDArray[np.float64]]]:
+        """Some optics groups by piece and structure: rows of images, each as often as there are
+        B-factors to try, and these."""
         for i, (piece, best) in enumerate(zip(self.pieces, first, strict=True)):
             for s in range(len(self.structures)):
-                rows = np.flatnonzero((best.structure == s) & np.isin(piece.unit, units))
-                if len(rows):
-                    yield i, s, rows
+                there = np.flatnonzero((best.structure == s) & np.isin(piece.unit, list(wanted)))
+                if len(there):
+                    tried = [wanted[unit] for unit in piece.unit[there].tolist()]
+                    rows = np.repeat(there, [len(b) for b in tried])
+                    yield i, s, rows, np.concatenate(tried)
+
+    def _parts_of_templates(self, n_graphs: int) -> int:
+        """Tasks that each graph is to be cut into, so that all workers have something to do."""
+        return -(-count_workers(self.client) // n_graphs)
+
+
+def _under(images: ImageStack, b_factor: NDArray[np.float64]) -> ImageStack:
+    """The same images with an envelope of each added to what metadata say."""
+    optics = images.optics.copy()
+    optics["b_factor_angstrom2"] += b_factor
+    return replace(images, optics=optics)
+
+
+def _spread(images: ImageStack, templates: TemplateStack, n_parts: int) -> TemplateStack:
+    return templates if templates.chunks else spread_templates(images, templates, n_parts)
 
 
 def _climb(sample: _Sample) -> dict[int, BFactor]:
@@ -234,10 +255,8 @@ def _climb(sample: _Sample) -> dict[int, BFactor]:
         unit: Climb(highest, {0.0: sample.of_unit(unit, 0.0, without, first)}) for unit in present
     }
     while wanted := {unit: b for unit, climb in climbs.items() if (b := climb.wanted())}:
-        for k in range(max(len(b) for b in wanted.values())):
-            at = {unit: b[k] for unit, b in wanted.items() if k < len(b)}
-            for unit, values in sample.likelihoods(at, first).items():
-                climbs[unit].known[at[unit]] = values
+        for unit, values in sample.likelihoods(wanted, first).items():
+            climbs[unit].known.update(values)
     return {unit: climb.result() for unit, climb in climbs.items()}
 
 
@@ -264,7 +283,7 @@ def _count(pair: tuple[Any, int]) -> int:
 
 
 def _drawn(stacks: Sequence[ImageStack], unit_of_image: Sequence[Indices]) -> list[_Piece]:
-    """Draw images of each optics group, and give them by stack."""
+    """Draw images of each optics group, and give them in pieces, whichever stacks they are of."""
     drawn: dict[int, list[Indices]] = {}
     for unit in np.unique(np.concatenate(unit_of_image)):
         within = [i for i, units in enumerate(unit_of_image) if (units == unit).any()]
@@ -278,6 +297,9 @@ def _drawn(stacks: Sequence[ImageStack], unit_of_image: Sequence[Indices]) -> li
         for i in chosen:
             drawn.setdefault(i, []).append(row[taken[stack[taken] == i]])
     rows_of = {i: np.sort(np.concatenate(rows)) for i, rows in sorted(drawn.items())}
+    images = joined([stacks[i][rows] for i, rows in rows_of.items() if len(rows)])
+    unit = np.concatenate([unit_of_image[i][rows] for i, rows in rows_of.items()])
     return [
-        _Piece(stacks[i][rows], unit_of_image[i][rows]) for i, rows in rows_of.items() if len(rows)
+        _Piece(images[start : start + IMAGES_OF_PIECE], unit[start : start + IMAGES_OF_PIECE])
+        for start in range(0, len(images), IMAGES_OF_PIECE)
     ]

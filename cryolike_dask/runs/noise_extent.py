@@ -16,6 +16,7 @@ from cryolike_dask.particles.band import band_limit_of
 from cryolike_dask.particles.freedom import copied_lines, share_of_box
 from cryolike_dask.particles.noise import RingPower
 from cryolike_dask.particles.variance import N_READ, variance_map
+from cryolike_dask.runs.noise_rings import MOST_OF_GROUP
 from cryolike_dask.stacks import ImageStack
 
 Rows = NDArray[np.int64]
@@ -43,30 +44,71 @@ class Extent:
     n_copied_lines: int
 
 
-def extent_of(
+def extents_of(
     stacks: list[ImageStack],
-    rows: Rows,
+    members: Sequence[tuple[str, Rows]],
     looked_at: RingPower,
     grid: PolarGrid,
     client: Client | None,
-) -> Extent:
-    """Band and box by the power of rings and the variance of pixels of a group."""
-    limit, of_band = band_limit_of(
-        grid.spatial_frequencies, looked_at.power[rows].mean(axis=0), grid
-    )
-    parts = [stacks[i][rows_there] for i, _, rows_there in some_stacks(stacks, rows)]
-    tasks = [task("noise-variance-of-pixels", variance_map, part) for part in parts]
-    maps = [(one, len(p)) for one, p in zip(computed(tasks, client), parts, strict=True)]
-    known = [(one, n) for one, n in maps if one is not None]
-    n_images = sum(min(n, N_READ) for _, n in known)
-    variance = (
-        np.average([one for one, _ in known], axis=0, weights=[n for _, n in known])
-        if len(known) == len(maps)
-        else None
-    )
-    share, of_box = share_of_box(variance, n_images)
-    # of low-passed images neighbouring lines are alike everywhere
-    n_copied = 0 if variance is None or limit < np.inf else copied_lines(variance)
+) -> dict[str, Extent]:
+    """Band and box by the power of rings and the variance of pixels of each group, all images and
+    then optics groups, each with the rows of its images."""
+    everyone, *groups = members
+    apart = bool(groups) and sum(len(rows) for _, rows in groups) == len(everyone[1])
+    maps = _maps(stacks, groups if apart else members, client)
+    if apart:
+        # pixels that were read for groups are not read again for all images
+        sizes = [len(rows) for _, rows in groups]
+        parts = list(maps.values())
+        known = all(part.variance is not None for part in parts)
+        maps |= {everyone[0]: _mean(parts, sizes)} if known else _maps(stacks, [everyone], client)
+    some = {name: rows[evenly_spread(len(rows), MOST_OF_GROUP)] for name, rows in members}
+    return {name: _extent(maps[name], looked_at.power[rows], grid) for name, rows in some.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """The variance of each pixel, (row, column), None if it is not known; and of how many images
+    that were looked at."""
+
+    variance: NDArray[np.float64] | None
+    n_images: int
+
+
+def _maps(
+    stacks: list[ImageStack], members: Sequence[tuple[str, Rows]], client: Client | None
+) -> dict[str, _Map]:
+    """The variance of pixels of each group, in some stacks."""
+    of = [
+        (name, stacks[i][there])
+        for name, rows in members
+        for i, _, there in some_stacks(stacks, rows)
+    ]
+    tasks = [task("noise-variance-of-pixels", variance_map, part) for _, part in of]
+    found: dict[str, list[_Map]] = {name: [] for name, _ in members}
+    sizes: dict[str, list[int]] = {name: [] for name, _ in members}
+    for (name, part), variance in zip(of, computed(tasks, client), strict=True):
+        found[name].append(_Map(variance, min(len(part), N_READ)))
+        sizes[name].append(len(part))
+    return {name: _mean(found[name], sizes[name]) for name in found}
+
+
+def _mean(parts: Sequence[_Map], weights: Sequence[int]) -> _Map:
+    """The mean over parts; not known unless it is of all of them."""
+    known = [part.variance for part in parts if part.variance is not None]
+    whole = len(known) == len(parts)
+    variance = np.average(known, axis=0, weights=weights) if whole else None
+    return _Map(variance, sum(part.n_images for part in parts if part.variance is not None))
+
+
+def _extent(pixels: _Map, power: NDArray[np.floating], grid: PolarGrid) -> Extent:
+    mean = power.mean(axis=0, dtype=np.float64)
+    limit, of_band = band_limit_of(grid.spatial_frequencies, mean, grid)
+    share, of_box = share_of_box(pixels.variance, pixels.n_images)
+    n_copied = 0
+    if pixels.variance is not None and limit == np.inf:
+        # of low-passed images neighbouring lines are alike everywhere
+        n_copied = copied_lines(pixels.variance)
     reason = of_box if limit == np.inf else f"{of_band}; {of_box}"
     return Extent(share, limit, reason, n_copied)
 

@@ -16,7 +16,7 @@ import numpy as np
 from distributed import Client
 
 from cryolike_dask.errors import InputError, InputFileError, OutputError, counted
-from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.noise import ALL_IMAGES, NoiseModel
 from cryolike_dask.io.claims import differences
 from cryolike_dask.io.noise import (
     model_checksum,
@@ -29,6 +29,7 @@ from cryolike_dask.io.records import FITTED, FolderSettings, Record, added_b_fac
 from cryolike_dask.runs.envelope import MOST_STRUCTURES
 from cryolike_dask.runs.noise_estimation import estimate_noise, warn_of_noise
 from cryolike_dask.runs.options import NoiseRequest
+from cryolike_dask.runs.other_particles import refuse_other_particles
 from cryolike_dask.runs.run import Run
 
 PENDING = "to be estimated"
@@ -118,11 +119,13 @@ def with_known_noise(run: Run) -> Run:
     Raises
     ------
     OutputError
-        If the file of the noise model of the results is missing, or another.
+        If the file of the noise model of the results is missing, or another, or of other particles.
     """
     name, path = run.identity.get("noise"), run.files.noise
     if name is None or run.settings.noise is not None:
         return run
+    if path.is_file():
+        refuse_other_particles(run)
     if name == PENDING:
         return _reading(run) if path.is_file() else run
     if what := why_not_kept(run):
@@ -196,9 +199,10 @@ def keep_noise(
         run = with_known_noise(run)
         if given is None and run.settings.noise is not None:
             logger.info("noise: as kept in %s (%s)", path.name, _described(run.settings.noise))
-            warn_of_noise(
-                list(run.images.values()), run.some_templates(), run.settings.noise, client
-            )
+            if not _is_of_all(run.settings.noise, run):
+                warn_of_noise(
+                    list(run.images.values()), run.some_templates(), run.settings.noise, client
+                )
             return run
     if given is None:
         model = _estimate(run, client)
@@ -372,6 +376,13 @@ def _check(run: Run, model: NoiseModel, source: Path | None = None) -> None:
         if source is None:
             raise
         raise InputError(str(error), source=source) from error
+
+
+def _is_of_all(model: NoiseModel, run: Run) -> bool:
+    """Whether a model that a folder keeps was estimated from as many images as a run is of: from
+    these, so that what is to be said of them was said then."""
+    n_images = dict(zip(model.groups, model.n_images.tolist(), strict=True)).get(ALL_IMAGES)
+    return bool(n_images == sum(map(len, run.images.values())))
 
 
 def _described(model: NoiseModel) -> str:

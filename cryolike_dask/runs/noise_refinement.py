@@ -14,10 +14,16 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.device import count_workers
 from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.conventions import STANDARD
-from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
-from cryolike_dask.likelihoods.interface import optimal_displacements_and_rotations
+from cryolike_dask.likelihoods.graph import (
+    ComparisonGraph,
+    image_rows,
+    spread_templates,
+    template_rows,
+)
+from cryolike_dask.likelihoods.interface import pair_likelihoods
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.signal import explained_by_pairs
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -51,10 +57,14 @@ def explained_power(
     rng : Generator
     client : Client or None
     """
-    graphs = [ComparisonGraph(images, templates, settings) for templates in structures]
+    n_parts = -(-count_workers(client) // len(structures))
+    graphs = [
+        ComparisonGraph(images, t if t.chunks else spread_templates(images, t, n_parts), settings)
+        for t in structures
+    ]
     log_prior = np.concatenate([template_rows(t, STANDARD)["log_prior"] for t in structures])
     log_prior -= np.logaddexp.reduce(log_prior)
-    blocks = [optimal_displacements_and_rotations(graph).log_likelihood.data for graph in graphs]
+    blocks = [pair_likelihoods(graph, "noise-templates") for graph in graphs]
     log_posterior = np.concatenate(computed(blocks, client), axis=1) + log_prior
     log_posterior -= np.logaddexp.reduce(log_posterior, axis=1, keepdims=True)
     # half of them by the prior, so that no weight is large wherever that posterior errs

@@ -85,7 +85,7 @@ class NoiseRequest:
             if self.b_factor not in get_args(BFactorWord):
                 raise InputError(
                     f"b_factor={self.b_factor!r} is not known",
-                    remedy="Give fit, none, or a number (angstrom^2).",
+                    remedy="Give auto, fit, none, or a number (angstrom^2).",
                 )
         elif self.b_factor is not None:
             object.__setattr__(self, "b_factor", number("b_factor", self.b_factor))

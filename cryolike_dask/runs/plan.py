@@ -38,6 +38,7 @@ from cryolike_dask.runs.capacity import (
 from cryolike_dask.runs.cost import LikelihoodPlan, size_of
 from cryolike_dask.runs.folder import output_folder, records_there
 from cryolike_dask.runs.kinds import Kind, kind_named
+from cryolike_dask.runs.noise_cost import NoiseWork, work_of_noise
 from cryolike_dask.runs.noise_of_run import noise_said, settle_noise, with_known_noise
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
@@ -149,7 +150,7 @@ def plan_likelihood(
         plan = _without_time(run, chosen, groups, len(done), trials[0], client, n)
         _refuse_what_cannot_fit(run, plan, groups, trials[0], client)
         show(3)
-    return _with_time(plan, groups, trials) if measure else plan
+    return _with_time(plan, groups, trials, work_of_noise(run)) if measure else plan
 
 
 def _trials(
@@ -285,10 +286,10 @@ def _refuse_tile(plan: LikelihoodPlan, trial: Trial, n_displacements: int) -> No
 
 
 def _with_time(
-    plan: LikelihoodPlan, groups: Sequence[Group], trials: Sequence[Trial]
+    plan: LikelihoodPlan, groups: Sequence[Group], trials: Sequence[Trial], noise: NoiseWork
 ) -> LikelihoodPlan:
-    """Add up what all jobs take, and share it among the workers, some of which wait for the last
-    blocks."""
+    """Add up what all jobs and the noise before them take, and share it among the workers, some of
+    which wait for the last blocks."""
     turns = [seconds for trial in trials for seconds in trial.compare_seconds_per_pair]
     basis = statistics.fmean(trial.basis_seconds for trial in trials)
     reading = statistics.fmean(trial.read_seconds_per_pair for trial in trials)
@@ -297,14 +298,20 @@ def _with_time(
     n_jobs, n_pairs = sum(g.n_jobs for g in groups), sum(g.n_jobs * g.n_pairs for g in groups)
     block = (reading + comparing) * max((g.n_pairs_of_block for g in groups if g.n_jobs), default=0)
     writing = n_jobs * JOB_SECONDS + plan.written_bytes / WRITTEN_BYTES_PER_SECOND
-    work = writing + n_jobs * basis + n_pairs * (reading + comparing)
+    # reading a pair is a part of reading an image, and of its templates, which is less
+    of_image = reading * plan.n_templates / plan.n_structures
+    of_noise = noise.n_images * of_image + noise.n_pairs * comparing + noise.n_bases * basis
+    work = writing + n_jobs * basis + n_pairs * (reading + comparing) + of_noise
+    alone = noise.seconds * (1 - 1 / plan.n_workers)
+    work += noise.seconds
     waiting = (1 - 1 / plan.n_workers) * (basis + block) if n_jobs else 0.0
     return replace(
         plan,
         basis_seconds=n_jobs * basis,
         read_seconds=n_pairs * reading,
         compare_seconds=n_pairs * comparing,
-        seconds=work / plan.n_workers + waiting / 2,
-        least_seconds=work / plan.n_workers / UNCERTAINTY * shortest,
-        most_seconds=(work / plan.n_workers + waiting) * UNCERTAINTY * longest,
+        noise_seconds=of_noise + noise.seconds,
+        seconds=work / plan.n_workers + alone + waiting / 2,
+        least_seconds=(work / plan.n_workers + alone) / UNCERTAINTY * shortest,
+        most_seconds=(work / plan.n_workers + alone + waiting) * UNCERTAINTY * longest,
     )

@@ -17,7 +17,11 @@ from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import probabilities, regress
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.matching import open_matching
-from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_results
+from cryolike_dask.analysis.search_of_results import (
+    SearchOfResults,
+    inputs_to_name,
+    search_of_results,
+)
 from cryolike_dask.analysis.summaries import COMPARABLE, are_compared, summarise_results
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.compute.progress import counted
@@ -115,22 +119,12 @@ def calibrate(
         If the noise model of the results is not there, or the file cannot be written.
     """
     client = active_client(client)
-    opened = results if isinstance(results, xr.Dataset) else open_results(results)
-    names = [str(name) for name in np.atleast_1d(opened[labels.STRUCTURE].values)]
-    if len(names) < 2:
-        raise InputError(
-            f"the results are of one structure, {names[0]}, so that nothing is assigned",
-            remedy="Compare the images with two structures or more.",
-        )
-    n = number("n_images", n_images, whole=True, at_least=LEAST_PER_STRUCTURE * len(names))
+    given = {"templates": templates is not None, "particles": particles is not None}
+    opened = results_to_try(results, n_images, **given)
+    names = [str(name) for name in opened[labels.STRUCTURE].values]
+    n = number("n_images", n_images, whole=True)
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     told = search_of_results(opened, device)
-    if not told.settings.rules.knows_noise:
-        raise InputError(
-            f'the run used conventions="{told.settings.conventions}", whose probabilities are too '
-            "large, and whose images lie otherwise",
-            remedy=f'Run it with conventions="{STANDARD.name}".',
-        )
     summary = summarise_results(opened)
     if not are_compared(summary):
         raise InputError(
@@ -156,6 +150,48 @@ def calibrate(
     if told.files is not None:
         write_calibration(told.files.calibration, calibration)
     return calibration
+
+
+def results_to_try(
+    results: str | Path | xr.Dataset, n_images: int, *, templates: bool, particles: bool
+) -> xr.Dataset:
+    """Open results, and refuse those that cannot be calibrated, as far as that can be known before
+    anything is read or computed.
+
+    Parameters
+    ----------
+    results, n_images
+        As for `calibrate`.
+    templates, particles : bool
+        Whether these are given.
+
+    Raises
+    ------
+    InputError, InputFileError, OutputError
+        As `calibrate` does.
+    """
+    opened = results if isinstance(results, xr.Dataset) else open_results(results)
+    names = [str(name) for name in np.atleast_1d(opened[labels.STRUCTURE].values)]
+    if len(names) < 2:
+        raise InputError(
+            f"the results are of one structure, {names[0]}, so that nothing is assigned",
+            remedy="Compare the images with two structures or more.",
+        )
+    number("n_images", n_images, whole=True, at_least=LEAST_PER_STRUCTURE * len(names))
+    settings = search_of_results(opened).settings
+    if not settings.rules.knows_noise:
+        raise InputError(
+            f'the run used conventions="{settings.conventions}", whose probabilities are too '
+            "large, and whose images lie otherwise",
+            remedy=f'Run it with conventions="{STANDARD.name}".',
+        )
+    for kind, is_given in (("templates", templates), ("particles", particles)):
+        if not is_given and not opened.attrs.get(f"folder_{kind}"):
+            options = inputs_to_name(opened).get(kind, f"--{kind}")
+            raise InputError(
+                f"the results do not say where the {kind} are", remedy=f"Give them: {options}."
+            )
+    return opened
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ polynomial through these gives the rest of the ring.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,25 @@ MORE_MODES = 6
 box."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Between:
+    """Slices made of some templates, which are read when slices are wanted: of many structures no
+    more than one is held at a time."""
+
+    templates: TemplateStack
+    chosen: NDArray[np.int64]
+
+    def __call__(self, views: ViewingAngles) -> ComplexArray:
+        own = self.templates.viewing.take(self.chosen)
+        return _crossing(self.series(), own, views, self.templates.grid)
+
+    def series(self) -> ComplexArray:
+        """The templates, as bright as they are beside each other."""
+        series = _series(self.templates.source.take(self.chosen))
+        series /= _at_zero(series, self.templates.grid)[:, None, None]
+        return series
+
+
 def slices_between(templates: TemplateStack, rng: np.random.Generator) -> Slices | None:
     """Give slices of a structure between its views; None if its templates do not tell what is
     there: too few, or of views that are not described as ours are."""
@@ -51,8 +70,8 @@ def slices_between(templates: TemplateStack, rng: np.random.Generator) -> Slices
         return lambda views: _series(replace(source, viewing=views).take(np.arange(len(views))))
     n = len(templates)
     chosen = np.sort(rng.permutation(n)[:MOST_TEMPLATES])
-    series, views = _series(source.take(chosen)), templates.viewing.take(chosen)
-    series = series / _at_zero(series, templates.grid)[:, None, None]
+    between = _Between(templates, chosen)
+    series, views = between.series(), templates.viewing.take(chosen)
     tried = rng.permutation(len(chosen))[:N_TRIED]
     others = np.setdiff1d(np.arange(len(chosen)), tried)
     if len(others) < templates.grid.n_inplanes / 2:
@@ -69,7 +88,7 @@ def slices_between(templates: TemplateStack, rng: np.random.Generator) -> Slices
     )
     if (product < ALIKE * np.sqrt(one * other)).any():
         return None
-    return lambda new: _crossing(series, views, new, templates.grid)
+    return between
 
 
 def slices_at(templates: TemplateStack, rows: NDArray[np.int64]) -> ComplexArray:
@@ -102,15 +121,15 @@ def _crossing(
     limits = np.minimum(np.ceil(2 * np.pi * grid.radii) + MORE_MODES, n // 2 - 1)
     for i, frame in enumerate(new.rotations()):
         lines = np.cross(frame[:, 2], axes[:, :, 2])
-        crossing = np.linalg.norm(lines, axis=1) > PARALLEL
-        lines = lines[crossing]
         at_new = np.arctan2(lines @ frame[:, 1], lines @ frame[:, 0])
         at_old = np.arctan2(
-            np.einsum("vi,vi->v", lines, axes[crossing][:, :, 1]),
-            np.einsum("vi,vi->v", lines, axes[crossing][:, :, 0]),
+            np.einsum("vi,vi->v", lines, axes[:, :, 1]), np.einsum("vi,vi->v", lines, axes[:, :, 0])
         )
         waves = np.exp(1j * modes * at_old[:, None])
-        values = np.einsum("vsm,vm->vs", series[crossing], waves)
+        # of all views, and then of those that cross: a part of the series would be a copy
+        values = np.einsum("vsm,vm->vs", series, waves)
+        crossing = np.linalg.norm(lines, axis=1) > PARALLEL
+        at_new, values = at_new[crossing], values[crossing]
         # half a turn on, a slice is its own conjugate
         angles = np.concatenate([at_new, at_new + np.pi])
         values = np.concatenate([values, values.conj()])

@@ -87,7 +87,7 @@ def test_options_say_what_noise_is_taken_for(files, inputs, tmp_path):
         (["--noise", "white"], "another noise model"),
         (["--b-factor", "fit"], "B-factor: 25.0 there, fit here"),
         (["--b-factor", "none"], "B-factor: 25.0 there, none given here"),
-        (["--b-factor", "some"], "--b-factor some is not known"),
+        (["--b-factor", "some"], "--b-factor some is not known. Give auto, fit, none"),
         (["--noise", "nowhere.npz"], "Give estimate, white, or the file of a noise model"),
         (["--degrees-of-freedom", 1], "--degrees-of-freedom"),
     ):

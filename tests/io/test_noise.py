@@ -16,6 +16,7 @@ from cryolike_dask.io.noise import (
     write_noise,
     write_noise_unless_there,
 )
+from cryolike_dask.io.parameters import write_parameters
 from cryolike_dask.io.star import write_star
 
 GRID = ImageParameters(12, 1.5).grid
@@ -100,8 +101,12 @@ def test_files_that_are_none(model, tmp_path):
     with pytest.raises(InputFileError, match=r"noise\.npz"):
         read_noise(path)
     np.savez(path, other=np.zeros(3))
-    with pytest.raises(InputFileError, match="is no noise model"):
+    with pytest.raises(InputFileError, match=r"is no noise model\. .*`cryolike-dask noise` makes"):
         read_noise(path)
+    write_parameters(tmp_path / "parameters.npz", ImageParameters(12, 1.5))
+    with pytest.raises(InputFileError, match="is no noise model, but holds parameters") as error:
+        read_noise(tmp_path / "parameters.npz")
+    assert "`cryolike-dask noise` makes" in str(error.value)
     with pytest.raises(InputError, match="not the path"):
         read_noise(None)
     with pytest.raises(InputError, match="dict is no noise model"):

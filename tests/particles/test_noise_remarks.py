@@ -61,7 +61,10 @@ def test_a_low_power_of_the_offset_is_not_uneven(rng, model):
         ({"share": np.full(2, 0.64)}, ("fills 0.64 of the box only (why)", "mask")),
         ({"share": np.full(2, np.nan)}, ("is taken to fill the whole box (why)",)),
         ({"band_limit": np.full(2, 0.125)}, ("ends at 8.0 angstrom (why)", "--noise")),
-        ({"n_images": np.array([12, 12])}, ("from 12 image(s) only, and known to 30%", "--noise")),
+        (
+            {"n_images": np.array([12, 12])},
+            ("from 12 image(s) only, and known to 30% at best", "--noise"),
+        ),
     ],
 )
 def test_each_has_its_remark_once_for_all_groups(model, changes, words):

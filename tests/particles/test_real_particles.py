@@ -13,17 +13,23 @@ from cryolike_dask import (
     configure_displacement,
     configure_likelihood_files,
     convert_particles,
+    estimate_noise,
     make_templates,
     open_images,
     open_particles,
+    plot_noise,
     run_likelihood_optimal_pose,
 )
+from cryolike_dask.conventions import STANDARD
+from cryolike_dask.geometry.leak import leaked
 from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
 from cryolike_dask.likelihoods.kernels import contrast_transfer
+from cryolike_dask.likelihoods.signal import power_of_rings
+from cryolike_dask.particles.noise import LOWEST_SHELL, degrees_of_freedom_of_shells
 from tests.real_density import leucines, write_pdb
 from tests.real_space import relion_ctf, two_lobes
 
-REAL = Path(__file__).parent / ".." / ".." / "shared" / "real" / "empiar10076"
+REAL = Path(__file__).parents[2] / ".." / "shared" / "real" / "empiar10076"
 N, SIZE = 320, 1.31
 PARAMETERS = ImageParameters(40, SIZE * N / 40, viewing_distance=0.8, atom_shape="gaussian")
 
@@ -101,3 +107,35 @@ def test_they_go_through_the_likelihood(particles, tmp_path):
         results[1].cross_correlation, results[0].cross_correlation, rtol=0, atol=1e-6
     )
     np.testing.assert_array_equal(results[1].optimal_template, results[0].optimal_template)
+
+
+def unevenness(power, grid, error):
+    """Root mean square, over shells, of how far mean power is from level, in its errors."""
+    told = grid.radii >= LOWEST_SHELL
+    levels = np.average(power[:, told], axis=1, weights=grid.weights[told])
+    mean = (power / levels[:, None]).mean(axis=0)
+    return float(np.sqrt(((mean - 1)[told] ** 2 / error[told] ** 2).mean()))
+
+
+@pytest.mark.parametrize("n_pixels", [64, 100])
+def test_their_whitened_power_is_flat(particles, n_pixels):
+    """Within its error: what seven images leave to chance, and what the estimate says of itself.
+    Signal is left in the noise, and Thon rings with it."""
+    path, options = particles["star"]
+    parameters = ImageParameters(n_pixels, SIZE * N / n_pixels)
+    images, grid = open_particles(path, parameters, **options), parameters.grid
+    model = estimate_noise(images)
+    power, _ = power_of_rings(images, STANDARD)
+    by_chance = np.sqrt(2 / (7 * degrees_of_freedom_of_shells(grid)))
+    error = np.hypot(by_chance, model.relative_error[0])
+    expected = leaked(model.variance, model.frequencies, model.band_limit, grid)
+    whitened, as_it_is = (unevenness(p, grid, error) for p in (power / expected, power))
+    print(f"{n_pixels} pixels: uneven by {whitened:.2f} errors, without whitening {as_it_is:.2f}")
+    assert whitened < 1.3
+    assert as_it_is > 3
+    (axes, *_) = plot_noise(model).axes
+    frequencies, drawn = axes.lines[0].get_data()
+    assert len(frequencies) == grid.n_shells
+    np.testing.assert_allclose(
+        drawn[1:] / drawn[-1], (model.variance[0] / model.variance[0, -1])[1:]
+    )

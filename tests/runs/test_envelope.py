@@ -177,7 +177,9 @@ def with_bias(error, n=100):
     return np.hypot(np.hypot(error, 0.05 / 0.01), 0.05 * 0.01 * n * error**2)
 
 
-@pytest.mark.parametrize("true", [-130.0, -20.0, 0.0, 37.0, 50.0, 100.0, 249.0, 420.0])
+@pytest.mark.parametrize(
+    "true", [-199.0, -160.0, -130.0, -20.0, 0.0, 37.0, 50.0, 100.0, 249.0, 420.0, 449.0, 499.0]
+)
 @pytest.mark.parametrize("error", [5.0, 30.0])
 def test_the_maximum_of_a_parabola_is_found(true, error):
     found, n_evaluations = climbed(lambda b: -(((b - true) / error) ** 2) / 2)
@@ -200,6 +202,8 @@ def test_images_that_differ_more_than_the_bend_says_have_a_larger_error():
         (lambda b: -b, "still grows at B = -200"),
         (lambda b: -(((b - 40) / 120) ** 2) / 2, r"too little signal, B = 40 \+- 730"),
         (lambda b: 0 * b, "too little signal"),
+        (lambda b: -(((b - 520) / 20) ** 2) / 2, "still grows at B = 500"),
+        (lambda b: -(((b + 210) / 20) ** 2) / 2, "still grows at B = -200"),
     ],
 )
 def test_what_cannot_be_told_is_0_and_says_so(total, said):
@@ -228,14 +232,13 @@ def test_images_are_drawn_from_all_over(rng):
     optics = optics_table(100, defocus_u_angstrom=9000, defocus_v_angstrom=9000, **MICROSCOPE)
     stacks = [ImageStack.from_array(values, PARAMETERS, optics)] * 20
     units = [np.where(np.arange(100) < 3, 1, 0)] * 20
-    pieces = _drawn(stacks, units)
-    drawn = np.concatenate([piece.unit for piece in pieces])
-    assert len(pieces) == 8
-    assert [(drawn == unit).sum() for unit in (0, 1)] == [242, 24]  # an eighth; all of few
-    for piece in pieces:
-        rows = piece.images.image_in_stack
+    (piece,) = _drawn(stacks, units)
+    assert [(piece.unit == unit).sum() for unit in (0, 1)] == [242, 24]  # an eighth; all of few
+    ends = np.flatnonzero(np.diff(piece.images.image_in_stack) <= 0) + 1
+    for rows in (parts := np.split(piece.images.image_in_stack, ends)):
         assert len(np.unique(rows)) == len(rows)
         assert rows.max() > 95
+    assert len(parts) == 8
 
 
 def test_bad_input_is_refused(rng, structures):

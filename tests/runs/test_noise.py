@@ -108,6 +108,18 @@ def test_a_run_that_was_stopped_after_the_estimate(files, estimates):
     assert files.noise.stat().st_mtime_ns == before
 
 
+def test_images_are_held_against_a_kept_model_if_there_are_others(files, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(
+        noise_of_run, "warn_of_noise", lambda images, *_: looked_at.append(len(images))
+    )
+    run(files, n_stacks=1)
+    run(files, n_stacks=1, i_template=1)
+    assert looked_at == []
+    run(files)
+    assert looked_at == [2]
+
+
 def test_models_and_files_are_taken_as_they_are(files, tmp_path, estimates):
     model, path = model_of(), tmp_path / "mine.npz"
     cld.write_noise(path, model)

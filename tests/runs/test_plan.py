@@ -18,7 +18,11 @@ from cryolike_dask.io.sources import Files
 from cryolike_dask.likelihoods import graph
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
+from cryolike_dask.runs.noise_cost import CLIMBED, work_of_noise
+from cryolike_dask.runs.noise_of_run import settle_noise
+from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.plan import JOB_SECONDS
+from cryolike_dask.runs.run import open_run
 from cryolike_dask.runs.trial import memory_of, ranks_of
 from cryolike_dask.stacks import ImageStack
 from cryolike_dask.structures.atoms import Atoms
@@ -45,9 +49,8 @@ def files(tmp_path, build):
 
 def plan(files, search=SEARCH, **options):
     """For this process alone, though other tests may have left a client."""
-    return cld.plan_likelihood(
-        files, PARAMETERS, search, **{"measure": False, "n_workers": 0, **options}, noise="white"
-    )
+    defaults = {"measure": False, "n_workers": 0, "noise": "white"}
+    return cld.plan_likelihood(files, PARAMETERS, search, **{**defaults, **options})
 
 
 def blocks_of(monkeypatch):
@@ -144,10 +147,34 @@ def test_time_is_that_of_blocks_bases_and_files_shared_among_workers(files):
     planned = plan(files, measure=True, n_workers=2)
     parts = (planned.basis_seconds, planned.read_seconds, planned.compare_seconds)
     assert min(parts) > 0
+    parts += (planned.noise_seconds,)
     shared = (sum(parts) + 6 * JOB_SECONDS) / 2
     assert shared <= planned.seconds <= 1.5 * shared
     assert planned.least_seconds < planned.seconds < planned.most_seconds
     assert plan(files, measure=True, n_workers=0).n_workers == 1
+
+
+def test_the_time_of_estimating_noise_is_planned(files):
+    planned = plan(files, measure=True, noise="estimate")
+    with_b_factor = plan(files, measure=True, noise="estimate", b_factor="fit")
+    assert 0 < planned.noise_seconds < planned.seconds
+    assert "estimating noise" in str(planned)
+    settings = Settings("standard", "cpu", "default", None)
+    opened = [
+        open_run(files, PARAMETERS, SEARCH, settings, noise=asked)
+        for asked in (NoiseRequest("estimate"), NoiseRequest("estimate", "fit"))
+    ]
+    without, fitted = (work_of_noise(settle_noise(run, ())) for run in opened)
+    n_images, n_structures = 11, 2
+    assert without.n_images == fitted.n_images == n_images
+    assert without.n_pairs == n_images * n_structures * N_TEMPLATES
+    assert fitted.n_pairs == without.n_pairs + n_images * (n_structures + CLIMBED) * N_TEMPLATES
+    assert fitted.n_bases > without.n_bases > 0
+    assert with_b_factor.noise_seconds > 0
+    for noise in ("white", cld.NoiseModel.of_spectrum([0, 1], [1, 1], PARAMETERS.grid)):
+        known = plan(files, measure=True, noise=noise)
+        assert known.noise_seconds == 0
+        assert "estimating noise" not in str(known)
 
 
 def test_time_on_workers(files, cluster):

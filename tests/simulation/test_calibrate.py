@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.report.about_belief import belief_section
 from cryolike_dask.analysis.search_of_results import search_of_results
+from cryolike_dask.analysis.summaries import summarise_results
+from cryolike_dask.cli import calibrate as command
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.calibration import read_calibration
@@ -109,6 +113,41 @@ def test_command(made, folder):
     failed = in_process("calibrate", made / "t", "--workers", 0)
     assert failed.returncode == 1
     assert "templates" in failed.stderr
+
+
+def test_it_is_refused_before_workers_start(made, folder, monkeypatch):
+    """What can be known by what lies beside the results; and it is said which particles these
+    were, as the report does."""
+
+    def no_workers(_):
+        raise AssertionError("workers were started")
+
+    monkeypatch.setattr(command, "client_in", no_workers)
+    files = cld.configure_likelihood_files(made / "t", None, folder / "lazy", i_template="all")
+    star = made / "relion" / "particles.star"
+    images = cld.open_particles(star, PARAMETERS)
+    cld.run_likelihood_optimal_pose(
+        files, PARAMETERS, SEARCH, images=images, noise="white", progress=False
+    )
+    for arguments, told in (
+        (
+            (folder / "lazy",),
+            f"where the particles are. Give them: --particles {shlex.quote(str(star))}",
+        ),
+        ((folder, "--images", 3), "--images 3"),
+    ):
+        refused = in_process("calibrate", *arguments)
+        assert refused.returncode == 1
+        assert told in " ".join(refused.stderr.replace("\n", "").split())
+    summary = summarise_results(cld.open_results(folder / "lazy"))
+    (light,) = [
+        light for name, light in belief_section(summary, []).lights.items() if name == "Calibration"
+    ]
+    assert f"cryolike-dask calibrate {shlex.quote(str(folder / 'lazy'))} --particles" in light.text
+    rewritten(folder, conventions="cryolike", noise=None, b_factor=None)
+    assert "whose probabilities are too large" in " ".join(
+        in_process("calibrate", folder).stderr.split()
+    )
 
 
 def test_what_cannot_be_tried_is_refused(made, folder, rng, tmp_path):

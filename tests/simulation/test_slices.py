@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,21 @@ def test_a_view_of_the_templates_is_the_template(projections, rng):
     np.testing.assert_allclose(
         made / scale[:, None, None], itself, atol=ALIKE * np.abs(itself).max()
     )
+
+
+def test_slices_of_many_structures_hold_nothing(projections, rng):
+    """Their series are made when slices are: one structure at a time."""
+    templates = in_files(projections)
+    tracemalloc.start()
+    try:
+        many = [slices_between(templates, rng) for _ in range(2)]
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    one = len(templates) * 16 * np.prod(PARAMETERS.grid.shape)
+    assert None not in many
+    assert held < 0.2 * one
+    assert peak < 6 * one
 
 
 def test_what_templates_do_not_tell_is_not_made_up(projections, rng):

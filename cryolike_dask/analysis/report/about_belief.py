@@ -15,7 +15,11 @@ from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, Finding
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
-from cryolike_dask.analysis.search_of_results import SearchOfResults, search_of_results
+from cryolike_dask.analysis.search_of_results import (
+    SearchOfResults,
+    inputs_to_name,
+    search_of_results,
+)
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError
@@ -66,7 +70,7 @@ def belief_section(summary: xr.Dataset, steps: list[Step]) -> Section:
     lights = {
         "Noise": _noise(summary, basis),
         "Degrees of freedom": _degrees_of_freedom(summary, basis),
-        "Envelope": _envelope(summary, basis),
+        "Envelope": _under_steps(_envelope(summary, basis), basis, steps),
         "Search": _search(steps),
         "Calibration": _calibration(summary, basis),
     }
@@ -202,13 +206,31 @@ def _envelope(summary: xr.Dataset, basis: Basis) -> Light:
     )
 
 
+def _under_steps(light: Light, basis: Basis, steps: list[Step]) -> Light:
+    """The light of an envelope that was fitted: what a coarse search blurs is part of it."""
+    model, coarse = _model(basis), _coarse(steps)
+    if coarse is None or model is None or not np.isfinite(model.b_factor_error).any():
+        return light
+    return Light(
+        "unsure",
+        f"{light.text} The search was too coarse in {coarse.name}, and B blurs as that does: it is "
+        "larger than that of the images, or was sought in vain. Search finer, in a new folder.",
+    )
+
+
+def _coarse(steps: list[Step]) -> Step | None:
+    """The worst step, if images lose too much by it."""
+    worst = max(steps, key=lambda step: step.loss, default=None)
+    return worst if worst is not None and worst.loss > LOST_BETWEEN_POSES else None
+
+
 def _search(steps: list[Step]) -> Light:
     if not steps:
         return Light("unsure", "Steps are not measured: the inputs of the run are not at hand.")
     shown = ", ".join(f"{step.name} {step.shown(step.size)} apart" for step in steps)
     worst = max(steps, key=lambda step: step.loss)
     lost = f"half-way between {worst.name} images lose {worst.loss:.2g} nat"
-    if worst.loss > LOST_BETWEEN_POSES:
+    if _coarse(steps) is not None:
         return Light("bad", f"Too coarse: {lost} ({shown}).")
     return Light("good", f"Fine enough: {lost} at most ({shown}).")
 
@@ -217,7 +239,8 @@ def _calibration(summary: xr.Dataset, basis: Basis) -> Light:
     folder = summary.attrs.get("folder")
     if not folder:
         return Light("unsure", "Not tried: the results do not say in which folder they are.")
-    get = f"cryolike-dask calibrate {shlex.quote(str(folder))}"
+    options = inputs_to_name(summary).values()
+    get = " ".join(["cryolike-dask calibrate", shlex.quote(str(folder)), *options])
     try:
         calibration = read_calibration(LikelihoodFiles(None, None, folder).calibration)
     except CryolikeError as error:

@@ -144,6 +144,18 @@ def test_a_coarse_search_and_none(folder):
     assert section_of(folder, []).lights["Search"].colour == "unsure"
 
 
+def test_a_b_factor_of_a_coarse_search_is_not_called_fine(folder):
+    """It is of the blur of the search in part; one that was given is not."""
+    coarse = [*STEPS, Step("rotations", 0.2, 31.0)]
+    with_noise(folder)
+    light = section_of(folder, coarse).lights["Envelope"]
+    assert light.colour == "unsure"
+    assert "60 ± 5, 80 ± 6" in light.text
+    assert "too coarse in rotations" in light.text
+    with_noise(folder, b_factor_error=np.full(2, np.nan))
+    assert section_of(folder, coarse).lights["Envelope"].colour == "good"
+
+
 @pytest.mark.parametrize(
     ("change", "colour", "told"),
     [
