@@ -161,14 +161,14 @@ def log_likelihoods_of_pairs(
 ) -> NDArray[np.float64]:
     """Log-likelihood of each image under each template, summed over displacements and rotations,
     (image, template); of templates that count for nothing beside others, some value as small."""
-    return _run(image_rows, template_rows, basis, comparison, _log_likelihoods)
+    return run(image_rows, template_rows, basis, comparison, _log_likelihoods)
 
 
 def integrated_log_likelihoods(
     image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.float64]:
     """Log-likelihood of each image, integrated over the poses of these templates, (image, 1)."""
-    of_pairs = _run(image_rows, template_rows, basis, comparison, _log_likelihoods)
+    of_pairs = run(image_rows, template_rows, basis, comparison, _log_likelihoods)
     result: NDArray[np.float64] = np.logaddexp.reduce(
         of_pairs + template_rows["log_prior"], axis=1, keepdims=True
     )

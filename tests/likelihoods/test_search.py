@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_optimal_pose
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementSearch
+from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.kernels.windows import Axis, Windows, interpolation
 from cryolike_dask.likelihoods.search.adaptive import steps_of
 from cryolike_dask.likelihoods.search.coarser import (
     Coarser,
@@ -23,9 +25,9 @@ from cryolike_dask.likelihoods.search.coarser import (
     coarser_grid,
     spread_views,
 )
+from cryolike_dask.likelihoods.search.places import Places, Window, turns
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
-    Window,
     best_of_pairs_in_windows,
     optimal_poses_in_windows,
 )
@@ -73,9 +75,8 @@ def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search
         f = np.linspace(0, 1, 30)
         noise = NoiseModel.of_spectrum(f, np.exp(-3 * f), images.grid)
     settings = Settings(device="cpu", precision=precision, noise=noise)
-    window = Window(
-        templates.displacements, templates.displacements, steps_of(templates.displacements)
-    )
+    x, y = (np.unique(v) for v in templates.displacements.table())
+    window = Window(x, y, templates.displacements, steps_of(templates.displacements))
     places = no_places(5)
     if like == "a window":
         places[:, 0] = 0
@@ -103,9 +104,10 @@ def test_windows_are_sums_over_their_poses(build):
     grid, search = images.grid, templates.displacements
     step = steps_of(search)
     x = np.array([-1, 0, 1]) * step[0] / 2
-    window = Window(DisplacementGrid(np.tile(x, 3), np.repeat(x, 3)), search, step, finer=2)
+    window = Window(x, x, search, step)
+    half_width = 1.5 * step[0] / 2
     places = no_places(3)
-    places[:, :2] = build.rng.uniform(-1, 1, (3, 2, 2)) * 1.5 * grid.pixel_size_angstrom
+    places[:, :2] = build.rng.uniform(-1, 1, (3, 2, 2)) * grid.pixel_size_angstrom
     places[0, 1] = NOWHERE
     wanted = np.array([[1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
     found, graph = compared(images, templates, window, wanted, places, optimal_poses_in_windows)
@@ -121,11 +123,11 @@ def test_windows_are_sums_over_their_poses(build):
             turn = np.array([[np.cos(gamma), -np.sin(gamma)], [np.sin(gamma), np.cos(gamma)]])
             for place in known:
                 d = (turn @ place)[:, None] + window.displacements.table()
-                own = turn.T @ d
-                apart = np.linalg.norm(own[:, None] - known.T[:, :, None], axis=0)
-                counts = (abs(d) < limit).all(0)
-                counts &= apart.argmin(0) == [np.allclose(k, place) for k in known].index(True)
-                some_are_cut |= not counts.all()
+                part = tapers(d, turn @ place, half_width) / sum(
+                    tapers(d, turn @ other, half_width) for other in known
+                )
+                part *= (abs(d) < limit).all(0)
+                some_are_cut |= bool((part < 1).any() and (part > 0).any())
                 brute = BruteForce(
                     images.source.values[m : m + 1],
                     contrast_of(images.optics[m], grid, "standard")[None],
@@ -136,41 +138,69 @@ def test_windows_are_sums_over_their_poses(build):
                 )
                 mask, _ = brute.template_mask_for(0.95)
                 of_poses = brute.log_likelihood(mask, n_dof)[0, :, :, w]
-                of_poses = np.where(counts, of_poses, -np.inf)
+                with np.errstate(divide="ignore"):
+                    of_poses = of_poses + np.log(part)
                 logs = np.logaddexp(logs, np.logaddexp.reduce(of_poses, axis=1))
         logs = np.where(wanted[m], logs, -np.inf)
         # the offset is taken at the place, and here at rest: next to nothing
         np.testing.assert_allclose(pairs["log_likelihood"][m], logs, rtol=0, atol=0.02)
-        expected = np.logaddexp.reduce(logs + log_prior) - np.log(4)
+        expected = np.logaddexp.reduce(logs + log_prior)
         assert found["log_likelihood_integrated"][m, 0] == pytest.approx(expected, abs=0.02)
     assert some_are_cut
 
 
+def tapers(displacements, place, half_width):
+    """What a window counts before it is shared, at displacements (2, x)."""
+    u = (displacements - place[:, None]) / half_width
+    return (np.maximum(1 - u**2, 0) ** 2).prod(0)
+
+
+@pytest.mark.parametrize("finer", [1, 4])
 @pytest.mark.parametrize("n_places", [1, 2, 5])
-def test_no_pose_counts_twice(rng, n_places):
-    search = DisplacementSearch(4, 9, 9).grid(1.0)
-    x = np.arange(-6, 7) / 4
-    window = Window(DisplacementGrid(np.tile(x, 13), np.repeat(x, 13)), search, (1.0, 1.0), 4)
-    places = rng.uniform(-3.5, 3.5, (n_places, 2))
-    angles = 2 * np.pi * np.arange(7) / 7
-    allowed = window.allowed(places, angles)
-    if allowed is None:
-        assert n_places == 1
-        return
-    for w, gamma in enumerate(angles):
-        turn = np.array([[np.cos(gamma), -np.sin(gamma)], [np.sin(gamma), np.cos(gamma)]])
-        moved = (places @ turn.T)[:, None] + window.displacements.table().T
-        counted = moved[allowed[:, w]]
-        assert (abs(counted) <= 4.5 + 1e-6).all()
-        # areas of places do not overlap: each pose is nearest to its own
-        owner = np.nonzero(allowed[:, w])[0]
-        distance = np.linalg.norm(counted[:, None] - places @ turn.T, axis=2)
-        np.testing.assert_array_equal(distance.argmin(axis=1), owner)
-        inside = (abs(moved) <= 4.5).all(2)
-        nearest = np.linalg.norm(moved[:, :, None] - places @ turn.T, axis=3).argmin(2)
-        np.testing.assert_array_equal(
-            allowed[:, w], inside & (nearest == np.arange(n_places)[:, None])
-        )
+def test_windows_that_overlap_count_once(rng, n_places, finer):
+    """A peak anywhere in them has its integral, and half of it at the end of the search."""
+    search = DisplacementSearch(6, 25, 25).grid(1.0)
+    x = np.arange(-6, 7) / 2
+    window = Window(x, x, search, (0.5, 0.5), finer)
+    places = no_places(1)
+    places[0, :n_places] = rng.uniform(-1, 1, (n_places, 2))
+    of_images = Places.of(places, window)
+    axis = Axis.of(x, finer, 0.5, window.limit[0], torch.device("cpu"))
+    angles = rng.uniform(0, 2 * np.pi, 3)
+    windows = Windows(axis, axis, torch.tensor(angles), torch.tensor(of_images.of_image))
+    spread = 0.4
+    for peak, expected in (([0.3, -0.2], 1), ([6.25, 0.0], 0.5)):
+        if expected < 1:
+            of_images.of_image[:, :n_places] += [6.25, 0.0]
+            angles[:] = 0
+            windows = replace(
+                windows,
+                angles=torch.tensor(angles),
+                places=torch.tensor(of_images.of_image),
+            )
+        for w, gamma in enumerate(angles):
+            total = 0.0
+            (turn,) = turns(np.array([gamma]))
+            for row in range(n_places):
+                one = torch.tensor([w]), torch.tensor([row])
+                share = windows.shares(*one)[0].numpy()
+                at = axis.at.numpy()
+                points = np.stack([np.tile(at, len(at)), np.repeat(at, len(at))])
+                own = turn.T @ (points + (turn @ windows.places[row, 0].numpy())[:, None])
+                distance2 = ((own - np.array(peak)[:, None]) ** 2).sum(0)
+                total += (share * np.exp(-distance2 / 2 / spread**2)).sum()
+            integral = total * 0.5**2 / (2 * np.pi * spread**2)
+            assert integral == pytest.approx(expected, abs=0.02 if expected == 1 else 0.6 / finer)
+
+
+def test_values_between_displacements_are_those_of_waves_in_the_band(rng):
+    at, matrix = interpolation(9, 4, 0.25)
+    frequency, phase = rng.uniform(0, 0.25, 20), rng.uniform(0, 2 * np.pi, 20)
+    waves = np.cos(2 * np.pi * frequency * np.arange(9)[:, None] + phase)
+    expected = np.cos(2 * np.pi * frequency * at[:, None] + phase)
+    inside = (at >= 0) & (at <= 8)
+    np.testing.assert_allclose((matrix @ waves)[inside], expected[inside], atol=2e-3)
+    np.testing.assert_allclose(matrix @ waves, expected, atol=0.05)
 
 
 def test_rows_in_a_part_of_their_band_are_those_of_its_grid(rng):
@@ -207,16 +237,19 @@ def test_spread_views_cover_all_others():
 
 
 def test_what_is_within_reach_is_selected():
-    found = np.zeros((3, 8), FOUND)
+    found = np.zeros((3, 12), FOUND)
     found["log_likelihood"] = -100.0
     found["log_likelihood"][0, [2, 3]] = 0, -5
+    found["gain"] = 40
     found["x"][0, [2, 3]] = 1, 9
     found["log_likelihood"][1] = 0
+    found["x"][1] = 10 * np.arange(12)
+    found["x"][1, 1:] += 100
     found["log_likelihood"][2] = np.nan
-    selection = Selection(np.zeros(8), np.eye(8, dtype=bool), reach=6.0, distance=2.0)
+    selection = Selection(np.zeros(12), np.eye(12, dtype=bool), reach=2.0, lost=0.1, distance=2.0)
     places = selection.places(found)
     np.testing.assert_array_equal(places[0, :3, 0], [1, 9, np.nan])
-    assert np.isnan(places[1:]).all(), "what stays broad is compared with everything"
+    assert np.isnan(places[1:]).all(), "what may lie anywhere is compared with everything"
     wanted = selection.templates(found, places)
     np.testing.assert_array_equal(np.flatnonzero(wanted[0]), [2, 3])
     assert wanted[1:].all()
@@ -267,16 +300,17 @@ def integrated(images, templates, search):
 
 
 def test_as_near_to_the_truth_as_a_search_of_everything_in_half_the_steps(rng, structure):
-    clean, level, rows = particles(rng, 4, 0.03)
+    clean, level, rows = particles(rng, 4, 0.06)
     images = stack_of(clean + level * rng.standard_normal(clean.shape), rows)
     coarse, fine = DisplacementSearch(2, 9, 9), DisplacementSearch(2, 17, 17)
     truth = integrated(images, fine(structure), "exhaustive")
     found = integrated(images, coarse(structure), "adaptive")
     everything = integrated(images, coarse(structure), "exhaustive")
-    off = (found - truth).log_likelihood_integrated.values
-    print(off, (everything - truth).log_likelihood_integrated.values)
-    assert abs(off).max() < 0.35
-    np.testing.assert_array_equal(found.optimal_template, truth.optimal_template)
+    # displacements stand for what is half a step about them, to which the prior is spread
+    wider = 2 * np.log(4.5 / 4.25)
+    off = (found - truth).log_likelihood_integrated.values + wider
+    print(off, (everything - truth).log_likelihood_integrated.values + wider)
+    assert abs(off).max() < 0.1
     at = np.arange(-2, 2.1, 0.5) * PIXEL_SIZE
     assert abs(found.optimal_displacement_x.values[:, None] - at).min(axis=1).max() < 1e-5
     assert found.attrs["search"] == "adaptive"
@@ -293,32 +327,30 @@ def test_chunks_and_batches_change_nothing(rng, structure):
     for name in ("optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"):
         np.testing.assert_array_equal(one[name], many[name])
     np.testing.assert_allclose(
-        one.log_likelihood_integrated, many.log_likelihood_integrated, atol=1e-3
-    )
+        one.log_likelihood_integrated, many.log_likelihood_integrated, atol=0.05
+    )  # rounding may choose another of two equal places
 
 
 def test_noise_alone_is_compared_with_everything(rng, structure):
     _, _, rows = particles(rng, 2, 0)
     images = stack_of(rng.standard_normal((2, N_PIXELS, N_PIXELS)), rows)
-    templates = DisplacementSearch(2, 5, 5)(structure)
-    found, everything = (
-        integrated(images, templates, search) for search in ("adaptive", "exhaustive")
-    )
-    np.testing.assert_allclose(
-        found.log_likelihood_integrated, everything.log_likelihood_integrated, rtol=1e-12
-    )
+    found = integrated(images, DisplacementSearch(2, 5, 5)(structure), "adaptive")
+    truth = integrated(images, DisplacementSearch(2, 17, 17)(structure), "exhaustive")
+    off = (found - truth).log_likelihood_integrated.values + 2 * np.log(5 / 4.25)
+    print(off)
+    assert abs(off).max() < 0.1
 
 
 def test_two_particles_in_an_image_are_both_seen(rng, structure):
-    """As strong as each other, five pixels apart, near the edge of the search."""
-    first, level, rows = particles(np.random.default_rng(3), 2, 0.3, -2.5 * PIXEL_SIZE)
-    second, _, _ = particles(np.random.default_rng(4), 2, 0.3, 2.5 * PIXEL_SIZE)
+    """As strong as each other, three pixels apart, near the edge of the search."""
+    first, level, rows = particles(np.random.default_rng(3), 2, 0.05, -1.5 * PIXEL_SIZE)
+    second, _, _ = particles(np.random.default_rng(4), 2, 0.05, 1.5 * PIXEL_SIZE)
     images = stack_of(first + second + level * rng.standard_normal(first.shape), rows)
-    truth = integrated(images, DisplacementSearch(4, 33, 33)(structure), "exhaustive")
-    found = integrated(images, DisplacementSearch(4, 17, 17)(structure), "adaptive")
-    off = (found - truth).log_likelihood_integrated.values
+    truth = integrated(images, DisplacementSearch(3, 25, 25)(structure), "exhaustive")
+    found = integrated(images, DisplacementSearch(3, 13, 13)(structure), "adaptive")
+    off = (found - truth).log_likelihood_integrated.values + 2 * np.log(6.5 / 6.25)
     print(off)
-    assert abs(off).max() < 0.5
+    assert abs(off).max() < 0.2
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
+from cryolike_dask.likelihoods.kernels.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,14 @@ class Tile:
             return summarise_fused(terms, self.constants.folding, integrate=integrate)
 
     def reduce(
-        self, reference: Tensor | None, allowed: Tensor | None = None
+        self,
+        reference: Tensor | None,
+        allowed: Tensor | None = None,
+        windows: Windows | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Summarise on any device, only poses that are allowed; correlations are not limited to
-        1."""
+        """Summarise on any device; correlations are not limited to 1. Only poses that are allowed,
+        bool (2, W/2, image, 1, displacement), are looked at, and summed as windows of displacements
+        say."""
         best, fit, summed = self._unfilled()
         least = None if reference is None else self._least_covariance(reference)
         for m, sums in self.pieces():
@@ -213,7 +218,7 @@ class Tile:
                 continue
             within_reach = farthest >= least[:, m]
             if within_reach.any():
-                summed[m] = self._sum(sums, fits, within_reach, m, part)
+                summed[m] = self._sum(sums, fits, within_reach, m, windows)
         return best, fit, summed
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
@@ -222,7 +227,12 @@ class Tile:
         return ((1 - fraction) / self.scale).sqrt_().to(self.norm.dtype)
 
     def _sum(
-        self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice, allowed: Tensor | None
+        self,
+        sums: Tensor,
+        fits: Tensor,
+        within_reach: Tensor,
+        m: slice,
+        windows: Windows | None,
     ) -> Tensor:
         """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
         template)."""
@@ -235,12 +245,17 @@ class Tile:
         peak = peak.masked_fill(peak == -math.inf, 0)
         above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
-        x = sums[within_reach].double().square_().mul_(scale[:, None]).clamp_(max=floor)
+        rows = sums[within_reach].double()
+        if windows is not None:
+            rows = windows.between(rows)
+        x = rows.square_().mul_(scale[:, None]).clamp_(max=floor)
         exponents = exponent.expand(fits.shape)[within_reach]
         likelihoods = x.neg_().log1p_().mul_(-exponents[:, None])
         likelihoods = likelihoods.add_(above[:, None]).exp_()
-        if allowed is not None:
-            likelihoods *= allowed.expand(*fits.shape, sums.shape[-1])[within_reach]
+        if windows is not None:
+            half, row, image, _ = within_reach.nonzero(as_tuple=True)
+            rotations = self.constants.folding.rotations[half, row]
+            likelihoods *= windows.shares(rotations, image + m.start)
         likelihoods = likelihoods.sum(-1)
         pairs = torch.arange(peak.numel(), device=peak.device).view(peak.shape)
         pair_of_row = pairs.expand(fits.shape)[within_reach]

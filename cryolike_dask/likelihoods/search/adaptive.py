@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, template_rows
 from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.search.coarser import (
@@ -22,9 +21,10 @@ from cryolike_dask.likelihoods.search.coarser import (
     coarser_templates,
     spread_views,
 )
+from cryolike_dask.likelihoods.search.places import Window
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
-    Window,
+    best_of_pairs_everywhere,
     best_of_pairs_in_windows,
     optimal_poses_in_windows,
 )
@@ -38,16 +38,18 @@ COARSEST_PIXELS, COARSEST_PART = 32, 0.25
 each level twice that of the one before."""
 REACH = 12.0
 """Nat below the best view of a level that may still hold what counts."""
+LOST = 0.1
+"""Part of the gain of the best view that views beside the true one may lose."""
 STEP_OF_BAND = 0.5
 """Pixels of the level's band: between displacements."""
 DENSER, WIDEST, NEAR = 0.6, 0.3, 1.2
 """Views of a level lie so much denser than in proportion to its band, radian apart at most; those
 within so many distances of one that is kept are kept at the next level."""
-FINER = 2
-"""How many times as finely as the search displacements are tried in the end: about one place, all
-poses have the same nodes, and what sums over half pixels miss of a narrow peak does not average
-out as in the whole search."""
-WIDE, NARROWER = 1.25, 2.5
+FINER = 4
+"""Parts of a step of the search along each axis at which likelihoods are interpolated in the end:
+about one place, all poses have the same displacements, and what sums over half pixels miss of a
+narrow peak does not average out as in the whole search."""
+WIDE, NARROWER = 1.6, 3.0
 """Half width of a window, steps of the level before; and that over the distance within which
 another place needs no window of its own."""
 
@@ -104,15 +106,10 @@ def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
         cosines = directions[level.views] @ directions[before.views].T
         width = WIDE * before.step[0], WIDE * before.step[1]
         near = cosines > math.cos(NEAR * before.spacing)
-        selection = Selection(log_prior[before.views], near, REACH, max(width) / NARROWER)
+        selection = Selection(log_prior[before.views], near, REACH, LOST, max(width) / NARROWER)
         is_last = level is levels[-1]
-        finer = FINER if is_last else 1
-        window = Window(
-            _square(width, (level.step[0] / finer, level.step[1] / finer)),
-            templates.displacements,
-            level.step,
-            finer,
-        )
+        x, y = (_axis(w, s) for w, s in zip(width, level.step, strict=True))
+        window = Window(x, y, templates.displacements, level.step, FINER if is_last else 1)
         of_level = _at_level(level, graph, level.views, window.displacements)
         places, wanted = _selected(found, selection, of_level.template_chunks)
         found = of_level.blockwise(
@@ -162,17 +159,10 @@ def _selected(
 def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
     """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
     limits = np.abs(graph.templates.displacements.table()).max(axis=1)
-    displacements = _square((limits[0], limits[1]), level.step, whole=True)
-    pairs = _at_level(level, graph, level.views, displacements).blockwise(
-        blocks.best_of_pairs, "search-first-level", blocks.PAIR
-    )
-    return pairs.map_blocks(
-        _in_frame_of_image,
-        displacements,
-        level.grid.angles,
-        dtype=FOUND,
-        meta=np.empty((0, 0), FOUND),
-    )
+    x, y = (_axis(limit, s, whole=True) for limit, s in zip(limits, level.step, strict=True))
+    displacements = DisplacementGrid(np.tile(x, len(y)), np.repeat(y, len(x)))
+    at_level = _at_level(level, graph, level.views, displacements)
+    return at_level.blockwise(best_of_pairs_everywhere, "search-first-level", FOUND)
 
 
 def _at_level(
@@ -202,28 +192,8 @@ def _spacing(directions: FloatArray) -> float:
     return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))
 
 
-def _square(
-    half_width: tuple[float, float], step: tuple[float, float], *, whole: bool = False
-) -> DisplacementGrid:
-    """A square of displacements in steps; `whole`: in steps no longer, up to just its half
+def _axis(half_width: float, step: float, *, whole: bool = False) -> FloatArray:
+    """Displacements along an axis in steps; `whole`: in steps no longer, up to just the half
     width."""
-    axes = []
-    for width, s in zip(half_width, step, strict=True):
-        n = math.ceil(width / s - 1e-6) if s else 0
-        axes.append(np.arange(-n, n + 1) * (width / n if whole and n else s))
-    x, y = axes
-    return DisplacementGrid(np.tile(x, len(y)), np.repeat(y, len(x)))
-
-
-def _in_frame_of_image(
-    pairs: NDArray[np.void], displacements: DisplacementGrid, angles: FloatArray
-) -> NDArray[np.void]:
-    """Best poses as places of the particle: moved by d and turned by -gamma, it lies at R(-gamma)
-    d."""
-    gamma = angles[pairs["rotation"]]
-    x, y = displacements.table()[:, pairs["displacement"]]
-    found = np.zeros(pairs.shape, FOUND)
-    found["log_likelihood"] = pairs["log_likelihood"]
-    found["x"] = np.cos(gamma) * x + np.sin(gamma) * y
-    found["y"] = np.cos(gamma) * y - np.sin(gamma) * x
-    return found
+    n = math.ceil(half_width / step - 1e-6) if step else 0
+    return np.linspace(-1, 1, 2 * n + 1) * (half_width if whole else n * step)

@@ -11,16 +11,15 @@ FloatArray = NDArray[np.float64]
 Found = NDArray[np.void]
 Flags = NDArray[np.bool_]
 
-FOUND = np.dtype([("log_likelihood", "f8"), ("x", "f8"), ("y", "f8")])
+FOUND = np.dtype([("log_likelihood", "f8"), ("gain", "f8"), ("x", "f8"), ("y", "f8")])
 """Of an image under a template: the log-likelihood summed over displacements and rotations, minus
-infinity where it was not compared, NaN where it is to be compared with everything; and where the
-particle lies at the best of them, in the frame of the image, angstrom."""
+infinity where it was not compared, NaN where it is to be compared with everything; by how much the
+best of them is likelier than noise alone, nat; and where the particle lies there, in the frame of
+the image, angstrom."""
 
 MOST_PLACES = 8
 """Places of one image that windows are laid around; an image that needs more is compared with
 everything."""
-MOST_VIEWS = 0.5
-"""Part of all views from which on an image is compared with everything: little would be saved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +34,8 @@ class Selection:
         Those around each template of the next level.
     reach : float
         Nat below the best that may still hold what counts.
+    lost : float
+        Part of the best gain that may be lost beside it: true views lie between those tried.
     distance : float
         Angstrom. A window serves all places within it.
     """
@@ -42,12 +43,14 @@ class Selection:
     log_prior: FloatArray
     near: Flags
     reach: float
+    lost: float
     distance: float
 
     def kept(self, found: Found) -> Flags:
         """Views of each image within reach of the best, (image, view)."""
         logs = found["log_likelihood"] + self.log_prior
-        kept: Flags = logs >= logs.max(axis=1, keepdims=True) - self.reach
+        reach = self.reach + self.lost * found["gain"].max(axis=1, keepdims=True)
+        kept: Flags = logs >= logs.max(axis=1, keepdims=True) - reach
         return kept
 
     def places(self, found: Found) -> FloatArray:
@@ -64,8 +67,7 @@ class Selection:
             images that are to be compared with everything.
         """
         kept, logs = self.kept(found), found["log_likelihood"] + self.log_prior
-        some = (kept @ self.near.T).mean(axis=1) <= MOST_VIEWS
-        some &= ~np.isnan(logs).any(axis=1)
+        some = ~np.isnan(logs).any(axis=1)
         places = np.full((len(found), MOST_PLACES, 2), np.nan)
         for m in np.flatnonzero(some):
             views = np.flatnonzero(kept[m])

@@ -3,8 +3,8 @@ own.
 
 An image is moved back by where its particle is expected, t in its own frame, so that one small
 window of displacements serves all images and templates: under a rotation gamma, a displacement
-delta of the window is d = R(gamma) t + delta. Poses outside of the whole search, or nearer to
-another place of the same image, are left out.
+delta of the window is d = R(gamma) t + delta. Poses outside of the whole search are left out, and
+those in windows of several places of an image count once in all.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.poses import no_poses
+from cryolike_dask.likelihoods.search.places import Flags, FloatArray, Places, Positions, Window
 from cryolike_dask.likelihoods.search.selection import FOUND
 from cryolike_dask.likelihoods.setup import log_likelihood_at
 from cryolike_dask.likelihoods.tiled_block import Block, slices
@@ -31,79 +31,7 @@ if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.compressed import ImageTerms
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
     from cryolike_dask.likelihoods.kernels.tile import Tile
-
-FloatArray = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-Positions = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """A window of displacements in a search.
-
-    Attributes
-    ----------
-    displacements : DisplacementGrid
-        About the place of an image.
-    search : DisplacementGrid
-        All that the priors are spread over.
-    step : (float, float)
-        Between displacements of the search along x and y, angstrom.
-    finer : int
-        Displacements of the window for each of the search, along an axis.
-    """
-
-    displacements: DisplacementGrid
-    search: DisplacementGrid
-    step: tuple[float, float]
-    finer: int = 1
-
-    @property
-    def log_share(self) -> float:
-        """Logarithm of the prior of a displacement of the window, times how many there are."""
-        area = self.finer ** np.count_nonzero(self.step)
-        return math.log(len(self.displacements) / (len(self.search) * area))
-
-    def allowed(self, places: FloatArray, angles: FloatArray) -> Flags | None:
-        """Poses that count at each place of an image.
-
-        Parameters
-        ----------
-        places : (place, 2) float64
-            Angstrom, in the frame of the image.
-        angles : (rotation,) float64
-
-        Returns
-        -------
-        (place, rotation, displacement) bool; None: all of them
-        """
-        delta = self.displacements.table().T
-        farthest = np.hypot(*np.abs(delta).max(axis=0))
-        limit = np.abs(self.search.table()).max(axis=1) + np.array(self.step) / 2
-        apart = np.hypot(*(places[:, None] - places).transpose(2, 0, 1))
-        alone = (apart + np.where(np.eye(len(places)), np.inf, 0) > 2 * farthest).all()
-        if alone and (np.hypot(*places.T).max() + farthest < limit.min()):
-            return None
-        c, s = np.cos(angles), np.sin(angles)
-        turn = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)  # (rotation, 2, 2)
-        moved = np.einsum("rij,pj->pri", turn, places)[:, :, None] + delta
-        inside: Flags = (np.abs(moved) < limit * (1 + 1e-9)).all(axis=-1)
-        if alone:
-            return inside
-        back = np.einsum("rji,prdj->prdi", turn, moved)  # in the frame of the image again
-        distance = ((back[..., None, :] - places) ** 2).sum(axis=-1)
-        # the first of the nearest, rounding aside
-        distance += 1e-9 * farthest**2 * np.arange(len(places))
-        nearest = distance.argmin(axis=-1)
-        result: Flags = inside & (nearest == np.arange(len(places))[:, None, None])
-        return result
-
-    def node(self, place: FloatArray, gamma: float, displacement: int) -> int:
-        """The displacement of the search that is nearest to one of the window."""
-        c, s = math.cos(gamma), math.sin(gamma)
-        x, y = self.displacements.table()[:, displacement]
-        d = np.array([c * place[0] - s * place[1] + x, s * place[0] + c * place[1] + y])
-        return int(((self.search.table().T - d) ** 2).sum(axis=1).argmin())
+    from cryolike_dask.likelihoods.kernels.windows import Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +55,35 @@ class Wanted:
         return np.isnan(self.places[:, 0, 0])
 
 
+def best_of_pairs_everywhere(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> NDArray[np.void]:
+    """What `best_of_pairs_in_windows` finds, over all displacements: (image, template), FOUND."""
+    pairs = blocks.best_of_pairs(image_rows, template_rows, basis, comparison=comparison)
+    found = np.zeros(pairs.shape, FOUND)
+    found["log_likelihood"] = pairs["log_likelihood"]
+    found["gain"] = _gain(pairs["cross_correlation"], image_rows, comparison)
+    displacements = comparison.displacements.table()[:, pairs["displacement"]]
+    gamma = comparison.grid.angles[pairs["rotation"]]
+    found["x"], found["y"] = _in_frame_of_image(displacements, gamma)
+    return found
+
+
+def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> FloatArray:
+    """Log-likelihood of poses over that of noise alone, templates of equal power, (image,
+    template)."""
+    n_free = comparison.whitening.n_degrees_of_freedom[image_rows["group"]]
+    gain: FloatArray = -(n_free[:, None] / 2 - 2) * np.log1p(-np.minimum(correlation**2, 1 - 1e-12))
+    return gain
+
+
+def _in_frame_of_image(displacements: FloatArray, gamma: FloatArray) -> FloatArray:
+    """Moved by d and turned by -gamma, a particle lies at R(-gamma) d: (2, ...)."""
+    x, y = displacements
+    c, s = np.cos(gamma), np.sin(gamma)
+    return np.stack([c * x + s * y, c * y - s * x])
+
+
 def best_of_pairs_in_windows(
     image_rows: Rows,
     template_rows: Rows,
@@ -148,7 +105,7 @@ def best_of_pairs_in_windows(
     some, used = _compared(wanted)
     if not len(some):
         return found
-    rows = Places.of(wanted.places[some], window, comparison.grid.angles)
+    rows = Places.of(wanted.places[some], window)
     wants = wanted.templates[np.ix_(some, used)]
     found[np.ix_(some, used)] = blocks.run(
         image_rows[some],
@@ -186,31 +143,37 @@ def optimal_poses_in_windows(
     """
     wanted = Wanted(templates, places)
     poses = no_poses((len(image_rows),))
-    whole = replace(comparison, displacements=window.search)
+    template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
+    template_rows["log_prior"] += window.log_share
     if wanted.everything.any():
-        of_search = template_rows.copy()
-        of_search["log_prior"] += math.log(len(window.displacements) / len(window.search))
-        poses[wanted.everything] = blocks.optimal_poses(
-            image_rows[wanted.everything],
-            of_search,
+        # all poses, as carefully summed as those in windows
+        m = wanted.everything
+        whole = replace(comparison, displacements=window.whole.displacements)
+        middle = Places.of(np.zeros((int(m.sum()), 1, 2)), window.whole)
+        poses[m] = blocks.run(
+            image_rows[m],
+            template_rows,
             blocks.radial_basis_of(whole),
-            comparison=whole,
-        )[:, 0]
+            whole,
+            lambda block: _optimal_poses(block, middle, wanted.templates[m], window.whole),
+        )
     some, used = _compared(wanted)
-    if not len(some):
-        return poses[:, None]
-    rows = Places.of(wanted.places[some], window, comparison.grid.angles)
-    wants = wanted.templates[np.ix_(some, used)]
-    poses[some] = blocks.run(
-        image_rows[some],
-        template_rows[used],
-        basis,
-        comparison,
-        lambda block: _optimal_poses(block, rows, wants, window),
-    )
+    if len(some):
+        rows = Places.of(wanted.places[some], window)
+        wants = wanted.templates[np.ix_(some, used)]
+        poses[some] = blocks.run(
+            image_rows[some],
+            template_rows[used],
+            basis,
+            comparison,
+            lambda block: _optimal_poses(block, rows, wants, window),
+        )
+    compared = np.union1d(some, np.flatnonzero(wanted.everything))
     with blocks.TURN:
-        poses["log_likelihood_optimal"][some] = log_likelihood_at(
-            image_rows[some], poses[some], whole
+        poses["log_likelihood_optimal"][compared] = log_likelihood_at(
+            image_rows[compared],
+            poses[compared],
+            replace(comparison, displacements=window.search),
         )
     return poses[:, None]
 
@@ -219,48 +182,6 @@ def _compared(wanted: Wanted) -> tuple[Positions, Positions]:
     """Images that want some templates in windows, and templates that some of them want."""
     some = np.flatnonzero(~wanted.everything & wanted.templates.any(axis=1))
     return some, np.flatnonzero(wanted.templates[some].any(axis=0))
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Places of images, one after the other.
-
-    Attributes
-    ----------
-    image : (place,) int64
-        Position of its image.
-    at : (place, 2) float64
-        Angstrom.
-    allowed : dict
-        Poses that count at a place, (rotation, displacement), where these are not all.
-    """
-
-    image: Positions
-    at: FloatArray
-    allowed: dict[int, Flags]
-
-    @classmethod
-    def of(cls, places: FloatArray, window: Window, angles: FloatArray) -> Places:
-        """Those of all images, (image, place, 2); first those at which all poses count."""
-        image, at, counts = [], [], []
-        for m, of_image in enumerate(places):
-            known = of_image[~np.isnan(of_image[:, 0])]
-            flags = window.allowed(known, angles)
-            for k, place in enumerate(known):
-                image.append(m)
-                at.append(place)
-                counts.append(None if flags is None else flags[k])
-        order = sorted(range(len(image)), key=lambda i: counts[i] is not None)
-        allowed = {}
-        for n, i in enumerate(order):
-            if (of_place := counts[i]) is not None:
-                allowed[n] = of_place
-        return cls(np.array([image[i] for i in order]), np.array([at[i] for i in order]), allowed)
-
-    @property
-    def n_free(self) -> int:
-        """How many, the first ones, count all poses."""
-        return len(self.image) - len(self.allowed)
 
 
 def _optimal_poses(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
@@ -292,9 +213,8 @@ def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) 
     for piece in _pieces(block, places, wanted, window, nothing_neglected):
         k, j = np.nonzero(np.isfinite(piece.best))
         displacement, rotation = piece.locate(k, j)
-        c, s = np.cos(angles[rotation]), np.sin(angles[rotation])
-        x, y = delta[:, displacement]
-        x, y = places.at[piece.rows[k]].T + np.stack([c * x + s * y, c * y - s * x])
+        moved = _in_frame_of_image(delta[:, displacement], angles[rotation])
+        x, y = places.at[piece.rows[k]].T + moved
         column = piece.s.start + j
         for n in range(len(k)):  # places of one image may stand in one piece
             m, at = piece.image[k[n]], column[n]
@@ -305,6 +225,8 @@ def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) 
             if piece.best[k[n], j[n]] > best[m, at]:
                 best[m, at] = piece.best[k[n], j[n]]
                 one["x"], one["y"] = x[n], y[n]
+    correlation = np.where(np.isfinite(best), best, 0)
+    found["gain"] = _gain(correlation, block.image_rows, block.comparison)
     return found
 
 
@@ -361,7 +283,7 @@ def _pieces(
     import torch
 
     device = block.constants.weights.device
-    log_prior = block.template_rows["log_prior"] + window.log_share
+    log_prior = block.template_rows["log_prior"]
     n_poses = block.shape[1] * len(window.displacements) * block.pose_shape[1]
     reach = math.log(n_poses / block.constants.rounding)
     for rows, s, tile in _tiles(block, places, wanted):
@@ -369,13 +291,16 @@ def _pieces(
         wants = wanted[image, s]
         reference = np.where(wants, sums[image, None] - log_prior[s] - reach, np.inf)
         given = torch.from_numpy(reference).to(device)
-        allowed = _allowed(places, rows, tile)
-        summary = tile.summarise(given) if allowed is None else tile.reduce(given, allowed)
+        allowed = _allowed(block, places, rows, window)
+        if allowed is None and window.finer == 1:
+            summary = tile.summarise(given)
+        else:
+            summary = tile.reduce(given, allowed, _windows(block, places, rows, window))
         best, fit, log_likelihood = (values.double().cpu().numpy() for values in summary)
         best, log_likelihood = (np.where(wants, v, -np.inf) for v in (best, log_likelihood))
         settled = {}
         for k, j in np.argwhere(wants & ~(fit < block.constants.recomputes_offset_above)):
-            pair = _compared_directly(block, places, int(rows[k]), s.start + int(j))
+            pair = _compared_directly(block, places, int(rows[k]), s.start + int(j), window)
             best[k, j], settled[int(k), int(j)], log_likelihood[k, j] = pair
         yield Piece(
             rows,
@@ -391,7 +316,7 @@ def _pieces(
 
 
 def _compared_directly(
-    block: Block, places: Places, row: int, template: int
+    block: Block, places: Places, row: int, template: int, window: Window
 ) -> tuple[float, int, float]:
     """Best correlation, its pose, and the log-likelihood of one place under one template, over all
     shells, with the offset of each pose."""
@@ -412,10 +337,14 @@ def _compared_directly(
             int(block.template_rows["index"][template]),
         )
     )
-    if row in places.allowed:
-        counts = torch.from_numpy(places.allowed[row].T).to(correlation.device)
-        correlation = correlation.masked_fill(~counts, -math.inf)
-        log_likelihood = log_likelihood.masked_fill(~counts, -math.inf)
+    # at the displacements alone: of so strong a signal next to nothing is left between them
+    shares = _windows(block, places, number, replace(window, finer=1)).shares(
+        torch.arange(block.pose_shape[1], device=correlation.device),
+        torch.zeros(block.pose_shape[1], dtype=torch.int64, device=correlation.device),
+    )
+    inside = torch.from_numpy(window.inside(places.at[number], block.comparison.grid.angles)[0])
+    correlation = correlation.masked_fill(~inside.T.to(correlation.device), -math.inf)
+    log_likelihood = log_likelihood + shares.T.log()
     best, pose = correlation.flatten().max(0)
     return float(best), int(pose), float(torch.logsumexp(log_likelihood.flatten(), 0))
 
@@ -463,15 +392,32 @@ def _moving_back(places: FloatArray, block: Block) -> torch.Tensor:
     return translation_factors(x, y, kx, ky).to(block.constants.mask.dtype)
 
 
-def _allowed(places: Places, rows: Positions, tile: Tile) -> torch.Tensor | None:
-    """Poses that count, bool (2, W/2, place, 1, displacement), by rows of `rotate`."""
+def _allowed(block: Block, places: Places, rows: Positions, window: Window) -> torch.Tensor | None:
+    """Poses inside of the search, bool (2, W/2, place, 1, displacement), by rows of `rotate`; None:
+    all of them."""
     import torch
 
     if rows[0] < places.n_free:
         return None
-    flags = torch.from_numpy(np.stack([places.allowed[int(n)] for n in rows]))
-    order = tile.constants.folding.rotations
+    flags = torch.from_numpy(window.inside(places.at[rows], block.comparison.grid.angles))
+    order = block.constants.folding.rotations
     return flags.to(order.device)[:, order].permute(1, 2, 0, 3)[:, :, :, None]
+
+
+def _windows(block: Block, places: Places, rows: Positions, window: Window) -> Windows:
+    """Windows of some places, on the device."""
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.windows import Axis, Windows
+
+    device, highest = block.constants.weights.device, block.comparison.grid.spatial_frequencies[-1]
+    limit = window.limit
+    return Windows(
+        Axis.of(window.x_angstrom, window.finer, highest, limit[0], device),
+        Axis.of(window.y_angstrom, window.finer, highest, limit[1], device),
+        torch.from_numpy(block.comparison.grid.angles).to(device),
+        torch.from_numpy(places.of_image[rows]).to(device),
+    )
 
 
 def _of_images(
