@@ -18,14 +18,13 @@ from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.windows import Axis, Windows, interpolation
-from cryolike_dask.likelihoods.search.adaptive import steps_of
 from cryolike_dask.likelihoods.search.coarser import (
     Coarser,
     between_nodes,
     coarser_grid,
     spread_views,
 )
-from cryolike_dask.likelihoods.search.places import Places, Window, turns
+from cryolike_dask.likelihoods.search.places import Places, Window, steps_of, turns
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_in_windows,
@@ -104,7 +103,7 @@ def test_windows_are_sums_over_their_poses(build):
     grid, search = images.grid, templates.displacements
     step = steps_of(search)
     x = np.array([-1, 0, 1]) * step[0] / 2
-    window = Window(x, x, search, step)
+    window = Window(x, x, search, (step[0] / 2, step[1] / 2))
     half_width = 1.5 * step[0] / 2
     places = no_places(3)
     places[:, :2] = build.rng.uniform(-1, 1, (3, 2, 2)) * grid.pixel_size_angstrom
@@ -144,7 +143,7 @@ def test_windows_are_sums_over_their_poses(build):
         logs = np.where(wanted[m], logs, -np.inf)
         # the offset is taken at the place, and here at rest: next to nothing
         np.testing.assert_allclose(pairs["log_likelihood"][m], logs, rtol=0, atol=0.02)
-        expected = np.logaddexp.reduce(logs + log_prior)
+        expected = np.logaddexp.reduce(logs + log_prior) - np.log(4)
         assert found["log_likelihood_integrated"][m, 0] == pytest.approx(expected, abs=0.02)
     assert some_are_cut
 
@@ -199,7 +198,7 @@ def test_values_between_displacements_are_those_of_waves_in_the_band(rng):
     waves = np.cos(2 * np.pi * frequency * np.arange(9)[:, None] + phase)
     expected = np.cos(2 * np.pi * frequency * at[:, None] + phase)
     inside = (at >= 0) & (at <= 8)
-    np.testing.assert_allclose((matrix @ waves)[inside], expected[inside], atol=2e-3)
+    np.testing.assert_allclose((matrix @ waves)[inside], expected[inside], atol=6e-3)
     np.testing.assert_allclose(matrix @ waves, expected, atol=0.05)
 
 
@@ -318,25 +317,27 @@ def test_as_near_to_the_truth_as_a_search_of_everything_in_half_the_steps(rng, s
 
 
 def test_chunks_and_batches_change_nothing(rng, structure):
-    clean, level, rows = particles(rng, 4, 0.03)
+    clean, level, rows = particles(rng, 2, 0.06)
     images = stack_of(clean + level * rng.standard_normal(clean.shape), rows)
-    templates = DisplacementSearch(2, 5, 5)(structure)
+    templates = DisplacementSearch(2, 5, 5)(structure)  # worth four times as many
     one = integrated(images, templates, "adaptive")
-    cut = replace(images.chunk(3), n_per_batch=2)
-    many = integrated(cut, replace(templates.chunk(37), n_per_batch=2), "adaptive")
+    cut = replace(images.chunk(1), n_per_batch=1)
+    many = integrated(cut, replace(templates.chunk(90), n_per_batch=2), "adaptive")
     for name in ("optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"):
         np.testing.assert_array_equal(one[name], many[name])
     np.testing.assert_allclose(
-        one.log_likelihood_integrated, many.log_likelihood_integrated, atol=0.05
-    )  # rounding may choose another of two equal places
+        one.log_likelihood_integrated, many.log_likelihood_integrated, atol=2e-3
+    )
 
 
 def test_noise_alone_is_compared_with_everything(rng, structure):
     _, _, rows = particles(rng, 2, 0)
     images = stack_of(rng.standard_normal((2, N_PIXELS, N_PIXELS)), rows)
-    found = integrated(images, DisplacementSearch(2, 5, 5)(structure), "adaptive")
-    truth = integrated(images, DisplacementSearch(2, 17, 17)(structure), "exhaustive")
-    off = (found - truth).log_likelihood_integrated.values + 2 * np.log(5 / 4.25)
+    templates = DisplacementSearch(2, 9, 9)(structure)
+    found, everything = (
+        integrated(images, templates, search) for search in ("adaptive", "exhaustive")
+    )
+    off = (found - everything).log_likelihood_integrated.values
     print(off)
     assert abs(off).max() < 0.1
 

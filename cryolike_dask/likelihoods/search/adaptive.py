@@ -21,7 +21,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     coarser_templates,
     spread_views,
 )
-from cryolike_dask.likelihoods.search.places import Window
+from cryolike_dask.likelihoods.search.places import Window, steps_of
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_everywhere,
@@ -41,14 +41,15 @@ REACH = 12.0
 LOST = 0.1
 """Part of the gain of the best view that views beside the true one may lose."""
 STEP_OF_BAND = 0.5
-"""Pixels of the level's band: between displacements."""
+"""Pixels of a level's band between displacements: a quarter of the shortest wave, so that what lies
+between them is known."""
 DENSER, WIDEST, NEAR = 0.6, 0.3, 1.2
 """Views of a level lie so much denser than in proportion to its band, radian apart at most; those
 within so many distances of one that is kept are kept at the next level."""
 FINER = 4
-"""Parts of a step of the search along each axis at which likelihoods are interpolated in the end:
-about one place, all poses have the same displacements, and what sums over half pixels miss of a
-narrow peak does not average out as in the whole search."""
+"""Parts of a step along each axis at which likelihoods are interpolated in the end, whatever the
+steps of the search: about one place all poses have the same displacements, and what sums over half
+pixels miss of a narrow peak does not average out as in the whole search."""
 WIDE, NARROWER = 1.6, 3.0
 """Half width of a window, steps of the level before; and that over the distance within which
 another place needs no window of its own."""
@@ -79,15 +80,18 @@ def levels_of(templates: TemplateStack) -> list[Level]:
     """Levels from the coarsest to the whole search."""
     grid, directions = templates.grid, templates.viewing.rotations()[:, :, 2]
     spacing, steps = _spacing(directions), steps_of(templates.displacements)
-    levels = [Level(grid, np.arange(len(templates)), spacing, steps)]
     pixels = 4 * grid.radius_max  # of a box whose Nyquist frequency is the band's
+
+    def step(part: float) -> tuple[float, float]:
+        of_band = STEP_OF_BAND * grid.box_size_angstrom / (part * pixels)
+        return of_band if steps[0] else 0.0, of_band if steps[1] else 0.0
+
+    levels = [Level(grid, np.arange(len(templates)), spacing, step(1))]
     part = 0.5
     while part >= COARSEST_PART and part * pixels >= COARSEST_PIXELS:
         apart = max(spacing, min(DENSER * spacing / part, WIDEST))
-        longest = STEP_OF_BAND * grid.box_size_angstrom / (part * pixels)
-        step = [max(longest, s) if s else 0.0 for s in steps]
         views = spread_views(directions, apart)
-        levels.append(Level(coarser_grid(grid, part), views, apart, (step[0], step[1])))
+        levels.append(Level(coarser_grid(grid, part), views, apart, step(part)))
         part /= 2
     return levels[::-1]
 
@@ -108,8 +112,7 @@ def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
         near = cosines > math.cos(NEAR * before.spacing)
         selection = Selection(log_prior[before.views], near, REACH, LOST, max(width) / NARROWER)
         is_last = level is levels[-1]
-        x, y = (_axis(w, s) for w, s in zip(width, level.step, strict=True))
-        window = Window(x, y, templates.displacements, level.step, FINER if is_last else 1)
+        window = Window.of(width, level.step, templates.displacements, FINER if is_last else 1)
         of_level = _at_level(level, graph, level.views, window.displacements)
         places, wanted = _selected(found, selection, of_level.template_chunks)
         found = of_level.blockwise(
@@ -158,9 +161,7 @@ def _selected(
 
 def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
     """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
-    limits = np.abs(graph.templates.displacements.table()).max(axis=1)
-    x, y = (_axis(limit, s, whole=True) for limit, s in zip(limits, level.step, strict=True))
-    displacements = DisplacementGrid(np.tile(x, len(y)), np.repeat(y, len(x)))
+    displacements = Window.of((0, 0), level.step, graph.templates.displacements).whole.displacements
     at_level = _at_level(level, graph, level.views, displacements)
     return at_level.blockwise(best_of_pairs_everywhere, "search-first-level", FOUND)
 
@@ -177,23 +178,7 @@ def _at_level(
     )
 
 
-def steps_of(displacements: DisplacementGrid) -> tuple[float, float]:
-    """Angstrom between displacements along x and y; 0 of a single one."""
-    found = []
-    for values in displacements.table():
-        distinct = np.unique(np.round(values, 6))
-        found.append(float(np.median(np.diff(distinct))) if len(distinct) > 1 else 0.0)
-    return found[0], found[1]
-
-
 def _spacing(directions: FloatArray) -> float:
     cosines = directions @ directions.T
     np.fill_diagonal(cosines, -1)
     return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))
-
-
-def _axis(half_width: float, step: float, *, whole: bool = False) -> FloatArray:
-    """Displacements along an axis in steps; `whole`: in steps no longer, up to just the half
-    width."""
-    n = math.ceil(half_width / step - 1e-6) if step else 0
-    return np.linspace(-1, 1, 2 * n + 1) * (half_width if whole else n * step)

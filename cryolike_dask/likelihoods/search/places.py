@@ -7,7 +7,7 @@ about it is d = R(gamma) t + delta.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Window:
     search : DisplacementGrid
         All that the prior is spread over.
     step : (float, float)
-        Between displacements of window and search along x and y, angstrom; 0 of a single one.
+        Between displacements of the window along x and y, angstrom; 0 of a single one.
     finer : int
         Parts of a step along each axis at which likelihoods are interpolated.
     """
@@ -44,11 +44,24 @@ class Window:
     step: tuple[float, float]
     finer: int = 1
 
+    @classmethod
+    def of(
+        cls,
+        half_width: tuple[float, float],
+        step: tuple[float, float],
+        search: DisplacementGrid,
+        finer: int = 1,
+    ) -> Window:
+        """Make one of displacements in steps, at least half as wide."""
+        n = [math.ceil(w / s - 1e-6) if s else 0 for w, s in zip(half_width, step, strict=True)]
+        x, y = (np.linspace(-k * s, k * s, 2 * k + 1) for s, k in zip(step, n, strict=True))
+        return cls(x, y, search, step, finer)
+
     @property
     def whole(self) -> Window:
         """The window that is the whole search, about the middle."""
-        x, y = (np.unique(values) for values in self.search.table())
-        return replace(self, x_angstrom=x, y_angstrom=y)
+        x, y = self.limit - np.array(self.step) / 2
+        return Window.of((x, y), self.step, self.search, self.finer)
 
     @property
     def displacements(self) -> DisplacementGrid:
@@ -58,14 +71,17 @@ class Window:
 
     @property
     def log_share(self) -> float:
-        """Logarithm of the prior of a displacement of the search, times how many the window has."""
-        return math.log(len(self.x_angstrom) * len(self.y_angstrom) / len(self.search))
+        """Logarithm of the prior of a displacement of the window, times how many it has."""
+        n = len(self.x_angstrom) * len(self.y_angstrom)
+        area = [a / b for a, b in zip(self.step, steps_of(self.search), strict=True) if a]
+        return math.log(n * math.prod(area) / len(self.search))
 
     @property
     def limit(self) -> FloatArray:
         """Where the search ends along x and y, half a step beyond its last displacement."""
-        end: FloatArray = np.abs(self.search.table()).max(axis=1) + np.array(self.step) / 2
-        return np.where(np.array(self.step) > 0, end * (1 + 1e-9), np.inf)
+        steps = np.array(steps_of(self.search))
+        end: FloatArray = np.abs(self.search.table()).max(axis=1) + steps / 2
+        return np.where(steps > 0, end * (1 + 1e-9), np.inf)
 
     def inside(self, places: FloatArray, angles: FloatArray) -> Flags:
         """Poses inside of the search, (place, rotation, displacement)."""
@@ -79,6 +95,15 @@ class Window:
         (turn,) = turns(np.array([gamma]))
         d = turn @ place + self.displacements.table()[:, displacement]
         return int(((self.search.table().T - d) ** 2).sum(axis=1).argmin())
+
+
+def steps_of(displacements: DisplacementGrid) -> tuple[float, float]:
+    """Angstrom between displacements along x and y; 0 of a single one."""
+    found = []
+    for values in displacements.table():
+        distinct = np.unique(np.round(values, 6))
+        found.append(float(np.median(np.diff(distinct))) if len(distinct) > 1 else 0.0)
+    return found[0], found[1]
 
 
 def turns(angles: FloatArray) -> FloatArray:
