@@ -40,6 +40,8 @@ class Conventions:
     knows_noise : bool
         Noise may have a spectrum, an envelope may be added, and rings of more angles than the grid
         has tell the power of an image.
+    searches_coarse_to_fine : bool
+        A search may leave out what a part of the band rules out.
     weight_is_log_prior : bool
         Adds the viewing weight itself to the log-likelihood; otherwise log(weight / sum of
         weights).
@@ -72,6 +74,7 @@ class Conventions:
     exact_mask: bool
     degrees_of_freedom_in_band: bool
     knows_noise: bool
+    searches_coarse_to_fine: bool
     weight_is_log_prior: bool
     rounds_to_single: bool
     atoms_weigh_electrons: bool
@@ -92,6 +95,7 @@ STANDARD = Conventions(
     exact_mask=True,
     degrees_of_freedom_in_band=True,
     knows_noise=True,
+    searches_coarse_to_fine=True,
     weight_is_log_prior=False,
     rounds_to_single=False,
     atoms_weigh_electrons=True,
@@ -112,6 +116,7 @@ CRYOLIKE = Conventions(
     exact_mask=False,
     degrees_of_freedom_in_band=False,
     knows_noise=False,
+    searches_coarse_to_fine=False,
     weight_is_log_prior=True,
     rounds_to_single=True,
     atoms_weigh_electrons=False,

@@ -17,6 +17,7 @@ Noise = Literal["white", "coloured"]
 NoiseWord = Literal["estimate", "white"]
 OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
+SearchMethod = Literal["exhaustive", "adaptive"]
 TemplateSource = Literal["atoms", "map"]
 
 IMAGE = "image"

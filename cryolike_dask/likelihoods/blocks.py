@@ -65,7 +65,7 @@ def optimal_poses(
 ) -> NDArray[np.void]:
     """Best pose of each image among these templates, and its likelihood over all of them: (image,
     1), POSE."""
-    poses = _run(image_rows, template_rows, basis, comparison, _search)
+    poses = run(image_rows, template_rows, basis, comparison, _search)
     with TURN:
         poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
     return poses[:, None]
@@ -153,7 +153,7 @@ def best_of_pairs(
             pairs["log_likelihood"][m, s] = summed.cpu().numpy()
         return pairs
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
 def log_likelihoods_of_pairs(
@@ -161,14 +161,14 @@ def log_likelihoods_of_pairs(
 ) -> NDArray[np.float64]:
     """Log-likelihood of each image under each template, summed over displacements and rotations,
     (image, template); of templates that count for nothing beside others, some value as small."""
-    return _run(image_rows, template_rows, basis, comparison, _log_likelihoods)
+    return run(image_rows, template_rows, basis, comparison, _log_likelihoods)
 
 
 def integrated_log_likelihoods(
     image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.float64]:
     """Log-likelihood of each image, integrated over the poses of these templates, (image, 1)."""
-    of_pairs = _run(image_rows, template_rows, basis, comparison, _log_likelihoods)
+    of_pairs = run(image_rows, template_rows, basis, comparison, _log_likelihoods)
     result: NDArray[np.float64] = np.logaddexp.reduce(
         of_pairs + template_rows["log_prior"], axis=1, keepdims=True
     )
@@ -202,7 +202,7 @@ def best_displacements(
         best = np.zeros((*block.shape, block.pose_shape[1]), BEST_DISPLACEMENT)
         return _best_along(block, 2, best, "displacement")
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
 def best_rotations(
@@ -214,7 +214,7 @@ def best_rotations(
         best = np.zeros((*block.shape, block.pose_shape[0]), BEST_ROTATION)
         return _best_along(block, 3, best, "rotation")
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
 def _best_along(block: Block, dim: int, best: Rows, name: str) -> Rows:
@@ -239,10 +239,10 @@ def all_correlations(
             correlations[m, s] = correlation.cpu().numpy()
         return correlations
 
-    return _run(image_rows, template_rows, basis, comparison, search)
+    return run(image_rows, template_rows, basis, comparison, search)
 
 
-def _run(
+def run(
     image_rows: Rows,
     template_rows: Rows,
     basis: RadialBasis,

@@ -4,7 +4,7 @@ chunks."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dask
@@ -97,8 +97,11 @@ class ComparisonGraph:
         new_axes: dict[str, int] | None = None,
         *,
         one_per_chunk: bool = False,
+        more: Sequence[tuple[da.Array, str]] = (),
+        **options: Any,
     ) -> da.Array:
-        """Call a block function on every (image chunk, template chunk)."""
+        """Call a block function on every (image chunk, template chunk), and on the chunks of more
+        arrays along these, "m" and "s", with their own options."""
         indices = "ms" + "".join(new_axes or {})
         return da.blockwise(
             function,
@@ -113,6 +116,7 @@ class ComparisonGraph:
                 chunks=(self.template_chunks,),
             ),
             "s",
+            *(item for pair in more for item in pair),
             basis=self._basis(),
             comparison=self.comparison,
             new_axes=new_axes,
@@ -122,6 +126,7 @@ class ComparisonGraph:
             token=f"{name}-{self.comparison.name}",
             align_arrays=False,
             concatenate=True,
+            **options,
         )
 
     def _basis(self) -> Delayed | tuple[()]:

@@ -17,10 +17,11 @@ from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.noise import NoiseModel
-from cryolike_dask.labels import Device, Precision
+from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.likelihoods import blocks, variables
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
+from cryolike_dask.likelihoods.search.adaptive import adaptive_pose_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -39,6 +40,7 @@ def compute_optimal_pose(
     noise: NoiseModel | None = None,
     b_factor: float = 0.0,
     degrees_of_freedom: float | None = None,
+    search: SearchMethod = "exhaustive",
 ) -> xr.Dataset:
     """Find the best pose of every image, its log-likelihood, and the log-likelihood integrated over
     all poses.
@@ -69,6 +71,10 @@ def compute_optimal_pose(
     degrees_of_freedom : float, optional
         Independent values of the noise of an image. Default: what the noise model says, or else all
         of the band, 4 pi K^2.
+    search : "exhaustive" | "adaptive"
+        "adaptive": a part of the band tells which views and displacements of each image are worth
+        more of it, and these are tried twice as finely; images that it tells nothing of are
+        compared with everything. Poses are given on the grids of the whole search.
 
     Returns
     -------
@@ -89,7 +95,7 @@ def compute_optimal_pose(
         GPU.
     """
     settings = Settings(
-        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom, search
     )
     return optimal_poses(
         ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
@@ -119,7 +125,9 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
 
 def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
     """The records of the best poses of a graph, (image,), POSE; `name` is that of its tasks."""
-    records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
+    records = adaptive_pose_records(graph) if graph.settings.is_adaptive else None
+    if records is None:
+        records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
     return da.reduction(
         records,
         chunk=_unchanged,
@@ -320,6 +328,7 @@ def compute_integrated_log_likelihood(
     noise: NoiseModel | None = None,
     b_factor: float = 0.0,
     degrees_of_freedom: float | None = None,
+    search: SearchMethod = "exhaustive",
 ) -> xr.Dataset:
     """Integrate the likelihood of every image over poses.
 
@@ -338,7 +347,7 @@ def compute_integrated_log_likelihood(
         Lazy, natural logarithm.
     """
     settings = Settings(
-        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom
+        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom, search
     )
     graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     if tuple(dims) == (labels.IMAGE,):

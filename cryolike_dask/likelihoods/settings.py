@@ -8,7 +8,7 @@ from typing import get_args
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM, NoiseModel
-from cryolike_dask.labels import Device, Precision
+from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.stacks import TemplateStack
 
 DEFAULT_TOLERANCE = 1e-6
@@ -36,6 +36,8 @@ class Settings:
         Angstrom^2, added to what the optics and the noise model say of each image.
     degrees_of_freedom : float or None
         Of the noise of an image; None: as the noise model says, or else all of the band.
+    search : "exhaustive" | "adaptive"
+        Of best poses and of likelihoods integrated over all of them: everything, or coarse to fine.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class Settings:
     noise: NoiseModel | None = None
     b_factor: float = 0.0
     degrees_of_freedom: float | None = None
+    search: SearchMethod = "exhaustive"
 
     def __post_init__(self) -> None:
         """Refuse words and numbers that say nothing."""
@@ -62,6 +65,16 @@ class Settings:
             raise InputError(
                 f"precision={self.precision!r} is not known",
                 remedy="Use default, single or double.",
+            )
+        if self.search not in get_args(SearchMethod):
+            raise InputError(
+                f"search={self.search!r} is not known", remedy="Use exhaustive or adaptive."
+            )
+        if self.is_adaptive and not self.rules.searches_coarse_to_fine:
+            raise InputError(
+                f'search="{self.search}" is given, but conventions="{self.conventions}" compare '
+                "everything",
+                remedy='Leave it out, or use conventions="standard".',
             )
         if self.tolerance is not None:
             object.__setattr__(self, "tolerance", _part_of_one(self.tolerance))
@@ -85,6 +98,11 @@ class Settings:
                         f'{name} is given, but conventions="{self.conventions}" knows none',
                         remedy='Leave it out, or use conventions="standard".',
                     )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the search is coarse to fine."""
+        return self.search == "adaptive"
 
     @property
     def rules(self) -> Conventions:

@@ -31,10 +31,12 @@ that displacements need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.cross_correlation import refuse_without_power, squared
@@ -75,6 +77,43 @@ class ImageTerms:
 
     def __len__(self) -> int:
         return len(self.power)
+
+    def take(self, rows: NDArray[np.int64]) -> ImageTerms:
+        """Some of the images."""
+        chosen = torch.from_numpy(rows).to(self.power.device)
+        return ImageTerms(
+            spectra=tuple(
+                _both_parts(group).index_select(2, chosen).flatten(1, 2) for group in self.spectra
+            ),
+            contrast_of_mask=self.contrast_of_mask[chosen],
+            contrast_power=self.contrast_power[:, chosen],
+            power=self.power[chosen],
+            mask=self.mask[chosen],
+            filtered_norm=self.filtered_norm[chosen],
+            noise=self.noise.at(chosen),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[ImageTerms]) -> ImageTerms:
+        """All images of several."""
+        groups = zip(*(part.spectra for part in parts), strict=True)
+        return cls(
+            spectra=tuple(
+                torch.cat([_both_parts(part) for part in group], 2).flatten(1, 2)
+                for group in groups
+            ),
+            contrast_of_mask=torch.cat([part.contrast_of_mask for part in parts]),
+            contrast_power=torch.cat([part.contrast_power for part in parts], 1),
+            power=torch.cat([part.power for part in parts]),
+            mask=torch.cat([part.mask for part in parts]),
+            filtered_norm=torch.cat([part.filtered_norm for part in parts]),
+            noise=NoiseTerms.joined([part.noise for part in parts]),
+        )
+
+
+def _both_parts(spectra: Tensor) -> Tensor:
+    """View (q, 2 * image, ...) as (q, 2, image, ...)."""
+    return spectra.view(len(spectra), 2, -1, spectra.shape[2])
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,15 @@ class NoiseTerms:
         """Those of some groups, in this order."""
         return NoiseTerms(self.mask_power[rows], self.exponent[rows], self.constant[rows])
 
+    @classmethod
+    def joined(cls, parts: Sequence[NoiseTerms]) -> NoiseTerms:
+        """One after the other."""
+        return cls(
+            torch.cat([part.mask_power for part in parts]),
+            torch.cat([part.exponent for part in parts]),
+            torch.cat([part.constant for part in parts]),
+        )
+
     def along(self, n_more: int) -> NoiseTerms:
         """The same, with so many more axes of 1 behind."""
         shape = (-1, *(1,) * n_more)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
+from cryolike_dask.likelihoods.kernels.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Tile:
         for m, sums in self.pieces():
             yield m, self._correlations(sums, self.shift[m], self.norm[:, m])
 
-    def locate(self, m: Tensor, s: Tensor) -> Tensor:
+    def locate(self, m: Tensor, s: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over
         (displacement, rotation)."""
         # where is asked for few pairs, those that improve an image's best pose: cheaper to rotate
@@ -98,6 +99,8 @@ class Tile:
             sums = rotate(pairs.flatten(2), self.constants.folding, self.constants.scratch).view(
                 2, -1, *pairs.shape[2:]
             )
+            if allowed is not None:
+                sums = sums.masked_fill(~allowed[:, :, m[k], 0], -math.inf)
             correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
             poses[k] = correlation.flatten(1).argmax(1)
         return poses
@@ -193,21 +196,29 @@ class Tile:
         with torch.cuda.device(self.products.device):
             return summarise_fused(terms, self.constants.folding, integrate=integrate)
 
-    def reduce(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Summarise on any device; correlations are not limited to 1."""
+    def reduce(
+        self,
+        reference: Tensor | None,
+        allowed: Tensor | None = None,
+        windows: Windows | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Summarise on any device; correlations are not limited to 1. Only poses that are allowed,
+        bool (2, W/2, image, 1, displacement), are looked at, and summed as windows of displacements
+        say."""
         best, fit, summed = self._unfilled()
         least = None if reference is None else self._least_covariance(reference)
         for m, sums in self.pieces():
-            high, low = sums.amax(-1), sums.amin(-1)
+            part = None if allowed is None else allowed[:, :, m]
+            high, low = _extremes(sums, part)
             best[m] = ((high + self.shift[m]) * self.norm[:, m]).amax((0, 1))
-            farthest = torch.maximum(high, -low)
+            farthest = torch.maximum(high, -low).clamp_(min=0)
             fits = farthest.double() ** 2 * self.scale[:, m]
             fit[m] = fits.amax((0, 1))
             if least is None:
                 continue
             within_reach = farthest >= least[:, m]
             if within_reach.any():
-                summed[m] = self._sum(sums, fits, within_reach, m)
+                summed[m] = self._sum(sums, fits, within_reach, m, windows)
         return best, fit, summed
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
@@ -215,7 +226,14 @@ class Tile:
         fraction = ((self.height - reference) / self.exponent[:, None]).clamp_(max=0).exp_()
         return ((1 - fraction) / self.scale).sqrt_().to(self.norm.dtype)
 
-    def _sum(self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice) -> Tensor:
+    def _sum(
+        self,
+        sums: Tensor,
+        fits: Tensor,
+        within_reach: Tensor,
+        m: slice,
+        windows: Windows | None,
+    ) -> Tensor:
         """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
         template)."""
         floor = 1 - self.constants.rounding
@@ -227,10 +245,18 @@ class Tile:
         peak = peak.masked_fill(peak == -math.inf, 0)
         above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
-        x = sums[within_reach].double().square_().mul_(scale[:, None]).clamp_(max=floor)
+        rows = sums[within_reach].double()
+        if windows is not None:
+            rows = windows.between(rows)
+        x = rows.square_().mul_(scale[:, None]).clamp_(max=floor)
         exponents = exponent.expand(fits.shape)[within_reach]
         likelihoods = x.neg_().log1p_().mul_(-exponents[:, None])
-        likelihoods = likelihoods.add_(above[:, None]).exp_().sum(-1)
+        likelihoods = likelihoods.add_(above[:, None]).exp_()
+        if windows is not None:
+            half, row, image, _ = within_reach.nonzero(as_tuple=True)
+            rotations = self.constants.folding.rotations[half, row]
+            likelihoods *= windows.shares(rotations, image + m.start)
+        likelihoods = likelihoods.sum(-1)
         pairs = torch.arange(peak.numel(), device=peak.device).view(peak.shape)
         pair_of_row = pairs.expand(fits.shape)[within_reach]
         total = torch.zeros_like(peak).view(-1).index_add_(0, pair_of_row, likelihoods)
@@ -244,6 +270,16 @@ class Tile:
             self.scale.new_empty(shape),
             self.scale.new_full(shape, -math.inf),
         )
+
+
+def _extremes(sums: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Largest and smallest over displacements, of those that are allowed."""
+    if allowed is None:
+        return sums.amax(-1), sums.amin(-1)
+    return (
+        sums.masked_fill(~allowed, -math.inf).amax(-1),
+        sums.masked_fill(~allowed, math.inf).amin(-1),
+    )
 
 
 def by_pairs(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:

@@ -1,0 +1,133 @@
+"""Sums over windows of displacements, each about a place of an image: between displacements, and
+where windows overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ROUNDED = 1e-5
+"""Part of a covariance that rounding and compression may be off by."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Displacements of a window along an axis.
+
+    Attributes
+    ----------
+    at : Tensor, float64, (point,)
+        Where likelihoods are summed, angstrom from the place.
+    matrix : Tensor, float64, (point, displacement)
+        Interpolation of values at displacements.
+    half_width : float
+        Of the window, half a step beyond the last displacement.
+    limit : float
+        Of the search, half a step beyond its last displacement.
+    """
+
+    at: Tensor
+    matrix: Tensor
+    half_width: float
+    limit: float
+
+    @classmethod
+    def of(
+        cls,
+        displacements: NDArray[np.float64],
+        finer: int,
+        highest_frequency: float,
+        limit: float,
+        device: torch.device,
+    ) -> Axis:
+        """Cut each step into parts; frequencies in 1/angstrom."""
+        n = len(displacements)
+        if n == 1:
+            one = torch.zeros(1, dtype=torch.float64, device=device)
+            return cls(one, one[:, None] + 1, np.inf, np.inf)
+        step = displacements[1] - displacements[0]
+        at, matrix = interpolation(n, finer, step * highest_frequency)
+        return cls(
+            torch.from_numpy(displacements[0] + at * step).to(device),
+            torch.from_numpy(matrix).to(device),
+            n * step / 2,
+            limit,
+        )
+
+    def taper(self, distance: Tensor) -> Tensor:
+        """What a window counts at a distance from its place, before it is shared with others: it
+        falls smoothly to 0 at its end, so that sums over displacements stay right."""
+        return (1 - (distance / self.half_width) ** 2).clamp_(min=0) ** 2
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows about places of images.
+
+    Attributes
+    ----------
+    x, y : Axis
+    angles : Tensor, float64, (rotation,)
+    places : Tensor, float64, (row, place, 2)
+        Of the image of each row, the row's own first, angstrom in the frame of the image; far off
+        where there are no more.
+    """
+
+    x: Axis
+    y: Axis
+    angles: Tensor
+    places: Tensor
+
+    def between(self, values: Tensor) -> Tensor:
+        """Values where they are summed, by those at displacements, x fastest: (value, point). A
+        covariance, whose band ends, is a smooth function of the displacement."""
+        square = values.view(-1, self.y.matrix.shape[1], self.x.matrix.shape[1])
+        return (self.y.matrix @ (square @ self.x.matrix.T)).flatten(1)
+
+    def shares(self, rotations: Tensor, rows: Tensor) -> Tensor:
+        """What each point of a row's window counts under a rotation, (pair, point): its part of a
+        step; less where windows of the same image overlap, so that they count once in all; nothing
+        outside of the search."""
+        gamma = self.angles[rotations]
+        c, s = torch.cos(gamma)[:, None], torch.sin(gamma)[:, None]
+        px, py = self.places[rows].unbind(2)
+        # of all places, as templates are displaced under this rotation: (pair, place)
+        x, y = c * px - s * py, s * px + c * py
+        of_x, of_y = x[:, :1] + self.x.at, y[:, :1] + self.y.at
+        own = self.y.taper(self.y.at)[:, None] * self.x.taper(self.x.at)
+        total = own.expand(len(x), *own.shape)
+        for k in range(1, x.shape[1]):
+            along_x = self.x.taper(of_x - x[:, k, None])
+            along_y = self.y.taper(of_y - y[:, k, None])
+            total = total + along_y[:, :, None] * along_x[:, None]
+        share = own / total
+        share *= (of_y.abs() < self.y.limit)[:, :, None] & (of_x.abs() < self.x.limit)[:, None]
+        n_displacements = self.x.matrix.shape[1] * self.y.matrix.shape[1]
+        return share.flatten(1) * (n_displacements / own.numel())
+
+
+def interpolation(
+    n: int, finer: int, band: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Cut each of n steps into parts, and interpolate n values, at the middles of the steps, at the
+    middles of their parts.
+
+    Returns
+    -------
+    at : (n * finer,) float64
+        In steps, from the first value.
+    matrix : (n * finer, n) float64
+        Of all linear interpolations that of least square error, for waves of up to `band` cycles
+        per step, and errors of `ROUNDED` in the values.
+    """
+    at = (np.arange(n * finer) + 0.5) / finer - 0.5
+    if finer == 1:
+        return at, np.eye(n)
+    nodes = np.arange(n)
+    overlaps = np.sinc(2 * band * (nodes[:, None] - nodes)) + ROUNDED**2 * np.eye(n)
+    matrix = np.linalg.solve(overlaps, np.sinc(2 * band * (nodes[:, None] - at)))
+    return at, matrix.T

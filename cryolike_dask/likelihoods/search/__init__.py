@@ -1,0 +1,1 @@
+"""Search where the mass is: coarse to fine."""

@@ -1,0 +1,184 @@
+"""Search coarse to fine: a part of the band tells which views and places of each image are worth
+more of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.likelihoods.graph import ComparisonGraph, template_rows
+from cryolike_dask.likelihoods.poses import POSE
+from cryolike_dask.likelihoods.search.coarser import (
+    coarser_grid,
+    coarser_images,
+    coarser_templates,
+    spread_views,
+)
+from cryolike_dask.likelihoods.search.places import Window, steps_of
+from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
+from cryolike_dask.likelihoods.search.windows import (
+    best_of_pairs_everywhere,
+    best_of_pairs_in_windows,
+    optimal_poses_in_windows,
+)
+from cryolike_dask.stacks import TemplateStack
+
+FloatArray = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+COARSEST_PIXELS, COARSEST_PART = 32, 0.25
+"""The coarsest level has the band of a box of so many pixels, but this part of the band at least;
+each level twice that of the one before."""
+REACH = 12.0
+"""Nat below the best view of a level that may still hold what counts."""
+LOST = 0.1
+"""Part of the gain of the best view that views beside the true one may lose."""
+STEP_OF_BAND = 0.5
+"""Pixels of a level's band between displacements: a quarter of the shortest wave, so that what lies
+between them is known."""
+DENSER, WIDEST, NEAR = 0.6, 0.3, 1.2
+"""Views of a level lie so much denser than in proportion to its band, radian apart at most; those
+within so many distances of one that is kept are kept at the next level."""
+FINER = 4
+"""Parts of a step along each axis at which likelihoods are interpolated in the end, whatever the
+steps of the search: about one place all poses have the same displacements, and what sums over half
+pixels miss of a narrow peak does not average out as in the whole search."""
+WIDE, NARROWER = 1.6, 3.0
+"""Half width of a window, steps of the level before; and that over the distance within which
+another place needs no window of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Views and displacements that are worth trying in a part of the band.
+
+    Attributes
+    ----------
+    grid : PolarGrid
+    views : (view,) int64
+        Of all templates.
+    spacing : float
+        Radian between them.
+    step : (float, float)
+        Angstrom between displacements.
+    """
+
+    grid: PolarGrid
+    views: Rows
+    spacing: float
+    step: tuple[float, float]
+
+
+def levels_of(templates: TemplateStack) -> list[Level]:
+    """Levels from the coarsest to the whole search."""
+    grid, directions = templates.grid, templates.viewing.rotations()[:, :, 2]
+    spacing, steps = _spacing(directions), steps_of(templates.displacements)
+    pixels = 4 * grid.radius_max  # of a box whose Nyquist frequency is the band's
+
+    def step(part: float) -> tuple[float, float]:
+        of_band = STEP_OF_BAND * grid.box_size_angstrom / (part * pixels)
+        return of_band if steps[0] else 0.0, of_band if steps[1] else 0.0
+
+    levels = [Level(grid, np.arange(len(templates)), spacing, step(1))]
+    part = 0.5
+    while part >= COARSEST_PART and part * pixels >= COARSEST_PIXELS:
+        apart = max(spacing, min(DENSER * spacing / part, WIDEST))
+        views = spread_views(directions, apart)
+        levels.append(Level(coarser_grid(grid, part), views, apart, step(part)))
+        part /= 2
+    return levels[::-1]
+
+
+def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
+    """Records of the best poses, (image, template chunk), POSE; None where the band is too narrow
+    to be worth levels."""
+    templates, rules = graph.templates, graph.settings.rules
+    levels = levels_of(templates)
+    if len(levels) == 1:
+        return None
+    directions = templates.viewing.rotations()[:, :, 2]
+    log_prior = template_rows(templates, rules)["log_prior"]
+    found = _found_everywhere(levels[0], graph)
+    for before, level in pairwise(levels):
+        cosines = directions[level.views] @ directions[before.views].T
+        width = WIDE * before.step[0], WIDE * before.step[1]
+        near = cosines > math.cos(NEAR * before.spacing)
+        selection = Selection(log_prior[before.views], near, REACH, LOST, max(width) / NARROWER)
+        is_last = level is levels[-1]
+        window = Window.of(width, level.step, templates.displacements, FINER if is_last else 1)
+        of_level = _at_level(level, graph, level.views, window.displacements)
+        places, wanted = _selected(found, selection, of_level.template_chunks)
+        found = of_level.blockwise(
+            optimal_poses_in_windows if is_last else best_of_pairs_in_windows,
+            "search-last-level" if is_last else "search-level",
+            POSE if is_last else FOUND,
+            one_per_chunk=is_last,
+            more=((wanted, "ms"), (places, "mkx")),
+            window=window,
+        )
+    return found
+
+
+def _selected(
+    found: da.Array, selection: Selection, template_chunks: tuple[int, ...]
+) -> tuple[da.Array, da.Array]:
+    """Places of each image, (image, place, 2), and templates, bool (image, template), that are
+    worth the next level; chunks of images know all views."""
+    found = found.rechunk({1: -1})
+    places = da.blockwise(
+        selection.places,
+        "mkx",
+        found,
+        "mv",
+        new_axes={"k": MOST_PLACES, "x": 2},
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty((0, 0, 0)),
+        token="search-places",
+    )
+    wanted = da.blockwise(
+        selection.templates,
+        "ms",
+        found,
+        "mv",
+        places,
+        "mkx",
+        new_axes={"s": len(selection.near)},
+        concatenate=True,
+        dtype=np.bool_,
+        meta=np.empty((0, 0), np.bool_),
+        token="search-templates",
+    )
+    return places, wanted.rechunk({1: template_chunks})
+
+
+def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
+    """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
+    displacements = Window.of((0, 0), level.step, graph.templates.displacements).whole.displacements
+    at_level = _at_level(level, graph, level.views, displacements)
+    return at_level.blockwise(best_of_pairs_everywhere, "search-first-level", FOUND)
+
+
+def _at_level(
+    level: Level, graph: ComparisonGraph, views: Rows, displacements: DisplacementGrid
+) -> ComparisonGraph:
+    """Images and views of a level."""
+    return ComparisonGraph(
+        coarser_images(graph.images, level.grid),
+        coarser_templates(graph.templates, level.grid, views, displacements),
+        graph.settings,
+        discover_tiles=graph.comparison.discover_tiles,
+    )
+
+
+def _spacing(directions: FloatArray) -> float:
+    cosines = directions @ directions.T
+    np.fill_diagonal(cosines, -1)
+    return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))

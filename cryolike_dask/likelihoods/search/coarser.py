@@ -1,0 +1,159 @@
+"""The same images and templates in a part of their band: fewer shells, rotations, displacements and
+views, a fifth power of the band in all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.io.identity import InputDescription
+from cryolike_dask.io.sources import ArraySource
+from cryolike_dask.stacks import ImageStack, TemplateStack
+
+FloatArray = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+FEWEST_SHELLS, FEWEST_ROTATIONS = 8, 16
+
+
+def coarser_grid(grid: PolarGrid, part: float) -> PolarGrid:
+    """The polar grid of a part of the band, as densely sampled."""
+    n_inplanes = max(FEWEST_ROTATIONS, 2 * math.ceil(part * grid.n_inplanes / 2))
+    radius_max = max(part * grid.radius_max, (FEWEST_SHELLS - 1) * grid.dist_radii)
+    return replace(
+        grid,
+        radius_max=min(radius_max, grid.radius_max),
+        n_inplanes=min(n_inplanes, grid.n_inplanes),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Coarser:
+    """The rows of a source on the grid of a part of their band.
+
+    Attributes
+    ----------
+    source : ArraySource
+    fine, grid : PolarGrid
+        Of the source, and of these rows.
+    """
+
+    source: ArraySource
+    fine: PolarGrid
+    grid: PolarGrid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, shell, angle)."""
+        return (self.source.shape[0], *self.grid.shape)
+
+    @property
+    def dtype(self) -> str:
+        """Type of the source."""
+        return self.source.dtype
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Files of the source."""
+        return self.source.paths
+
+    @cached_property
+    def _radial(self) -> FloatArray:
+        """Interpolation between the nodes of both grids, (coarse shell, fine shell)."""
+        return between_nodes(self.fine.radii, self.grid.radii)
+
+    def take(self, rows: Rows) -> NDArray[Any]:
+        """Read rows, and interpolate them: along rings by their Fourier series, between rings by
+        the polynomial through all of them."""
+        values = self.source.take(rows)
+        n, few = self.fine.n_inplanes, self.grid.n_inplanes
+        series = np.fft.fft(values, axis=-1)
+        kept = np.concatenate([series[..., : few // 2], series[..., n - few // 2 :]], axis=-1)
+        kept[..., few // 2] = 0  # its counterpart is not there, without which no image is real
+        series = self._radial.astype(values.real.dtype) @ kept
+        result: NDArray[Any] = (np.fft.ifft(series, axis=-1) * (few / n)).astype(values.dtype)
+        return result
+
+    @property
+    def knows_rings(self) -> bool:
+        """Never."""
+        return False
+
+    def rings(self, rows: Rows) -> None:
+        """Not known: what is left out of the power of rings is small beside what a part of the band
+        leaves out of the likelihood."""
+        return None
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its position there."""
+        return self.source.locate(row)
+
+    def describe(self, rows: Rows) -> list[InputDescription]:
+        """Describe the rows of the source."""
+        return self.source.describe(rows)
+
+    def subset(self, rows: Rows) -> ArraySource:
+        """These rows."""
+        return replace(self, source=self.source.subset(rows))
+
+
+def between_nodes(nodes: FloatArray, at: FloatArray) -> FloatArray:
+    """Barycentric interpolation by the polynomial through nodes that crowd at their ends, as those
+    of Gauss do: (point, node)."""
+    scaled = nodes * (4 / (nodes[-1] - nodes[0]))  # so that products neither vanish nor overflow
+    apart = scaled[:, None] - scaled
+    np.fill_diagonal(apart, 1)
+    logs = -np.log(np.abs(apart)).sum(axis=1)
+    weights = np.exp(logs - logs.max()) * np.sign(apart).prod(axis=1)
+    distance = at[:, None] - nodes
+    on_node = np.abs(distance) < 1e-12 * nodes[-1]
+    terms = weights / np.where(on_node, 1, distance)
+    result: FloatArray = terms / terms.sum(axis=1, keepdims=True)
+    hit = on_node.any(axis=1)
+    result[hit] = on_node[hit]
+    return result
+
+
+def coarser_images(images: ImageStack, grid: PolarGrid) -> ImageStack:
+    """Images in a part of their band."""
+    if grid == images.grid:
+        return images
+    return replace(images, source=Coarser(images.source, images.grid, grid), grid=grid)
+
+
+def coarser_templates(
+    templates: TemplateStack, grid: PolarGrid, rows: Rows, displacements: DisplacementGrid
+) -> TemplateStack:
+    """Some templates in a part of their band, with other displacements."""
+    if grid == templates.grid:
+        source = templates.source.subset(rows)
+    else:
+        source = Coarser(templates.source, templates.grid, grid).subset(rows)
+    return replace(
+        templates,
+        source=source,
+        grid=grid,
+        viewing=templates.viewing.take(rows),
+        displacements=displacements,
+        chunks=None,
+    )
+
+
+def spread_views(directions: FloatArray, spacing: float) -> Rows:
+    """Views no two of which are nearer than a spacing (radian), and within it of every other:
+    each is kept unless one before it is near."""
+    kept: list[int] = []
+    least = math.cos(spacing)
+    free = np.ones(len(directions), np.bool_)
+    for i in range(len(directions)):
+        if free[i]:
+            kept.append(i)
+            free &= directions @ directions[i] < least
+    return np.array(kept, np.int64)

@@ -1,0 +1,210 @@
+"""Places of images under a few templates at a time: what a block in windows goes through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cryolike_dask.likelihoods.search.places import Flags, FloatArray, Places, Positions, Window
+from cryolike_dask.likelihoods.tiled_block import Block, slices
+
+if TYPE_CHECKING:
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.compressed import ImageTerms
+    from cryolike_dask.likelihoods.kernels.tile import Tile
+    from cryolike_dask.likelihoods.kernels.windows import Windows
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some places of images under a few templates.
+
+    Attributes
+    ----------
+    rows : (row,) int64
+        Which of the places.
+    image : (row,) int64
+    s : slice
+        Which of the templates of the block.
+    tile : Tile
+    allowed : Tensor or None
+    best : (row, template) float64
+        Largest correlation; minus infinity where it is not wanted.
+    log_likelihood, log_posterior : (row, template) float64
+        Summed over displacements and rotations, without and with the prior.
+    settled : dict
+        Best poses of pairs that were compared directly, by row and template.
+    """
+
+    rows: Positions
+    image: Positions
+    s: slice
+    tile: Tile
+    allowed: torch.Tensor | None
+    best: FloatArray
+    log_likelihood: FloatArray
+    log_posterior: FloatArray
+    settled: dict[tuple[int, int], int]
+
+    def locate(self, rows: Positions, templates: Positions) -> tuple[Positions, Positions]:
+        """Displacement and rotation of the best poses of some pairs."""
+        import torch
+
+        if not len(rows):
+            return rows, templates
+        device = self.tile.shift.device
+        m, s = (torch.from_numpy(v).to(device) for v in (rows, templates))
+        located = self.tile.locate(m, s, self.allowed).cpu().numpy()
+        for n, of_pair in enumerate(zip(rows.tolist(), templates.tolist(), strict=True)):
+            located[n] = self.settled.get(of_pair, located[n])
+        displacement, rotation = np.divmod(located, self.tile.constants.folding.n_inplanes)
+        return displacement, rotation
+
+
+def pieces(
+    block: Block, places: Places, wanted: Flags, window: Window, sums: FloatArray
+) -> Iterator[Piece]:
+    """Compare; poses that would change `sums` of images by less than rounding may be left out."""
+    import torch
+
+    device = block.constants.weights.device
+    log_prior = block.template_rows["log_prior"]
+    n_poses = block.shape[1] * len(window.displacements) * block.pose_shape[1]
+    reach = math.log(n_poses / block.constants.rounding)
+    for rows, s, tile in _tiles(block, places, wanted):
+        image = places.image[rows]
+        wants = wanted[image, s]
+        reference = np.where(wants, sums[image, None] - log_prior[s] - reach, np.inf)
+        given = torch.from_numpy(reference).to(device)
+        allowed = _allowed(block, places, rows, window)
+        if allowed is None and window.finer == 1:
+            summary = tile.summarise(given)
+        else:
+            summary = tile.reduce(given, allowed, _windows(block, places, rows, window))
+        best, fit, log_likelihood = (values.double().cpu().numpy() for values in summary)
+        best, log_likelihood = (np.where(wants, v, -np.inf) for v in (best, log_likelihood))
+        settled = {}
+        for k, j in np.argwhere(wants & ~(fit < block.constants.recomputes_offset_above)):
+            pair = _compared_directly(block, places, int(rows[k]), s.start + int(j), window)
+            best[k, j], settled[int(k), int(j)], log_likelihood[k, j] = pair
+        yield Piece(
+            rows,
+            image,
+            s,
+            tile,
+            allowed,
+            best,
+            log_likelihood,
+            log_likelihood + log_prior[s],
+            settled,
+        )
+
+
+def _compared_directly(
+    block: Block, places: Places, row: int, template: int, window: Window
+) -> tuple[float, int, float]:
+    """Best correlation, its pose, and the log-likelihood of one place under one template, over all
+    shells, with the offset of each pose."""
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.direct import compare
+
+    number = np.array([row])
+    factors = _moving_back(places.at[number], block)
+    image = block.images(places.image[number])
+    (values,) = block.templates([slice(template, template + 1)])
+    correlation, log_likelihood = (
+        of_poses[0, 0]
+        for of_poses in compare(
+            replace(image, values=image.values * factors),
+            values,
+            replace(block.constants, mask=block.constants.mask * factors[0]),
+            int(block.template_rows["index"][template]),
+        )
+    )
+    # at the displacements alone: of so strong a signal next to nothing is left between them
+    shares = _windows(block, places, number, replace(window, finer=1)).shares(
+        torch.arange(block.pose_shape[1], device=correlation.device),
+        torch.zeros(block.pose_shape[1], dtype=torch.int64, device=correlation.device),
+    )
+    inside = torch.from_numpy(window.inside(places.at[number], block.comparison.grid.angles)[0])
+    correlation = correlation.masked_fill(~inside.T.to(correlation.device), -math.inf)
+    log_likelihood = log_likelihood + shares.T.log()
+    best, pose = correlation.flatten().max(0)
+    return float(best), int(pose), float(torch.logsumexp(log_likelihood.flatten(), 0))
+
+
+def _tiles(block: Block, places: Places, wanted: Flags) -> Iterator[tuple[Positions, slice, Tile]]:
+    """Correlate, for each few templates, the places of images that want some of them."""
+    from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_templates
+
+    for group in slices(0, len(places.image), block.n_images_at_a_time):
+        terms = _prepared(block, places, group)
+        columns = list(slices(0, block.shape[1], block.tile[1]))
+        for s, values in zip(columns, block.templates(columns), strict=True):
+            wanting = np.flatnonzero(wanted[places.image[group], s].any(axis=1))
+            if not len(wanting):
+                continue
+            first = int(block.template_rows["index"][s.start])
+            templates = prepare_templates(values, block.constants, first)
+            free = places.n_free - group.start
+            for part in (wanting[wanting < free], wanting[wanting >= free]):
+                for k in slices(0, len(part), block.tile[0]):
+                    chosen = terms.take(part[k])
+                    yield group.start + part[k], s, correlate(chosen, templates, block.constants)
+
+
+def _prepared(block: Block, places: Places, group: slice) -> ImageTerms:
+    from cryolike_dask.likelihoods.kernels.compressed import ImageTerms, prepare_images
+
+    parts = []
+    for part in slices(group.start, group.stop, block.tile[0]):
+        images = block.images(places.image[part])
+        moved = replace(images, values=images.values * _moving_back(places.at[part], block))
+        parts.append(prepare_images(moved, block.constants))
+    return ImageTerms.joined(parts)
+
+
+def _moving_back(places: FloatArray, block: Block) -> torch.Tensor:
+    """Factors that move images back by their places, complex (place, shell, angle)."""
+    import torch
+
+    from cryolike_dask.likelihoods.kernels import translation_factors
+
+    grid, device = block.comparison.grid, block.constants.mask.device
+    kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
+    x, y = (torch.from_numpy(-2 * v / grid.box_size_angstrom).to(device) for v in places.T)
+    return translation_factors(x, y, kx, ky).to(block.constants.mask.dtype)
+
+
+def _allowed(block: Block, places: Places, rows: Positions, window: Window) -> torch.Tensor | None:
+    """Poses inside of the search, bool (2, W/2, place, 1, displacement), by rows of `rotate`; None:
+    all of them."""
+    import torch
+
+    if rows[0] < places.n_free:
+        return None
+    flags = torch.from_numpy(window.inside(places.at[rows], block.comparison.grid.angles))
+    order = block.constants.folding.rotations
+    return flags.to(order.device)[:, order].permute(1, 2, 0, 3)[:, :, :, None]
+
+
+def _windows(block: Block, places: Places, rows: Positions, window: Window) -> Windows:
+    """Windows of some places, on the device."""
+    import torch
+
+    from cryolike_dask.likelihoods.kernels.windows import Axis, Windows
+
+    device, highest = block.constants.weights.device, block.comparison.grid.spatial_frequencies[-1]
+    limit = window.limit
+    return Windows(
+        Axis.of(window.x_angstrom, window.finer, highest, limit[0], device),
+        Axis.of(window.y_angstrom, window.finer, highest, limit[1], device),
+        torch.from_numpy(block.comparison.grid.angles).to(device),
+        torch.from_numpy(places.of_image[rows]).to(device),
+    )

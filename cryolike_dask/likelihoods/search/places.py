@@ -1,0 +1,150 @@
+"""Where an image's particle may lie, and the window of displacements about it (numpy only).
+
+A place t is in the frame of the image: under a rotation gamma, a displacement delta of the window
+about it is d = R(gamma) t + delta.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.geometry.displacements import DisplacementGrid
+
+FloatArray = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Positions = NDArray[np.int64]
+
+FAR = 1e12
+"""Angstrom. In place of a place that is not there: no window reaches it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A window of displacements in a search.
+
+    Attributes
+    ----------
+    x_angstrom, y_angstrom : (displacement,) float64
+        Along each axis, about the place of an image.
+    search : DisplacementGrid
+        All that the prior is spread over.
+    step : (float, float)
+        Between displacements of the window along x and y, angstrom; 0 of a single one.
+    finer : int
+        Parts of a step along each axis at which likelihoods are interpolated.
+    """
+
+    x_angstrom: FloatArray
+    y_angstrom: FloatArray
+    search: DisplacementGrid
+    step: tuple[float, float]
+    finer: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        half_width: tuple[float, float],
+        step: tuple[float, float],
+        search: DisplacementGrid,
+        finer: int = 1,
+    ) -> Window:
+        """Make one of displacements in steps, at least half as wide."""
+        n = [math.ceil(w / s - 1e-6) if s else 0 for w, s in zip(half_width, step, strict=True)]
+        x, y = (np.linspace(-k * s, k * s, 2 * k + 1) for s, k in zip(step, n, strict=True))
+        return cls(x, y, search, step, finer)
+
+    @property
+    def whole(self) -> Window:
+        """The window that is the whole search, about the middle."""
+        x, y = self.limit - np.array(self.step) / 2
+        return Window.of((x, y), self.step, self.search, self.finer)
+
+    @property
+    def displacements(self) -> DisplacementGrid:
+        """All of the window, x fastest."""
+        x, y = self.x_angstrom, self.y_angstrom
+        return DisplacementGrid(np.tile(x, len(y)), np.repeat(y, len(x)))
+
+    @property
+    def log_share(self) -> float:
+        """Logarithm of the prior of a displacement of the window, times how many it has."""
+        n = len(self.x_angstrom) * len(self.y_angstrom)
+        area = [a / b for a, b in zip(self.step, steps_of(self.search), strict=True) if a]
+        return math.log(n * math.prod(area) / len(self.search))
+
+    @property
+    def limit(self) -> FloatArray:
+        """Where the search ends along x and y, half a step beyond its last displacement."""
+        steps = np.array(steps_of(self.search))
+        end: FloatArray = np.abs(self.search.table()).max(axis=1) + steps / 2
+        return np.where(steps > 0, end * (1 + 1e-9), np.inf)
+
+    def inside(self, places: FloatArray, angles: FloatArray) -> Flags:
+        """Poses inside of the search, (place, rotation, displacement)."""
+        moved = np.einsum("rij,pj->pri", turns(angles), places)[:, :, None]
+        delta = self.displacements.table().T
+        within: Flags = (np.abs(moved + delta) < self.limit).all(axis=-1)
+        return within
+
+    def node(self, place: FloatArray, gamma: float, displacement: int) -> int:
+        """The displacement of the search that is nearest to one of the window."""
+        (turn,) = turns(np.array([gamma]))
+        d = turn @ place + self.displacements.table()[:, displacement]
+        return int(((self.search.table().T - d) ** 2).sum(axis=1).argmin())
+
+
+def steps_of(displacements: DisplacementGrid) -> tuple[float, float]:
+    """Angstrom between displacements along x and y; 0 of a single one."""
+    found = []
+    for values in displacements.table():
+        distinct = np.unique(np.round(values, 6))
+        found.append(float(np.median(np.diff(distinct))) if len(distinct) > 1 else 0.0)
+    return found[0], found[1]
+
+
+def turns(angles: FloatArray) -> FloatArray:
+    """R(gamma), (rotation, 2, 2)."""
+    c, s = np.cos(angles), np.sin(angles)
+    return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Places of images, one after the other.
+
+    Attributes
+    ----------
+    image : (place,) int64
+        Position of its image.
+    at : (place, 2) float64
+        Angstrom.
+    of_image : (place, n, 2) float64
+        All places of the image, this one first; `FAR` where there are no more.
+    n_free : int
+        The first ones, whose windows neither reach another place's nor the end of the search.
+    """
+
+    image: Positions
+    at: FloatArray
+    of_image: FloatArray
+    n_free: int
+
+    @classmethod
+    def of(cls, places: FloatArray, window: Window) -> Places:
+        """Those of all images, (image, place, 2), NaN where there are no more."""
+        image, k = np.nonzero(~np.isnan(places[:, :, 0]))
+        at = places[image, k]
+        others = np.where(np.isnan(places), FAR, places)[image]
+        others[np.arange(len(k)), k] = others[:, 0]
+        others[:, 0] = at
+        others = others[:, : max(1, int((others[:, :, 0] < FAR).sum(axis=1).max(initial=1)))]
+        half = np.hypot(*(np.abs(window.displacements.table()).max(axis=1) + np.array(window.step)))
+        apart = np.hypot(*(others[:, 1:] - at[:, None]).transpose(2, 0, 1))
+        is_free = (apart > 2 * half).all(axis=1)
+        is_free &= np.hypot(*at.T) + half < window.limit.min()
+        order = np.argsort(~is_free, kind="stable")
+        return cls(image[order], at[order], others[order], int(is_free.sum()))

@@ -1,0 +1,247 @@
+"""A block in which each image is compared with templates of its own, displaced about places of its
+own.
+
+An image is moved back by where its particle is expected, t in its own frame, so that one small
+window of displacements serves all images and templates: under a rotation gamma, a displacement
+delta of the window is d = R(gamma) t + delta. Poses outside of the whole search are left out, and
+those in windows of several places of an image count once in all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.likelihoods import blocks
+from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.poses import no_poses
+from cryolike_dask.likelihoods.search.pieces import pieces
+from cryolike_dask.likelihoods.search.places import Flags, FloatArray, Places, Positions, Window
+from cryolike_dask.likelihoods.search.selection import FOUND
+from cryolike_dask.likelihoods.setup import log_likelihood_at
+from cryolike_dask.likelihoods.tiled_block import Block
+
+if TYPE_CHECKING:
+    from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """What images want to be compared with.
+
+    Attributes
+    ----------
+    templates : (image, template) bool
+    places : (image, place, 2) float64
+        Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
+        images that want everything.
+    """
+
+    templates: Flags
+    places: FloatArray
+
+    @property
+    def everything(self) -> Flags:
+        """Images that want all templates at all displacements, (image,)."""
+        return np.isnan(self.places[:, 0, 0])
+
+
+def best_of_pairs_everywhere(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> NDArray[np.void]:
+    """What `best_of_pairs_in_windows` finds, over all displacements: (image, template), FOUND."""
+    pairs = blocks.best_of_pairs(image_rows, template_rows, basis, comparison=comparison)
+    found = np.zeros(pairs.shape, FOUND)
+    found["log_likelihood"] = pairs["log_likelihood"]
+    found["gain"] = _gain(pairs["cross_correlation"], image_rows, comparison)
+    displacements = comparison.displacements.table()[:, pairs["displacement"]]
+    gamma = comparison.grid.angles[pairs["rotation"]]
+    found["x"], found["y"] = _in_frame_of_image(displacements, gamma)
+    return found
+
+
+def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> FloatArray:
+    """Log-likelihood of poses over that of noise alone, templates of equal power, (image,
+    template)."""
+    n_free = comparison.whitening.n_degrees_of_freedom[image_rows["group"]]
+    gain: FloatArray = -(n_free[:, None] / 2 - 2) * np.log1p(-np.minimum(correlation**2, 1 - 1e-12))
+    return gain
+
+
+def _in_frame_of_image(displacements: FloatArray, gamma: FloatArray) -> FloatArray:
+    """Moved by d and turned by -gamma, a particle lies at R(-gamma) d: (2, ...)."""
+    x, y = displacements
+    c, s = np.cos(gamma), np.sin(gamma)
+    return np.stack([c * x + s * y, c * y - s * x])
+
+
+def best_of_pairs_in_windows(
+    image_rows: Rows,
+    template_rows: Rows,
+    templates: Flags,
+    places: FloatArray,
+    basis: RadialBasis = (),
+    *,
+    comparison: Comparison,
+    window: Window,
+) -> NDArray[np.void]:
+    """Log-likelihood of each image under each template that it wants, summed over its windows, and
+    where its particle lies at the best pose: (image, template), FOUND.
+
+    Parameters are those of `optimal_poses_in_windows`.
+    """
+    wanted = Wanted(templates, places)
+    found = np.zeros(wanted.templates.shape, FOUND)
+    found["log_likelihood"] = np.where(wanted.everything[:, None], np.nan, -np.inf)
+    some, used = _compared(wanted)
+    if not len(some):
+        return found
+    rows = Places.of(wanted.places[some], window)
+    wants = wanted.templates[np.ix_(some, used)]
+    found[np.ix_(some, used)] = blocks.run(
+        image_rows[some],
+        template_rows[used],
+        basis,
+        comparison,
+        lambda block: _best_of_pairs(block, rows, wants, window),
+    )
+    return found
+
+
+def optimal_poses_in_windows(
+    image_rows: Rows,
+    template_rows: Rows,
+    templates: Flags,
+    places: FloatArray,
+    basis: RadialBasis = (),
+    *,
+    comparison: Comparison,
+    window: Window,
+) -> NDArray[np.void]:
+    """Best pose of each image among the templates and places that it wants, and its likelihood over
+    all of them: (image, 1), POSE.
+
+    Parameters
+    ----------
+    image_rows, template_rows : structured arrays
+    templates : (image, template) bool
+    places : (image, place, 2) float64
+    basis : RadialBasis
+        Of `comparison`.
+    comparison : Comparison
+        Its displacements are those of the window.
+    window : Window
+    """
+    wanted = Wanted(templates, places)
+    poses = no_poses((len(image_rows),))
+    template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
+    template_rows["log_prior"] += window.log_share
+    if wanted.everything.any():
+        # all poses, as carefully summed as those in windows
+        m = wanted.everything
+        whole = replace(comparison, displacements=window.whole.displacements)
+        middle = Places.of(np.zeros((int(m.sum()), 1, 2)), window.whole)
+        poses[m] = blocks.run(
+            image_rows[m],
+            template_rows,
+            blocks.radial_basis_of(whole),
+            whole,
+            lambda block: _optimal_poses(block, middle, wanted.templates[m], window.whole),
+        )
+    some, used = _compared(wanted)
+    if len(some):
+        rows = Places.of(wanted.places[some], window)
+        wants = wanted.templates[np.ix_(some, used)]
+        poses[some] = blocks.run(
+            image_rows[some],
+            template_rows[used],
+            basis,
+            comparison,
+            lambda block: _optimal_poses(block, rows, wants, window),
+        )
+    compared = np.union1d(some, np.flatnonzero(wanted.everything))
+    with blocks.TURN:
+        poses["log_likelihood_optimal"][compared] = log_likelihood_at(
+            image_rows[compared],
+            poses[compared],
+            replace(comparison, displacements=window.search),
+        )
+    return poses[:, None]
+
+
+def _compared(wanted: Wanted) -> tuple[Positions, Positions]:
+    """Images that want some templates in windows, and templates that some of them want."""
+    some = np.flatnonzero(~wanted.everything & wanted.templates.any(axis=1))
+    return some, np.flatnonzero(wanted.templates[some].any(axis=0))
+
+
+def _optimal_poses(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
+    """Keep the best pose of each place, and the likelihood of each image."""
+    sums, bounds = np.full(block.shape[0], -np.inf), np.zeros(block.shape[0])
+    best_of_place = no_poses((len(places.image),))
+    for piece in pieces(block, places, wanted, window, sums):
+        np.logaddexp.at(sums, piece.image, np.logaddexp.reduce(piece.log_posterior, axis=1))
+        np.maximum.at(bounds, piece.image, piece.tile.error_bound.amax(1).cpu().numpy())
+        best = piece.best.argmax(axis=1)
+        values = piece.best[np.arange(len(best)), best]
+        improved = np.flatnonzero(values > best_of_place["cross_correlation"][piece.rows])
+        target = piece.rows[improved]
+        displacement, rotation = piece.locate(improved, best[improved])
+        best_of_place["cross_correlation"][target] = values[improved]
+        best_of_place["template"][target] = block.template_rows["index"][piece.s][best[improved]]
+        best_of_place["displacement"][target] = displacement
+        best_of_place["rotation"][target] = rotation
+    return _of_images(block, places, best_of_place, sums, bounds, window)
+
+
+def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
+    """Keep the likelihood and the best place of each pair."""
+    found = np.zeros(block.shape, FOUND)
+    found["log_likelihood"] = -np.inf
+    best = np.full(block.shape, -np.inf)
+    angles, delta = block.comparison.grid.angles, window.displacements.table()
+    nothing_neglected = np.full(block.shape[0], -np.inf)
+    for piece in pieces(block, places, wanted, window, nothing_neglected):
+        k, j = np.nonzero(np.isfinite(piece.best))
+        displacement, rotation = piece.locate(k, j)
+        moved = _in_frame_of_image(delta[:, displacement], angles[rotation])
+        x, y = places.at[piece.rows[k]].T + moved
+        column = piece.s.start + j
+        for n in range(len(k)):  # places of one image may stand in one piece
+            m, at = piece.image[k[n]], column[n]
+            one = found[m, at]
+            one["log_likelihood"] = np.logaddexp(
+                one["log_likelihood"], piece.log_likelihood[k[n], j[n]]
+            )
+            if piece.best[k[n], j[n]] > best[m, at]:
+                best[m, at] = piece.best[k[n], j[n]]
+                one["x"], one["y"] = x[n], y[n]
+    correlation = np.where(np.isfinite(best), best, 0)
+    found["gain"] = _gain(correlation, block.image_rows, block.comparison)
+    return found
+
+
+def _of_images(
+    block: Block,
+    places: Places,
+    best_of_place: Rows,
+    sums: FloatArray,
+    bounds: FloatArray,
+    window: Window,
+) -> Rows:
+    """The best of each image over its places, at the nearest displacement of the search."""
+    angles = block.comparison.grid.angles
+    for n, place in enumerate(places.at):
+        best = best_of_place[n]
+        if np.isfinite(best["cross_correlation"]):
+            gamma = float(angles[best["rotation"]])
+            best["displacement"] = window.node(place, gamma, int(best["displacement"]))
+    poses = no_poses((block.shape[0],))
+    order = np.lexsort([best_of_place["template"], -best_of_place["cross_correlation"]])
+    image, first = np.unique(places.image[order], return_index=True)
+    poses[image] = best_of_place[order[first]]
+    poses["log_likelihood_integrated"], poses["correlation_error_bound"] = sums, bounds
+    return poses

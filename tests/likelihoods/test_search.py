@@ -1,0 +1,376 @@
+"""Search coarse to fine: its blocks against those of the whole search and against plain sums, what
+is selected, and what is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_optimal_pose
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.io.sources import InMemory
+from cryolike_dask.likelihoods import blocks
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.kernels.windows import Axis, Windows, interpolation
+from cryolike_dask.likelihoods.search.coarser import (
+    Coarser,
+    between_nodes,
+    coarser_grid,
+    spread_views,
+)
+from cryolike_dask.likelihoods.search.places import Places, Window, steps_of, turns
+from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
+from cryolike_dask.likelihoods.search.windows import (
+    best_of_pairs_in_windows,
+    optimal_poses_in_windows,
+)
+from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.particles.transform import normalised_stack
+from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.projection import project
+from tests.likelihoods.test_kernels import BruteForce, contrast_of
+from tests.real_space import StarPoses, render, two_lobes
+
+NOWHERE = np.nan
+
+
+def compared(images, templates, window, wanted, places, function, settings=None):
+    """What a block of windows gives."""
+    settings = settings or Settings(device="cpu", precision="double")
+    whole = ComparisonGraph(images, templates, settings)
+    at_window = replace(templates, displacements=window.displacements)
+    graph = ComparisonGraph(images, at_window, settings)
+    found = function(
+        image_rows(images, settings.rules, graph.group_of_image),
+        template_rows(at_window, settings.rules),
+        wanted,
+        places,
+        blocks.radial_basis_of(graph.comparison),
+        comparison=graph.comparison,
+        window=window,
+    )
+    return found, whole
+
+
+def no_places(n):
+    return np.full((n, MOST_PLACES, 2), NOWHERE)
+
+
+@pytest.mark.parametrize("with_noise", [False, True])
+@pytest.mark.parametrize("precision", ["single", "double"])
+@pytest.mark.parametrize("like", ["a window", "everything"])
+def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search(
+    build, precision, like, with_noise
+):
+    images, templates = build.stacks(5, 7, search=(2.0, 3, 5))
+    noise = None
+    if with_noise:
+        f = np.linspace(0, 1, 30)
+        noise = NoiseModel.of_spectrum(f, np.exp(-3 * f), images.grid)
+    settings = Settings(device="cpu", precision=precision, noise=noise)
+    x, y = (np.unique(v) for v in templates.displacements.table())
+    window = Window(x, y, templates.displacements, steps_of(templates.displacements))
+    places = no_places(5)
+    if like == "a window":
+        places[:, 0] = 0
+    found, graph = compared(
+        images, templates, window, np.ones((5, 7), bool), places, optimal_poses_in_windows, settings
+    )
+    rows = (
+        image_rows(images, settings.rules, graph.group_of_image),
+        template_rows(templates, settings.rules),
+    )
+    expected = blocks.optimal_poses(
+        *rows, blocks.radial_basis_of(graph.comparison), comparison=graph.comparison
+    )
+    for name in ("template", "displacement", "rotation"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    for name in ("cross_correlation", "log_likelihood_optimal", "log_likelihood_integrated"):
+        np.testing.assert_allclose(
+            found[name], expected[name], rtol=0, atol=1e-9 if precision == "double" else 2e-4
+        )
+
+
+def test_windows_are_sums_over_their_poses(build):
+    """Two places of each image, one of which reaches beyond the search, and near each other."""
+    images, templates = build.stacks(3, 4, n_pixels=8, n_inplanes=12, search=(1.5, 3, 3))
+    grid, search = images.grid, templates.displacements
+    step = steps_of(search)
+    x = np.array([-1, 0, 1]) * step[0] / 2
+    window = Window(x, x, search, (step[0] / 2, step[1] / 2))
+    half_width = 1.5 * step[0] / 2
+    places = no_places(3)
+    places[:, :2] = build.rng.uniform(-1, 1, (3, 2, 2)) * grid.pixel_size_angstrom
+    places[0, 1] = NOWHERE
+    wanted = np.array([[1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
+    found, graph = compared(images, templates, window, wanted, places, optimal_poses_in_windows)
+    pairs, _ = compared(images, templates, window, wanted, places, best_of_pairs_in_windows)
+    log_prior = template_rows(templates, graph.settings.rules)["log_prior"]
+    limit = 1.5 * grid.pixel_size_angstrom + step[0] / 2
+    n_dof = 4 * np.pi * grid.radius_max**2
+    some_are_cut = False
+    for m in range(3):
+        known = places[m][~np.isnan(places[m, :, 0])]
+        logs = np.full(4, -np.inf)
+        for w, gamma in enumerate(grid.angles):
+            turn = np.array([[np.cos(gamma), -np.sin(gamma)], [np.sin(gamma), np.cos(gamma)]])
+            for place in known:
+                d = (turn @ place)[:, None] + window.displacements.table()
+                part = tapers(d, turn @ place, half_width) / sum(
+                    tapers(d, turn @ other, half_width) for other in known
+                )
+                part *= (abs(d) < limit).all(0)
+                some_are_cut |= bool((part < 1).any() and (part > 0).any())
+                brute = BruteForce(
+                    images.source.values[m : m + 1],
+                    contrast_of(images.optics[m], grid, "standard")[None],
+                    templates.source.values,
+                    2 * d / grid.box_size_angstrom,
+                    grid,
+                    grid.mask(exact=True),
+                )
+                mask, _ = brute.template_mask_for(0.95)
+                of_poses = brute.log_likelihood(mask, n_dof)[0, :, :, w]
+                with np.errstate(divide="ignore"):
+                    of_poses = of_poses + np.log(part)
+                logs = np.logaddexp(logs, np.logaddexp.reduce(of_poses, axis=1))
+        logs = np.where(wanted[m], logs, -np.inf)
+        # the offset is taken at the place, and here at rest: next to nothing
+        np.testing.assert_allclose(pairs["log_likelihood"][m], logs, rtol=0, atol=0.02)
+        expected = np.logaddexp.reduce(logs + log_prior) - np.log(4)
+        assert found["log_likelihood_integrated"][m, 0] == pytest.approx(expected, abs=0.02)
+    assert some_are_cut
+
+
+def tapers(displacements, place, half_width):
+    """What a window counts before it is shared, at displacements (2, x)."""
+    u = (displacements - place[:, None]) / half_width
+    return (np.maximum(1 - u**2, 0) ** 2).prod(0)
+
+
+@pytest.mark.parametrize("finer", [1, 4])
+@pytest.mark.parametrize("n_places", [1, 2, 5])
+def test_windows_that_overlap_count_once(rng, n_places, finer):
+    """A peak anywhere in them has its integral, and half of it at the end of the search."""
+    search = DisplacementSearch(6, 25, 25).grid(1.0)
+    x = np.arange(-6, 7) / 2
+    window = Window(x, x, search, (0.5, 0.5), finer)
+    places = no_places(1)
+    places[0, :n_places] = rng.uniform(-1, 1, (n_places, 2))
+    of_images = Places.of(places, window)
+    axis = Axis.of(x, finer, 0.5, window.limit[0], torch.device("cpu"))
+    angles = rng.uniform(0, 2 * np.pi, 3)
+    windows = Windows(axis, axis, torch.tensor(angles), torch.tensor(of_images.of_image))
+    spread = 0.4
+    for peak, expected in (([0.3, -0.2], 1), ([6.25, 0.0], 0.5)):
+        if expected < 1:
+            of_images.of_image[:, :n_places] += [6.25, 0.0]
+            angles[:] = 0
+            windows = replace(
+                windows,
+                angles=torch.tensor(angles),
+                places=torch.tensor(of_images.of_image),
+            )
+        for w, gamma in enumerate(angles):
+            total = 0.0
+            (turn,) = turns(np.array([gamma]))
+            for row in range(n_places):
+                one = torch.tensor([w]), torch.tensor([row])
+                share = windows.shares(*one)[0].numpy()
+                at = axis.at.numpy()
+                points = np.stack([np.tile(at, len(at)), np.repeat(at, len(at))])
+                own = turn.T @ (points + (turn @ windows.places[row, 0].numpy())[:, None])
+                distance2 = ((own - np.array(peak)[:, None]) ** 2).sum(0)
+                total += (share * np.exp(-distance2 / 2 / spread**2)).sum()
+            integral = total * 0.5**2 / (2 * np.pi * spread**2)
+            assert integral == pytest.approx(expected, abs=0.02 if expected == 1 else 0.6 / finer)
+
+
+def test_values_between_displacements_are_those_of_waves_in_the_band(rng):
+    at, matrix = interpolation(9, 4, 0.25)
+    frequency, phase = rng.uniform(0, 0.25, 20), rng.uniform(0, 2 * np.pi, 20)
+    waves = np.cos(2 * np.pi * frequency * np.arange(9)[:, None] + phase)
+    expected = np.cos(2 * np.pi * frequency * at[:, None] + phase)
+    inside = (at >= 0) & (at <= 8)
+    np.testing.assert_allclose((matrix @ waves)[inside], expected[inside], atol=6e-3)
+    np.testing.assert_allclose(matrix @ waves, expected, atol=0.05)
+
+
+def test_rows_in_a_part_of_their_band_are_those_of_its_grid(rng):
+    parameters = ImageParameters(48, 2.0, n_inplanes=96)
+    fine = parameters.grid
+    grid = coarser_grid(fine, 0.5)
+    atoms = rng.uniform(-0.35, 0.35, (2, 9, 1, 1))
+
+    def rings(grid):
+        kx, ky = grid.points()
+        return np.exp(-2j * np.pi * (kx * atoms[0] + ky * atoms[1])).sum(0)[None]
+
+    coarse = Coarser(InMemory(rings(fine)), fine, grid)
+    assert coarse.shape == (1, *grid.shape)
+    np.testing.assert_allclose(coarse.take(np.array([0])), rings(grid), atol=1e-3 * 9)
+
+
+def test_polynomials_go_through_all_nodes(rng):
+    nodes = ImageParameters(256, 1.0).grid.radii
+    at = np.sort(rng.uniform(nodes[0], nodes[-1], 20))
+    matrix = between_nodes(nodes, np.concatenate([at, nodes[3:5]]))
+    values = np.cos(2 * np.pi * 0.4 * np.concatenate([at, nodes[3:5]]))
+    np.testing.assert_allclose(matrix @ np.cos(2 * np.pi * 0.4 * nodes), values, atol=1e-9)
+
+
+def test_spread_views_cover_all_others():
+    viewing = ImageParameters(32, 1.0, viewing_distance=0.1).viewing_angles()
+    directions = viewing.rotations()[:, :, 2]
+    chosen = spread_views(directions, 0.3)
+    cosines = directions @ directions[chosen].T
+    assert (cosines.max(axis=1) >= np.cos(0.3)).all()
+    among = directions[chosen] @ directions[chosen].T - 2 * np.eye(len(chosen))
+    assert (among < np.cos(0.3)).all()
+
+
+def test_what_is_within_reach_is_selected():
+    found = np.zeros((3, 12), FOUND)
+    found["log_likelihood"] = -100.0
+    found["log_likelihood"][0, [2, 3]] = 0, -5
+    found["gain"] = 40
+    found["x"][0, [2, 3]] = 1, 9
+    found["log_likelihood"][1] = 0
+    found["x"][1] = 10 * np.arange(12)
+    found["x"][1, 1:] += 100
+    found["log_likelihood"][2] = np.nan
+    selection = Selection(np.zeros(12), np.eye(12, dtype=bool), reach=2.0, lost=0.1, distance=2.0)
+    places = selection.places(found)
+    np.testing.assert_array_equal(places[0, :3, 0], [1, 9, np.nan])
+    assert np.isnan(places[1:]).all(), "what may lie anywhere is compared with everything"
+    wanted = selection.templates(found, places)
+    np.testing.assert_array_equal(np.flatnonzero(wanted[0]), [2, 3])
+    assert wanted[1:].all()
+
+
+PIXEL_SIZE, N_PIXELS = 1.5, 64
+PARAMETERS = ImageParameters(N_PIXELS, PIXEL_SIZE, viewing_distance=0.4, precision="single")
+ATOMS = Atoms(two_lobes(20), np.full(48, 62.0), np.full(48, 2.0))
+
+
+@pytest.fixture(scope="module")
+def structure():
+    viewing = PARAMETERS.viewing_angles()
+    values = project(ATOMS, PARAMETERS.grid, viewing).astype(np.complex64)
+    return TemplateStack.from_array(values, PARAMETERS, viewing)
+
+
+def particles(rng, n, signal_to_noise, x_angstrom=0.0, views=None):
+    """Images made in real space, off the grid; a second particle may lie in each."""
+    polar = np.arccos(rng.uniform(-1, 1, n))
+    x, y = rng.uniform(-1, 1, (2, n)) * PIXEL_SIZE
+    poses = StarPoses.of_template(
+        rng.uniform(0, 2 * np.pi, n), polar, rng.uniform(0, 2 * np.pi, n), x + x_angstrom, y
+    )
+    u = rng.uniform(4000, 9000, n)
+    rows = optics_table(
+        n,
+        defocus_u_angstrom=u,
+        defocus_v_angstrom=u,
+        defocus_angle_radian=0.0,
+        voltage_kilovolt=300.0,
+        spherical_aberration_mm=2.7,
+        amplitude_contrast=0.1,
+    )
+    clean = render(ATOMS, poses, rows, N_PIXELS, PIXEL_SIZE)
+    level = np.sqrt(clean.var() / signal_to_noise) if signal_to_noise else 0.0
+    return clean, level, rows
+
+
+def stack_of(pixels, rows):
+    return ImageStack.from_array(
+        normalised_stack(pixels, PARAMETERS.grid).astype(np.complex64), PARAMETERS, rows
+    )
+
+
+def integrated(images, templates, search):
+    return compute_optimal_pose(images, templates, device="cpu", search=search).compute()
+
+
+def test_as_near_to_the_truth_as_a_search_of_everything_in_half_the_steps(rng, structure):
+    clean, level, rows = particles(rng, 4, 0.06)
+    images = stack_of(clean + level * rng.standard_normal(clean.shape), rows)
+    coarse, fine = DisplacementSearch(2, 9, 9), DisplacementSearch(2, 17, 17)
+    truth = integrated(images, fine(structure), "exhaustive")
+    found = integrated(images, coarse(structure), "adaptive")
+    everything = integrated(images, coarse(structure), "exhaustive")
+    # displacements stand for what is half a step about them, to which the prior is spread
+    wider = 2 * np.log(4.5 / 4.25)
+    off = (found - truth).log_likelihood_integrated.values + wider
+    print(off, (everything - truth).log_likelihood_integrated.values + wider)
+    assert abs(off).max() < 0.1
+    at = np.arange(-2, 2.1, 0.5) * PIXEL_SIZE
+    assert abs(found.optimal_displacement_x.values[:, None] - at).min(axis=1).max() < 1e-5
+    assert found.attrs["search"] == "adaptive"
+    assert abs(found - truth).cross_correlation.max() < 0.01
+
+
+def test_chunks_and_batches_change_nothing(rng, structure):
+    clean, level, rows = particles(rng, 2, 0.06)
+    images = stack_of(clean + level * rng.standard_normal(clean.shape), rows)
+    templates = DisplacementSearch(2, 5, 5)(structure)  # worth four times as many
+    one = integrated(images, templates, "adaptive")
+    cut = replace(images.chunk(1), n_per_batch=1)
+    many = integrated(cut, replace(templates.chunk(90), n_per_batch=2), "adaptive")
+    for name in ("optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"):
+        np.testing.assert_array_equal(one[name], many[name])
+    np.testing.assert_allclose(
+        one.log_likelihood_integrated, many.log_likelihood_integrated, atol=2e-3
+    )
+
+
+def test_noise_alone_is_compared_with_everything(rng, structure):
+    _, _, rows = particles(rng, 2, 0)
+    images = stack_of(rng.standard_normal((2, N_PIXELS, N_PIXELS)), rows)
+    templates = DisplacementSearch(2, 9, 9)(structure)
+    found, everything = (
+        integrated(images, templates, search) for search in ("adaptive", "exhaustive")
+    )
+    off = (found - everything).log_likelihood_integrated.values
+    print(off)
+    assert abs(off).max() < 0.1
+
+
+def test_two_particles_in_an_image_are_both_seen(rng, structure):
+    """As strong as each other, three pixels apart, near the edge of the search."""
+    first, level, rows = particles(np.random.default_rng(3), 2, 0.05, -1.5 * PIXEL_SIZE)
+    second, _, _ = particles(np.random.default_rng(4), 2, 0.05, 1.5 * PIXEL_SIZE)
+    images = stack_of(first + second + level * rng.standard_normal(first.shape), rows)
+    truth = integrated(images, DisplacementSearch(3, 25, 25)(structure), "exhaustive")
+    found = integrated(images, DisplacementSearch(3, 13, 13)(structure), "adaptive")
+    off = (found - truth).log_likelihood_integrated.values + 2 * np.log(6.5 / 6.25)
+    print(off)
+    assert abs(off).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"search": "fast"}, "search='fast' is not known"),
+        ({"search": "adaptive", "conventions": "cryolike"}, "compare everything"),
+    ],
+)
+def test_what_cannot_be_is_refused(build, given, problem):
+    images, templates = build.stacks()
+    with pytest.raises(InputError, match=problem):
+        compute_optimal_pose(images, templates, **given)
+
+
+def test_a_band_too_narrow_for_levels_is_compared_with_everything(build):
+    images, templates = build.stacks()
+    found, everything = (
+        compute_optimal_pose(images, templates, device="cpu", search=search).compute()
+        for search in ("adaptive", "exhaustive")
+    )
+    assert found.drop_attrs().identical(everything.drop_attrs())
