@@ -206,7 +206,9 @@ def ratios(
 def parameters_of(condition: Condition, resolution: str, approach: Approach) -> ImageParameters:
     """The grid of images, and how templates are made."""
     n = condition.n_pixels
-    views = VIEWS[resolution] * (0.75 if condition.atoms else 1) / approach.finer
+    views = (
+        VIEWS[resolution] * (0.75 if condition.atoms else 1) / (approach.finer * condition.finer)
+    )
     atoms: dict[str, Any] = {"atom_shape": "scattering", "atomic_b": ATOMIC_B}
     return ImageParameters(
         n,
@@ -222,7 +224,7 @@ def search_of(condition: Condition, resolution: str, approach: Approach) -> Disp
     """Displacements, each in the middle of those that it stands for; an odd number along each axis,
     so that none is tried twice."""
     largest = condition.largest_displacement / condition.pixel_size
-    n = int(np.ceil(2 * largest / STEPS[resolution] * approach.finer - 1e-6)) | 1
+    n = int(np.ceil(2 * largest / STEPS[resolution] * approach.finer * condition.finer - 1e-6)) | 1
     return DisplacementSearch(largest * (1 - 1 / n), n, n)
 
 

@@ -57,6 +57,9 @@ class Condition:
     matched : float
         Mean over particles of their power over that of the noise, summed over the box; of white
         noise, a signal-to-noise ratio of pixels times their number.
+    finer : float
+        How many times as finely as others to be searched: the stronger a signal, the more is lost
+        between poses.
     largest_displacement : float
         Angstrom, along x and y.
     defocus : (float, float)
@@ -75,6 +78,7 @@ class Condition:
     b_factor: float = 0.0
     atoms: bool = False
     matched: float = 180.0
+    finer: float = 1.0
     largest_displacement: float = 3.75
     defocus: tuple[float, float] = (5000.0, 10000.0)
     opening: float = 75.0
@@ -108,7 +112,7 @@ CONDITIONS = (
     replace(ATOMS, name="envelope", b_factor=100.0),
     ATOMS,
     Condition("weak", matched=0.05 * 32**2),
-    Condition("strong", matched=0.35 * 32**2, opening=45.0),
+    Condition("strong", matched=0.35 * 32**2, opening=45.0, finer=1.6),
 )
 
 
