@@ -2,7 +2,7 @@
 
 Particles of structures made as code, elongated and globular, by the benchmarks' own simulator: how
 far integrated log-likelihoods, and their ratios between two similar structures, are from those of a
-search in half the steps, of some images; how many views are compared; and times of the
+search in a quarter of the steps, of some images; how many views there are; and times of the
 first search and the second, of all images, on one thread.
 
     python -m benchmarks.search [--pixels 64] [--signal-to-noise 0.03 0.1] [--images 128]
@@ -44,8 +44,8 @@ OPENING = 8.0
 """Degrees that the second structure's half is turned by."""
 VIEWS = {64: 0.15, 132: 0.12}
 LARGEST_PIXELS, STEP = 4.0, 0.5
-PARTS = 2
-"""Of a step, in the truth: at a signal to noise of 0.1 twice as many change it by 0.003 nat."""
+PARTS = 4
+"""Of a step, in the truth."""
 
 
 def structure(shape: str, opening: float) -> FloatArray:
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--true", type=int, default=8, help="images that the truth is computed of")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("nat off a search in half the steps: rms, largest; the same of ratios")
+    print("nat off a search in a quarter of the steps: rms, largest; the same of ratios")
     print(
         f"{'box':>4} {'shape':<10}{'SNR':>5}{'views':>7}{'adaptive':>34}{'everything':>34}", end=""
     )
