@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -85,22 +85,34 @@ def _search(block: Block) -> Rows:
 
     poses = no_poses((block.shape[0],))
     device = block.constants.weights.device
-    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(device)
-    # all poses that are farther below the sum than this would change it by less than rounding does
-    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.constants.rounding)
     sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=device)
     bounds = torch.zeros_like(sums)
-    for m, s, tile in block.tiles():
-        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach)
-        poses_of_best = torch.full(best.shape, UNKNOWN, device=device)
-        block.settle_doubtful_pairs(m, s, fit, best, poses_of_best, summed)
-        sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
+    for m, s, tile, best, poses_of_best, _ in _summed_tiles(block, sums):
         indices = block.template_rows["index"][s]
         _keep_best(poses[m], tile, best, poses_of_best, indices, block.pose_shape)
         bounds[m] = torch.maximum(bounds[m], tile.error_bound.amax(1))
     poses["log_likelihood_integrated"] = sums.cpu().numpy()
     poses["correlation_error_bound"] = bounds.cpu().numpy()
     return poses
+
+
+def _summed_tiles(
+    block: Block, sums: torch.Tensor
+) -> Iterator[tuple[slice, slice, Tile, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Go through the tiles of a block, and add to the integrated likelihood of each image, `sums`:
+    images and templates, their tile, best correlations, poses of these where they are known, and
+    log-likelihoods summed over displacements and rotations."""
+    import torch
+
+    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(sums.device)
+    # all poses that are farther below the sum than this would change it by less than rounding does
+    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.constants.rounding)
+    for m, s, tile in block.tiles():
+        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach)
+        poses_of_best = torch.full(best.shape, UNKNOWN, device=sums.device)
+        block.settle_doubtful_pairs(m, s, fit, best, poses_of_best, summed)
+        sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
+        yield m, s, tile, best, poses_of_best, summed
 
 
 def _keep_best(
@@ -181,14 +193,8 @@ def _log_likelihoods(block: Block) -> NDArray[np.float64]:
 
     likelihoods = np.full(block.shape, -np.inf)
     device = block.constants.weights.device
-    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(device)
-    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.constants.rounding)
     sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=device)
-    for m, s, tile in block.tiles():
-        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach)
-        poses_of_best = torch.full(best.shape, UNKNOWN, device=device)
-        block.settle_doubtful_pairs(m, s, fit, best, poses_of_best, summed)
-        sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
+    for m, s, _, _, _, summed in _summed_tiles(block, sums):
         likelihoods[m, s] = summed.cpu().numpy()
     return likelihoods
 

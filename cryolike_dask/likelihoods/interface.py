@@ -73,8 +73,8 @@ def compute_optimal_pose(
         of the band, 4 pi K^2.
     search : "exhaustive" | "adaptive"
         "adaptive": a part of the band tells which views and displacements of each image are worth
-        more of it, and these are tried twice as finely; images that it tells nothing of are
-        compared with everything. Poses are given on the grids of the whole search.
+        more of it, and likelihoods are interpolated between these; images that it tells nothing of
+        are compared with everything. Poses are given on the grids of the whole search.
 
     Returns
     -------

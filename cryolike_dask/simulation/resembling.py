@@ -17,9 +17,9 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods.graph import image_rows, whitening_of
 from cryolike_dask.likelihoods.image_formation import contrast_at_points, displacement_phases
+from cryolike_dask.likelihoods.search.coarser import spacing_of_views
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.transform import fourier_to_pixels
 from cryolike_dask.simulation.noise import draw_field
@@ -200,17 +200,6 @@ def draw_like(
         x_angstrom=x,
         y_angstrom=y,
     )
-
-
-def spacing_of_views(viewing: ViewingAngles, most: int = 256) -> float:
-    """Angle from a view to the next one, radian, in the median; 0 of a single view."""
-    directions = viewing.rotations()[:, :, 2]
-    if len(directions) < 2:
-        return 0.0
-    chosen = evenly_spread(len(directions), most)
-    cosines = directions[chosen] @ directions.T
-    cosines[np.arange(len(chosen)), chosen] = -1
-    return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))
 
 
 def steps_of(displacements: DisplacementGrid) -> tuple[float, float]:

@@ -10,6 +10,7 @@ import pytest
 
 import cryolike_dask as cld
 from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.likelihoods.search.coarser import spacing_of_views
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.transform import (
     normalised_stack,
@@ -23,7 +24,6 @@ from cryolike_dask.simulation.resembling import (
     _of_stack,
     draw_like,
     make_particles,
-    spacing_of_views,
     steps_of,
 )
 from cryolike_dask.simulation.slices import slices_at

@@ -19,6 +19,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     coarser_grid,
     coarser_images,
     coarser_templates,
+    spacing_of_views,
     spread_views,
 )
 from cryolike_dask.likelihoods.search.places import Window, steps_of
@@ -79,7 +80,7 @@ class Level:
 def levels_of(templates: TemplateStack) -> list[Level]:
     """Levels from the coarsest to the whole search."""
     grid, directions = templates.grid, templates.viewing.rotations()[:, :, 2]
-    spacing, steps = _spacing(directions), steps_of(templates.displacements)
+    spacing, steps = spacing_of_views(templates.viewing), steps_of(templates.displacements)
     pixels = 4 * grid.radius_max  # of a box whose Nyquist frequency is the band's
 
     def step(part: float) -> tuple[float, float]:
@@ -176,9 +177,3 @@ def _at_level(
         graph.settings,
         discover_tiles=graph.comparison.discover_tiles,
     )
-
-
-def _spacing(directions: FloatArray) -> float:
-    cosines = directions @ directions.T
-    np.fill_diagonal(cosines, -1)
-    return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
-from cryolike_dask.io.sources import ArraySource
+from cryolike_dask.io.sources import ArraySource, evenly_spread
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 FloatArray = NDArray[np.float64]
@@ -157,3 +158,14 @@ def spread_views(directions: FloatArray, spacing: float) -> Rows:
             kept.append(i)
             free &= directions @ directions[i] < least
     return np.array(kept, np.int64)
+
+
+def spacing_of_views(viewing: ViewingAngles, most: int = 256) -> float:
+    """Angle from a view to the next one, radian, in the median; 0 of a single view."""
+    directions = viewing.rotations()[:, :, 2]
+    if len(directions) < 2:
+        return 0.0
+    chosen = evenly_spread(len(directions), most)
+    cosines = directions[chosen] @ directions.T
+    cosines[np.arange(len(chosen)), chosen] = -1
+    return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))

@@ -9,6 +9,7 @@ those in windows of several places of an image count once in all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,12 @@ class Wanted:
     def everything(self) -> Flags:
         """Images that want all templates at all displacements, (image,)."""
         return np.isnan(self.places[:, 0, 0])
+
+    @property
+    def compared(self) -> tuple[Positions, Positions]:
+        """Images that want some templates in windows, and templates that some of them want."""
+        some = np.flatnonzero(~self.everything & self.templates.any(axis=1))
+        return some, np.flatnonzero(self.templates[some].any(axis=0))
 
 
 def best_of_pairs_everywhere(
@@ -96,18 +103,11 @@ def best_of_pairs_in_windows(
     wanted = Wanted(templates, places)
     found = np.zeros(wanted.templates.shape, FOUND)
     found["log_likelihood"] = np.where(wanted.everything[:, None], np.nan, -np.inf)
-    some, used = _compared(wanted)
-    if not len(some):
-        return found
-    rows = Places.of(wanted.places[some], window)
-    wants = wanted.templates[np.ix_(some, used)]
-    found[np.ix_(some, used)] = blocks.run(
-        image_rows[some],
-        template_rows[used],
-        basis,
-        comparison,
-        lambda block: _best_of_pairs(block, rows, wants, window),
-    )
+    some, used = wanted.compared
+    if len(some):
+        found[np.ix_(some, used)] = _run(
+            image_rows, template_rows, wanted, basis, comparison, window, _best_of_pairs
+        )
     return found
 
 
@@ -139,30 +139,26 @@ def optimal_poses_in_windows(
     poses = no_poses((len(image_rows),))
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
-    if wanted.everything.any():
+    m = wanted.everything
+    if m.any():
         # all poses, as carefully summed as those in windows
-        m = wanted.everything
         whole = replace(comparison, displacements=window.whole.displacements)
-        middle = Places.of(np.zeros((int(m.sum()), 1, 2)), window.whole)
-        poses[m] = blocks.run(
+        about_middle = Wanted(templates[m], np.zeros((int(m.sum()), 1, 2)))
+        poses[m] = _run(
             image_rows[m],
             template_rows,
+            about_middle,
             blocks.radial_basis_of(whole),
             whole,
-            lambda block: _optimal_poses(block, middle, wanted.templates[m], window.whole),
+            window.whole,
+            _optimal_poses,
         )
-    some, used = _compared(wanted)
+    some, _ = wanted.compared
     if len(some):
-        rows = Places.of(wanted.places[some], window)
-        wants = wanted.templates[np.ix_(some, used)]
-        poses[some] = blocks.run(
-            image_rows[some],
-            template_rows[used],
-            basis,
-            comparison,
-            lambda block: _optimal_poses(block, rows, wants, window),
+        poses[some] = _run(
+            image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
         )
-    compared = np.union1d(some, np.flatnonzero(wanted.everything))
+    compared = np.union1d(some, np.flatnonzero(m))
     with blocks.TURN:
         poses["log_likelihood_optimal"][compared] = log_likelihood_at(
             image_rows[compared],
@@ -172,10 +168,26 @@ def optimal_poses_in_windows(
     return poses[:, None]
 
 
-def _compared(wanted: Wanted) -> tuple[Positions, Positions]:
-    """Images that want some templates in windows, and templates that some of them want."""
-    some = np.flatnonzero(~wanted.everything & wanted.templates.any(axis=1))
-    return some, np.flatnonzero(wanted.templates[some].any(axis=0))
+def _run(
+    image_rows: Rows,
+    template_rows: Rows,
+    wanted: Wanted,
+    basis: RadialBasis,
+    comparison: Comparison,
+    window: Window,
+    reduce: Callable[[Block, Places, Flags, Window], Rows],
+) -> Rows:
+    """Compare the images that want templates in windows with those that some of them want."""
+    some, used = wanted.compared
+    places = Places.of(wanted.places[some], window)
+    wants = wanted.templates[np.ix_(some, used)]
+    return blocks.run(
+        image_rows[some],
+        template_rows[used],
+        basis,
+        comparison,
+        lambda block: reduce(block, places, wants, window),
+    )
 
 
 def _optimal_poses(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
