@@ -46,6 +46,13 @@ class DisplacementGrid:
         """Rows x and y, angstrom, (2, displacement)."""
         return np.stack([self.x_angstrom, self.y_angstrom])
 
+    @property
+    def steps(self) -> tuple[float, float]:
+        """From a displacement to the next along x and y, angstrom; 0 where there is one alone."""
+        axes = (np.unique(np.round(axis, 5)) for axis in self.table())
+        x, y = (float(np.median(np.diff(axis))) if len(axis) > 1 else 0.0 for axis in axes)
+        return x, y
+
 
 class _Displaceable(Protocol):
     """A template stack, as far as a displacer needs to know it."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
@@ -188,7 +187,7 @@ def draw_like(
     tried = rng.integers(len(displacements), size=n)
     x, y = (
         axis[tried] + step * rng.uniform(-0.5, 0.5, n)
-        for axis, step in zip(displacements.table(), steps_of(displacements), strict=True)
+        for axis, step in zip(displacements.table(), displacements.steps, strict=True)
     )
     return Drawn(
         number=np.arange(n),
@@ -200,13 +199,6 @@ def draw_like(
         x_angstrom=x,
         y_angstrom=y,
     )
-
-
-def steps_of(displacements: DisplacementGrid) -> tuple[float, float]:
-    """Steps of a search along x and y, angstrom; 0 where nothing was searched."""
-    x, y = (np.unique(np.round(axis, 3)) for axis in displacements.table())
-    step_x, step_y = (float(np.median(np.diff(axis))) if len(axis) > 1 else 0.0 for axis in (x, y))
-    return step_x, step_y
 
 
 def make_particles(

@@ -24,7 +24,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     coarser_grid,
     spread_views,
 )
-from cryolike_dask.likelihoods.search.places import Places, Window, steps_of, turns
+from cryolike_dask.likelihoods.search.places import Places, Window, turns
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_in_windows,
@@ -75,7 +75,7 @@ def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search
         noise = NoiseModel.of_spectrum(f, np.exp(-3 * f), images.grid)
     settings = Settings(device="cpu", precision=precision, noise=noise)
     x, y = (np.unique(v) for v in templates.displacements.table())
-    window = Window(x, y, templates.displacements, steps_of(templates.displacements))
+    window = Window(x, y, templates.displacements, templates.displacements.steps)
     places = no_places(5)
     if like == "a window":
         places[:, 0] = 0
@@ -101,7 +101,7 @@ def test_windows_are_sums_over_their_poses(build):
     """Two places of each image, one of which reaches beyond the search, and near each other."""
     images, templates = build.stacks(3, 4, n_pixels=8, n_inplanes=12, search=(1.5, 3, 3))
     grid, search = images.grid, templates.displacements
-    step = steps_of(search)
+    step = search.steps
     x = np.array([-1, 0, 1]) * step[0] / 2
     window = Window(x, x, search, (step[0] / 2, step[1] / 2))
     half_width = 1.5 * step[0] / 2

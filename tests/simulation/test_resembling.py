@@ -24,7 +24,6 @@ from cryolike_dask.simulation.resembling import (
     _of_stack,
     draw_like,
     make_particles,
-    steps_of,
 )
 from cryolike_dask.simulation.slices import slices_at
 from cryolike_dask.stacks import ImageStack
@@ -151,7 +150,7 @@ def test_poses_are_drawn_by_the_prior_and_between_those_that_are_tried(templates
     n = 4000
     drawn = draw_like(2, templates, n, rng)
     assert abs(drawn.which.mean() - 0.5) < 0.05
-    step_x, step_y = steps_of(templates.displacements)
+    step_x, step_y = templates.displacements.steps
     assert (step_x, step_y) == (5.0, 10.0)
     assert np.abs(drawn.x_angstrom).max() == pytest.approx(10 + step_x / 2, abs=0.1)
     assert np.abs(drawn.y_angstrom).max() == pytest.approx(10 + step_y / 2, abs=0.1)

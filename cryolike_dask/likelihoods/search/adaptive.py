@@ -22,7 +22,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     spacing_of_views,
     spread_views,
 )
-from cryolike_dask.likelihoods.search.places import Window, steps_of
+from cryolike_dask.likelihoods.search.places import Window
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_everywhere,
@@ -80,7 +80,7 @@ class Level:
 def levels_of(templates: TemplateStack) -> list[Level]:
     """Levels from the coarsest to the whole search."""
     grid, directions = templates.grid, templates.viewing.rotations()[:, :, 2]
-    spacing, steps = spacing_of_views(templates.viewing), steps_of(templates.displacements)
+    spacing, steps = spacing_of_views(templates.viewing), templates.displacements.steps
     pixels = 4 * grid.radius_max  # of a box whose Nyquist frequency is the band's
 
     def step(part: float) -> tuple[float, float]:

@@ -73,13 +73,13 @@ class Window:
     def log_share(self) -> float:
         """Logarithm of the prior of a displacement of the window, times how many it has."""
         n = len(self.x_angstrom) * len(self.y_angstrom)
-        area = [a / b for a, b in zip(self.step, steps_of(self.search), strict=True) if a]
+        area = [a / b for a, b in zip(self.step, self.search.steps, strict=True) if a]
         return math.log(n * math.prod(area) / len(self.search))
 
     @property
     def limit(self) -> FloatArray:
         """Where the search ends along x and y, half a step beyond its last displacement."""
-        steps = np.array(steps_of(self.search))
+        steps = np.array(self.search.steps)
         end: FloatArray = np.abs(self.search.table()).max(axis=1) + steps / 2
         return np.where(steps > 0, end * (1 + 1e-9), np.inf)
 
@@ -95,15 +95,6 @@ class Window:
         (turn,) = turns(np.array([gamma]))
         d = turn @ place + self.displacements.table()[:, displacement]
         return int(((self.search.table().T - d) ** 2).sum(axis=1).argmin())
-
-
-def steps_of(displacements: DisplacementGrid) -> tuple[float, float]:
-    """Angstrom between displacements along x and y; 0 of a single one."""
-    found = []
-    for values in displacements.table():
-        distinct = np.unique(np.round(values, 6))
-        found.append(float(np.median(np.diff(distinct))) if len(distinct) > 1 else 0.0)
-    return found[0], found[1]
 
 
 def turns(angles: FloatArray) -> FloatArray:
