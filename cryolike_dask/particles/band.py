@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cryolike_dask.geometry.leak import leak_of_box
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.sources import evenly_spread
+from cryolike_dask.particles.noise import LOWEST_SHELL
 
 FloatArray = NDArray[np.float64]
 
@@ -94,7 +95,10 @@ def _candidates(
     cycles = shells[chosen] * box
     ends = np.arange(math.floor(cycles[-1]) + 1) / box
     kernel = leak_of_box(cycles, grid.n_pixels)[:, : len(ends)]
-    return ends, np.cumsum(kernel * np.interp(ends, shells, power), axis=1), BEYOND / box
+    leaks = np.cumsum(kernel * np.interp(ends, shells, power), axis=1)
+    seen = shells[shells * box / 2 >= LOWEST_SHELL]
+    estimated = np.searchsorted(seen, ends, side="right") >= FEWEST_SHELLS
+    return ends[estimated], leaks[:, estimated], BEYOND / box
 
 
 def _edge(shells: FloatArray, power: FloatArray, end: float, margin: float) -> float:

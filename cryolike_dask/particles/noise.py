@@ -31,6 +31,11 @@ HIDDEN = 1.3
 """What errors of a smooth spectrum are over those of its coefficients: what smoothness hides.
 Measured, 1.2 to 1.3 of coloured noise, 0.8 of white."""
 N_ROUNDS = 20
+N_HALVINGS = 10
+"""Of a step that makes a fit worse."""
+STEEPEST = 1.0
+"""Standard deviation that is expected of the change of the logarithm of a spectrum from knot to
+knot: what images say outweighs it, where they say anything."""
 SMOOTHNESS = 1e-4, 1e8
 """Least and most that is asked of a spectrum."""
 LEAST = 1e-6
@@ -146,25 +151,43 @@ def fit_spectrum(
     # in logarithms, a variance stays positive whatever the signal takes of the power
     start = power.mean(axis=0)[inside]
     start = np.log(np.maximum(start, LEAST * np.median(start)))
-    logs = np.linalg.lstsq(basis[inside], start, rcond=None)[0]
+    slope, curvature, smoothness = np.diff(np.eye(n), axis=0), np.diff(np.eye(n), 2, axis=0), 1.0
+    steep, rough = slope.T @ slope / STEEPEST**2, curvature.T @ curvature
+    logs = np.linalg.solve(basis[inside].T @ basis[inside] + steep, basis[inside].T @ start)
     signal, levels = np.zeros(shape.shape[1]), np.ones(len(power))
-    curvature, smoothness = np.diff(np.eye(n), 2, axis=0), 1.0
-    rough = curvature.T @ curvature
-    for _ in range(N_ROUNDS):
+
+    def expected(logs: FloatArray, signal: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         spectrum = np.exp(at_steps @ logs)
         of_noise = leak @ spectrum
-        model = np.maximum(of_noise + contrast * (shape @ signal), LEAST * of_noise)
+        both = of_noise + contrast * (shape @ signal)
+        return spectrum, of_noise, np.maximum(both, LEAST * of_noise)
+
+    def cost(logs: FloatArray, signal: FloatArray) -> float:
+        model = expected(logs, signal)[2]
+        of_shells = (np.log(model) + power / (levels[:, None] * model)).sum(axis=0)
+        asked = smoothness * rough + steep
+        return float(n_free * inside @ of_shells + logs @ asked @ logs) / 2
+
+    for _ in range(N_ROUNDS):
+        spectrum, of_noise, model = expected(logs, signal)
         levels = _sums(power, grid, inside) / _sums(model, grid, inside)
         levels /= levels.mean()
         weights = n_free * inside / (2 * model**2)
         left, slopes = power / levels[:, None] - model, leak @ (spectrum[:, None] * at_steps)
         normal = _normal(slopes, shape, weights, contrast)
-        normal[:n, :n] += smoothness * rough
-        right = [slopes.T @ (weights * left).sum(axis=0) - smoothness * rough @ logs]
+        asked = smoothness * rough + steep
+        normal[:n, :n] += asked
+        right = [slopes.T @ (weights * left).sum(axis=0) - asked @ logs]
         right += [shape.T @ (weights * contrast * left).sum(axis=0)]
         covariance = np.linalg.pinv(normal, rcond=1e-12)
         step = covariance @ np.concatenate(right)
-        logs, signal = logs + np.clip(step[:n], -1, 1), signal + step[n:]
+        step[:n] = np.clip(step[:n], -1, 1)
+        before = cost(logs, signal)
+        for _ in range(N_HALVINGS):  # few images, nearly all signal: a whole step may lead away
+            if cost(logs + step[:n], signal + step[n:]) <= before:
+                logs, signal = logs + step[:n], signal + step[n:]
+                break
+            step = step / 2
         told = len(curvature) - smoothness * np.sum(covariance[:n, :n] * rough)
         smoothness = np.clip(told / max(((curvature @ logs) ** 2).sum(), 1e-12), *SMOOTHNESS)
     variance = np.exp(basis @ logs)

@@ -209,6 +209,18 @@ def test_few_images_are_said(rng, caplog):
     assert (abs(left) < 4.5 * error).all()
 
 
+@pytest.mark.parametrize("amplitude", [1, 3])
+@pytest.mark.parametrize("n_images", [3, 9])
+def test_few_images_of_a_small_box_give_a_spectrum_that_can_be(build, amplitude, n_images):
+    for _ in range(4):
+        images, _ = build.stacks(n_images=n_images, noise=amplitude)
+        values = build.particles(7, images.grid)
+        parameters = ImageParameters(12, 1.5, n_inplanes=20)
+        one = TemplateStack.from_array(values, parameters, build.viewing(7))
+        ratio = estimate_noise(images, one).variance[0] / (2 * amplitude**2)
+        assert 0.05 < ratio.min() <= ratio.max() < 20, ratio  # in 400 draws 0.26 to 3.0
+
+
 def test_what_no_noise_can_be_estimated_from_is_refused(rng, templates):
     one = stack_of(noise(WHITE, 1, rng), optics(1, rng))
     for few in (one, [one, one]):
