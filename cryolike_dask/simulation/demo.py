@@ -45,7 +45,7 @@ FARTHEST_PIXELS = 2.0
 """Off centre, along x and y: less than 3 in any direction."""
 SIGNAL_TO_NOISE = 0.05
 LEUCINE = ("N", "CA", "C", "O", "CB", "CG", "CD1", "CD2")
-N_STACKS, N_IMAGES_PER_STACK = 4, 64
+N_STACKS, N_IMAGES_PER_STACK = 2, 64
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,7 +121,7 @@ def test_the_demo_finds_poses_and_conformations(tmp_path):
     assert min(fractions.values()) > 70, done.stdout
     assert "images per second" in done.stdout
     assert re.search(r"http://127.0.0.1:\d+/status", done.stdout)
-    assert (tmp_path / "demo/likelihood/template1/done/stack_000003.json").is_file()
+    assert (tmp_path / "demo/likelihood/template1/done/stack_000001.json").is_file()
     picture = [
         sys.executable,
         ROOT / "docs/picture.py",
