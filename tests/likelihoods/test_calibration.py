@@ -69,7 +69,9 @@ def test_a_table_that_misses_its_bounds_is_not_as_expected() -> None:
     truth = rng.random(4000) < expit(ratios)
     chosen = with_population(truth, 0.3, rng)
     white, coloured = CONDITIONS[:2]
-    right = Row(white, "full", 0, calibrate(ratios, truth), population(ratios[chosen]), 1.0)
+    scores = -np.logaddexp(0, np.where(truth, -ratios, ratios))
+    found = calibrate(ratios, truth), population(ratios[chosen])
+    right = Row(white, "full", 0, *found, seconds=1.0, scores=scores)
     wrong = replace(
         right,
         condition=coloured,
@@ -83,7 +85,11 @@ def test_a_table_that_misses_its_bounds_is_not_as_expected() -> None:
     assert not judged([right, wrong], now)
     assert judged([right, wrong], before)
     assert not judged([right, replace(right, condition=coloured)], before)
-    assert all(len(str(row)) <= 120 for row in (right, wrong))
+    # calibrated, but of half of the information: seen by what it loses
+    ignorant = replace(right, scores=scores - 0.02).against(right)
+    assert ignorant.wrong == ["information"]
+    assert right.against(right).wrong == []
+    assert all(len(str(row)) <= 120 for row in (right, wrong, ignorant))
 
 
 def test_noise_with_a_bump_is_calibrated_where_its_spectrum_is_known(tmp_path: Path) -> None:
