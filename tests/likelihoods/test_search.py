@@ -17,6 +17,7 @@ from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.kernels.windows import Axis, Windows, interpolation
 from cryolike_dask.likelihoods.search.coarser import (
     Coarser,
@@ -97,6 +98,34 @@ def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search
         )
 
 
+@pytest.fixture(params=["loops", "torch"])
+def reduction(request, monkeypatch):
+    """What windows are reduced by: on CPUs, and on other devices."""
+    if request.param == "torch":
+        monkeypatch.setattr(Tile, "_reduce_in_windows_on_cpu", Tile._reduce_in_windows)
+
+
+def test_loops_give_what_torch_gives(build, monkeypatch):
+    images, templates = build.stacks(6, 5, search=(2.0, 5, 5), noise=0.5)
+    x = np.arange(-2, 3) * 0.4
+    window = Window(x, x, templates.displacements, (0.4, 0.4), finer=3)
+    places = no_places(6)
+    places[:, :3] = build.rng.uniform(-3, 3, (6, 3, 2))
+    places[:2, 1:] = NOWHERE
+    places[0, 0] = 0
+    wanted = build.rng.random((6, 5)) < 0.6
+    found = []
+    for _ in range(2):
+        for function in (optimal_poses_in_windows, best_of_pairs_in_windows):
+            one, _ = compared(images, templates, window, wanted, places, function)
+            found.append(one)
+        monkeypatch.setattr(Tile, "_reduce_in_windows_on_cpu", Tile._reduce_in_windows)
+    for loops, other in zip(found[:2], found[2:], strict=True):
+        for name in loops.dtype.names:
+            np.testing.assert_allclose(loops[name], other[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.usefixtures("reduction")
 def test_windows_are_sums_over_their_poses(build):
     """Two places of each image, one of which reaches beyond the search, and near each other."""
     images, templates = build.stacks(3, 4, n_pixels=8, n_inplanes=12, search=(1.5, 3, 3))
@@ -166,7 +195,13 @@ def test_windows_that_overlap_count_once(rng, n_places, finer):
     of_images = Places.of(places, window)
     axis = Axis.of(x, finer, 0.5, window.limit[0], torch.device("cpu"))
     angles = rng.uniform(0, 2 * np.pi, 3)
-    windows = Windows(axis, axis, torch.tensor(angles), torch.tensor(of_images.of_image))
+    windows = Windows(
+        axis,
+        axis,
+        torch.tensor(angles),
+        torch.tensor(of_images.of_image),
+        torch.zeros(n_places, dtype=torch.bool),
+    )
     spread = 0.4
     for peak, expected in (([0.3, -0.2], 1), ([6.25, 0.0], 0.5)):
         if expected < 1:

@@ -185,7 +185,7 @@ def _columns_of_template(chunk, template, n_displacements):
 
 
 @compiled
-def _rotate(terms, rotations, image, first, n_templates, chunks, high, low):
+def rotate(terms, rotations, image, first, n_templates, chunks, high, low):
     """Transform the columns of an image and of templates from `first` on; get the extremes,
     (template, rotation), over each template's displacements."""
     n_displacements, n_columns = terms.n_displacements, n_templates * terms.n_displacements
@@ -266,7 +266,7 @@ def reduce_pairs(pairs, terms, rotations, summary):
         exponent = terms.exponents[i]
         n = min(most, n_templates - first, pairs[1] - pair)
         pair += n
-        _rotate(terms, rotations, i, first, n, chunks, high, low)
+        rotate(terms, rotations, i, first, n, chunks, high, low)
         for k in range(n):
             j = first + k
             best[i, j], fit[i, j], summed[i, j] = -np.inf, 0, -np.inf

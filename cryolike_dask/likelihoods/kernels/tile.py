@@ -8,19 +8,24 @@ reductions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 from cryolike_dask.likelihoods.kernels.windows import Windows
+
+if TYPE_CHECKING:
+    from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations
 
 
 @dataclass(frozen=True)
@@ -138,17 +143,21 @@ class Tile:
         return best.clamp_(-1, 1), fit, summed
 
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Summarise in compiled loops; the threads that torch may use share the pairs of images and
-        templates."""
-        from cryolike_dask.likelihoods.kernels.fused_cpu import (
-            PairTerms,
-            Rotations,
-            Summary,
-            reduce_pairs,
-        )
+        """Summarise in compiled loops."""
+        from cryolike_dask.likelihoods.kernels.fused_cpu import Summary, reduce_pairs
 
         if reference is None:
             reference = torch.full_like(self.error_bound, math.inf)
+        terms, rotations, _ = self._for_loops(reference)
+        results = self._unfilled()
+        summary = Summary(*(values.numpy() for values in results))
+        self._in_threads(lambda share: reduce_pairs(share, terms, rotations, summary))
+        return results
+
+    def _for_loops(self, reference: Tensor) -> tuple[PairTerms, Rotations, NDArray[np.int64]]:
+        """Terms and tables for compiled loops, and which rotation each of their rows holds."""
+        from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations
+
         # loops would be compiled anew for arrays that are not contiguous
         terms = PairTerms(
             products=self.products.numpy(),
@@ -164,20 +173,75 @@ class Tile:
         n_rows = len(self.norm)
         transform = plan(2 * n_rows, terms.products.dtype.name)
         order = np.argsort(self.constants.folding.rotations[0].numpy() % n_rows)
-        rotations = Rotations(
-            transform.radices, transform.waves, rows=order[transform.rotations % n_rows]
-        )
-        results = self._unfilled()
-        summary = Summary(*(values.numpy() for values in results))
+        rows = order[transform.rotations % n_rows]
+        return terms, Rotations(transform.radices, transform.waves, rows), transform.rotations
 
-        def reduce_share(share: tuple[int, int]) -> None:
-            reduce_pairs(share, terms, rotations, summary)
-
+    def _in_threads(self, reduce_share: Callable[[tuple[int, int]], None]) -> None:
+        """Share the pairs of images and templates among the threads that torch may use."""
         n_threads = torch.get_num_threads()
         cuts = [self.shift.numel() * k // n_threads for k in range(n_threads + 1)]
         with ThreadPoolExecutor(n_threads) as pool:
             # compiled loops let go of Python's lock; one share needs no thread of its own
             list((map if n_threads == 1 else pool.map)(reduce_share, pairwise(cuts)))
+
+    def summarise_in_windows(
+        self, reference: Tensor, wanted: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Reduce over rotations and the displacements of windows.
+
+        Parameters
+        ----------
+        reference : Tensor, float64, (row, template)
+            As of `summarise`.
+        wanted : Tensor, bool, (row, template)
+            The others are left out.
+        windows : Windows
+
+        Returns
+        -------
+        best, fit, log_likelihood : Tensor, (row, template)
+            As of `summarise`, minus infinity where nothing is wanted or inside of the search.
+        poses : Tensor, int64, (row, template)
+            The best, over (displacement, rotation); of those that are not wanted none.
+        """
+        on_cpu = self.products.is_cpu
+        reduce = self._reduce_in_windows_on_cpu if on_cpu else self._reduce_in_windows
+        return reduce(reference, wanted, windows)
+
+    def _reduce_in_windows(
+        self, reference: Tensor, wanted: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Summarise in windows on any device."""
+        allowed = windows.inside(self.constants.folding.rotations)
+        best, fit, summed = self.reduce(reference, allowed, windows)
+        poses = torch.full(best.shape, -1, dtype=torch.int64, device=best.device)
+        m, s = wanted.nonzero(as_tuple=True)
+        poses[m, s] = self.locate(m, s, allowed)
+        outside = ~wanted
+        return (
+            best.clamp_(max=1).masked_fill_(outside, -math.inf),
+            fit,
+            summed.masked_fill_(outside, -math.inf),
+            poses,
+        )
+
+    def _reduce_in_windows_on_cpu(
+        self, reference: Tensor, wanted: Tensor, windows: Windows
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Summarise in windows in compiled loops."""
+        from cryolike_dask.likelihoods.kernels.windows_cpu import (
+            WindowSummary,
+            reduce_pairs_in_windows,
+        )
+
+        terms, rotations, of_rows = self._for_loops(reference)
+        of_windows = windows.for_loops(wanted, of_rows)
+        results = *self._unfilled(), torch.empty(self.shift.shape, dtype=torch.int64)
+        summary = WindowSummary(*(values.numpy() for values in results))
+        self._in_threads(
+            lambda share: reduce_pairs_in_windows(share, terms, rotations, of_windows, summary)
+        )
+        results[0].clamp_(max=1)
         return results
 
     def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,11 +4,15 @@ where windows overlap."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from cryolike_dask.likelihoods.kernels.windows_cpu import WindowTerms
 
 ROUNDED = 1e-5
 """Part of a covariance that rounding and compression may be off by."""
@@ -20,6 +24,8 @@ class Axis:
 
     Attributes
     ----------
+    displacements : Tensor, float64, (displacement,)
+        Angstrom from the place.
     at : Tensor, float64, (point,)
         Where likelihoods are summed, angstrom from the place.
     matrix : Tensor, float64, (point, displacement)
@@ -30,6 +36,7 @@ class Axis:
         Of the search, half a step beyond its last displacement.
     """
 
+    displacements: Tensor
     at: Tensor
     matrix: Tensor
     half_width: float
@@ -48,10 +55,11 @@ class Axis:
         n = len(displacements)
         if n == 1:
             one = torch.zeros(1, dtype=torch.float64, device=device)
-            return cls(one, one[:, None] + 1, np.inf, np.inf)
+            return cls(one, one, one[:, None] + 1, np.inf, np.inf)
         step = displacements[1] - displacements[0]
         at, matrix = interpolation(n, finer, step * highest_frequency)
         return cls(
+            torch.from_numpy(displacements).to(device),
             torch.from_numpy(displacements[0] + at * step).to(device),
             torch.from_numpy(matrix).to(device),
             n * step / 2,
@@ -75,12 +83,49 @@ class Windows:
     places : Tensor, float64, (row, place, 2)
         Of the image of each row, the row's own first, angstrom in the frame of the image; far off
         where there are no more.
+    is_free : Tensor, bool, (row,)
+        Windows that reach neither another place's nor the end of the search.
     """
 
     x: Axis
     y: Axis
     angles: Tensor
     places: Tensor
+    is_free: Tensor
+
+    def inside(self, rotations: Tensor) -> Tensor | None:
+        """Poses inside of the search, bool (2, W/2, row, 1, displacement), by rows of `rotate`;
+        None: all of them."""
+        if self.is_free.all():
+            return None
+        gamma = self.angles[rotations]
+        c, s = torch.cos(gamma)[..., None, None], torch.sin(gamma)[..., None, None]
+        px, py = self.places[:, :1].unbind(2)
+        along_x = (c * px - s * py + self.x.displacements).abs() < self.x.limit
+        along_y = (s * px + c * py + self.y.displacements).abs() < self.y.limit
+        within = along_y[..., :, None] & along_x[..., None, :]
+        return within.flatten(3)[:, :, :, None]
+
+    def for_loops(self, wanted: Tensor, rotations: NDArray[np.int64]) -> WindowTerms:
+        """The same for compiled loops, whose rows hold these rotations."""
+        from cryolike_dask.likelihoods.kernels.windows_cpu import WindowTerms
+
+        gamma = self.angles.numpy()[rotations]
+        return WindowTerms(
+            nodes_x=self.x.displacements.numpy(),
+            nodes_y=self.y.displacements.numpy(),
+            x=self.x.at.numpy(),
+            y=self.y.at.numpy(),
+            matrix_x=np.ascontiguousarray(self.x.matrix.numpy()),
+            matrix_y=np.ascontiguousarray(self.y.matrix.numpy()),
+            half_width=(float(self.x.half_width), float(self.y.half_width)),
+            limit=(float(self.x.limit), float(self.y.limit)),
+            turns=np.stack([np.cos(gamma), np.sin(gamma)], axis=1),
+            rotations=rotations,
+            places=self.places.contiguous().numpy(),
+            wanted=wanted.contiguous().numpy(),
+            is_free=self.is_free.contiguous().numpy(),
+        )
 
     def between(self, values: Tensor) -> Tensor:
         """Values where they are summed, by those at displacements, x fastest: (value, point). A

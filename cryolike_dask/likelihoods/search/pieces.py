@@ -32,37 +32,27 @@ class Piece:
     s : slice
         Which of the templates of the block.
     tile : Tile
-    allowed : Tensor or None
     best : (row, template) float64
         Largest correlation; minus infinity where it is not wanted.
+    poses : (row, template) int64
+        Of the best, over (displacement, rotation).
     log_likelihood, log_posterior : (row, template) float64
         Summed over displacements and rotations, without and with the prior.
-    settled : dict
-        Best poses of pairs that were compared directly, by row and template.
     """
 
     rows: Positions
     image: Positions
     s: slice
     tile: Tile
-    allowed: torch.Tensor | None
     best: FloatArray
+    poses: Positions
     log_likelihood: FloatArray
     log_posterior: FloatArray
-    settled: dict[tuple[int, int], int]
 
     def locate(self, rows: Positions, templates: Positions) -> tuple[Positions, Positions]:
         """Displacement and rotation of the best poses of some pairs."""
-        import torch
-
-        if not len(rows):
-            return rows, templates
-        device = self.tile.shift.device
-        m, s = (torch.from_numpy(v).to(device) for v in (rows, templates))
-        located = self.tile.locate(m, s, self.allowed).cpu().numpy()
-        for n, of_pair in enumerate(zip(rows.tolist(), templates.tolist(), strict=True)):
-            located[n] = self.settled.get(of_pair, located[n])
-        displacement, rotation = np.divmod(located, self.tile.constants.folding.n_inplanes)
+        n_inplanes = self.tile.constants.folding.n_inplanes
+        displacement, rotation = np.divmod(self.poses[rows, templates], n_inplanes)
         return displacement, rotation
 
 
@@ -80,29 +70,21 @@ def pieces(
         image = places.image[rows]
         wants = wanted[image, s]
         reference = np.where(wants, sums[image, None] - log_prior[s] - reach, np.inf)
-        given = torch.from_numpy(reference).to(device)
-        allowed = _allowed(block, places, rows, window)
-        if allowed is None and window.finer == 1:
-            summary = tile.summarise(given)
-        else:
-            summary = tile.reduce(given, allowed, _windows(block, places, rows, window))
-        best, fit, log_likelihood = (values.double().cpu().numpy() for values in summary)
-        best, log_likelihood = (np.where(wants, v, -np.inf) for v in (best, log_likelihood))
-        settled = {}
-        for k, j in np.argwhere(wants & ~(fit < block.constants.recomputes_offset_above)):
-            pair = _compared_directly(block, places, int(rows[k]), s.start + int(j), window)
-            best[k, j], settled[int(k), int(j)], log_likelihood[k, j] = pair
-        yield Piece(
-            rows,
-            image,
-            s,
-            tile,
-            allowed,
-            best,
-            log_likelihood,
-            log_likelihood + log_prior[s],
-            settled,
+        best, fit, log_likelihood, poses = (
+            values.cpu().numpy()
+            for values in tile.summarise_in_windows(
+                torch.from_numpy(reference).to(device),
+                torch.from_numpy(wants).to(device),
+                _windows(block, places, rows, window),
+            )
         )
+        best = best.astype(np.float64)
+        for k, j in np.argwhere(wants & ~(fit < block.constants.recomputes_offset_above)):
+            best[k, j], poses[k, j], log_likelihood[k, j] = _compared_directly(
+                block, places, int(rows[k]), s.start + int(j), window
+            )
+        posterior = log_likelihood + log_prior[s]
+        yield Piece(rows, image, s, tile, best, poses, log_likelihood, posterior)
 
 
 def _compared_directly(
@@ -182,18 +164,6 @@ def _moving_back(places: FloatArray, block: Block) -> torch.Tensor:
     return translation_factors(x, y, kx, ky).to(block.constants.mask.dtype)
 
 
-def _allowed(block: Block, places: Places, rows: Positions, window: Window) -> torch.Tensor | None:
-    """Poses inside of the search, bool (2, W/2, place, 1, displacement), by rows of `rotate`; None:
-    all of them."""
-    import torch
-
-    if rows[0] < places.n_free:
-        return None
-    flags = torch.from_numpy(window.inside(places.at[rows], block.comparison.grid.angles))
-    order = block.constants.folding.rotations
-    return flags.to(order.device)[:, order].permute(1, 2, 0, 3)[:, :, :, None]
-
-
 def _windows(block: Block, places: Places, rows: Positions, window: Window) -> Windows:
     """Windows of some places, on the device."""
     import torch
@@ -207,4 +177,5 @@ def _windows(block: Block, places: Places, rows: Positions, window: Window) -> W
         Axis.of(window.y_angstrom, window.finer, highest, limit[1], device),
         torch.from_numpy(block.comparison.grid.angles).to(device),
         torch.from_numpy(places.of_image[rows]).to(device),
+        torch.from_numpy(rows < places.n_free).to(device),
     )
