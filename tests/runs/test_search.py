@@ -197,9 +197,9 @@ def test_a_plan_says_that_it_is_that_of_the_whole_search(files):
     assert "those of an exhaustive search" in str(plans[1])
 
 
-PARAMETERS = cld.ImageParameters(64, 1.5, viewing_distance=0.5, precision="single")
+PARAMETERS = cld.ImageParameters(64, 1.5, n_inplanes=64, viewing_distance=0.7, precision="single")
 STEPS = cld.configure_displacement(2, 5, 5)
-SIZES = (3, 2)
+SIZES = (2, 1)
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +300,7 @@ def test_verify_searches_as_the_records_say(wide, adaptive, tmp_path):
             PARAMETERS,
             templates=structures,
             images=images,
-            n_samples=4,
+            n_samples=2,
             progress=False,
         ).findings
 
@@ -308,4 +308,5 @@ def test_verify_searches_as_the_records_say(wide, adaptive, tmp_path):
     shutil.copytree(adaptive, tmp_path / "out")
     for path in (tmp_path / "out").glob("template*/done/*.json"):
         path.write_text(path.read_text().replace('"search_method": "adaptive"', '"note": ""'))
-    assert "log_likelihood_integrated of image" in findings(tmp_path / "out")[0]
+    found = findings(tmp_path / "out")
+    assert any("log_likelihood_integrated of image" in one for one in found)
