@@ -113,7 +113,8 @@ def searching(config: RunConfig, method: SearchMethod) -> RunConfig:
 def keep_copy(config: RunConfig) -> None:
     """Write the configuration into its output folder, atomically, in its own words."""
     path = config.output / CONFIGURATION
-    if config._source is None or not path.exists() or not path.samefile(config._source):
+    is_source = config._source is not None and path.exists() and path.samefile(config._source)
+    if not is_source or config._text is None:
         with replacing(path) as file:
             file.write(copy_of(config).encode())
 
