@@ -49,6 +49,7 @@ RECORDED_ORIGIN_Y = "recorded_origin_y"
 TRUE_STRUCTURE = "true_structure"
 RECENTERED = "recentered"
 NOISE_MODEL = "noise_model"
+SEARCH_METHOD = "search_method"
 TEMPLATE_SOURCE = "template_source"
 TEMPLATE_CONVENTIONS = "template_conventions"
 
@@ -66,6 +67,7 @@ CORRELATION_ERROR_BOUND = "correlation_error_bound"
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
     NOISE_MODEL: {"long_name": "what noise is taken for: white, or the sha256 of a noise model"},
+    SEARCH_METHOD: {"long_name": "how poses were searched: exhaustive, or adaptive"},
     STACK: {"long_name": "number of the image stack file"},
     IMAGE_IN_STACK: {"long_name": "position in the image stack file"},
     IMAGE_FILE: {"long_name": "file of the image as it was taken"},

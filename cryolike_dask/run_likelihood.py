@@ -14,7 +14,7 @@ from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
-from cryolike_dask.labels import BFactorWord, Device, NoiseWord, OnError, Precision
+from cryolike_dask.labels import BFactorWord, Device, NoiseWord, OnError, Precision, SearchMethod
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
 from cryolike_dask.runs.options import NoiseRequest, RunOptions
@@ -92,6 +92,7 @@ def run_likelihood_optimal_pose(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
+    search: SearchMethod | None = None,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
@@ -146,6 +147,9 @@ def run_likelihood_optimal_pose(
         is estimated, else as the results that are there; default: none, or as these.
     degrees_of_freedom : float, optional
         Of the noise of an image, in place of what the noise model says.
+    search : "exhaustive" | "adaptive", optional
+        How poses are searched, of all results of the output folder, as in `compute_optimal_pose`.
+        Default: in a new folder "exhaustive"; in one that holds results, as these are.
     progress : bool
         Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
     on_error : "stop" | "quarantine"
@@ -188,6 +192,7 @@ def run_likelihood_optimal_pose(
         images,
         templates,
         NoiseRequest(noise, b_factor, degrees_of_freedom),
+        search,
     )
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     return compute_run(run.in_batches(tiling), OPTIMAL_POSE, client, options)
@@ -215,6 +220,7 @@ def run_likelihood_full_cross_correlation(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
+    search: SearchMethod | None = None,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
@@ -224,9 +230,10 @@ def run_likelihood_full_cross_correlation(
     """Correlate every image with every template at every displacement and rotation, and write all
     of it.
 
-    Parameters are those of `run_likelihood_optimal_pose`. What takes more memory than a worker has
-    (2.5 times its size, while it is written) goes to a Zarr store instead of a `.pt` file, block by
-    block; its chunks are as large as the batches, and `xarray.open_zarr` opens it.
+    Parameters are those of `run_likelihood_optimal_pose`; `search="adaptive"`, which leaves out
+    poses, is refused. What takes more memory than a worker has (2.5 times its size, while it is
+    written) goes to a Zarr store instead of a `.pt` file, block by block; its chunks are as large
+    as the batches, and `xarray.open_zarr` opens it.
 
     Returns
     -------
@@ -254,6 +261,7 @@ def run_likelihood_full_cross_correlation(
         images,
         templates,
         NoiseRequest(noise, b_factor, degrees_of_freedom),
+        search,
     )
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     return compute_run(

@@ -35,7 +35,12 @@ REAL = {
 }
 OF_STRUCTURE = {labels.TEMPLATE_SOURCE: "source", labels.TEMPLATE_CONVENTIONS: "conventions"}
 UNKNOWN, SEVERAL = "unknown", " and "
-"""Name of noise that is not recorded; and what stands between several names of one structure."""
+"""Name of noise or a search that is not recorded; and what stands between several names of one
+structure."""
+SAME_WHERE_COMPARED = {
+    labels.NOISE_MODEL: "noise models",
+    labels.SEARCH_METHOD: "methods of search",
+}
 ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
 
 Coordinate = tuple[str, NDArray[Any], dict[str, str]]
@@ -71,11 +76,18 @@ def image_coordinates(
 
 
 def structure_coordinates(
-    names: Sequence[str], descriptions: Sequence[Entries], noises: Sequence[str]
+    names: Sequence[str],
+    descriptions: Sequence[Entries],
+    noises: Sequence[str],
+    search_methods: Sequence[str],
 ) -> dict[str, Coordinate]:
-    """Coordinates along structure: its name, what its templates were made from, and what noise was
-    taken for."""
-    texts = {labels.STRUCTURE: list(names), labels.NOISE_MODEL: list(noises)} | {
+    """Coordinates along structure: its name, what its templates were made from, what noise was
+    taken for, and how poses were searched."""
+    texts = {
+        labels.STRUCTURE: list(names),
+        labels.NOISE_MODEL: list(noises),
+        labels.SEARCH_METHOD: list(search_methods),
+    } | {
         name: [str(description.get(key, UNKNOWN)) for description in descriptions]
         for name, key in OF_STRUCTURE.items()
     }
@@ -85,22 +97,24 @@ def structure_coordinates(
     }
 
 
-def refuse_mixed_noise(results: xr.Dataset | xr.DataArray) -> None:
-    """Refuse to compare structures whose results take noise for different things.
+def refuse_mixed(results: xr.Dataset | xr.DataArray) -> None:
+    """Refuse to compare structures whose results take noise for different things, or were searched
+    by different methods.
 
     Raises
     ------
     InputError
     """
-    if labels.NOISE_MODEL not in results.coords:
-        return
-    recorded = {str(name) for name in np.ravel(results[labels.NOISE_MODEL].values)}
-    names = sorted(recorded - {UNKNOWN})
-    if len(names) > 1 or any(SEVERAL in name for name in names):
-        raise InputError(
-            f"results of different noise models cannot be compared: {'; '.join(names[:4])}",
-            remedy="Compute all structures in one output folder.",
-        )
+    for coordinate, what in SAME_WHERE_COMPARED.items():
+        if coordinate not in results.coords:
+            continue
+        recorded = {str(name) for name in np.ravel(results[coordinate].values)}
+        names = sorted(recorded - {UNKNOWN})
+        if len(names) > 1 or any(SEVERAL in name for name in names):
+            raise InputError(
+                f"results of different {what} cannot be compared: {'; '.join(names[:4])}",
+                remedy="Compute all structures in one output folder.",
+            )
 
 
 def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:

@@ -96,7 +96,10 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         coords={
             **image_coordinates(stacks, stored.sizes, origins),
             **structure_coordinates(
-                inventory.names(descriptions), descriptions, inventory.noises()
+                inventory.names(descriptions),
+                descriptions,
+                inventory.noises(),
+                inventory.search_methods(),
             ),
         },
         attrs={

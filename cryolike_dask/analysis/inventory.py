@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,14 @@ from cryolike_dask.io.layout import (
     LikelihoodFiles,
     structure_numbers,
 )
-from cryolike_dask.io.records import Record, noise_name, read_record, readable_record
+from cryolike_dask.io.records import (
+    FolderSettings,
+    Record,
+    noise_name,
+    read_record,
+    readable_record,
+    search_method,
+)
 from cryolike_dask.io.results import details
 from cryolike_dask.io.tensors import load_vector
 from cryolike_dask.runs.origins import Entries, read_origins, read_structure
@@ -102,14 +109,18 @@ class Inventory:
 
     def noises(self) -> list[str]:
         """What the results of each structure take noise for, by its first and its last record."""
-        return [self._noise_of(i) for i in self.structures]
+        return [self._told(i, noise_name) for i in self.structures]
 
-    def _noise_of(self, i: int) -> str:
+    def search_methods(self) -> list[str]:
+        """How the results of each structure were searched, by its first and its last record."""
+        return [self._told(i, search_method) for i in self.structures]
+
+    def _told(self, i: int, name_of: Callable[[FolderSettings], str]) -> str:
         numbers = sorted(self.stacks_with[i][labels.CROSS_CORRELATION])
         ends = {
             k: readable_record(self.files.record(i, k, KIND)) for k in numbers[:1] + numbers[-1:]
         }
-        names = {noise_name(record["settings"]) for record in ends.values() if record is not None}
+        names = {name_of(record["settings"]) for record in ends.values() if record is not None}
         return SEVERAL.join(sorted(names)) or UNKNOWN
 
     def details(self) -> dict[str, str]:

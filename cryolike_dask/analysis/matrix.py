@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.coordinates import refuse_mixed_noise
+from cryolike_dask.analysis.coordinates import refuse_mixed
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.export_names import (
@@ -197,7 +197,7 @@ def _matrix(results: xr.Dataset, variable: str) -> xr.DataArray:
             f"variable={variable!r} is no matrix of these results",
             remedy=f"Give {', '.join(MATRICES)}.",
         )
-    refuse_mixed_noise(results)
+    refuse_mixed(results)
     values = results[variable]
     for dim in (labels.STRUCTURE, labels.IMAGE):
         if dim not in values.dims:

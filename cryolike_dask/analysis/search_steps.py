@@ -21,6 +21,7 @@ from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.image_formation import correlation, displacement_phases
+from cryolike_dask.likelihoods.search.adaptive import COARSEST_PIXELS
 
 LARGEST = 1 - 1e-6
 """Largest correlation that counts: rounding and the offset of a template may bring that of an
@@ -61,7 +62,7 @@ class Step:
 def search_steps(
     chosen: xr.Dataset, images: Images, templates: Templates, noise: NoiseModel | None = None
 ) -> list[Step]:
-    """Measure how coarse the search was for some images.
+    """Measure how coarse the search was for some images; of an adaptive one in rotations and views.
 
     Parameters
     ----------
@@ -95,7 +96,8 @@ def search_steps(
         c, n = np.clip(match.correlation, -LARGEST, LARGEST), match.whitening.n_degrees_of_freedom
         losses.append(n / 2 * np.log((1 - (c * np.array(alike)) ** 2) / (1 - c**2)))
         angles.append(angle)
-    sizes = (2 * max(half_steps), 2 * np.pi / grid.n_inplanes, float(np.median(angles)))
+    between = 0.0 if searched_in_levels(chosen, grid) else 2 * max(half_steps)
+    sizes = (between, 2 * np.pi / grid.n_inplanes, float(np.median(angles)))
     steps = zip(
         ("displacements", "rotations", "views"),
         sizes,
@@ -103,6 +105,12 @@ def search_steps(
         strict=True,
     )
     return [Step(*step) for step in steps if step[1] > 0]
+
+
+def searched_in_levels(results: xr.Dataset, grid: PolarGrid) -> bool:
+    """Whether results are of an adaptive search that was worth its levels: then likelihoods are
+    interpolated between displacements, and nothing is lost half-way."""
+    return results.attrs.get("search") == "adaptive" and 2 * grid.radius_max >= COARSEST_PIXELS
 
 
 def _axes(x: Floats, y: Floats) -> tuple[Floats, Floats]:

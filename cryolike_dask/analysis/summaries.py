@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.coordinates import refuse_mixed_noise
+from cryolike_dask.analysis.coordinates import refuse_mixed
 from cryolike_dask.errors import InputError
 
 BEST_STRUCTURE = "best_structure"
@@ -182,7 +182,7 @@ def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
         results = results.expand_dims(labels.STRUCTURE)
     if structure is not None:
         results = results.isel({labels.STRUCTURE: positions_of(results, structure)})
-    refuse_mixed_noise(results)
+    refuse_mixed(results)
     return results
 
 

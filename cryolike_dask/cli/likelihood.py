@@ -23,7 +23,7 @@ from cryolike_dask.cli.options import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
-from cryolike_dask.labels import Device, KindName, OnError
+from cryolike_dask.labels import Device, KindName, OnError, SearchMethod
 
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
@@ -98,6 +98,13 @@ class LikelihoodOptions:
     degrees_of_freedom: Annotated[
         float | None,
         typer.Option(help="Of the noise of an image. Default: what the noise model says."),
+    ] = None
+    search: Annotated[
+        SearchMethod | None,
+        typer.Option(
+            help="exhaustive: compare every pose; adaptive: coarse to fine, for best poses alone. "
+            "Default: exhaustive in a new folder, else as the results there."
+        ),
     ] = None
     tolerance: Annotated[
         float | None,
@@ -180,6 +187,7 @@ class LikelihoodOptions:
             "noise": self.noise,
             "b_factor": _b_factor(self.b_factor),
             "degrees_of_freedom": self.degrees_of_freedom,
+            "search": self.search,
         }
 
 

@@ -19,6 +19,7 @@ from cryolike_dask.cli.options import (
     keeps_complete,
     takes_options,
 )
+from cryolike_dask.labels import SearchMethod
 
 if TYPE_CHECKING:
     from cryolike_dask.config.model import RunConfig
@@ -41,6 +42,12 @@ def run(
         typer.Option(
             help="Replace results of another search, conventions or noise in the output folder.",
             show_default=False,
+        ),
+    ] = None,
+    search: Annotated[
+        SearchMethod | None,
+        typer.Option(
+            help="exhaustive: compare every pose; adaptive: coarse to fine.", show_default=False
         ),
     ] = None,
     plan: Annotated[
@@ -67,6 +74,10 @@ def run(
             changed |= vars(place)
         machine = described.machine.model_copy(update=changed)
         described = described.model_copy(update={"machine": machine})
+        if search is not None:
+            from cryolike_dask.config.run_config import searching
+
+            described = searching(described, search)
         _plan(described) if plan else _run(described)
 
 

@@ -13,9 +13,9 @@ from cryolike_dask.config.run_config import opened
 from cryolike_dask.io.atomic import writing
 from cryolike_dask.io.output_folder import need_folder
 from cryolike_dask.runs.capacity import existing, refuse_what_cannot_fit
-from cryolike_dask.runs.folder import output_folder, records_there
+from cryolike_dask.runs.folder import output_folder, settled
 from cryolike_dask.runs.kinds import kind_named
-from cryolike_dask.runs.noise_of_run import settle_noise, with_known_noise
+from cryolike_dask.runs.noise_of_run import with_known_noise
 from cryolike_dask.runs.run import Run
 from cryolike_dask.runs.sizes import find_done
 
@@ -37,8 +37,7 @@ def check_config(config: RunConfig) -> None:
     machine, place = config.machine, config.machine.place
     n_workers = place.n_workers
     kind, starts_anew = kind_named(config.likelihood.kind), machine.run_options.starts_anew
-    run = opened(config)
-    run = settle_noise(run, records_there(run), starts_anew=starts_anew)
+    run = settled(opened(config), kind, starts_anew=starts_anew)
     if place.running_scheduler is not None:
         check_connection(place.running_scheduler, **place.certificates)
     elif kind.keeps_every_pose:

@@ -33,13 +33,13 @@ from cryolike_dask.config.values import (
     Workers,
 )
 from cryolike_dask.conventions import STANDARD, ConventionsName
-from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS
-from cryolike_dask.labels import Device, KindName, OnError, Precision
+from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS, DisplacementSearch
+from cryolike_dask.labels import Device, KindName, OnError, Precision, SearchMethod
 from cryolike_dask.runs.options import NoiseRequest, RunOptions
 
 
 class Search(Section):
-    """The in-plane displacements that are tried."""
+    """The in-plane displacements that are tried, and how poses are searched."""
 
     max_displacement_pixels: Displacement = Field(
         default=8.0, description="Largest displacement along each axis, pixels."
@@ -49,6 +49,11 @@ class Search(Section):
     )
     n_displacements_y: Count = Field(
         default=16, description="Displacements along y, both ends included."
+    )
+    method: SearchMethod | None = Field(
+        default=None,
+        description="exhaustive: every pose is compared; adaptive: coarse to fine. Default: "
+        "exhaustive in a new folder of results, else as these are.",
     )
 
     @field_validator("n_displacements_y")
@@ -60,6 +65,13 @@ class Search(Section):
                 f"first"
             )
         return value
+
+    @property
+    def displacements(self) -> DisplacementSearch:
+        """The search over displacements, as a run takes it."""
+        return DisplacementSearch(
+            self.max_displacement_pixels, self.n_displacements_x, self.n_displacements_y
+        )
 
 
 class Likelihood(Section):
@@ -293,7 +305,7 @@ class RunConfig(Section):
     )
     search: Annotated[Search, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Search,
-        description="Which displacements to try, in the plane of the images.",
+        description="Which displacements to try, in the plane of the images, and how to search.",
     )
     likelihood: Annotated[Likelihood, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Likelihood, description="What to compute, and by whose conventions."

@@ -13,7 +13,6 @@ from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, counted, missing_files
-from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid
@@ -23,7 +22,7 @@ from cryolike_dask.io.layout import CONFIGURATION, PARAMETERS, TEMPLATE_LIST, Li
 from cryolike_dask.io.noise import read_noise
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
-from cryolike_dask.labels import BFactorWord, NoiseWord, Precision
+from cryolike_dask.labels import BFactorWord, NoiseWord, Precision, SearchMethod
 from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -56,6 +55,7 @@ class RunArguments(TypedDict):
     noise: NoiseWord | str | Path | NoiseModel | None
     b_factor: BFactorWord | float | None
     degrees_of_freedom: float | None
+    search: SearchMethod | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def inputs_of(config: RunConfig) -> RunArguments:
     return {
         "file_config": _files(config),
         "params_input": parameters,
-        "displacer": DisplacementSearch(**dict(config.search)),
+        "displacer": config.search.displacements,
         "templates": _opened_structures(config, parameters),
         "images": _opened_particles(config, parameters),
         "conventions": likelihood.conventions,
@@ -104,6 +104,7 @@ def inputs_of(config: RunConfig) -> RunArguments:
         "noise": asked.spectrum,
         "b_factor": asked.b_factor,
         "degrees_of_freedom": asked.degrees_of_freedom,
+        "search": config.search.method,
     }
 
 
@@ -288,7 +289,7 @@ def _parameters_in_words(config: RunConfig) -> str:
         if config.structures.files is None
         else f", {len(_views(config) or parameters.viewing_angles())} views"
     )
-    n = len(DisplacementSearch(**dict(config.search)).grid(parameters.pixel_size_angstrom))
+    n = len(config.search.displacements.grid(parameters.pixel_size_angstrom))
     return f"{size}{views}, {parameters.n_inplanes} rotations, {n} displacements"
 
 

@@ -20,6 +20,7 @@ from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import CONFIGURATION
+from cryolike_dask.labels import SearchMethod
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.cost import LikelihoodPlan
 from cryolike_dask.runs.kinds import kind_named
@@ -99,10 +100,21 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
     )
 
 
+def searching(config: RunConfig, method: SearchMethod) -> RunConfig:
+    """Give the same configuration with another method of search, which a copy of it says too."""
+    if config.search.method == method:
+        return config
+    search = config.search.model_copy(update={"method": method})
+    changed = config.model_copy(update={"search": search})
+    changed._text = None  # it says another
+    return changed
+
+
 def keep_copy(config: RunConfig) -> None:
     """Write the configuration into its output folder, atomically, in its own words."""
     path = config.output / CONFIGURATION
-    if config._source is None or not path.exists() or not path.samefile(config._source):
+    is_source = config._source is not None and path.exists() and path.samefile(config._source)
+    if not is_source or config._text is None:
         with replacing(path) as file:
             file.write(copy_of(config).encode())
 
@@ -166,6 +178,7 @@ def opened(config: RunConfig) -> Run:
         inputs["images"],
         inputs["templates"],
         config.noise.request,
+        inputs["search"],
     )
     return run.in_batches(
         Tiling(

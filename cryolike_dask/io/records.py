@@ -13,12 +13,13 @@ import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import LARGEST, InputFileError, OutputError
 from cryolike_dask.io.atomic import read_own
 from cryolike_dask.io.identity import InputDescription
+from cryolike_dask.labels import SearchMethod
 
 FORMAT = 1
 MOST_BYTES = 2**25
@@ -51,6 +52,8 @@ class FolderSettings(TypedDict, total=False):
         Not there: as the noise model says.
     image_power : str
         Where images tell the power of their rings; not there: as stacks hold them.
+    search_method : str
+        Of best poses and their likelihoods; not there: exhaustive.
     """
 
     search: Search
@@ -61,6 +64,7 @@ class FolderSettings(TypedDict, total=False):
     b_factor: str | float
     degrees_of_freedom: float
     image_power: str
+    search_method: SearchMethod
 
 
 class About(TypedDict, total=False):
@@ -167,6 +171,18 @@ def noise_name(settings: FolderSettings) -> str:
     return ", ".join(words)
 
 
+def search_method(settings: FolderSettings) -> SearchMethod:
+    """How the poses of results were searched."""
+    return settings.get("search_method", "exhaustive")
+
+
+def of_any_kind(settings: FolderSettings) -> FolderSettings:
+    """What records of best poses and of full cross-correlations of one folder say alike."""
+    same = settings.copy()
+    same.pop("search_method", None)
+    return same
+
+
 def added_b_factor(settings: FolderSettings) -> float:
     """The B-factor that a run adds to those of optics and noise model, angstrom^2."""
     b_factor = settings.get("b_factor", 0.0)
@@ -175,7 +191,7 @@ def added_b_factor(settings: FolderSettings) -> float:
 
 def _are_settings(value: Any) -> bool:
     """Search, grid and conventions, as far as they are there, of which every number may be
-    divided by or counted to."""
+    divided by or counted to, and every word is known."""
     if not isinstance(value, dict):
         return False
     search, parameters = value.get("search", {}), value.get("parameters", {})
@@ -188,6 +204,7 @@ def _are_settings(value: Any) -> bool:
         and _is_text_or_none(value.get("conventions"))
         and (value.get("tolerance") is None or _is_number("tolerance", value["tolerance"]))
         and _is_noise(value)
+        and value.get("search_method", "exhaustive") in get_args(SearchMethod)
     )
 
 

@@ -25,7 +25,7 @@ from cryolike_dask.io.layout import (
     need_files,
     structure_of,
 )
-from cryolike_dask.io.records import WHITE, Record, read_record
+from cryolike_dask.io.records import WHITE, Record, read_record, search_method
 from cryolike_dask.io.sources import Files, lazy_array
 from cryolike_dask.io.stores import Store, open_store
 from cryolike_dask.io.tensors import TensorFile, load_displacements, open_tensor, save_tensor
@@ -171,6 +171,7 @@ def attributes(record: Record | None) -> dict[str, object]:
         "version": record.get("version"),
         "device": record.get("device"),
         "conventions": settings.get("conventions"),
+        "search": search_method(settings),
         "noise": settings.get("noise", WHITE),
         "b_factor": settings.get("b_factor", 0.0),
         "degrees_of_freedom": settings.get("degrees_of_freedom"),

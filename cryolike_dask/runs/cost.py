@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryolike_dask.errors import counted
-from cryolike_dask.labels import KindName
+from cryolike_dask.labels import KindName, SearchMethod
+
+ADAPTIVE = (
+    "adaptive; tasks, poses, memory and time here are those of an exhaustive search. What is left "
+    "out depends on the images: of images that tell nothing, nothing is, and steps that are coarse "
+    "for the band are made finer for them"
+)
+"""What is said of a plan that does not know how much an adaptive search will leave out."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,9 @@ class LikelihoodPlan:
         Images and templates that are compared at a time.
     noise : str
         What noise is taken for.
+    search : "exhaustive" | "adaptive"
+        Tasks, poses, memory and time are those of an exhaustive search, whichever it is: how much
+        an adaptive one leaves out depends on the images.
     noise_seconds : float or None
         Of all workers together, to estimate the noise and to fit a B-factor; 0 where neither is to
         be done.
@@ -68,6 +78,7 @@ class LikelihoodPlan:
     worker_memory_bytes: int
     tile: tuple[int, int]
     noise: str = "white"
+    search: SearchMethod = "exhaustive"
     noise_seconds: float | None = None
     basis_seconds: float | None = None
     read_seconds: float | None = None
@@ -101,6 +112,7 @@ class LikelihoodPlan:
             f"the {self.device}, of {size_of(self.device_free_bytes)} free, in tiles of "
             f"{self.tile[0]} images x {self.tile[1]} templates",
             "noise": self.noise,
+            **({"search": ADAPTIVE} if self.search == "adaptive" else {}),
             "time": self._time(),
         }
         return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])

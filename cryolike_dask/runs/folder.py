@@ -30,14 +30,42 @@ from cryolike_dask.io.layout import (
 from cryolike_dask.io.output_folder import OutputFolder
 from cryolike_dask.io.records import Record, other_names, readable_record
 from cryolike_dask.io.tensors import load_displacements
-from cryolike_dask.runs.noise_of_run import OF_NOISE, claimed_noise, noise_difference
+from cryolike_dask.runs.kinds import Kind
+from cryolike_dask.runs.noise_of_run import (
+    OF_NOISE,
+    claimed_noise,
+    noise_difference,
+    settle_noise,
+)
 from cryolike_dask.runs.run import Run
+from cryolike_dask.runs.search_of_run import OF_SEARCH, search_difference, settle_search
 
 KIND = "results"
 REMEDY = (
     "Choose another output folder, or pass overwrite=True (--overwrite) to replace those results."
 )
 SAME_ANGSTROM = 1e-3
+
+
+def settled(run: Run, kind: Kind, *, starts_anew: bool = False) -> Run:
+    """Give the same run with what its folder has a say in: what noise is taken for, as far as that
+    is known by now, and how poses are searched.
+
+    Parameters
+    ----------
+    run : Run
+    kind : Kind
+        Of its results.
+    starts_anew : bool
+        What lies there does not count, for it is replaced.
+
+    Raises
+    ------
+    InputError, InputFileError
+        If what is asked for cannot be used.
+    """
+    run = settle_noise(run, records_there(run), starts_anew=starts_anew)
+    return settle_search(run, kind, records_there(run), starts_anew=starts_anew)
 
 
 def output_folder(run: Run) -> OutputFolder:
@@ -69,6 +97,8 @@ def refuse_others(run: Run) -> None:
             which = "run" if search == run.identity["search"] else "search"
             if which == "run" and what == noise_difference(record["settings"], run.identity):
                 which = "noise model"
+            if which == "run" and what == search_difference(run, record):
+                which = "search"
             what = (
                 f"holds results of another {which} "
                 f"({path.relative_to(run.files.folder_output)}): {what}"
@@ -98,6 +128,7 @@ def _identity(run: Run) -> dict[str, object]:
     return {
         **run.identity,
         "noise": claimed_noise(run.identity),
+        "search method": run.settings.search,
         "structures": structures,
         f"image stack {k}": {"n_images": len(run.images[k]), "made_from": brief(names)},
     }
@@ -117,10 +148,13 @@ def _records(run: Run) -> list[tuple[Path, Record]]:
 
 def _differs(run: Run, record: Record) -> str:
     """Say why the results that a record describes cannot be of this run; empty if they can."""
-    identity = {name: value for name, value in run.identity.items() if name not in OF_NOISE}
+    settled_apart = (*OF_NOISE, OF_SEARCH)
+    identity = {name: value for name, value in run.identity.items() if name not in settled_apart}
     if other := differences(record["settings"], identity):
         return other
     if other := noise_difference(record["settings"], run.identity):
+        return other
+    if other := search_difference(run, record):
         return other
     i, k, shape = record["i_template"], record["i_stack"], record["shape"]
     if i is None or k is None:

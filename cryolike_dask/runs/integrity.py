@@ -30,7 +30,16 @@ from cryolike_dask.io.layout import (
     leftovers,
 )
 from cryolike_dask.io.noise import noise_checksum, read_noise
-from cryolike_dask.io.records import AGAIN, FORMAT, Record, added_b_factor, checksum, read_record
+from cryolike_dask.io.records import (
+    AGAIN,
+    FORMAT,
+    Record,
+    added_b_factor,
+    checksum,
+    of_any_kind,
+    read_record,
+    search_method,
+)
 from cryolike_dask.io.results import open_result
 from cryolike_dask.io.stores import Store
 from cryolike_dask.io.tensors import TensorFile, load_displacements
@@ -177,6 +186,7 @@ def recorded_settings(files: LikelihoodFiles, record: Record) -> Settings:
         read_noise_of(files, record),
         added_b_factor(settings),
         settings.get("degrees_of_freedom"),
+        search_method(settings),
     )
 
 
@@ -315,7 +325,15 @@ def _output(path: Path, variable: str, record: Record) -> TensorFile | Store:
 
 def _of_one_run(results: list[Result], report: Report) -> list[Result]:
     """Those results whose settings are those of most; the others are listed."""
-    settings = [json.dumps(result.record["settings"], sort_keys=True) for result in results]
+    texts = [json.dumps(of_any_kind(r.record["settings"]), sort_keys=True) for r in results]
+    alike = _as_most(results, texts, report)
+    poses = [result for result in alike if result.kind == OPTIMAL_POSE.name]
+    methods = [search_method(result.record["settings"]) for result in poses]
+    kept = {result.path for result in _as_most(poses, methods, report)}
+    return [r for r in alike if r.kind != OPTIMAL_POSE.name or r.path in kept]
+
+
+def _as_most(results: list[Result], settings: Sequence[str], report: Report) -> list[Result]:
     usual = Counter(settings).most_common(1)[0][0] if settings else ""
     for result, own in zip(results, settings, strict=True):
         if own != usual:

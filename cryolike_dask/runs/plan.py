@@ -26,7 +26,7 @@ from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
 from cryolike_dask.io.sources import innermost
-from cryolike_dask.labels import BFactorWord, Device, KindName, NoiseWord, Precision
+from cryolike_dask.labels import BFactorWord, Device, KindName, NoiseWord, Precision, SearchMethod
 from cryolike_dask.likelihoods.graph import image_rows, template_rows
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
@@ -36,10 +36,10 @@ from cryolike_dask.runs.capacity import (
     refuse_what_cannot_fit,
 )
 from cryolike_dask.runs.cost import LikelihoodPlan, size_of
-from cryolike_dask.runs.folder import output_folder, records_there
+from cryolike_dask.runs.folder import output_folder, settled
 from cryolike_dask.runs.kinds import Kind, kind_named
 from cryolike_dask.runs.noise_cost import NoiseWork, work_of_noise
-from cryolike_dask.runs.noise_of_run import noise_said, settle_noise, with_known_noise
+from cryolike_dask.runs.noise_of_run import noise_said, with_known_noise
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
 from cryolike_dask.runs.sizes import (
@@ -90,6 +90,7 @@ def plan_likelihood(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
+    search: SearchMethod | None = None,
     measure: bool = True,
     progress: bool = True,
 ) -> LikelihoodPlan:
@@ -132,10 +133,10 @@ def plan_likelihood(
     settings = Settings(conventions, device, precision, tolerance)
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     asked = NoiseRequest(noise, b_factor, degrees_of_freedom)
-    run = open_run(files, params_input, displacer, settings, images, templates, asked)
+    run = open_run(files, params_input, displacer, settings, images, templates, asked, search)
     run = run.in_batches(tiling).in_memory(memory_of_a_worker(client, n))
     starts_anew = overwrite and not skip_exist
-    run = settle_noise(run, records_there(run), starts_anew=starts_anew)
+    run = settled(run, chosen, starts_anew=starts_anew)
     run.note_left_out()
     if not overwrite:
         output_folder(run).refuse()
@@ -218,6 +219,7 @@ def _without_time(
         worker_memory_bytes=memory,
         tile=trial.tile,
         noise=noise_said(run),
+        search=run.settings.search,
     )
 
 

@@ -18,6 +18,7 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES
+from cryolike_dask.io.records import search_method
 from cryolike_dask.likelihoods import interface
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, whitening_of
 from cryolike_dask.likelihoods.poses import no_poses
@@ -51,8 +52,12 @@ def compare_again(result: Result, rows: NDArray[np.int64], run: Run) -> xr.Datas
     """
     _refuse_changed(result, run.inputs.of(result.i_template, result.i_stack))
     images, templates = run.images[result.i_stack][rows], run.templates[result.i_template]
-    # that of each result: template files may differ
-    settings = replace(run.settings, precision=result.record["precision"])
+    # those of each result: template files, and kinds of results, may differ
+    settings = replace(
+        run.settings,
+        precision=result.record["precision"],
+        search=search_method(result.record["settings"]),
+    )
     again = Recomputation(result, rows, images, templates, settings)
     keeps_every_pose = kind_named(result.kind).keeps_every_pose
     difference, tolerance = again.of_correlations() if keeps_every_pose else again.of_poses()

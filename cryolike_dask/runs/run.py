@@ -29,6 +29,7 @@ from cryolike_dask.io.layout import (
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.io.sources import evenly_spread
+from cryolike_dask.labels import SearchMethod
 from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
 from cryolike_dask.likelihoods.graph import ComparisonGraph, spread_templates
 from cryolike_dask.likelihoods.settings import Settings, Tiling
@@ -105,6 +106,9 @@ class Run:
         Opens the templates of some structures, spread over all of the inputs, with their
         displacements.
     noise : NoiseRequest
+    search_method : "exhaustive" | "adaptive" | None
+        Before it is settled, the method that is asked for, or None; then that of the run, None if
+        it keeps every pose.
     largest_file_bytes : float
         A result that is larger is not written as a file, but as a store, region by region.
     discover_tiles : bool
@@ -123,6 +127,7 @@ class Run:
     n_images: int | None
     some_templates: Callable[[], list[TemplateStack]]
     noise: NoiseRequest
+    search_method: SearchMethod | None = None
     largest_file_bytes: float = math.inf
     discover_tiles: bool = False
 
@@ -196,13 +201,16 @@ def open_run(
     images: ImageStack | None = None,
     templates: TemplateStack | Sequence[TemplateStack] | None = None,
     noise: NoiseRequest | None = None,
+    search_method: SearchMethod | None = None,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what
     headers can tell.
 
-    `images` and `templates` are given in place of those of the files. What is asked of the noise is
-    kept, and not looked at.
+    `images` and `templates` are given in place of those of the files. What is asked of the noise
+    and of the search is kept, and not looked at further than to see whether conventions know it.
     """
+    if search_method is not None:
+        settings = replace(settings, search=search_method)
     need_files(files)
     if not callable(displacer):
         raise InputError(
@@ -247,6 +255,7 @@ def open_run(
         n_images=None if images is None else len(images),
         some_templates=partial(_some_templates, files, parameters, displacer, templates),
         noise=noise,
+        search_method=search_method,
     )
 
 

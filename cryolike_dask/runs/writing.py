@@ -30,11 +30,11 @@ from cryolike_dask.runs.folder import (
     has_displacements,
     holds_results,
     output_folder,
-    records_there,
     remove_others,
+    settled,
 )
 from cryolike_dask.runs.kinds import Kind
-from cryolike_dask.runs.noise_of_run import keep_noise, settle_noise, why_not_kept
+from cryolike_dask.runs.noise_of_run import keep_noise, why_not_kept
 from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
 from cryolike_dask.runs.run import Cut, Run
@@ -62,7 +62,7 @@ def compute_run(
     # before the folder is claimed, and results of others are removed for these
     page_of_report(options.performance_report, client)
     run = run.in_memory(memory_of_a_worker(client))
-    run = settle_noise(run, records_there(run), starts_anew=options.starts_anew)
+    run = settled(run, kind, starts_anew=options.starts_anew)
     n_stores = 0
     if kind.keeps_every_pose:
         jobs = {key: run.job(kind, *key) for key in run.pairs()}

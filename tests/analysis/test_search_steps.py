@@ -52,7 +52,7 @@ def test_the_nearest_view(rng):
     assert steps._nearest(viewing, 3) == (2, pytest.approx(0.8))
 
 
-def test_the_loss_is_that_of_poses_half_a_step_off(build):
+def test_the_loss_is_that_of_poses_half_a_step_off(build, monkeypatch):
     """Images lie half a step off along both axes; the likelihood of each is computed at its
     pose, and at (0, 0)."""
     rng, n, n_templates, step = build.rng, 32, 6, 2.0
@@ -94,6 +94,11 @@ def test_the_loss_is_that_of_poses_half_a_step_off(build):
     assert found["displacements"].size == pytest.approx(step)
     assert found["rotations"].size == pytest.approx(2 * np.pi / 60)
     assert found["displacements"].loss == pytest.approx(lost, rel=0.4)
+    # an adaptive search interpolates between displacements, if the band is worth levels
+    adaptive = summary.assign_attrs(search="adaptive")
+    for coarsest, names in ((32, list(found)), (8, ["rotations", "views"])):
+        monkeypatch.setattr(steps, "COARSEST_PIXELS", coarsest)
+        assert [s.name for s in steps.search_steps(adaptive, images, templates)] == names
 
 
 def test_what_is_lost_grows_as_the_square():

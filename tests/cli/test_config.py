@@ -347,6 +347,34 @@ def test_a_run_goes_on_and_replaces_what_it_is_told_to(folder):
     assert (evidence(folder) != first).any()
 
 
+def test_the_method_of_search_is_an_option_and_kept(folder):
+    source, copy = folder / "run.yaml", folder / "out/run.yaml"
+
+    def methods():
+        records = folder.glob("out/template*/done/*.json")
+        return {json.loads(path.read_text())["settings"].get("search_method") for path in records}
+
+    (folder / "run.yaml").write_text(yaml.safe_dump({**VALUES, "noise": "white"}))
+    assert "those of an exhaustive search" in cryolike(
+        "run", source, "--plan", "--search", "adaptive"
+    ).stdout.replace("\n", " ")
+    worked(cryolike("run", source, "--search", "adaptive"))
+    assert methods() == {"adaptive"}
+    # what was run can be run again, and what says nothing goes on
+    assert yaml.safe_load(copy.read_text())["search"]["method"] == "adaptive"
+    for again in (copy, source):
+        assert "4 of 4 stacks are complete and kept" in cryolike("run", again).stderr
+    refused = failed(cryolike("run", source, "--search", "exhaustive"))
+    assert "another search" in refused
+    assert "adaptive there, exhaustive here" in refused
+    change(folder, search={"method": "exhaustive"})
+    assert "adaptive there, exhaustive here" in failed(cryolike("config", "check", source))
+    change(folder, search={"method": "adaptive"})
+    source.write_text(source.read_text() + "likelihood: {kind: full_cross_correlation}\n")
+    for command in (["config", "check"], ["run"]):
+        assert "full cross-correlations keep every pose" in failed(cryolike(*command, source))
+
+
 def test_a_plan_is_of_this_run_and_writes_nothing(folder):
     before = sorted(folder.rglob("*"))
     said = worked(cryolike("run", folder / "run.yaml", "--plan"))
@@ -435,6 +463,13 @@ def test_all_structures_are_compared_unless_some_are_chosen(folder):
     worked(cryolike(*command, "--output", folder / "all"))
     assert sorted(path.name for path in folder.glob("all/template?")) == ["template0", "template1"]
     worked(cryolike(*command, "--output", folder / "one", "--i-template", 1))
+    adaptive = [*command[1:], "--output", folder / "adaptive", "--search", "adaptive"]
+    said = worked(cryolike("plan", *adaptive, "--no-measure"))
+    assert "adaptive; tasks, poses" in said
+    worked(cryolike("optimal-pose", *adaptive))
+    assert cld.open_results(folder / "adaptive").attrs["search"] == "adaptive"
+    said = failed(cryolike("full-cross-correlation", *adaptive))
+    assert "full cross-correlations keep every pose" in said
     assert [path.name for path in folder.glob("one/template?")] == ["template1"]
     swapped = ["--templates", folder / "relion", "--particles", folder / "structures"]
     (folder / "relion/fft").mkdir()

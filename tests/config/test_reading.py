@@ -142,6 +142,7 @@ def test_defaults_are_those_of_the_commands():
         "max_displacement_pixels": 8,
         "n_displacements_x": 16,
         "n_displacements_y": 16,
+        "method": None,
     }
     assert config.parameters is None
     assert config.structures.i_template == "all"

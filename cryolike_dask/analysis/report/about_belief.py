@@ -20,7 +20,7 @@ from cryolike_dask.analysis.search_of_results import (
     inputs_to_name,
     search_of_results,
 )
-from cryolike_dask.analysis.search_steps import Step
+from cryolike_dask.analysis.search_steps import Step, searched_in_levels
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.geometry.noise import OF_ENVELOPE, NoiseModel
@@ -71,7 +71,7 @@ def belief_section(summary: xr.Dataset, steps: list[Step]) -> Section:
         "Noise": _noise(summary, basis),
         "Degrees of freedom": _degrees_of_freedom(summary, basis),
         "Envelope": _under_steps(_envelope(summary, basis), basis, steps),
-        "Search": _search(steps),
+        "Search": _search(steps, summary, basis),
         "Calibration": _calibration(summary, basis),
     }
     text = (
@@ -224,15 +224,32 @@ def _coarse(steps: list[Step]) -> Step | None:
     return worst if worst is not None and worst.loss > LOST_BETWEEN_POSES else None
 
 
-def _search(steps: list[Step]) -> Light:
+def _search(steps: list[Step], summary: xr.Dataset, basis: Basis) -> Light:
+    method = _method(summary, basis)
     if not steps:
-        return Light("unsure", "Steps are not measured: the inputs of the run are not at hand.")
+        text = "Steps are not measured: the inputs of the run are not at hand."
+        return Light("unsure", f"{text}{method}")
     shown = ", ".join(f"{step.name} {step.shown(step.size)} apart" for step in steps)
     worst = max(steps, key=lambda step: step.loss)
     lost = f"half-way between {worst.name} images lose {worst.loss:.2g} nat"
     if _coarse(steps) is not None:
-        return Light("bad", f"Too coarse: {lost} ({shown}).")
-    return Light("good", f"Fine enough: {lost} at most ({shown}).")
+        return Light("bad", f"Too coarse: {lost} ({shown}).{method}")
+    return Light("good", f"Fine enough: {lost} at most ({shown}).{method}")
+
+
+def _method(summary: xr.Dataset, basis: Basis) -> str:
+    """A sentence on how poses were searched, where that is recorded."""
+    method = summary.attrs.get("search")
+    if method is None:
+        return ""
+    if method != "adaptive":
+        return f" Every pose was compared ({method})."
+    if basis.grid is not None and not searched_in_levels(summary, basis.grid):
+        return " Every pose was compared, since the band is too narrow for levels (adaptive)."
+    return (
+        " It was coarse to fine (adaptive): what a part of the band ruled out was not compared in "
+        "more of it, and likelihoods are interpolated between displacements."
+    )
 
 
 def _calibration(summary: xr.Dataset, basis: Basis) -> Light:

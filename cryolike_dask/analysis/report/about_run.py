@@ -42,6 +42,7 @@ IN_ROWS = {
     "noise_groups",
     "degrees_of_freedom",
     "b_factor",
+    "search",
 }
 """Attributes that rows of the table are made of, or that tell a reader nothing; each other one has
 a row of its own."""
@@ -130,6 +131,8 @@ def _search(summary: xr.Dataset) -> str:
         )
     if n:
         parts.append(f"{n} in-plane rotations, {360 / n:.3g}° apart")
+    if method := summary.attrs.get("search"):
+        parts.append(str(method))
     return "; ".join(parts)
 
 

@@ -211,3 +211,28 @@ def test_the_other_conventions_are_not_believed(rng):
     summary = summarise_results(make_results(rng, conventions="cryolike"))
     colours = [light.colour for light in belief_section(summary, STEPS).lights.values()]
     assert colours == ["bad", "bad", "bad", "good", "unsure"]
+
+
+@pytest.mark.parametrize(
+    ("method", "radius_max", "told"),
+    [
+        (None, 3.0, "Every pose was compared (exhaustive)."),
+        ("adaptive", 3.0, "too narrow for levels (adaptive)"),
+        ("adaptive", 16.0, "It was coarse to fine (adaptive)"),
+    ],
+)
+@pytest.mark.parametrize("steps", [STEPS, []])
+def test_the_method_of_search_is_told(folder, steps, method, radius_max, told):
+    parameters = {**record(folder)["settings"]["parameters"], "radius_max": radius_max}
+    rewritten(folder, search_method=method, parameters=parameters)
+    assert told in section_of(folder, steps).lights["Search"].text
+    assert (method or "exhaustive") in cld.open_results(folder).attrs["search"]
+
+
+def test_of_results_that_do_not_say_how_they_were_searched_nothing_is_told(rng):
+    text = belief_section(summarise_results(make_results(rng)), STEPS).lights["Search"].text
+    assert text.endswith("apart).")
+
+
+def record(folder):
+    return json.loads((folder / "template0/done/stack_000000.json").read_text())

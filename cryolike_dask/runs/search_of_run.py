@@ -1,0 +1,79 @@
+"""The method by which a run searches poses: asked for, recorded with results, and the same for all
+best poses of a folder. Full cross-correlations know none: they keep every pose."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cryolike_dask.errors import InputError
+from cryolike_dask.io.claims import differences
+from cryolike_dask.io.records import Record, search_method
+from cryolike_dask.labels import SearchMethod
+from cryolike_dask.runs.kinds import OPTIMAL_POSE, Kind
+from cryolike_dask.runs.noise_of_run import OF_NOISE, noise_difference
+from cryolike_dask.runs.run import Run
+
+OF_NEW_FOLDERS: SearchMethod = "exhaustive"
+"""The method where nothing is asked for, and no results say which it is."""
+OF_SEARCH = "search_method"
+
+logger = logging.getLogger("cryolike_dask")
+
+
+def settle_search(
+    run: Run, kind: Kind, records: Iterable[Record], *, starts_anew: bool = False
+) -> Run:
+    """Give the same run with its method of search, in its settings and its identity.
+
+    Parameters
+    ----------
+    run : Run
+        Its noise is settled.
+    kind : Kind
+        Of its results.
+    records : iterable of Record
+        Those of the output folder.
+    starts_anew : bool
+        What lies there does not count, for it is replaced.
+
+    Raises
+    ------
+    InputError
+        If a method is asked for that leaves out poses, and results keep all of them.
+    """
+    asked = run.search_method
+    if kind.keeps_every_pose:
+        if run.settings.is_adaptive:
+            raise InputError(
+                f'search="{asked}" is given, but full cross-correlations keep every pose',
+                remedy="Leave it out (--search, search.method).",
+            )
+        return replace(run, search_method=None)
+    method = asked or (None if starts_anew else _recorded(run, records)) or OF_NEW_FOLDERS
+    settings, identity = replace(run.settings, search=method), run.identity.copy()
+    if settings.is_adaptive:
+        identity["search_method"] = method
+    return replace(run, settings=settings, identity=identity, search_method=method)
+
+
+def search_difference(run: Run, record: Record) -> str:
+    """Say how results were searched otherwise than a run searches; empty if they were not."""
+    there, here = search_method(record["settings"]), run.search_method
+    if here is None or there == here or record["kind"] != OPTIMAL_POSE.name:
+        return ""
+    return f"{there} there, {here} here"
+
+
+def _recorded(run: Run, records: Iterable[Record]) -> SearchMethod | None:
+    """The method of results that are of this run, if there are any."""
+    identity = {name: value for name, value in run.identity.items() if name not in OF_NOISE}
+    for record in records:
+        if record["kind"] != OPTIMAL_POSE.name or differences(record["settings"], identity):
+            continue
+        if not noise_difference(record["settings"], run.identity):
+            method = search_method(record["settings"])
+            logger.info("search: as of the results that are there, %s", method)
+            return method
+    return None
