@@ -148,7 +148,15 @@ def _between(windows, template, chunks, w, rows, values):
     """Values where likelihoods are summed, (y, x), by those at displacements; and the largest
     square."""
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
-    first = template * n_x * n_y
+    first, largest = template * n_x * n_y, 0.0
+    if len(windows.x) == n_x and len(windows.y) == n_y:
+        for b in range(n_y):
+            for a in range(n_x):
+                column = first + b * n_x + a
+                value = float(chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS])
+                values[b, a] = value
+                largest = max(largest, value * value)
+        return largest
     for a in range(len(windows.x)):
         for b in range(n_y):
             rows[a, b] = 0.0
@@ -156,7 +164,6 @@ def _between(windows, template, chunks, w, rows, values):
                 column = first + b * n_x + i
                 value = chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS]
                 rows[a, b] += windows.matrix_x[a, i] * value
-    largest = 0.0
     for b in range(len(windows.y)):
         for a in range(len(windows.x)):
             value = 0.0

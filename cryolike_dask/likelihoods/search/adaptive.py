@@ -25,7 +25,6 @@ from cryolike_dask.likelihoods.search.coarser import (
 from cryolike_dask.likelihoods.search.places import Window
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
-    best_of_pairs_everywhere,
     best_of_pairs_in_windows,
     optimal_poses_in_windows,
 )
@@ -162,9 +161,22 @@ def _selected(
 
 def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
     """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
-    displacements = Window.of((0, 0), level.step, graph.templates.displacements).whole.displacements
-    at_level = _at_level(level, graph, level.views, displacements)
-    return at_level.blockwise(best_of_pairs_everywhere, "search-first-level", FOUND)
+    window = Window.of((0, 0), level.step, graph.templates.displacements).whole
+    of_level = _at_level(level, graph, level.views, window.displacements)
+    n_images, n_views = len(graph.images), len(level.views)
+    chunks = of_level.image_chunks, of_level.template_chunks
+    middle = np.full((n_images, MOST_PLACES, 2), np.nan)
+    middle[:, 0] = 0
+    return of_level.blockwise(
+        best_of_pairs_in_windows,
+        "search-first-level",
+        FOUND,
+        more=(
+            (da.ones((n_images, n_views), dtype=np.bool_, chunks=chunks), "ms"),
+            (da.from_array(middle, chunks=(chunks[0], -1, -1)), "mkx"),
+        ),
+        window=window,
+    )
 
 
 def _at_level(

@@ -83,6 +83,13 @@ class Window:
         end: FloatArray = np.abs(self.search.table()).max(axis=1) + steps / 2
         return np.where(steps > 0, end * (1 + 1e-9), np.inf)
 
+    @property
+    def fits(self) -> bool:
+        """Whether it is inside of the search when it lies about the middle."""
+        points = np.abs(self.displacements.table()).max(axis=1)
+        points += np.array(self.step) / 2 * (1 - 1 / self.finer)
+        return bool((points < self.limit).all())
+
     def inside(self, places: FloatArray, angles: FloatArray) -> Flags:
         """Poses inside of the search, (place, rotation, displacement)."""
         moved = np.einsum("rij,pj->pri", turns(angles), places)[:, :, None]
@@ -135,7 +142,7 @@ class Places:
         others = others[:, : max(1, int((others[:, :, 0] < FAR).sum(axis=1).max(initial=1)))]
         half = np.hypot(*(np.abs(window.displacements.table()).max(axis=1) + np.array(window.step)))
         apart = np.hypot(*(others[:, 1:] - at[:, None]).transpose(2, 0, 1))
-        is_free = (apart > 2 * half).all(axis=1)
-        is_free &= np.hypot(*at.T) + half < window.limit.min()
+        reaches = np.where((at == 0).all(axis=1), 0, np.hypot(*at.T) + half) >= window.limit.min()
+        is_free = (apart > 2 * half).all(axis=1) & ~reaches & window.fits
         order = np.argsort(~is_free, kind="stable")
         return cls(image[order], at[order], others[order], int(is_free.sum()))

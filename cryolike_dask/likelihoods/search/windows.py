@@ -56,20 +56,6 @@ class Wanted:
         return some, np.flatnonzero(self.templates[some].any(axis=0))
 
 
-def best_of_pairs_everywhere(
-    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
-) -> NDArray[np.void]:
-    """What `best_of_pairs_in_windows` finds, over all displacements: (image, template), FOUND."""
-    pairs = blocks.best_of_pairs(image_rows, template_rows, basis, comparison=comparison)
-    found = np.zeros(pairs.shape, FOUND)
-    found["log_likelihood"] = pairs["log_likelihood"]
-    found["gain"] = _gain(pairs["cross_correlation"], image_rows, comparison)
-    displacements = comparison.displacements.table()[:, pairs["displacement"]]
-    gamma = comparison.grid.angles[pairs["rotation"]]
-    found["x"], found["y"] = _in_frame_of_image(displacements, gamma)
-    return found
-
-
 def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> FloatArray:
     """Log-likelihood of poses over that of noise alone, templates of equal power, (image,
     template)."""
@@ -221,16 +207,15 @@ def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) 
         displacement, rotation = piece.locate(k, j)
         moved = _in_frame_of_image(delta[:, displacement], angles[rotation])
         x, y = places.at[piece.rows[k]].T + moved
-        column = piece.s.start + j
-        for n in range(len(k)):  # places of one image may stand in one piece
-            m, at = piece.image[k[n]], column[n]
-            one = found[m, at]
-            one["log_likelihood"] = np.logaddexp(
-                one["log_likelihood"], piece.log_likelihood[k[n], j[n]]
-            )
-            if piece.best[k[n], j[n]] > best[m, at]:
-                best[m, at] = piece.best[k[n], j[n]]
-                one["x"], one["y"] = x[n], y[n]
+        pair = piece.image[k], piece.s.start + j
+        # places of one image may stand in one piece: all of them add up, the best comes last
+        np.logaddexp.at(found["log_likelihood"], pair, piece.log_likelihood[k, j])
+        order = np.argsort(piece.best[k, j], kind="stable")
+        pair, values = (pair[0][order], pair[1][order]), piece.best[k, j][order]
+        better = values > best[pair]
+        pair = pair[0][better], pair[1][better]
+        best[pair] = values[better]
+        found["x"][pair], found["y"][pair] = x[order][better], y[order][better]
     correlation = np.where(np.isfinite(best), best, 0)
     found["gain"] = _gain(correlation, block.image_rows, block.comparison)
     return found
