@@ -64,6 +64,7 @@ LOG_LIKELIHOOD = "log_likelihood"
 LOG_LIKELIHOOD_INTEGRATED = "log_likelihood_integrated"
 LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
 CORRELATION_ERROR_BOUND = "correlation_error_bound"
+LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED = "log_likelihood_error", "n_poses_compared"
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
     NOISE_MODEL: {"long_name": "what noise is taken for: white, or the sha256 of a noise model"},
@@ -121,4 +122,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "long_name": "bound on what compression changes of any cross-correlation",
         "units": "1",
     },
+    LOG_LIKELIHOOD_ERROR: {
+        "long_name": "estimate of what the log-likelihood lacks, of poses that were not compared",
+        "units": "nat",
+    },
+    N_POSES_COMPARED: {"long_name": "poses that were compared in the whole band"},
 }

@@ -93,6 +93,7 @@ def _search(block: Block) -> Rows:
         bounds[m] = torch.maximum(bounds[m], tile.error_bound.amax(1))
     poses["log_likelihood_integrated"] = sums.cpu().numpy()
     poses["correlation_error_bound"] = bounds.cpu().numpy()
+    poses["n_poses"] = block.shape[1] * math.prod(block.pose_shape)
     return poses
 
 

@@ -83,7 +83,11 @@ def compute_optimal_pose(
         optimal_displacement_x/_y (angstrom); optimal_inplane_rotation (radian, [0, 2 pi));
         log_likelihood_optimal and log_likelihood_integrated (natural log; the latter with the prior
         weight / sum of weights over viewing directions and flat over displacements and rotations);
-        correlation_error_bound, on what compression changes of any of the image's correlations.
+        correlation_error_bound, on what compression changes of any of the image's correlations. Of
+        an adaptive search also log_likelihood_error, an estimate of what log_likelihood_integrated
+        lacks: what lies in views that are left out, by the part of the band that says so, and
+        beyond windows of displacements, as much as in the step at their edge (nat); and
+        n_poses_compared, in the whole band.
 
     Raises
     ------
@@ -105,6 +109,7 @@ def compute_optimal_pose(
 def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
     poses = pose_records(graph, "optimal-pose")
+    of_search = variables.fields_of_search(graph, poses) if graph.settings.is_adaptive else {}
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
         labels.OPTIMAL_TEMPLATE: variables.field(
@@ -119,6 +124,7 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
             graph, poses, "log_likelihood_optimal", dtype=FLOAT64
         ),
         labels.CORRELATION_ERROR_BOUND: variables.field(graph, poses, "correlation_error_bound"),
+        **of_search,
     }
     return variables.dataset(graph, fields, (labels.IMAGE,))
 

@@ -18,11 +18,17 @@ POSE = np.dtype(
         ("log_likelihood_optimal", "f8"),
         ("log_likelihood_integrated", "f8"),
         ("correlation_error_bound", "f8"),
+        ("log_missed", "f8"),
+        ("part_left_out", "f8"),
+        ("n_poses", "i8"),
     ]
 )
 """The best pose of an image among some templates (indices over the whole search), the
 log-likelihood there, and the logarithm of the likelihood times the prior summed over all of
-these templates' poses; and how far off the correlation with any of them may be."""
+these templates' poses; how far off the correlation with any of them may be. Then what a search that
+compares some of them only is estimated to have missed about them: the logarithm of the likelihood
+times the prior; the part of the image's sum that it has left out by whole templates; and the number
+of poses that were compared."""
 
 Poses = NDArray[np.void]
 
@@ -33,6 +39,7 @@ def no_poses(shape: tuple[int, ...]) -> Poses:
     poses["cross_correlation"] = -np.inf
     poses["log_likelihood_optimal"] = -np.inf
     poses["log_likelihood_integrated"] = -np.inf
+    poses["log_missed"] = -np.inf
     poses["template"] = np.iinfo(np.int64).max
     return poses
 
@@ -50,12 +57,11 @@ def combine(a: Poses, b: Poses) -> Poses:
         takes_b = takes_b | (same & (b[name] < a[name]))
         same = same & (b[name] == a[name])
     combined = np.where(takes_b, b, a)
-    combined["log_likelihood_integrated"] = np.logaddexp(
-        a["log_likelihood_integrated"], b["log_likelihood_integrated"]
-    )
-    combined["correlation_error_bound"] = np.maximum(
-        a["correlation_error_bound"], b["correlation_error_bound"]
-    )
+    for name in ("log_likelihood_integrated", "log_missed"):
+        combined[name] = np.logaddexp(a[name], b[name])
+    for name in ("correlation_error_bound", "part_left_out"):
+        combined[name] = np.maximum(a[name], b[name])
+    combined["n_poses"] = a["n_poses"] + b["n_poses"]
     return combined
 
 

@@ -34,6 +34,18 @@ def field(
     return records.map_blocks(_take_field, name, dtype, dtype=dtype, token=token or name)
 
 
+def fields_of_search(graph: ComparisonGraph, records: da.Array) -> dict[str, da.Array]:
+    """What a search of some poses may have missed, nat, and how many they are."""
+    return {
+        labels.LOG_LIKELIHOOD_ERROR: records.map_blocks(
+            _missed, dtype=graph.real, token=labels.LOG_LIKELIHOOD_ERROR
+        ).astype(graph.real),
+        labels.N_POSES_COMPARED: field(
+            graph, records, "n_poses", np.dtype(np.int64), labels.N_POSES_COMPARED
+        ),
+    }
+
+
 def displacement_fields(graph: ComparisonGraph, records: da.Array) -> dict[str, da.Array]:
     """Turn displacement indices into angstrom."""
     tables = realised_table(graph.templates.displacements, graph.comparison.conventions).astype(
@@ -126,6 +138,14 @@ def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
         "template_files": list(graph.templates.source.paths),
         "version": __version__,
     }
+
+
+def _missed(records: NDArray[np.void]) -> NDArray[np.float64]:
+    part = records["part_left_out"] + np.exp(
+        records["log_missed"] - records["log_likelihood_integrated"]
+    )
+    missed: NDArray[np.float64] = -np.log1p(-np.minimum(part, 1 - 1e-12))
+    return missed
 
 
 def _take_field(records: NDArray[np.void], name: str, dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -85,6 +85,10 @@ def kind_named(name: str) -> Kind:
     return KINDS[name]
 
 
+def _best_poses(graph: ComparisonGraph) -> xr.Dataset:
+    return interface.optimal_poses(graph)[list(OPTIMAL_POSE_FILES)]
+
+
 def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
     (variable,) = FULL_CORRELATION_FILES
     return interface.all_correlations(graph).rename({labels.CROSS_CORRELATION: variable})
@@ -95,7 +99,7 @@ OPTIMAL_POSE = Kind(
     folders=OPTIMAL_POSE_FILES,
     keeps_every_pose=False,
     block=blocks.optimal_poses,
-    compute=interface.optimal_poses,
+    compute=_best_poses,
     open=open_optimal_pose,
 )
 FULL_CROSS_CORRELATION = Kind(

@@ -197,7 +197,7 @@ def test_is_what_tiles_reduce_to(build, conventions):
             )
             found = summarise_fused(terms, tile.constants.folding, integrate=True)
             everything = torch.full_like(tile.error_bound, -math.inf)
-            best, fit, summed = tile.reduce(everything)
+            best, fit, summed, _ = tile.reduce(everything)
             for of_kernel in found, tile.summarise(everything):
                 np.testing.assert_allclose(of_kernel[0].cpu(), best.cpu(), rtol=0, atol=2e-6)
                 np.testing.assert_allclose(of_kernel[1].cpu(), fit.cpu(), rtol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryolike_dask.likelihoods.poses import POSE, combine, combine_along_templates, no_poses
+from cryolike_dask.likelihoods.poses import combine, combine_along_templates, no_poses
 
 INDICES = ["template", "displacement", "rotation"]
 EXACT = ["cross_correlation", *INDICES, "log_likelihood_optimal"]
@@ -32,7 +32,11 @@ def records(draw, n_images=2):
 
 
 def pose(cross_correlation, template, displacement, rotation):
-    return np.array([(cross_correlation, template, displacement, rotation, 0.0, 0.0, 0.0)], POSE)
+    poses = no_poses((1,))
+    poses["log_likelihood_integrated"] = 0
+    poses["cross_correlation"], poses["template"] = cross_correlation, template
+    poses["displacement"], poses["rotation"] = displacement, rotation
+    return poses
 
 
 def assert_same(found, wanted):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_optimal_pose
+from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_optimal_pose, labels
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
@@ -279,14 +279,18 @@ def test_what_is_within_reach_is_selected():
     found["log_likelihood"][1] = 0
     found["x"][1] = 10 * np.arange(12)
     found["x"][1, 1:] += 100
-    found["log_likelihood"][2] = np.nan
-    selection = Selection(np.zeros(12), np.eye(12, dtype=bool), reach=2.0, lost=0.1, distance=2.0)
+    found["log_likelihood"][2, 0] = -90
+    selection = Selection(np.zeros(12), np.eye(12, dtype=bool), 2.0, 0.1, 2.0, most_places=5)
     places = selection.places(found)
     np.testing.assert_array_equal(places[0, :3, 0], [1, 9, np.nan])
-    assert np.isnan(places[1:]).all(), "what may lie anywhere is compared with everything"
-    wanted = selection.templates(found, places)
+    assert np.isnan(places[1]).all(), "it may lie anywhere"
+    wanted = selection.templates(found)
     np.testing.assert_array_equal(np.flatnonzero(wanted[0]), [2, 3])
-    assert wanted[1:].all()
+    assert wanted[1].all()
+    np.testing.assert_array_equal(np.flatnonzero(wanted[2]), [0])
+    left_out = selection.left_out(found)
+    assert left_out[:2] == pytest.approx([10 * np.exp(-100.0), 0])
+    assert left_out[2] == pytest.approx(11 * np.exp(-10) / (1 + 11 * np.exp(-10)))
 
 
 PIXEL_SIZE, N_PIXELS = 1.5, 64
@@ -345,6 +349,12 @@ def test_as_near_to_the_truth_as_a_search_of_everything_in_half_the_steps(rng, s
     off = (found - truth).log_likelihood_integrated.values + wider
     print(off, (everything - truth).log_likelihood_integrated.values + wider)
     assert abs(off).max() < 0.1
+    error = found.log_likelihood_error.values
+    print(error, found.n_poses_compared.values)
+    assert (error >= 0).all()
+    assert (error < 0.05).all(), error
+    n_all = np.prod([len(structure), 81, PARAMETERS.grid.n_inplanes])
+    assert (found.n_poses_compared.values < n_all).all()
     at = np.arange(-2, 2.1, 0.5) * PIXEL_SIZE
     assert abs(found.optimal_displacement_x.values[:, None] - at).min(axis=1).max() < 1e-5
     assert found.attrs["search"] == "adaptive"
@@ -408,4 +418,7 @@ def test_a_band_too_narrow_for_levels_is_compared_with_everything(build):
         compute_optimal_pose(images, templates, device="cpu", search=search).compute()
         for search in ("adaptive", "exhaustive")
     )
-    assert found.drop_attrs().identical(everything.drop_attrs())
+    assert (found.log_likelihood_error == 0).all()
+    assert (found.n_poses_compared == 7 * 7 * images.grid.n_inplanes).all()
+    of_search = [labels.LOG_LIKELIHOOD_ERROR, labels.N_POSES_COMPARED]
+    assert found.drop_vars(of_search).drop_attrs().identical(everything.drop_attrs())

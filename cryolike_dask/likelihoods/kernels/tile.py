@@ -139,7 +139,7 @@ class Tile:
         elif self.products.dtype == torch.float32 and find_spec("triton") is not None:
             best, fit, summed = self._reduce_on_gpu(integrate=reference is not None)
         else:
-            best, fit, summed = self.reduce(reference)
+            best, fit, summed, _ = self.reduce(reference)
         return best.clamp_(-1, 1), fit, summed
 
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,7 +186,7 @@ class Tile:
 
     def summarise_in_windows(
         self, reference: Tensor, wanted: Tensor, windows: Windows
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Reduce over rotations and the displacements of windows.
 
         Parameters
@@ -201,6 +201,8 @@ class Tile:
         -------
         best, fit, log_likelihood : Tensor, (row, template)
             As of `summarise`, minus infinity where nothing is wanted or inside of the search.
+        at_edge : Tensor, float64, (row, template)
+            The same sum over the points at the edge of windows.
         poses : Tensor, int64, (row, template)
             The best, over (displacement, rotation); of those that are not wanted none.
         """
@@ -210,10 +212,10 @@ class Tile:
 
     def _reduce_in_windows(
         self, reference: Tensor, wanted: Tensor, windows: Windows
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Summarise in windows on any device."""
         allowed = windows.inside(self.constants.folding.rotations)
-        best, fit, summed = self.reduce(reference, allowed, windows)
+        best, fit, summed, at_edge = self.reduce(reference, allowed, windows)
         poses = torch.full(best.shape, -1, dtype=torch.int64, device=best.device)
         m, s = wanted.nonzero(as_tuple=True)
         poses[m, s] = self.locate(m, s, allowed)
@@ -222,12 +224,13 @@ class Tile:
             best.clamp_(max=1).masked_fill_(outside, -math.inf),
             fit,
             summed.masked_fill_(outside, -math.inf),
+            at_edge.masked_fill_(outside, -math.inf),
             poses,
         )
 
     def _reduce_in_windows_on_cpu(
         self, reference: Tensor, wanted: Tensor, windows: Windows
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Summarise in windows in compiled loops."""
         from cryolike_dask.likelihoods.kernels.windows_cpu import (
             WindowSummary,
@@ -236,12 +239,14 @@ class Tile:
 
         terms, rotations, of_rows = self._for_loops(reference)
         of_windows = windows.for_loops(wanted, of_rows)
-        results = *self._unfilled(), torch.empty(self.shift.shape, dtype=torch.int64)
+        best, fit, summed = self._unfilled()
+        poses = torch.empty(self.shift.shape, dtype=torch.int64)
+        results = best, fit, summed, torch.empty_like(summed), poses
         summary = WindowSummary(*(values.numpy() for values in results))
         self._in_threads(
             lambda share: reduce_pairs_in_windows(share, terms, rotations, of_windows, summary)
         )
-        results[0].clamp_(max=1)
+        best.clamp_(max=1)
         return results
 
     def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -265,11 +270,12 @@ class Tile:
         reference: Tensor | None,
         allowed: Tensor | None = None,
         windows: Windows | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Summarise on any device; correlations are not limited to 1. Only poses that are allowed,
         bool (2, W/2, image, 1, displacement), are looked at, and summed as windows of displacements
-        say."""
+        say; at last what of the sum lies at the edge of these."""
         best, fit, summed = self._unfilled()
+        at_edge = torch.full_like(summed, -math.inf)
         least = None if reference is None else self._least_covariance(reference)
         for m, sums in self.pieces():
             part = None if allowed is None else allowed[:, :, m]
@@ -282,8 +288,8 @@ class Tile:
                 continue
             within_reach = farthest >= least[:, m]
             if within_reach.any():
-                summed[m] = self._sum(sums, fits, within_reach, m, windows)
-        return best, fit, summed
+                summed[m], at_edge[m] = self._sum(sums, fits, within_reach, m, windows)
+        return best, fit, summed, at_edge
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
         """|v| from which on a log-likelihood reaches the reference: real (W/2, image, template)."""
@@ -297,9 +303,9 @@ class Tile:
         within_reach: Tensor,
         m: slice,
         windows: Windows | None,
-    ) -> Tensor:
-        """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
-        template)."""
+    ) -> tuple[Tensor, Tensor]:
+        """Sum the likelihood of one piece over rows within reach, and what of it lies at the edge
+        of windows: the logarithms, float64 (image, template)."""
         floor = 1 - self.constants.rounding
         exponent = self.exponent[m, None]
         top = self.height[:, m] - exponent * torch.log1p(-fits.clamp(max=floor))
@@ -320,11 +326,16 @@ class Tile:
             half, row, image, _ = within_reach.nonzero(as_tuple=True)
             rotations = self.constants.folding.rotations[half, row]
             likelihoods *= windows.shares(rotations, image + m.start)
-        likelihoods = likelihoods.sum(-1)
+        sums_of_rows = [likelihoods.sum(-1), torch.zeros_like(above)]
+        if windows is not None:
+            sums_of_rows[1] = likelihoods[:, windows.at_edge].sum(-1)
         pairs = torch.arange(peak.numel(), device=peak.device).view(peak.shape)
         pair_of_row = pairs.expand(fits.shape)[within_reach]
-        total = torch.zeros_like(peak).view(-1).index_add_(0, pair_of_row, likelihoods)
-        return peak + total.view(peak.shape).log_()
+        total, at_edge = (
+            torch.zeros_like(peak).view(-1).index_add_(0, pair_of_row, one).view(peak.shape).log_()
+            for one in sums_of_rows
+        )
+        return peak + total, peak + at_edge
 
     def _unfilled(self) -> tuple[Tensor, Tensor, Tensor]:
         """Results of `summarise` before they are known: no pose is summed."""

@@ -85,6 +85,8 @@ class Windows:
         where there are no more.
     is_free : Tensor, bool, (row,)
         Windows that reach neither another place's nor the end of the search.
+    edge : (int, int)
+        Points at the edge of a window, along x and y, as much as which lies beyond it.
     """
 
     x: Axis
@@ -92,6 +94,7 @@ class Windows:
     angles: Tensor
     places: Tensor
     is_free: Tensor
+    edge: tuple[int, int] = (0, 0)
 
     def inside(self, rotations: Tensor) -> Tensor | None:
         """Poses inside of the search, bool (2, W/2, row, 1, displacement), by rows of `rotate`;
@@ -125,7 +128,17 @@ class Windows:
             places=self.places.contiguous().numpy(),
             wanted=wanted.contiguous().numpy(),
             is_free=self.is_free.contiguous().numpy(),
+            edge=self.edge,
         )
+
+    @property
+    def at_edge(self) -> Tensor:
+        """Which points lie at the edge, bool (point,)."""
+        (in_x, in_y) = (
+            (torch.arange(len(axis.at)) >= n) & (torch.arange(len(axis.at)) < len(axis.at) - n)
+            for axis, n in zip((self.x, self.y), self.edge, strict=True)
+        )
+        return (~(in_y[:, None] & in_x)).flatten().to(self.places.device)
 
     def between(self, values: Tensor) -> Tensor:
         """Values where they are summed, by those at displacements, x fastest: (value, point). A

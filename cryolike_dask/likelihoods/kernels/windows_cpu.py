@@ -44,6 +44,8 @@ class WindowTerms(NamedTuple):
         The others are left out.
     is_free : array, bool, (row,)
         Windows that reach neither another's nor the end of the search.
+    edge : int
+        Points at the edge of a window, along each axis, as much as which lies beyond it.
     """
 
     nodes_x: NDArray[np.float64]
@@ -59,15 +61,17 @@ class WindowTerms(NamedTuple):
     places: NDArray[np.float64]
     wanted: NDArray[np.bool_]
     is_free: NDArray[np.bool_]
+    edge: tuple[int, int]
 
 
 class WindowSummary(NamedTuple):
-    """Results, each (row, template): as in `fused_cpu.Summary`, and the best poses, int64, over
-    (displacement, rotation), -1 where none is allowed."""
+    """Results, each (row, template): as in `fused_cpu.Summary`; what of the sum lies at the edge of
+    windows; and the best poses, int64, over (displacement, rotation), -1 where none is allowed."""
 
     best: NDArray[Any]
     fit: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
+    at_edge: NDArray[np.float64]
     pose: NDArray[np.int64]
 
 
@@ -175,18 +179,31 @@ def _between(windows, template, chunks, w, rows, values):
 
 
 @compiled
-def _sum(values, shares, above, exponent, scale, is_small, floor):
-    """Sum exp(above - exponent log(1 - v^2 scale)) times what each point counts."""
+def _weigh(values, shares, above, exponent, scale, is_small, floor):
+    """Put exp(above - exponent log(1 - v^2 scale)), times what each point counts, in place of
+    values, and sum it."""
     total = 0.0
-    if is_small:
-        for b in range(len(values)):
+    for b in range(len(values)):
+        if is_small:
             for a in range(values.shape[1]):
-                total += shares[b, a] * likelihood(above, exponent, values[b, a] ** 2 * scale)
-    else:
-        for b in range(len(values)):
+                values[b, a] = likelihood(above, exponent, values[b, a] ** 2 * scale)
+        else:
             for a in range(values.shape[1]):
                 x = min(values[b, a] ** 2 * scale, floor)
-                total += shares[b, a] * math.exp(above - exponent * math.log1p(-x))
+                values[b, a] = math.exp(above - exponent * math.log1p(-x))
+        for a in range(values.shape[1]):
+            values[b, a] *= shares[b, a]
+            total += values[b, a]
+    return total
+
+
+@compiled
+def _sum_inside(values, edge):
+    """Sum what does not lie at the edge."""
+    total = 0.0
+    for b in range(edge[1], len(values) - edge[1]):
+        for a in range(edge[0], values.shape[1] - edge[0]):
+            total += values[b, a]
     return total
 
 
@@ -229,6 +246,7 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
         if not windows.wanted[i, first]:
             summary.best[i, first], summary.fit[i, first] = -np.inf, 0
             summary.log_likelihood[i, first], summary.pose[i, first] = -np.inf, -1
+            summary.at_edge[i, first] = -np.inf
             pair += 1
             continue
         # neighbouring templates that are wanted, whose products lie side by side
@@ -261,7 +279,7 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
                     pose = at if value > best else min(pose, at)
                     best = value
             summary.best[i, j], summary.fit[i, j], summary.pose[i, j] = best, fit, pose
-            summary.log_likelihood[i, j] = -np.inf
+            summary.log_likelihood[i, j] = summary.at_edge[i, j] = -np.inf
             peak = -np.inf
             for w in range(n_rotations):
                 tops[w] = -np.inf
@@ -272,7 +290,7 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
             least = max(terms.reference[i, j], peak - reach)
             if not peak >= least:
                 continue
-            total = 0.0
+            total, inside = 0.0, 0.0
             for w in range(n_rotations):
                 if tops[w] < least:
                     continue
@@ -281,6 +299,9 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
                 largest = _between(windows, k, chunks, w, rows, values)
                 is_small = largest * scales[w] < SERIES_BELOW
                 above = heights[w] - peak
-                total += _sum(values, shares, above, exponent, scales[w], is_small, terms.floor)
+                total += _weigh(values, shares, above, exponent, scales[w], is_small, terms.floor)
+                inside += _sum_inside(values, windows.edge)
             if total > 0:
                 summary.log_likelihood[i, j] = peak + math.log(total) + log_part
+            if total > inside:
+                summary.at_edge[i, j] = peak + math.log(total - inside) + log_part

@@ -105,16 +105,26 @@ def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
         return None
     directions = templates.viewing.rotations()[:, :, 2]
     log_prior = template_rows(templates, rules)["log_prior"]
-    found = _found_everywhere(levels[0], graph)
+    found, parts_left_out = _found_everywhere(levels[0], graph), []
     for before, level in pairwise(levels):
         cosines = directions[level.views] @ directions[before.views].T
         width = WIDE * before.step[0], WIDE * before.step[1]
         near = cosines > math.cos(NEAR * before.spacing)
-        selection = Selection(log_prior[before.views], near, REACH, LOST, max(width) / NARROWER)
         is_last = level is levels[-1]
         window = Window.of(width, level.step, templates.displacements, FINER if is_last else 1)
+        selection = Selection(
+            log_prior[before.views],
+            near,
+            REACH,
+            LOST,
+            distance=max(width) / NARROWER,
+            most_places=min(
+                MOST_PLACES, len(window.whole.displacements) // len(window.displacements)
+            ),
+        )
         of_level = _at_level(level, graph, level.views, window.displacements)
-        places, wanted = _selected(found, selection, of_level.template_chunks)
+        places, wanted, left_out = _selected(found, selection, of_level.template_chunks)
+        parts_left_out.append(left_out)
         found = of_level.blockwise(
             optimal_poses_in_windows if is_last else best_of_pairs_in_windows,
             "search-last-level" if is_last else "search-level",
@@ -123,15 +133,41 @@ def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
             more=((wanted, "ms"), (places, "mkx")),
             window=window,
         )
-    return found
+    left_out = da.stack(parts_left_out).sum(axis=0)
+    return da.blockwise(
+        _with_part_left_out,
+        "ms",
+        found,
+        "ms",
+        left_out,
+        "m",
+        dtype=POSE,
+        meta=np.empty((0, 0), POSE),
+    )
+
+
+def _with_part_left_out(poses: NDArray[np.void], left_out: FloatArray) -> NDArray[np.void]:
+    poses = poses.copy()
+    poses["part_left_out"] = left_out[:, None]
+    return poses
 
 
 def _selected(
     found: da.Array, selection: Selection, template_chunks: tuple[int, ...]
-) -> tuple[da.Array, da.Array]:
+) -> tuple[da.Array, da.Array, da.Array]:
     """Places of each image, (image, place, 2), and templates, bool (image, template), that are
-    worth the next level; chunks of images know all views."""
+    worth the next level, and what is left out, (image,); chunks of images know all views."""
     found = found.rechunk({1: -1})
+    left_out = da.blockwise(
+        selection.left_out,
+        "m",
+        found,
+        "mv",
+        concatenate=True,
+        dtype=np.float64,
+        meta=np.empty(0),
+        token="search-left-out",
+    )
     places = da.blockwise(
         selection.places,
         "mkx",
@@ -148,15 +184,13 @@ def _selected(
         "ms",
         found,
         "mv",
-        places,
-        "mkx",
         new_axes={"s": len(selection.near)},
         concatenate=True,
         dtype=np.bool_,
         meta=np.empty((0, 0), np.bool_),
         token="search-templates",
     )
-    return places, wanted.rechunk({1: template_chunks})
+    return places, wanted.rechunk({1: template_chunks}), left_out
 
 
 def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:

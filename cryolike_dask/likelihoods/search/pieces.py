@@ -38,6 +38,8 @@ class Piece:
         Of the best, over (displacement, rotation).
     log_likelihood, log_posterior : (row, template) float64
         Summed over displacements and rotations, without and with the prior.
+    log_missed : (row, template) float64
+        What is as much as lies beyond the window, with the prior.
     """
 
     rows: Positions
@@ -48,6 +50,7 @@ class Piece:
     poses: Positions
     log_likelihood: FloatArray
     log_posterior: FloatArray
+    log_missed: FloatArray
 
     def locate(self, rows: Positions, templates: Positions) -> tuple[Positions, Positions]:
         """Displacement and rotation of the best poses of some pairs."""
@@ -70,7 +73,7 @@ def pieces(
         image = places.image[rows]
         wants = wanted[image, s]
         reference = np.where(wants, sums[image, None] - log_prior[s] - reach, np.inf)
-        best, fit, log_likelihood, poses = (
+        best, fit, log_likelihood, at_edge, poses = (
             values.cpu().numpy()
             for values in tile.summarise_in_windows(
                 torch.from_numpy(reference).to(device),
@@ -84,7 +87,8 @@ def pieces(
                 block, places, int(rows[k]), s.start + int(j), window
             )
         posterior = log_likelihood + log_prior[s]
-        yield Piece(rows, image, s, tile, best, poses, log_likelihood, posterior)
+        missed = at_edge + log_prior[s]
+        yield Piece(rows, image, s, tile, best, poses, log_likelihood, posterior, missed)
 
 
 def _compared_directly(
@@ -178,4 +182,5 @@ def _windows(block: Block, places: Places, rows: Positions, window: Window) -> W
         torch.from_numpy(block.comparison.grid.angles).to(device),
         torch.from_numpy(places.of_image[rows]).to(device),
         torch.from_numpy(rows < places.n_free).to(device),
+        window.edge,
     )

@@ -7,7 +7,7 @@ about it is d = R(gamma) t + delta.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ class Window:
         Between displacements of the window along x and y, angstrom; 0 of a single one.
     finer : int
         Parts of a step along each axis at which likelihoods are interpolated.
+    is_whole : bool
+        Whether nothing of the search lies beyond it.
     """
 
     x_angstrom: FloatArray
@@ -43,6 +45,7 @@ class Window:
     search: DisplacementGrid
     step: tuple[float, float]
     finer: int = 1
+    is_whole: bool = False
 
     @classmethod
     def of(
@@ -61,7 +64,13 @@ class Window:
     def whole(self) -> Window:
         """The window that is the whole search, about the middle."""
         x, y = self.limit - np.array(self.step) / 2
-        return Window.of((x, y), self.step, self.search, self.finer)
+        return replace(Window.of((x, y), self.step, self.search, self.finer), is_whole=True)
+
+    @property
+    def edge(self) -> tuple[int, int]:
+        """Points at each end along x and y, those of a step, that hold as much as lies beyond."""
+        along_x, along_y = (0 if self.is_whole or not step else self.finer for step in self.step)
+        return along_x, along_y
 
     @property
     def displacements(self) -> DisplacementGrid:

@@ -13,13 +13,11 @@ Flags = NDArray[np.bool_]
 
 FOUND = np.dtype([("log_likelihood", "f8"), ("gain", "f8"), ("x", "f8"), ("y", "f8")])
 """Of an image under a template: the log-likelihood summed over displacements and rotations, minus
-infinity where it was not compared, NaN where it is to be compared with everything; by how much the
-best of them is likelier than noise alone, nat; and where the particle lies there, in the frame of
-the image, angstrom."""
+infinity where it was not compared; by how much the best of them is likelier than noise alone, nat;
+and where the particle lies there, in the frame of the image, angstrom."""
 
 MOST_PLACES = 8
-"""Places of one image that windows are laid around; an image that needs more is compared with
-everything."""
+"""Places of one image that windows are laid around; an image that needs more may lie anywhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +36,8 @@ class Selection:
         Part of the best gain that may be lost beside it: true views lie between those tried.
     distance : float
         Angstrom. A window serves all places within it.
+    most_places : int
+        An image that needs more windows may lie anywhere: all displacements are cheaper.
     """
 
     log_prior: FloatArray
@@ -45,6 +45,7 @@ class Selection:
     reach: float
     lost: float
     distance: float
+    most_places: int
 
     def kept(self, found: Found) -> Flags:
         """Views of each image within reach of the best, (image, view)."""
@@ -52,6 +53,15 @@ class Selection:
         reach = self.reach + self.lost * found["gain"].max(axis=1, keepdims=True)
         kept: Flags = logs >= logs.max(axis=1, keepdims=True) - reach
         return kept
+
+    def left_out(self, found: Found) -> FloatArray:
+        """Part of each image's sum over views that lies in those that are not kept, (image,)."""
+        logs = found["log_likelihood"] + self.log_prior
+        dropped = np.where(self.kept(found), -np.inf, logs)
+        parts: FloatArray = np.exp(
+            np.logaddexp.reduce(dropped, axis=1) - np.logaddexp.reduce(logs, axis=1)
+        )
+        return parts
 
     def places(self, found: Found) -> FloatArray:
         """Places to lay windows around, of each image.
@@ -64,24 +74,22 @@ class Selection:
         -------
         (image, MOST_PLACES, 2) float64
             Angstrom, in the frame of the image; NaN beyond those that there are; none at all of
-            images that are to be compared with everything.
+            images that may lie anywhere.
         """
         kept, logs = self.kept(found), found["log_likelihood"] + self.log_prior
-        some = ~np.isnan(logs).any(axis=1)
         places = np.full((len(found), MOST_PLACES, 2), np.nan)
-        for m in np.flatnonzero(some):
+        for m in range(len(found)):
             views = np.flatnonzero(kept[m])
             views = views[np.argsort(-logs[m, views], kind="stable")]
             points = np.stack([found["x"][m, views], found["y"][m, views]], axis=1)
             covering = _covering(points, self.distance)
-            if len(covering) <= MOST_PLACES:
+            if len(covering) <= self.most_places:
                 places[m, : len(covering)] = covering
         return places
 
-    def templates(self, found: Found, places: FloatArray) -> Flags:
+    def templates(self, found: Found) -> Flags:
         """Templates that each image is to be compared with, (image, template)."""
         wanted: Flags = self.kept(found) @ self.near.T
-        wanted[np.isnan(places[:, 0, 0])] = True
         return wanted
 
 

@@ -9,8 +9,10 @@ those in windows of several places of an image count once in all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,22 +40,16 @@ class Wanted:
     templates : (image, template) bool
     places : (image, place, 2) float64
         Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
-        images that want everything.
+        images whose particle may lie anywhere.
     """
 
     templates: Flags
     places: FloatArray
 
     @property
-    def everything(self) -> Flags:
-        """Images that want all templates at all displacements, (image,)."""
+    def anywhere(self) -> Flags:
+        """Images that want all displacements, (image,)."""
         return np.isnan(self.places[:, 0, 0])
-
-    @property
-    def compared(self) -> tuple[Positions, Positions]:
-        """Images that want some templates in windows, and templates that some of them want."""
-        some = np.flatnonzero(~self.everything & self.templates.any(axis=1))
-        return some, np.flatnonzero(self.templates[some].any(axis=0))
 
 
 def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> FloatArray:
@@ -86,14 +82,18 @@ def best_of_pairs_in_windows(
 
     Parameters are those of `optimal_poses_in_windows`.
     """
-    wanted = Wanted(templates, places)
-    found = np.zeros(wanted.templates.shape, FOUND)
-    found["log_likelihood"] = np.where(wanted.everything[:, None], np.nan, -np.inf)
-    some, used = wanted.compared
-    if len(some):
-        found[np.ix_(some, used)] = _run(
-            image_rows, template_rows, wanted, basis, comparison, window, _best_of_pairs
-        )
+    found = np.zeros(templates.shape, FOUND)
+    found["log_likelihood"] = -np.inf
+    for images, used, of_them in _compared(
+        image_rows,
+        template_rows,
+        Wanted(templates, places),
+        basis,
+        comparison,
+        window,
+        _best_of_pairs,
+    ):
+        found[np.ix_(images, used)] = of_them
     return found
 
 
@@ -121,67 +121,64 @@ def optimal_poses_in_windows(
         Its displacements are those of the window.
     window : Window
     """
-    wanted = Wanted(templates, places)
     poses = no_poses((len(image_rows),))
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
-    m = wanted.everything
-    if m.any():
-        # all poses, as carefully summed as those in windows
-        whole = replace(comparison, displacements=window.whole.displacements)
-        about_middle = Wanted(templates[m], np.zeros((int(m.sum()), 1, 2)))
-        poses[m] = _run(
-            image_rows[m],
-            template_rows,
-            about_middle,
-            blocks.radial_basis_of(whole),
-            whole,
-            window.whole,
-            _optimal_poses,
-        )
-    some, _ = wanted.compared
-    if len(some):
-        poses[some] = _run(
-            image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
-        )
-    compared = np.union1d(some, np.flatnonzero(m))
-    with blocks.TURN:
-        poses["log_likelihood_optimal"][compared] = log_likelihood_at(
-            image_rows[compared],
-            poses[compared],
-            replace(comparison, displacements=window.search),
-        )
+    for images, _, of_them in _compared(
+        image_rows,
+        template_rows,
+        Wanted(templates, places),
+        basis,
+        comparison,
+        window,
+        _optimal_poses,
+    ):
+        with blocks.TURN:
+            of_them["log_likelihood_optimal"] = log_likelihood_at(
+                image_rows[images], of_them, replace(comparison, displacements=window.search)
+            )
+        poses[images] = of_them
     return poses[:, None]
 
 
-def _run(
+def _compared(
     image_rows: Rows,
     template_rows: Rows,
     wanted: Wanted,
     basis: RadialBasis,
     comparison: Comparison,
     window: Window,
-    reduce: Callable[[Block, Places, Flags, Window], Rows],
-) -> Rows:
-    """Compare the images that want templates in windows with those that some of them want."""
-    some, used = wanted.compared
-    places = Places.of(wanted.places[some], window)
-    wants = wanted.templates[np.ix_(some, used)]
-    return blocks.run(
-        image_rows[some],
-        template_rows[used],
-        basis,
-        comparison,
-        lambda block: reduce(block, places, wants, window),
-    )
+    reduce: Callable[..., Rows],
+) -> Iterator[tuple[Positions, Positions, Rows]]:
+    """Compare images with the templates that some of them want, in windows about their places, and
+    those that may lie anywhere in one about the middle: images, templates, and what is found."""
+    anywhere = wanted.anywhere
+    for in_middle, of in ((False, window), (True, window.whole)):
+        images = np.flatnonzero((anywhere == in_middle) & wanted.templates.any(axis=1))
+        if not len(images):
+            continue
+        used = np.flatnonzero(wanted.templates[images].any(axis=0))
+        wants, at = wanted.templates[np.ix_(images, used)], wanted.places[images]
+        if in_middle:
+            at = np.zeros((len(images), 1, 2))
+            comparison = replace(comparison, displacements=of.displacements)
+            basis = blocks.radial_basis_of(comparison)
+        block_of = partial(reduce, places=Places.of(at, of), wanted=wants, window=of)
+        yield (
+            images,
+            used,
+            blocks.run(image_rows[images], template_rows[used], basis, comparison, block_of),
+        )
 
 
 def _optimal_poses(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
     """Keep the best pose of each place, and the likelihood of each image."""
-    sums, bounds = np.full(block.shape[0], -np.inf), np.zeros(block.shape[0])
+    sums, missed = np.full((2, block.shape[0]), -np.inf)
+    bounds = np.zeros(block.shape[0])
     best_of_place = no_poses((len(places.image),))
     for piece in pieces(block, places, wanted, window, sums):
         np.logaddexp.at(sums, piece.image, np.logaddexp.reduce(piece.log_posterior, axis=1))
+        np.logaddexp.at(missed, piece.image, np.logaddexp.reduce(piece.log_missed, axis=1))
         np.maximum.at(bounds, piece.image, piece.tile.error_bound.amax(1).cpu().numpy())
         best = piece.best.argmax(axis=1)
         values = piece.best[np.arange(len(best)), best]
@@ -192,7 +189,12 @@ def _optimal_poses(block: Block, places: Places, wanted: Flags, window: Window) 
         best_of_place["template"][target] = block.template_rows["index"][piece.s][best[improved]]
         best_of_place["displacement"][target] = displacement
         best_of_place["rotation"][target] = rotation
-    return _of_images(block, places, best_of_place, sums, bounds, window)
+    poses = _of_images(block, places, best_of_place, window)
+    poses["log_likelihood_integrated"], poses["correlation_error_bound"] = sums, bounds
+    poses["log_missed"] = missed
+    n_windows = np.bincount(places.image, minlength=len(poses))
+    poses["n_poses"] = n_windows * wanted.sum(axis=1) * math.prod(block.pose_shape)
+    return poses
 
 
 def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
@@ -225,8 +227,6 @@ def _of_images(
     block: Block,
     places: Places,
     best_of_place: Rows,
-    sums: FloatArray,
-    bounds: FloatArray,
     window: Window,
 ) -> Rows:
     """The best of each image over its places, at the nearest displacement of the search."""
@@ -240,5 +240,4 @@ def _of_images(
     order = np.lexsort([best_of_place["template"], -best_of_place["cross_correlation"]])
     image, first = np.unique(places.image[order], return_index=True)
     poses[image] = best_of_place[order[first]]
-    poses["log_likelihood_integrated"], poses["correlation_error_bound"] = sums, bounds
     return poses
