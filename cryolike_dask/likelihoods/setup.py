@@ -49,6 +49,7 @@ def make_constants(
     import torch
 
     from cryolike_dask.likelihoods.kernels.direct import BlockConstants
+    from cryolike_dask.likelihoods.kernels.displaced import measured_displacements
     from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
 
@@ -65,6 +66,9 @@ def make_constants(
         folding=folding,
         basis=tuple(
             tensor_on(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis
+        ),
+        measured=torch.from_numpy(measured_displacements(*comparison.displacements.table())).to(
+            device
         ),
         whitening=torch.from_numpy(whitening.factors).to(device),
         envelopes=torch.from_numpy(whitening.envelopes).to(device),
@@ -153,8 +157,9 @@ def find_basis(comparison: Comparison) -> RadialBasis:
     """
     import torch
 
-    from cryolike_dask.likelihoods.kernels.compressed import displaced_spectra, half
+    from cryolike_dask.likelihoods.kernels.compressed import half
     from cryolike_dask.likelihoods.kernels.cross_correlation import squared
+    from cryolike_dask.likelihoods.kernels.displaced import displaced_spectra
     from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis, second_moments
 
     if comparison.tolerance == 0:
