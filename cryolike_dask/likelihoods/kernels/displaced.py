@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ALIGNED = 16
 """Columns of matrices are padded to a multiple: products of 257 columns take up to a third
 longer than those of 272."""
-MEASURED = 16
+MEASURED = 10
 """Displacements at which what is left out is measured; all, where there are no more."""
 MARGIN = 1.5
 """What is left out of a template at any displacement, over the most at those measured."""

@@ -26,7 +26,7 @@ N_GROUPS = 12
 """A product of matrices each; neighbouring q differ little in rank, and are padded to the
 largest of their group."""
 
-AMPLIFIED = 4.0
+AMPLIFIED = 5.0
 """How much larger than what the basis leaves out the error of coefficients may be for being read
 from some shells only."""
 
