@@ -83,7 +83,8 @@ def compute_optimal_pose(
         optimal_displacement_x/_y (angstrom); optimal_inplane_rotation (radian, [0, 2 pi));
         log_likelihood_optimal and log_likelihood_integrated (natural log; the latter with the prior
         weight / sum of weights over viewing directions and flat over displacements and rotations);
-        correlation_error_bound, on what compression changes of any of the image's correlations.
+        correlation_error_bound, on what compression changes of any of the image's correlations;
+        of more than ten displacements an estimate from above.
 
     Raises
     ------
