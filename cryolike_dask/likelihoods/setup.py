@@ -38,7 +38,7 @@ SAMPLED_TEMPLATES, SAMPLED_SPECTRA = 64, 2048
 """Templates, and displaced templates in all, that the radial basis is made from. Measured at the
 standard case, of templates that are not in the sample 3e-6 is left out at most for a tolerance of
 1e-6; by 32 templates, 4e-5."""
-SAMPLED_AT_A_TIME = 256
+SAMPLED_AT_A_TIME = 128
 """Displaced templates whose moments are summed together: each sum is a pass over all moments."""
 DISPLACEMENTS_AT_A_TIME = 32
 """Displacements whose phases are evaluated together, in float64."""
