@@ -83,11 +83,12 @@ def compute_optimal_pose(
         optimal_displacement_x/_y (angstrom); optimal_inplane_rotation (radian, [0, 2 pi));
         log_likelihood_optimal and log_likelihood_integrated (natural log; the latter with the prior
         weight / sum of weights over viewing directions and flat over displacements and rotations);
-        correlation_error_bound, on what compression changes of any of the image's correlations. Of
-        an adaptive search also log_likelihood_error, an estimate of what log_likelihood_integrated
-        lacks: what lies in views that are left out, by the part of the band that says so, and
-        beyond windows of displacements, as much as in the step at their edge (nat); and
-        n_poses_compared, in the whole band.
+        correlation_error_bound, on what compression changes of any of the image's correlations, of
+        more than ten displacements an estimate from above. Of an adaptive search also
+        log_likelihood_error, an estimate of what log_likelihood_integrated lacks: what lies in
+        views that are left out, by the part of the band that says so, and beyond windows of
+        displacements, as much as in the step at their edge (nat); and n_poses_compared, in the
+        whole band.
 
     Raises
     ------

@@ -38,6 +38,8 @@ SAMPLED_TEMPLATES, SAMPLED_SPECTRA = 64, 2048
 """Templates, and displaced templates in all, that the radial basis is made from. Measured at the
 standard case, of templates that are not in the sample 3e-6 is left out at most for a tolerance of
 1e-6; by 32 templates, 4e-5."""
+SAMPLED_AT_A_TIME = 128
+"""Displaced templates whose moments are summed together: each sum is a pass over all moments."""
 DISPLACEMENTS_AT_A_TIME = 32
 """Displacements whose phases are evaluated together, in float64."""
 
@@ -49,6 +51,7 @@ def make_constants(
     import torch
 
     from cryolike_dask.likelihoods.kernels.direct import BlockConstants
+    from cryolike_dask.likelihoods.kernels.displaced import measured_displacements
     from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
     from cryolike_dask.likelihoods.kernels.rotations import Scratch, fold
 
@@ -65,6 +68,9 @@ def make_constants(
         folding=folding,
         basis=tuple(
             tensor_on(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis
+        ),
+        measured=torch.from_numpy(measured_displacements(*comparison.displacements.table())).to(
+            device
         ),
         whitening=torch.from_numpy(whitening.factors).to(device),
         envelopes=torch.from_numpy(whitening.envelopes).to(device),
@@ -153,8 +159,9 @@ def find_basis(comparison: Comparison) -> RadialBasis:
     """
     import torch
 
-    from cryolike_dask.likelihoods.kernels.compressed import displaced_spectra, half
+    from cryolike_dask.likelihoods.kernels.compressed import half
     from cryolike_dask.likelihoods.kernels.cross_correlation import squared
+    from cryolike_dask.likelihoods.kernels.displaced import displaced_spectra
     from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis, second_moments
 
     if comparison.tolerance == 0:
@@ -171,11 +178,13 @@ def find_basis(comparison: Comparison) -> RadialBasis:
     with torch.inference_mode():
         constants = make_constants(replace(exact, displacements=sampled_displacements), device)
         moments = torch.zeros((), dtype=torch.float64, device=device)
-        for values in read_templates(list(sampled_templates[:, None]), exact, constants):
+        together = max(1, SAMPLED_AT_A_TIME // len(drawn))
+        parts = np.split(sampled_templates, range(together, len(sampled_templates), together))
+        for values in read_templates(parts, exact, constants):
             template = half(values) * half(constants.weights).sqrt()
             template = template * constants.template_whitening[:, None]
             # what is left out is a part of each template
-            brightness = squared(template).sum().sqrt()
+            brightness = squared(template).sum((1, 2), keepdim=True).sqrt()
             moments = moments + second_moments(displaced_spectra(template / brightness, constants))
         return radial_basis(moments, constants.folding.multiplicity, comparison.tolerance)
 

@@ -37,7 +37,7 @@ MEMORY_FRACTION = 0.125
 @dataclass(frozen=True)
 class Footprint:
     """Bytes that a comparison takes: terms of one image, terms of one template, and products of
-    both."""
+    both; at most, as compiled loops compress a few displaced templates at a time."""
 
     image: int
     template: int

@@ -18,7 +18,7 @@ from cryolike_dask.likelihoods.kernels.compressed import (
     prepare_images,
     prepare_templates,
 )
-from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis
+from cryolike_dask.likelihoods.kernels.radial_basis import AMPLIFIED, radial_basis
 from cryolike_dask.likelihoods.kernels.rotations import Scratch, angular_spectra, fold, rotate
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.settings import Settings
@@ -230,8 +230,32 @@ def test_series_for_weak_images_is_exact_to_rounding(build):
     np.testing.assert_allclose(single.log_likelihood, double.log_likelihood, rtol=0, atol=1e-3)
 
 
+def coefficients_of(terms, n_columns):
+    """Coefficients of displaced templates at each angular frequency: complex (rank, column)."""
+    parts = [part[..., :n_columns].numpy() for group in terms.spectra for part in group]
+    return [part[: len(part) // 2] + 1j * part[len(part) // 2 :] for part in parts]
+
+
+def left_out_of(values, constants, basis, coefficients=None):
+    """Power of displaced templates less what their coefficients stand for, those by projection if
+    none are given: (template, displacement)."""
+    spectra = torch.fft.fft(
+        values[:, None] * constants.translation_factors * constants.weights.sqrt(), norm="ortho"
+    ).numpy()
+    lost, n_inplanes = np.zeros(spectra.shape[:2]), spectra.shape[-1]
+    for q, vectors in enumerate(v for group in basis for v in group):
+        of_q = spectra[..., q]
+        found = of_q @ vectors.T
+        if coefficients is not None:
+            found = coefficients[q].T.reshape(found.shape)
+        rest = of_q - found @ vectors
+        lost += (1 if q in (0, n_inplanes // 2) else 2) * (abs(rest) ** 2).sum(-1)
+    return lost
+
+
 def test_what_is_lost_of_a_template_is_measured(build):
-    """Against projecting displaced templates on the basis by definition, in double precision."""
+    """Against displaced templates, less what their coefficients stand for, in double precision;
+    beside their projections on the basis."""
     images, templates = build.stacks(2, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 3))
     comparison = ComparisonGraph(
         images, templates, Settings(device="cpu", precision="double", tolerance=0.05)
@@ -239,16 +263,15 @@ def test_what_is_lost_of_a_template_is_measured(build):
     basis = find_basis(comparison)
     constants = make_constants(comparison, CPU, basis)
     (values,) = read_templates([np.arange(4)], comparison, constants)
-    spectra = torch.fft.fft(
-        values[:, None] * constants.translation_factors * constants.weights.sqrt(), norm="ortho"
-    ).numpy()
-    lost = np.zeros(spectra.shape[:2])
-    for q, vectors in enumerate(v for group in basis for v in group):
-        rest = spectra[..., q] - spectra[..., q] @ vectors.T @ vectors
-        lost += (1 if q in (0, 12) else 2) * (abs(rest) ** 2).sum(-1)
     terms = prepare_templates(values, constants)
-    np.testing.assert_allclose(terms.lost, np.sqrt(lost.max(1)), rtol=1e-9)
-    assert (terms.lost > 1e-3).all()
+    lost, least = (
+        np.sqrt(left_out_of(values, constants, basis, given).max(1))
+        for given in (coefficients_of(terms, 36), None)
+    )
+    np.testing.assert_allclose(terms.lost, lost, rtol=1e-9)
+    assert (least > 1e-3).all()
+    assert (lost >= least).all()
+    assert (lost <= np.hypot(1, AMPLIFIED) * least).all()
     tile = correlate(
         prepare_images(
             read_images(image_rows(images, comparison.conventions), comparison, constants),

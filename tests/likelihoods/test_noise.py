@@ -133,8 +133,9 @@ def test_white_noise_of_any_level_is_none(build):
             compute_optimal_pose(images, templates, precision=precision, noise=noise).compute()
             for noise in (None, model)
         )
-        rtol = {"single": 1e-6, "double": 1e-13}[precision]
-        xr.testing.assert_allclose(plain, white, rtol=rtol)
+        # correlations round in parts of 1, however small they are
+        rtol, atol = {"single": (1e-6, 1e-7), "double": (1e-13, 1e-13)}[precision]
+        xr.testing.assert_allclose(plain, white, rtol=rtol, atol=atol)
 
 
 def test_the_level_of_noise_tells_nothing(build):

@@ -5,9 +5,9 @@ frequency, and a transform from angular frequencies to rotations. Six steps make
 
 1. Half of each ring and half of the angular frequencies are all there is (`rotations`).
 2. On an orthonormal basis of each angular frequency displaced templates need a third of the
-   coefficients that there are shells (`radial_basis`); filtered images are projected on the same
-   basis. What is lost of a template, |R|, is measured, and bounds the error of every correlation:
-   |CTF I| |R| / (|CTF T| |I|).
+   coefficients that there are shells (`radial_basis`, `displaced`); filtered images are projected
+   on the same basis. What is lost of a template, |R|, is measured, and bounds the error of every
+   correlation: |CTF I| |R| / (|CTF T| |I|).
 3. The complex contraction is one real product of [Re, Im; -Im, Re] with [Re; Im] for each group
    of angular frequencies: a batched matrix product at the full rate of the device.
 4. The transform is done in the layout that the contraction leaves: an FFT of many columns at a
@@ -23,7 +23,8 @@ frequency, and a transform from angular frequencies to rotations. Six steps make
 What depends on the images alone or on the templates alone is made once (`prepare_images`,
 `prepare_templates`). With no basis (`BlockConstants.basis` empty) all shells are contracted and
 nothing is lost. Steps 4 to 6 are compiled loops on CPUs (`fused_cpu`), and one Triton kernel on
-NVIDIA GPUs (`fused_cuda`).
+NVIDIA GPUs (`fused_cuda`); on CPUs displaced templates are made in compiled loops too
+(`displaced_cpu`).
 
 Sources: recombination of shells, Rangan and Greengard, Inverse Problems 39, 015003 (2023); the rank
 that displacements need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36, 024001 (2020).
@@ -31,7 +32,7 @@ that displacements need, Rangan, Spivak, Anden and Barnett, Inverse Problems 36,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +42,15 @@ from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.cross_correlation import refuse_without_power, squared
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
+from cryolike_dask.likelihoods.kernels.displaced import (
+    compressed_templates,
+    left_out,
+    on_basis,
+    spectra_memory,
+)
 from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms, log_likelihood_height
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
 from cryolike_dask.likelihoods.kernels.tile import Tile, by_pairs
-
-ALIGNED = 16
-"""Columns of matrices are padded to a multiple: products of 257 columns take up to a third
-longer than those of 272."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class TemplateTerms:
         Spectra of |template|^2.
     mask_products : Tensor, real, (template, shell * W/2)
     lost : Tensor, float64, (template,)
-        Norm of what the basis leaves out of the worst displacement.
+        Norm of what coefficients leave out of the worst displacement (`displaced`).
     first : int
         The number of the first template in messages.
     """
@@ -159,7 +162,7 @@ def prepare_images(images: WhitenedImages, constants: BlockConstants) -> ImageTe
     roots = weights.sqrt() * torch.where(metric > 0, 1 / metric, 0)[:, None]
     filtered = half(images.values) * images.contrast * roots
     rings = filtered[..., constants.folding.angles].permute(2, 1, 0).flatten(1)
-    spectra = _spectra(constants, n)
+    spectra = spectra_memory(constants, n)
     angular_spectra(
         rings.real.contiguous(),
         rings.imag.contiguous(),
@@ -168,7 +171,7 @@ def prepare_images(images: WhitenedImages, constants: BlockConstants) -> ImageTe
         spectra.flatten(2),
     )
     groups = []
-    for coefficients in _on_basis(spectra, constants):
+    for coefficients in on_basis(spectra, constants):
         # the conjugate of the image, times a template whose parts stand one below the other: the
         # first row gives the real part of the product, the second the imaginary one
         real, imaginary = coefficients.transpose(2, 3).unbind(1)
@@ -197,88 +200,17 @@ def prepare_templates(
     weights = half(constants.weights)
     # all that depends on a template alone is made here, once for all images of the block
     rooted = half(templates) * weights.sqrt()
-    spectra = displaced_spectra(rooted * constants.template_whitening[:, None], constants)
-    left_out = spectra.new_zeros(spectra.shape[3], dtype=torch.float64)
-    # complete spectra are in scratch memory, coefficients are not
-    groups = [
-        group if constants.basis else group.clone()
-        for group in _on_basis(spectra, constants, left_out)
-    ]
+    in_metric = rooted * constants.template_whitening[:, None]
     return TemplateTerms(
-        spectra=tuple(group.flatten(1, 2) for group in groups),
+        lost=left_out(in_metric, constants),
+        spectra=tuple(group.flatten(1, 2) for group in compressed_templates(in_metric, constants)),
         power=torch.fft.rfft(squared(rooted) / weights.sqrt(), norm="ortho")
         .permute(2, 1, 0)
         .contiguous(),
         mask_products=2
         * ((half(constants.mask).conj() * half(templates)).real * weights).flatten(1),
-        lost=by_pairs(left_out, len(templates), constants).amax(1).sqrt(),
         first=first,
     )
-
-
-def displaced_spectra(rooted: Tensor, constants: BlockConstants) -> Tensor:
-    """Displace and expand half rings, complex (template, shell, W/2).
-
-    Returns
-    -------
-    Tensor, real, (q, 2, shell, column), in scratch memory
-    """
-    rings = rooted[..., constants.folding.angles].permute(2, 1, 0)
-    n_templates, n_displacements = rings.shape[2], constants.translation[0].shape[-1]
-    columns = -(-n_templates * n_displacements // ALIGNED) * ALIGNED
-    spectra = _spectra(constants, columns)
-    step = max(1, constants.piece_bytes // (len(rings) * columns * spectra.element_size()))
-    # displaced rings of a few shells stay in the cache until they are transformed
-    for start in range(0, rings.shape[1], step):
-        n = slice(start, min(start + step, rings.shape[1]))
-        shape = len(rings), n.stop - n.start, columns
-        real, imaginary = (constants.scratch.take(name, *shape) for name in ("real", "imaginary"))
-        for part in (real, imaginary):
-            part[..., n_templates * n_displacements :] = 0  # or padding might hold NaN
-        displaced_real, displaced_imaginary = (
-            by_pairs(part, n_templates, constants) for part in (real, imaginary)
-        )
-        # (cosine + i sine) template, in parts: the transform takes them apart anyway
-        cosine, sine = (part[:, n, None] for part in constants.translation)
-        template_real, template_imaginary = rings[:, n].real[..., None], rings[:, n].imag[..., None]
-        torch.mul(cosine, template_real, out=displaced_real).addcmul_(
-            sine, template_imaginary, value=-1
-        )
-        torch.mul(cosine, template_imaginary, out=displaced_imaginary).addcmul_(sine, template_real)
-        out = spectra.flatten(2)[:, :, n.start * columns : n.stop * columns]
-        angular_spectra(
-            real.flatten(1), imaginary.flatten(1), constants.folding, constants.scratch, out
-        )
-    return spectra
-
-
-def _spectra(constants: BlockConstants, columns: int) -> Tensor:
-    """Scratch memory for spectra of all shells: real (q, 2, shell, x)."""
-    n_shells, n_inplanes = constants.weights.shape
-    return constants.scratch.take("spectra", n_inplanes // 2 + 1, 2, n_shells, columns)
-
-
-def _on_basis(
-    spectra: Tensor, constants: BlockConstants, left_out: Tensor | None = None
-) -> Iterator[Tensor]:
-    """Project real (q, 2, shell, x) on each group's basis: (q, 2, rank, x); add the power left
-    out to `left_out`."""
-    if not constants.basis:
-        yield spectra
-        return
-    first = 0
-    # one rank for each group, so that the projection is a batched product; power is counted here,
-    # while spectra of all shells are there, and never again
-    for basis in constants.basis:
-        q = slice(first, first + len(basis) // 2)
-        first = q.stop
-        group = spectra[q].flatten(0, 1)
-        coefficients = torch.bmm(basis, group)
-        if left_out is not None:
-            rest = torch.baddbmm(group, basis.transpose(1, 2), coefficients, alpha=-1)
-            power = rest.square_().sum(1).view(len(basis) // 2, 2, -1).sum(1).double()
-            left_out += constants.folding.multiplicity[q] @ power
-        yield coefficients.view(len(basis) // 2, 2, *coefficients.shape[1:])
 
 
 def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockConstants) -> Tile:

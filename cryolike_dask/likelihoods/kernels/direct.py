@@ -10,7 +10,7 @@ Measured at a signal to noise ratio of 0.1: at most 0.0004 nat without contrast 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -35,7 +35,26 @@ from cryolike_dask.likelihoods.kernels.log_likelihood import (
     log_likelihood_of_poses,
     residual_fraction,
 )
+from cryolike_dask.likelihoods.kernels.radial_basis import enough_shells
 from cryolike_dask.likelihoods.kernels.rotations import Folding, Scratch
+
+
+@dataclass(frozen=True)
+class FewShells:
+    """Shells that the coefficients of templates follow from.
+
+    Attributes
+    ----------
+    shells : Tensor, int64, (chosen shell,)
+    matrices : tuple of Tensor, real, (q, rank, chosen shell)
+        Coefficients of spectra at these shells, for each group of angular frequencies.
+    translation : (Tensor, Tensor), real, (W/2, chosen shell, displacement)
+        Parts of the factors that displace, at these shells.
+    """
+
+    shells: Tensor
+    matrices: tuple[Tensor, ...]
+    translation: tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,8 @@ class BlockConstants:
     basis : tuple of Tensor, real, (2 * q, rank, shell)
         Orthonormal radial functions, for groups of consecutive angular frequencies, each twice: for
         the real and the imaginary part. None: all shells.
+    measured : Tensor, int64, (some displacement,)
+        Where what the basis leaves out is measured.
     whitening, envelopes : Tensor, float64, (group, shell)
         1 / sigma of the noise, and exp(-B f^2 / 4), of each group of images.
     template_whitening : Tensor, real, (shell,)
@@ -72,6 +93,7 @@ class BlockConstants:
     translation: tuple[Tensor, Tensor]
     folding: Folding
     basis: tuple[Tensor, ...]
+    measured: Tensor
     whitening: Tensor
     envelopes: Tensor
     template_whitening: Tensor
@@ -91,6 +113,22 @@ class BlockConstants:
         """Complex (displacement, shell, angle)."""
         half = torch.complex(*self.translation)[self.folding.angles.argsort()].permute(2, 1, 0)
         return torch.cat([half, half.conj()], -1)
+
+    @cached_property
+    def at_measured(self) -> BlockConstants:
+        """The same, of the displacements at which what is left out is measured."""
+        cosine, sine = (part[..., self.measured].contiguous() for part in self.translation)
+        return replace(self, translation=(cosine, sine))
+
+    @cached_property
+    def few_shells(self) -> FewShells:
+        """The shells that the coefficients of templates are computed from."""
+        chosen = enough_shells(tuple(group[::2].double() for group in self.basis))
+        return FewShells(
+            shells=chosen[0],
+            matrices=tuple(group.to(self.weights.dtype) for group in chosen[1]),
+            translation=(self.translation[0][:, chosen[0]], self.translation[1][:, chosen[0]]),
+        )
 
 
 @dataclass(frozen=True)
