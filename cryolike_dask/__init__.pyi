@@ -34,6 +34,7 @@ from .geometry.displacements import DisplacementGrid as DisplacementGrid
 from .geometry.noise import NoiseModel as NoiseModel
 from .geometry.optics import optics_table as optics_table
 from .geometry.parameters import ImageParameters as ImageParameters
+from .geometry.symmetry import asymmetric_unit as asymmetric_unit
 from .geometry.viewing_angles import ViewingAngles as ViewingAngles
 from .geometry.viewing_angles import healpix_grid as healpix_grid
 from .io.noise import read_noise as read_noise

@@ -52,6 +52,8 @@ class Conventions:
         (hard spheres).
     knows_scattering : bool
         Atoms may scatter by the tabulated factors of their elements.
+    knows_symmetry : bool
+        Templates may be views of the asymmetric unit of a symmetric structure.
     removes_box_from_templates : bool
         A constant box is subtracted from Gaussian and map templates before they are moved and
         filtered.
@@ -79,6 +81,7 @@ class Conventions:
     rounds_to_single: bool
     atoms_weigh_electrons: bool
     knows_scattering: bool
+    knows_symmetry: bool
     removes_box_from_templates: bool
     reads_map_header: bool
     recomputes_offset_above: float
@@ -100,6 +103,7 @@ STANDARD = Conventions(
     rounds_to_single=False,
     atoms_weigh_electrons=True,
     knows_scattering=True,
+    knows_symmetry=True,
     removes_box_from_templates=False,
     reads_map_header=True,
     recomputes_offset_above=0.95,
@@ -121,6 +125,7 @@ CRYOLIKE = Conventions(
     rounds_to_single=True,
     atoms_weigh_electrons=False,
     knows_scattering=False,
+    knows_symmetry=False,
     removes_box_from_templates=True,
     reads_map_header=False,
     recomputes_offset_above=1.0,

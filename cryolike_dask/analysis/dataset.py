@@ -16,6 +16,7 @@ from cryolike_dask.analysis.inventory import Inventory, take_inventory
 from cryolike_dask.analysis.stored import StoredResults, views_of
 from cryolike_dask.errors import CryolikeError, InputFileError, listed
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY
 from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
 from cryolike_dask.io.records import Record
@@ -166,6 +167,7 @@ def _shared_attributes(
         **inventory.details(),
         "frame": frames.pop(),
         "template_conventions": _common(descriptions, "conventions", "unknown"),
+        "symmetry": _common(descriptions, "symmetry", NO_SYMMETRY),
         "template_source": _common(descriptions, "source", "unknown"),
         "folder": str(files.folder_output),
         "folder_templates": _common(descriptions, "folder", ""),

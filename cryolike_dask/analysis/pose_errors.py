@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.conventions import STANDARD
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY, point_group
 
 Floats = NDArray[np.float64]
 
@@ -37,13 +38,15 @@ def why_no_pose_errors(summary: xr.Dataset) -> str | None:
 
 
 def direction_errors_degree(summary: xr.Dataset) -> Floats:
-    """Angle between the best viewing direction of each image and the recorded one, degree; NaN
-    where one is missing."""
+    """Angle between the best viewing direction of each image and the recorded one, or the nearest
+    that looks the same, degree; NaN where one is missing."""
     best = _directions(summary[labels.OPTIMAL_AZIMUTH].values, summary[labels.OPTIMAL_POLAR].values)
     recorded = _directions(
         summary[labels.RECORDED_ROT].values, summary[labels.RECORDED_TILT].values
     )
-    half_chord = np.clip(np.linalg.norm(best - recorded, axis=0) / 2, 0, 1)
+    group = point_group(summary.attrs.get("symmetry", NO_SYMMETRY))
+    chords = [np.linalg.norm(best - rotation @ recorded, axis=0) for rotation in group.rotations]
+    half_chord = np.clip(np.min(chords, axis=0) / 2, 0, 1)
     return np.asarray(np.degrees(2 * np.arcsin(half_chord)))
 
 

@@ -64,10 +64,18 @@ def parameters(
             "B-factor."
         ),
     ] = "none",
+    symmetry: Annotated[
+        str,
+        typer.Option(
+            help="Point group of the structures, with RELION's axes: C4, D7, T, O, I1 to I4 (I is "
+            "I2). Views are those of its asymmetric unit."
+        ),
+    ] = "C1",
     overwrite: Overwrite = False,
 ) -> None:
     """Write parameters.npz: the grid of images and templates, and how templates are made from
     atoms."""
+    from cryolike_dask.geometry.symmetry import NO_SYMMETRY
     from cryolike_dask.io.outputs import NPZ, own_output
     from cryolike_dask.io.parameters import make_parameters
 
@@ -90,14 +98,16 @@ def parameters(
             atom_shape,
             atomic_b=_atomic_b(atomic_b),
             bulk_solvent=_bulk_solvent(bulk_solvent),
+            symmetry=symmetry,
             path=output,
         )
         box = made.grid.box_size_angstrom
         finest = box / (2 * made.radius_max)
+        unit = "" if made.symmetry == NO_SYMMETRY else f" of the asymmetric unit of {made.symmetry}"
         out.print(
             f"{escape(str(output))}: box of {box:g} angstrom, band limit {finest:.3g} angstrom, "
             f"{made.grid.n_shells} shells x {made.n_inplanes} angles, {len(made.viewing_angles())} "
-            f"viewing directions"
+            f"viewing directions{unit}"
         )
 
 

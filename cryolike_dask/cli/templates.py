@@ -79,7 +79,7 @@ def templates(
                 parameters,
                 output,
                 models=models,
-                viewing=_viewing(healpix_order, viewing_angles),
+                viewing=_viewing(healpix_order, viewing_angles, parameters),
                 conventions=conventions,
                 voxel_size_angstrom=voxel_size_angstrom,
                 skip_exist=keeps,
@@ -99,13 +99,17 @@ def templates(
         out.print(f"{len(files)} structure(s): templates are in {escape(str(output))}")
 
 
-def _viewing(healpix_order: int | None, file: Path | None) -> ViewingAngles | None:
+def _viewing(
+    healpix_order: int | None, file: Path | None, parameters: Path
+) -> ViewingAngles | None:
     """The viewing directions asked for; None for the grid of the parameters."""
+    from cryolike_dask.geometry.symmetry import asymmetric_unit
     from cryolike_dask.geometry.viewing_angles import healpix_grid
+    from cryolike_dask.io.parameters import read_parameters
     from cryolike_dask.io.viewing import read_viewing_angles
 
     if healpix_order is not None and file is not None:
         raise InputError("--healpix-order and --viewing-angles exclude each other")
     if healpix_order is not None:
-        return healpix_grid(healpix_order)
+        return asymmetric_unit(healpix_grid(healpix_order), read_parameters(parameters).symmetry)
     return None if file is None else read_viewing_angles(file)

@@ -248,6 +248,11 @@ class Parameters(Section):
         default="none",
         description="Flat solvent around atoms that scatter: none, babinet, or [share, B-factor].",
     )
+    symmetry: Text = Field(
+        default="C1",
+        description="Point group of the structures, with RELION's axes: C4, D7, T, O, I1 to I4 (I "
+        "is I2). Views are those of its asymmetric unit.",
+    )
 
     @model_validator(mode="after")
     def _values_fit_each_other(self) -> Parameters:

@@ -15,6 +15,7 @@ from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, counted, missing_files
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY, asymmetric_unit
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid
 from cryolike_dask.io.identity import is_there
 from cryolike_dask.io.kinds import Kind, need_kind
@@ -236,10 +237,10 @@ def _parameters(config: RunConfig) -> ImageParameters:
     return read_parameters(parameters or (templates or Path()) / PARAMETERS)
 
 
-def _views(config: RunConfig) -> ViewingAngles | None:
+def _views(config: RunConfig, parameters: ImageParameters) -> ViewingAngles | None:
     order, file = config.structures.healpix_order, config.structures.viewing_angles
     if order is not None:
-        return healpix_grid(order)
+        return asymmetric_unit(healpix_grid(order), parameters.symmetry)
     return None if file is None else read_viewing_angles(file)
 
 
@@ -254,7 +255,7 @@ def _opened_structures(
         structures.files,
         parameters,
         models=structures.models,
-        viewing=_views(config),
+        viewing=_views(config, parameters),
         conventions=config.likelihood.conventions,
         voxel_size_angstrom=structures.voxel_size_angstrom,
     )
@@ -284,13 +285,16 @@ def _opened_particles(config: RunConfig, parameters: ImageParameters) -> ImageSt
 def _parameters_in_words(config: RunConfig) -> str:
     parameters = _parameters(config)
     size = f"{parameters.n_pixels} pixels of {parameters.pixel_size_angstrom:g} angstrom"
-    views = (
-        ""
-        if config.structures.files is None
-        else f", {len(_views(config) or parameters.viewing_angles())} views"
-    )
+    views = "" if config.structures.files is None else f", {_views_in_words(config, parameters)}"
     n = len(config.search.displacements.grid(parameters.pixel_size_angstrom))
     return f"{size}{views}, {parameters.n_inplanes} rotations, {n} displacements"
+
+
+def _views_in_words(config: RunConfig, parameters: ImageParameters) -> str:
+    viewing = _views(config, parameters) or parameters.viewing_angles()
+    if viewing.symmetry == NO_SYMMETRY:
+        return f"{len(viewing)} views"
+    return f"{len(viewing)} views of the asymmetric unit of {viewing.symmetry}"
 
 
 def _structures_in_words(config: RunConfig) -> str:

@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.geometry.viewing_angles import (
-    ViewingAngles,
-    check_viewing_distance,
-    viewing_grid,
-)
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY, point_group, unit_grid
+from cryolike_dask.geometry.viewing_angles import ViewingAngles, check_viewing_distance
 from cryolike_dask.labels import AtomicB, BulkSolvent, Precision
 
 BABINET = (0.85, 200.0)
@@ -53,6 +50,9 @@ class ImageParameters:
     bulk_solvent : (float, float) or None
         Share and B-factor of the solvent that atoms that scatter displace. "babinet" is `BABINET`,
         "none" is None.
+    symmetry : str
+        Point group that the structures have, such as "C4", in RELION's orientation: templates are
+        views of its asymmetric unit. "I" is "I2", as in RELION.
     """
 
     n_pixels: int
@@ -68,6 +68,7 @@ class ImageParameters:
     atom_shape: str = "default"
     atomic_b: AtomicB = 0.0
     bulk_solvent: BulkSolvent | None = None
+    symmetry: str = NO_SYMMETRY
 
     def __post_init__(self) -> None:
         if self.precision not in ("default", "single", "double"):
@@ -81,6 +82,7 @@ class ImageParameters:
             object.__setattr__(self, "use_protein_residue_model", self.atom_shape != "scattering")
         object.__setattr__(self, "atomic_b", _atomic_b(self.atomic_b))
         object.__setattr__(self, "bulk_solvent", _bulk_solvent(self.bulk_solvent))
+        object.__setattr__(self, "symmetry", point_group(self.symmetry).name)
         n_pixels = number("n_pixels", self.n_pixels, whole=True, at_least=1)
         whole = {
             "n_pixels": n_pixels,
@@ -140,7 +142,7 @@ class ImageParameters:
 
     def viewing_angles(self) -> ViewingAngles:
         """The viewing directions of a template file made with these parameters."""
-        return viewing_grid(self.viewing_distance)
+        return unit_grid(self.viewing_distance, self.symmetry)
 
 
 def _atomic_b(given: AtomicB | None) -> float | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,11 +24,14 @@ class ViewingAngles:
     azimuth, polar : (template,) float64, radian
     weight : (template,) float64
         Steradian; all of them sum to 4 pi on a full grid.
+    symmetry : str
+        Point group of whose asymmetric unit they are; "C1": of none.
     """
 
     azimuth: FloatArray
     polar: FloatArray
     weight: FloatArray
+    symmetry: str = "C1"
 
     def __post_init__(self) -> None:
         sizes = {len(self.azimuth), len(self.polar), len(self.weight)}
@@ -44,14 +47,15 @@ class ViewingAngles:
 
     def take(self, rows: NDArray[np.int64]) -> ViewingAngles:
         """Some of the directions."""
-        return ViewingAngles(self.azimuth[rows], self.polar[rows], self.weight[rows])
+        azimuth, polar, weight = (v[rows] for v in (self.azimuth, self.polar, self.weight))
+        return replace(self, azimuth=azimuth, polar=polar, weight=weight)
 
     def in_single_precision(self) -> ViewingAngles:
         """The same directions with their angles rounded to float32, held in float64."""
         azimuth, polar = (
             v.astype(np.float32).astype(np.float64) for v in (self.azimuth, self.polar)
         )
-        return ViewingAngles(azimuth, polar, self.weight)
+        return replace(self, azimuth=azimuth, polar=polar)
 
     def rotations(self) -> FloatArray:
         """Rz(azimuth) Ry(polar) of each direction, (template, 3, 3)."""
@@ -73,7 +77,7 @@ def viewing_rotation(azimuth: ArrayLike, polar: ArrayLike, gamma: ArrayLike = 0.
     return _about_z(azimuth) @ _about_y(polar) @ _about_z(gamma)
 
 
-def viewing_grid(viewing_distance: float) -> ViewingAngles:
+def viewing_grid(viewing_distance: float, n_fold: int = 1) -> ViewingAngles:
     """Lay circles of equal polar angle over the sphere, about `viewing_distance` apart.
 
     Parameters
@@ -81,6 +85,8 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
     viewing_distance : float
         Angular distance between neighbouring directions, in units where the sphere has radius 1 and
         the equator has 3 + round(2 pi / viewing_distance) directions.
+    n_fold : int
+        Every circle has a multiple of so many directions, as few more as that takes.
 
     Returns
     -------
@@ -95,7 +101,7 @@ def viewing_grid(viewing_distance: float) -> ViewingAngles:
     azimuth, polar, weight = [], [], []
     for cosine, polar_weight in zip(cosines, polar_weights, strict=True):
         angle = math.acos(cosine)
-        n = 3 + round(density * math.sin(angle))
+        n = n_fold * math.ceil((3 + round(density * math.sin(angle))) / n_fold)
         azimuth.append(2 * np.pi * np.arange(n) / n)
         polar.append(np.full(n, angle))
         weight.append(np.full(n, polar_weight * 2 * np.pi / n))

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY
 from cryolike_dask.io.archives import read_archive, write_archive
 from cryolike_dask.labels import AtomicB, BulkSolvent, Precision
 
@@ -29,7 +30,9 @@ REQUIRED = (
 )
 SCATTERING = ("scattering", "atomic_b", "bulk_solvent")
 """Keys of ours, there only where atoms scatter; `atom_shape` is a word that CryoLike knows."""
-KEYS = (*REQUIRED, *OPTIONAL, *SCATTERING)
+SYMMETRY = "symmetry"
+"""A key of ours, there only where structures are symmetric; CryoLike looks for no such key."""
+KEYS = (*REQUIRED, *OPTIONAL, *SCATTERING, SYMMETRY)
 
 
 def make_parameters(
@@ -46,6 +49,7 @@ def make_parameters(
     *,
     atomic_b: AtomicB = "none",
     bulk_solvent: BulkSolvent | None = None,
+    symmetry: str = NO_SYMMETRY,
     path: str | Path | None = None,
 ) -> ImageParameters:
     """Describe the grid that images and templates share, and how templates are made from atoms.
@@ -87,6 +91,10 @@ def make_parameters(
         refinement against X-rays; k is the ratio of the solvent's mean potential to that of the
         molecule, and smaller for electrons, by tabulated factors about 0.6 for proteins with their
         hydrogens and 0.7 without.
+    symmetry : str
+        Point group of the structures, in RELION's orientation: C4 (axis on z), D7 (a two-fold on
+        x), T (a three-fold on z), O, I1 to I4; I is I2. Templates are views of its asymmetric unit,
+        as many times fewer as it has rotations, and structures that lack it are refused.
     path : path, optional
         Where to write `parameters.npz`.
 
@@ -129,6 +137,7 @@ def make_parameters(
         atom_shape=atom_shape,
         atomic_b=atomic_b,
         bulk_solvent=bulk_solvent,
+        symmetry=symmetry,
     )
     if path is not None:
         write_parameters(path, parameters)
@@ -166,6 +175,7 @@ def parameters_entries(parameters: ImageParameters) -> dict[str, ArrayLike | Non
     return {
         **_grid_and_spheres(parameters),
         **(_scattering(parameters) if parameters.atom_shape == "scattering" else {}),
+        **({} if parameters.symmetry == NO_SYMMETRY else {SYMMETRY: parameters.symmetry}),
     }
 
 
@@ -207,6 +217,7 @@ def parameters_from(entries: Mapping[str, NDArray[Any] | None], source: str) -> 
         )
     try:
         radii, selection = entries.get("atom_radii"), entries.get("atom_selection")
+        symmetry = entries.get(SYMMETRY)
         return ImageParameters(
             n_pixels=number(
                 "n_pixels", _square(entries["n_pixels"], "n_pixels", source), whole=True, at_least=1
@@ -222,6 +233,7 @@ def parameters_from(entries: Mapping[str, NDArray[Any] | None], source: str) -> 
             atom_radii=None if radii is None else number("atom_radii", radii, above=0),
             atom_selection=None if selection is None else str(selection),
             use_protein_residue_model=bool(entries["use_protein_residue_model"]),
+            symmetry=NO_SYMMETRY if symmetry is None else str(symmetry),
             **_of_atoms(entries),
         )
     except InputFileError:

@@ -23,7 +23,8 @@ from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, 
 from cryolike_dask.geometry.optics import filled_optics, remarks_on
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.plausible import Wording
-from cryolike_dask.geometry.viewing_angles import ViewingAngles
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY, point_group
+from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_grid
 from cryolike_dask.io import parameters as io_parameters
 from cryolike_dask.io.archives import archive_keys, read_archive, write_archive
 from cryolike_dask.io.layout import metadata_file
@@ -251,18 +252,20 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     sidecar = metadata_file(tensor_path)
     conventions: ConventionsName | None = None
     if sidecar.is_file():
-        entries = read_archive(sidecar, optional=(), keys=SIDECAR_KEYS, n_images=tensor.shape[0])
+        keys = (*SIDECAR_KEYS, io_parameters.SYMMETRY)
+        entries = read_archive(sidecar, optional=(), keys=keys, n_images=tensor.shape[0])
         missing = [k for k in SIDECAR_KEYS if k not in entries]
         if missing:
             raise InputFileError(
                 f"lacks {', '.join(missing)}", source=sidecar, remedy="Make the templates again."
             )
         try:
-            angles = [
+            azimuth, polar, weight = (
                 np.atleast_1d(np.asarray(entries[k], np.float64))
                 for k in ("azimuth", "polar", "viewing_weight")
-            ]
-            viewing = ViewingAngles(*angles)
+            )
+            group = point_group(str(entries.get(io_parameters.SYMMETRY, NO_SYMMETRY)))
+            viewing = ViewingAngles(azimuth, polar, weight, group.name)
         except (InputError, ValueError) as error:
             raise InputFileError(str(error), source=sidecar) from error
         named = str(entries["conventions"])
@@ -272,7 +275,7 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
         described = f"{sidecar} lists {len(viewing)} viewing directions"
         _check_grid(entries, parameters, sidecar, "Make the templates again with these parameters.")
     else:
-        viewing = parameters.viewing_angles()
+        viewing = viewing_grid(parameters.viewing_distance)  # CryoLike's are of the whole sphere
         described = (
             f"viewing_distance={parameters.viewing_distance} gives {len(viewing)} viewing "
             f"directions"
@@ -310,6 +313,7 @@ def write_template_stack(
         "polar": viewing.polar,
         "viewing_weight": viewing.weight,
         "conventions": conventions,
+        **({} if viewing.symmetry == NO_SYMMETRY else {io_parameters.SYMMETRY: viewing.symmetry}),
         **(more or {}),
     }
     write_archive(metadata_file(tensor_path), entries)

@@ -132,6 +132,7 @@ def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
         "radius_max": grid.radius_max,
         "n_inplanes": grid.n_inplanes,
         "n_templates": len(graph.templates),
+        "symmetry": graph.templates.viewing.symmetry,
         "n_displacements": len(search),
         "max_displacement_angstrom": float(np.abs(search.table()).max()),
         "image_files": list(graph.images.source.paths),

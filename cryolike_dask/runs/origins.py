@@ -34,7 +34,10 @@ if TYPE_CHECKING:  # results are opened without what they are checked by
 ATOMS, MAPS = (".pdb", ".ent", ".cif", ".mmcif"), (".mrc", ".map", ".ccp4")
 OPTIONAL = (*STACK_OPTIONAL, *PER_IMAGE)
 TEXT = ("files", "metadataFile", "micrograph", "trueStructure")
-ONE = ("n_images", "structure", "frame", "folder", "recentered", "conventions", "source", "inputs")
+ONE = (
+    *("n_images", "structure", "frame", "folder", "recentered", "conventions", "source", "inputs"),
+    "symmetry",
+)
 VIEWING = ("azimuth", "polar", "viewing_weight")
 
 Entries = dict[str, NDArray[Any] | None]
@@ -210,6 +213,7 @@ class _OfStructure:
             "azimuth": templates.viewing.azimuth,
             "polar": templates.viewing.polar,
             "viewing_weight": templates.viewing.weight,
+            "symmetry": templates.viewing.symmetry,
             "conventions": templates.conventions or "unknown",
             "source": _kind(_made_from(file) if isinstance(source, Files) else file.name),
             "folder": str(file.parent) if isinstance(source, Files) else "",

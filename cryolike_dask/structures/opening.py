@@ -41,6 +41,7 @@ from cryolike_dask.structures.sources import (
     StructureInMemory,
     StructureSource,
 )
+from cryolike_dask.structures.symmetric import note_of_symmetry, refuse_symmetry
 from cryolike_dask.structures.volumes import Volume
 
 logger = logging.getLogger("cryolike_dask")
@@ -77,8 +78,8 @@ def open_structure(
         `parameters.npz`, or its content: the grid, how atoms are made, the precision ("default" is
         single).
     viewing : ViewingAngles, optional
-        Directions and weights: `viewing_grid`, `healpix_grid`, or a list of your own. Default: the
-        grid of the parameters.
+        Directions and weights: `healpix_grid`, `asymmetric_unit` of it, or a list of your own, all
+        of which are taken. Default: the grid of the parameters, in the unit of their symmetry.
     conventions : "standard" | "cryolike"
         "cryolike" makes the templates that CryoLike makes from the same file.
     voxel_size_angstrom : float, optional
@@ -179,6 +180,7 @@ def look_at_structures(
     if parameters.scatters:
         refuse_scattering(values)
     directions = parameters.viewing_angles() if viewing is None else viewing
+    refuse_symmetry(directions, values)
     precision = "double" if parameters.precision == "double" else "single"
     voxel = _voxel_size(voxel_size_angstrom, values)
     given = _listed(structures)
@@ -190,18 +192,26 @@ def look_at_structures(
     if not opened:
         raise InputError("there are no structures", remedy=REMEDY)
     names = numbered([name for name, _, _ in opened])
+    projections = [
+        Projections(source, name, parameters.grid, directions, values, precision)
+        for name, (_, source, _) in zip(names, opened, strict=True)
+    ]
     stacks = [
         TemplateStack(
-            source=Projections(source, name, parameters.grid, directions, values, precision),
+            source=source,
             grid=parameters.grid,
             viewing=directions,
-            structure=name,
+            structure=source.name,
             conventions=values.name,
             n_per_batch=n_templates_per_batch,
         )
-        for name, (_, source, _) in zip(names, opened, strict=True)
+        for source in projections
     ]
-    return stacks, list(zip(names, [account for _, _, account in opened], strict=True))
+    accounts = [
+        replace(account, notes=(*account.notes, *note_of_symmetry(source)))
+        for source, (_, _, account) in zip(projections, opened, strict=True)
+    ]
+    return stacks, list(zip(names, accounts, strict=True))
 
 
 def _voxel_size(given: float | None, conventions: Conventions) -> float | None:

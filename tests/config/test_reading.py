@@ -45,6 +45,7 @@ VALID = {
         "atom_selection": "chain A",
         "n_inplanes": 32,
         "use_protein_residue_model": False,
+        "symmetry": "D7",
     },
     "search": {"max_displacement_pixels": 1, "n_displacements_x": 3, "n_displacements_y": 2},
     "likelihood": {

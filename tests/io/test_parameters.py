@@ -45,12 +45,13 @@ def save(path, parameters=None, **changes):
             use_protein_residue_model=False,
             atom_shape="gaussian",
         ),
+        ImageParameters(12, 1.5, symmetry="D7"),
         ImageParameters(12, 1.5, atom_shape="scattering"),
         ImageParameters(12, 1.5, atom_shape="scattering", atomic_b="file", bulk_solvent="babinet"),
         ImageParameters(12, 1.5, atom_shape="scattering", atomic_b=62.5, bulk_solvent=(0.6, 90)),
         ImageParameters(12, 1.5, atom_shape="scattering", use_protein_residue_model=True),
     ],
-    ids=["defaults", "all given", "scattering", "B of files", "one B", "residues win"],
+    ids=["defaults", "all given", "symmetric", "scattering", "B of files", "one B", "residues win"],
 )
 def test_round_trip(path, parameters):
     write_parameters(path, parameters)

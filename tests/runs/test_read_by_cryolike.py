@@ -127,6 +127,27 @@ def test_templates(made):
         assert values.shape == (len(PARAMETERS.viewing_angles()), *PARAMETERS.grid.shape)
 
 
+def test_a_symmetry_is_a_key_more(tmp_path):
+    """All others are as they are without; CryoLike looks up those that it knows."""
+    plain, symmetric = (tmp_path / name for name in ("plain.npz", "symmetric.npz"))
+    for path, name in ((plain, "C1"), (symmetric, "D7")):
+        cld.make_parameters(
+            N,
+            12.0,
+            n_inplanes=24,
+            viewing_distance=1.5,
+            atom_shape="gaussian",
+            symmetry=name,
+            path=path,
+        )
+    known, found = entries(plain), entries(symmetric)
+    assert str(found.pop("symmetry")) == "D7"
+    check_parameters(found)
+    assert {key: str(value) for key, value in found.items()} == {
+        key: str(value) for key, value in known.items()
+    }
+
+
 @pytest.mark.parametrize("k", [0, 1])
 def test_image_stacks(made, k):
     n = min(BATCH, N_IMAGES - k * BATCH)
