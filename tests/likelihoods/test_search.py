@@ -263,7 +263,7 @@ def test_polynomials_go_through_all_nodes(rng):
 def test_spread_views_cover_all_others():
     viewing = ImageParameters(32, 1.0, viewing_distance=0.1).viewing_angles()
     directions = viewing.rotations()[:, :, 2]
-    chosen = spread_views(directions, 0.3)
+    chosen = spread_views(viewing, 0.3)
     cosines = directions @ directions[chosen].T
     assert (cosines.max(axis=1) >= np.cos(0.3)).all()
     among = directions[chosen] @ directions[chosen].T - 2 * np.eye(len(chosen))

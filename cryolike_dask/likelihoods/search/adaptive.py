@@ -19,6 +19,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     coarser_grid,
     coarser_images,
     coarser_templates,
+    cosines_of_views,
     spacing_of_views,
     spread_views,
 )
@@ -78,8 +79,8 @@ class Level:
 
 def levels_of(templates: TemplateStack) -> list[Level]:
     """Levels from the coarsest to the whole search."""
-    grid, directions = templates.grid, templates.viewing.rotations()[:, :, 2]
-    spacing, steps = spacing_of_views(templates.viewing), templates.displacements.steps
+    grid, viewing = templates.grid, templates.viewing
+    spacing, steps = spacing_of_views(viewing), templates.displacements.steps
     pixels = 4 * grid.radius_max  # of a box whose Nyquist frequency is the band's
 
     def step(part: float) -> tuple[float, float]:
@@ -90,7 +91,7 @@ def levels_of(templates: TemplateStack) -> list[Level]:
     part = 0.5
     while part >= COARSEST_PART and part * pixels >= COARSEST_PIXELS:
         apart = max(spacing, min(DENSER * spacing / part, WIDEST))
-        views = spread_views(directions, apart)
+        views = spread_views(viewing, apart)
         levels.append(Level(coarser_grid(grid, part), views, apart, step(part)))
         part /= 2
     return levels[::-1]
@@ -103,11 +104,10 @@ def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
     levels = levels_of(templates)
     if len(levels) == 1:
         return None
-    directions = templates.viewing.rotations()[:, :, 2]
     log_prior = template_rows(templates, rules)["log_prior"]
     found, parts_left_out = _found_everywhere(levels[0], graph), []
     for before, level in pairwise(levels):
-        cosines = directions[level.views] @ directions[before.views].T
+        cosines = cosines_of_views(templates.viewing, level.views, before.views)
         width = WIDE * before.step[0], WIDE * before.step[1]
         near = cosines > math.cos(NEAR * before.spacing)
         is_last = level is levels[-1]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.symmetry import point_group
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.sources import ArraySource, evenly_spread
@@ -147,25 +148,35 @@ def coarser_templates(
     )
 
 
-def spread_views(directions: FloatArray, spacing: float) -> Rows:
+def cosines_of_views(viewing: ViewingAngles, rows: Rows, others: Rows) -> FloatArray:
+    """Cosines of the angles between views, (row, other), of symmetric structures to the nearest of
+    those that look alike."""
+    directions = viewing.rotations()[:, :, 2]
+    turned = point_group(viewing.symmetry).images(directions[rows])
+    cosines: FloatArray = np.max(
+        [turned[:, i] @ directions[others].T for i in range(turned.shape[1])], axis=0
+    )
+    return cosines
+
+
+def spread_views(viewing: ViewingAngles, spacing: float) -> Rows:
     """Views no two of which are nearer than a spacing (radian), and within it of every other:
     each is kept unless one before it is near."""
     kept: list[int] = []
-    least = math.cos(spacing)
-    free = np.ones(len(directions), np.bool_)
-    for i in range(len(directions)):
+    least, everyone = math.cos(spacing), np.arange(len(viewing))
+    free = np.ones(len(viewing), np.bool_)
+    for i in range(len(viewing)):
         if free[i]:
             kept.append(i)
-            free &= directions @ directions[i] < least
+            free &= cosines_of_views(viewing, everyone[[i]], everyone)[0] < least
     return np.array(kept, np.int64)
 
 
 def spacing_of_views(viewing: ViewingAngles, most: int = 256) -> float:
     """Angle from a view to the next one, radian, in the median; 0 of a single view."""
-    directions = viewing.rotations()[:, :, 2]
-    if len(directions) < 2:
+    if len(viewing) < 2:
         return 0.0
-    chosen = evenly_spread(len(directions), most)
-    cosines = directions[chosen] @ directions.T
+    chosen = evenly_spread(len(viewing), most)
+    cosines = cosines_of_views(viewing, chosen, np.arange(len(viewing)))
     cosines[np.arange(len(chosen)), chosen] = -1
     return float(np.median(np.arccos(np.clip(cosines.max(axis=1), -1, 1))))
