@@ -30,6 +30,7 @@ torch.set_num_threads(1)  # the arrays are small: threads of torch would only wa
 # processes than cores, each took up to three times as long
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+SLOW = {"test_readme", "test_notebooks", "test_docs", "test_app", "test_faults", "test_remote"}
 GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
 
 
@@ -41,6 +42,11 @@ def pytest_addoption(parser):
         default=None,
         help="seed of the randomised tests; default: a new one per test",
     )
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that none is left to one process at the end."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
 
 
 @pytest.fixture

@@ -161,7 +161,10 @@ def find_basis(comparison: Comparison) -> RadialBasis:
 
     from cryolike_dask.likelihoods.kernels.compressed import half
     from cryolike_dask.likelihoods.kernels.cross_correlation import squared
-    from cryolike_dask.likelihoods.kernels.displaced import displaced_spectra
+    from cryolike_dask.likelihoods.kernels.displaced import (
+        displaced_spectra,
+        measured_displacements,
+    )
     from cryolike_dask.likelihoods.kernels.radial_basis import radial_basis, second_moments
 
     if comparison.tolerance == 0:
@@ -172,6 +175,8 @@ def find_basis(comparison: Comparison) -> RadialBasis:
     sampled_templates = np.unique(spread)
     n_drawn = -(-SAMPLED_SPECTRA // len(sampled_templates))
     drawn = np.random.default_rng(0).permutation(n_displacements)[:n_drawn]
+    # the farthest need most of the basis, and few of them are drawn
+    drawn = np.union1d(drawn, measured_displacements(*comparison.displacements.table()))
     sampled_displacements = DisplacementGrid(
         comparison.displacements.x_angstrom[drawn], comparison.displacements.y_angstrom[drawn]
     )
