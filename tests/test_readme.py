@@ -47,7 +47,7 @@ def in_the_shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "PATH": path, "COLUMNS": "200"},
     )
 

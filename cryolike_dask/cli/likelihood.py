@@ -109,7 +109,7 @@ class LikelihoodOptions:
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="What compression may leave out of templates. Default: 1e-6 in single precision, "
+            help="What compression may leave out of templates. Default: 1e-7 in single precision, "
             "0 in double."
         ),
     ] = None

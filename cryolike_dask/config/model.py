@@ -89,7 +89,7 @@ class Likelihood(Section):
     )
     tolerance: Part | None = Field(
         default=None,
-        description="What compression may leave out of templates. Default: 1e-6 in single "
+        description="What compression may leave out of templates. Default: 1e-7 in single "
         "precision, 0 in double.",
     )
 

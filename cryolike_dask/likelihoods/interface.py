@@ -62,7 +62,7 @@ def compute_optimal_pose(
         sizes. Changes no result beyond rounding.
     tolerance : float, optional
         Root mean square part of the norm of displaced templates that compression may leave out.
-        Default: 1e-6 in single precision, which changes results no more than rounding does; 0, no
+        Default: 1e-7 in single precision, which changes results no more than rounding does; 0, no
         compression, in double precision.
     noise : NoiseModel, optional
         As `estimate_noise` gives it; default: white. Correlations are those of whitened images.

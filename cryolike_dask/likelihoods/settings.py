@@ -11,7 +11,7 @@ from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM, No
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.stacks import TemplateStack
 
-DEFAULT_TOLERANCE = 1e-6
+DEFAULT_TOLERANCE = 1e-7
 """Compression's in single precision: no worse than rounding (benchmarks/tolerance.py). Ten times
 more would save a twenty-fifth of the coefficients."""
 

@@ -332,7 +332,7 @@ def test_values_of_coordinates_and_attributes(build):
         "conventions": "cryolike",
         "precision": "single",
         "device": "cpu",
-        "tolerance": 1e-6,
+        "tolerance": 1e-7,
         "frame": "xy",
         "template_conventions": "standard",
         "n_pixels": 12,

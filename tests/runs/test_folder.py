@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import subprocess
+import zipfile
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -327,6 +328,10 @@ def cut_short(path):
 def turn_a_byte(path):
     content = bytearray(path.read_bytes())
     at = len(content) // 3
+    if path.suffix == ".npz":  # times in the headers of an archive count for nothing
+        entry = zipfile.ZipFile(path).infolist()[0]
+        name, extra = np.frombuffer(content, "<u2", 2, entry.header_offset + 26).tolist()
+        at = entry.header_offset + 30 + name + extra + entry.compress_size // 2
     if path.suffix == ".pt":
         at = content.index(torch.load(path, weights_only=True).numpy().tobytes()) + 4
     content[at] ^= 1
