@@ -17,7 +17,7 @@ Noise = Literal["white", "coloured"]
 NoiseWord = Literal["estimate", "white"]
 OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
-SearchMethod = Literal["exhaustive", "adaptive"]
+SearchMethod = Literal["exhaustive", "adaptive", "recorded"]
 TemplateSource = Literal["atoms", "map"]
 
 IMAGE = "image"

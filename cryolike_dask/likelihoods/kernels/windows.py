@@ -85,6 +85,9 @@ class Windows:
         where there are no more.
     is_free : Tensor, bool, (row,)
         Windows that reach neither another place's nor the end of the search.
+    arcs : Tensor, float64, (row, template, 3), or None
+        a, b, c of each pair: rotations gamma are allowed where a cos(gamma) + b sin(gamma) >= c.
+        None: all of them.
     """
 
     x: Axis
@@ -92,10 +95,21 @@ class Windows:
     angles: Tensor
     places: Tensor
     is_free: Tensor
+    arcs: Tensor | None = None
 
     def inside(self, rotations: Tensor) -> Tensor | None:
-        """Poses inside of the search, bool (2, W/2, row, 1, displacement), by rows of `rotate`;
-        None: all of them."""
+        """Poses inside of the search and on arcs, bool (2, W/2, row, template or 1, displacement or
+        1), by rows of `rotate`; None: all of them."""
+        within = self._inside_of_search(rotations)
+        if self.arcs is None:
+            return within
+        gamma = self.angles[rotations][..., None, None]
+        a, b, c = self.arcs.unbind(2)
+        on_arc = (a * torch.cos(gamma) + b * torch.sin(gamma) >= c)[..., None]
+        return on_arc if within is None else within & on_arc
+
+    def _inside_of_search(self, rotations: Tensor) -> Tensor | None:
+        """Of every template, bool (2, W/2, row, 1, displacement); None: all of them."""
         if self.is_free.all():
             return None
         gamma = self.angles[rotations]
@@ -125,6 +139,7 @@ class Windows:
             places=self.places.contiguous().numpy(),
             wanted=wanted.contiguous().numpy(),
             is_free=self.is_free.contiguous().numpy(),
+            arcs=np.empty((0, 0, 3)) if self.arcs is None else self.arcs.contiguous().numpy(),
         )
 
     def between(self, values: Tensor) -> Tensor:

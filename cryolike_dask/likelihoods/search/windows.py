@@ -39,10 +39,13 @@ class Wanted:
     places : (image, place, 2) float64
         Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
         images that want everything.
+    arcs : (image, template, 3) float64, or None
+        As of `Places`.
     """
 
     templates: Flags
     places: FloatArray
+    arcs: FloatArray | None = None
 
     @property
     def everything(self) -> Flags:
@@ -54,6 +57,12 @@ class Wanted:
         """Images that want some templates in windows, and templates that some of them want."""
         some = np.flatnonzero(~self.everything & self.templates.any(axis=1))
         return some, np.flatnonzero(self.templates[some].any(axis=0))
+
+    def about_middle(self) -> Wanted:
+        """What images want that want everything, from the middle of the search."""
+        m = self.everything
+        arcs = None if self.arcs is None else self.arcs[m]
+        return Wanted(self.templates[m], np.zeros((int(m.sum()), 1, 2)), arcs)
 
 
 def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> FloatArray:
@@ -106,6 +115,7 @@ def optimal_poses_in_windows(
     *,
     comparison: Comparison,
     window: Window,
+    arcs: FloatArray | None = None,
 ) -> NDArray[np.void]:
     """Best pose of each image among the templates and places that it wants, and its likelihood over
     all of them: (image, 1), POSE.
@@ -120,8 +130,10 @@ def optimal_poses_in_windows(
     comparison : Comparison
         Its displacements are those of the window.
     window : Window
+    arcs : (image, template, 3) float64, optional
+        Rotations that are compared, as of `Places`; default: all.
     """
-    wanted = Wanted(templates, places)
+    wanted = Wanted(templates, places, arcs)
     poses = no_poses((len(image_rows),))
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
@@ -129,11 +141,10 @@ def optimal_poses_in_windows(
     if m.any():
         # all poses, as carefully summed as those in windows
         whole = replace(comparison, displacements=window.whole.displacements)
-        about_middle = Wanted(templates[m], np.zeros((int(m.sum()), 1, 2)))
         poses[m] = _run(
             image_rows[m],
             template_rows,
-            about_middle,
+            wanted.about_middle(),
             blocks.radial_basis_of(whole),
             whole,
             window.whole,
@@ -144,7 +155,7 @@ def optimal_poses_in_windows(
         poses[some] = _run(
             image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
         )
-    compared = np.union1d(some, np.flatnonzero(m))
+    compared = np.flatnonzero(np.isfinite(poses["cross_correlation"]))
     with blocks.TURN:
         poses["log_likelihood_optimal"][compared] = log_likelihood_at(
             image_rows[compared],
@@ -165,8 +176,9 @@ def _run(
 ) -> Rows:
     """Compare the images that want templates in windows with those that some of them want."""
     some, used = wanted.compared
-    places = Places.of(wanted.places[some], window)
-    wants = wanted.templates[np.ix_(some, used)]
+    pairs = np.ix_(some, used)
+    arcs = None if wanted.arcs is None else wanted.arcs[pairs]
+    places, wants = Places.of(wanted.places[some], window, arcs), wanted.templates[pairs]
     return blocks.run(
         image_rows[some],
         template_rows[used],
