@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
+from cryolike_dask.labels import SearchMethod
 
 FloatArray = NDArray[np.float64]
 
@@ -26,7 +28,7 @@ RECORDED_POSE = np.dtype(
 """Angles as RELION defines them, and where the particle lies in its image as the image is used: x
 along columns, y along rows of its MRC file, from the middle. NaN is what is not known."""
 
-RECORDED = "recorded"
+RECORDED: SearchMethod = "recorded"
 """The search that looks at the recorded pose alone."""
 
 
@@ -64,16 +66,32 @@ class Around:
 
     def __str__(self) -> str:
         """The name of this method of search, by which results are told apart."""
+        if self.within_degrees == self.within_pixels == 0:
+            return RECORDED
         return f"around {self.within_degrees:.15g} degrees {self.within_pixels:.15g} pixels"
 
     @classmethod
     def named(cls, name: str) -> Around | None:
         """The search of a name; None if it is that of another method."""
+        if name == RECORDED:
+            return cls(0, 0)
         found = re.fullmatch(r"around (\S+) degrees (\S+) pixels", name)
         try:
             return cls(float(found[1]), float(found[2])) if found else None
         except ValueError:  # of Python for what is no number, and of this package
             return None
+
+
+def search_done(name: str) -> SearchMethod | Around:
+    """The search that records name: what it asks of recorded poses has been checked."""
+    around = Around.named(name)
+    return cast(SearchMethod, name) if around is None else replace(around, check=False)
+
+
+def is_search(name: object) -> bool:
+    """Whether it names a method of search."""
+    known = name in get_args(SearchMethod)
+    return isinstance(name, str) and (known or Around.named(name) is not None)
 
 
 def recorded_poses(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
@@ -110,9 +110,13 @@ class Settings:
     @property
     def around(self) -> Around | None:
         """Around which recorded poses is searched; None: the search does not ask for any."""
-        if self.search == "recorded":
-            return Around(0, 0)
-        return self.search if isinstance(self.search, Around) else None
+        return self.search if isinstance(self.search, Around) else Around.named(self.search)
+
+    @property
+    def checked(self) -> Settings:
+        """The same where recorded poses have been compared with those found."""
+        around = self.around
+        return self if around is None else replace(self, search=replace(around, check=False))
 
     @property
     def rules(self) -> Conventions:

@@ -219,29 +219,29 @@ def test_poses_off_by_three_degrees_are_recovered(particles, kind):
 
 
 def test_evidence_is_that_of_everything_where_the_window_holds_the_mass(tmp_path, rng):
-    """Of noisy images, whose poses are many."""
+    """Of noisy images, whose poses are many. Poses are recorded off the nodes, of which many lie
+    180 degrees from each other."""
     particles = Particles(tmp_path, rng, signal_to_noise=0.12)
-    images, templates = open_particles(particles.star(0.0), PARAMETERS), particles.templates()
-    everything, wide, narrow, one = (
+    images, templates = open_particles(particles.star(2.0), PARAMETERS), particles.templates()
+    everything, wide, narrow = (
         compute_integrated_log_likelihood(images, stack, device="cpu", search=search)
         .log_likelihood_integrated.compute()
         .values
         for stack, search in (
             (configure_displacement(3.0, 25, 25)(templates), "exhaustive"),
-            (templates, Around(179, 4.3, check=False)),
+            (templates, Around(179.99, 4.3, check=False)),
             (templates, Around(30, 2, check=False)),
-            (templates, Around(0, 0, check=False)),
         )
     )
     # finer steps reach less far beyond the last displacement: the prior is spread over less
     wide += 2 * np.log(3.25 / 3.125)
-    print(wide - everything, narrow - everything, one - everything)
-    np.testing.assert_allclose(wide, everything, atol=0.05)
+    print(wide - everything, narrow - everything)
+    np.testing.assert_allclose(wide, everything, atol=0.02)
     assert (narrow < everything).all()
-    assert (one < narrow).all()
 
 
-def test_the_recorded_pose_alone_is_the_nearest_one(particles):
+def test_the_recorded_pose_alone_is_the_nearest_one(tmp_path, rng):
+    particles = Particles(tmp_path, rng, signal_to_noise=30.0)
     images = open_particles(particles.star(1.5), PARAMETERS)
     templates = particles.templates()
     at_pose = found(images, templates, "recorded")
@@ -255,6 +255,7 @@ def test_the_recorded_pose_alone_is_the_nearest_one(particles):
     log_prior = np.log(templates.viewing.weight / templates.viewing.weight.sum())
     log_prior = log_prior[particles.template] - np.log(len(templates.displacements) * 2 * N)
     off = at_pose.log_likelihood_integrated - everything.log_likelihood_optimal - log_prior
+    print(off.values)
     # the offset is taken with the particle moved back: some 0.1 nat of so strong a signal
     assert abs(off).max() < 0.5
 
@@ -336,8 +337,9 @@ def test_what_is_no_window_is_refused(make, problem):
 
 
 def test_a_search_around_poses_has_a_name():
-    for search in (Around(10, 2), Around(7.5, 0.25, check=False)):
+    for search in (Around(10, 2), Around(7.5, 0.25, check=False), Around(0, 0)):
         assert Around.named(str(search)) == search
+    assert str(Around(0, 0)) == "recorded"
     assert str(Around(10, 2)) == "around 10 degrees 2 pixels"
     for other in ("adaptive", "around x degrees 2 pixels", "around 999 degrees 2 pixels"):
         assert Around.named(other) is None
