@@ -18,6 +18,7 @@ NoiseWord = Literal["estimate", "white"]
 OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
 SearchMethod = Literal["exhaustive", "adaptive", "recorded"]
+SearchWord = Literal[SearchMethod, "around"]
 TemplateSource = Literal["atoms", "map"]
 
 IMAGE = "image"

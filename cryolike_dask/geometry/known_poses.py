@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
-from cryolike_dask.labels import SearchMethod
+from cryolike_dask.labels import SearchMethod, SearchWord
 
 FloatArray = NDArray[np.float64]
 
@@ -80,6 +80,43 @@ class Around:
             return cls(float(found[1]), float(found[2])) if found else None
         except ValueError:  # of Python for what is no number, and of this package
             return None
+
+
+def search_asked(
+    method: SearchWord | None,
+    within_degrees: float | None,
+    within_pixels: float | None,
+    *,
+    check: bool,
+) -> SearchMethod | Around | None:
+    """The search that words and numbers ask for, each as of `Around` where it is "around".
+
+    Raises
+    ------
+    InputError
+        If numbers are missing, or say nothing of this method.
+    """
+    given = within_degrees, within_pixels
+    if method == "around":
+        if within_degrees is None or within_pixels is None:
+            raise InputError(
+                "a search around recorded poses needs an angle and a distance",
+                remedy="Give within_degrees and within_pixels (--within-degrees, --within-pixels).",
+            )
+        return Around(within_degrees, within_pixels, check)
+    if given != (None, None):
+        raise InputError(
+            "within_degrees and within_pixels are of a search around recorded poses",
+            remedy="Give method: around (--around recorded) too, or leave them out.",
+        )
+    if check:
+        return method
+    if method != RECORDED:
+        raise InputError(
+            "check_poses=False is given, but no recorded poses are asked for",
+            remedy="Leave it out.",
+        )
+    return Around(0, 0, check)
 
 
 def search_done(name: str) -> SearchMethod | Around:

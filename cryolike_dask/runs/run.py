@@ -275,7 +275,7 @@ def _need_comparable(
                 f"templates lie on {stack.grid}, but the parameters describe {parameters.grid}"
             )
     for image_stack in images.values():
-        check_comparable(image_stack, next(iter(templates.values())), settings.rules)
+        check_comparable(image_stack, next(iter(templates.values())), settings)
     # one of each form is enough: a run of thousands of stacks says nothing twice
     different = {(s.frame, s.source.dtype): s for s in images.values()}.values()
     notes = {n for t in templates.values() for s in different for n in notes_on(s, t, settings)}

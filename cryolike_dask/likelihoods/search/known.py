@@ -76,7 +76,7 @@ class AroundKnown:
         at_window = ComparisonGraph(
             self.graph.images,
             replace(templates, displacements=window.displacements),
-            self.graph.settings,
+            replace(self.graph.settings, search="exhaustive"),
             discover_tiles=self.graph.comparison.discover_tiles,
         )
         known = self._rowwise(
