@@ -189,8 +189,9 @@ class Particles:
         if from_behind:
             gamma, y = (-gamma - np.pi / 2) % (2 * np.pi), -y
         np.testing.assert_array_equal(poses.optimal_template, self.template)
-        np.testing.assert_allclose(poses.optimal_displacement_x, self.x, atol=1e-5)
-        np.testing.assert_allclose(poses.optimal_displacement_y, y, atol=1e-5)
+        apart = n_steps * PIXEL / 2 + 1e-5
+        np.testing.assert_allclose(poses.optimal_displacement_x, self.x, rtol=0, atol=apart)
+        np.testing.assert_allclose(poses.optimal_displacement_y, y, rtol=0, atol=apart)
         turned = (poses.optimal_inplane_rotation - gamma + 1) % (2 * np.pi) - 1
         assert abs(turned).max() < n_steps * np.pi / N + 1e-5
 
