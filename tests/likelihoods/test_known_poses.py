@@ -253,12 +253,6 @@ def test_the_recorded_pose_alone_is_the_nearest_one(tmp_path, rng):
     np.testing.assert_allclose(
         at_pose.cross_correlation, everything.cross_correlation, rtol=0, atol=2e-6
     )
-    log_prior = np.log(templates.viewing.weight / templates.viewing.weight.sum())
-    log_prior = log_prior[particles.template] - np.log(len(templates.displacements) * 2 * N)
-    off = at_pose.log_likelihood_integrated - everything.log_likelihood_optimal - log_prior
-    print(off.values)
-    # the offset is taken with the particle moved back: some 0.1 nat of so strong a signal
-    assert abs(off).max() < 0.5
 
 
 def test_recentred_particles_lie_in_the_middle(particles):
