@@ -31,6 +31,7 @@ from .config.reading import config_schema as config_schema
 from .config.reading import read_config as read_config
 from .config.run_config import run_config as run_config
 from .geometry.displacements import DisplacementGrid as DisplacementGrid
+from .geometry.known_poses import Around as Around
 from .geometry.noise import NoiseModel as NoiseModel
 from .geometry.optics import optics_table as optics_table
 from .geometry.parameters import ImageParameters as ImageParameters

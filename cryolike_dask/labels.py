@@ -17,7 +17,8 @@ Noise = Literal["white", "coloured"]
 NoiseWord = Literal["estimate", "white"]
 OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
-SearchMethod = Literal["exhaustive", "adaptive"]
+SearchMethod = Literal["exhaustive", "adaptive", "recorded"]
+SearchWord = Literal[SearchMethod, "around"]
 TemplateSource = Literal["atoms", "map"]
 
 IMAGE = "image"

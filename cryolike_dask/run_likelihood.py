@@ -11,6 +11,7 @@ from distributed import Client
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
@@ -92,7 +93,7 @@ def run_likelihood_optimal_pose(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod | None = None,
+    search: SearchMethod | Around | None = None,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
@@ -147,7 +148,7 @@ def run_likelihood_optimal_pose(
         is estimated, else as the results that are there; default: none, or as these.
     degrees_of_freedom : float, optional
         Of the noise of an image, in place of what the noise model says.
-    search : "exhaustive" | "adaptive", optional
+    search : "exhaustive" | "adaptive" | "recorded" | Around, optional
         How poses are searched, of all results of the output folder, as in `compute_optimal_pose`.
         Default: in a new folder "exhaustive"; in one that holds results, as these are.
     progress : bool
@@ -220,7 +221,7 @@ def run_likelihood_full_cross_correlation(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod | None = None,
+    search: SearchMethod | Around | None = None,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,

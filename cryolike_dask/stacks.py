@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.known_poses import joined_poses
 from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -62,6 +63,8 @@ class ImageStack:
         rounding.
     groups : str array, (image, 2), or None
         Micrograph and optics group, by which noise differs; "" where they are not known.
+    poses : structured array, `RECORDED_POSE`, (image,), or None
+        As recorded with the particles; None if nothing is.
     """
 
     source: ArraySource
@@ -73,6 +76,7 @@ class ImageStack:
     chunks: tuple[int, ...]
     n_per_batch: int | None = None
     groups: NDArray[np.str_] | None = None
+    poses: NDArray[np.void] | None = None
 
     def __post_init__(self) -> None:
         _check_source(self.source, self.grid, "images")
@@ -140,6 +144,7 @@ class ImageStack:
             image_in_stack=self.image_in_stack[chosen],
             chunks=(len(chosen),),
             groups=None if self.groups is None else self.groups[chosen],
+            poses=None if self.poses is None else self.poses[chosen],
         )
 
     def chunk(self, n_images: int | Sequence[int]) -> ImageStack:
@@ -252,10 +257,8 @@ def open_images(
     parameters = read_parameters(params_input)
     available = file_config.stack_numbers()
     if i_stack is not None and number("i_stack", i_stack, whole=True) not in available:
-        raise InputError(
-            f"i_stack={i_stack}, but {file_config.folder_particles} is configured with stacks 0 to "
-            f"{available[-1]}"
-        )
+        has = f"{file_config.folder_particles} is configured with stacks 0 to {available[-1]}"
+        raise InputError(f"i_stack={i_stack}, but {has}")
     numbers = available if i_stack is None else [i_stack]
     opened = [open_image_stack(*file_config.image_stack(k), parameters) for k in numbers]
     images = _joined(opened, numbers, parameters, n_images_per_batch)
@@ -301,6 +304,7 @@ def _joined(
         chunks=tuple(sizes),
         n_per_batch=n_per_batch,
         groups=joined_groups(stacks),
+        poses=joined_poses([(s.poses, s.tensor.shape[0]) for s in stacks]),
     )
 
 
@@ -363,12 +367,9 @@ def note_left_out(n_stacks: int, of_stacks: int, n_images: int, of_images: int |
     """Say how much is taken, where it is not all: populations of a part may be others than those
     of the whole."""
     if n_stacks < of_stacks:
-        images = (
-            f"{n_images:,} images" if of_images is None else f"{n_images:,} of {of_images:,} images"
-        )
-        logger.warning(
-            "takes %s of %s image stacks (%s)", f"{n_stacks:,}", f"{of_stacks:,}", images
-        )
+        of = "" if of_images is None else f" of {of_images:,}"
+        taken = f"{n_stacks:,} of {of_stacks:,} image stacks ({n_images:,}{of} images)"
+        logger.warning("takes %s", taken)
 
 
 def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:

@@ -23,10 +23,11 @@ from cryolike_dask.cli.options import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
-from cryolike_dask.labels import Device, KindName, OnError, SearchMethod
+from cryolike_dask.labels import Device, KindName, OnError, SearchMethod, SearchWord
 
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
+    from cryolike_dask.geometry.known_poses import Around
 
 ParametersFile = Annotated[
     Path | None, typer.Option(help="parameters.npz; default: the one in the templates folder.")
@@ -102,10 +103,25 @@ class LikelihoodOptions:
     search: Annotated[
         SearchMethod | None,
         typer.Option(
-            help="exhaustive: compare every pose; adaptive: coarse to fine, for best poses alone. "
+            help="exhaustive: compare every pose; adaptive: coarse to fine, for best poses alone; "
+            "recorded: the pose that is recorded with each particle. "
             "Default: exhaustive in a new folder, else as the results there."
         ),
     ] = None
+    around: Annotated[
+        Literal["recorded"] | None,
+        typer.Option(help="Compare only poses near those that are recorded with the particles."),
+    ] = None
+    within_degrees: Annotated[
+        float | None, typer.Option(help="Largest angle of the whole rotation from these.")
+    ] = None
+    within_pixels: Annotated[
+        float | None, typer.Option(help="Largest distance from where particles are recorded.")
+    ] = None
+    check_poses: Annotated[
+        bool,
+        typer.Option(help="Refuse recorded poses that are not those found of some images."),
+    ] = True
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -187,8 +203,16 @@ class LikelihoodOptions:
             "noise": self.noise,
             "b_factor": _b_factor(self.b_factor),
             "degrees_of_freedom": self.degrees_of_freedom,
-            "search": self.search,
+            "search": self._search(),
         }
+
+    def _search(self) -> SearchMethod | Around | None:
+        from cryolike_dask.geometry.known_poses import search_asked
+
+        if self.around and self.search:
+            raise InputError(f"--around and --search {self.search}", remedy="Give one of them.")
+        method: SearchWord | None = "around" if self.around else self.search
+        return search_asked(method, self.within_degrees, self.within_pixels, check=self.check_poses)
 
 
 NOT_OF_A_PLAN = ("on_error", "log_file", "performance_report", "note")

@@ -47,7 +47,9 @@ def run(
     search: Annotated[
         SearchMethod | None,
         typer.Option(
-            help="exhaustive: compare every pose; adaptive: coarse to fine.", show_default=False
+            help="exhaustive: compare every pose; adaptive: coarse to fine; recorded: "
+            "the pose that is recorded with each particle.",
+            show_default=False,
         ),
     ] = None,
     plan: Annotated[

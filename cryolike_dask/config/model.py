@@ -13,6 +13,7 @@ from pydantic import (
     Tag,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -34,7 +35,8 @@ from cryolike_dask.config.values import (
 )
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS, DisplacementSearch
-from cryolike_dask.labels import Device, KindName, OnError, Precision, SearchMethod
+from cryolike_dask.geometry.known_poses import Around, search_asked
+from cryolike_dask.labels import Device, KindName, OnError, Precision, SearchMethod, SearchWord
 from cryolike_dask.runs.options import NoiseRequest, RunOptions
 
 
@@ -50,10 +52,22 @@ class Search(Section):
     n_displacements_y: Count = Field(
         default=16, description="Displacements along y, both ends included."
     )
-    method: SearchMethod | None = Field(
+    method: SearchWord | None = Field(
         default=None,
-        description="exhaustive: every pose is compared; adaptive: coarse to fine. Default: "
-        "exhaustive in a new folder of results, else as these are.",
+        description="exhaustive: every pose is compared; adaptive: coarse to fine; recorded: the "
+        "pose that is recorded with the particles; around: those near it. Default: exhaustive in a "
+        "new folder of results, else as these are.",
+    )
+    within_degrees: float | None = Field(
+        default=None, ge=0, le=180, description="Largest angle from the recorded pose: around."
+    )
+    within_pixels: float | None = Field(
+        default=None, ge=0, description="Largest distance from the recorded place: around."
+    )
+    check_poses: bool = Field(
+        default=True,
+        description="Compare some images with everything, and refuse recorded poses that are not "
+        "those found.",
     )
 
     @field_validator("n_displacements_y")
@@ -65,6 +79,18 @@ class Search(Section):
                 f"first"
             )
         return value
+
+    @model_validator(mode="after")
+    def _around_says_how_far(self) -> Search:
+        _ = self.asked
+        return self
+
+    @property
+    def asked(self) -> SearchMethod | Around | None:
+        """How poses are searched, as a run takes it; None: as the results that are there."""
+        return search_asked(
+            self.method, self.within_degrees, self.within_pixels, check=self.check_poses
+        )
 
     @property
     def displacements(self) -> DisplacementSearch:

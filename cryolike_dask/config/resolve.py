@@ -13,6 +13,7 @@ from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, counted, missing_files
+from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.symmetry import NO_SYMMETRY, asymmetric_unit
@@ -56,7 +57,7 @@ class RunArguments(TypedDict):
     noise: NoiseWord | str | Path | NoiseModel | None
     b_factor: BFactorWord | float | None
     degrees_of_freedom: float | None
-    search: SearchMethod | None
+    search: SearchMethod | Around | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def inputs_of(config: RunConfig) -> RunArguments:
         "noise": asked.spectrum,
         "b_factor": asked.b_factor,
         "degrees_of_freedom": asked.degrees_of_freedom,
-        "search": config.search.method,
+        "search": config.search.asked,
     }
 
 

@@ -102,9 +102,10 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
 
 def searching(config: RunConfig, method: SearchMethod) -> RunConfig:
     """Give the same configuration with another method of search, which a copy of it says too."""
-    if config.search.method == method:
+    if config.search.asked == method:
         return config
-    search = config.search.model_copy(update={"method": method})
+    of_around = {"within_degrees": None, "within_pixels": None, "check_poses": True}
+    search = config.search.model_copy(update={"method": method, **of_around})
     changed = config.model_copy(update={"search": search})
     changed._text = None  # it says another
     return changed

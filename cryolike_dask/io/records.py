@@ -13,13 +13,13 @@ import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NotRequired, TypedDict, cast, get_args
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import LARGEST, InputFileError, OutputError
+from cryolike_dask.geometry.known_poses import is_search
 from cryolike_dask.io.atomic import read_own
 from cryolike_dask.io.identity import InputDescription
-from cryolike_dask.labels import SearchMethod
 
 FORMAT = 1
 MOST_BYTES = 2**25
@@ -64,7 +64,7 @@ class FolderSettings(TypedDict, total=False):
     b_factor: str | float
     degrees_of_freedom: float
     image_power: str
-    search_method: SearchMethod
+    search_method: str
 
 
 class About(TypedDict, total=False):
@@ -171,7 +171,7 @@ def noise_name(settings: FolderSettings) -> str:
     return ", ".join(words)
 
 
-def search_method(settings: FolderSettings) -> SearchMethod:
+def search_method(settings: FolderSettings) -> str:
     """How the poses of results were searched."""
     return settings.get("search_method", "exhaustive")
 
@@ -204,7 +204,7 @@ def _are_settings(value: Any) -> bool:
         and _is_text_or_none(value.get("conventions"))
         and (value.get("tolerance") is None or _is_number("tolerance", value["tolerance"]))
         and _is_noise(value)
-        and value.get("search_method", "exhaustive") in get_args(SearchMethod)
+        and is_search(value.get("search_method", "exhaustive"))
     )
 
 

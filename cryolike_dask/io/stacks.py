@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, number
+from cryolike_dask.geometry.known_poses import recorded_poses
 from cryolike_dask.geometry.optics import filled_optics, remarks_on
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.plausible import Wording
@@ -66,11 +67,14 @@ OPTICS_KEYS = {
 ENVELOPE_KEYS = {"ctfBfactor": "b_factor_angstrom2", "ctfScalefactor": "scale"}
 GRID_KEYS = ("n_pixels", "pixel_size", "radius_max", "dist_radii", "n_inplanes")
 GROUP_KEYS = ("micrograph", "opticsGroup")
+ANGLE_KEYS, ORIGIN_KEYS = ("angleRotation", "angleTilt", "anglePsi"), ("originX", "originY")
+POSE_KEYS = (*ANGLE_KEYS, *ORIGIN_KEYS, "recentered", "stack_start", "stack_end")
 STACK_KEYS = (
     *io_parameters.KEYS,
     *OPTICS_KEYS,
     *ENVELOPE_KEYS,
     *GROUP_KEYS,
+    *POSE_KEYS,
     "n_images",
     "frame",
 )
@@ -86,7 +90,7 @@ class ImageStackFile:
     """One image stack as its headers describe it.
 
     `groups` are micrograph and optics group of each image, or None; `knows_rings` says whether sums
-    over the rings of images are there.
+    over the rings of images are there; `poses` are those that are recorded, or None.
     """
 
     tensor: TensorFile
@@ -95,6 +99,7 @@ class ImageStackFile:
     frame: str
     groups: NDArray[np.str_] | None
     knows_rings: bool
+    poses: NDArray[np.void] | None
 
 
 def open_image_stack(
@@ -150,6 +155,29 @@ def open_image_stack(
         frame,
         groups_of(n_images, *recorded),
         tells_of_rings(archive_keys(metadata_path)),
+        _poses(entries, n_images),
+    )
+
+
+def _poses(entries: Mapping[str, NDArray[Any] | None], n_images: int) -> NDArray[np.void] | None:
+    """Poses that are recorded of the images; CryoLike's files list those of other stacks too."""
+    start, stop = (entries.get(key) for key in ("stack_start", "stack_end"))
+
+    def columns(keys: tuple[str, ...]) -> NDArray[np.float64] | None:
+        found = [entries.get(key) for key in keys]
+        if any(v is None or v.ndim != 1 or v.dtype.kind not in "fiu" for v in found):
+            return None
+        values = np.stack([np.asarray(v, np.float64) for v in found], axis=1)
+        if len(values) != n_images and start is not None and stop is not None:
+            values = values[start.item() : stop.item()] if start.size == stop.size == 1 else values
+        return values if len(values) == n_images else None
+
+    recentered = entries.get("recentered")
+    return recorded_poses(
+        n_images,
+        columns(ANGLE_KEYS),
+        columns(ORIGIN_KEYS),
+        recentered=recentered is not None and bool(recentered.any()),
     )
 
 

@@ -6,16 +6,15 @@ import re
 
 import numpy as np
 
-from cryolike_dask.conventions import STANDARD, Conventions
+from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.io.sources import Files, innermost
+from cryolike_dask.likelihoods.search.known_rows import known_poses
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 
-def check_comparable(
-    images: ImageStack, templates: TemplateStack, conventions: Conventions
-) -> None:
+def check_comparable(images: ImageStack, templates: TemplateStack, settings: Settings) -> None:
     """Refuse stacks that cannot be compared, and log what the user should know of those that
     can."""
     if not isinstance(images, ImageStack) or not isinstance(templates, TemplateStack):
@@ -33,7 +32,9 @@ def check_comparable(
             f"{half_box:g} angstrom",
             remedy="max_displacement_pixels counts pixels; give less than half of the box.",
         )
-    if not conventions.optics_per_image:
+    if settings.around is not None:
+        known_poses(images, templates, settings.around)
+    if not settings.rules.optics_per_image:
         for name in ("voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast"):
             values = np.unique(images.optics[name])
             if len(values) > 1:

@@ -61,7 +61,7 @@ class ComparisonGraph:
         discover_tiles: bool = False,
         by_batch: bool = False,
     ) -> None:
-        check_comparable(images, templates, settings.rules)
+        check_comparable(images, templates, settings)
         self.images, self.templates, self.settings = images, templates, settings
         self.precision = settings.precision_with(templates)
         self.real = real_dtype(self.precision)

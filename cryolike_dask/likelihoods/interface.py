@@ -7,6 +7,7 @@ are ever chunked.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
@@ -16,12 +17,14 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.likelihoods import blocks, variables
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
 from cryolike_dask.likelihoods.search.adaptive import adaptive_pose_records
+from cryolike_dask.likelihoods.search.known import AroundKnown, images_to_check
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -40,7 +43,7 @@ def compute_optimal_pose(
     noise: NoiseModel | None = None,
     b_factor: float = 0.0,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod = "exhaustive",
+    search: SearchMethod | Around = "exhaustive",
 ) -> xr.Dataset:
     """Find the best pose of every image, its log-likelihood, and the log-likelihood integrated over
     all poses.
@@ -71,10 +74,13 @@ def compute_optimal_pose(
     degrees_of_freedom : float, optional
         Independent values of the noise of an image. Default: what the noise model says, or else all
         of the band, 4 pi K^2.
-    search : "exhaustive" | "adaptive"
+    search : "exhaustive" | "adaptive" | "recorded" | Around
         "adaptive": a part of the band tells which views and displacements of each image are worth
         more of it, and likelihoods are interpolated between these; images that it tells nothing of
-        are compared with everything. Poses are given on the grids of the whole search.
+        are compared with everything. `Around(10, 2)`: poses within 10 degrees and 2 pixels of those
+        that are recorded with the images. "recorded": the nearest view and rotation alone, with the
+        particle where it is recorded. Poses are given on the grids of the whole search, and the
+        prior is that of the whole search.
 
     Returns
     -------
@@ -132,9 +138,27 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
 
 def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
     """The records of the best poses of a graph, (image,), POSE; `name` is that of its tasks."""
+    around = graph.settings.around
+    if around is not None:
+        return _poses_around(AroundKnown.of(graph, around), name)
     records = adaptive_pose_records(graph) if graph.settings.is_adaptive else None
     if records is None:
         records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
+    return _combined(records, name)
+
+
+def _poses_around(search: AroundKnown, name: str) -> da.Array:
+    """Best poses around recorded ones, once some are found to be those."""
+    graph, found = search.graph, None
+    if search.around.check:
+        everywhere = replace(graph.settings, search="adaptive")
+        some = ComparisonGraph(images_to_check(graph.images), graph.templates, everywhere)
+        found = pose_records(some, f"{name}-check")
+    return search.with_edges_said(_combined(search.records(found), name))
+
+
+def _combined(records: da.Array, name: str) -> da.Array:
+    """One record of each image, of those of all chunks of templates."""
     return da.reduction(
         records,
         chunk=_unchanged,
@@ -335,7 +359,7 @@ def compute_integrated_log_likelihood(
     noise: NoiseModel | None = None,
     b_factor: float = 0.0,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod = "exhaustive",
+    search: SearchMethod | Around = "exhaustive",
 ) -> xr.Dataset:
     """Integrate the likelihood of every image over poses.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
+from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM, NoiseModel
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.stacks import TemplateStack
@@ -36,8 +37,9 @@ class Settings:
         Angstrom^2, added to what the optics and the noise model say of each image.
     degrees_of_freedom : float or None
         Of the noise of an image; None: as the noise model says, or else all of the band.
-    search : "exhaustive" | "adaptive"
-        Of best poses and of likelihoods integrated over all of them: everything, or coarse to fine.
+    search : "exhaustive" | "adaptive" | "recorded" | Around
+        Of best poses and of likelihoods integrated over all of them: everything, coarse to fine,
+        or at or around the recorded poses.
 
     Raises
     ------
@@ -52,7 +54,7 @@ class Settings:
     noise: NoiseModel | None = None
     b_factor: float = 0.0
     degrees_of_freedom: float | None = None
-    search: SearchMethod = "exhaustive"
+    search: SearchMethod | Around = "exhaustive"
 
     def __post_init__(self) -> None:
         """Refuse words and numbers that say nothing."""
@@ -66,11 +68,12 @@ class Settings:
                 f"precision={self.precision!r} is not known",
                 remedy="Use default, single or double.",
             )
-        if self.search not in get_args(SearchMethod):
+        if not isinstance(self.search, Around) and self.search not in get_args(SearchMethod):
             raise InputError(
-                f"search={self.search!r} is not known", remedy="Use exhaustive or adaptive."
+                f"search={self.search!r} is not known",
+                remedy="Use exhaustive, adaptive, recorded, or Around(degrees, pixels).",
             )
-        if self.is_adaptive and not self.rules.searches_coarse_to_fine:
+        if self.search != "exhaustive" and not self.rules.searches_coarse_to_fine:
             raise InputError(
                 f'search="{self.search}" is given, but conventions="{self.conventions}" compare '
                 "everything",
@@ -103,6 +106,17 @@ class Settings:
     def is_adaptive(self) -> bool:
         """Whether the search is coarse to fine."""
         return self.search == "adaptive"
+
+    @property
+    def around(self) -> Around | None:
+        """Around which recorded poses is searched; None: the search does not ask for any."""
+        return self.search if isinstance(self.search, Around) else Around.named(self.search)
+
+    @property
+    def checked(self) -> Settings:
+        """The same where recorded poses have been compared with those found."""
+        around = self.around
+        return self if around is None else replace(self, search=replace(around, check=False))
 
     @property
     def rules(self) -> Conventions:

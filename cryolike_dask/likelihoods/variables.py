@@ -123,7 +123,7 @@ def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
         "precision": graph.precision,
         "device": graph.comparison.device,
         "tolerance": graph.comparison.tolerance,
-        "search": graph.settings.search,
+        "search": str(graph.settings.search),
         **noise_attributes(grid, graph.settings),
         "frame": graph.images.frame,
         "template_conventions": graph.templates.conventions or CRYOLIKE.name,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.conventions import ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, InputFileError, listed, number
+from cryolike_dask.geometry.known_poses import recorded_poses
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.mrc import MrcStack, open_mrc_stack
 from cryolike_dask.io.parameters import read_parameters
@@ -137,6 +138,9 @@ def open_particles(
         chunks=(len(table),),
         n_per_batch=n_images_per_batch,
         groups=groups_of(len(table), table.micrograph, table.optics_group),
+        poses=recorded_poses(
+            len(table), table.angles_radian, table.origin_angstrom, recentered=bool(recenter)
+        ),
     )
     n, size = files[0].shape[-1], parameters.grid.box_size_angstrom / files[0].shape[-1]
     logger.info("%s: %d pixels of %.4g angstrom", table.described(), n, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryolike_dask.errors import counted
-from cryolike_dask.labels import KindName, SearchMethod
+from cryolike_dask.labels import KindName
 
 ADAPTIVE = (
     "adaptive; tasks, poses, memory and time here are those of an exhaustive search. What is left "
@@ -13,6 +13,11 @@ ADAPTIVE = (
     "for the band are made finer for them"
 )
 """What is said of a plan that does not know how much an adaptive search will leave out."""
+AROUND = (
+    "{}; tasks, poses, memory and time here are those of an exhaustive search: what is near the "
+    "recorded poses takes a small part of it"
+)
+"""The same of one around recorded poses."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class LikelihoodPlan:
         Images and templates that are compared at a time.
     noise : str
         What noise is taken for.
-    search : "exhaustive" | "adaptive"
+    search : str
         Tasks, poses, memory and time are those of an exhaustive search, whichever it is: how much
         an adaptive one leaves out depends on the images.
     noise_seconds : float or None
@@ -78,7 +83,7 @@ class LikelihoodPlan:
     worker_memory_bytes: int
     tile: tuple[int, int]
     noise: str = "white"
-    search: SearchMethod = "exhaustive"
+    search: str = "exhaustive"
     noise_seconds: float | None = None
     basis_seconds: float | None = None
     read_seconds: float | None = None
@@ -86,6 +91,9 @@ class LikelihoodPlan:
     seconds: float | None = None
     least_seconds: float | None = None
     most_seconds: float | None = None
+
+    def _less(self) -> str:
+        return ADAPTIVE if self.search == "adaptive" else AROUND.format(self.search)
 
     def line(self) -> str:
         """Give the plan in one line."""
@@ -112,7 +120,7 @@ class LikelihoodPlan:
             f"the {self.device}, of {size_of(self.device_free_bytes)} free, in tiles of "
             f"{self.tile[0]} images x {self.tile[1]} templates",
             "noise": self.noise,
-            **({"search": ADAPTIVE} if self.search == "adaptive" else {}),
+            **({} if self.search == "exhaustive" else {"search": self._less()}),
             "time": self._time(),
         }
         return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])

@@ -128,7 +128,7 @@ def _identity(run: Run) -> dict[str, object]:
     return {
         **run.identity,
         "noise": claimed_noise(run.identity),
-        "search method": run.settings.search,
+        "search method": str(run.settings.search),
         "structures": structures,
         f"image stack {k}": {"n_images": len(run.images[k]), "made_from": brief(names)},
     }

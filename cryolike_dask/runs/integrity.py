@@ -17,6 +17,7 @@ from cryolike_dask import labels
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.known_poses import search_done
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import (
@@ -186,7 +187,7 @@ def recorded_settings(files: LikelihoodFiles, record: Record) -> Settings:
         read_noise_of(files, record),
         added_b_factor(settings),
         settings.get("degrees_of_freedom"),
-        search_method(settings),
+        search_done(search_method(settings)),
     )
 
 

@@ -22,6 +22,7 @@ from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import CannotFitError, counted, number
+from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
@@ -90,7 +91,7 @@ def plan_likelihood(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod | None = None,
+    search: SearchMethod | Around | None = None,
     measure: bool = True,
     progress: bool = True,
 ) -> LikelihoodPlan:
@@ -219,7 +220,7 @@ def _without_time(
         worker_memory_bytes=memory,
         tile=trial.tile,
         noise=noise_said(run),
-        search=run.settings.search,
+        search=str(run.settings.search),
     )
 
 

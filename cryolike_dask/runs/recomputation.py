@@ -15,6 +15,7 @@ from cryolike_dask import labels
 from cryolike_dask.compute.device import real_dtype
 from cryolike_dask.errors import OutputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.known_poses import search_done
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES
@@ -56,7 +57,7 @@ def compare_again(result: Result, rows: NDArray[np.int64], run: Run) -> xr.Datas
     settings = replace(
         run.settings,
         precision=result.record["precision"],
-        search=search_method(result.record["settings"]),
+        search=search_done(search_method(result.record["settings"])),
     )
     again = Recomputation(result, rows, images, templates, settings)
     keeps_every_pose = kind_named(result.kind).keeps_every_pose

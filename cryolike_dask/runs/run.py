@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import real_dtype, resolve_device
 from cryolike_dask.errors import GridMismatchError, InputError, number
+from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import read_list
 from cryolike_dask.io.identity import InputDescription
@@ -106,9 +107,8 @@ class Run:
         Opens the templates of some structures, spread over all of the inputs, with their
         displacements.
     noise : NoiseRequest
-    search_method : "exhaustive" | "adaptive" | None
-        Before it is settled, the method that is asked for, or None; then that of the run, None if
-        it keeps every pose.
+    search_method : "exhaustive" | "adaptive" | "recorded" | Around | None
+        Before it is settled, what is asked for; then that of the run, None if it keeps every pose.
     largest_file_bytes : float
         A result that is larger is not written as a file, but as a store, region by region.
     discover_tiles : bool
@@ -127,7 +127,7 @@ class Run:
     n_images: int | None
     some_templates: Callable[[], list[TemplateStack]]
     noise: NoiseRequest
-    search_method: SearchMethod | None = None
+    search_method: SearchMethod | Around | None = None
     largest_file_bytes: float = math.inf
     discover_tiles: bool = False
 
@@ -148,8 +148,8 @@ class Run:
 
     def cut(self, n_workers: int, device: str) -> Cut:
         """Cut stacks into so many blocks that every worker gets some; 0 workers: this process."""
-        n_jobs = len(self.images) * len(self.templates)
-        return Cut(math.ceil(TASKS_PER_WORKER * n_workers / n_jobs) or 1, device)
+        n_of_each = TASKS_PER_WORKER * n_workers / (len(self.images) * len(self.templates))
+        return Cut(math.ceil(n_of_each) or 1, device)
 
     def in_batches(self, tiling: Tiling) -> Run:
         """Give the same run with these tiles inside its tasks."""
@@ -167,7 +167,9 @@ class Run:
         """The graph of one stack under one structure."""
         images, templates = self.images[i_stack], self.templates[i_template]
         spread = spread_templates(images, templates, cut.n_parts, cut.device)
-        return kind.graph(images, spread, self.settings, self.discover_tiles)
+        # recorded poses are checked with the first stack of each structure
+        settings = self.settings if i_stack == min(self.images) else self.settings.checked
+        return kind.graph(images, spread, settings, self.discover_tiles)
 
     def job(self, kind: Kind, i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""
@@ -201,7 +203,7 @@ def open_run(
     images: ImageStack | None = None,
     templates: TemplateStack | Sequence[TemplateStack] | None = None,
     noise: NoiseRequest | None = None,
-    search_method: SearchMethod | None = None,
+    search_method: SearchMethod | Around | None = None,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what
     headers can tell.
@@ -273,7 +275,7 @@ def _need_comparable(
                 f"templates lie on {stack.grid}, but the parameters describe {parameters.grid}"
             )
     for image_stack in images.values():
-        check_comparable(image_stack, next(iter(templates.values())), settings.rules)
+        check_comparable(image_stack, next(iter(templates.values())), settings)
     # one of each form is enough: a run of thousands of stacks says nothing twice
     different = {(s.frame, s.source.dtype): s for s in images.values()}.values()
     notes = {n for t in templates.values() for s in different for n in notes_on(s, t, settings)}

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.known_poses import Around, search_done
 from cryolike_dask.io.claims import differences
 from cryolike_dask.io.records import Record, search_method
 from cryolike_dask.labels import SearchMethod
@@ -45,7 +46,7 @@ def settle_search(
     """
     asked = run.search_method
     if kind.keeps_every_pose:
-        if run.settings.is_adaptive:
+        if run.settings.search != "exhaustive":
             raise InputError(
                 f'search="{asked}" is given, but full cross-correlations keep every pose',
                 remedy="Leave it out (--search, search.method).",
@@ -53,20 +54,20 @@ def settle_search(
         return replace(run, search_method=None)
     method = asked or (None if starts_anew else _recorded(run, records)) or OF_NEW_FOLDERS
     settings, identity = replace(run.settings, search=method), run.identity.copy()
-    if settings.is_adaptive:
-        identity["search_method"] = method
+    if settings.search != "exhaustive":
+        identity["search_method"] = str(method)
     return replace(run, settings=settings, identity=identity, search_method=method)
 
 
 def search_difference(run: Run, record: Record) -> str:
     """Say how results were searched otherwise than a run searches; empty if they were not."""
     there, here = search_method(record["settings"]), run.search_method
-    if here is None or there == here or record["kind"] != OPTIMAL_POSE.name:
+    if here is None or there == str(here) or record["kind"] != OPTIMAL_POSE.name:
         return ""
     return f"{there} there, {here} here"
 
 
-def _recorded(run: Run, records: Iterable[Record]) -> SearchMethod | None:
+def _recorded(run: Run, records: Iterable[Record]) -> SearchMethod | Around | None:
     """The method of results that are of this run, if there are any."""
     identity = {name: value for name, value in run.identity.items() if name not in OF_NOISE}
     for record in records:
@@ -75,5 +76,5 @@ def _recorded(run: Run, records: Iterable[Record]) -> SearchMethod | None:
         if not noise_difference(record["settings"], run.identity):
             method = search_method(record["settings"])
             logger.info("search: as of the results that are there, %s", method)
-            return method
+            return search_done(method)
     return None

@@ -470,6 +470,10 @@ def test_all_structures_are_compared_unless_some_are_chosen(folder):
     assert cld.open_results(folder / "adaptive").attrs["search"] == "adaptive"
     said = failed(cryolike("full-cross-correlation", *adaptive))
     assert "full cross-correlations keep every pose" in said
+    near = ["--around", "recorded", "--within-degrees", 30, "--within-pixels", 0]
+    near = ["optimal-pose", *command[1:], "--output", folder / "near", *near]
+    assert "beyond the search, which ends at" in failed(cryolike(*near))
+    assert "Give one of them" in failed(cryolike(*near, "--search", "adaptive"))
     assert [path.name for path in folder.glob("one/template?")] == ["template1"]
     swapped = ["--templates", folder / "relion", "--particles", folder / "structures"]
     (folder / "relion/fft").mkdir()

@@ -144,6 +144,9 @@ def test_defaults_are_those_of_the_commands():
         "n_displacements_x": 16,
         "n_displacements_y": 16,
         "method": None,
+        "within_degrees": None,
+        "within_pixels": None,
+        "check_poses": True,
     }
     assert config.parameters is None
     assert config.structures.i_template == "all"
@@ -570,5 +573,28 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
         values = changed(valid, f"{section}.{key}", value)
         said = refused(values)
         assert not said or re.search(
-            "excludes|is for workers|TLS needs|certificates are for", said
+            "excludes|is for workers|TLS needs|certificates are for|of a search around", said
         ), (key, said)
+
+
+@pytest.mark.parametrize(
+    ("search", "asked"),
+    [
+        (
+            {"method": "around", "within_degrees": 10, "within_pixels": 2},
+            "around 10 degrees 2 pixels",
+        ),
+        ({"method": "recorded", "check_poses": False}, "recorded"),
+        ({"method": "around", "within_degrees": 10}, r"needs an angle and a distance"),
+        ({"within_pixels": 2}, "are of a search around recorded poses"),
+        ({"check_poses": False}, "no recorded poses are asked for"),
+        ({"method": "around", "within_degrees": 181, "within_pixels": 2}, "180"),
+    ],
+)
+def test_a_search_around_recorded_poses(search, asked):
+    config = {**VALID, "search": search}
+    if asked.startswith(("around", "recorded")):
+        assert str(read_config(config).search.asked) == asked
+        return
+    with pytest.raises(InputError, match=asked):
+        read_config(config)

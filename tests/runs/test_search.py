@@ -132,6 +132,69 @@ def test_full_correlations_keep_every_pose(files):
     assert set(checked.sample.kind.values) == {"optimal_pose", "full_cross_correlation"}
 
 
+def recorded(rng):
+    """Entries of stacks: any poses, particles near the middle."""
+
+    def angles(_, n):
+        return rng.uniform(0, np.pi, n)
+
+    def origins(_, n):
+        return rng.uniform(-0.5, 0.5, n)
+
+    entries = dict.fromkeys(("angleRotation", "angleTilt", "anglePsi"), angles)
+    return {**entries, "originX": origins, "originY": origins}
+
+
+@pytest.mark.parametrize("check", ["around", "recorded"])
+def test_around_recorded_poses(tmp_path, build, check, monkeypatch):
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "out", i_template="all"
+    )
+    build.write_files(files, TINY, sizes=(4, 3), **recorded(build.rng))
+    # of images that are of none of these templates
+    monkeypatch.setattr("cryolike_dask.likelihoods.search.known_rows.LARGEST_MEDIAN", 180)
+    pixels = 1 if check == "around" else 0
+    search = cld.Around(40 * pixels, pixels)
+    name = "around 40 degrees 1 pixels" if check == "around" else "recorded"
+    found = run(files, n_stacks=1, search=search if check == "around" else "recorded")
+    assert found.attrs["search"] == name
+    assert record(files.folder_output)["settings"]["search_method"] == name
+    for other in (cld.Around(40, 1.5), "exhaustive"):
+        with pytest.raises(OutputError, match=f"{name} there, {other} here"):
+            run(files, search=other)
+    run(files, skip_exist=True)
+    opened = cld.open_results(files.folder_output)
+    assert opened.attrs["search"] == name
+    again = cld.verify_likelihood(
+        files.folder_output,
+        templates=files.folder_templates,
+        images=files.folder_particles,
+        n_samples=10,
+        progress=False,
+    )
+    assert again.findings == ()
+
+
+def test_recorded_poses_are_compared_with_those_found_once_for_each_structure(
+    tmp_path, build, monkeypatch
+):
+    from cryolike_dask.likelihoods.search import known
+
+    files = cld.configure_likelihood_files(
+        tmp_path / "templates", tmp_path / "particles", tmp_path / "out", i_template="all"
+    )
+    build.write_files(files, TINY, sizes=(4, 3), **recorded(build.rng))
+    compared = []
+
+    def check(found, *_, **__):
+        compared.append(len(found))
+        return np.ones(1, bool)
+
+    monkeypatch.setattr(known, "check_poses", check)
+    run(files, search="recorded")
+    assert compared == [4, 4]
+
+
 def test_best_poses_are_searched_as_is_asked_beside_full_correlations(files):
     full(files, i_template=0)
     run(files, **ADAPTIVE)

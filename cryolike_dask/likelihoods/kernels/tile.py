@@ -105,7 +105,8 @@ class Tile:
                 2, -1, *pairs.shape[2:]
             )
             if allowed is not None:
-                sums = sums.masked_fill(~allowed[:, :, m[k], 0], -math.inf)
+                of_pairs = allowed.expand(-1, -1, -1, self.shift.shape[1], -1)[:, :, m[k], s[k]]
+                sums = sums.masked_fill(~of_pairs, -math.inf)
             correlation = self._correlations(sums, self.shift[m[k], s[k]], self.norm[:, m[k], s[k]])
             poses[k] = correlation.flatten(1).argmax(1)
         return poses
@@ -272,8 +273,8 @@ class Tile:
         windows: Windows | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Summarise on any device; correlations are not limited to 1. Only poses that are allowed,
-        bool (2, W/2, image, 1, displacement), are looked at, and summed as windows of displacements
-        say; at last what of the sum lies at the edge of these."""
+        bool (2, W/2, image, template, displacement), are looked at, and summed as windows of
+        displacements say; at last what of the sum lies at the edge of these."""
         best, fit, summed = self._unfilled()
         at_edge = torch.full_like(summed, -math.inf)
         least = None if reference is None else self._least_covariance(reference)
@@ -286,7 +287,7 @@ class Tile:
             fit[m] = fits.amax((0, 1))
             if least is None:
                 continue
-            within_reach = farthest >= least[:, m]
+            within_reach = (farthest >= least[:, m]) & (high >= low)
             if within_reach.any():
                 summed[m], at_edge[m] = self._sum(sums, fits, within_reach, m, windows)
         return best, fit, summed, at_edge

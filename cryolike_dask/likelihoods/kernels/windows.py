@@ -87,6 +87,9 @@ class Windows:
         Windows that reach neither another place's nor the end of the search.
     edge : (int, int)
         Points at the edge of a window, along x and y, as much as which lies beyond it.
+    arcs : Tensor, float64, (row, template, 3), or None
+        a, b, c of each pair: rotations gamma are allowed where a cos(gamma) + b sin(gamma) >= c.
+        None: all of them.
     """
 
     x: Axis
@@ -95,10 +98,21 @@ class Windows:
     places: Tensor
     is_free: Tensor
     edge: tuple[int, int] = (0, 0)
+    arcs: Tensor | None = None
 
     def inside(self, rotations: Tensor) -> Tensor | None:
-        """Poses inside of the search, bool (2, W/2, row, 1, displacement), by rows of `rotate`;
-        None: all of them."""
+        """Poses inside of the search and on arcs, bool (2, W/2, row, template or 1, displacement or
+        1), by rows of `rotate`; None: all of them."""
+        within = self._inside_of_search(rotations)
+        if self.arcs is None:
+            return within
+        gamma = self.angles[rotations][..., None, None]
+        a, b, c = self.arcs.unbind(2)
+        on_arc = (a * torch.cos(gamma) + b * torch.sin(gamma) >= c)[..., None]
+        return on_arc if within is None else within & on_arc
+
+    def _inside_of_search(self, rotations: Tensor) -> Tensor | None:
+        """Of every template, bool (2, W/2, row, 1, displacement); None: all of them."""
         if self.is_free.all():
             return None
         gamma = self.angles[rotations]
@@ -129,6 +143,7 @@ class Windows:
             wanted=wanted.contiguous().numpy(),
             is_free=self.is_free.contiguous().numpy(),
             edge=self.edge,
+            arcs=np.empty((0, 0, 3)) if self.arcs is None else self.arcs.contiguous().numpy(),
         )
 
     @property

@@ -46,6 +46,8 @@ class WindowTerms(NamedTuple):
         Windows that reach neither another's nor the end of the search.
     edge : int
         Points at the edge of a window, along each axis, as much as which lies beyond it.
+    arcs : array, (row, template, 3)
+        a, b, c: rotations are allowed where a cos + b sin >= c; of no rows: all of them.
     """
 
     nodes_x: NDArray[np.float64]
@@ -62,6 +64,7 @@ class WindowTerms(NamedTuple):
     wanted: NDArray[np.bool_]
     is_free: NDArray[np.bool_]
     edge: tuple[int, int]
+    arcs: NDArray[np.float64]
 
 
 class WindowSummary(NamedTuple):
@@ -99,6 +102,15 @@ def _extremes_inside(windows, row, template, chunks, high, low):
                     column = (template * n_y + b) * n_x + a
                     value = chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS]
                     high[w], low[w] = max(high[w], value), min(low[w], value)
+
+
+@compiled
+def _drop_rotations_off_arc(windows, row, template, high, low):
+    """Leave no displacement to rotations that are not allowed."""
+    a, b, c = windows.arcs[row, template]
+    for w in range(len(high)):
+        if not a * windows.turns[w, 0] + b * windows.turns[w, 1] >= c:
+            high[w], low[w] = -np.inf, np.inf
 
 
 @compiled
@@ -262,12 +274,14 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
             j = first + k
             if not windows.is_free[i]:
                 _extremes_inside(windows, i, k, chunks, high[k], low[k])
+            if len(windows.arcs):
+                _drop_rotations_off_arc(windows, i, j, high[k], low[k])
             best, fit, pose = -np.inf, 0.0, -1
             for w in range(n_rotations):
                 row = rotations.rows[w]
                 heights[w], scales[w] = terms.height[row, i, j], terms.scale[row, i, j]
                 fits[w] = -1.0
-                if high[k, w] < low[k, w]:  # no displacement is inside
+                if high[k, w] < low[k, w]:  # no displacement is allowed
                     continue
                 fits[w] = float(max(high[k, w], -low[k, w], 0)) ** 2 * scales[w]
                 fit = max(fit, fits[w])
@@ -288,7 +302,7 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
                 peak = max(peak, tops[w])
             reach = math.log(n_rotations * terms.n_displacements / (1 - terms.floor))
             least = max(terms.reference[i, j], peak - reach)
-            if not peak >= least:
+            if not peak >= least or peak == -np.inf:  # -inf: nothing is allowed
                 continue
             total, inside = 0.0, 0.0
             for w in range(n_rotations):

@@ -77,14 +77,24 @@ class Level:
     step: tuple[float, float]
 
 
+def pixels_of_band(grid: PolarGrid) -> float:
+    """Pixels of a box whose Nyquist frequency is the band's."""
+    return 4 * grid.radius_max
+
+
+def step_of_band(grid: PolarGrid, part: float) -> float:
+    """Angstrom between displacements that a part of the band asks for."""
+    return STEP_OF_BAND * grid.box_size_angstrom / (part * pixels_of_band(grid))
+
+
 def levels_of(templates: TemplateStack) -> list[Level]:
     """Levels from the coarsest to the whole search."""
     grid, viewing = templates.grid, templates.viewing
     spacing, steps = spacing_of_views(viewing), templates.displacements.steps
-    pixels = 4 * grid.radius_max  # of a box whose Nyquist frequency is the band's
+    pixels = pixels_of_band(grid)
 
     def step(part: float) -> tuple[float, float]:
-        of_band = STEP_OF_BAND * grid.box_size_angstrom / (part * pixels)
+        of_band = step_of_band(grid, part)
         return of_band if steps[0] else 0.0, of_band if steps[1] else 0.0
 
     levels = [Level(grid, np.arange(len(templates)), spacing, step(1))]

@@ -78,7 +78,7 @@ def pieces(
             for values in tile.summarise_in_windows(
                 torch.from_numpy(reference).to(device),
                 torch.from_numpy(wants).to(device),
-                _windows(block, places, rows, window),
+                _windows(block, places, rows, window, s),
             )
         )
         best = best.astype(np.float64)
@@ -114,13 +114,21 @@ def _compared_directly(
         )
     )
     # at the displacements alone: of so strong a signal next to nothing is left between them
-    shares = _windows(block, places, number, replace(window, finer=1)).shares(
+    shares = _windows(
+        block, places, number, replace(window, finer=1), slice(template, template + 1)
+    ).shares(
         torch.arange(block.pose_shape[1], device=correlation.device),
         torch.zeros(block.pose_shape[1], dtype=torch.int64, device=correlation.device),
     )
-    inside = torch.from_numpy(window.inside(places.at[number], block.comparison.grid.angles)[0])
-    correlation = correlation.masked_fill(~inside.T.to(correlation.device), -math.inf)
-    log_likelihood = log_likelihood + shares.T.log()
+    angles = block.comparison.grid.angles
+    allowed = window.inside(places.at[number], angles)[0]
+    if places.arcs is not None:
+        a, b, c = places.arcs[places.image[row], template]
+        allowed &= (a * np.cos(angles) + b * np.sin(angles) >= c)[:, None]
+    inside = torch.from_numpy(allowed)
+    outside = ~inside.T.to(correlation.device)
+    correlation = correlation.masked_fill(outside, -math.inf)
+    log_likelihood = (log_likelihood + shares.T.log()).masked_fill(outside, -math.inf)
     best, pose = correlation.flatten().max(0)
     return float(best), int(pose), float(torch.logsumexp(log_likelihood.flatten(), 0))
 
@@ -168,8 +176,8 @@ def _moving_back(places: FloatArray, block: Block) -> torch.Tensor:
     return translation_factors(x, y, kx, ky).to(block.constants.mask.dtype)
 
 
-def _windows(block: Block, places: Places, rows: Positions, window: Window) -> Windows:
-    """Windows of some places, on the device."""
+def _windows(block: Block, places: Places, rows: Positions, window: Window, s: slice) -> Windows:
+    """Windows of some places under some templates, on the device."""
     import torch
 
     from cryolike_dask.likelihoods.kernels.windows import Axis, Windows
@@ -183,4 +191,7 @@ def _windows(block: Block, places: Places, rows: Positions, window: Window) -> W
         torch.from_numpy(places.of_image[rows]).to(device),
         torch.from_numpy(rows < places.n_free).to(device),
         window.edge,
+        None
+        if places.arcs is None
+        else torch.from_numpy(places.arcs[places.image[rows], s]).to(device),
     )

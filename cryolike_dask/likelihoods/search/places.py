@@ -133,15 +133,19 @@ class Places:
         All places of the image, this one first; `FAR` where there are no more.
     n_free : int
         The first ones, whose windows neither reach another place's nor the end of the search.
+    arcs : (image, template, 3) float64, or None
+        a, b, c: an image is compared at rotations of a cos(gamma) + b sin(gamma) >= c. None: at
+        all of them.
     """
 
     image: Positions
     at: FloatArray
     of_image: FloatArray
     n_free: int
+    arcs: FloatArray | None = None
 
     @classmethod
-    def of(cls, places: FloatArray, window: Window) -> Places:
+    def of(cls, places: FloatArray, window: Window, arcs: FloatArray | None = None) -> Places:
         """Those of all images, (image, place, 2), NaN where there are no more."""
         image, k = np.nonzero(~np.isnan(places[:, :, 0]))
         at = places[image, k]
@@ -154,4 +158,4 @@ class Places:
         reaches = np.where((at == 0).all(axis=1), 0, np.hypot(*at.T) + half) >= window.limit.min()
         is_free = (apart > 2 * half).all(axis=1) & ~reaches & window.fits
         order = np.argsort(~is_free, kind="stable")
-        return cls(image[order], at[order], others[order], int(is_free.sum()))
+        return cls(image[order], at[order], others[order], int(is_free.sum()), arcs)

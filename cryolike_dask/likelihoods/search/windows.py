@@ -41,10 +41,13 @@ class Wanted:
     places : (image, place, 2) float64
         Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
         images whose particle may lie anywhere.
+    arcs : (image, template, 3) float64, or None
+        As of `Places`.
     """
 
     templates: Flags
     places: FloatArray
+    arcs: FloatArray | None = None
 
     @property
     def anywhere(self) -> Flags:
@@ -106,6 +109,7 @@ def optimal_poses_in_windows(
     *,
     comparison: Comparison,
     window: Window,
+    arcs: FloatArray | None = None,
 ) -> NDArray[np.void]:
     """Best pose of each image among the templates and places that it wants, and its likelihood over
     all of them: (image, 1), POSE.
@@ -120,22 +124,22 @@ def optimal_poses_in_windows(
     comparison : Comparison
         Its displacements are those of the window.
     window : Window
+    arcs : (image, template, 3) float64, optional
+        Rotations that are compared, as of `Places`; default: all.
     """
     poses = no_poses((len(image_rows),))
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
+    wanted = Wanted(templates, places, arcs)
     for images, _, of_them in _compared(
-        image_rows,
-        template_rows,
-        Wanted(templates, places),
-        basis,
-        comparison,
-        window,
-        _optimal_poses,
+        image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
     ):
+        seen = np.flatnonzero(np.isfinite(of_them["cross_correlation"]))
         with blocks.TURN:
-            of_them["log_likelihood_optimal"] = log_likelihood_at(
-                image_rows[images], of_them, replace(comparison, displacements=window.search)
+            of_them["log_likelihood_optimal"][seen] = log_likelihood_at(
+                image_rows[images[seen]],
+                of_them[seen],
+                replace(comparison, displacements=window.search),
             )
         poses[images] = of_them
     return poses[:, None]
@@ -158,12 +162,14 @@ def _compared(
         if not len(images):
             continue
         used = np.flatnonzero(wanted.templates[images].any(axis=0))
-        wants, at = wanted.templates[np.ix_(images, used)], wanted.places[images]
+        pairs, at = np.ix_(images, used), wanted.places[images]
+        arcs = None if wanted.arcs is None else wanted.arcs[pairs]
         if in_middle:
             at = np.zeros((len(images), 1, 2))
             comparison = replace(comparison, displacements=of.displacements)
             basis = blocks.radial_basis_of(comparison)
-        block_of = partial(reduce, places=Places.of(at, of), wanted=wants, window=of)
+        places = Places.of(at, of, arcs)
+        block_of = partial(reduce, places=places, wanted=wanted.templates[pairs], window=of)
         yield (
             images,
             used,

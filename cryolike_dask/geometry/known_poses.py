@@ -1,0 +1,189 @@
+"""Poses that are recorded with particles, and how far around them to look."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.errors import InputError, number
+from cryolike_dask.geometry.viewing_angles import viewing_rotation
+from cryolike_dask.labels import SearchMethod, SearchWord
+
+FloatArray = NDArray[np.float64]
+
+RECORDED_POSE = np.dtype(
+    [
+        ("rot_radian", "f8"),
+        ("tilt_radian", "f8"),
+        ("psi_radian", "f8"),
+        ("x_angstrom", "f8"),
+        ("y_angstrom", "f8"),
+    ]
+)
+"""Angles as RELION defines them, and where the particle lies in its image as the image is used: x
+along columns, y along rows of its MRC file, from the middle. NaN is what is not known."""
+
+RECORDED: SearchMethod = "recorded"
+"""The search that looks at the recorded pose alone."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """A search around recorded poses.
+
+    Attributes
+    ----------
+    within_degrees : float
+        Largest angle of the rotation from the recorded pose to another, view and in-plane rotation
+        together; 180 is everything. The nearest pose is always looked at.
+    within_pixels : float
+        Largest displacement along each axis from where the particle is recorded.
+    check : bool
+        Compare some images with everything first, and refuse poses that are not those found.
+        Changes no result.
+    """
+
+    within_degrees: float
+    within_pixels: float
+    check: bool = field(default=True, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no angle and no distance."""
+        degrees = number("within_degrees", self.within_degrees, at_least=0)
+        if degrees > 180:
+            raise InputError(
+                f"within_degrees={degrees:g} is more than any rotation turns",
+                remedy="180 looks at all of them.",
+            )
+        pixels = number("within_pixels", self.within_pixels, at_least=0)
+        object.__setattr__(self, "within_degrees", float(degrees))
+        object.__setattr__(self, "within_pixels", float(pixels))
+
+    def __str__(self) -> str:
+        """The name of this method of search, by which results are told apart."""
+        if self.within_degrees == self.within_pixels == 0:
+            return RECORDED
+        return f"around {self.within_degrees:.15g} degrees {self.within_pixels:.15g} pixels"
+
+    @classmethod
+    def named(cls, name: str) -> Around | None:
+        """The search of a name; None if it is that of another method."""
+        if name == RECORDED:
+            return cls(0, 0)
+        found = re.fullmatch(r"around (\S+) degrees (\S+) pixels", name)
+        try:
+            return cls(float(found[1]), float(found[2])) if found else None
+        except ValueError:  # of Python for what is no number, and of this package
+            return None
+
+
+def search_asked(
+    method: SearchWord | None,
+    within_degrees: float | None,
+    within_pixels: float | None,
+    *,
+    check: bool,
+) -> SearchMethod | Around | None:
+    """The search that words and numbers ask for, each as of `Around` where it is "around".
+
+    Raises
+    ------
+    InputError
+        If numbers are missing, or say nothing of this method.
+    """
+    given = within_degrees, within_pixels
+    if method == "around":
+        if within_degrees is None or within_pixels is None:
+            raise InputError(
+                "a search around recorded poses needs an angle and a distance",
+                remedy="Give within_degrees and within_pixels (--within-degrees, --within-pixels).",
+            )
+        return Around(within_degrees, within_pixels, check)
+    if given != (None, None):
+        raise InputError(
+            "within_degrees and within_pixels are of a search around recorded poses",
+            remedy="Give method: around (--around recorded) too, or leave them out.",
+        )
+    if check:
+        return method
+    if method != RECORDED:
+        raise InputError(
+            "check_poses=False is given, but no recorded poses are asked for",
+            remedy="Leave it out.",
+        )
+    return Around(0, 0, check)
+
+
+def search_done(name: str) -> SearchMethod | Around:
+    """The search that records name: what it asks of recorded poses has been checked."""
+    around = Around.named(name)
+    return cast(SearchMethod, name) if around is None else replace(around, check=False)
+
+
+def is_search(name: object) -> bool:
+    """Whether it names a method of search."""
+    known = name in get_args(SearchMethod)
+    return isinstance(name, str) and (known or Around.named(name) is not None)
+
+
+def recorded_poses(
+    n_images: int, angles: FloatArray | None, origin: FloatArray | None, *, recentered: bool
+) -> NDArray[np.void] | None:
+    """Poses of images; None if nothing is recorded.
+
+    Parameters
+    ----------
+    n_images : int
+    angles : (image, 3) float64, radian
+        rot, tilt and psi.
+    origin : (image, 2) float64, angstrom
+        x and y by which the content was to be shifted to be centred.
+    recentered : bool
+        It has been.
+    """
+    if angles is None and origin is None:
+        return None
+    poses = np.full(n_images, np.nan).astype(RECORDED_POSE)
+    if angles is not None:
+        poses["rot_radian"], poses["tilt_radian"], poses["psi_radian"] = angles.T
+    if recentered:
+        poses["x_angstrom"] = poses["y_angstrom"] = 0
+    elif origin is not None:
+        poses["x_angstrom"], poses["y_angstrom"] = -origin.T
+    return poses
+
+
+def joined_poses(
+    stacks: Sequence[tuple[NDArray[np.void] | None, int]],
+) -> NDArray[np.void] | None:
+    """Poses of the images of several stacks, which have so many images, if any are known."""
+    if all(poses is None for poses, _ in stacks):
+        return None
+    unknown = (np.full(n, np.nan).astype(RECORDED_POSE) for _, n in stacks)
+    return np.concatenate(
+        [none if poses is None else poses for (poses, _), none in zip(stacks, unknown, strict=True)]
+    )
+
+
+def recorded_rotations(poses: NDArray[np.void], *, transposed: bool) -> FloatArray:
+    """Rz(azimuth) Ry(polar) Rz(gamma) of the templates that images show, (image, 3, 3).
+
+    Where x of an image is the row of its file it shows the structure from behind: the beam is
+    always the vector product of x and y.
+    """
+    axes = viewing_rotation(poses["rot_radian"], poses["tilt_radian"], poses["psi_radian"])
+    if not transposed:
+        return axes
+    turned: FloatArray = axes[:, :, [1, 0, 2]] * [1, 1, -1]
+    return turned
+
+
+def recorded_places(poses: NDArray[np.void], *, transposed: bool) -> FloatArray:
+    """Where particles lie, x and y of their images, angstrom, (image, 2)."""
+    names = ("y_angstrom", "x_angstrom") if transposed else ("x_angstrom", "y_angstrom")
+    return np.stack([poses[name] for name in names], axis=1)

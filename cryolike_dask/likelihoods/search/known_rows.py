@@ -1,0 +1,222 @@
+"""Poses that are recorded with images, as rows for tasks, and how far they are from others (numpy
+only)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.conventions import STANDARD
+from cryolike_dask.errors import InputError, listed
+from cryolike_dask.geometry.known_poses import Around, recorded_places, recorded_rotations
+from cryolike_dask.geometry.viewing_angles import viewing_rotation
+from cryolike_dask.likelihoods.comparison import Rows
+from cryolike_dask.likelihoods.search.coarser import spacing_of_views
+from cryolike_dask.likelihoods.search.places import FloatArray, turns
+from cryolike_dask.stacks import ImageStack, TemplateStack
+
+KNOWN = np.dtype(
+    [
+        ("rotation", "f8", (3, 3)),
+        ("place", "f8", (2,)),
+        ("covers", "?"),
+        ("least_trace", "f8"),
+    ]
+)
+"""Of an image: Rz(azimuth) Ry(polar) Rz(gamma) of its recorded pose, where its particle lies
+(angstrom, in the frame of the image), whether its window covers all displacements, and the trace
+that the rotation from there to another pose has at least."""
+
+ROUNDED = 1e-9
+"""Of a trace."""
+IMAGES_AT_ONCE = 128
+LARGEST_MEDIAN = 10.0
+"""Degrees between recorded poses and those that are found."""
+
+LACKING = {
+    "rot_radian": (
+        "poses",
+        "rlnAngleRot, rlnAngleTilt and rlnAnglePsi, or alignments3D/pose",
+    ),
+    "x_angstrom": (
+        "origins",
+        "rlnOriginXAngst and rlnOriginYAngst, or alignments3D/shift and the pixel size",
+    ),
+}
+
+logger = logging.getLogger("cryolike_dask")
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The poses of a search, besides its views.
+
+    Attributes
+    ----------
+    angles : (rotation,) float64
+        Radian.
+    displacements : (2, displacement) float64
+        Angstrom.
+    steps : (float, float)
+        Between them.
+    degrees_between_views : float
+    pixel_size : float
+        Angstrom.
+    """
+
+    angles: FloatArray
+    displacements: FloatArray
+    steps: tuple[float, float]
+    degrees_between_views: float
+    pixel_size: float
+
+    @classmethod
+    def of(cls, templates: TemplateStack) -> Nodes:
+        """Those of templates."""
+        grid, search = templates.grid, templates.displacements
+        spacing = math.degrees(spacing_of_views(templates.viewing))
+        return cls(grid.angles, search.table(), search.steps, spacing, grid.pixel_size_angstrom)
+
+
+def known_poses(images: ImageStack, templates: TemplateStack, around: Around) -> Rows:
+    """Recorded poses of images, for the tasks: KNOWN, without what trace they ask for.
+
+    Raises
+    ------
+    InputError
+        If templates are in another frame, a pose is not recorded, or a particle is recorded outside
+        of the search.
+    """
+    if templates.conventions != STANDARD.name:
+        raise InputError(
+            f"templates of {templates.structure!r} were made by CryoLike, or under its "
+            "conventions, which recorded poses are not of",
+            remedy="Make them again (make_templates, cryolike-dask templates).",
+        )
+    poses = images.poses
+    for name, (what, columns) in LACKING.items():
+        n_lacking = len(images) if poses is None else int(np.isnan(poses[name]).sum())
+        if n_lacking:
+            raise InputError(
+                f"no {what} are recorded of {n_lacking} of {len(images)} images",
+                source=file_of(images),
+                remedy=f"Open or convert particles whose metadata have {columns}; or search all "
+                'poses, search="adaptive" or "exhaustive".',
+            )
+    assert poses is not None  # or it would lack something
+    is_transposed = images.frame == "transposed"
+    known = np.zeros(len(images), KNOWN)
+    known["rotation"] = recorded_rotations(poses, transposed=is_transposed)
+    known["place"] = recorded_places(poses, transposed=is_transposed)
+    search = templates.displacements
+    farthest = np.abs(search.table()).max(axis=1)
+    far = np.hypot(*known["place"].T)
+    limit = float((farthest + np.array(search.steps) / 2).min()) * (1 + ROUNDED)
+    outside = np.flatnonzero(far > limit)
+    if len(outside):
+        pixel = templates.grid.pixel_size_angstrom
+        raise InputError(
+            f"{len(outside)} of {len(images)} particles are recorded up to "
+            f"{far.max() / pixel:.3g} pixels off the middle, beyond the search, which ends at "
+            f"{limit / pixel:.3g}: row(s) {listed(outside)} (from 0)",
+            source=file_of(images),
+            remedy="Search larger displacements, or convert the particles with recenter=True "
+            "(--recenter).",
+        )
+    width = around.within_pixels * templates.grid.pixel_size_angstrom
+    known["covers"] = width * (1 + ROUNDED) >= farthest.max() + far
+    return known
+
+
+def with_least_trace(
+    views: FloatArray,
+    known: Rows,
+    checked: object = None,
+    *,
+    angles: FloatArray,
+    within_degrees: float,
+) -> Rows:
+    """The same with the trace that rotations within an angle have; less where the nearest pose of
+    the search is farther, so that it is among them. `checked` is what has to be done before."""
+    known = known.copy()
+    step = 2 * np.pi / len(angles)
+    for first in range(0, len(known), IMAGES_AT_ONCE):
+        part = slice(first, first + IMAGES_AT_ONCE)
+        a, b, along = trace_terms(known["rotation"][part], views)
+        best = np.arctan2(b, a)
+        off = best - np.round(best / step) * step
+        nearest = (along + np.hypot(a, b) * np.cos(off)).max(axis=1)
+        within = 1 + 2 * np.cos(np.radians(within_degrees))
+        known["least_trace"][part] = np.minimum(within, nearest) - ROUNDED
+    return known
+
+
+def check_poses(
+    found: Rows, known: Rows, views: FloatArray, *, nodes: Nodes, source: str | None
+) -> NDArray[np.bool_]:
+    """Refuse recorded poses that are not those that are found among all: (1,)."""
+    degrees = degrees_between(found, known, views, nodes.angles)
+    limit = max(LARGEST_MEDIAN, 2 * nodes.degrees_between_views)
+    median = float(np.median(degrees))
+    if median > limit:
+        raise InputError(
+            f"recorded poses are {median:.3g} degrees off those found by comparing "
+            f"{len(degrees)} images with all poses, in the median; {limit:.3g} are allowed",
+            source=source,
+            remedy="They may be of another map: one in another frame or of the other hand; of "
+            "other particles; or of a symmetric structure or images too noisy to tell, where "
+            "Around(..., check=False) leaves this out.",
+        )
+    return np.ones(1, np.bool_)
+
+
+def degrees_between(found: Rows, known: Rows, views: FloatArray, angles: FloatArray) -> FloatArray:
+    """Angle of the rotation from the recorded pose of each image to the one that is found."""
+    there = views[found["template"]] @ viewing_rotation(0, 0, angles[found["rotation"]])
+    cosine = ((known["rotation"] * there).sum(axis=(1, 2)) - 1) / 2
+    degrees: FloatArray = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return degrees
+
+
+def say_edges(views: FloatArray, poses: Rows, known: Rows, *, nodes: Nodes, around: Around) -> Rows:
+    """The same poses; images are counted whose best pose lies at the end of what was looked at,
+    in a message if there are any."""
+    at_end = np.zeros(len(poses), np.bool_)
+    if nodes.degrees_between_views <= around.within_degrees < 180:
+        degrees = degrees_between(poses, known, views, nodes.angles)
+        at_end = degrees + nodes.degrees_between_views / 2 > around.within_degrees
+    if around.within_pixels > 0:
+        gamma = nodes.angles[poses["rotation"]]
+        expected = np.einsum("mij,mj->im", turns(gamma), known["place"])
+        off = np.abs(nodes.displacements[:, poses["displacement"]] - expected)
+        end = around.within_pixels * nodes.pixel_size - np.array(nodes.steps)[:, None] / 2
+        searched = np.array(nodes.steps)[:, None] > 0
+        at_end |= ((off > end) & searched).any(axis=0) & ~known["covers"]
+    if at_end.any():
+        logger.warning(
+            "%d of %d images: the best pose lies at the end of what was looked at, within %g "
+            "degrees and %g pixels of the recorded pose; look farther around it",
+            int(at_end.sum()),
+            len(poses),
+            around.within_degrees,
+            around.within_pixels,
+        )
+    return poses
+
+
+def trace_terms(
+    rotations: FloatArray, views: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """a, b, c of the trace a cos(gamma) + b sin(gamma) + c of the rotation from each pose to a view
+    turned by gamma, (pose, view)."""
+    r = [rotations[:, :, k] for k in range(3)]
+    v = [views[:, :, k].T for k in range(3)]
+    return r[0] @ v[0] + r[1] @ v[1], r[0] @ v[1] - r[1] @ v[0], r[2] @ v[2]
+
+
+def file_of(images: ImageStack) -> str | None:
+    return next(iter(images.source.paths), None)

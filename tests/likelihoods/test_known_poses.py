@@ -1,0 +1,340 @@
+"""Searches around recorded poses: against the whole search, and from files whose poses are off."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cryolike_dask import (
+    Around,
+    ImageParameters,
+    TemplateStack,
+    ViewingAngles,
+    compute_integrated_log_likelihood,
+    compute_optimal_pose,
+    configure_displacement,
+    convert_particles,
+    open_images,
+    open_particles,
+)
+from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.known_poses import RECORDED_POSE
+from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.likelihoods.search.places import Window
+from cryolike_dask.likelihoods.search.windows import optimal_poses_in_windows
+from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.projection import project
+from tests.likelihoods.test_search import compared, no_places
+from tests.likelihoods.test_search import reduction as reduction
+from tests.particles.test_cryosparc import write as write_cs
+from tests.particles.test_frames import (
+    Drawn,
+    draw_optics,
+    write_mrcs,
+    write_star,
+)
+from tests.real_space import StarPoses, render, two_lobes
+
+N, PIXEL = 48, 1.5
+
+
+def with_poses(build, images, farthest=0.0):
+    """Images with any poses recorded, particles within so many angstrom of the middle."""
+    n = len(images)
+    poses = np.zeros(n, RECORDED_POSE)
+    for name, largest in (("rot_radian", 2 * np.pi), ("tilt_radian", np.pi), ("psi_radian", 6)):
+        poses[name] = build.rng.uniform(0, largest, n)
+    for name in ("x_angstrom", "y_angstrom"):
+        poses[name] = build.rng.uniform(-farthest, farthest, n)
+    return replace(images, poses=poses)
+
+
+def found(images, templates, search, **more):
+    return compute_optimal_pose(images, templates, device="cpu", search=search, **more).compute()
+
+
+def test_a_window_over_everything_is_the_whole_search(build):
+    images, templates = build.stacks(5, 7, search=(2.0, 3, 5))
+    images = with_poses(build, images, 0.5)
+    templates = templates.chunk(3)
+    around = found(images, templates, Around(180, 3, check=False), precision="double")
+    everything = found(images, templates, "exhaustive", precision="double")
+    assert around.attrs.pop("search") == "around 180 degrees 3 pixels"
+    assert everything.attrs.pop("search") == "exhaustive"
+    for name in everything:
+        np.testing.assert_allclose(around[name], everything[name], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("place", [np.nan, 0.0, 0.7])
+@pytest.mark.usefixtures("reduction")
+def test_arcs_part_what_is_summed(build, place):
+    """Rotations on arcs and those off them are all rotations; the better pose is the best."""
+    images, templates = build.stacks(4, 5, search=(2.0, 3, 3))
+    x = np.unique(templates.displacements.x_angstrom)
+    window = Window(x, x, templates.displacements, templates.displacements.steps)
+    places = no_places(4)
+    places[:, 0] = place
+    arcs = build.rng.uniform(-1, 1, (4, 5, 3)) * [1, 1, 0.5]
+    arcs[0, :, 2] = 5  # none
+    results = []
+    for some in (arcs, -arcs, None):
+
+        def block(*args, some=some, **options):
+            return optimal_poses_in_windows(*args, arcs=some, **options)
+
+        poses, _ = compared(images, templates, window, np.ones((4, 5), bool), places, block)
+        results.append(poses[:, 0])
+    on, off, everything = results
+    np.testing.assert_allclose(
+        np.logaddexp(on["log_likelihood_integrated"], off["log_likelihood_integrated"]),
+        everything["log_likelihood_integrated"],
+        rtol=1e-9,
+    )
+    assert on["log_likelihood_integrated"][0] == -np.inf
+    assert (on["log_likelihood_integrated"][1:] < everything["log_likelihood_integrated"][1:]).all()
+    better = np.where(on["cross_correlation"] > off["cross_correlation"], on, off)
+    for name in ("cross_correlation", "template", "displacement", "rotation"):
+        np.testing.assert_allclose(better[name], everything[name], rtol=1e-9, err_msg=name)
+    gamma = images.grid.angles[on["rotation"]]
+    a, b, c = arcs[np.arange(4), np.minimum(on["template"], 4)].T
+    assert (a * np.cos(gamma) + b * np.sin(gamma) >= c)[1:].all()
+
+
+PARAMETERS = ImageParameters(N, PIXEL, viewing_distance=0.7, precision="single")
+ATOMS = Atoms(two_lobes(20), np.full(48, 62.0), np.full(48, 2.0))
+MIRRORED = Atoms(two_lobes(20) * [1, 1, -1], np.full(48, 62.0), np.full(48, 2.0))
+SEARCH = configure_displacement(3.0, 13, 13)
+
+
+class Particles:
+    """Noisy particles on the nodes of a search, and files that record other poses of them."""
+
+    def __init__(self, folder, rng, n=8, signal_to_noise=100.0):
+        self.folder = folder
+        self.viewing = PARAMETERS.viewing_angles()
+        self.template = rng.integers(len(self.viewing), size=n)
+        self.rotation = rng.integers(2 * N, size=n)
+        gamma = 2 * np.pi * self.rotation / (2 * N)
+        self.x, self.y = rng.integers(-2, 3, (2, n)) * PIXEL / 2
+        azimuth, polar = (
+            angles[self.template] for angles in (self.viewing.azimuth, self.viewing.polar)
+        )
+        self.poses = StarPoses.of_template(azimuth, polar, gamma, self.x, self.y)
+        self.group, self.optics = draw_optics(rng, n)
+        clean = render(ATOMS, self.poses, self.optics, N, PIXEL)
+        level = np.sqrt(clean.var() / signal_to_noise)
+        write_mrcs(folder / "all.mrcs", clean + level * rng.standard_normal(clean.shape), PIXEL)
+        axis = rng.standard_normal((n, 3))
+        self.axis = axis / np.linalg.norm(axis, axis=1)[:, None]
+
+    def axes(self, degrees):
+        """Axes of the images in the frame of the structure, turned about any axis."""
+        from scipy.spatial.transform import Rotation
+
+        turn = Rotation.from_rotvec(np.radians(degrees) * self.axis).as_matrix()
+        return turn @ self.poses.matrices().transpose(0, 2, 1)
+
+    def star(self, degrees, pixels=0.0, **changes):
+        """A STAR file whose poses are off."""
+        axes = self.axes(degrees)
+        tilt = np.degrees(np.arccos(axes[:, 2, 2]))
+        rot = np.degrees(np.arctan2(axes[:, 1, 2], axes[:, 0, 2]))
+        psi = np.degrees(np.arctan2(axes[:, 2, 1], -axes[:, 2, 0]))
+        origins = self.poses.origin_x + pixels * PIXEL, self.poses.origin_y - pixels * PIXEL
+        poses = replace(StarPoses(rot, tilt, psi, *origins), **changes)
+        drawn = Drawn(self.template, self.x, self.y, self.rotation, poses, self.group, self.optics)
+        names = [f"{i + 1}@all.mrcs" for i in range(len(self.x))]
+        return write_star(self.folder / "all.star", drawn, names, N, PIXEL)
+
+    def cs(self, degrees):
+        """A `.cs` file whose poses are off."""
+        from scipy.spatial.transform import Rotation
+
+        n, o = len(self.x), self.optics
+        shift = np.stack([self.poses.origin_x, self.poses.origin_y], axis=1)
+        columns = {
+            "blob/path": ["all.mrcs"] * n,
+            "blob/idx": np.arange(n, dtype="u4"),
+            "blob/shape": np.full((n, 2), N, "u4"),
+            "blob/psize_A": np.full(n, PIXEL, "f4"),
+            "ctf/accel_kv": o["voltage_kilovolt"],
+            "ctf/cs_mm": o["spherical_aberration_mm"],
+            "ctf/amp_contrast": o["amplitude_contrast"],
+            "ctf/df1_A": o["defocus_u_angstrom"],
+            "ctf/df2_A": o["defocus_v_angstrom"],
+            "ctf/df_angle_rad": o["defocus_angle_radian"],
+            "ctf/phase_shift_rad": o["phase_shift_radian"],
+            "ctf/bfactor": o["b_factor_angstrom2"],
+            "ctf/scale": o["scale"],
+            "alignments3D/pose": Rotation.from_matrix(self.axes(degrees)).as_rotvec(),
+            "alignments3D/shift": shift / PIXEL,
+        }
+        return write_cs(self.folder / "all.cs", columns, uid=np.arange(n) + 1)
+
+    def templates(self, *, mirrored=False, from_behind=False):
+        """Of the structure or its mirror image, from the same views or the opposite ones."""
+        viewing = self.viewing
+        if from_behind:
+            viewing = ViewingAngles(viewing.azimuth + np.pi, np.pi - viewing.polar, viewing.weight)
+        values = project(MIRRORED if mirrored else ATOMS, PARAMETERS.grid, viewing)
+        return SEARCH(TemplateStack.from_array(values.astype(np.complex64), PARAMETERS, viewing))
+
+    def assert_found(self, poses, *, from_behind=False, n_steps=0):
+        """Seen from behind x and y are exchanged: the structure is turned by -gamma - 90 degrees
+        and moved along -y where it was along y."""
+        gamma, y = self.rotation * np.pi / N, self.y
+        if from_behind:
+            gamma, y = (-gamma - np.pi / 2) % (2 * np.pi), -y
+        np.testing.assert_array_equal(poses.optimal_template, self.template)
+        apart = n_steps * PIXEL / 2 + 1e-5
+        np.testing.assert_allclose(poses.optimal_displacement_x, self.x, rtol=0, atol=apart)
+        np.testing.assert_allclose(poses.optimal_displacement_y, y, rtol=0, atol=apart)
+        turned = (poses.optimal_inplane_rotation - gamma + 1) % (2 * np.pi) - 1
+        assert abs(turned).max() < n_steps * np.pi / N + 1e-5
+
+
+@pytest.fixture
+def particles(tmp_path, rng):
+    return Particles(tmp_path, rng)
+
+
+@pytest.mark.parametrize("kind", ["star", "cs", "stack", "transposed"])
+def test_poses_off_by_three_degrees_are_recovered(particles, kind):
+    if kind == "cs":
+        images = open_particles(particles.cs(3.0), PARAMETERS)
+    else:
+        star = particles.star(3.0, pixels=0.4 if kind == "stack" else 0.0)
+        words = {"conventions": "cryolike"} if kind == "transposed" else {}
+        images = open_particles(star, PARAMETERS, **words)
+    if kind == "stack":
+        convert_particles(star, PARAMETERS, particles.folder / "stacks", progress=False)
+        files = LikelihoodFiles(None, particles.folder / "stacks", particles.folder / "out")
+        images = open_images(files, PARAMETERS)
+    behind = kind == "transposed"
+    around = found(images, particles.templates(from_behind=behind), Around(30, 1.5))
+    # about a place that is off displacements are others, which rotations may make up for
+    particles.assert_found(around, from_behind=behind, n_steps=int(kind == "stack"))
+
+
+def test_evidence_is_that_of_everything_where_the_window_holds_the_mass(tmp_path, rng):
+    """Of noisy images, whose poses are many. Poses are recorded off the nodes, of which many lie
+    180 degrees from each other."""
+    particles = Particles(tmp_path, rng, signal_to_noise=0.12)
+    images, templates = open_particles(particles.star(2.0), PARAMETERS), particles.templates()
+    everything, wide, narrow = (
+        compute_integrated_log_likelihood(images, stack, device="cpu", search=search)
+        .log_likelihood_integrated.compute()
+        .values
+        for stack, search in (
+            (configure_displacement(3.0, 25, 25)(templates), "exhaustive"),
+            (templates, Around(179.99, 4.3, check=False)),
+            (templates, Around(30, 2, check=False)),
+        )
+    )
+    # finer steps reach less far beyond the last displacement: the prior is spread over less
+    wide += 2 * np.log(3.25 / 3.125)
+    print(wide - everything, narrow - everything)
+    np.testing.assert_allclose(wide, everything, atol=0.02)
+    assert (narrow < everything).all()
+
+
+def test_the_recorded_pose_alone_is_the_nearest_one(tmp_path, rng):
+    particles = Particles(tmp_path, rng, signal_to_noise=30.0)
+    images = open_particles(particles.star(1.5), PARAMETERS)
+    templates = particles.templates()
+    at_pose = found(images, templates, "recorded")
+    assert at_pose.attrs["search"] == "recorded"
+    particles.assert_found(at_pose)
+    everything = found(images, templates, "exhaustive")
+    # its particle is moved back before it is compared, where others are displaced
+    np.testing.assert_allclose(
+        at_pose.cross_correlation, everything.cross_correlation, rtol=0, atol=2e-6
+    )
+
+
+def test_recentred_particles_lie_in_the_middle(particles):
+    images = open_particles(particles.star(1.0), PARAMETERS, recenter=True)
+    poses = found(images, particles.templates(), Around(5, 0.5))
+    np.testing.assert_array_equal(poses.optimal_template, particles.template)
+    np.testing.assert_array_equal(poses.optimal_displacement_x, 0)
+
+
+def test_chunks_change_nothing(particles):
+    images, templates = open_particles(particles.star(3.0), PARAMETERS), particles.templates()
+    search = Around(40, 1.5, check=False)
+    one, many = (found(images.chunk(m), templates.chunk(s), search) for m, s in ((8, 100), (3, 30)))
+    for name in ("optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"):
+        np.testing.assert_array_equal(one[name], many[name])
+    np.testing.assert_allclose(
+        one.log_likelihood_integrated, many.log_likelihood_integrated, atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("fault", ["the other hand", "another frame"])
+def test_poses_of_another_map_are_refused(particles, fault):
+    """Of a mirrored one, and of one that lies otherwise in its box."""
+    if fault == "the other hand":
+        images = open_particles(particles.star(0.0), PARAMETERS)
+        templates = particles.templates(mirrored=True)
+    else:
+        turned = particles.star(0.0, rot=particles.poses.rot + 90)
+        images, templates = open_particles(turned, PARAMETERS), particles.templates()
+    for search in ("recorded", Around(10, 1)):
+        with pytest.raises(InputError, match=r"all\.star: recorded poses are .* degrees off"):
+            found(images, templates, search)
+    found(images, templates, Around(10, 1, check=False))
+
+
+def test_winners_at_the_end_of_the_window_are_counted(particles, caplog):
+    images = open_particles(particles.star(0.0, pixels=1.0), PARAMETERS)
+    templates = particles.templates()
+    with caplog.at_level(logging.WARNING, "cryolike_dask"):
+        found(images, templates, Around(180, 2.5, check=False))
+    assert "end of what was looked at" not in caplog.text
+    with caplog.at_level(logging.WARNING, "cryolike_dask"):
+        found(images, templates, Around(20, 0.5, check=False))
+    assert "8 of 8 images: the best pose lies at the end" in caplog.text
+
+
+def test_what_is_not_recorded_is_refused(build, particles):
+    images, templates = build.stacks()
+    with pytest.raises(InputError, match=r"no poses are recorded of 5 of 5 images"):
+        found(images, templates, "recorded")
+    images = with_poses(build, images)
+    images.poses["y_angstrom"][2] = np.nan
+    images.poses["x_angstrom"][2] = np.nan
+    with pytest.raises(InputError, match=r"no origins are recorded of 1 of 5 images"):
+        found(images, templates, Around(10, 1))
+    images.poses["x_angstrom"], images.poses["y_angstrom"] = 9, 0
+    with pytest.raises(InputError, match=r"recorded up to 6 pixels off .* ends at 2.*recenter"):
+        found(images, templates, Around(10, 1))
+    star = particles.star(0.0)
+    text = star.read_text().replace("_rlnAnglePsi", "_rlnOther")
+    star.write_text(text)
+    with pytest.raises(InputError, match=r"all\.star: no poses .* have rlnAngleRot, rlnAngleTilt"):
+        found(open_particles(star, PARAMETERS), particles.templates(), "recorded")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda: Around(181, 1), "within_degrees=181 is more than"),
+        (lambda: Around(10, -1), "within_pixels=-1"),
+        (lambda: Around("far", 1), "within_degrees='far'"),
+    ],
+)
+def test_what_is_no_window_is_refused(make, problem):
+    with pytest.raises(InputError, match=problem):
+        make()
+
+
+def test_a_search_around_poses_has_a_name():
+    for search in (Around(10, 2), Around(7.5, 0.25, check=False), Around(0, 0)):
+        assert Around.named(str(search)) == search
+    assert str(Around(0, 0)) == "recorded"
+    assert str(Around(10, 2)) == "around 10 degrees 2 pixels"
+    for other in ("adaptive", "around x degrees 2 pixels", "around 999 degrees 2 pixels"):
+        assert Around.named(other) is None
