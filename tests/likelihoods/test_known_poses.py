@@ -316,6 +316,10 @@ def test_what_is_not_recorded_is_refused(build, particles):
     star.write_text(text)
     with pytest.raises(InputError, match=r"all\.star: no poses .* have rlnAngleRot, rlnAngleTilt"):
         found(open_particles(star, PARAMETERS), particles.templates(), "recorded")
+    images, templates = build.stacks()
+    of_unit = replace(templates, viewing=replace(templates.viewing, symmetry="C4"))
+    with pytest.raises(InputError, match=r"views of one unit of C4"):
+        found(with_poses(build, images), of_unit, Around(10, 1))
 
 
 @pytest.mark.parametrize(
