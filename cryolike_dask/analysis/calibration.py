@@ -144,7 +144,9 @@ def regress(log_likelihood: Floats, truth: NDArray[np.int64]) -> Regression:
         step = np.linalg.solve(curvature, gradient)
         values = values + step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < SMALLEST_STEP:
-            errors = np.sqrt(np.diag(np.linalg.inv(curvature)))
+            variances = np.diag(np.linalg.inv(curvature))
+            if (variances > 0).all():  # of rounding, where all images are as sure as can be
+                errors = np.sqrt(variances)
             break
     if not (np.isfinite(errors).all() and abs(values[0]) < STEEPEST):
         values, errors = np.full(len(basis), np.nan), np.full(len(basis), np.nan)
