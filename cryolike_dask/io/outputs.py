@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryolike_dask.errors import OutputError
 
-HEAD = 4096
+HEAD = 16384
 """Bytes that tell what a file is."""
 LOG_LINE = re.compile(rb'\{"time": "[^"]*", "level": "')
 
