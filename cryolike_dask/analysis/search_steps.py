@@ -21,7 +21,7 @@ from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.image_formation import correlation, displacement_phases
-from cryolike_dask.likelihoods.search.adaptive import COARSEST_PIXELS
+from cryolike_dask.likelihoods.search.adaptive import is_worth_levels
 
 LARGEST = 1 - 1e-6
 """Largest correlation that counts: rounding and the offset of a template may bring that of an
@@ -110,7 +110,7 @@ def search_steps(
 def searched_in_levels(results: xr.Dataset, grid: PolarGrid) -> bool:
     """Whether results are of an adaptive search that was worth its levels: then likelihoods are
     interpolated between displacements, and nothing is lost half-way."""
-    return results.attrs.get("search") == "adaptive" and 2 * grid.radius_max >= COARSEST_PIXELS
+    return results.attrs.get("search") == "adaptive" and is_worth_levels(grid)
 
 
 def _axes(x: Floats, y: Floats) -> tuple[Floats, Floats]:

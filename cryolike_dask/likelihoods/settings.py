@@ -7,7 +7,7 @@ from typing import get_args
 
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
-from cryolike_dask.geometry.known_poses import Around
+from cryolike_dask.geometry.known_poses import Around, search_done
 from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM, NoiseModel
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.stacks import TemplateStack
@@ -115,8 +115,7 @@ class Settings:
     @property
     def checked(self) -> Settings:
         """The same where recorded poses have been compared with those found."""
-        around = self.around
-        return self if around is None else replace(self, search=replace(around, check=False))
+        return replace(self, search=search_done(str(self.search)))
 
     @property
     def rules(self) -> Conventions:

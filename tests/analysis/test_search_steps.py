@@ -14,6 +14,7 @@ from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.image_formation import correlation
+from cryolike_dask.likelihoods.search import adaptive as adaptive_search
 
 PARAMETERS = cld.ImageParameters(24, 2.0, n_inplanes=60)
 GRID = PARAMETERS.grid
@@ -97,7 +98,7 @@ def test_the_loss_is_that_of_poses_half_a_step_off(build, monkeypatch):
     # an adaptive search interpolates between displacements, if the band is worth levels
     adaptive = summary.assign_attrs(search="adaptive")
     for coarsest, names in ((32, list(found)), (8, ["rotations", "views"])):
-        monkeypatch.setattr(steps, "COARSEST_PIXELS", coarsest)
+        monkeypatch.setattr(adaptive_search, "COARSEST_PIXELS", coarsest)
         assert [s.name for s in steps.search_steps(adaptive, images, templates)] == names
 
 

@@ -87,6 +87,11 @@ def step_of_band(grid: PolarGrid, part: float) -> float:
     return STEP_OF_BAND * grid.box_size_angstrom / (part * pixels_of_band(grid))
 
 
+def is_worth_levels(grid: PolarGrid) -> bool:
+    """Whether half of the band is wide enough to be searched before all of it."""
+    return pixels_of_band(grid) / 2 >= COARSEST_PIXELS
+
+
 def levels_of(templates: TemplateStack) -> list[Level]:
     """Levels from the coarsest to the whole search."""
     grid, viewing = templates.grid, templates.viewing
@@ -111,9 +116,9 @@ def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
     """Records of the best poses, (image, template chunk), POSE; None where the band is too narrow
     to be worth levels."""
     templates, rules = graph.templates, graph.settings.rules
-    levels = levels_of(templates)
-    if len(levels) == 1:
+    if not is_worth_levels(templates.grid):
         return None
+    levels = levels_of(templates)
     log_prior = template_rows(templates, rules)["log_prior"]
     found, parts_left_out = _found_everywhere(levels[0], graph), []
     for before, level in pairwise(levels):

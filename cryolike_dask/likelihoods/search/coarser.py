@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.geometry.symmetry import point_group
+from cryolike_dask.geometry.symmetry import PointGroup, point_group
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.sources import ArraySource, evenly_spread
@@ -152,10 +152,12 @@ def cosines_of_views(viewing: ViewingAngles, rows: Rows, others: Rows) -> FloatA
     """Cosines of the angles between views, (row, other), of symmetric structures to the nearest of
     those that look alike."""
     directions = viewing.rotations()[:, :, 2]
-    turned = point_group(viewing.symmetry).images(directions[rows])
-    cosines: FloatArray = np.max(
-        [turned[:, i] @ directions[others].T for i in range(turned.shape[1])], axis=0
-    )
+    return _cosines(point_group(viewing.symmetry), directions[rows], directions[others])
+
+
+def _cosines(group: PointGroup, directions: FloatArray, others: FloatArray) -> FloatArray:
+    turned = group.images(directions)
+    cosines: FloatArray = np.max([turned[:, i] @ others.T for i in range(turned.shape[1])], axis=0)
     return cosines
 
 
@@ -163,12 +165,13 @@ def spread_views(viewing: ViewingAngles, spacing: float) -> Rows:
     """Views no two of which are nearer than a spacing (radian), and within it of every other:
     each is kept unless one before it is near."""
     kept: list[int] = []
-    least, everyone = math.cos(spacing), np.arange(len(viewing))
+    directions, group = viewing.rotations()[:, :, 2], point_group(viewing.symmetry)
+    least = math.cos(spacing)
     free = np.ones(len(viewing), np.bool_)
     for i in range(len(viewing)):
         if free[i]:
             kept.append(i)
-            free &= cosines_of_views(viewing, everyone[[i]], everyone)[0] < least
+            free &= _cosines(group, directions[[i]], directions)[0] < least
     return np.array(kept, np.int64)
 
 
