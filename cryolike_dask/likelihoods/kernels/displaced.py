@@ -15,10 +15,7 @@ displacement of the cases of `benchmarks` more than 1.2 times the largest of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +25,7 @@ from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra, plan
+from cryolike_dask.likelihoods.kernels.threads import threads
 from cryolike_dask.likelihoods.kernels.tile import by_pairs
 
 if TYPE_CHECKING:
@@ -86,7 +84,7 @@ def compressed_templates(rooted: Tensor, constants: BlockConstants) -> tuple[Ten
     # the same displacements of several templates one after the other: their factors are in the
     # outer cache then
     starts = sorted(range(0, columns, COLUMNS), key=lambda start: start % n_displacements)
-    with _threads() as in_threads:
+    with threads() as in_threads:
         for start in starts:
             in_threads(expand, n_shells, start, rings, series, spectra.numpy(), 0)
             for of_group in of_groups:
@@ -122,7 +120,7 @@ def displaced_spectra(rooted: Tensor, constants: BlockConstants) -> Tensor:
     from cryolike_dask.likelihoods.kernels.fft_cpu import COLUMNS
 
     rings, series = _rings(rooted, constants.translation, constants), _series(constants)
-    with _threads() as in_threads:
+    with threads() as in_threads:
         for start in range(0, spectra.shape[3], COLUMNS):
             in_threads(expand, spectra.shape[2], start, rings, series, spectra.numpy(), start)
     return spectra
@@ -222,21 +220,6 @@ def _series(constants: BlockConstants) -> Series:
     half = plan(n_inplanes // 2, dtype)
     rows = np.argsort(half.rotations[::2] // 2)
     return Series(half.radices, half.waves, rows, plan(n_inplanes, dtype).waves)
-
-
-@contextmanager
-def _threads() -> Iterator[Callable[..., None]]:
-    """As many threads as torch may use; give what calls a function there for shares of n."""
-    n_threads = torch.get_num_threads()
-    with ThreadPoolExecutor(n_threads) as pool:
-
-        def in_threads(function: Callable[..., None], n: int, *rest: object) -> None:
-            cuts = [n * k // n_threads for k in range(n_threads + 1)]
-            # compiled loops let go of Python's lock; one share needs no thread of its own
-            each = map if n_threads == 1 else pool.map
-            list(each(lambda share: function(share, *rest), pairwise(cuts)))
-
-        yield in_threads
 
 
 def _expand_by_products(rooted: Tensor, constants: BlockConstants, spectra: Tensor) -> None:

@@ -237,6 +237,17 @@ def _sum(terms, exponent, chunks, template, by_rotation, least):
 
 
 @compiled
+def memory_of_thread(terms, n_rotations):
+    """Memory for all pairs of a thread: how many templates are taken together; their columns, of
+    which the last chunk is room for odd radices; their extremes; and four terms by rotation."""
+    dtype, most = terms.products.dtype, max(1, COLUMNS_AT_ONCE // terms.n_displacements)
+    n_chunks = -(-most * terms.n_displacements // COLUMNS) + 1
+    chunks = np.empty((n_chunks, n_rotations * COLUMNS), dtype)
+    high, low = np.empty((most, n_rotations), dtype), np.empty((most, n_rotations), dtype)
+    return most, chunks, high, low, np.empty((4, n_rotations))
+
+
+@compiled
 def reduce_pairs(pairs, terms, rotations, summary):
     """Reduce some pairs of a tile over displacements and rotations.
 
@@ -251,13 +262,8 @@ def reduce_pairs(pairs, terms, rotations, summary):
     """
     best, fit, summed = summary.best, summary.fit, summary.log_likelihood
     shift, norm = terms.shift, terms.norm
-    dtype, n_rotations = terms.products.dtype, len(rotations.rows)
-    n_templates, most = norm.shape[2], max(1, COLUMNS_AT_ONCE // terms.n_displacements)
-    # memory of this thread, for all of its pairs; the last chunk is room for odd radices
-    n_chunks = -(-most * terms.n_displacements // COLUMNS) + 1
-    chunks = np.empty((n_chunks, n_rotations * COLUMNS), dtype)
-    high, low = np.empty((most, n_rotations), dtype), np.empty((most, n_rotations), dtype)
-    by_rotation = np.empty((4, n_rotations))
+    n_rotations, n_templates = len(rotations.rows), norm.shape[2]
+    most, chunks, high, low, by_rotation = memory_of_thread(terms, n_rotations)
     fits, tops, heights, scales = by_rotation
     pair = pairs[0]
     while pair < pairs[1]:

@@ -8,11 +8,9 @@ reductions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
+from cryolike_dask.likelihoods.kernels.threads import threads
 from cryolike_dask.likelihoods.kernels.windows import Windows
 
 if TYPE_CHECKING:
@@ -152,7 +151,8 @@ class Tile:
         terms, rotations, _ = self._for_loops(reference)
         results = self._unfilled()
         summary = Summary(*(values.numpy() for values in results))
-        self._in_threads(lambda share: reduce_pairs(share, terms, rotations, summary))
+        with threads() as in_threads:
+            in_threads(reduce_pairs, self.shift.numel(), terms, rotations, summary)
         return results
 
     def _for_loops(self, reference: Tensor) -> tuple[PairTerms, Rotations, NDArray[np.int64]]:
@@ -176,14 +176,6 @@ class Tile:
         order = np.argsort(self.constants.folding.rotations[0].numpy() % n_rows)
         rows = order[transform.rotations % n_rows]
         return terms, Rotations(transform.radices, transform.waves, rows), transform.rotations
-
-    def _in_threads(self, reduce_share: Callable[[tuple[int, int]], None]) -> None:
-        """Share the pairs of images and templates among the threads that torch may use."""
-        n_threads = torch.get_num_threads()
-        cuts = [self.shift.numel() * k // n_threads for k in range(n_threads + 1)]
-        with ThreadPoolExecutor(n_threads) as pool:
-            # compiled loops let go of Python's lock; one share needs no thread of its own
-            list((map if n_threads == 1 else pool.map)(reduce_share, pairwise(cuts)))
 
     def summarise_in_windows(
         self, reference: Tensor, wanted: Tensor, windows: Windows
@@ -244,9 +236,9 @@ class Tile:
         poses = torch.empty(self.shift.shape, dtype=torch.int64)
         results = best, fit, summed, torch.empty_like(summed), poses
         summary = WindowSummary(*(values.numpy() for values in results))
-        self._in_threads(
-            lambda share: reduce_pairs_in_windows(share, terms, rotations, of_windows, summary)
-        )
+        of_all = terms, rotations, of_windows, summary
+        with threads() as in_threads:
+            in_threads(reduce_pairs_in_windows, self.shift.numel(), *of_all)
         best.clamp_(max=1)
         return results
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from cryolike_dask.likelihoods.kernels.compiled import compiled
 from cryolike_dask.likelihoods.kernels.fft_cpu import COLUMNS
 from cryolike_dask.likelihoods.kernels.fused_cpu import (
-    COLUMNS_AT_ONCE,
     SERIES_BELOW,
     likelihood,
+    memory_of_thread,
     rotate,
 )
 
@@ -234,12 +234,8 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
         Gets the results of these pairs.
     """
     shift, norm = terms.shift, terms.norm
-    dtype, n_rotations = terms.products.dtype, len(rotations.rows)
-    n_templates, most = norm.shape[2], max(1, COLUMNS_AT_ONCE // terms.n_displacements)
-    n_chunks = -(-most * terms.n_displacements // COLUMNS) + 1
-    chunks = np.empty((n_chunks, n_rotations * COLUMNS), dtype)
-    high, low = np.empty((most, n_rotations), dtype), np.empty((most, n_rotations), dtype)
-    by_rotation = np.empty((4, n_rotations))
+    n_rotations, n_templates = len(rotations.rows), norm.shape[2]
+    most, chunks, high, low, by_rotation = memory_of_thread(terms, n_rotations)
     fits, tops, heights, scales = by_rotation
     n_x, n_y, n_places = len(windows.x), len(windows.y), windows.places.shape[1]
     shares, values = np.ones((n_y, n_x)), np.empty((n_y, n_x))
