@@ -36,8 +36,9 @@ ALIGNED = 16
 longer than those of 272."""
 MEASURED = 10
 """Displacements at which what is left out is measured; all, where there are no more."""
-MARGIN = 1.5
-"""What is left out of a template at any displacement, over the most at those measured."""
+MARGIN = 2.0
+"""What is left out of a template at any displacement, over the most at those measured: of 1800
+random templates in small boxes 1.96 in the worst case, 1.3 in one of a hundred."""
 
 
 def measured_displacements(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.int64]:
