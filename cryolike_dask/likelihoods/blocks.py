@@ -64,11 +64,22 @@ def optimal_poses(
     image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.void]:
     """Best pose of each image among these templates, and its likelihood over all of them: (image,
-    1), POSE."""
-    poses = run(image_rows, template_rows, basis, comparison, _search)
+    1), POSE, as far as they are known before all templates are."""
+    return run(image_rows, template_rows, basis, comparison, _search)[:, None]
+
+
+def with_log_likelihoods(
+    image_rows: Rows, poses: Rows, *, comparison: Comparison
+) -> NDArray[np.void]:
+    """The best poses of images among all templates, with the log-likelihood there: (image,),
+    POSE."""
+    poses = poses.copy()
+    there = np.flatnonzero(np.isfinite(poses["cross_correlation"]))
     with TURN:
-        poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
-    return poses[:, None]
+        poses["log_likelihood_optimal"][there] = log_likelihood_at(
+            image_rows[there], poses[there], comparison
+        )
+    return poses
 
 
 def best_of_structures(

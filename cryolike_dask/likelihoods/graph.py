@@ -106,10 +106,7 @@ class ComparisonGraph:
         return da.blockwise(
             function,
             indices,
-            da.from_array(
-                image_rows(self.images, self.comparison.conventions, self.group_of_image),
-                chunks=(self.image_chunks,),
-            ),
+            self._image_rows(),
             "m",
             da.from_array(
                 template_rows(self.templates, self.comparison.conventions),
@@ -127,6 +124,34 @@ class ComparisonGraph:
             align_arrays=False,
             concatenate=True,
             **options,
+        )
+
+    def of_images(
+        self,
+        function: Callable[..., NDArray[Any]],
+        name: str,
+        dtype: np.dtype[Any],
+        more: Sequence[tuple[da.Array, str]] = (),
+    ) -> da.Array:
+        """Call a block function on every chunk of images, and on the chunks of more arrays along
+        "m"."""
+        return da.blockwise(
+            function,
+            "m",
+            self._image_rows(),
+            "m",
+            *(item for pair in more for item in pair),
+            comparison=self.comparison,
+            dtype=dtype,
+            meta=np.empty(0, dtype),
+            token=f"{name}-{self.comparison.name}",
+            align_arrays=False,
+        )
+
+    def _image_rows(self) -> da.Array:
+        return da.from_array(
+            image_rows(self.images, self.comparison.conventions, self.group_of_image),
+            chunks=(self.image_chunks,),
         )
 
     def _basis(self) -> Delayed | tuple[()]:

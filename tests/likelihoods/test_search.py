@@ -92,6 +92,11 @@ def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search
     )
     for name in ("template", "displacement", "rotation"):
         np.testing.assert_array_equal(found[name], expected[name])
+    found, expected = (
+        blocks.with_log_likelihoods(rows[0], of[:, 0], comparison=graph.comparison)
+        for of in (found, expected)
+    )
+    assert np.isfinite(found["log_likelihood_optimal"]).all()
     for name in ("cross_correlation", "log_likelihood_optimal", "log_likelihood_integrated"):
         np.testing.assert_allclose(
             found[name], expected[name], rtol=0, atol=1e-9 if precision == "double" else 2e-4
