@@ -8,7 +8,6 @@ are ever chunked.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -21,8 +20,8 @@ from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.likelihoods import blocks, variables
-from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
+from cryolike_dask.likelihoods.graph import ComparisonGraph, combined
+from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.search.adaptive import adaptive_pose_records
 from cryolike_dask.likelihoods.search.known import AroundKnown, images_to_check
 from cryolike_dask.likelihoods.settings import Settings
@@ -146,7 +145,7 @@ def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
     records = adaptive_pose_records(graph) if graph.settings.is_adaptive else None
     if records is None:
         records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
-    return _combined(records, name)
+    return combined(records, name)
 
 
 def _with_log_likelihoods(graph: ComparisonGraph, poses: da.Array) -> da.Array:
@@ -164,23 +163,7 @@ def _poses_around(search: AroundKnown, name: str) -> da.Array:
         everywhere = replace(graph.settings, search="adaptive")
         some = ComparisonGraph(images_to_check(graph.images), graph.templates, everywhere)
         found = pose_records(some, f"{name}-check")
-    return search.with_edges_said(_combined(search.records(found), name))
-
-
-def _combined(records: da.Array, name: str) -> da.Array:
-    """One record of each image, of those of all chunks of templates."""
-    return da.reduction(
-        records,
-        chunk=_unchanged,
-        combine=combine_along_templates,
-        aggregate=combine_along_templates,
-        axis=1,
-        dtype=POSE,
-        split_every=16,
-        concatenate=True,
-        meta=np.empty((0,), POSE),
-        name=name,
-    )
+    return search.with_edges_said(combined(search.records(found), name))
 
 
 def pair_likelihoods(graph: ComparisonGraph, name: str) -> da.Array:
@@ -398,7 +381,3 @@ def compute_integrated_log_likelihood(
     if tuple(dims) == (labels.IMAGE, labels.TEMPLATE):
         return optimal_displacements_and_rotations(graph)[[labels.LOG_LIKELIHOOD]]
     raise InputError(f"dims={dims!r}", remedy="Give ('image',) or ('image', 'template').")
-
-
-def _unchanged(records: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return records
