@@ -82,11 +82,10 @@ class Cut:
     n_stacks: int
     device: str
 
-    def parts(self, work: Work, *, by_templates: bool = False) -> tuple[int, int]:
-        """Parts along images and along templates, or along templates alone, so that all stacks are
-        done soonest."""
+    def parts(self, work: Work) -> tuple[int, int]:
+        """Parts along images and along templates, so that all stacks are done soonest."""
         along_images, along_templates = np.meshgrid(
-            _counts(1 if by_templates else work.n_images), _counts(work.n_templates), indexing="ij"
+            _counts(work.n_images), _counts(work.n_templates), indexing="ij"
         )
         n_workers = max(1, self.n_workers)
         per_stack, poses = along_images * along_templates, work.poses(along_images, along_templates)
@@ -105,15 +104,27 @@ class Cut:
         return int(along_images.flat[best]), int(along_templates.flat[best])
 
     def stacks(
-        self, images: ImageStack, templates: TemplateStack, *, by_templates: bool = False
+        self, images: ImageStack, templates: TemplateStack
     ) -> tuple[ImageStack, TemplateStack]:
         """Both, cut into chunks."""
         work = Work(len(images), len(templates), len(templates.displacements))
-        along_images, along_templates = self.parts(work, by_templates=by_templates)
+        along_images, along_templates = self.parts(work)
         return (
             images.chunk(even_chunks(len(images), -(-len(images) // along_images))),
             templates.chunk(even_chunks(len(templates), -(-len(templates) // along_templates))),
         )
+
+    def images_alone(self, images: ImageStack) -> ImageStack:
+        """Images of a search that compares them with some templates each, cut into no more chunks
+        than there are workers for.
+
+        A level of such a search takes all views of an image, and poses are left out by what the
+        best ones before them are worth. Measured, 256 images under 208 templates, coarse to fine:
+        each further chunk of images takes 9 seconds, for templates are prepared again, beside 24
+        for all; two chunks of templates take 44% more than one.
+        """
+        n_parts = min(len(images), max(1, -(-self.n_workers // self.n_stacks)))
+        return images.chunk(even_chunks(len(images), -(-len(images) // n_parts)))
 
 
 def even_chunks(n: int, size: int) -> tuple[int, ...]:

@@ -155,10 +155,10 @@ class Run:
     def graph(self, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> ComparisonGraph:
         """The graph of one stack under one structure."""
         images, templates = self.images[i_stack], self.templates[i_template]
-        if not kind.keeps_every_pose:
-            # a search prepares images for those templates alone that they are compared with
-            by_templates = self.settings.search != "exhaustive"
-            images, templates = cut.stacks(images, templates, by_templates=by_templates)
+        if self.settings.search != "exhaustive":
+            images = cut.images_alone(images)
+        elif not kind.keeps_every_pose:
+            images, templates = cut.stacks(images, templates)
         # recorded poses are checked with the first stack of each structure
         settings = self.settings if i_stack == min(self.images) else self.settings.checked
         return kind.graph(images, templates, settings, self.discover_tiles)

@@ -68,13 +68,6 @@ def test_the_standard_case():
     assert Cut(2, 1, "cpu").parts(Work(1024, 2000, 1))[1] == 1, "images are the work"
 
 
-def test_along_templates_alone():
-    for n_workers in (1, 2, 5, 16):
-        along_images, along_templates = Cut(n_workers, 1, "cpu").parts(STANDARD, by_templates=True)
-        assert along_images == 1
-        assert along_templates >= n_workers
-
-
 def test_chunks_of_stacks(build):
     images, templates = build.stacks()
     cut = Cut(4, 1, "cpu")
@@ -82,3 +75,6 @@ def test_chunks_of_stacks(build):
     assert sum(images.chunks) == 5
     assert sum(templates.chunks) == 7
     assert len(images.chunks) * len(templates.chunks) >= 4
+    assert len(cut.images_alone(images).chunks) == 3, "of five images, two, two and one"
+    assert Cut(4, 4, "cpu").images_alone(images).chunks == (5,)
+    assert Cut(0, 1, "cpu").images_alone(images).chunks == (5,)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.likelihoods.graph import ComparisonGraph, spread_templates, template_rows
+from cryolike_dask.likelihoods.graph import ComparisonGraph, template_rows
 from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.search.coarser import (
     coarser_grid,
@@ -231,12 +231,10 @@ def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
 def _at_level(
     level: Level, graph: ComparisonGraph, views: Rows, displacements: DisplacementGrid
 ) -> ComparisonGraph:
-    """Images and views of a level, in as many parts along views as those of the graph."""
-    images = coarser_images(graph.images, level.grid)
-    templates = coarser_templates(graph.templates, level.grid, views, displacements)
+    """Images and views of a level."""
     return ComparisonGraph(
-        images,
-        spread_templates(images, templates, len(graph.template_chunks)),
+        coarser_images(graph.images, level.grid),
+        coarser_templates(graph.templates, level.grid, views, displacements),
         graph.settings,
         discover_tiles=graph.comparison.discover_tiles,
     )
