@@ -180,8 +180,9 @@ def _selected(
     """Places of each image, (image, place, 2), and templates, bool (image, template), that are
     worth the next level, and what is left out, (image,); chunks of images know all views."""
     found = found.rechunk({1: -1})
+    of_views = replace(selection, near=selection.near[:0])  # it is large, and travels with tasks
     left_out = da.blockwise(
-        selection.left_out,
+        of_views.left_out,
         "m",
         found,
         "mv",
@@ -191,7 +192,7 @@ def _selected(
         token="search-left-out",
     )
     places = da.blockwise(
-        selection.places,
+        of_views.places,
         "mkx",
         found,
         "mv",
