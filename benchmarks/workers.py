@@ -30,7 +30,7 @@ from distributed import Client
 import cryolike_dask as cld
 from benchmarks.cases import STANDARD
 from benchmarks.contenders import baselines, inputs
-from benchmarks.processes import pids_of_workers, processes
+from benchmarks.processes import pids_of_workers
 from benchmarks.scaling import write_inputs
 from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.likelihoods.cutting import Cut, Work
@@ -147,7 +147,7 @@ def main() -> int:
             write_stacks(folder, arguments.images, arguments.templates, most)
             run(folder, 1)  # this process has what it needs then; and so have both workers below
             alone = {n_stacks: one_thread(folder, n_stacks) for n_stacks in arguments.stacks}
-            with processes(folder / "dask") as client:
+            with cld.local_cluster(2) as client:
                 run(folder, 1, client)
                 for n_stacks, of_one in alone.items():
                     reached.append(_compared(folder, n_stacks, of_one, client))
