@@ -238,32 +238,29 @@ def _run(kind: KindName, options: LikelihoodOptions, place: PlaceOptions) -> Non
     with errors_for_people(RESUME):
         keeps = options.keeps
         say("opening templates and particles ...")
-        from cryolike_dask.run_likelihood import (
-            run_likelihood_full_cross_correlation,
-            run_likelihood_optimal_pose,
-        )
+        from cryolike_dask.config.run_config import opened_of
+        from cryolike_dask.likelihoods.settings import Tiling
+        from cryolike_dask.runs.kinds import kind_named
+        from cryolike_dask.runs.options import RunOptions
+        from cryolike_dask.runs.small import takes_seconds
+        from cryolike_dask.runs.writing import compute_run
 
-        run_likelihood = (
-            run_likelihood_optimal_pose
-            if kind == "optimal_pose"
-            else run_likelihood_full_cross_correlation
+        # what is wrong with inputs is said before workers start
+        tiling = Tiling(
+            options.n_images_per_batch, options.n_templates_per_batch, options.discover_batch_size
         )
-        inputs = options.inputs()  # what is wrong with them is said before workers start
-        with client_in(place) as client:
-            results = run_likelihood(
-                **inputs,
-                skip_exist=keeps,
-                n_templates_per_batch=options.n_templates_per_batch,
-                n_images_per_batch=options.n_images_per_batch,
-                discover_batch_size=options.discover_batch_size,
-                overwrite=options.overwrite,
-                client=client,
-                device=options.device,
-                on_error=options.on_error,
-                log_file=options.log_file,
-                performance_report=options.performance_report,
-                note=options.note,
-            )
+        run, chosen = opened_of(options.inputs(), options.device, tiling), kind_named(kind)
+        how = RunOptions(
+            skip_exist=keeps,
+            overwrite=options.overwrite,
+            on_error=options.on_error,
+            log_file=options.log_file,
+            performance_report=options.performance_report,
+            note=options.note,
+        )
+        is_small = options.performance_report is None and takes_seconds(run, chosen)
+        with client_in(place, is_small=is_small) as client:
+            results = compute_run(run, chosen, client, how)
             out.print(
                 f"{results.sizes['image']} images: results are in {escape(str(options.output))}"
             )

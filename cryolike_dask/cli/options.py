@@ -121,7 +121,8 @@ class PlaceOptions(Place):
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Worker processes. Default: one per GPU, or per core; 0: none, this process alone."
+            help="Worker processes. Default: one per GPU, or per core, or none for a run of "
+            "seconds; 0: none, this process alone."
         ),
     ] = None
     scheduler: Annotated[
@@ -146,8 +147,9 @@ class PlaceOptions(Place):
 
 
 @contextmanager
-def client_in(place: Place) -> Iterator[Client | None]:
-    """The client to run on: of a running scheduler, of a cluster on this machine, or none."""
+def client_in(place: Place, *, is_small: bool = False) -> Iterator[Client | None]:
+    """The client to run on: of a running scheduler, of a cluster on this machine, or none; nor of
+    a cluster that nobody asks for, where what is to be done is small."""
     choices = {
         "--scheduler": place.scheduler,
         "--scheduler-file": place.scheduler_file,
@@ -166,6 +168,9 @@ def client_in(place: Place) -> Iterator[Client | None]:
         with connect(place.running_scheduler, **place.certificates) as client:
             yield client
     elif place.workers == 0:
+        yield None
+    elif place.workers is None and is_small:
+        say("this takes seconds: no workers are started (--workers 1 starts one)")
         yield None
     else:
         n_workers = place.workers

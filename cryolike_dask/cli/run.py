@@ -85,13 +85,12 @@ def run(
 
 def _run(config: RunConfig) -> None:
     say("opening templates and particles ...")
-    from cryolike_dask.config.resolve import need_inputs
-    from cryolike_dask.config.run_config import run_config
+    from cryolike_dask.config.run_config import needs_no_workers, opened, run_opened
     from cryolike_dask.io.layout import CONFIGURATION
 
-    need_inputs(config)
-    with client_in(config.machine.place) as client:
-        results = run_config(config, client)
+    inputs = opened(config)  # what is wrong with them is said before workers start
+    with client_in(config.machine.place, is_small=needs_no_workers(config, inputs)) as client:
+        results = run_opened(config, inputs, client)
         folder = escape(str(config.output))
         out.print(
             f"{results.sizes['image']} images: results are in {folder}, and what was run in "

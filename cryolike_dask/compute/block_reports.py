@@ -39,6 +39,10 @@ class BlockReport:
     tile, first_tile : (int, int)
         Images and templates of a tile; those of the tile that was tried first.
     seconds : float
+    level : int
+        Of a search in levels.
+    share : float
+        Part of the work of all levels together.
     """
 
     name: str
@@ -52,6 +56,14 @@ class BlockReport:
     tile: tuple[int, int]
     first_tile: tuple[int, int]
     seconds: float
+    level: int = 0
+    share: float = 1.0
+
+    @property
+    def at(self) -> tuple[int, ...]:
+        """Place of the block in the comparison."""
+        of_level = (self.level,) if self.level else ()
+        return (self.first_image, self.first_template, *of_level)
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,8 @@ class Meter:
 
     def block(self, block: BlockReport) -> bool:
         """Count a block, and say whether it belongs to an item that is in work."""
-        n_images = block.n_images * block.n_templates / block.of_templates
-        return self.part(block.name, (block.first_image, block.first_template), n_images)
+        n_images = block.share * block.n_images * block.n_templates / block.of_templates
+        return self.part(block.name, block.at, n_images)
 
     def _show(self) -> None:
         self.show(min(self.done + self.in_work, self.n_images), self.kept)

@@ -153,8 +153,8 @@ class Machine(Section):
     )
     workers: Workers | None = Field(
         default=None,
-        description="Worker processes. Default: one per GPU, or per core; 0: none, this process "
-        "alone.",
+        description="Worker processes. Default: one per GPU, or per core, or none for a run of "
+        "seconds; 0: none, this process alone.",
     )
     scheduler: Address | None = Field(
         default=None,

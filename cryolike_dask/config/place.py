@@ -23,7 +23,8 @@ class Place:
     Attributes
     ----------
     workers : int or None
-        Processes that start on this machine. None: one per GPU, or per core; 0: none.
+        Processes that start on this machine. None: one per GPU, or per core, or none for a run of
+        seconds; 0: none.
     scheduler : str or None
         Address of a scheduler that runs already.
     scheduler_file : Path or None

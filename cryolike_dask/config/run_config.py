@@ -14,18 +14,20 @@ from distributed import Client
 
 from cryolike_dask.compute.device import active_client, torch_threads
 from cryolike_dask.config.model import RunConfig
-from cryolike_dask.config.resolve import inputs_of
+from cryolike_dask.config.resolve import RunArguments, inputs_of
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import CONFIGURATION
-from cryolike_dask.labels import SearchMethod
+from cryolike_dask.labels import Device, SearchMethod
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.cost import LikelihoodPlan
 from cryolike_dask.runs.kinds import kind_named
+from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.plan import plan_likelihood
 from cryolike_dask.runs.run import Run, open_run
+from cryolike_dask.runs.small import takes_seconds
 from cryolike_dask.runs.writing import compute_run
 from cryolike_dask.version import __version__
 
@@ -65,8 +67,12 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
     if not isinstance(config, RunConfig):
         raise InputError(f"config is a {type(config).__name__}", remedy="Read it with read_config.")
     client = _client(config, client)
+    return run_opened(config, opened(config), client)
+
+
+def run_opened(config: RunConfig, run: Run, client: Client | None) -> xr.Dataset:
+    """Run what `opened` gives of a configuration, as `run_config` does."""
     machine = config.machine
-    run = opened(config)
     with torch_threads(machine.threads if client is None else None):
         _make_folders_of(machine.log_file, machine.performance_report)
         kind = kind_named(config.likelihood.kind)
@@ -85,9 +91,13 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
         A running cluster is asked; none is started, and the plan is for the workers that the run
         would start.
     """
-    machine = config.machine
+    machine, inputs = config.machine, inputs_of(config)
+    n_workers = None
+    if client is None:
+        is_small = needs_no_workers(config, opened_of(inputs, machine.device, Tiling()))
+        n_workers = 0 if is_small else machine.place.n_workers
     return plan_likelihood(
-        **inputs_of(config),
+        **inputs,
         skip_exist=machine.keeps,
         n_templates_per_batch=machine.n_templates_per_batch,
         n_images_per_batch=machine.n_images_per_batch,
@@ -95,8 +105,18 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
         kind=config.likelihood.kind,
         overwrite=machine.overwrite,
         client=client,
-        n_workers=None if client is not None else machine.place.n_workers,
+        n_workers=n_workers,
         device=machine.device,
+    )
+
+
+def needs_no_workers(config: RunConfig, run: Run) -> bool:
+    """Whether a run for which no number of workers is asked is done while they would start."""
+    machine = config.machine
+    is_asked = machine.place.workers is not None or machine.place.asks_for_a_scheduler
+    # Dask's report is of workers
+    return not (is_asked or machine.performance_report) and takes_seconds(
+        run, kind_named(config.likelihood.kind)
     )
 
 
@@ -167,10 +187,16 @@ def _content(text: str) -> dict[Any, Any]:
 
 def opened(config: RunConfig) -> Run:
     """Every input open and held against the others."""
-    inputs, machine = inputs_of(config), config.machine
-    settings = Settings(
-        inputs["conventions"], machine.device, inputs["precision"], inputs["tolerance"]
+    machine = config.machine
+    tiling = Tiling(
+        machine.n_images_per_batch, machine.n_templates_per_batch, machine.discover_batch_size
     )
+    return opened_of(inputs_of(config), machine.device, tiling)
+
+
+def opened_of(inputs: RunArguments, device: Device, tiling: Tiling) -> Run:
+    """The inputs of a run, held against each other."""
+    settings = Settings(inputs["conventions"], device, inputs["precision"], inputs["tolerance"])
     run = open_run(
         inputs["file_config"],
         inputs["params_input"],
@@ -178,14 +204,10 @@ def opened(config: RunConfig) -> Run:
         settings,
         inputs["images"],
         inputs["templates"],
-        config.noise.request,
+        NoiseRequest(inputs["noise"], inputs["b_factor"], inputs["degrees_of_freedom"]),
         inputs["search"],
     )
-    return run.in_batches(
-        Tiling(
-            machine.n_images_per_batch, machine.n_templates_per_batch, machine.discover_batch_size
-        )
-    )
+    return run.in_batches(tiling)
 
 
 def _client(config: RunConfig, client: Client | None) -> Client | None:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.block_reports import announce
@@ -50,25 +52,59 @@ UNKNOWN = -1
 """In place of the index of a pose that nobody has asked for yet."""
 
 TURN = threading.Lock()
-"""One block at a time in a process, so that a device never runs two: the only state of this
-module."""
+"""One block at a time in a process, so that a device never runs two."""
+KEPT_BASES = 8
+"""Radial bases of the latest comparisons that a process keeps, some MB each: one takes as long as
+preparing two hundred templates, and stacks of images under one structure have the same."""
+_LATEST = OrderedDict[str, "RadialBasis"]()
 
 
 def radial_basis_of(comparison: Comparison) -> RadialBasis:
-    """Radial basis that all blocks of a comparison are given."""
+    """Radial basis that all blocks of a comparison are given; made once in a process for all images
+    that are compared with the same templates."""
+    key = _what_bases_depend_on(comparison)
     with TURN:
-        return find_basis(comparison)
+        basis = _LATEST.pop(key, None)
+        _LATEST[key] = basis = find_basis(comparison) if basis is None else basis
+        while len(_LATEST) > KEPT_BASES:
+            _LATEST.popitem(last=False)
+    return basis
+
+
+def _what_bases_depend_on(comparison: Comparison) -> str:
+    """Files are known by name, size and time, arrays by their values."""
+    key: str = tokenize(
+        comparison.templates,
+        comparison.grid,
+        comparison.displacements.table(),
+        comparison.conventions,
+        comparison.whitening.of_templates,
+        comparison.tolerance,
+        comparison.device,
+    )
+    return key
 
 
 def optimal_poses(
     image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
 ) -> NDArray[np.void]:
     """Best pose of each image among these templates, and its likelihood over all of them: (image,
-    1), POSE."""
-    poses = run(image_rows, template_rows, basis, comparison, _search)
+    1), POSE, as far as they are known before all templates are."""
+    return run(image_rows, template_rows, basis, comparison, _search)[:, None]
+
+
+def with_log_likelihoods(
+    image_rows: Rows, poses: Rows, *, comparison: Comparison
+) -> NDArray[np.void]:
+    """The best poses of images among all templates, with the log-likelihood there: (image,),
+    POSE."""
+    poses = poses.copy()
+    there = np.flatnonzero(np.isfinite(poses["cross_correlation"]))
     with TURN:
-        poses["log_likelihood_optimal"] = log_likelihood_at(image_rows, poses, comparison)
-    return poses[:, None]
+        poses["log_likelihood_optimal"][there] = log_likelihood_at(
+            image_rows[there], poses[there], comparison
+        )
+    return poses
 
 
 def best_of_structures(

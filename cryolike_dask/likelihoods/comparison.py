@@ -69,6 +69,10 @@ class Comparison:
     n_images_per_tile, n_templates_per_tile : int or None
     discover_tiles : bool
         Choose tiles by the device and its free memory instead.
+    level : int
+        Of a search in levels.
+    share : float
+        Part of the work of all levels together.
     """
 
     images: ArraySource
@@ -84,3 +88,5 @@ class Comparison:
     n_images_per_tile: int | None = None
     n_templates_per_tile: int | None = None
     discover_tiles: bool = False
+    level: int = 0
+    share: float = 1.0

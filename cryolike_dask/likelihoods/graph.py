@@ -25,15 +25,12 @@ from cryolike_dask.likelihoods.comparison import (
     Comparison,
     Whitening,
 )
+from cryolike_dask.likelihoods.cutting import POSES_PER_BLOCK, even_chunks
+from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.setup import degrees_of_freedom
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
-POSES_PER_BLOCK = {"cpu": 2**27, "cuda": 2**28}
-"""(image, template, displacement) triples of a block where the caller does not chunk templates.
-On a CPU a block takes 6 ms per image to prepare it and to settle its best pose, in the standard
-case, and 1.2 microseconds per triple: with 1024 images 6 and 160 seconds. Fixed, not timed: the
-same run is cut in the same way again, and gives the same bits."""
 CORRELATION_CHUNK_BYTES = 2**27
 """Largest chunk of a complete cross-correlation where no batch sizes are given."""
 
@@ -106,10 +103,7 @@ class ComparisonGraph:
         return da.blockwise(
             function,
             indices,
-            da.from_array(
-                image_rows(self.images, self.comparison.conventions, self.group_of_image),
-                chunks=(self.image_chunks,),
-            ),
+            self._image_rows(),
             "m",
             da.from_array(
                 template_rows(self.templates, self.comparison.conventions),
@@ -129,12 +123,56 @@ class ComparisonGraph:
             **options,
         )
 
+    def of_images(
+        self,
+        function: Callable[..., NDArray[Any]],
+        name: str,
+        dtype: np.dtype[Any],
+        more: Sequence[tuple[da.Array, str]] = (),
+    ) -> da.Array:
+        """Call a block function on every chunk of images, and on the chunks of more arrays along
+        "m"."""
+        return da.blockwise(
+            function,
+            "m",
+            self._image_rows(),
+            "m",
+            *(item for pair in more for item in pair),
+            comparison=self.comparison,
+            dtype=dtype,
+            meta=np.empty(0, dtype),
+            token=f"{name}-{self.comparison.name}",
+            align_arrays=False,
+        )
+
+    def _image_rows(self) -> da.Array:
+        return da.from_array(
+            image_rows(self.images, self.comparison.conventions, self.group_of_image),
+            chunks=(self.image_chunks,),
+        )
+
     def _basis(self) -> Delayed | tuple[()]:
         """The radial basis that all blocks share: one task."""
         if self.comparison.tolerance == 0:
             return ()
         key = f"radial-basis-{tokenize(self.comparison)}"
         return dask.delayed(radial_basis_of, pure=True)(self.comparison, dask_key_name=key)
+
+
+def combined(records: da.Array, name: str) -> da.Array:
+    """One record of each image, of those of all chunks of templates."""
+    return da.reduction(
+        records,
+        chunk=_unchanged,
+        combine=combine_along_templates,
+        aggregate=combine_along_templates,
+        axis=1,
+        dtype=POSE,
+        split_every=16,
+        concatenate=True,
+        meta=np.empty((0,), POSE),
+        name=name,
+    )
 
 
 def spread_templates(
@@ -145,7 +183,7 @@ def spread_templates(
     n_poses = max(images.chunks) * len(templates.displacements)
     largest = max(1, POSES_PER_BLOCK[device] // n_poses)
     return templates.chunk(
-        _even_chunks(len(templates), min(largest, math.ceil(len(templates) / n_parts)))
+        even_chunks(len(templates), min(largest, math.ceil(len(templates) / n_parts)))
     )
 
 
@@ -159,8 +197,8 @@ def chunks_of_correlations(
     n_images = images.n_per_batch or CORRELATION_CHUNK_BYTES // (
         min(n_templates, len(templates)) * per_pair
     )
-    image_chunks = tuple(c for chunk in images.chunks for c in _even_chunks(chunk, n_images))
-    return image_chunks, _even_chunks(len(templates), n_templates)
+    image_chunks = tuple(c for chunk in images.chunks for c in even_chunks(chunk, n_images))
+    return image_chunks, even_chunks(len(templates), n_templates)
 
 
 def whitening_of(images: ImageStack, settings: Settings) -> tuple[NDArray[np.int64], Whitening]:
@@ -209,9 +247,5 @@ def template_rows(templates: TemplateStack, conventions: Conventions) -> NDArray
     return rows
 
 
-def _even_chunks(n: int, size: int) -> tuple[int, ...]:
-    """Chunks, as few as can be, of one size but for the last, which stores of arrays ask
-    for."""
-    n_chunks = -(-n // max(1, size))
-    each = -(-n // n_chunks)
-    return tuple(min(each, n - start) for start in range(0, n, each))
+def _unchanged(records: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return records

@@ -8,7 +8,6 @@ are ever chunked.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -21,13 +20,14 @@ from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.likelihoods import blocks, variables
-from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
+from cryolike_dask.likelihoods.graph import ComparisonGraph, combined
+from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.search.adaptive import adaptive_pose_records
 from cryolike_dask.likelihoods.search.known import AroundKnown, images_to_check
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
+OPTIMAL_POSE = "optimal-pose"
 INT64, FLOAT64 = np.dtype("i8"), np.dtype("f8")
 
 
@@ -115,7 +115,7 @@ def compute_optimal_pose(
 
 def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
-    poses = pose_records(graph, "optimal-pose")
+    poses = _with_log_likelihoods(graph, pose_records(graph, OPTIMAL_POSE))
     of_search = variables.fields_of_search(graph, poses) if graph.settings.is_adaptive else {}
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
@@ -137,14 +137,23 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
 
 
 def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
-    """The records of the best poses of a graph, (image,), POSE; `name` is that of its tasks."""
+    """The records of the best poses of a graph, (image,), POSE, without the log-likelihood there;
+    `name` is that of its tasks."""
     around = graph.settings.around
     if around is not None:
         return _poses_around(AroundKnown.of(graph, around), name)
     records = adaptive_pose_records(graph) if graph.settings.is_adaptive else None
     if records is None:
         records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
-    return _combined(records, name)
+    return combined(records, name)
+
+
+def _with_log_likelihoods(graph: ComparisonGraph, poses: da.Array) -> da.Array:
+    """The same records with the log-likelihood at each pose: it is known which they are once all
+    templates are."""
+    return graph.of_images(
+        blocks.with_log_likelihoods, f"{OPTIMAL_POSE}-likelihood", POSE, more=((poses, "m"),)
+    )
 
 
 def _poses_around(search: AroundKnown, name: str) -> da.Array:
@@ -154,23 +163,7 @@ def _poses_around(search: AroundKnown, name: str) -> da.Array:
         everywhere = replace(graph.settings, search="adaptive")
         some = ComparisonGraph(images_to_check(graph.images), graph.templates, everywhere)
         found = pose_records(some, f"{name}-check")
-    return search.with_edges_said(_combined(search.records(found), name))
-
-
-def _combined(records: da.Array, name: str) -> da.Array:
-    """One record of each image, of those of all chunks of templates."""
-    return da.reduction(
-        records,
-        chunk=_unchanged,
-        combine=combine_along_templates,
-        aggregate=combine_along_templates,
-        axis=1,
-        dtype=POSE,
-        split_every=16,
-        concatenate=True,
-        meta=np.empty((0,), POSE),
-        name=name,
-    )
+    return search.with_edges_said(combined(search.records(found), name))
 
 
 def pair_likelihoods(graph: ComparisonGraph, name: str) -> da.Array:
@@ -382,11 +375,9 @@ def compute_integrated_log_likelihood(
     )
     graph = ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
     if tuple(dims) == (labels.IMAGE,):
-        return optimal_poses(graph)[[labels.LOG_LIKELIHOOD_INTEGRATED]]
+        name = labels.LOG_LIKELIHOOD_INTEGRATED
+        values = variables.field(graph, pose_records(graph, OPTIMAL_POSE), name, dtype=FLOAT64)
+        return variables.dataset(graph, {name: values}, (labels.IMAGE,))
     if tuple(dims) == (labels.IMAGE, labels.TEMPLATE):
         return optimal_displacements_and_rotations(graph)[[labels.LOG_LIKELIHOOD]]
     raise InputError(f"dims={dims!r}", remedy="Give ('image',) or ('image', 'template').")
-
-
-def _unchanged(records: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return records

@@ -72,6 +72,8 @@ class Block:
             tile=self.tile,
             first_tile=tile_tried_first,
             seconds=round(seconds, 3),
+            level=self.comparison.level,
+            share=self.comparison.share,
         )
 
     @property

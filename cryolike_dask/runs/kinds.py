@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from numpy.typing import NDArray
@@ -19,9 +19,13 @@ from cryolike_dask.io.layout import (
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
 from cryolike_dask.labels import KindName
 from cryolike_dask.likelihoods import blocks, interface
+from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
+
+if TYPE_CHECKING:
+    from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,13 @@ def _best_poses(graph: ComparisonGraph) -> xr.Dataset:
     return interface.optimal_poses(graph)[list(OPTIMAL_POSE_FILES)]
 
 
+def _block_of_poses(
+    images: Rows, templates: Rows, basis: RadialBasis, *, comparison: Comparison
+) -> Rows:
+    poses = blocks.optimal_poses(images, templates, basis, comparison=comparison)
+    return blocks.with_log_likelihoods(images, poses[:, 0], comparison=comparison)
+
+
 def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
     (variable,) = FULL_CORRELATION_FILES
     return interface.all_correlations(graph).rename({labels.CROSS_CORRELATION: variable})
@@ -98,7 +109,7 @@ OPTIMAL_POSE = Kind(
     name="optimal_pose",
     folders=OPTIMAL_POSE_FILES,
     keeps_every_pose=False,
-    block=blocks.optimal_poses,
+    block=_block_of_poses,
     compute=_best_poses,
     open=open_optimal_pose,
 )

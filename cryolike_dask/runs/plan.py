@@ -299,18 +299,20 @@ def _with_time(
     comparing = statistics.median(turns) if turns else 0.0
     shortest, longest = (end(turns) / comparing if comparing else 1.0 for end in (min, max))
     n_jobs, n_pairs = sum(g.n_jobs for g in groups), sum(g.n_jobs * g.n_pairs for g in groups)
+    # each worker makes one for each structure, and keeps it
+    bases = basis * min(n_jobs, plan.n_workers * plan.n_structures)
     block = (reading + comparing) * max((g.n_pairs_of_block for g in groups if g.n_jobs), default=0)
     writing = n_jobs * JOB_SECONDS + plan.written_bytes / WRITTEN_BYTES_PER_SECOND
     # reading a pair is a part of reading an image, and of its templates, which is less
     of_image = reading * plan.n_templates / plan.n_structures
     of_noise = noise.n_images * of_image + noise.n_pairs * comparing + noise.n_bases * basis
-    work = writing + n_jobs * basis + n_pairs * (reading + comparing) + of_noise
+    work = writing + bases + n_pairs * (reading + comparing) + of_noise
     alone = noise.seconds * (1 - 1 / plan.n_workers)
     work += noise.seconds
     waiting = (1 - 1 / plan.n_workers) * (basis + block) if n_jobs else 0.0
     return replace(
         plan,
-        basis_seconds=n_jobs * basis,
+        basis_seconds=bases,
         read_seconds=n_pairs * reading,
         compare_seconds=n_pairs * comparing,
         noise_seconds=of_noise + noise.seconds,

@@ -32,7 +32,8 @@ from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.labels import SearchMethod
 from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
-from cryolike_dask.likelihoods.graph import ComparisonGraph, spread_templates
+from cryolike_dask.likelihoods.cutting import Cut
+from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.likelihoods.setup import realised_table
 from cryolike_dask.runs.envelope import MOST_STRUCTURES
@@ -58,17 +59,6 @@ to be compared with these."""
 FULL_CORRELATION_COPIES = 2.5
 """Memory that writing a full cross-correlation takes, in units of its size: its chunks, and the
 whole of them."""
-
-TASKS_PER_WORKER = 4
-"""Blocks per worker that a run is cut into when there are fewer stacks than that."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Fineness of the blocks of a stack: at least `n_parts` of each, for this device."""
-
-    n_parts: int
-    device: str
 
 
 @dataclass(frozen=True)
@@ -147,9 +137,8 @@ class Run:
         )
 
     def cut(self, n_workers: int, device: str) -> Cut:
-        """Cut stacks into so many blocks that every worker gets some; 0 workers: this process."""
-        n_of_each = TASKS_PER_WORKER * n_workers / (len(self.images) * len(self.templates))
-        return Cut(math.ceil(n_of_each) or 1, device)
+        """Cut stacks so that every worker gets some of them; 0 workers: this process."""
+        return Cut(n_workers, len(self.images) * len(self.templates), device)
 
     def in_batches(self, tiling: Tiling) -> Run:
         """Give the same run with these tiles inside its tasks."""
@@ -166,10 +155,13 @@ class Run:
     def graph(self, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> ComparisonGraph:
         """The graph of one stack under one structure."""
         images, templates = self.images[i_stack], self.templates[i_template]
-        spread = spread_templates(images, templates, cut.n_parts, cut.device)
+        if self.settings.search != "exhaustive":
+            images = cut.images_alone(images)
+        elif not kind.keeps_every_pose:
+            images, templates = cut.stacks(images, templates)
         # recorded poses are checked with the first stack of each structure
         settings = self.settings if i_stack == min(self.images) else self.settings.checked
-        return kind.graph(images, spread, settings, self.discover_tiles)
+        return kind.graph(images, templates, settings, self.discover_tiles)
 
     def job(self, kind: Kind, i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""

@@ -15,11 +15,12 @@ from cryolike_dask import labels
 from cryolike_dask.compute.device import real_dtype
 from cryolike_dask.io.jobs import Job, why_not_done
 from cryolike_dask.io.sources import ArraySource, Files, innermost
+from cryolike_dask.likelihoods.cutting import Cut
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.setup import SAMPLED_TEMPLATES
 from cryolike_dask.particles.images import ParticleImages
 from cryolike_dask.runs.kinds import Kind
-from cryolike_dask.runs.run import Cut, Run
+from cryolike_dask.runs.run import Run
 
 Key = tuple[int, int]
 

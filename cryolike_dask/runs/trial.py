@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import free_memory, real_dtype, resolve_device, torch_threads
 from cryolike_dask.io.sources import ArraySource
-from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.setup import find_basis
 from cryolike_dask.likelihoods.tiled_block import slices
 from cryolike_dask.likelihoods.tiles import (
     Footprint,
@@ -108,7 +108,7 @@ def try_block(
         device = resolve_device(comparison.device).type
         free = free_memory(device)
         started = time.perf_counter()
-        basis = radial_basis_of(comparison) if measure else ()
+        basis = find_basis(comparison) if measure else ()
         basis_seconds = time.perf_counter() - started
         ranks = ranks_of(basis, comparison)
         if comparison.tolerance and not basis:

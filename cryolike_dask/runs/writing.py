@@ -25,6 +25,7 @@ from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
 from cryolike_dask.likelihoods.comparable import name_of
+from cryolike_dask.likelihoods.cutting import Cut
 from cryolike_dask.runs.capacity import refuse_what_cannot_fit
 from cryolike_dask.runs.folder import (
     has_displacements,
@@ -37,7 +38,7 @@ from cryolike_dask.runs.kinds import Kind
 from cryolike_dask.runs.noise_of_run import keep_noise, why_not_kept
 from cryolike_dask.runs.options import RunOptions
 from cryolike_dask.runs.origins import Description, describe_images, describe_structure
-from cryolike_dask.runs.run import Cut, Run
+from cryolike_dask.runs.run import Run
 from cryolike_dask.runs.sizes import describe, find_done
 
 logger = logging.getLogger("cryolike_dask")

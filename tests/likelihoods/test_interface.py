@@ -25,7 +25,8 @@ from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
-from cryolike_dask.likelihoods import interface
+from cryolike_dask.likelihoods import blocks, interface
+from cryolike_dask.likelihoods.search import adaptive
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_templates
 
 DISPLACEMENT = {"optimal_displacement_x": "angstrom", "optimal_displacement_y": "angstrom"}
@@ -283,6 +284,49 @@ def test_blocks_run_once(build):
     blocks = {key: n for key, n in ran.items() if key.startswith("('optimal-pose-block-")}
     assert len(blocks) == 6
     assert set(blocks.values()) == {1}
+
+
+def test_a_process_makes_one_radial_basis_for_all_images(build, monkeypatch):
+    made, find_basis = [], blocks.find_basis
+
+    def counted(comparison):
+        made.append(comparison)
+        return find_basis(comparison)
+
+    monkeypatch.setattr(blocks, "find_basis", counted)
+    images, templates = build.stacks()
+    stacks = [(images[:2], templates), (images[2:], templates), (images, build.stacks()[1])]
+    found = [computed("compute_optimal_pose", *pair, tolerance=1e-3) for pair in stacks[:2]]
+    assert len(made) == 1
+    blocks._LATEST.clear()
+    again = computed("compute_optimal_pose", *stacks[1], tolerance=1e-3)
+    assert found[1].identical(again)
+    other = DisplacementSearch(1.0, 3, 3)(templates)
+    for pair, tolerance in ((stacks[2], 1e-3), ((images, other), 1e-3), (stacks[0], 1e-2)):
+        computed("compute_optimal_pose", *pair, tolerance=tolerance)
+    assert len(made) == 5, "other templates, displacements or tolerance ask for another"
+    for k in range(blocks.KEPT_BASES + 2):
+        computed("compute_optimal_pose", images, templates, tolerance=1e-3 + 1e-5 * (k + 1))
+    assert len(blocks._LATEST) == blocks.KEPT_BASES
+
+
+@pytest.mark.parametrize("search", ["exhaustive", "adaptive"])
+def test_likelihoods_at_best_poses_are_computed_once(build, monkeypatch, search):
+    """For each image, however templates are cut; and not at all where nobody asks for them."""
+    monkeypatch.setattr(adaptive, "COARSEST_PIXELS", 8)
+    computed_for, log_likelihood_at = [], blocks.log_likelihood_at
+
+    def counted(image_rows, *args):
+        computed_for.extend(image_rows["index"].tolist())
+        return log_likelihood_at(image_rows, *args)
+
+    monkeypatch.setattr(blocks, "log_likelihood_at", counted)
+    stacks = build.stacks()[0].chunk((2, 3)), build.stacks()[1].chunk((1, 4, 2))
+    computed("compute_optimal_pose", *stacks, search=search)
+    assert sorted(computed_for) == [0, 1, 2, 3, 4]
+    computed_for.clear()
+    computed("compute_integrated_log_likelihood", *stacks, search=search)
+    assert not computed_for
 
 
 # Labels

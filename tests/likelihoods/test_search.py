@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_optimal_pose, labels
+from cryolike_dask.compute.block_reports import BlockReport, listening_to_blocks
+from cryolike_dask.compute.progress import Meter
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
@@ -19,6 +21,7 @@ from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.kernels.windows import Axis, Windows, interpolation
+from cryolike_dask.likelihoods.search import adaptive
 from cryolike_dask.likelihoods.search.coarser import (
     Coarser,
     between_nodes,
@@ -92,6 +95,11 @@ def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search
     )
     for name in ("template", "displacement", "rotation"):
         np.testing.assert_array_equal(found[name], expected[name])
+    found, expected = (
+        blocks.with_log_likelihoods(rows[0], of[:, 0], comparison=graph.comparison)
+        for of in (found, expected)
+    )
+    assert np.isfinite(found["log_likelihood_optimal"]).all()
     for name in ("cross_correlation", "log_likelihood_optimal", "log_likelihood_integrated"):
         np.testing.assert_allclose(
             found[name], expected[name], rtol=0, atol=1e-9 if precision == "double" else 2e-4
@@ -422,3 +430,27 @@ def test_a_band_too_narrow_for_levels_is_compared_with_everything(build):
     assert (found.n_poses_compared == 7 * 7 * images.grid.n_inplanes).all()
     of_search = [labels.LOG_LIKELIHOOD_ERROR, labels.N_POSES_COMPARED]
     assert found.drop_vars(of_search).drop_attrs().identical(everything.drop_attrs())
+
+
+def test_progress_counts_levels_by_their_work(build, monkeypatch):
+    monkeypatch.setattr(adaptive, "COARSEST_PIXELS", 4)
+    images, templates = build.stacks(5, 7, search=(2.0, 3, 5))
+    shares = [level.share for level in adaptive.levels_of(templates)]
+    assert len(shares) > 1
+    assert sum(shares) == pytest.approx(1)
+    assert shares[-1] > sum(shares[:-1])
+    values = []
+    meter = Meter(5, lambda done, kept: values.append(done))
+
+    def heard(report):
+        if isinstance(report, BlockReport):
+            meter.started(report.name)
+            assert meter.block(report)
+
+    with listening_to_blocks(None, heard):
+        compute_optimal_pose(images, templates, device="cpu", search="adaptive").compute(
+            scheduler="sync"
+        )
+    assert len(values) >= len(shares)
+    assert values[0] == pytest.approx(5 * shares[0])
+    assert 5 * (1 - shares[-1]) < values[-1] <= 5 * (1 + 1e-9)

@@ -24,7 +24,6 @@ from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.search.pieces import pieces
 from cryolike_dask.likelihoods.search.places import Flags, FloatArray, Places, Positions, Window
 from cryolike_dask.likelihoods.search.selection import FOUND
-from cryolike_dask.likelihoods.setup import log_likelihood_at
 from cryolike_dask.likelihoods.tiled_block import Block
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def optimal_poses_in_windows(
     arcs: FloatArray | None = None,
 ) -> NDArray[np.void]:
     """Best pose of each image among the templates and places that it wants, and its likelihood over
-    all of them: (image, 1), POSE.
+    all of them: (image, 1), POSE, as `blocks.optimal_poses` gives them.
 
     Parameters
     ----------
@@ -134,13 +133,6 @@ def optimal_poses_in_windows(
     for images, _, of_them in _compared(
         image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
     ):
-        seen = np.flatnonzero(np.isfinite(of_them["cross_correlation"]))
-        with blocks.TURN:
-            of_them["log_likelihood_optimal"][seen] = log_likelihood_at(
-                image_rows[images[seen]],
-                of_them[seen],
-                replace(comparison, displacements=window.search),
-            )
         poses[images] = of_them
     return poses[:, None]
 
