@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,8 @@ PAIR = np.dtype(
 )
 BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4")])
 BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
+
+Found = TypeVar("Found")
 
 UNKNOWN = -1
 """In place of the index of a pose that nobody has asked for yet."""
@@ -254,8 +256,8 @@ def run(
     template_rows: Rows,
     basis: RadialBasis,
     comparison: Comparison,
-    search: Callable[[Block], NDArray[Any]],
-) -> NDArray[Any]:
+    search: Callable[[Block], Found],
+) -> Found:
     """Search a block; on running out of memory, start again with half the tile."""
     import torch
 

@@ -1,0 +1,149 @@
+"""Regions that hold a part of a posterior over poses, and the best of its poses that are far from
+each other (numpy only)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryolike_dask.geometry.symmetry import point_group
+from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_rotation
+from cryolike_dask.likelihoods.search.coarser import spacing_of_views
+
+FloatArray = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+SEPARATE = 3.0
+"""Spacings of views, or steps of displacements, from which on two poses are told apart."""
+PLACES_IN_CELL = 4096, 4, 64
+"""Places that all cells of an image have together, and a cell has at least and at most."""
+R3 = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703])
+"""Steps of a sequence of points that fill a cube evenly: powers of the root of x^4 = x + 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Orientations:
+    """The orientations of a search: views turned by in-plane rotations.
+
+    Attributes
+    ----------
+    views : (view, 3, 3) float64
+        Rz(azimuth) Ry(polar).
+    radius : (view,) float64
+        Of the disc of directions that a view stands for, radian.
+    angles : (rotation,) float64
+    group : (n, 3, 3) float64
+        Rotations after which a structure looks alike.
+    spacing : float
+        Radian between views, or between rotations if these are farther apart.
+    """
+
+    views: FloatArray
+    radius: FloatArray
+    angles: FloatArray
+    group: FloatArray
+    spacing: float
+
+    @classmethod
+    def of(cls, viewing: ViewingAngles, angles: FloatArray) -> Orientations:
+        """Those of views that cover the sphere, or the unit of a symmetry."""
+        group = point_group(viewing.symmetry)
+        # a disc of an area of 2 pi (1 - cos radius)
+        area = viewing.weight / viewing.weight.sum() * (4 * np.pi / len(group))
+        radius = np.arccos(np.clip(1 - area / (2 * np.pi), -1, 1))
+        spacing = max(spacing_of_views(viewing), 2 * np.pi / len(angles))
+        return cls(viewing.rotations(), radius, angles, group.rotations, spacing)
+
+    def cosines(self, one: FloatArray, rotations: FloatArray) -> FloatArray:
+        """Cosine of the angle of the rotation from one orientation to others, (..., 3, 3); of
+        those that look alike to the nearest."""
+        alike = self.group @ one
+        traces = np.einsum("gij,...ij->g...", alike, rotations).max(axis=0)
+        cosines: FloatArray = np.clip((traces - 1) / 2, -1, 1)
+        return cosines
+
+    def at(self, views: Positions, rotations: Positions) -> FloatArray:
+        """Rotations of some poses, (pose, 3, 3)."""
+        return self.views[views] @ viewing_rotation(0, 0, self.angles[rotations])
+
+    def in_cells(self, views: Positions, rotations: Positions) -> FloatArray:
+        """Orientations that fill the cells of some poses evenly, (pose, place, 3, 3): a pose stands
+        for all that are nearer to it than to its neighbours."""
+        in_all, least, most = PLACES_IN_CELL
+        n = int(np.clip(in_all // max(1, len(views)), least, most))
+        u, v, w = (np.outer(np.arange(n) + 0.5, R3) % 1).T
+        tilt = self.radius[views, None] * np.sqrt(u)
+        turn = (w - 0.5) * (2 * np.pi / len(self.angles))
+        about = np.broadcast_to(2 * np.pi * v, tilt.shape)
+        gamma = self.angles[rotations, None] + turn
+        return self.views[views, None] @ viewing_rotation(about, tilt, gamma - about)
+
+    def radius_about(
+        self,
+        best: FloatArray,
+        views: Positions,
+        rotations: Positions,
+        mass: FloatArray,
+        part: float,
+    ) -> float:
+        """Smallest angle about an orientation, radian, within which a part of all mass lies."""
+        cells = self.in_cells(views, rotations)
+        angles = np.arccos(self.cosines(best, cells))
+        return quantile(angles.ravel(), np.repeat(mass, angles.shape[1]), part)
+
+
+def quantile(values: FloatArray, mass: FloatArray, part: float) -> float:
+    """The smallest value up to which a part of the mass lies."""
+    order = np.argsort(values, kind="stable")
+    held = mass[order].cumsum()
+    return float(values[order[min(np.searchsorted(held, part * held[-1]), len(held) - 1)]])
+
+
+def count_of_fewest(volume: FloatArray, mass: FloatArray, needed: float) -> float:
+    """How much volume of the densest bins, the densest first, holds a mass; all of it where that is
+    not enough. A bin gives as much of its volume as of its mass."""
+    held = mass.cumsum()
+    k = int(np.searchsorted(held, needed))
+    if k >= len(held):
+        return float(volume.sum())
+    before = held[k - 1] if k else 0.0
+    inside = (needed - before) / mass[k] if mass[k] > 0 else 0.0
+    return float(volume[:k].sum() + inside * volume[k])
+
+
+def separate(
+    orientations: Orientations,
+    rotations: FloatArray,
+    places: FloatArray,
+    values: FloatArray,
+    most: int,
+    step: float,
+) -> Positions:
+    """The best of some poses, each far from all better ones: in orientation, or in place.
+
+    Parameters
+    ----------
+    orientations : Orientations
+    rotations : (pose, 3, 3) float64
+    places : (pose, 2) float64
+        Angstrom, in the frame of the image.
+    values : (pose,) float64
+        Best are the largest.
+    most : int
+    step : float
+        Angstrom between displacements.
+    """
+    left = np.argsort(-values, kind="stable")
+    found: list[int] = []
+    least = math.cos(min(SEPARATE * orientations.spacing, math.pi))
+    while len(left) and len(found) < most:
+        best = left[0]
+        found.append(best)
+        near = orientations.cosines(rotations[best], rotations[left]) >= least
+        near &= np.hypot(*(places[left] - places[best]).T) <= SEPARATE * step
+        near[0] = True
+        left = left[~near]
+    return np.array(found, np.int64)
