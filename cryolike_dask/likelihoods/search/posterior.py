@@ -19,6 +19,7 @@ from cryolike_dask.likelihoods.search.regions import (
     count_of_fewest,
     quantile,
     separate,
+    spread_evenly,
 )
 from cryolike_dask.likelihoods.search.windows import Wanted, compared, in_frame_of_image
 from cryolike_dask.likelihoods.tiled_block import Block
@@ -212,8 +213,7 @@ class Gathered:
         np.minimum.at(lowest, places.image, places.at - reach)
         np.minimum.at(highest, places.image, -places.at - reach)
         width = (-highest - lowest).max(axis=1)
-        # masses are shared between nodes, which spreads them as much as a point stands for
-        self.spacing = np.maximum(width / (NODES - 3), max(point / math.sqrt(2), LEAST_SPACING))
+        self.spacing, self.point = np.maximum(width / (NODES - 3), LEAST_SPACING), point
         self.origin = (lowest - highest) / 2 - (NODES - 1) / 2 * self.spacing[:, None]
         self.rotations: list[NDArray[np.void]] = []
 
@@ -331,6 +331,10 @@ class Gathered:
         total = lattice.sum()
         mean = np.array([lattice.sum(axis=0) @ x, lattice.sum(axis=1) @ y]) / total
         record["x"], record["y"] = turns(np.array([gamma]))[0] @ mean
+        # a point stands for a square, which masses that are shared between nodes fill in part
+        width = math.sqrt(max(0.0, (self.point / self.spacing[m]) ** 2 - 2))
+        wider = spread_evenly(NODES, width)
+        lattice = wider @ lattice @ wider.T
         distance = np.hypot(x - mean[0], (y - mean[1])[:, None])
         record["displacement_radius"] = quantile(distance.ravel(), lattice.ravel(), REGION)
 

@@ -64,6 +64,9 @@ def search_of_everything(graph: ComparisonGraph) -> Searched:
     steps = templates.displacements.steps
     are_fine = max(steps) <= step_of_band(templates.grid, 1) * (1 + 1e-6)
     window = Window.of((0, 0), steps, templates.displacements, FINER if are_fine else 1).whole
+    x, y = (np.unique(axis) for axis in templates.displacements.table())
+    if len(x) * len(y) == len(templates.displacements):
+        window = replace(window, x_angstrom=x, y_angstrom=y)
     in_window = ComparisonGraph(
         graph.images,
         replace(templates, displacements=window.displacements, chunks=None),

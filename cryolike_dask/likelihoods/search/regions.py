@@ -95,6 +95,15 @@ class Orientations:
         return quantile(angles.ravel(), np.repeat(mass, angles.shape[1]), part)
 
 
+def spread_evenly(n: int, width: float) -> FloatArray:
+    """Spread values at nodes over a width about them, in nodes: (n, n)."""
+    if width <= 1:
+        return np.eye(n)
+    apart = np.abs(np.arange(n)[:, None] - np.arange(n))
+    covered: FloatArray = np.clip((width + 1) / 2 - apart, 0, 1) / width
+    return covered
+
+
 def quantile(values: FloatArray, mass: FloatArray, part: float) -> float:
     """The smallest value up to which a part of the mass lies."""
     order = np.argsort(values, kind="stable")
