@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.independent_simulator import FloatArray, Molecule, StarPoses, random_optics, render
-from benchmarks.search import N_RESIDUES, SPREAD, structure, templates_of
+from benchmarks.search import SPREAD, structure, templates_of
 from cryolike_dask import ImageParameters, ImageStack, compute_optimal_pose
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table

@@ -91,6 +91,12 @@ class Settings:
                 f'pose_posteriors=True is given, but conventions="{self.conventions}" know none',
                 remedy='Leave it out, or use conventions="standard".',
             )
+        if self.pose_posteriors and self.around is not None:
+            raise InputError(
+                f'pose_posteriors=True is given, but a search by recorded poses ("{self.search}") '
+                "does not know them",
+                remedy='Leave it out, or search everything, "adaptive" or "exhaustive".',
+            )
         if self.tolerance is not None:
             object.__setattr__(self, "tolerance", _part_of_one(self.tolerance))
         if not isinstance(self.noise, NoiseModel | None):

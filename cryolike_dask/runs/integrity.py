@@ -47,7 +47,10 @@ from cryolike_dask.io.tensors import TensorFile, load_displacements
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.kinds import KINDS, OPTIMAL_POSE
 
-FOLDERS = {RECORDS, *(folder for kind in KINDS.values() for folder in kind.folders.values())}
+FOLDERS = {
+    RECORDS,
+    *(f for kind in KINDS.values() for f in {**kind.folders, **kind.more_folders}.values()),
+}
 REAL = {"single": "float32", "double": "float64"}
 NEAR_ANGSTROM = 1e-3
 
@@ -224,7 +227,7 @@ def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
     for kind in KINDS.values():
         if path.with_suffix(FILE_SUFFIX) in (
             files.output(i, variable, folder, k)
-            for variable, folder in {**kind.folders, **kind.folders_of_search}.items()
+            for variable, folder in {**kind.folders, **kind.more_folders}.items()
         ):
             return files.record(i, k, kind.name)
     return None
@@ -260,9 +263,8 @@ def _checked(
     """Check a record and all files that it describes; give the result if all is well."""
     record = _record(path, {"format": FORMAT, "kind": kind, "i_template": i, "i_stack": k})
     outputs, folders = {}, dict(KINDS[kind].folders)
-    # not those of every search
-    of_search = KINDS[kind].folders_of_search
-    folders |= {name: of_search[name] for name in of_search if name in record["outputs"]}
+    more = KINDS[kind].more_folders  # not of every search
+    folders |= {name: more[name] for name in more if name in record["outputs"]}
     for variable, folder in folders.items():
         with report.listing():
             outputs[variable] = _output(

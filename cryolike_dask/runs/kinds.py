@@ -14,6 +14,7 @@ from cryolike_dask.errors import InputError
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    POSTERIOR_FILES,
     SEARCH_FILES,
     LikelihoodFiles,
 )
@@ -35,8 +36,9 @@ class Kind:
         How records, configurations and messages call it.
     folders : mapping
         The folder of each variable below that of the structure.
-    folders_of_search : mapping
-        The same of variables that there are besides where not every pose was compared.
+    more_folders : mapping
+        The same of variables that there are besides where not every pose was compared, or
+        posteriors of poses were asked for.
     keeps_every_pose : bool
         Whether results have a value for each template, displacement and rotation, not one for each
         image: they may be too large for a file.
@@ -50,7 +52,7 @@ class Kind:
 
     name: KindName
     folders: Mapping[str, str]
-    folders_of_search: Mapping[str, str]
+    more_folders: Mapping[str, str]
     keeps_every_pose: bool
     block: Callable[..., NDArray[Any]]
     compute: Callable[[ComparisonGraph], xr.Dataset]
@@ -58,8 +60,13 @@ class Kind:
 
     def folders_in(self, settings: Settings) -> dict[str, str]:
         """The folder of each variable of results with these settings."""
-        of_search = {} if settings.search == "exhaustive" else self.folders_of_search
-        return {**self.folders, **of_search}
+        is_whole = settings.search == "exhaustive"
+        names = (
+            *(() if is_whole else labels.OF_SEARCH),
+            *(labels.OF_POSTERIOR if settings.pose_posteriors else ()),
+        )
+        more = {name: of for name, of in self.more_folders.items() if name in names}
+        return {**self.folders, **more}
 
     def shape(self, images: ImageStack, templates: TemplateStack) -> tuple[int, ...]:
         """The shape of each output."""
@@ -106,7 +113,7 @@ def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
 OPTIMAL_POSE = Kind(
     name="optimal_pose",
     folders=OPTIMAL_POSE_FILES,
-    folders_of_search=SEARCH_FILES,
+    more_folders={**SEARCH_FILES, **POSTERIOR_FILES},
     keeps_every_pose=False,
     block=blocks.optimal_poses,
     compute=_best_poses,
@@ -115,7 +122,7 @@ OPTIMAL_POSE = Kind(
 FULL_CROSS_CORRELATION = Kind(
     name="full_cross_correlation",
     folders=FULL_CORRELATION_FILES,
-    folders_of_search={},
+    more_folders={},
     keeps_every_pose=True,
     block=blocks.all_correlations,
     compute=_all_correlations,

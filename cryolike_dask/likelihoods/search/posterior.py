@@ -39,9 +39,9 @@ NEGLECTED = 1e-6
 HIGHEST, LOWEST, BINS_PER_NAT = 12.0, -40.0, 20
 """Logarithms of posteriors that are told apart."""
 N_BINS = int((HIGHEST - LOWEST) * BINS_PER_NAT)
-NODES, LEAST_SPACING = 96, 1e-6
-"""Along each axis of the lattice that a posterior is spread over in the plane of the image; and
-angstrom between them."""
+NODES, LEAST_SPACING, PARTS = 96, 1e-6, 4
+"""Along each axis of the lattice that a posterior is spread over in the plane of the image;
+angstrom between them; and parts of that in the end."""
 
 
 def posterior_dtype(n_top: int) -> np.dtype[Any]:
@@ -331,12 +331,19 @@ class Gathered:
         total = lattice.sum()
         mean = np.array([lattice.sum(axis=0) @ x, lattice.sum(axis=1) @ y]) / total
         record["x"], record["y"] = turns(np.array([gamma]))[0] @ mean
-        # a point stands for a square, which masses that are shared between nodes fill in part
-        width = math.sqrt(max(0.0, (self.point / self.spacing[m]) ** 2 - 2))
+        # a point stands for a square, which masses that are shared between nodes, and then spread
+        # over the squares of these, fill in part
+        width = math.sqrt(max(0.0, (self.point / self.spacing[m]) ** 2 - 3))
         wider = spread_evenly(NODES, width)
         lattice = wider @ lattice @ wider.T
-        distance = np.hypot(x - mean[0], (y - mean[1])[:, None])
-        record["displacement_radius"] = quantile(distance.ravel(), lattice.ravel(), REGION)
+        j, i = np.nonzero(lattice > NEGLECTED * lattice.max())
+        part = ((np.arange(PARTS) + 0.5) / PARTS - 0.5) * self.spacing[m]
+        off_x, off_y = x[i] - mean[0], y[j] - mean[1]
+        distance = np.hypot(
+            off_x[:, None] + np.tile(part, PARTS), off_y[:, None] + np.repeat(part, PARTS)
+        )
+        mass = np.repeat(lattice[j, i], PARTS**2)
+        record["displacement_radius"] = quantile(distance.ravel(), mass, REGION)
 
     def _top(
         self,
