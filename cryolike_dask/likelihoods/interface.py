@@ -7,9 +7,6 @@ are ever chunked.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -22,10 +19,8 @@ from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.likelihoods import blocks, variables
 from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.poses import POSE, combine_along_templates
+from cryolike_dask.likelihoods.pose_graph import searched_poses
 from cryolike_dask.likelihoods.posterior_variables import posterior_variables
-from cryolike_dask.likelihoods.search.adaptive import Searched, adaptive_search
-from cryolike_dask.likelihoods.search.known import AroundKnown, images_to_check
 from cryolike_dask.likelihoods.search.posterior_graph import posterior_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -144,7 +139,7 @@ def compute_optimal_pose(
 
 def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
-    poses, searched = _searched(graph, "optimal-pose")
+    poses, searched = searched_poses(graph, "optimal-pose")
     is_whole = graph.settings.search == "exhaustive"
     of_search = {} if is_whole else variables.fields_of_search(graph, poses)
     fields = {
@@ -168,52 +163,6 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
         return found
     of_posteriors = posterior_records(graph, poses, searched)
     return found.assign(posterior_variables(graph, poses, of_posteriors).data_vars)
-
-
-def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
-    """The records of the best poses of a graph, (image,), POSE; `name` is that of its tasks."""
-    poses, _ = _searched(graph, name)
-    return poses
-
-
-def _searched(graph: ComparisonGraph, name: str) -> tuple[da.Array, Searched | None]:
-    """The records of the best poses, and what is left to know of the search coarse to fine if it
-    was one."""
-    around = graph.settings.around
-    if around is not None:
-        return _poses_around(AroundKnown.of(graph, around), name), None
-    searched = adaptive_search(graph) if graph.settings.is_adaptive else None
-    if searched is None:
-        records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
-    else:
-        records = searched.records
-    return _combined(records, name), searched
-
-
-def _poses_around(search: AroundKnown, name: str) -> da.Array:
-    """Best poses around recorded ones, once some are found to be those."""
-    graph, found = search.graph, None
-    if search.around.check:
-        everywhere = replace(graph.settings, search="adaptive")
-        some = ComparisonGraph(images_to_check(graph.images), graph.templates, everywhere)
-        found = pose_records(some, f"{name}-check")
-    return search.with_edges_said(_combined(search.records(found), name))
-
-
-def _combined(records: da.Array, name: str) -> da.Array:
-    """One record of each image, of those of all chunks of templates."""
-    return da.reduction(
-        records,
-        chunk=_unchanged,
-        combine=combine_along_templates,
-        aggregate=combine_along_templates,
-        axis=1,
-        dtype=POSE,
-        split_every=16,
-        concatenate=True,
-        meta=np.empty((0,), POSE),
-        name=name,
-    )
 
 
 def pair_likelihoods(graph: ComparisonGraph, name: str) -> da.Array:
@@ -429,7 +378,3 @@ def compute_integrated_log_likelihood(
     if tuple(dims) == (labels.IMAGE, labels.TEMPLATE):
         return optimal_displacements_and_rotations(graph)[[labels.LOG_LIKELIHOOD]]
     raise InputError(f"dims={dims!r}", remedy="Give ('image',) or ('image', 'template').")
-
-
-def _unchanged(records: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return records

@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 
 import cryolike_dask as cld
+from cryolike_dask import labels
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.geometry.optics import optics_table
@@ -134,6 +135,31 @@ def test_full_correlations_keep_every_pose(files):
     )
     assert checked.findings == ()
     assert set(checked.sample.kind.values) == {"optimal_pose", "full_cross_correlation"}
+
+
+def test_posteriors_over_poses_are_written_where_they_are_asked_for(files, tmp_path, caplog):
+    run(files, n_stacks=1)
+    with caplog.at_level(logging.INFO, "cryolike_dask"):
+        run(files, skip_exist=True, pose_posteriors=True)
+    assert "best_pose_probability_stack_000000.pt is missing" in caplog.text
+    results = cld.open_results(files.folder_output)
+    assert set(labels.OF_POSTERIOR) <= set(cld.open_optimal_pose(files))
+    assert results.n_significant_poses.dtype == np.int64
+    assert (results.n_significant_poses >= 1).all()
+    probability = results.best_pose_probability
+    assert bool(((probability > 0) & (probability <= 1)).all())
+    assert results.orientation_radius_95.notnull().all()
+    inputs = {"templates": files.folder_templates, "images": files.folder_particles}
+    checked = cld.verify_likelihood(files.folder_output, **inputs, n_samples=3, progress=False)
+    assert checked.findings == ()
+    run(files, skip_exist=True)
+    assert set(labels.OF_POSTERIOR) <= set(cld.open_results(files.folder_output))
+    # none that are not of the results that lie there
+    run(files, n_stacks=1)
+    left = cld.open_results(files.folder_output).best_pose_probability
+    assert left.isnull().values.tolist() == [[True] * 4 + [False] * 3] * 2
+    with pytest.raises(InputError, match="posteriors of poses are asked for, but full"):
+        full(files, i_template=0, pose_posteriors=True)
 
 
 def recorded(rng):

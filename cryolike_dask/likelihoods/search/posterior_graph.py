@@ -10,7 +10,7 @@ import numpy as np
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.search.adaptive import FINER, Searched, last_level, step_of_band
 from cryolike_dask.likelihoods.search.places import Window
-from cryolike_dask.likelihoods.search.posterior import pose_posteriors, posterior_dtype
+from cryolike_dask.likelihoods.search.posterior import Stage, pose_posteriors, posterior_dtype
 from cryolike_dask.likelihoods.search.regions import Orientations
 from cryolike_dask.likelihoods.search.selection import MOST_PLACES
 
@@ -44,11 +44,13 @@ def posterior_records(
         searched.places,
         "mkx",
         basis=of_level.basis(),
-        template_rows=template_rows(of_level.templates, rules),
         comparison=of_level.comparison,
-        window=searched.window,
-        orientations=Orientations.of(graph.templates.viewing, graph.templates.grid.angles),
-        n_top=graph.settings.n_top_poses,
+        stage=Stage(
+            template_rows(of_level.templates, rules),
+            searched.window,
+            Orientations.of(graph.templates.viewing, graph.templates.grid.angles),
+            graph.settings.n_top_poses,
+        ),
         dtype=dtype,
         meta=np.empty(0, dtype),
         token=f"pose-posteriors-{of_level.comparison.name}",
