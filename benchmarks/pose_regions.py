@@ -27,7 +27,7 @@ from cryolike_dask.geometry.viewing_angles import viewing_rotation
 from cryolike_dask.labels import SearchMethod
 from cryolike_dask.particles.transform import normalised_stack
 
-PIXEL, VIEWS = 2.0, 0.15
+PIXEL = 2.0
 LARGEST_PIXELS, STEP = 4.0, 0.5
 
 
@@ -110,9 +110,9 @@ def covered(
     )
 
 
-def measure(n_pixels: int, shape: str, signal_to_noise: float, n_images: int) -> str:
+def measure(n_pixels: int, shape: str, signal_to_noise: float, n_images: int, views: float) -> str:
     """One row of the table."""
-    parameters = ImageParameters(n_pixels, PIXEL, viewing_distance=VIEWS, precision="single")
+    parameters = ImageParameters(n_pixels, PIXEL, viewing_distance=views, precision="single")
     positions = structure(shape, 0.0)
     images, truth = particles(positions, parameters, n_images, signal_to_noise, seed=3)
     found_in(images[:2], positions, parameters)  # compiles
@@ -130,7 +130,7 @@ def measure(n_pixels: int, shape: str, signal_to_noise: float, n_images: int) ->
     )
     of_sizes = "".join(f"{size:>10.3g}" for size in sizes)
     return (
-        f"{n_pixels:>4} {shape:<10}{signal_to_noise:>6g}"
+        f"{n_pixels:>4} {shape:<10}{views:>6g}{signal_to_noise:>6g}"
         f"{inside[0]:>10.1%}{inside[1]:>10.1%}{of_sizes}{without:>9.1f}{with_them:>9.1f}"
     )
 
@@ -142,15 +142,17 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", default=["elongated"])
     parser.add_argument("--signal-to-noise", type=float, nargs="*", default=[0.03, 0.1, 0.5])
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--views", type=float, nargs="*", default=[0.15], help="radian apart")
     options = parser.parse_args()
     print(
-        f"{'px':>4} {'shape':<10}{'SNR':>6}{'angle in':>10}{'place in':>10}{'degrees':>10}"
+        f"{'px':>4} {'shape':<10}{'views':>6}{'SNR':>6}{'angle in':>10}{'place in':>10}{'degrees':>10}"
         f"{'angstrom':>10}{'signif.':>10}{'effect.':>10}{'nat':>10}{'without':>9}{'with, s':>9}"
     )
     for n_pixels in options.pixels:
         for shape in options.shapes:
-            for snr in options.signal_to_noise:
-                print(measure(n_pixels, shape, snr, options.images), flush=True)
+            for views in options.views:
+                for snr in options.signal_to_noise:
+                    print(measure(n_pixels, shape, snr, options.images, views), flush=True)
 
 
 if __name__ == "__main__":

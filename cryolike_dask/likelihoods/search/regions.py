@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ SEPARATE = 3.0
 """Spacings of views, or steps of displacements, from which on two poses are told apart."""
 PLACES_IN_CELL = 4096, 4, 64
 """Places that all cells of an image have together, and a cell has at least and at most."""
-R3 = np.array([0.8191725133961645, 0.6710436067037893, 0.5497004779019703])
-"""Steps of a sequence of points that fill a cube evenly: powers of the root of x^4 = x + 1."""
+GOLDEN = (math.sqrt(5) - 1) / 2
+DIRECTIONS_AT_ONCE = 2**12
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +33,9 @@ class Orientations:
     ----------
     views : (view, 3, 3) float64
         Rz(azimuth) Ry(polar).
-    radius : (view,) float64
-        Of the disc of directions that a view stands for, radian.
+    cells : (view, place, 2) float64
+        Directions that are nearer to a view than to all others, evenly spread: azimuth and polar
+        angle from it, radian.
     angles : (rotation,) float64
     group : (n, 3, 3) float64
         Rotations after which a structure looks alike.
@@ -42,7 +44,7 @@ class Orientations:
     """
 
     views: FloatArray
-    radius: FloatArray
+    cells: FloatArray
     angles: FloatArray
     group: FloatArray
     spacing: float
@@ -50,12 +52,10 @@ class Orientations:
     @classmethod
     def of(cls, viewing: ViewingAngles, angles: FloatArray) -> Orientations:
         """Those of views that cover the sphere, or the unit of a symmetry."""
-        group = point_group(viewing.symmetry)
-        # a disc of an area of 2 pi (1 - cos radius)
-        area = viewing.weight / viewing.weight.sum() * (4 * np.pi / len(group))
-        radius = np.arccos(np.clip(1 - area / (2 * np.pi), -1, 1))
+        group = point_group(viewing.symmetry).rotations
         spacing = max(spacing_of_views(viewing), 2 * np.pi / len(angles))
-        return cls(viewing.rotations(), radius, angles, group.rotations, spacing)
+        views = viewing.rotations()
+        return cls(views, cells_of_views(views, group), angles, group, spacing)
 
     def cosines(self, one: FloatArray, rotations: FloatArray) -> FloatArray:
         """Cosine of the angle of the rotation from one orientation to others, (..., 3, 3); of
@@ -74,10 +74,9 @@ class Orientations:
         for all that are nearer to it than to its neighbours."""
         in_all, least, most = PLACES_IN_CELL
         n = int(np.clip(in_all // max(1, len(views)), least, most))
-        u, v, w = (np.outer(np.arange(n) + 0.5, R3) % 1).T
-        tilt = self.radius[views, None] * np.sqrt(u)
-        turn = (w - 0.5) * (2 * np.pi / len(self.angles))
-        about = np.broadcast_to(2 * np.pi * v, tilt.shape)
+        chosen = np.arange(n) * most // n
+        about, tilt = self.cells[views][:, chosen].transpose(2, 0, 1)
+        turn = ((chosen + 0.5) * GOLDEN % 1 - 0.5) * (2 * np.pi / len(self.angles))
         gamma = self.angles[rotations, None] + turn
         return self.views[views, None] @ viewing_rotation(about, tilt, gamma - about)
 
@@ -93,6 +92,33 @@ class Orientations:
         cells = self.in_cells(views, rotations)
         angles = np.arccos(self.cosines(best, cells))
         return quantile(angles.ravel(), np.repeat(mass, angles.shape[1]), part)
+
+
+def cells_of_views(views: FloatArray, group: FloatArray) -> FloatArray:
+    """Directions that are nearer to each view than to all others, or to those that look alike:
+    azimuth and polar angle from it, (view, place, 2); itself where there are none."""
+    n_places = PLACES_IN_CELL[2]
+    k = np.arange(len(views) * len(group) * n_places)
+    z, azimuth = 1 - (2 * k + 1) / len(k), 2 * np.pi * GOLDEN * k
+    directions = np.stack([*(np.sqrt(1 - z**2) * [np.cos(azimuth), np.sin(azimuth)]), z], axis=1)
+    nearest, seen_there = np.empty(len(k), np.int64), np.empty((len(k), 3))
+    for start in range(0, len(k), DIRECTIONS_AT_ONCE):
+        part = slice(start, start + DIRECTIONS_AT_ONCE)
+        alike = directions[part] @ group.transpose(0, 2, 1)
+        cosines = alike @ views[:, :, 2].T
+        of_turns = cosines.max(axis=2).argmax(axis=0)
+        chosen = alike[of_turns, np.arange(len(of_turns))]
+        nearest[part] = (chosen @ views[:, :, 2].T).argmax(axis=1)
+        seen_there[part] = np.einsum("ni,nij->nj", chosen, views[nearest[part]])
+    cells = np.zeros((len(views), n_places, 2))
+    order = np.argsort(nearest, kind="stable")
+    ends = np.searchsorted(nearest[order], np.arange(len(views) + 1))
+    for view, (first, last) in enumerate(pairwise(ends)):
+        if last > first:
+            some = order[first + np.arange(n_places) * (last - first) // n_places]
+            x, y, along = seen_there[some].T
+            cells[view] = np.stack([np.arctan2(y, x), np.arctan2(np.hypot(x, y), along)], axis=1)
+    return cells
 
 
 def spread_evenly(n: int, width: float) -> FloatArray:
