@@ -144,10 +144,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--views", type=float, nargs="*", default=[0.15], help="radian apart")
     options = parser.parse_args()
-    print(
-        f"{'px':>4} {'shape':<10}{'views':>6}{'SNR':>6}{'angle in':>10}{'place in':>10}"
-        f"{'degrees':>10}{'angstrom':>10}{'signif.':>10}{'effect.':>10}{'nat':>10}{'without':>9}{'with, s':>9}"
-    )
+    names = ("angle in", "place in", "degrees", "angstrom", "signif.", "effect.", "nat")
+    wide = "".join(f"{name:>10}" for name in names)
+    print(f"{'px':>4} {'shape':<10}{'views':>6}{'SNR':>6}{wide}{'without':>9}{'with, s':>9}")
     for n_pixels in options.pixels:
         for shape in options.shapes:
             for views in options.views:

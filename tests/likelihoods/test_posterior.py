@@ -181,11 +181,10 @@ def off_the_truth(found, templates, rotations, places):
 NARROW = ImageParameters(24, 3.0, n_inplanes=72, viewing_distance=0.25, precision="single")
 
 
-@pytest.mark.parametrize("signal_to_noise", [0.3, 2.0])
-def test_regions_hold_the_truth_as_often_as_they_say(rng, signal_to_noise):
-    """A small part of `benchmarks.pose_regions`."""
-    n = 120
-    images, templates, *truth = particles(rng, NARROW, n, signal_to_noise)
+def test_regions_hold_the_truth_as_often_as_they_say(rng):
+    """A small part of `benchmarks.pose_regions`, where several poses share the posterior."""
+    n = 50
+    images, templates, *truth = particles(rng, NARROW, n, 0.3)
     found = compute_optimal_pose(
         images, configure_displacement(1, 5, 5)(templates), device="cpu", pose_posteriors=True
     ).compute()
