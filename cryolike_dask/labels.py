@@ -66,10 +66,35 @@ LOG_LIKELIHOOD_INTEGRATED = "log_likelihood_integrated"
 LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
 CORRELATION_ERROR_BOUND = "correlation_error_bound"
 LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED = "log_likelihood_error", "n_poses_compared"
+BEST_POSE_PROBABILITY, VIEW_ENTROPY = "best_pose_probability", "view_entropy"
+N_SIGNIFICANT_POSES, N_EFFECTIVE_POSES = "n_significant_poses", "n_effective_poses"
+ORIENTATION_RADIUS, DISPLACEMENT_RADIUS = "orientation_radius_95", "displacement_radius_95"
+MEAN_DISPLACEMENT_X = "posterior_mean_displacement_x"
+MEAN_DISPLACEMENT_Y = "posterior_mean_displacement_y"
+TOP_POSE = "top_pose"
+TOP_TEMPLATE, TOP_PROBABILITY = "top_template", "top_probability"
+TOP_DISPLACEMENT_X, TOP_DISPLACEMENT_Y = "top_displacement_x", "top_displacement_y"
+TOP_INPLANE_ROTATION = "top_inplane_rotation"
+
+OF_SEARCH = (LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED)
+"""What a search that leaves out poses says of itself."""
+OF_POSTERIOR = (
+    BEST_POSE_PROBABILITY,
+    N_SIGNIFICANT_POSES,
+    N_EFFECTIVE_POSES,
+    VIEW_ENTROPY,
+    ORIENTATION_RADIUS,
+    DISPLACEMENT_RADIUS,
+    MEAN_DISPLACEMENT_X,
+    MEAN_DISPLACEMENT_Y,
+)
+"""How the posterior of an image is spread over poses, a number each."""
+INTEGERS = (OPTIMAL_TEMPLATE, N_POSES_COMPARED, N_SIGNIFICANT_POSES)
+"""Variables that are whole numbers: -1 where there is no result."""
 
 ATTRIBUTES: dict[str, dict[str, str]] = {
     NOISE_MODEL: {"long_name": "what noise is taken for: white, or the sha256 of a noise model"},
-    SEARCH_METHOD: {"long_name": "how poses were searched: exhaustive, or adaptive"},
+    SEARCH_METHOD: {"long_name": "how poses were searched: exhaustive, adaptive, or around which"},
     STACK: {"long_name": "number of the image stack file"},
     IMAGE_IN_STACK: {"long_name": "position in the image stack file"},
     IMAGE_FILE: {"long_name": "file of the image as it was taken"},
@@ -128,4 +153,31 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "units": "nat",
     },
     N_POSES_COMPARED: {"long_name": "poses that were compared in the whole band"},
+    BEST_POSE_PROBABILITY: {"long_name": "part of the posterior in the best pose of the search"},
+    N_SIGNIFICANT_POSES: {
+        "long_name": "fewest poses of the search that hold 99.9% of the posterior"
+    },
+    N_EFFECTIVE_POSES: {"long_name": "1 / sum of squared probabilities of poses of the search"},
+    VIEW_ENTROPY: {"long_name": "entropy of the posterior over views", "units": "nat"},
+    ORIENTATION_RADIUS: {
+        "long_name": "angle about the best orientation within which 95% of the posterior lies",
+        "units": "degree",
+    },
+    DISPLACEMENT_RADIUS: {
+        "long_name": "distance from the mean displacement within which 95% of the posterior lies",
+        "units": "angstrom",
+    },
+    MEAN_DISPLACEMENT_X: {
+        "long_name": "posterior mean of the displacement along x, under the best rotation",
+        "units": "angstrom",
+    },
+    MEAN_DISPLACEMENT_Y: {
+        "long_name": "posterior mean of the displacement along y, under the best rotation",
+        "units": "angstrom",
+    },
+    TOP_TEMPLATE: {"long_name": "template of a pose far from all better ones; -1: there is none"},
+    TOP_DISPLACEMENT_X: {"long_name": "its displacement along x", "units": "angstrom"},
+    TOP_DISPLACEMENT_Y: {"long_name": "its displacement along y", "units": "angstrom"},
+    TOP_INPLANE_ROTATION: {"long_name": "its in-plane rotation", "units": "radian"},
+    TOP_PROBABILITY: {"long_name": "posterior of a pose of the search there"},
 }

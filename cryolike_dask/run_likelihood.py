@@ -94,6 +94,7 @@ def run_likelihood_optimal_pose(
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
     search: SearchMethod | Around | None = None,
+    pose_posteriors: bool = False,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
@@ -151,6 +152,9 @@ def run_likelihood_optimal_pose(
     search : "exhaustive" | "adaptive" | "recorded" | Around, optional
         How poses are searched, of all results of the output folder, as in `compute_optimal_pose`.
         Default: in a new folder "exhaustive"; in one that holds results, as these are.
+    pose_posteriors : bool
+        Write how the posterior of each image is spread over poses, as `compute_optimal_pose` says,
+        but for the best poses beside the best. Complete results without it are computed again.
     progress : bool
         Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
     on_error : "stop" | "quarantine"
@@ -189,7 +193,7 @@ def run_likelihood_optimal_pose(
         covering(file_config, i_template, n_stacks),
         params_input,
         displacer,
-        Settings(conventions, device, precision, tolerance),
+        Settings(conventions, device, precision, tolerance, pose_posteriors=pose_posteriors),
         images,
         templates,
         NoiseRequest(noise, b_factor, degrees_of_freedom),
@@ -222,6 +226,7 @@ def run_likelihood_full_cross_correlation(
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
     search: SearchMethod | Around | None = None,
+    pose_posteriors: bool = False,
     progress: bool = True,
     on_error: OnError = "stop",
     log_file: str | Path | None = None,
@@ -232,9 +237,9 @@ def run_likelihood_full_cross_correlation(
     of it.
 
     Parameters are those of `run_likelihood_optimal_pose`; `search="adaptive"`, which leaves out
-    poses, is refused. What takes more memory than a worker has (2.5 times its size, while it is
-    written) goes to a Zarr store instead of a `.pt` file, block by block; its chunks are as large
-    as the batches, and `xarray.open_zarr` opens it.
+    poses, is refused, and so is `pose_posteriors`. What takes more memory than a worker has (2.5
+    times its size, while it is written) goes to a Zarr store instead of a `.pt` file, block by
+    block; its chunks are as large as the batches, and `xarray.open_zarr` opens it.
 
     Returns
     -------
@@ -258,7 +263,7 @@ def run_likelihood_full_cross_correlation(
         covering(file_config, i_template, n_stacks),
         params_input,
         displacer,
-        Settings(conventions, device, precision, tolerance),
+        Settings(conventions, device, precision, tolerance, pose_posteriors=pose_posteriors),
         images,
         templates,
         NoiseRequest(noise, b_factor, degrees_of_freedom),

@@ -122,6 +122,13 @@ class LikelihoodOptions:
         bool,
         typer.Option(help="Refuse recorded poses that are not those found of some images."),
     ] = True
+    pose_posteriors: Annotated[
+        bool,
+        typer.Option(
+            help="Say how the posterior of each image is spread over poses: how many are "
+            "significant, and how large the regions are that hold 95%."
+        ),
+    ] = False
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -204,6 +211,7 @@ class LikelihoodOptions:
             "b_factor": _b_factor(self.b_factor),
             "degrees_of_freedom": self.degrees_of_freedom,
             "search": self._search(),
+            "pose_posteriors": self.pose_posteriors,
         }
 
     def _search(self) -> SearchMethod | Around | None:

@@ -52,6 +52,13 @@ def run(
             show_default=False,
         ),
     ] = None,
+    pose_posteriors: Annotated[
+        bool | None,
+        typer.Option(
+            help="Say how the posterior of each image is spread over poses.",
+            show_default=False,
+        ),
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what the run will cost, and write nothing.")
     ] = False,
@@ -80,6 +87,10 @@ def run(
             from cryolike_dask.config.run_config import searching
 
             described = searching(described, search)
+        if pose_posteriors is not None:
+            from cryolike_dask.config.run_config import with_posteriors
+
+            described = with_posteriors(described, asked=pose_posteriors)
         _plan(described) if plan else _run(described)
 
 

@@ -69,6 +69,11 @@ class Search(Section):
         description="Compare some images with everything, and refuse recorded poses that are not "
         "those found.",
     )
+    posteriors: bool = Field(
+        default=False,
+        description="Say how the posterior of each image is spread over poses: how many are "
+        "significant, and how large the regions are that hold 95%.",
+    )
 
     @field_validator("n_displacements_y")
     @classmethod

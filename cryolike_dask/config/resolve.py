@@ -58,6 +58,7 @@ class RunArguments(TypedDict):
     b_factor: BFactorWord | float | None
     degrees_of_freedom: float | None
     search: SearchMethod | Around | None
+    pose_posteriors: bool
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def inputs_of(config: RunConfig) -> RunArguments:
         "b_factor": asked.b_factor,
         "degrees_of_freedom": asked.degrees_of_freedom,
         "search": config.search.asked,
+        "pose_posteriors": config.search.posteriors,
     }
 
 

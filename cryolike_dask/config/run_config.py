@@ -131,6 +131,16 @@ def searching(config: RunConfig, method: SearchMethod) -> RunConfig:
     return changed
 
 
+def with_posteriors(config: RunConfig, *, asked: bool) -> RunConfig:
+    """Give the same configuration with posteriors over poses asked for or not."""
+    if config.search.posteriors == asked:
+        return config
+    search = config.search.model_copy(update={"posteriors": asked})
+    changed = config.model_copy(update={"search": search})
+    changed._text = None  # it says another
+    return changed
+
+
 def keep_copy(config: RunConfig) -> None:
     """Write the configuration into its output folder, atomically, in its own words."""
     path = config.output / CONFIGURATION
@@ -196,7 +206,13 @@ def opened(config: RunConfig) -> Run:
 
 def opened_of(inputs: RunArguments, device: Device, tiling: Tiling) -> Run:
     """The inputs of a run, held against each other."""
-    settings = Settings(inputs["conventions"], device, inputs["precision"], inputs["tolerance"])
+    settings = Settings(
+        inputs["conventions"],
+        device,
+        inputs["precision"],
+        inputs["tolerance"],
+        pose_posteriors=inputs["pose_posteriors"],
+    )
     run = open_run(
         inputs["file_config"],
         inputs["params_input"],

@@ -31,6 +31,11 @@ OPTIMAL_POSE_FILES = {
 }
 """The folder of each variable of an optimal pose below templateN."""
 
+SEARCH_FILES = dict.fromkeys(labels.OF_SEARCH, "log_likelihood")
+"""The same of what there is besides where not every pose was compared."""
+POSTERIOR_FILES = dict.fromkeys(labels.OF_POSTERIOR, "posterior")
+POSE_FILES = {**OPTIMAL_POSE_FILES, **SEARCH_FILES, **POSTERIOR_FILES}
+
 FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 """The folder of the full cross-correlation below templateN."""
 
@@ -59,10 +64,8 @@ LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
 """Files and stores that were not finished."""
 PLACES_OF_LEFTOVERS = ("", RECORDS, "fft", "phys", "images", "template*", "template*/*")
 
-STEM_SUFFIX = {
-    labels.LOG_LIKELIHOOD_INTEGRATED: "_fourier",
-    labels.LOG_LIKELIHOOD_OPTIMAL: "_fourier",
-}
+OF_FOURIER = labels.LOG_LIKELIHOOD_INTEGRATED, labels.LOG_LIKELIHOOD_OPTIMAL
+STEM_SUFFIX = dict.fromkeys(OF_FOURIER, "_fourier")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from cryolike_dask.io.jobs import Job, withdraw_record, write_record
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    POSE_FILES,
     STORE_SUFFIX,
     LikelihoodFiles,
     as_stored,
@@ -38,12 +39,23 @@ def write_results(values: dict[str, NDArray[Any]], job: Job, details: Mapping[st
     """
     real = np.float64 if job.precision == "double" else np.float32
     withdraw_record(job)
+    _remove_others(job)
     for name, path in job.outputs.items():
         value = values[name]
         save_tensor(path, value.astype(real) if value.dtype.kind == "f" else value)
         shutil.rmtree(path.with_suffix(STORE_SUFFIX), ignore_errors=True)
     write_record(job, details)
     return job.shape[0]
+
+
+def _remove_others(job: Job) -> None:
+    """Remove what former results say that these do not."""
+    if job.kind != "optimal_pose":
+        return
+    i, k = job.about["i_template"], job.about["i_stack"]
+    files = LikelihoodFiles(None, None, job.record.parents[2])
+    for name in POSE_FILES.keys() - job.outputs.keys():
+        files.output(i, name, POSE_FILES[name], k).unlink(missing_ok=True)
 
 
 def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
@@ -65,8 +77,9 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
     InputFileError
         If results are missing; names the first of them, and counts the others.
     """
-    variables = {name: (name, (labels.IMAGE,)) for name in OPTIMAL_POSE_FILES}
-    return _open(files, "optimal_pose", OPTIMAL_POSE_FILES, variables)
+    folders = {**OPTIMAL_POSE_FILES, **_of_all_results(files, POSE_FILES)}
+    variables = {name: (name, (labels.IMAGE,)) for name in folders}
+    return _open(files, "optimal_pose", folders, variables)
 
 
 def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
@@ -88,6 +101,17 @@ def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
         labels.TEMPLATE: (labels.TEMPLATE, np.arange(full.sizes[labels.TEMPLATE])),
     }
     return full.assign_coords({k: (*v, labels.ATTRIBUTES.get(k, {})) for k, v in coords.items()})
+
+
+def _of_all_results(files: LikelihoodFiles, folders: dict[str, str]) -> dict[str, str]:
+    """Those variables that all results have."""
+    need_files(files)
+    pairs = [(i, k) for i in files.structures() for k in files.stack_numbers()]
+    return {
+        name: folder
+        for name, folder in folders.items()
+        if all(files.output(i, name, folder, k).is_file() for i, k in pairs)
+    }
 
 
 def _open(

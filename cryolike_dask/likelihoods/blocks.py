@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from dask.base import tokenize
@@ -47,6 +47,8 @@ PAIR = np.dtype(
 )
 BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4")])
 BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
+
+Found = TypeVar("Found")
 
 UNKNOWN = -1
 """In place of the index of a pose that nobody has asked for yet."""
@@ -290,8 +292,8 @@ def run(
     template_rows: Rows,
     basis: RadialBasis,
     comparison: Comparison,
-    search: Callable[[Block], NDArray[Any]],
-) -> NDArray[Any]:
+    search: Callable[[Block], Found],
+) -> Found:
     """Search a block; on running out of memory, start again with half the tile."""
     import torch
 

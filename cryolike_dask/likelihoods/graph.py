@@ -88,7 +88,7 @@ class ComparisonGraph:
 
     def blockwise(
         self,
-        function: Callable[..., NDArray[Any]],
+        function: Callable[..., object],
         name: str,
         dtype: np.dtype[Any],
         new_axes: dict[str, int] | None = None,
@@ -111,7 +111,7 @@ class ComparisonGraph:
             ),
             "s",
             *(item for pair in more for item in pair),
-            basis=self._basis(),
+            basis=self.basis(),
             comparison=self.comparison,
             new_axes=new_axes,
             adjust_chunks={"s": 1} if one_per_chunk else None,
@@ -151,7 +151,7 @@ class ComparisonGraph:
             chunks=(self.image_chunks,),
         )
 
-    def _basis(self) -> Delayed | tuple[()]:
+    def basis(self) -> Delayed | tuple[()]:
         """The radial basis that all blocks share: one task."""
         if self.comparison.tolerance == 0:
             return ()

@@ -7,8 +7,6 @@ are ever chunked.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -20,10 +18,11 @@ from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.likelihoods import blocks, variables
-from cryolike_dask.likelihoods.graph import ComparisonGraph, combined
+from cryolike_dask.likelihoods.graph import ComparisonGraph
+from cryolike_dask.likelihoods.pose_graph import pose_records, searched_poses
 from cryolike_dask.likelihoods.poses import POSE
-from cryolike_dask.likelihoods.search.adaptive import adaptive_pose_records
-from cryolike_dask.likelihoods.search.known import AroundKnown, images_to_check
+from cryolike_dask.likelihoods.posterior_variables import posterior_variables
+from cryolike_dask.likelihoods.search.posterior_graph import posterior_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
@@ -44,6 +43,8 @@ def compute_optimal_pose(
     b_factor: float = 0.0,
     degrees_of_freedom: float | None = None,
     search: SearchMethod | Around = "exhaustive",
+    pose_posteriors: bool = False,
+    n_top_poses: int = 5,
 ) -> xr.Dataset:
     """Find the best pose of every image, its log-likelihood, and the log-likelihood integrated over
     all poses.
@@ -81,6 +82,12 @@ def compute_optimal_pose(
         that are recorded with the images. "recorded": the nearest view and rotation alone, with the
         particle where it is recorded. Poses are given on the grids of the whole search, and the
         prior is that of the whole search.
+    pose_posteriors : bool
+        Say how the posterior of each image is spread over poses: what holds nearly all of it is
+        compared once more, or everything in an exhaustive search.
+    n_top_poses : int
+        How many of the best poses are told then, each three spacings or more from all better ones
+        in orientation, or three steps in displacement.
 
     Returns
     -------
@@ -90,11 +97,21 @@ def compute_optimal_pose(
         log_likelihood_optimal and log_likelihood_integrated (natural log; the latter with the prior
         weight / sum of weights over viewing directions and flat over displacements and rotations);
         correlation_error_bound, on what compression changes of any of the image's correlations, of
-        more than ten displacements an estimate from above. Of an adaptive search also
-        log_likelihood_error, an estimate of what log_likelihood_integrated lacks: what lies in
-        views that are left out, by the part of the band that says so, and beyond windows of
-        displacements, as much as in the step at their edge (nat); and n_poses_compared, in the
-        whole band.
+        more than ten displacements an estimate from above. Unless all poses are compared also
+        log_likelihood_error, an estimate of what log_likelihood_integrated lacks (nat): what lies
+        in views that are left out by an adaptive search, by the part of the band that says so, and
+        beyond windows of displacements, as much as in the step at their edge; NaN without windows;
+        nothing is said of what lies beyond an angle. And n_poses_compared, in the whole band.
+
+        With `pose_posteriors` also best_pose_probability, of the best pose of the search;
+        n_significant_poses, the fewest poses of the search that hold 99.9%; n_effective_poses,
+        1 / sum p^2 (poses between those of the search count as parts, one at least in all);
+        view_entropy (nat); orientation_radius_95 (degree), the angle about the best pose, view and
+        rotation together and the nearest of symmetric mates, within which 95% of the posterior
+        lies; displacement_radius_95 (angstrom), the same about the posterior mean, which is that of
+        the particle's place in its image, told as a displacement under the best rotation:
+        posterior_mean_displacement_x/_y (angstrom). And, dims (image, top_pose), top_template (-1
+        where there are no more), top_displacement_x/_y, top_inplane_rotation and top_probability.
 
     Raises
     ------
@@ -106,7 +123,16 @@ def compute_optimal_pose(
         GPU.
     """
     settings = Settings(
-        conventions, device, precision, tolerance, noise, b_factor, degrees_of_freedom, search
+        conventions,
+        device,
+        precision,
+        tolerance,
+        noise,
+        b_factor,
+        degrees_of_freedom,
+        search,
+        pose_posteriors,
+        n_top_poses,
     )
     return optimal_poses(
         ComparisonGraph(images, templates, settings, discover_tiles=discover_batch_size)
@@ -115,8 +141,10 @@ def compute_optimal_pose(
 
 def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
-    poses = _with_log_likelihoods(graph, pose_records(graph, OPTIMAL_POSE))
-    of_search = variables.fields_of_search(graph, poses) if graph.settings.is_adaptive else {}
+    poses, searched = searched_poses(graph, OPTIMAL_POSE)
+    poses = _with_log_likelihoods(graph, poses)
+    is_whole = graph.settings.search == "exhaustive"
+    of_search = {} if is_whole else variables.fields_of_search(graph, poses)
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
         labels.OPTIMAL_TEMPLATE: variables.field(
@@ -133,19 +161,11 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
         labels.CORRELATION_ERROR_BOUND: variables.field(graph, poses, "correlation_error_bound"),
         **of_search,
     }
-    return variables.dataset(graph, fields, (labels.IMAGE,))
-
-
-def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
-    """The records of the best poses of a graph, (image,), POSE, without the log-likelihood there;
-    `name` is that of its tasks."""
-    around = graph.settings.around
-    if around is not None:
-        return _poses_around(AroundKnown.of(graph, around), name)
-    records = adaptive_pose_records(graph) if graph.settings.is_adaptive else None
-    if records is None:
-        records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
-    return combined(records, name)
+    found = variables.dataset(graph, fields, (labels.IMAGE,))
+    if not graph.settings.pose_posteriors:
+        return found
+    of_posteriors = posterior_records(graph, poses, searched)
+    return found.assign(posterior_variables(graph, poses, of_posteriors).data_vars)
 
 
 def _with_log_likelihoods(graph: ComparisonGraph, poses: da.Array) -> da.Array:
@@ -154,16 +174,6 @@ def _with_log_likelihoods(graph: ComparisonGraph, poses: da.Array) -> da.Array:
     return graph.of_images(
         blocks.with_log_likelihoods, f"{OPTIMAL_POSE}-likelihood", POSE, more=((poses, "m"),)
     )
-
-
-def _poses_around(search: AroundKnown, name: str) -> da.Array:
-    """Best poses around recorded ones, once some are found to be those."""
-    graph, found = search.graph, None
-    if search.around.check:
-        everywhere = replace(graph.settings, search="adaptive")
-        some = ComparisonGraph(images_to_check(graph.images), graph.templates, everywhere)
-        found = pose_records(some, f"{name}-check")
-    return search.with_edges_said(combined(search.records(found), name))
 
 
 def pair_likelihoods(graph: ComparisonGraph, name: str) -> da.Array:

@@ -40,6 +40,10 @@ class Settings:
     search : "exhaustive" | "adaptive" | "recorded" | Around
         Of best poses and of likelihoods integrated over all of them: everything, coarse to fine,
         or at or around the recorded poses.
+    pose_posteriors : bool
+        Whether to say how the posterior of each image is spread over poses.
+    n_top_poses : int
+        How many of the best poses that are far from each other are told then.
 
     Raises
     ------
@@ -55,6 +59,8 @@ class Settings:
     b_factor: float = 0.0
     degrees_of_freedom: float | None = None
     search: SearchMethod | Around = "exhaustive"
+    pose_posteriors: bool = False
+    n_top_poses: int = 5
 
     def __post_init__(self) -> None:
         """Refuse words and numbers that say nothing."""
@@ -78,6 +84,18 @@ class Settings:
                 f'search="{self.search}" is given, but conventions="{self.conventions}" compare '
                 "everything",
                 remedy='Leave it out, or use conventions="standard".',
+            )
+        number("n_top_poses", self.n_top_poses, whole=True, at_least=1)
+        if self.pose_posteriors and not self.rules.searches_coarse_to_fine:
+            raise InputError(
+                f'pose_posteriors=True is given, but conventions="{self.conventions}" know none',
+                remedy='Leave it out, or use conventions="standard".',
+            )
+        if self.pose_posteriors and self.around is not None:
+            raise InputError(
+                f'pose_posteriors=True is given, but a search by recorded poses ("{self.search}") '
+                "does not know them",
+                remedy='Leave it out, or search everything, "adaptive" or "exhaustive".',
             )
         if self.tolerance is not None:
             object.__setattr__(self, "tolerance", _part_of_one(self.tolerance))

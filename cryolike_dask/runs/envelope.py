@@ -30,7 +30,8 @@ from cryolike_dask.io.stacks import filled_groups
 from cryolike_dask.likelihoods.blocks import best_of_structures
 from cryolike_dask.likelihoods.envelope import BestOfStructures
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, spread_templates
-from cryolike_dask.likelihoods.interface import integrated_likelihoods, pose_records
+from cryolike_dask.likelihoods.interface import integrated_likelihoods
+from cryolike_dask.likelihoods.pose_graph import pose_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.b_factor import BFactor, Climb
 from cryolike_dask.runs.joining import joined

@@ -14,6 +14,8 @@ from cryolike_dask.errors import InputError
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    POSTERIOR_FILES,
+    SEARCH_FILES,
     LikelihoodFiles,
 )
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
@@ -38,6 +40,9 @@ class Kind:
         How records, configurations and messages call it.
     folders : mapping
         The folder of each variable below that of the structure.
+    more_folders : mapping
+        The same of variables that there are besides where not every pose was compared, or
+        posteriors of poses were asked for.
     keeps_every_pose : bool
         Whether results have a value for each template, displacement and rotation, not one for each
         image: they may be too large for a file.
@@ -51,10 +56,21 @@ class Kind:
 
     name: KindName
     folders: Mapping[str, str]
+    more_folders: Mapping[str, str]
     keeps_every_pose: bool
     block: Callable[..., NDArray[Any]]
     compute: Callable[[ComparisonGraph], xr.Dataset]
     open: Callable[[LikelihoodFiles], xr.Dataset]
+
+    def folders_in(self, settings: Settings) -> dict[str, str]:
+        """The folder of each variable of results with these settings."""
+        is_whole = settings.search == "exhaustive"
+        names = (
+            *(() if is_whole else labels.OF_SEARCH),
+            *(labels.OF_POSTERIOR if settings.pose_posteriors else ()),
+        )
+        more = {name: of for name, of in self.more_folders.items() if name in names}
+        return {**self.folders, **more}
 
     def shape(self, images: ImageStack, templates: TemplateStack) -> tuple[int, ...]:
         """The shape of each output."""
@@ -90,7 +106,7 @@ def kind_named(name: str) -> Kind:
 
 
 def _best_poses(graph: ComparisonGraph) -> xr.Dataset:
-    return interface.optimal_poses(graph)[list(OPTIMAL_POSE_FILES)]
+    return interface.optimal_poses(graph)[list(OPTIMAL_POSE.folders_in(graph.settings))]
 
 
 def _block_of_poses(
@@ -108,6 +124,7 @@ def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
 OPTIMAL_POSE = Kind(
     name="optimal_pose",
     folders=OPTIMAL_POSE_FILES,
+    more_folders={**SEARCH_FILES, **POSTERIOR_FILES},
     keeps_every_pose=False,
     block=_block_of_poses,
     compute=_best_poses,
@@ -116,6 +133,7 @@ OPTIMAL_POSE = Kind(
 FULL_CROSS_CORRELATION = Kind(
     name="full_cross_correlation",
     folders=FULL_CORRELATION_FILES,
+    more_folders={},
     keeps_every_pose=True,
     block=blocks.all_correlations,
     compute=_all_correlations,

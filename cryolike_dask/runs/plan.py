@@ -92,6 +92,7 @@ def plan_likelihood(
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
     search: SearchMethod | Around | None = None,
+    pose_posteriors: bool = False,
     measure: bool = True,
     progress: bool = True,
 ) -> LikelihoodPlan:
@@ -131,7 +132,7 @@ def plan_likelihood(
         else number("n_workers", n_workers or 0, whole=True, at_least=0)
     )
     files = covering(file_config, i_template, n_stacks)
-    settings = Settings(conventions, device, precision, tolerance)
+    settings = Settings(conventions, device, precision, tolerance, pose_posteriors=pose_posteriors)
     tiling = Tiling(n_images_per_batch, n_templates_per_batch, discover_batch_size)
     asked = NoiseRequest(noise, b_factor, degrees_of_freedom)
     run = open_run(files, params_input, displacer, settings, images, templates, asked, search)

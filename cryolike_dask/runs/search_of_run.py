@@ -51,6 +51,11 @@ def settle_search(
                 f'search="{asked}" is given, but full cross-correlations keep every pose',
                 remedy="Leave it out (--search, search.method).",
             )
+        if run.settings.pose_posteriors:
+            raise InputError(
+                "posteriors of poses are asked for, but full cross-correlations keep every pose",
+                remedy="Leave it out (--pose-posteriors, search.posteriors).",
+            )
         return replace(run, search_method=None)
     method = asked or (None if starts_anew else _recorded(run, records)) or OF_NEW_FOLDERS
     settings, identity = replace(run.settings, search=method), run.identity.copy()

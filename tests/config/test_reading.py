@@ -147,6 +147,7 @@ def test_defaults_are_those_of_the_commands():
         "within_degrees": None,
         "within_pixels": None,
         "check_poses": True,
+        "posteriors": False,
     }
     assert config.parameters is None
     assert config.structures.i_template == "all"

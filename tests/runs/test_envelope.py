@@ -16,7 +16,7 @@ from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.likelihoods.blocks import best_of_structures
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
-from cryolike_dask.likelihoods.interface import pose_records
+from cryolike_dask.likelihoods.pose_graph import pose_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.runs.b_factor import Climb

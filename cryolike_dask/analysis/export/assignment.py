@@ -33,6 +33,7 @@ LIKELIHOODS = (
     labels.LOG_LIKELIHOOD_INTEGRATED,
     labels.LOG_LIKELIHOOD_OPTIMAL,
 )
+OF_POSTERIOR = labels.BEST_POSE_PROBABILITY, labels.N_SIGNIFICANT_POSES
 POSE = (
     labels.OPTIMAL_AZIMUTH,
     labels.OPTIMAL_POLAR,
@@ -59,6 +60,8 @@ class Assignment:
     certainty : dict of str to (image,) float64
         Probability and margin of the best structure (`summarise_results`); empty where there is one
         structure only.
+    posterior : dict of str to (image,) array
+        The variables `OF_POSTERIOR`, as far as the results have them.
     missing : str
         Why an image may have no structure.
     """
@@ -68,6 +71,7 @@ class Assignment:
     poses: RelionPoses
     likelihoods: dict[str, FloatArray]
     certainty: dict[str, FloatArray]
+    posterior: dict[str, NDArray[Any]]
     missing: str
 
     def names(self, rows: IntArray) -> NDArray[np.str_]:
@@ -101,7 +105,8 @@ def assign(
         )
     winners = {labels.STRUCTURE: xr.DataArray(number.clip(0), dims=labels.IMAGE)}
     winners[labels.IMAGE] = xr.DataArray(np.arange(len(number)), dims=labels.IMAGE)
-    of_winners = results[list(LIKELIHOODS)].isel(winners).compute()
+    known = [name for name in OF_POSTERIOR if name in results]
+    of_winners = results[[*LIKELIHOODS, *known]].isel(winners).compute()
     likelihoods = {name: of_winners[name].values.astype(np.float64) for name in LIKELIHOODS}
     compared = len(structures) > 1 and structure is None
     comparable = summary[COMPARABLE].values
@@ -110,8 +115,9 @@ def assign(
         for name in (PROBABILITY, MARGIN)
         if compared
     }
+    posterior = {name: of_winners[name].values for name in known}
     poses = _poses(results, summary, number, template_source)
-    return Assignment(structures, number, poses, likelihoods, certainty, missing)
+    return Assignment(structures, number, poses, likelihoods, certainty, posterior, missing)
 
 
 def with_images(results: xr.Dataset) -> xr.Dataset:

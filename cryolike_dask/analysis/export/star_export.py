@@ -41,6 +41,12 @@ COLUMNS = {
     **CERTAINTY,
 }
 """Labels of the values that are added to each image."""
+OF_RELION = {
+    labels.LOG_LIKELIHOOD_INTEGRATED: "rlnLogLikeliContribution",
+    labels.BEST_POSE_PROBABILITY: "rlnMaxValueProbDistribution",
+    labels.N_SIGNIFICANT_POSES: "rlnNrOfSignificantSamples",
+}
+"""What RELION calls the same, as far as it is known of the results."""
 DECIMALS = 9
 """Decimals of poses."""
 STRUCTURE, FORMER_CLASS = "cryolikeAssignedStructure", "cryolikeFormerClassNumber"
@@ -62,7 +68,9 @@ def export_star(
     Optics table and all columns of the particles stay as they are in the STAR files that the
     particles came from, but for pose, origin and class. Added, in columns that RELION passes by,
     are the assigned structure, likelihoods and correlation under it; and where structures compete
-    its probability, and by how many nat it is ahead of the next.
+    its probability, and by how many nat it is ahead of the next. In RELION's own columns:
+    rlnLogLikeliContribution, the integrated log-likelihood; and of results with posteriors over
+    poses rlnMaxValueProbDistribution and rlnNrOfSignificantSamples.
 
     Parameters
     ----------
@@ -196,6 +204,8 @@ class StarParticles:
         columns |= self._poses(images, rows) | self._classes(images, columns)
         numbers = {**assignment.likelihoods, **assignment.certainty}
         columns |= {COLUMNS[name]: values[images] for name, values in numbers.items()}
+        numbers = {**assignment.likelihoods, **assignment.posterior}
+        columns |= {OF_RELION[k]: v[images] for k, v in numbers.items() if k in OF_RELION}
         columns[STRUCTURE] = assignment.names(images)
         if not self.merged.optics:
             return {"": columns}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import itemgetter
 
 import dask.array as da
 import numpy as np
@@ -27,6 +28,7 @@ from cryolike_dask.likelihoods.search.places import Window
 from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_in_windows,
+    optimal_poses_and_pairs,
     optimal_poses_in_windows,
 )
 from cryolike_dask.stacks import TemplateStack
@@ -119,9 +121,30 @@ def levels_of(templates: TemplateStack) -> list[Level]:
     return [replace(level, share=s) for level, s in zip(levels, shares, strict=True)][::-1]
 
 
-def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
-    """Records of the best poses, (image, template chunk), POSE; None where the band is too narrow
-    to be worth levels."""
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What a search of some poses gives.
+
+    Attributes
+    ----------
+    records : (image, template chunk) POSE
+    log_pairs : (image, template) float64, or None
+        Log-likelihood times prior; None: nobody asks for it.
+    graph : ComparisonGraph
+        Of the last level: its displacements are those of the window.
+    window : Window
+    places : (image, place, 2) float64
+    """
+
+    records: da.Array
+    log_pairs: da.Array | None
+    graph: ComparisonGraph
+    window: Window
+    places: da.Array
+
+
+def adaptive_search(graph: ComparisonGraph) -> Searched | None:
+    """Search coarse to fine; None where the band is too narrow to be worth levels."""
     templates, rules = graph.templates, graph.settings.rules
     if not is_worth_levels(templates.grid):
         return None
@@ -147,25 +170,54 @@ def adaptive_pose_records(graph: ComparisonGraph) -> da.Array | None:
         of_level = _at_level(level, graph, level.views, window.displacements)
         places, wanted, left_out = _selected(found, selection, of_level.template_chunks)
         parts_left_out.append(left_out)
-        found = of_level.blockwise(
-            optimal_poses_in_windows if is_last else best_of_pairs_in_windows,
-            "search-last-level" if is_last else "search-level",
-            POSE if is_last else FOUND,
-            one_per_chunk=is_last,
-            more=((wanted, "ms"), (places, "mkx")),
-            window=window,
-        )
+        if not is_last:
+            found = of_level.blockwise(
+                best_of_pairs_in_windows,
+                "search-level",
+                FOUND,
+                more=((wanted, "ms"), (places, "mkx")),
+                window=window,
+            )
     left_out = da.stack(parts_left_out).sum(axis=0)
-    return da.blockwise(
+    records, log_pairs = last_level(of_level, window, wanted, places)
+    records = da.blockwise(
         _with_part_left_out,
         "ms",
-        found,
+        records,
         "ms",
         left_out,
         "m",
         dtype=POSE,
         meta=np.empty((0, 0), POSE),
     )
+    return Searched(records, log_pairs, of_level, window, places)
+
+
+def last_level(
+    graph: ComparisonGraph, window: Window, wanted: da.Array, places: da.Array
+) -> tuple[da.Array, da.Array | None]:
+    """Records of the best poses, (image, template chunk), POSE; and log-likelihood times prior of
+    each pair, (image, template), where posteriors are asked for."""
+    more = ((wanted, "ms"), (places, "mkx"))
+    if not graph.settings.pose_posteriors:
+        found = graph.blockwise(
+            optimal_poses_in_windows,
+            "search-last-level",
+            POSE,
+            one_per_chunk=True,
+            more=more,
+            window=window,
+        )
+        return found, None
+    both = graph.blockwise(
+        optimal_poses_and_pairs, "search-last-level", np.dtype(object), more=more, window=window
+    )
+    n = ((1,) * both.numblocks[1],)
+    records = da.map_blocks(
+        itemgetter(0), both, chunks=both.chunks[:1] + n, dtype=POSE, meta=np.empty((0, 0), POSE)
+    )
+    log_pairs = da.map_blocks(itemgetter(1), both, dtype=np.float64, meta=np.empty((0, 0)))
+    return records, log_pairs
 
 
 def _with_part_left_out(poses: NDArray[np.void], left_out: FloatArray) -> NDArray[np.void]:

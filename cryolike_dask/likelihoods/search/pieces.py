@@ -69,7 +69,7 @@ def pieces(
     log_prior = block.template_rows["log_prior"]
     n_poses = block.shape[1] * len(window.displacements) * block.pose_shape[1]
     reach = math.log(n_poses / block.constants.rounding)
-    for rows, s, tile in _tiles(block, places, wanted):
+    for rows, s, tile in tiles(block, places, wanted):
         image = places.image[rows]
         wants = wanted[image, s]
         reference = np.where(wants, sums[image, None] - log_prior[s] - reach, np.inf)
@@ -78,7 +78,7 @@ def pieces(
             for values in tile.summarise_in_windows(
                 torch.from_numpy(reference).to(device),
                 torch.from_numpy(wants).to(device),
-                _windows(block, places, rows, window, s),
+                windows_of(block, places, rows, window, s),
             )
         )
         best = best.astype(np.float64)
@@ -114,7 +114,7 @@ def _compared_directly(
         )
     )
     # at the displacements alone: of so strong a signal next to nothing is left between them
-    shares = _windows(
+    shares = windows_of(
         block, places, number, replace(window, finer=1), slice(template, template + 1)
     ).shares(
         torch.arange(block.pose_shape[1], device=correlation.device),
@@ -133,7 +133,7 @@ def _compared_directly(
     return float(best), int(pose), float(torch.logsumexp(log_likelihood.flatten(), 0))
 
 
-def _tiles(block: Block, places: Places, wanted: Flags) -> Iterator[tuple[Positions, slice, Tile]]:
+def tiles(block: Block, places: Places, wanted: Flags) -> Iterator[tuple[Positions, slice, Tile]]:
     """Correlate, for each few templates, the places of images that want some of them."""
     from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_templates
 
@@ -176,7 +176,7 @@ def _moving_back(places: FloatArray, block: Block) -> torch.Tensor:
     return translation_factors(x, y, kx, ky).to(block.constants.mask.dtype)
 
 
-def _windows(block: Block, places: Places, rows: Positions, window: Window, s: slice) -> Windows:
+def windows_of(block: Block, places: Places, rows: Positions, window: Window, s: slice) -> Windows:
     """Windows of some places under some templates, on the device."""
     import torch
 

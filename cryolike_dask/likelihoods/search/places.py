@@ -82,8 +82,13 @@ class Window:
     def log_share(self) -> float:
         """Logarithm of the prior of a displacement of the window, times how many it has."""
         n = len(self.x_angstrom) * len(self.y_angstrom)
+        return math.log(n / len(self.search)) + self.log_volume
+
+    @property
+    def log_volume(self) -> float:
+        """Logarithm of the displacements of the search that one of the window stands for."""
         area = [a / b for a, b in zip(self.step, self.search.steps, strict=True) if a]
-        return math.log(n * math.prod(area) / len(self.search))
+        return math.log(math.prod(area))
 
     @property
     def limit(self) -> FloatArray:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ from cryolike_dask.likelihoods.tiled_block import Block
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+
+Reduced = TypeVar("Reduced")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +64,7 @@ def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> 
     return gain
 
 
-def _in_frame_of_image(displacements: FloatArray, gamma: FloatArray) -> FloatArray:
+def in_frame_of_image(displacements: FloatArray, gamma: FloatArray) -> FloatArray:
     """Moved by d and turned by -gamma, a particle lies at R(-gamma) d: (2, ...)."""
     x, y = displacements
     c, s = np.cos(gamma), np.sin(gamma)
@@ -86,7 +88,7 @@ def best_of_pairs_in_windows(
     """
     found = np.zeros(templates.shape, FOUND)
     found["log_likelihood"] = -np.inf
-    for images, used, of_them in _compared(
+    for images, used, of_them in compared(
         image_rows,
         template_rows,
         Wanted(templates, places),
@@ -111,7 +113,34 @@ def optimal_poses_in_windows(
     arcs: FloatArray | None = None,
 ) -> NDArray[np.void]:
     """Best pose of each image among the templates and places that it wants, and its likelihood over
-    all of them: (image, 1), POSE, as `blocks.optimal_poses` gives them.
+    all of them: (image, 1), POSE; parameters are those of `optimal_poses_and_pairs`."""
+    poses, _ = optimal_poses_and_pairs(
+        image_rows,
+        template_rows,
+        templates,
+        places,
+        basis,
+        comparison=comparison,
+        window=window,
+        arcs=arcs,
+    )
+    return poses
+
+
+def optimal_poses_and_pairs(
+    image_rows: Rows,
+    template_rows: Rows,
+    templates: Flags,
+    places: FloatArray,
+    basis: RadialBasis = (),
+    *,
+    comparison: Comparison,
+    window: Window,
+    arcs: FloatArray | None = None,
+) -> tuple[NDArray[np.void], FloatArray]:
+    """Best pose of each image among the templates and places that it wants, and its likelihood over
+    all of them, (image, 1), POSE; and likelihood times prior of each of these templates, their
+    logarithm, (image, template).
 
     Parameters
     ----------
@@ -126,26 +155,27 @@ def optimal_poses_in_windows(
     arcs : (image, template, 3) float64, optional
         Rotations that are compared, as of `Places`; default: all.
     """
-    poses = no_poses((len(image_rows),))
+    poses, log_pairs = no_poses((len(image_rows),)), np.full(templates.shape, -np.inf)
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
     wanted = Wanted(templates, places, arcs)
-    for images, _, of_them in _compared(
+    for images, used, (of_them, of_pairs) in compared(
         image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
     ):
+        log_pairs[np.ix_(images, used)] = of_pairs
         poses[images] = of_them
-    return poses[:, None]
+    return poses[:, None], log_pairs
 
 
-def _compared(
+def compared(
     image_rows: Rows,
     template_rows: Rows,
     wanted: Wanted,
     basis: RadialBasis,
     comparison: Comparison,
     window: Window,
-    reduce: Callable[..., Rows],
-) -> Iterator[tuple[Positions, Positions, Rows]]:
+    reduce: Callable[..., Reduced],
+) -> Iterator[tuple[Positions, Positions, Reduced]]:
     """Compare images with the templates that some of them want, in windows about their places, and
     those that may lie anywhere in one about the middle: images, templates, and what is found."""
     anywhere = wanted.anywhere
@@ -169,14 +199,18 @@ def _compared(
         )
 
 
-def _optimal_poses(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
-    """Keep the best pose of each place, and the likelihood of each image."""
+def _optimal_poses(
+    block: Block, places: Places, wanted: Flags, window: Window
+) -> tuple[Rows, FloatArray]:
+    """Keep the best pose of each place, and the likelihood of each image, and of each pair."""
     sums, missed = np.full((2, block.shape[0]), -np.inf)
+    log_pairs = np.full(block.shape, -np.inf)
     bounds = np.zeros(block.shape[0])
     best_of_place = no_poses((len(places.image),))
     for piece in pieces(block, places, wanted, window, sums):
         np.logaddexp.at(sums, piece.image, np.logaddexp.reduce(piece.log_posterior, axis=1))
         np.logaddexp.at(missed, piece.image, np.logaddexp.reduce(piece.log_missed, axis=1))
+        np.logaddexp.at(log_pairs[:, piece.s], piece.image, piece.log_posterior)
         np.maximum.at(bounds, piece.image, piece.tile.error_bound.amax(1).cpu().numpy())
         best = piece.best.argmax(axis=1)
         values = piece.best[np.arange(len(best)), best]
@@ -192,7 +226,7 @@ def _optimal_poses(block: Block, places: Places, wanted: Flags, window: Window) 
     poses["log_missed"] = missed
     n_windows = np.bincount(places.image, minlength=len(poses))
     poses["n_poses"] = n_windows * wanted.sum(axis=1) * math.prod(block.pose_shape)
-    return poses
+    return poses, log_pairs
 
 
 def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
@@ -205,7 +239,7 @@ def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) 
     for piece in pieces(block, places, wanted, window, nothing_neglected):
         k, j = np.nonzero(np.isfinite(piece.best))
         displacement, rotation = piece.locate(k, j)
-        moved = _in_frame_of_image(delta[:, displacement], angles[rotation])
+        moved = in_frame_of_image(delta[:, displacement], angles[rotation])
         x, y = places.at[piece.rows[k]].T + moved
         pair = piece.image[k], piece.s.start + j
         # places of one image may stand in one piece: all of them add up, the best comes last

@@ -95,6 +95,7 @@ def conformations(tmp_path_factory):
         folder / "out",
         open_particles(star, PARAMETERS, batch_size=7),
         open_structures(structures, PARAMETERS),
+        pose_posteriors=True,
     )
     return star, atoms, which, drawn, results
 
@@ -117,9 +118,14 @@ def test_particles_and_exported_poses_agree(conformations, tmp_path):
     for label, name in [
         ("CrossCorrelation", LIKELIHOODS[0]),
         ("LogLikelihoodIntegrated", LIKELIHOODS[1]),
+        ("LogLikeliContribution", LIKELIHOODS[1]),
+        ("MaxValueProbDistribution", "best_pose_probability"),
+        ("NrOfSignificantSamples", "n_significant_poses"),
     ]:
         wanted = results[name].values[which, np.arange(16)]
-        np.testing.assert_allclose(columns[f"cryolike{label}"].astype(float), wanted, rtol=1e-6)
+        own = "cryolike" if name in LIKELIHOODS and "Contribution" not in label else "rln"
+        np.testing.assert_allclose(columns[f"{own}{label}"].astype(float), wanted, rtol=1e-6)
+    assert (columns["rlnNrOfSignificantSamples"].astype(int) >= 1).all()
 
 
 def test_one_structure_for_all_and_one_image(conformations, tmp_path):

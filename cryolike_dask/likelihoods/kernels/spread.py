@@ -1,0 +1,100 @@
+"""How the posterior of a tile's poses is spread: its density at each point of windows of
+displacements, rotation by rotation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cryolike_dask.likelihoods.kernels.windows import Windows
+
+if TYPE_CHECKING:
+    from cryolike_dask.likelihoods.kernels.tile import Tile
+
+POINTS_AT_A_TIME = 2**21
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Posterior of some rotations of some pairs of a tile.
+
+    Attributes
+    ----------
+    row, template, rotation : Tensor, int64, (n,)
+    log_density : Tensor, float64, (n, point)
+        Logarithm of the posterior that a pose of the search would have here.
+    volume : Tensor, float64, (n, point)
+        Displacements of the window that a point counts for.
+    best : Tensor, float64, (n,)
+        Largest correlation over displacements.
+    displacement : Tensor, int64, (n,)
+        Where it is, among those of the window.
+    log_density_of_best : Tensor, float64, (n,)
+    """
+
+    row: Tensor
+    template: Tensor
+    rotation: Tensor
+    log_density: Tensor
+    volume: Tensor
+    best: Tensor
+    displacement: Tensor
+    log_density_of_best: Tensor
+
+
+def spread_of(
+    tile: Tile, windows: Windows, wanted: Tensor, above: Tensor, least: Tensor
+) -> Iterator[Spread]:
+    """Give what a tile knows of posteriors, a few rotations of pairs at a time.
+
+    Parameters
+    ----------
+    tile : Tile
+    windows : Windows
+    wanted : Tensor, bool, (row, template)
+        Others are left out.
+    above : Tensor, float64, (row, template)
+        Added to a log-likelihood this is the logarithm of the posterior.
+    least : Tensor, float64, (row,)
+        Rotations all of whose logarithms are below it are left out.
+    """
+    rotations = tile.constants.folding.rotations
+    allowed = windows.inside(rotations)
+    floor = 1 - tile.constants.rounding
+    for m, sums in tile.pieces():
+        inside = sums
+        low = sums.amin(-1)
+        if allowed is not None:
+            inside = sums.masked_fill(~allowed[:, :, m], -torch.inf)
+            low = sums.masked_fill(~allowed[:, :, m], torch.inf).amin(-1)
+        high, at = inside.max(-1)
+        scale, height = (
+            of.expand(high.shape) for of in (tile.scale[:, m], tile.height[:, m] + above[m])
+        )
+        exponent = tile.exponent[m, None].expand(high.shape)
+        farthest = torch.maximum(high, -low).clamp_(min=0).double()
+        top = height - exponent * torch.log1p(-(farthest**2 * scale).clamp(max=floor))
+        within_reach = wanted[m] & (high >= low) & (top >= least[m, None])
+        best = (high + tile.shift[m]) * tile.norm[:, m]
+        of_best = high.clamp(min=0).double() ** 2 * scale
+        of_best = height - exponent * torch.log1p(-of_best.clamp(max=floor))
+        n_points = len(windows.x.at) * len(windows.y.at)
+        for some in torch.split(within_reach.nonzero(), max(1, POINTS_AT_A_TIME // n_points)):
+            where = some.unbind(1)
+            half, w, row, template = where
+            x = windows.between(sums[where].double()).square_() * scale[where][:, None]
+            yield Spread(
+                row + m.start,
+                template,
+                rotations[half, w],
+                x.clamp_(max=floor).neg_().log1p_().mul_(-exponent[where][:, None])
+                + height[where][:, None],
+                windows.shares(rotations[half, w], row + m.start),
+                best[where].double().clamp_(max=1),
+                at[where],
+                of_best[where],
+            )

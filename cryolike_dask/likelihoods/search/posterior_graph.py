@@ -1,0 +1,84 @@
+"""Posteriors over poses as a stage of a graph, once all poses of an image stack are settled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dask.array as da
+import numpy as np
+
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.search.adaptive import FINER, Searched, last_level, step_of_band
+from cryolike_dask.likelihoods.search.places import Window
+from cryolike_dask.likelihoods.search.posterior import Stage, pose_posteriors, posterior_dtype
+from cryolike_dask.likelihoods.search.regions import Orientations
+from cryolike_dask.likelihoods.search.selection import MOST_PLACES
+
+
+def posterior_records(
+    graph: ComparisonGraph, poses: da.Array, searched: Searched | None
+) -> da.Array:
+    """How the posterior of each image is spread, (image,) records.
+
+    Parameters
+    ----------
+    graph : ComparisonGraph
+    poses : (image,) POSE
+        Of its search.
+    searched : Searched or None
+        None: everything was compared; it is once more, for what each template holds.
+    """
+    searched = searched or search_of_everything(graph)
+    of_level, rules = searched.graph, graph.settings.rules
+    dtype = posterior_dtype(graph.settings.n_top_poses)
+    rows = image_rows(of_level.images, rules, of_level.group_of_image)
+    return da.blockwise(
+        pose_posteriors,
+        "m",
+        da.from_array(rows, chunks=(of_level.image_chunks,)),
+        "m",
+        poses,
+        "m",
+        searched.log_pairs,
+        "ms",
+        searched.places,
+        "mkx",
+        basis=of_level.basis(),
+        comparison=of_level.comparison,
+        stage=Stage(
+            template_rows(of_level.templates, rules),
+            searched.window,
+            Orientations.of(graph.templates.viewing, graph.templates.grid.angles),
+            graph.settings.n_top_poses,
+        ),
+        dtype=dtype,
+        meta=np.empty(0, dtype),
+        token=f"pose-posteriors-{of_level.comparison.name}",
+        align_arrays=False,
+        concatenate=True,
+    )
+
+
+def search_of_everything(graph: ComparisonGraph) -> Searched:
+    """Everything compared in one window, the whole search; between displacements too, where the
+    band lets these be known."""
+    templates, n = graph.templates, len(graph.images)
+    steps = templates.displacements.steps
+    are_fine = max(steps) <= step_of_band(templates.grid, 1) * (1 + 1e-6)
+    window = Window.of((0, 0), steps, templates.displacements, FINER if are_fine else 1).whole
+    x, y = (np.unique(axis) for axis in templates.displacements.table())
+    if len(x) * len(y) == len(templates.displacements):
+        window = replace(window, x_angstrom=x, y_angstrom=y)
+    in_window = ComparisonGraph(
+        graph.images,
+        replace(templates, displacements=window.displacements, chunks=None),
+        graph.settings,
+        discover_tiles=graph.comparison.discover_tiles,
+    )
+    chunks = in_window.image_chunks, in_window.template_chunks
+    middle = np.full((n, MOST_PLACES, 2), np.nan)
+    middle[:, 0] = 0
+    places = da.from_array(middle, chunks=(chunks[0], -1, -1))
+    wanted = da.ones((n, len(templates)), dtype=np.bool_, chunks=chunks)
+    records, log_pairs = last_level(in_window, window, wanted, places)
+    return Searched(records, log_pairs, in_window, window, places)
