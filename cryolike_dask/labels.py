@@ -67,9 +67,14 @@ LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
 CORRELATION_ERROR_BOUND = "correlation_error_bound"
 LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED = "log_likelihood_error", "n_poses_compared"
 
+OF_SEARCH = (LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED)
+"""What a search that leaves out poses says of itself."""
+INTEGERS = (OPTIMAL_TEMPLATE, N_POSES_COMPARED)
+"""Variables that are whole numbers: -1 where there is no result."""
+
 ATTRIBUTES: dict[str, dict[str, str]] = {
     NOISE_MODEL: {"long_name": "what noise is taken for: white, or the sha256 of a noise model"},
-    SEARCH_METHOD: {"long_name": "how poses were searched: exhaustive, or adaptive"},
+    SEARCH_METHOD: {"long_name": "how poses were searched: exhaustive, adaptive, or around which"},
     STACK: {"long_name": "number of the image stack file"},
     IMAGE_IN_STACK: {"long_name": "position in the image stack file"},
     IMAGE_FILE: {"long_name": "file of the image as it was taken"},

@@ -228,10 +228,10 @@ def test_files_are_named_as_they_are():
     names = {
         *(
             v + layout.STEM_SUFFIX.get(v, "")
-            for v in (*layout.OPTIMAL_POSE_FILES, *layout.FULL_CORRELATION_FILES)
+            for v in (*layout.POSE_FILES, *layout.FULL_CORRELATION_FILES)
         ),
         *(
-            *layout.OPTIMAL_POSE_FILES,
+            *layout.POSE_FILES,
             *LOOKED_UP,
             *TEXT,
             *WHOLE,

@@ -18,7 +18,7 @@ from cryolike_dask.errors import CryolikeError, InputFileError, listed
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.symmetry import NO_SYMMETRY
 from cryolike_dask.io.holders import living
-from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, POSE_FILES, LikelihoodFiles
 from cryolike_dask.io.records import Record
 from cryolike_dask.io.results import attributes
 from cryolike_dask.io.tensors import load_displacements
@@ -49,10 +49,10 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     xarray.Dataset
         Dims (structure, image): the variables of `compute_optimal_pose`, and the direction of the
         best view, optimal_azimuth and optimal_polar (radian). Where there is no result yet values
-        are NaN, optimal_template -1. Coordinates of each image: its stack and position there, image
-        file and position there, metadata file and row, and what was recorded of micrograph, optics
-        group, half-set and pose; true_structure of simulated particles. Attributes say what was
-        run, notes that runs were given included.
+        are NaN, or -1 where they are whole numbers. Coordinates of each image: its stack and
+        position there, image file and position there, metadata file and row, and what was recorded
+        of micrograph, optics group, half-set and pose; true_structure of simulated particles.
+        Attributes say what was run, notes that runs were given included.
 
     Raises
     ------
@@ -73,19 +73,20 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     descriptions = inventory.descriptions()
     origins = [inventory.origins(k) for k in stacks]
     record = inventory.record()
+    every = inventory.stacks_with
+    present = {
+        variable: np.array(
+            [[k in by_variable[variable] for k in stacks] for by_variable in every.values()]
+        )
+        for variable in POSE_FILES
+    }
     stored = StoredResults(
         files,
         inventory.structures,
         stacks,
         sizes=tuple(inventory.size(k, entries) for k, entries in zip(stacks, origins, strict=True)),
         present={
-            variable: np.array(
-                [
-                    [k in by_variable[variable] for k in stacks]
-                    for by_variable in inventory.stacks_with.values()
-                ]
-            )
-            for variable in OPTIMAL_POSE_FILES
+            v: there for v, there in present.items() if v in OPTIMAL_POSE_FILES or there.any()
         },
         views=views_of(descriptions),
         dtype="float32" if record is not None and record["precision"] == "single" else "float64",

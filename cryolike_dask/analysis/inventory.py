@@ -12,7 +12,7 @@ from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import SEVERAL, UNKNOWN
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,
-    OPTIMAL_POSE_FILES,
+    POSE_FILES,
     STACK_NUMBER,
     LikelihoodFiles,
     structure_numbers,
@@ -150,7 +150,7 @@ class Inventory:
             for variable, numbers in by_variable.items()
             if k in numbers
         )
-        return self.files.output(i, variable, OPTIMAL_POSE_FILES[variable], k)
+        return self.files.output(i, variable, POSE_FILES[variable], k)
 
 
 def take_inventory(files: LikelihoodFiles) -> Inventory:
@@ -174,7 +174,7 @@ def _outline(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _stacks_with(files: LikelihoodFiles, i_template: int) -> dict[str, set[int]]:
     """Numbers of the stacks of which each variable of a structure is there."""
-    first = {v: files.output(i_template, v, name, 0) for v, name in OPTIMAL_POSE_FILES.items()}
+    first = {v: files.output(i_template, v, name, 0) for v, name in POSE_FILES.items()}
     listings = {folder: _listing(folder) for folder in {path.parent for path in first.values()}}
     return {
         variable: listings[path.parent].get(STACK_NUMBER.sub("", path.stem), set())

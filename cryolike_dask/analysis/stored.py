@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles
+from cryolike_dask.io.layout import POSE_FILES, LikelihoodFiles
 from cryolike_dask.io.tensors import load_vector
 from cryolike_dask.runs.origins import Entries
 
@@ -63,7 +63,7 @@ class StoredResults:
 
     def arrays(self) -> dict[str, da.Array]:
         """All variables, lazily."""
-        arrays = {variable: self._lazy(variable) for variable in OPTIMAL_POSE_FILES}
+        arrays = {variable: self._lazy(variable) for variable in self.present}
         for variable, row in LOOKED_UP.items():
             # from the same array, so that its files are read once for all three
             arrays[variable] = da.map_blocks(
@@ -79,8 +79,8 @@ class StoredResults:
     def read(self, variable: str, i: int, k: int) -> NDArray[Any]:
         """One variable of one stack under one structure; positions, not numbers."""
         if not self.present[variable][i, k]:
-            return np.full(self.sizes[k], -1 if variable == labels.OPTIMAL_TEMPLATE else np.nan)
-        folder = OPTIMAL_POSE_FILES[variable]
+            return np.full(self.sizes[k], -1 if variable in labels.INTEGERS else np.nan)
+        folder = POSE_FILES[variable]
         path = self.files.output(self.structures[i], variable, folder, self.stacks[k])
         return load_vector(path, self.sizes[k])
 
@@ -94,7 +94,7 @@ class StoredResults:
 
     def _lazy(self, variable: str) -> da.Array:
         n, step = len(self.structures), self.structures_at_once
-        dtype = "int64" if variable == labels.OPTIMAL_TEMPLATE else self.dtype
+        dtype = "int64" if variable in labels.INTEGERS else self.dtype
         return da.map_blocks(
             _block,
             chunks=(tuple(min(step, n - start) for start in range(0, n, step)), self.sizes),

@@ -31,6 +31,10 @@ OPTIMAL_POSE_FILES = {
 }
 """The folder of each variable of an optimal pose below templateN."""
 
+SEARCH_FILES = dict.fromkeys(labels.OF_SEARCH, "log_likelihood")
+"""The same of what there is besides where not every pose was compared."""
+POSE_FILES = {**OPTIMAL_POSE_FILES, **SEARCH_FILES}
+
 FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 """The folder of the full cross-correlation below templateN."""
 

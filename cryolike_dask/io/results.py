@@ -19,6 +19,7 @@ from cryolike_dask.io.jobs import Job, withdraw_record, write_record
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    SEARCH_FILES,
     STORE_SUFFIX,
     LikelihoodFiles,
     as_stored,
@@ -65,8 +66,9 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
     InputFileError
         If results are missing; names the first of them, and counts the others.
     """
-    variables = {name: (name, (labels.IMAGE,)) for name in OPTIMAL_POSE_FILES}
-    return _open(files, "optimal_pose", OPTIMAL_POSE_FILES, variables)
+    folders = {**OPTIMAL_POSE_FILES, **_of_all_results(files, SEARCH_FILES)}
+    variables = {name: (name, (labels.IMAGE,)) for name in folders}
+    return _open(files, "optimal_pose", folders, variables)
 
 
 def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
@@ -88,6 +90,17 @@ def open_full_cross_correlation(files: LikelihoodFiles) -> xr.Dataset:
         labels.TEMPLATE: (labels.TEMPLATE, np.arange(full.sizes[labels.TEMPLATE])),
     }
     return full.assign_coords({k: (*v, labels.ATTRIBUTES.get(k, {})) for k, v in coords.items()})
+
+
+def _of_all_results(files: LikelihoodFiles, folders: dict[str, str]) -> dict[str, str]:
+    """Those variables that all results have."""
+    need_files(files)
+    pairs = [(i, k) for i in files.structures() for k in files.stack_numbers()]
+    return {
+        name: folder
+        for name, folder in folders.items()
+        if all(files.output(i, name, folder, k).is_file() for i, k in pairs)
+    }
 
 
 def _open(

@@ -90,11 +90,11 @@ def compute_optimal_pose(
         log_likelihood_optimal and log_likelihood_integrated (natural log; the latter with the prior
         weight / sum of weights over viewing directions and flat over displacements and rotations);
         correlation_error_bound, on what compression changes of any of the image's correlations, of
-        more than ten displacements an estimate from above. Of an adaptive search also
-        log_likelihood_error, an estimate of what log_likelihood_integrated lacks: what lies in
-        views that are left out, by the part of the band that says so, and beyond windows of
-        displacements, as much as in the step at their edge (nat); and n_poses_compared, in the
-        whole band.
+        more than ten displacements an estimate from above. Unless all poses are compared also
+        log_likelihood_error, an estimate of what log_likelihood_integrated lacks (nat): what lies
+        in views that are left out by an adaptive search, by the part of the band that says so, and
+        beyond windows of displacements, as much as in the step at their edge; NaN without windows;
+        nothing is said of what lies beyond an angle. And n_poses_compared, in the whole band.
 
     Raises
     ------
@@ -116,7 +116,8 @@ def compute_optimal_pose(
 def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
     poses = pose_records(graph, "optimal-pose")
-    of_search = variables.fields_of_search(graph, poses) if graph.settings.is_adaptive else {}
+    is_whole = graph.settings.search == "exhaustive"
+    of_search = {} if is_whole else variables.fields_of_search(graph, poses)
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
         labels.OPTIMAL_TEMPLATE: variables.field(

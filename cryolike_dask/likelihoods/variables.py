@@ -36,9 +36,13 @@ def field(
 
 def fields_of_search(graph: ComparisonGraph, records: da.Array) -> dict[str, da.Array]:
     """What a search of some poses may have missed, nat, and how many they are."""
+    around = graph.settings.around
     return {
         labels.LOG_LIKELIHOOD_ERROR: records.map_blocks(
-            _missed, dtype=graph.real, token=labels.LOG_LIKELIHOOD_ERROR
+            _missed,
+            has_windows=around is None or around.within_pixels > 0,
+            dtype=graph.real,
+            token=labels.LOG_LIKELIHOOD_ERROR,
         ).astype(graph.real),
         labels.N_POSES_COMPARED: field(
             graph, records, "n_poses", np.dtype(np.int64), labels.N_POSES_COMPARED
@@ -141,7 +145,9 @@ def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
     }
 
 
-def _missed(records: NDArray[np.void]) -> NDArray[np.float64]:
+def _missed(records: NDArray[np.void], *, has_windows: bool) -> NDArray[np.float64]:
+    if not has_windows:
+        return np.full(records.shape, np.nan)
     part = records["part_left_out"] + np.exp(
         records["log_missed"] - records["log_likelihood_integrated"]
     )

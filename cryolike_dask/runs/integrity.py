@@ -223,7 +223,8 @@ def _record_of(files: LikelihoodFiles, i: int, path: Path) -> Path | None:
     k = int(match[1]) if match else -1
     for kind in KINDS.values():
         if path.with_suffix(FILE_SUFFIX) in (
-            files.output(i, variable, folder, k) for variable, folder in kind.folders.items()
+            files.output(i, variable, folder, k)
+            for variable, folder in {**kind.folders, **kind.folders_of_search}.items()
         ):
             return files.record(i, k, kind.name)
     return None
@@ -258,7 +259,10 @@ def _checked(
 ) -> list[Result]:
     """Check a record and all files that it describes; give the result if all is well."""
     record = _record(path, {"format": FORMAT, "kind": kind, "i_template": i, "i_stack": k})
-    outputs, folders = {}, KINDS[kind].folders
+    outputs, folders = {}, dict(KINDS[kind].folders)
+    # not those of every search
+    of_search = KINDS[kind].folders_of_search
+    folders |= {name: of_search[name] for name in of_search if name in record["outputs"]}
     for variable, folder in folders.items():
         with report.listing():
             outputs[variable] = _output(
@@ -311,7 +315,7 @@ def _output(path: Path, variable: str, record: Record) -> TensorFile | Store:
         sha256 = checksum(path)
     except (InputFileError, OSError) as error:
         raise OutputError(str(error), remedy=AGAIN) from error
-    dtype = "int64" if variable == labels.OPTIMAL_TEMPLATE else REAL[record["precision"]]
+    dtype = "int64" if variable in labels.INTEGERS else REAL[record["precision"]]
     described = record["outputs"].get(variable)
     if list(tensor.shape) != record["shape"]:
         what = f"has shape {tensor.shape}, but its record says {tuple(record['shape'])}"

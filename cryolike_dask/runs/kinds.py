@@ -14,6 +14,7 @@ from cryolike_dask.errors import InputError
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    SEARCH_FILES,
     LikelihoodFiles,
 )
 from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_pose
@@ -34,6 +35,8 @@ class Kind:
         How records, configurations and messages call it.
     folders : mapping
         The folder of each variable below that of the structure.
+    folders_of_search : mapping
+        The same of variables that there are besides where not every pose was compared.
     keeps_every_pose : bool
         Whether results have a value for each template, displacement and rotation, not one for each
         image: they may be too large for a file.
@@ -47,10 +50,16 @@ class Kind:
 
     name: KindName
     folders: Mapping[str, str]
+    folders_of_search: Mapping[str, str]
     keeps_every_pose: bool
     block: Callable[..., NDArray[Any]]
     compute: Callable[[ComparisonGraph], xr.Dataset]
     open: Callable[[LikelihoodFiles], xr.Dataset]
+
+    def folders_in(self, settings: Settings) -> dict[str, str]:
+        """The folder of each variable of results with these settings."""
+        of_search = {} if settings.search == "exhaustive" else self.folders_of_search
+        return {**self.folders, **of_search}
 
     def shape(self, images: ImageStack, templates: TemplateStack) -> tuple[int, ...]:
         """The shape of each output."""
@@ -86,7 +95,7 @@ def kind_named(name: str) -> Kind:
 
 
 def _best_poses(graph: ComparisonGraph) -> xr.Dataset:
-    return interface.optimal_poses(graph)[list(OPTIMAL_POSE_FILES)]
+    return interface.optimal_poses(graph)[list(OPTIMAL_POSE.folders_in(graph.settings))]
 
 
 def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
@@ -97,6 +106,7 @@ def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
 OPTIMAL_POSE = Kind(
     name="optimal_pose",
     folders=OPTIMAL_POSE_FILES,
+    folders_of_search=SEARCH_FILES,
     keeps_every_pose=False,
     block=blocks.optimal_poses,
     compute=_best_poses,
@@ -105,6 +115,7 @@ OPTIMAL_POSE = Kind(
 FULL_CROSS_CORRELATION = Kind(
     name="full_cross_correlation",
     folders=FULL_CORRELATION_FILES,
+    folders_of_search={},
     keeps_every_pose=True,
     block=blocks.all_correlations,
     compute=_all_correlations,

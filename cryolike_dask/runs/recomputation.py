@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import dask.array as da
@@ -32,13 +33,21 @@ from cryolike_dask.stacks import ImageStack, TemplateStack
 
 POSE = "pose"
 LIKELIHOODS = (labels.LOG_LIKELIHOOD_INTEGRATED, labels.LOG_LIKELIHOOD_OPTIMAL)
-QUANTITIES = (labels.CROSS_CORRELATION, POSE, *LIKELIHOODS)
+QUANTITIES = (labels.CROSS_CORRELATION, POSE, *LIKELIHOODS, *labels.OF_SEARCH)
 
 ROUNDING = 16
 """Rounding of correlations and of the power of images, in units of the precision."""
 NEAR_RADIAN = 1e-4
+PART_OF_SEARCH, LEAST_MISSED = 0.25, 0.01
+"""Part by which what a search says of itself may differ, and nat: a view or a window that is just
+worth comparing on one device is just not on another."""
 UNNAMED = "settings of the reading"
 PLACE = ["template", "displacement", "rotation"]
+
+HOW_IT_DIFFERS = {
+    POSE: "correlates less than the best by",
+    **dict.fromkeys(labels.OF_SEARCH, "differs from that of the same search by"),
+}
 
 Floats = NDArray[np.float64]
 
@@ -90,11 +99,7 @@ def beyond_tolerance(part: xr.Dataset, result: Result) -> list[str]:
     for m, q in np.argwhere(wrong.values):
         difference, tolerance = part.difference.values[m, q], part.tolerance.values[m, q]
         name = QUANTITIES[q]
-        how = (
-            "correlates less than the best by"
-            if name == POSE
-            else "differs from the same in double precision by"
-        )
+        how = HOW_IT_DIFFERS.get(name, "differs from the same in double precision by")
         row = int(part[labels.IMAGE_IN_STACK][m])
         what = f"{name} of image {row} {how} {difference:.3g}; {tolerance:.3g} is allowed"
         remedy = f"Check the inputs; remove {result.path.name} and run again with skip_exist=True."
@@ -125,19 +130,24 @@ class Recomputation:
 
     def of_poses(self) -> tuple[Floats, Floats]:
         """Differences and tolerances of best poses: (image, quantity)."""
+        graph = ComparisonGraph(self.images, self.templates, self.exact_settings)
+        exact = interface.optimal_poses(graph).compute(scheduler="synchronous")
         written = {
             name: file.take(self.rows).astype(np.float64)
             for name, file in self.result.outputs.items()
+            if name in exact
         }
-        graph = ComparisonGraph(self.images, self.templates, self.exact_settings)
-        exact = interface.optimal_poses(graph).compute(scheduler="synchronous")
         best, rounding = exact[labels.CROSS_CORRELATION].values, self._rounding()
         allowed = rounding + self._compression_bound()
+        of_search = [name for name in labels.OF_SEARCH if name in written]
+        # in the precision of the result: it decides which views are just worth comparing
+        found = self._found_again if of_search else exact
         at_pose, likelihood_at_pose = self._at_written_poses(written, exact)
         again = {
             labels.CROSS_CORRELATION: best,
             LIKELIHOODS[0]: exact[LIKELIHOODS[0]].values,
             LIKELIHOODS[1]: likelihood_at_pose,
+            **{name: found[name].values.astype(np.float64) for name in of_search},
         }
         differences = {name: np.abs(written[name] - values) for name, values in again.items()}
         differences[POSE] = best - at_pose
@@ -146,9 +156,13 @@ class Recomputation:
         off = {LIKELIHOODS[0]: allowed, LIKELIHOODS[1]: np.full(len(self.rows), rounding)}
         for name, correlation_off in off.items():
             tolerances[name] = self._allowed_in_likelihood(again[name], best, correlation_off)
+        for name in of_search:
+            least = LEAST_MISSED if name == labels.LOG_LIKELIHOOD_ERROR else 0
+            tolerances[name] = PART_OF_SEARCH * np.maximum(again[name], written[name]) + least
+        unknown = np.full(len(self.rows), np.nan)
         return (
-            np.stack([differences[name] for name in QUANTITIES], 1),
-            np.stack([tolerances[name] for name in QUANTITIES], 1),
+            np.stack([differences.get(name, unknown) for name in QUANTITIES], 1),
+            np.stack([tolerances.get(name, unknown) for name in QUANTITIES], 1),
         )
 
     def of_correlations(self) -> tuple[Floats, Floats]:
@@ -203,9 +217,15 @@ class Recomputation:
         believed."""
         if not self.settings.tolerance_in(self.result.record["precision"]):
             return np.zeros(len(self.images))
+        return self._found_again[labels.CORRELATION_ERROR_BOUND].values.astype(np.float64)
+
+    @cached_property
+    def _found_again(self) -> xr.Dataset:
+        """What the same settings find."""
         graph = ComparisonGraph(self.images, self.templates, self.settings)
-        bound = interface.optimal_poses(graph)[labels.CORRELATION_ERROR_BOUND]
-        return np.asarray(bound.data.compute(scheduler="synchronous"), np.float64)
+        names = [labels.CORRELATION_ERROR_BOUND]
+        names += [] if self.settings.search == "exhaustive" else labels.OF_SEARCH
+        return interface.optimal_poses(graph)[names].compute(scheduler="synchronous")
 
     def _allowed_in_likelihood(
         self, log_likelihood: Floats, correlation: Floats, allowed: Floats

@@ -177,7 +177,7 @@ class Run:
         shape, precision = kind.shape(images, templates), self.settings.precision_with(templates)
         outputs = {
             variable: self.files.output(i_template, variable, folder, i_stack)
-            for variable, folder in kind.folders.items()
+            for variable, folder in kind.folders_in(self.settings).items()
         }
         n_bytes = math.prod(shape) * real_dtype(precision).itemsize
         if kind.keeps_every_pose and n_bytes > self.largest_file_bytes:

@@ -10,12 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.io.records import checksum
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
@@ -27,6 +29,7 @@ TINY = cld.ImageParameters(
 SEARCH = cld.configure_displacement(1.5, 3, 2)
 RECORD = "template0/done/stack_000000.json"
 ADAPTIVE = {"search": "adaptive"}
+OF_SEARCH = ("log_likelihood_error", "n_poses_compared")
 
 
 @pytest.fixture
@@ -57,7 +60,8 @@ def record(folder, name=RECORD):
 def test_a_band_too_narrow_is_searched_whole_and_recorded_as_asked(files, tmp_path):
     found = run(files, **ADAPTIVE)
     everything = run(replace(files, folder_output=tmp_path / "whole"))
-    assert found.drop_attrs().identical(everything.drop_attrs())
+    assert found.drop_attrs().drop_vars(OF_SEARCH).identical(everything.drop_attrs())
+    assert (found.log_likelihood_error == 0).all()
     assert (found.attrs["search"], everything.attrs["search"]) == ("adaptive", "exhaustive")
     assert record(files.folder_output)["settings"]["search_method"] == "adaptive"
     assert "search_method" not in record(tmp_path / "whole")["settings"]
@@ -165,6 +169,10 @@ def test_around_recorded_poses(tmp_path, build, check, monkeypatch):
     run(files, skip_exist=True)
     opened = cld.open_results(files.folder_output)
     assert opened.attrs["search"] == name
+    assert (opened.n_poses_compared.isel(image=slice(4)) > 0).all()
+    # what a single pose leaves out of the integral is not known
+    errors = opened.log_likelihood_error.isel(image=slice(4))
+    assert bool(errors.notnull().all() if pixels else errors.isnull().all())
     again = cld.verify_likelihood(
         files.folder_output,
         templates=files.folder_templates,
@@ -254,7 +262,7 @@ def test_a_plan_says_that_it_is_that_of_the_whole_search(files):
         for method in ("exhaustive", "adaptive")
     ]
     assert [plan.search for plan in plans] == ["exhaustive", "adaptive"]
-    for name in ("n_poses_per_image", "n_tasks", "written_bytes", "block_bytes"):
+    for name in ("n_poses_per_image", "n_tasks", "block_bytes"):
         assert getattr(plans[1], name) == getattr(plans[0], name)
     assert ["search" in str(plan) for plan in plans] == [False, True]
     assert "those of an exhaustive search" in str(plans[1])
@@ -334,10 +342,49 @@ def test_a_run_gives_what_the_function_gives(wide, adaptive):
             for method in ("adaptive", "exhaustive")
         )
         assert_alike(results.isel(structure=i), expected.compute())
+        assert_search_alike(results.isel(structure=i), expected.compute())
+        assert (results.n_poses_compared > 0).all()
         off = results.isel(structure=i) - everything
         assert abs(off.log_likelihood_integrated).max() > 0.1, "the methods cannot be told apart"
     assert results.attrs["search"] == "adaptive"
     assert list(results.search_method.values) == ["adaptive"] * 2
+
+
+def assert_search_alike(found, expected):
+    np.testing.assert_array_equal(found.n_poses_compared, expected.n_poses_compared)
+    np.testing.assert_allclose(
+        found.log_likelihood_error, expected.log_likelihood_error.astype(np.float32), atol=1e-6
+    )
+
+
+def test_results_that_do_not_say_what_was_left_out_are_opened_all_the_same(
+    wide, adaptive, tmp_path
+):
+    folder = shutil.copytree(adaptive, tmp_path / "out")
+    before = cld.open_results(folder).compute()
+    files = cld.configure_likelihood_files(None, None, folder, i_template="all")
+    assert set(OF_SEARCH) <= set(cld.open_optimal_pose(files))
+    for path in folder.glob("template1/log_likelihood/[ln]o*_error_*"):
+        path.unlink()
+    (folder / "template0/log_likelihood/n_poses_compared_stack_000001.pt").unlink()
+    some = cld.open_results(folder)
+    assert some.n_poses_compared.dtype == np.int64
+    assert some.n_poses_compared.values[0, -1] == -1
+    assert some.log_likelihood_error.isnull().values.tolist() == [[False] * 3, [True] * 3]
+    assert not set(OF_SEARCH) & set(cld.open_optimal_pose(files))
+    for name in OF_SEARCH:
+        for path in folder.glob(f"template*/log_likelihood/{name}_*"):
+            path.unlink()
+        for path in folder.glob("template*/done/*.json"):
+            said = json.loads(path.read_text())
+            del said["outputs"][name]
+            path.write_text(json.dumps(said))
+    assert cld.open_results(folder).compute().identical(before.drop_vars(OF_SEARCH))
+    images, structures = wide
+    checked = cld.verify_likelihood(
+        folder, PARAMETERS, templates=structures, images=images, n_samples=1, progress=False
+    )
+    assert checked.findings == ()
 
 
 def test_a_run_that_was_stopped_goes_on_the_same(wide, adaptive, tmp_path, caplog):
@@ -373,3 +420,22 @@ def test_verify_searches_as_the_records_say(wide, adaptive, tmp_path):
         path.write_text(path.read_text().replace('"search_method": "adaptive"', '"note": ""'))
     found = findings(tmp_path / "out")
     assert any("log_likelihood_integrated of image" in one for one in found)
+
+
+@pytest.mark.parametrize("name", ["log_likelihood_error", "n_poses_compared"])
+def test_verify_compares_what_a_search_says_of_itself(wide, adaptive, tmp_path, name):
+    folder = shutil.copytree(adaptive, tmp_path / "out")
+    for path in folder.glob(f"template*/log_likelihood/{name}_*"):
+        values = torch.load(path, weights_only=True)
+        torch.save(values * 2 if name == "n_poses_compared" else values + 0.1, path)
+        k, record_file = path.stem[-6:], path.parents[1] / "done"
+        record_file /= f"stack_{k}.json"
+        said = json.loads(record_file.read_text())
+        said["outputs"][name]["sha256"] = checksum(path)
+        record_file.write_text(json.dumps(said))
+    images, structures = wide
+    found = cld.verify_likelihood(
+        folder, PARAMETERS, templates=structures, images=images, n_samples=1, progress=False
+    )
+    (finding,) = found.findings
+    assert f"{name} of image" in finding

@@ -242,13 +242,29 @@ def _method(summary: xr.Dataset, basis: Basis) -> str:
     method = summary.attrs.get("search")
     if method is None:
         return ""
-    if method != "adaptive":
+    if method == "exhaustive":
         return f" Every pose was compared ({method})."
+    if method != "adaptive":
+        return f" Only poses around those recorded were compared ({method}).{_missed(summary)}"
     if basis.grid is not None and not searched_in_levels(summary, basis.grid):
         return " Every pose was compared, since the band is too narrow for levels (adaptive)."
     return (
         " It was coarse to fine (adaptive): what a part of the band ruled out was not compared in "
-        "more of it, and likelihoods are interpolated between displacements."
+        f"more of it, and likelihoods are interpolated between displacements.{_missed(summary)}"
+    )
+
+
+def _missed(summary: xr.Dataset) -> str:
+    """A sentence on what likelihoods lack of the poses that were not compared."""
+    if labels.LOG_LIKELIHOOD_ERROR not in summary:
+        return ""
+    errors = summary[labels.LOG_LIKELIHOOD_ERROR].values
+    errors = errors[np.isfinite(errors)]
+    if not len(errors):
+        return ""
+    return (
+        f" Log-likelihoods are estimated to lack {errors.max():.2g} nat at most, and up to "
+        f"{np.percentile(errors, 95):.2g} nat in 95% of the images."
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.report.about_belief import belief_section
@@ -232,6 +233,15 @@ def test_the_method_of_search_is_told(folder, steps, method, radius_max, told):
 def test_of_results_that_do_not_say_how_they_were_searched_nothing_is_told(rng):
     text = belief_section(summarise_results(make_results(rng)), STEPS).lights["Search"].text
     assert text.endswith("apart).")
+
+
+def test_what_a_search_leaves_out_is_told(rng):
+    results = make_results(rng, search="adaptive", radius_max=16.0)
+    lacking = xr.zeros_like(results.log_likelihood_integrated)
+    lacking[:] = np.linspace(0, 0.4, 40)
+    section = belief_section(summarise_results(results.assign(log_likelihood_error=lacking)), STEPS)
+    told = "estimated to lack 0.4 nat at most, and up to 0.38 nat in 95% of the images."
+    assert told in section.lights["Search"].text
 
 
 def record(folder):
