@@ -17,6 +17,7 @@ Noise = Literal["white", "coloured"]
 NoiseWord = Literal["estimate", "white"]
 OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
+Prior = Literal["flat", "gaussian"]
 SearchMethod = Literal["exhaustive", "adaptive", "recorded"]
 SearchWord = Literal[SearchMethod, "around"]
 TemplateSource = Literal["atoms", "map"]
@@ -66,9 +67,23 @@ LOG_LIKELIHOOD_INTEGRATED = "log_likelihood_integrated"
 LOG_LIKELIHOOD_OPTIMAL = "log_likelihood_optimal"
 CORRELATION_ERROR_BOUND = "correlation_error_bound"
 LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED = "log_likelihood_error", "n_poses_compared"
+REFINED_AZIMUTH, REFINED_POLAR = "refined_azimuth", "refined_polar"
+REFINED_INPLANE_ROTATION = "refined_inplane_rotation"
+REFINED_DISPLACEMENT_X = "refined_displacement_x"
+REFINED_DISPLACEMENT_Y = "refined_displacement_y"
+REFINED_LOG_LIKELIHOOD = "refined_log_likelihood"
 
 OF_SEARCH = (LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED)
 """What a search that leaves out poses says of itself."""
+REFINED_POSE = (
+    REFINED_AZIMUTH,
+    REFINED_POLAR,
+    REFINED_INPLANE_ROTATION,
+    REFINED_DISPLACEMENT_X,
+    REFINED_DISPLACEMENT_Y,
+)
+REFINED = (*REFINED_POSE, REFINED_LOG_LIKELIHOOD)
+"""The best poses, refined between those of the search, and the likelihood there."""
 INTEGERS = (OPTIMAL_TEMPLATE, N_POSES_COMPARED)
 """Variables that are whole numbers: -1 where there is no result."""
 
@@ -133,4 +148,13 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "units": "nat",
     },
     N_POSES_COMPARED: {"long_name": "poses that were compared in the whole band"},
+    REFINED_AZIMUTH: {"long_name": "azimuth of the refined viewing direction", "units": "radian"},
+    REFINED_POLAR: {
+        "long_name": "polar angle of the refined viewing direction",
+        "units": "radian",
+    },
+    REFINED_INPLANE_ROTATION: {"long_name": "refined in-plane rotation", "units": "radian"},
+    REFINED_DISPLACEMENT_X: {"long_name": "refined displacement along x", "units": "angstrom"},
+    REFINED_DISPLACEMENT_Y: {"long_name": "refined displacement along y", "units": "angstrom"},
+    REFINED_LOG_LIKELIHOOD: {"long_name": "log-likelihood of the refined pose", "units": "nat"},
 }

@@ -39,6 +39,7 @@ OF_THE_WINNER = (
     labels.OPTIMAL_POLAR,
     labels.LOG_LIKELIHOOD_ERROR,
     labels.N_POSES_COMPARED,
+    *labels.REFINED,
 )
 NOT_RESULTS = "Give the Dataset that open_results gives."
 BLOCK_BYTES = 2**25

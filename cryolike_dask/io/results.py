@@ -19,6 +19,7 @@ from cryolike_dask.io.jobs import Job, withdraw_record, write_record
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    REFINED_FILES,
     SEARCH_FILES,
     STORE_SUFFIX,
     LikelihoodFiles,
@@ -66,7 +67,7 @@ def open_optimal_pose(files: LikelihoodFiles) -> xr.Dataset:
     InputFileError
         If results are missing; names the first of them, and counts the others.
     """
-    folders = {**OPTIMAL_POSE_FILES, **_of_all_results(files, SEARCH_FILES)}
+    folders = {**OPTIMAL_POSE_FILES, **_of_all_results(files, {**SEARCH_FILES, **REFINED_FILES})}
     variables = {name: (name, (labels.IMAGE,)) for name in folders}
     return _open(files, "optimal_pose", folders, variables)
 

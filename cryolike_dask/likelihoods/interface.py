@@ -118,6 +118,9 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     poses = pose_records(graph, "optimal-pose")
     is_whole = graph.settings.search == "exhaustive"
     of_search = {} if is_whole else variables.fields_of_search(graph, poses)
+    if graph.settings.refines:
+        around = AroundKnown.of(graph, graph.settings.around or Around(0, 0))
+        of_search |= variables.refined_fields(graph, around.refined(poses))
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
         labels.OPTIMAL_TEMPLATE: variables.field(

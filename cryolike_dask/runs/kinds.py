@@ -14,6 +14,7 @@ from cryolike_dask.errors import InputError
 from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
+    REFINED_FILES,
     SEARCH_FILES,
     LikelihoodFiles,
 )
@@ -36,7 +37,8 @@ class Kind:
     folders : mapping
         The folder of each variable below that of the structure.
     folders_of_search : mapping
-        The same of variables that there are besides where not every pose was compared.
+        The same of variables that there are besides where not every pose was compared, and where
+        poses were refined.
     keeps_every_pose : bool
         Whether results have a value for each template, displacement and rotation, not one for each
         image: they may be too large for a file.
@@ -58,8 +60,11 @@ class Kind:
 
     def folders_in(self, settings: Settings) -> dict[str, str]:
         """The folder of each variable of results with these settings."""
-        of_search = {} if settings.search == "exhaustive" else self.folders_of_search
-        return {**self.folders, **of_search}
+        if settings.search == "exhaustive":
+            return dict(self.folders)
+        left_out = () if settings.refines else REFINED_FILES
+        of_search = self.folders_of_search.items()
+        return {**self.folders, **{name: f for name, f in of_search if name not in left_out}}
 
     def shape(self, images: ImageStack, templates: TemplateStack) -> tuple[int, ...]:
         """The shape of each output."""
@@ -106,7 +111,7 @@ def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
 OPTIMAL_POSE = Kind(
     name="optimal_pose",
     folders=OPTIMAL_POSE_FILES,
-    folders_of_search=SEARCH_FILES,
+    folders_of_search={**SEARCH_FILES, **REFINED_FILES},
     keeps_every_pose=False,
     block=blocks.optimal_poses,
     compute=_best_poses,

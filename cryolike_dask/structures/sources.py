@@ -21,7 +21,7 @@ from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.maps import read_map_values
 from cryolike_dask.structures.models import atoms_of, read_model
 from cryolike_dask.structures.pdb import Span
-from cryolike_dask.structures.projection import Structure, project
+from cryolike_dask.structures.projection import Structure, project, project_half_rings
 from cryolike_dask.structures.volumes import Volume
 
 PAGE = 64
@@ -215,6 +215,12 @@ class Projections:
             rows_of_page = rows // PAGE == page
             values[rows_of_page] = _page(self, int(page))[rows[rows_of_page] % PAGE]
         return values
+
+    def at_rotations(self, rotations: NDArray[np.float64]) -> NDArray[np.complex128]:
+        """Project along any axes, columns of rotations in the coordinates of the structure: half
+        rings, (rotation, shell, W/2)."""
+        structure = _loaded(self.structure)
+        return project_half_rings(structure, self.grid, rotations, self.conventions, "double")
 
     @property
     def knows_rings(self) -> bool:

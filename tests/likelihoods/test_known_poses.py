@@ -19,6 +19,7 @@ from cryolike_dask import (
     convert_particles,
     open_images,
     open_particles,
+    open_structure,
 )
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.known_poses import RECORDED_POSE
@@ -330,6 +331,8 @@ def test_what_is_not_recorded_is_refused(build, particles):
         (lambda: Around(181, 1), "within_degrees=181 is more than"),
         (lambda: Around(10, -1), "within_pixels=-1"),
         (lambda: Around("far", 1), "within_degrees='far'"),
+        (lambda: Around(10, 0, prior="gaussian"), "third of 10 degrees and 0 pixels"),
+        (lambda: Around(10, 1, prior="normal"), "prior='normal' is neither"),
     ],
 )
 def test_what_is_no_window_is_refused(make, problem):
@@ -338,9 +341,59 @@ def test_what_is_no_window_is_refused(make, problem):
 
 
 def test_a_search_around_poses_has_a_name():
-    for search in (Around(10, 2), Around(7.5, 0.25, check=False), Around(0, 0)):
+    for search in (
+        Around(10, 2),
+        Around(7.5, 0.25, check=False),
+        Around(0, 0),
+        Around(0, 0, refine=True),
+        Around(7.5, 1, prior="gaussian", refine=True),
+    ):
         assert Around.named(str(search)) == search
     assert str(Around(0, 0)) == "recorded"
     assert str(Around(10, 2)) == "around 10 degrees 2 pixels"
     for other in ("adaptive", "around x degrees 2 pixels", "around 999 degrees 2 pixels"):
         assert Around.named(other) is None
+
+
+class TestRefined:
+    """Poses refined between those of the search."""
+
+    def opened(self, particles, templates):
+        """Images whose recorded poses are off, and results at the true ones."""
+        truly = open_particles(particles.star(0.0), PARAMETERS)
+        at_truth = found(truly, templates, Around(0, 0, check=False))
+        particles.assert_found(at_truth)
+        return open_particles(particles.star(2.0, pixels=0.3), PARAMETERS), at_truth
+
+    def test_views_too_where_the_structure_is_known(self, particles):
+        """The true pose, which lies on a node, is left behind by what five parameters gain from
+        noise: 2.5 nat an image; from wherever the search around it begins."""
+        templates = SEARCH(open_structure(ATOMS, PARAMETERS))
+        images, at_truth = self.opened(particles, templates)
+        for within in ((0, 0), (8, 1)):
+            poses = found(images, templates, Around(*within, check=False, refine=True))
+            gain = (poses.refined_log_likelihood - at_truth.log_likelihood_optimal).values
+            print(gain)
+            assert gain.min() > 0
+            assert 1 < gain.mean() < 2.5 + 5 * np.sqrt(2.5 / len(gain))
+            np.testing.assert_allclose(poses.refined_displacement_x, particles.x, atol=0.15)
+            np.testing.assert_allclose(poses.refined_displacement_y, particles.y, atol=0.15)
+        assert "refined_polar" not in at_truth
+
+    def test_in_the_plane_where_it_is_not(self, particles, caplog):
+        """Of the particle's own view in-plane rotation and displacement are found again."""
+        templates = particles.templates()
+        images, at_truth = self.opened(particles, templates)
+        with caplog.at_level(logging.INFO, "cryolike_dask"):
+            poses = found(images, templates, Around(0, 0, check=False, refine=True))
+        assert "views are those of its templates, and are not refined" in caplog.text
+        gain = (poses.refined_log_likelihood - at_truth.log_likelihood_optimal).values
+        print(gain)
+        assert gain.min() > 0
+        assert 0.3 < gain.mean() < 1.5 + 5 * np.sqrt(1.5 / len(gain))
+        azimuth = particles.viewing.azimuth[particles.template]
+        np.testing.assert_allclose(np.cos(poses.refined_azimuth - azimuth), 1)
+        gamma = particles.rotation * np.pi / N
+        off = (poses.refined_inplane_rotation - gamma + 1) % (2 * np.pi) - 1
+        assert np.degrees(abs(off)).max() < 3
+        np.testing.assert_allclose(poses.refined_displacement_x, particles.x, atol=0.15)

@@ -3,6 +3,7 @@ displacements within a window about where the particle is recorded."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
-from cryolike_dask.likelihoods.graph import ComparisonGraph
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
 from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.search.adaptive import FINER, step_of_band
+from cryolike_dask.likelihoods.search.coarser import spacing_of_views
 from cryolike_dask.likelihoods.search.known_rows import (
     KNOWN,
     Nodes,
@@ -29,11 +31,19 @@ from cryolike_dask.likelihoods.search.known_rows import (
     with_least_trace,
 )
 from cryolike_dask.likelihoods.search.places import FloatArray, Window
+from cryolike_dask.likelihoods.search.refined import (
+    REFINED_POSE,
+    CanTurn,
+    Reach,
+    refined_poses,
+)
 from cryolike_dask.likelihoods.search.windows import optimal_poses_in_windows
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
+
+logger = logging.getLogger("cryolike_dask")
 
 FEWEST_STEPS = 4
 """From the middle of a window to its end."""
@@ -106,6 +116,27 @@ class AroundKnown:
             dtype=POSE,
             nodes=Nodes.of(self.graph.templates),
             around=self.around,
+        )
+
+    def refined(self, poses: da.Array) -> da.Array:
+        """Best poses, (image,) POSE, or the recorded ones, refined: (image,) REFINED_POSE."""
+        graph, templates = self.graph, self.graph.templates
+        if not isinstance(templates.source, CanTurn):
+            logger.info(
+                "%s: views are those of its templates, and are not refined: their structure is "
+                "not known; in-plane rotations and displacements are",
+                templates.structure,
+            )
+        rows = image_rows(graph.images, graph.comparison.conventions, graph.group_of_image)
+        spacing = spacing_of_views(templates.viewing)
+        return self._rowwise(
+            refined_poses,
+            (da.from_array(rows, chunks=(graph.images.chunks,)), "m"),
+            (poses, "m"),
+            (self._known(), "m"),
+            dtype=REFINED_POSE,
+            comparison=graph.comparison,
+            reach=Reach(spacing / 2, templates.grid.pixel_size_angstrom),
         )
 
     def _checked(self, found: da.Array) -> da.Array:
