@@ -22,12 +22,18 @@ from cryolike_dask import (
     open_structure,
 )
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.known_poses import RECORDED_POSE
+from cryolike_dask.geometry.known_poses import (
+    RECORDED_POSE,
+    recorded_places,
+    recorded_rotations,
+)
+from cryolike_dask.geometry.viewing_angles import viewing_rotation
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.likelihoods.search.places import Window
+from cryolike_dask.likelihoods.search.places import Arcs, Window
 from cryolike_dask.likelihoods.search.windows import optimal_poses_in_windows
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
+from tests.likelihoods.test_kernels import BruteForce, contrast_of
 from tests.likelihoods.test_search import compared, no_places
 from tests.likelihoods.test_search import reduction as reduction
 from tests.particles.test_cryosparc import write as write_cs
@@ -84,7 +90,8 @@ def test_arcs_part_what_is_summed(build, place):
     for some in (arcs, -arcs, None):
 
         def block(*args, some=some, **options):
-            return optimal_poses_in_windows(*args, arcs=some, **options)
+            arcs = None if some is None else Arcs(some)
+            return optimal_poses_in_windows(*args, arcs=arcs, **options)
 
         poses, _ = compared(images, templates, window, np.ones((4, 5), bool), places, block)
         results.append(poses[:, 0])
@@ -244,6 +251,45 @@ def test_evidence_is_that_of_everything_where_the_window_holds_the_mass(tmp_path
     assert (narrow < everything).all()
 
 
+@pytest.mark.usefixtures("reduction")
+@pytest.mark.parametrize(("degrees", "pixels"), [(150, 2.0), (50, 1.0)])
+def test_a_gaussian_prior_is_that_of_its_definition(build, degrees, pixels):
+    """Of sum 1 over all views, rotations and displacements; of each image by itself."""
+    images, templates = build.stacks(3, 6, n_pixels=8, n_inplanes=12, search=(3.0, 25, 25))
+    images = with_poses(build, images, 0.4)
+    search = Around(degrees, pixels, check=False, prior="gaussian")
+    evidence = found(images, templates, search, precision="double").log_likelihood_integrated
+    grid, table, weights = images.grid, templates.displacements.table(), templates.viewing.weight
+    rotations = recorded_rotations(images.poses, transposed=images.frame == "transposed")
+    places = recorded_places(images.poses, transposed=images.frame == "transposed")
+    brute = BruteForce(
+        images.source.values,
+        np.stack([contrast_of(of, grid, "standard") for of in images.optics]),
+        templates.source.values,
+        2 * table / grid.box_size_angstrom,
+        grid,
+        grid.mask(exact=True),
+    )
+    mask, _ = brute.template_mask_for(0.95)
+    of_poses = brute.log_likelihood(mask, 4 * np.pi * grid.radius_max**2)
+    angle, pixel = np.radians(degrees / 3), pixels / 3 * grid.pixel_size_angstrom
+    gamma = grid.angles
+    turned = templates.viewing.rotations()[:, None] @ viewing_rotation(0, 0, gamma)
+    for m in range(3):
+        cosine = (np.einsum("ij,swij->sw", rotations[m], turned) - 1) / 2
+        x, y = places[m]
+        moved = np.cos(gamma) * x - np.sin(gamma) * y, np.sin(gamma) * x + np.cos(gamma) * y
+        squared = (table[0, :, None] - moved[0]) ** 2 + (table[1, :, None] - moved[1]) ** 2
+        prior = weights[:, None, None] * np.exp((cosine[:, None] - 1) / angle**2)
+        prior = prior * np.exp(-squared / (2 * pixel**2))
+        prior /= prior.sum()
+        near = (cosine >= np.cos(np.radians(degrees))) | (cosine == cosine.max())
+        prior = np.where(near[:, None], prior, 1e-300)
+        expected = np.logaddexp.reduce((of_poses[m] + np.log(prior)).ravel())
+        # what lies beyond three standard deviations of displacements is left out
+        np.testing.assert_allclose(evidence[m], expected, rtol=0, atol=0.03)
+
+
 def test_the_recorded_pose_alone_is_the_nearest_one(tmp_path, rng):
     particles = Particles(tmp_path, rng, signal_to_noise=30.0)
     images = open_particles(particles.star(1.5), PARAMETERS)
@@ -265,9 +311,10 @@ def test_recentred_particles_lie_in_the_middle(particles):
     np.testing.assert_array_equal(poses.optimal_displacement_x, 0)
 
 
-def test_chunks_change_nothing(particles):
+@pytest.mark.parametrize("prior", ["flat", "gaussian"])
+def test_chunks_change_nothing(particles, prior):
     images, templates = open_particles(particles.star(3.0), PARAMETERS), particles.templates()
-    search = Around(40, 1.5, check=False)
+    search = Around(40, 1.5, check=False, prior=prior)
     one, many = (found(images.chunk(m), templates.chunk(s), search) for m, s in ((8, 100), (3, 30)))
     for name in ("optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"):
         np.testing.assert_array_equal(one[name], many[name])
@@ -289,6 +336,22 @@ def test_poses_of_another_map_are_refused(particles, fault):
         with pytest.raises(InputError, match=r"all\.star: recorded poses are .* degrees off"):
             found(images, templates, search)
     found(images, templates, Around(10, 1, check=False))
+
+
+def test_nothing_is_beyond_180_degrees(particles, monkeypatch):
+    """Recorded poses on nodes, to which many others lie at exactly that angle."""
+    images, templates = open_particles(particles.star(0.0), PARAMETERS), particles.templates()
+    results = [found(images, templates, Around(180, 1.5, check=False))]
+
+    def everything(views, rows, *_, **__):
+        rows = rows.copy()
+        rows["least_trace"] = -10
+        return rows
+
+    monkeypatch.setattr("cryolike_dask.likelihoods.search.known.with_least_trace", everything)
+    results.append(found(images, templates, Around(180, 1.5, check=False)))
+    likelihoods = [one.log_likelihood_integrated.values for one in results]
+    np.testing.assert_allclose(*likelihoods, rtol=1e-12)
 
 
 def test_winners_at_the_end_of_the_window_are_counted(particles, caplog):

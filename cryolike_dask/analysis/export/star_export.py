@@ -101,11 +101,11 @@ def export_star(
     -----
     Poses are the refined ones, where there are any. Angles and origins refer to the centre of the
     structure: the mean position of the selected atoms, or the middle voxel n // 2 of a map.
-    rlnClassNumber is the position of the structure in
-    the results, from 1; cryolikeFormerClassNumber is what it was. Several STAR files become one,
-    their optics groups renumbered. A file without an optics table (RELION 3.0) stays one, its
-    origins in pixels: RELION 3.1 and later convert it as they read it. Tables other than optics and
-    particles are not written.
+    rlnClassNumber is the position of the structure in the results, from 1;
+    cryolikeFormerClassNumber is what it was. Several STAR files become one, their optics groups
+    renumbered. A file without an optics table (RELION 3.0) stays one, its origins in pixels: RELION
+    3.1 and later convert it as they read it. Tables other than optics and particles are not
+    written.
     """
     return (
         open_star(results, structure, template_source, metadata)

@@ -27,10 +27,12 @@ from cryolike_dask.likelihoods.search.known_rows import (
     file_of,
     known_poses,
     say_edges,
+    sigmas,
+    slope_of_trace,
     trace_terms,
     with_least_trace,
 )
-from cryolike_dask.likelihoods.search.places import FloatArray, Window
+from cryolike_dask.likelihoods.search.places import Arcs, FloatArray, Window
 from cryolike_dask.likelihoods.search.refined import (
     REFINED_POSE,
     CanTurn,
@@ -95,7 +97,8 @@ class AroundKnown:
             *(() if found is None else ((self._checked(found), "c"),)),
             dtype=KNOWN,
             angles=templates.grid.angles,
-            within_degrees=self.around.within_degrees,
+            around=self.around,
+            weights=templates.viewing.weight,
         )
         return at_window.blockwise(
             optimal_poses_around,
@@ -104,6 +107,7 @@ class AroundKnown:
             one_per_chunk=True,
             more=((known, "m"), (self._views(), "vij")),
             window=window,
+            slope=slope_of_trace(self.around),
         )
 
     def with_edges_said(self, poses: da.Array) -> da.Array:
@@ -193,9 +197,10 @@ def window_around(around: Around, templates: TemplateStack) -> Window:
     half_width = around.within_pixels * grid.pixel_size_angstrom
     if half_width == 0:
         return Window.of((0, 0), search.steps, search)
+    _, sigma = sigmas(around, grid.pixel_size_angstrom)
     step = min(step_of_band(grid, 1), half_width / FEWEST_STEPS)
     steps = step if search.steps[0] else 0.0, step if search.steps[1] else 0.0
-    return Window.of((half_width, half_width), steps, search, FINER)
+    return replace(Window.of((half_width, half_width), steps, search, FINER), sigma=sigma)
 
 
 def images_to_check(images: ImageStack) -> ImageStack:
@@ -212,6 +217,7 @@ def optimal_poses_around(
     *,
     comparison: Comparison,
     window: Window,
+    slope: float = 0.0,
 ) -> NDArray[np.void]:
     """Best pose of each image around its recorded one among these templates, and its likelihood
     over all that are near: (image, 1), POSE.
@@ -227,12 +233,15 @@ def optimal_poses_around(
     comparison : Comparison
         Its displacements are those of the window.
     window : Window
+    slope : float
+        Of the logarithm of the prior of rotations, over the trace of that from the recorded pose.
     """
     a, b, along = trace_terms(known["rotation"], views[template_rows["index"]])
     least = known["least_trace"][:, None] - along
     near = np.hypot(a, b) >= least
     places = np.where(known["covers"][:, None], np.nan, known["place"])[:, None]
     is_all = known["covers"] & (known["least_trace"] <= -1)
+    log_prior = known["log_prior"][:, None] + slope * (along + np.hypot(a, b) - 3)
     near[is_all] = False
     places[is_all] = 0
     poses = optimal_poses_in_windows(
@@ -243,7 +252,7 @@ def optimal_poses_around(
         basis,
         comparison=comparison,
         window=window,
-        arcs=np.stack([a, b, least], axis=2),
+        arcs=Arcs(np.stack([a, b, least], axis=2), slope, log_prior),
     )
     if is_all.any():
         whole = replace(comparison, displacements=window.search)

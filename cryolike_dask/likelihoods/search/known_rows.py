@@ -9,11 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError, listed
-from cryolike_dask.geometry.known_poses import Around, recorded_places, recorded_rotations
-from cryolike_dask.geometry.viewing_angles import viewing_rotation
+from cryolike_dask.geometry.known_poses import (
+    SIGMAS,
+    Around,
+    recorded_places,
+    recorded_rotations,
+)
+from cryolike_dask.geometry.viewing_angles import angles_of_rotation, viewing_rotation
 from cryolike_dask.likelihoods.comparison import Rows
 from cryolike_dask.likelihoods.search.coarser import spacing_of_views
 from cryolike_dask.likelihoods.search.places import FloatArray, turns
@@ -25,15 +31,19 @@ KNOWN = np.dtype(
         ("place", "f8", (2,)),
         ("covers", "?"),
         ("least_trace", "f8"),
+        ("log_prior", "f8"),
     ]
 )
 """Of an image: Rz(azimuth) Ry(polar) Rz(gamma) of its recorded pose, where its particle lies
-(angstrom, in the frame of the image), whether its window covers all displacements, and the trace
-that the rotation from there to another pose has at least."""
+(angstrom, in the frame of the image), whether its window covers all displacements, the trace that
+the rotation from there to another pose has at least, and the logarithm of the prior of a rotation
+there and of a displacement, beside that of templates."""
 
 ROUNDED = 1e-9
 """Of a trace."""
-IMAGES_AT_ONCE = 128
+IMAGES_AT_ONCE, PAIRS_AT_ONCE = 128, 8192
+NEGLIGIBLE = 40.0
+"""Nat, below the likeliest view."""
 LARGEST_MEDIAN = 10.0
 """Degrees between recorded poses and those that are found."""
 
@@ -128,8 +138,37 @@ def known_poses(images: ImageStack, templates: TemplateStack, around: Around) ->
             "(--recenter).",
         )
     width = around.within_pixels * templates.grid.pixel_size_angstrom
-    known["covers"] = width * (1 + ROUNDED) >= farthest.max() + far
+    if around.is_gaussian:
+        known["log_prior"] = _log_prior_of_places(known, around, templates)
+    else:
+        known["covers"] = width * (1 + ROUNDED) >= farthest.max() + far
     return known
+
+
+def sigmas(around: Around, pixel_size: float) -> tuple[float, float]:
+    """Standard deviations of a Gaussian prior, radian and angstrom; 0 of a flat one."""
+    if not around.is_gaussian:
+        return 0.0, 0.0
+    degrees, pixels = around.within_degrees / SIGMAS, around.within_pixels / SIGMAS
+    return math.radians(degrees), pixels * pixel_size
+
+
+def _log_prior_of_places(known: Rows, around: Around, templates: TemplateStack) -> FloatArray:
+    """Logarithm of a Gaussian prior at its middle, over a flat one, both of sum 1 over all of the
+    search: (image,). The search is as it lies at the recorded rotation."""
+    search = templates.displacements
+    _, sigma = sigmas(around, templates.grid.pixel_size_angstrom)
+    gamma = angles_of_rotation(known["rotation"])[2]
+    middle = np.einsum("mij,mj->im", turns(gamma), known["place"])
+    farthest, log_prior = np.abs(search.table()).max(axis=1), np.zeros(len(known))
+    area = float(len(search))
+    for x, end, step in zip(middle, farthest, search.steps, strict=True):
+        if step:
+            inside = ndtr((end + step / 2 - x) / sigma) - ndtr((-end - step / 2 - x) / sigma)
+            log_prior -= np.log(np.sqrt(2 * np.pi) * sigma * inside)
+            area *= step
+    of_images: FloatArray = log_prior + np.log(area)
+    return of_images
 
 
 def with_least_trace(
@@ -138,10 +177,12 @@ def with_least_trace(
     checked: object = None,
     *,
     angles: FloatArray,
-    within_degrees: float,
+    around: Around,
+    weights: FloatArray,
 ) -> Rows:
     """The same with the trace that rotations within an angle have; less where the nearest pose of
-    the search is farther, so that it is among them. `checked` is what has to be done before."""
+    the search is farther, so that it is among them; and with the logarithm of the prior, weights
+    being those of views. `checked` is what has to be done before."""
     known = known.copy()
     step = 2 * np.pi / len(angles)
     for first in range(0, len(known), IMAGES_AT_ONCE):
@@ -150,9 +191,42 @@ def with_least_trace(
         best = np.arctan2(b, a)
         off = best - np.round(best / step) * step
         nearest = (along + np.hypot(a, b) * np.cos(off)).max(axis=1)
-        within = 1 + 2 * np.cos(np.radians(within_degrees))
+        within = 1 + 2 * np.cos(np.radians(around.within_degrees))
         known["least_trace"][part] = np.minimum(within, nearest) - ROUNDED
+        if around.is_gaussian:
+            slope = slope_of_trace(around)
+            known["log_prior"][part] -= _log_sum_of_rotations(a, b, along, slope, angles, weights)
     return known
+
+
+def slope_of_trace(around: Around) -> float:
+    """How the logarithm of a Gaussian prior of rotations falls with the trace of that from the
+    recorded pose: (trace - 3) / (2 sigma^2) = (cos(angle) - 1) / sigma^2; 0 where it is flat."""
+    radian, _ = sigmas(around, 1)
+    return 1 / (2 * radian**2) if radian else 0.0
+
+
+def _log_sum_of_rotations(
+    a: FloatArray,
+    b: FloatArray,
+    along: FloatArray,
+    slope: float,
+    angles: FloatArray,
+    weights: FloatArray,
+) -> FloatArray:
+    """Logarithm of exp((trace - 3) slope), summed over all views by their weights, the mean over
+    rotations: (image,)."""
+    top = slope * (along + np.hypot(a, b) - 3)
+    best = top.max(axis=1)
+    image, view = np.nonzero(top > best[:, None] - NEGLIGIBLE)
+    waves, sums = np.stack([np.cos(angles), np.sin(angles)]), np.zeros(len(a))
+    for pairs in np.array_split(np.arange(len(image)), -(-len(image) // PAIRS_AT_ONCE)):
+        m, v = image[pairs], view[pairs]
+        turned = np.stack([a[m, v], b[m, v]], axis=1) @ waves
+        of_pairs = np.exp(slope * (turned + along[m, v, None] - 3) - best[m, None]).mean(axis=1)
+        np.add.at(sums, m, of_pairs * weights[v] / weights.sum())
+    logarithm: FloatArray = best + np.log(sums)
+    return logarithm
 
 
 def check_poses(
