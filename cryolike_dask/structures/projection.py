@@ -64,7 +64,8 @@ def project(
     if precision not in EPS:
         raise InputError(f"precision={precision!r} is neither single nor double")
     viewing = viewing.in_single_precision() if conventions.rounds_to_single else viewing
-    values = project_half_rings(structure, grid, viewing.rotations(), conventions, precision)
+    rotations, eps = viewing.rotations(), EPS[precision]
+    values = project_half_rings(structure, grid, rotations, conventions, eps)
     dtype = np.complex64 if precision == "single" else np.complex128
     return np.concatenate([values, values.conj()], axis=2).astype(dtype)
 
@@ -74,14 +75,16 @@ def project_half_rings(
     grid: PolarGrid,
     rotations: FloatArray,
     conventions: Conventions,
-    precision: str,
+    eps: float,
 ) -> NDArray[np.complex128]:
     """Project along any axes: half of each ring, as `project` does.
 
     Parameters
     ----------
-    structure, grid, conventions, precision
-        Those of `project`; `precision` is that of the non-uniform FFT.
+    structure, grid, conventions
+        Those of `project`.
+    eps : float
+        Error of the non-uniform FFT, relative to the largest value.
     rotations : (rotation, 3, 3) float64
         Columns: the axes of the image in the coordinates of the structure.
 
@@ -91,9 +94,7 @@ def project_half_rings(
     """
     half = grid.n_inplanes // 2
     kx, ky = (k[:, :half].ravel() for k in grid.points())
-    values = structure.slices(
-        rotations, kx, ky, grid.box_size_angstrom, conventions, EPS[precision]
-    )
+    values = structure.slices(rotations, kx, ky, grid.box_size_angstrom, conventions, eps)
     values = values.reshape(len(rotations), grid.n_shells, half)
     with np.errstate(over="ignore", invalid="ignore"):
         power = 2 * grid.integrate(np.abs(values) ** 2)

@@ -237,7 +237,7 @@ class Projections:
         """Project along any axes, columns of rotations in the coordinates of the structure: half
         rings, (rotation, shell, W/2)."""
         structure = _loaded(self.structure)
-        return project_half_rings(structure, self.grid, rotations, self.conventions, "double")
+        return project_half_rings(structure, self.grid, rotations, self.conventions, 1e-9)
 
     @property
     def knows_rings(self) -> bool:

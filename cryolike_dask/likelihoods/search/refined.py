@@ -37,7 +37,7 @@ IMAGES_AT_ONCE = 32
 MOST_STEPS = 6
 SHORTENED = 4
 """Times that a step which leads to a worse pose is halved."""
-GAINED = 1e-4
+GAINED = 1e-3
 """Nat: steps that gain less end."""
 TURNED = 1e-4
 """Radian, by which a projection is turned to see how it changes."""
@@ -89,6 +89,17 @@ class _Poses:
 
         turned = self.rotations @ Rotation.from_rotvec(steps[:, :3]).as_matrix()
         return replace(self, rotations=turned, places=self.places + steps[:, 3:])
+
+    def take(self, rows: NDArray[np.int64]) -> _Poses:
+        """Some of them."""
+        return _Poses(self.template[rows], self.rotations[rows], self.places[rows])
+
+    def with_some(self, rows: NDArray[np.int64], others: _Poses) -> _Poses:
+        """The same, but for some."""
+        changed = _Poses(self.template.copy(), self.rotations.copy(), self.places.copy())
+        for mine, of_others in zip(vars(changed).values(), vars(others).values(), strict=True):
+            mine[rows] = of_others
+        return changed
 
     def where(self, flags: NDArray[np.bool_], others: _Poses) -> _Poses:
         """The same, others where flags say so."""
@@ -166,6 +177,15 @@ class _Images:
         values = half(tensor_on(comparison.images.take(rows["index"]), "double", device))
         return cls(whitened(values, rows, exact, constants), constants, comparison, views)
 
+    def take(self, rows: NDArray[np.int64]) -> _Images:
+        """Some of them."""
+        import torch
+
+        images, at = self.images, torch.from_numpy(rows).to(self.constants.mask.device)
+        names = ("values", "contrast", "whitening", "power", "mask")
+        taken = {name: getattr(images, name)[at] for name in names}
+        return replace(self, images=replace(images, noise=images.noise.at(at), **taken))
+
     @property
     def turns_views(self) -> bool:
         """Whether views are refined."""
@@ -191,20 +211,35 @@ class _Images:
         self, poses: _Poses, likelihood: FloatArray, reach: Reach
     ) -> tuple[_Poses, FloatArray]:
         """Go up from poses, never down."""
+        goes_on = np.arange(len(likelihood))
         for _ in range(MOST_STEPS):
-            before, step = likelihood, self._step(poses)
-            angle = np.linalg.norm(step[:, :3], axis=1) / reach.radian
-            along = np.abs(step[:, 3:]).max(axis=1) / reach.angstrom
-            step = step / np.maximum(1, np.maximum(angle, along))[:, None]
-            start = poses
-            for k in range(SHORTENED):
-                worse = np.ones(len(before), np.bool_) if k == 0 else likelihood <= before
-                if not worse.any():
-                    break
-                shorter = step * np.where(worse, 0.5**k, 0)[:, None]
-                poses, likelihood = self.better(poses, likelihood, start.moved(shorter))
-            if (likelihood - before < GAINED).all():
+            some, start = self.take(goes_on), poses.take(goes_on)
+            before = likelihood[goes_on]
+            of_some = some._climb_once(start, before, reach)
+            poses, likelihood = poses.with_some(goes_on, of_some[0]), likelihood.copy()
+            likelihood[goes_on] = of_some[1]
+            goes_on = goes_on[of_some[1] - before >= GAINED]
+            if not len(goes_on):
                 break
+        return poses, likelihood
+
+    def _climb_once(
+        self, start: _Poses, before: FloatArray, reach: Reach
+    ) -> tuple[_Poses, FloatArray]:
+        """Take one step, shorter where it leads down."""
+        step = self._step(start)
+        angle = np.linalg.norm(step[:, :3], axis=1) / reach.radian
+        along = np.abs(step[:, 3:]).max(axis=1) / reach.angstrom
+        step = step / np.maximum(1, np.maximum(angle, along))[:, None]
+        poses, likelihood = start, before
+        for k in range(SHORTENED):
+            worse = np.flatnonzero(likelihood <= before)
+            if not len(worse):
+                break
+            some, shorter = self.take(worse), start.take(worse).moved(step[worse] * 0.5**k)
+            better, of_better = some.better(start.take(worse), before[worse], shorter)
+            poses, likelihood = poses.with_some(worse, better), likelihood.copy()
+            likelihood[worse] = of_better
         return poses, likelihood
 
     def _step(self, poses: _Poses) -> FloatArray:
