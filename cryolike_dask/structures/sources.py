@@ -29,6 +29,8 @@ PAGE = 64
 """Projections of a map made at once: each non-uniform FFT repeats the FFT of the whole map (a
 second at 132 voxels)."""
 ORIGIN = "origin_angstrom"
+BETWEEN = 1e-9
+"""Error of a projection that is compared with those in directions near by, of its largest value."""
 
 
 class ModelDescription(InputDescription, total=False):
@@ -237,7 +239,7 @@ class Projections:
         """Project along any axes, columns of rotations in the coordinates of the structure: half
         rings, (rotation, shell, W/2)."""
         structure = _loaded(self.structure)
-        return project_half_rings(structure, self.grid, rotations, self.conventions, 1e-9)
+        return project_half_rings(structure, self.grid, rotations, self.conventions, BETWEEN)
 
     @property
     def knows_rings(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from cryolike_dask import (
     Around,
@@ -140,8 +141,6 @@ class Particles:
 
     def axes(self, degrees):
         """Axes of the images in the frame of the structure, turned about any axis."""
-        from scipy.spatial.transform import Rotation
-
         turn = Rotation.from_rotvec(np.radians(degrees) * self.axis).as_matrix()
         return turn @ self.poses.matrices().transpose(0, 2, 1)
 
@@ -159,8 +158,6 @@ class Particles:
 
     def cs(self, degrees):
         """A `.cs` file whose poses are off."""
-        from scipy.spatial.transform import Rotation
-
         n, o = len(self.x), self.optics
         shift = np.stack([self.poses.origin_x, self.poses.origin_y], axis=1)
         columns = {
@@ -354,6 +351,39 @@ def test_nothing_is_beyond_180_degrees(particles, monkeypatch):
     np.testing.assert_allclose(*likelihoods, rtol=1e-12)
 
 
+@pytest.mark.parametrize("prior", ["flat", "gaussian"])
+def test_views_of_a_unit_are_those_of_all_units(tmp_path, rng, monkeypatch, prior):
+    """Of a structure of four-fold symmetry, poses are recorded in any unit: the evidence is that of
+    all views, where a fourth of the prior lies in each."""
+    turns = [Rotation.from_rotvec([0, 0, k * np.pi / 2]).as_matrix() for k in range(4)]
+    positions = np.concatenate([np.add(two_lobes(20), [6, 2, 0]) @ turn.T for turn in turns])
+    atoms = Atoms(positions, np.full(192, 62.0), np.full(192, 2.0))
+    monkeypatch.setattr("tests.likelihoods.test_known_poses.ATOMS", atoms)
+    particles = Particles(tmp_path, rng, signal_to_noise=1.0)
+    images = open_particles(particles.star(2.0), PARAMETERS)
+    unit = replace(PARAMETERS, symmetry="C4").viewing_angles()
+    azimuths = [unit.azimuth + k * np.pi / 2 for k in range(4)]
+    every = ViewingAngles(
+        np.concatenate(azimuths), np.tile(unit.polar, 4), np.tile(unit.weight, 4) / 4
+    )
+    of_unit, of_all = (
+        SEARCH(TemplateStack.from_array(project(atoms, PARAMETERS.grid, v), PARAMETERS, v))
+        for v in (unit, every)
+    )
+    search = Around(20, 1.5, prior=prior)
+    one = found(images, of_unit, search, precision="double")
+    whole = found(images, of_all, replace(search, check=False), precision="double")
+    np.testing.assert_allclose(
+        one.log_likelihood_integrated,
+        # a Gaussian prior has the sum 1 about each of four poses, or about all together
+        whole.log_likelihood_integrated + (np.log(4) if prior == "flat" else 0),
+        rtol=1e-9,
+    )
+    np.testing.assert_allclose(one.cross_correlation, whole.cross_correlation, rtol=1e-9)
+    with pytest.raises(InputError, match=r"one unit of C4, .* 90 degrees apart.* less than 45"):
+        found(images, of_unit, Around(50, 1))
+
+
 def test_winners_at_the_end_of_the_window_are_counted(particles, caplog):
     images = open_particles(particles.star(0.0, pixels=1.0), PARAMETERS)
     templates = particles.templates()
@@ -382,10 +412,6 @@ def test_what_is_not_recorded_is_refused(build, particles):
     star.write_text(text)
     with pytest.raises(InputError, match=r"all\.star: no poses .* have rlnAngleRot, rlnAngleTilt"):
         found(open_particles(star, PARAMETERS), particles.templates(), "recorded")
-    images, templates = build.stacks()
-    of_unit = replace(templates, viewing=replace(templates.viewing, symmetry="C4"))
-    with pytest.raises(InputError, match=r"views of one unit of C4"):
-        found(with_poses(build, images), of_unit, Around(10, 1))
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.geometry.known_poses import Around
+from cryolike_dask.geometry.symmetry import point_group
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
-from cryolike_dask.likelihoods.poses import POSE
+from cryolike_dask.likelihoods.poses import POSE, combine, no_poses
 from cryolike_dask.likelihoods.search.adaptive import FINER, step_of_band
 from cryolike_dask.likelihoods.search.coarser import spacing_of_views
 from cryolike_dask.likelihoods.search.known_rows import (
@@ -96,7 +97,7 @@ class AroundKnown:
             (self._known(), "m"),
             *(() if found is None else ((self._checked(found), "c"),)),
             dtype=KNOWN,
-            angles=templates.grid.angles,
+            nodes=Nodes.of(templates),
             around=self.around,
             weights=templates.viewing.weight,
         )
@@ -108,6 +109,7 @@ class AroundKnown:
             more=((known, "m"), (self._views(), "vij")),
             window=window,
             slope=slope_of_trace(self.around),
+            mates=point_group(templates.viewing.symmetry).rotations,
         )
 
     def with_edges_said(self, poses: da.Array) -> da.Array:
@@ -217,7 +219,8 @@ def optimal_poses_around(
     *,
     comparison: Comparison,
     window: Window,
-    slope: float = 0.0,
+    slope: float,
+    mates: FloatArray,
 ) -> NDArray[np.void]:
     """Best pose of each image around its recorded one among these templates, and its likelihood
     over all that are near: (image, 1), POSE.
@@ -235,25 +238,29 @@ def optimal_poses_around(
     window : Window
     slope : float
         Of the logarithm of the prior of rotations, over the trace of that from the recorded pose.
+    mates : (mate, 3, 3) float64
+        Rotations of the structure that leave it as it is: poses may be recorded in any of its
+        units.
     """
-    a, b, along = trace_terms(known["rotation"], views[template_rows["index"]])
-    least = known["least_trace"][:, None] - along
-    near = np.hypot(a, b) >= least
-    places = np.where(known["covers"][:, None], np.nan, known["place"])[:, None]
     is_all = known["covers"] & (known["least_trace"] <= -1)
-    log_prior = known["log_prior"][:, None] + slope * (along + np.hypot(a, b) - 3)
-    near[is_all] = False
-    places[is_all] = 0
-    poses = optimal_poses_in_windows(
-        image_rows,
+    near, arcs = _near(known, views[template_rows["index"]], slope, mates)
+    near &= ~is_all[:, None]
+    mate, image = np.nonzero(near.any(axis=2))
+    places = np.where(known["covers"][:, None], np.nan, known["place"])[image, None]
+    of_mates = optimal_poses_in_windows(
+        image_rows[image],
         template_rows,
-        near,
+        near[mate, image],
         places,
         basis,
         comparison=comparison,
         window=window,
-        arcs=Arcs(np.stack([a, b, least], axis=2), slope, log_prior),
+        arcs=arcs.take((mate, image)),
     )
+    poses = no_poses((len(image_rows), 1))
+    for k in np.unique(mate):
+        of_images = image[mate == k]
+        poses[of_images] = combine(poses[of_images], of_mates[mate == k])
     if is_all.any():
         whole = replace(comparison, displacements=window.search)
         rows = template_rows.copy()
@@ -262,3 +269,18 @@ def optimal_poses_around(
             image_rows[is_all], rows, blocks.radial_basis_of(whole), comparison=whole
         )
     return poses
+
+
+def _near(
+    known: Rows, views: FloatArray, slope: float, mates: FloatArray
+) -> tuple[NDArray[np.bool_], Arcs]:
+    """Which views are near the recorded poses, or near those that look the same, bool (mate, image,
+    view), and at which rotations, (mate, image, view)."""
+    near, terms, log_prior = [], [], []
+    for mate in mates:
+        a, b, along = trace_terms(mate @ known["rotation"], views)
+        least = known["least_trace"][:, None] - along
+        near.append(np.hypot(a, b) >= least)
+        terms.append(np.stack([a, b, least], axis=2))
+        log_prior.append(known["log_prior"][:, None] + slope * (along + np.hypot(a, b) - 3))
+    return np.stack(near), Arcs(np.stack(terms), slope, np.stack(log_prior))

@@ -19,6 +19,7 @@ from cryolike_dask.geometry.known_poses import (
     recorded_places,
     recorded_rotations,
 )
+from cryolike_dask.geometry.symmetry import point_group
 from cryolike_dask.geometry.viewing_angles import angles_of_rotation, viewing_rotation
 from cryolike_dask.likelihoods.comparison import Rows
 from cryolike_dask.likelihoods.search.coarser import spacing_of_views
@@ -76,6 +77,8 @@ class Nodes:
     degrees_between_views : float
     pixel_size : float
         Angstrom.
+    mates : (mate, 3, 3) float64
+        Rotations of the structure that leave it as it is.
     """
 
     angles: FloatArray
@@ -83,13 +86,16 @@ class Nodes:
     steps: tuple[float, float]
     degrees_between_views: float
     pixel_size: float
+    mates: FloatArray
 
     @classmethod
     def of(cls, templates: TemplateStack) -> Nodes:
         """Those of templates."""
         grid, search = templates.grid, templates.displacements
         spacing = math.degrees(spacing_of_views(templates.viewing))
-        return cls(grid.angles, search.table(), search.steps, spacing, grid.pixel_size_angstrom)
+        mates = point_group(templates.viewing.symmetry).rotations
+        steps, pixel = search.steps, grid.pixel_size_angstrom
+        return cls(grid.angles, search.table(), steps, spacing, pixel, mates)
 
 
 def known_poses(images: ImageStack, templates: TemplateStack, around: Around) -> Rows:
@@ -107,6 +113,7 @@ def known_poses(images: ImageStack, templates: TemplateStack, around: Around) ->
             "conventions, which recorded poses are not of",
             remedy="Make them again (make_templates, cryolike-dask templates).",
         )
+    _refuse_overlapping(around, templates)
     poses = images.poses
     for name, (what, columns) in LACKING.items():
         n_lacking = len(images) if poses is None else int(np.isnan(poses[name]).sum())
@@ -145,6 +152,22 @@ def known_poses(images: ImageStack, templates: TemplateStack, around: Around) ->
     return known
 
 
+def _refuse_overlapping(around: Around, templates: TemplateStack) -> None:
+    """Refuse angles within which poses of a symmetric structure lie that look the same."""
+    rotations = point_group(templates.viewing.symmetry).rotations[1:]
+    if not len(rotations):
+        return
+    largest = max(float(np.trace(rotation)) for rotation in rotations)
+    half = math.degrees(math.acos((largest - 1) / 2)) / 2
+    if around.within_degrees >= half:
+        raise InputError(
+            f"templates are the views of one unit of {templates.viewing.symmetry}, where poses "
+            f"look the same that are {2 * half:.3g} degrees apart, but within_degrees is "
+            f"{around.within_degrees:g}",
+            remedy=f'Look within less than {half:.3g} degrees; or use search="adaptive".',
+        )
+
+
 def sigmas(around: Around, pixel_size: float) -> tuple[float, float]:
     """Standard deviations of a Gaussian prior, radian and angstrom; 0 of a flat one."""
     if not around.is_gaussian:
@@ -176,26 +199,33 @@ def with_least_trace(
     known: Rows,
     checked: object = None,
     *,
-    angles: FloatArray,
+    nodes: Nodes,
     around: Around,
     weights: FloatArray,
 ) -> Rows:
     """The same with the trace that rotations within an angle have; less where the nearest pose of
     the search is farther, so that it is among them; and with the logarithm of the prior, weights
     being those of views. `checked` is what has to be done before."""
-    known = known.copy()
-    step = 2 * np.pi / len(angles)
+    known, slope = known.copy(), slope_of_trace(around)
+    step = 2 * np.pi / len(nodes.angles)
+    within = 1 + 2 * np.cos(np.radians(around.within_degrees))
     for first in range(0, len(known), IMAGES_AT_ONCE):
         part = slice(first, first + IMAGES_AT_ONCE)
-        a, b, along = trace_terms(known["rotation"][part], views)
-        best = np.arctan2(b, a)
-        off = best - np.round(best / step) * step
-        nearest = (along + np.hypot(a, b) * np.cos(off)).max(axis=1)
-        within = 1 + 2 * np.cos(np.radians(around.within_degrees))
+        nearest = np.full(len(known[part]), -1.0)
+        log_sum = np.full(len(known[part]), -np.inf)
+        for mate in nodes.mates:
+            a, b, along = trace_terms(mate @ known["rotation"][part], views)
+            best = np.arctan2(b, a)
+            off = best - np.round(best / step) * step
+            of_mate = (along + np.hypot(a, b) * np.cos(off)).max(axis=1)
+            nearest = np.maximum(nearest, of_mate)
+            if around.is_gaussian:
+                terms = a, b, along
+                of_mate = _log_sum_of_rotations(terms, slope, nodes.angles, weights)
+                log_sum = np.logaddexp(log_sum, of_mate)
         known["least_trace"][part] = np.minimum(within, nearest) - ROUNDED
         if around.is_gaussian:
-            slope = slope_of_trace(around)
-            known["log_prior"][part] -= _log_sum_of_rotations(a, b, along, slope, angles, weights)
+            known["log_prior"][part] -= log_sum
     return known
 
 
@@ -207,15 +237,14 @@ def slope_of_trace(around: Around) -> float:
 
 
 def _log_sum_of_rotations(
-    a: FloatArray,
-    b: FloatArray,
-    along: FloatArray,
+    terms: tuple[FloatArray, FloatArray, FloatArray],
     slope: float,
     angles: FloatArray,
     weights: FloatArray,
 ) -> FloatArray:
     """Logarithm of exp((trace - 3) slope), summed over all views by their weights, the mean over
     rotations: (image,)."""
+    a, b, along = terms
     top = slope * (along + np.hypot(a, b) - 3)
     best = top.max(axis=1)
     image, view = np.nonzero(top > best[:, None] - NEGLIGIBLE)
@@ -233,7 +262,7 @@ def check_poses(
     found: Rows, known: Rows, views: FloatArray, *, nodes: Nodes, source: str | None
 ) -> NDArray[np.bool_]:
     """Refuse recorded poses that are not those that are found among all: (1,)."""
-    degrees = degrees_between(found, known, views, nodes.angles)
+    degrees = degrees_between(found, known, views, nodes)
     limit = max(LARGEST_MEDIAN, 2 * nodes.degrees_between_views)
     median = float(np.median(degrees))
     if median > limit:
@@ -248,10 +277,12 @@ def check_poses(
     return np.ones(1, np.bool_)
 
 
-def degrees_between(found: Rows, known: Rows, views: FloatArray, angles: FloatArray) -> FloatArray:
-    """Angle of the rotation from the recorded pose of each image to the one that is found."""
-    there = views[found["template"]] @ viewing_rotation(0, 0, angles[found["rotation"]])
-    cosine = ((known["rotation"] * there).sum(axis=(1, 2)) - 1) / 2
+def degrees_between(found: Rows, known: Rows, views: FloatArray, nodes: Nodes) -> FloatArray:
+    """Angle of the rotation from the recorded pose of each image, or one that looks the same, to
+    the one that is found."""
+    there = views[found["template"]] @ viewing_rotation(0, 0, nodes.angles[found["rotation"]])
+    traces = [((mate @ known["rotation"]) * there).sum(axis=(1, 2)) for mate in nodes.mates]
+    cosine = (np.max(traces, axis=0) - 1) / 2
     degrees: FloatArray = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     return degrees
 
@@ -261,7 +292,7 @@ def say_edges(views: FloatArray, poses: Rows, known: Rows, *, nodes: Nodes, arou
     in a message if there are any."""
     at_end = np.zeros(len(poses), np.bool_)
     if nodes.degrees_between_views <= around.within_degrees < 180:
-        degrees = degrees_between(poses, known, views, nodes.angles)
+        degrees = degrees_between(poses, known, views, nodes)
         at_end = degrees + nodes.degrees_between_views / 2 > around.within_degrees
     if around.within_pixels > 0:
         gamma = nodes.angles[poses["rotation"]]
