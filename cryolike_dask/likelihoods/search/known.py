@@ -55,6 +55,23 @@ IMAGES_CHECKED = 100
 
 
 @dataclass(frozen=True, eq=False)
+class Alike:
+    """Poses that look the same as a recorded one, and how the prior falls about each.
+
+    Attributes
+    ----------
+    mates : (mate, 3, 3) float64
+        Rotations of the structure that leave it as it is: poses may be recorded in any of its
+        units.
+    slope : float
+        Of the logarithm of the prior of rotations, over the trace of that from the recorded pose.
+    """
+
+    mates: FloatArray
+    slope: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
 class AroundKnown:
     """A search around the recorded poses of images, as graphs.
 
@@ -108,8 +125,9 @@ class AroundKnown:
             one_per_chunk=True,
             more=((known, "m"), (self._views(), "vij")),
             window=window,
-            slope=slope_of_trace(self.around),
-            mates=point_group(templates.viewing.symmetry).rotations,
+            alike=Alike(
+                point_group(templates.viewing.symmetry).rotations, slope_of_trace(self.around)
+            ),
         )
 
     def with_edges_said(self, poses: da.Array) -> da.Array:
@@ -219,8 +237,7 @@ def optimal_poses_around(
     *,
     comparison: Comparison,
     window: Window,
-    slope: float,
-    mates: FloatArray,
+    alike: Alike,
 ) -> NDArray[np.void]:
     """Best pose of each image around its recorded one among these templates, and its likelihood
     over all that are near: (image, 1), POSE.
@@ -236,14 +253,10 @@ def optimal_poses_around(
     comparison : Comparison
         Its displacements are those of the window.
     window : Window
-    slope : float
-        Of the logarithm of the prior of rotations, over the trace of that from the recorded pose.
-    mates : (mate, 3, 3) float64
-        Rotations of the structure that leave it as it is: poses may be recorded in any of its
-        units.
+    alike : Alike
     """
     is_all = known["covers"] & (known["least_trace"] <= -1)
-    near, arcs = _near(known, views[template_rows["index"]], slope, mates)
+    near, arcs = _near(known, views[template_rows["index"]], alike)
     near &= ~is_all[:, None]
     mate, image = np.nonzero(near.any(axis=2))
     places = np.where(known["covers"][:, None], np.nan, known["place"])[image, None]
@@ -271,16 +284,14 @@ def optimal_poses_around(
     return poses
 
 
-def _near(
-    known: Rows, views: FloatArray, slope: float, mates: FloatArray
-) -> tuple[NDArray[np.bool_], Arcs]:
+def _near(known: Rows, views: FloatArray, alike: Alike) -> tuple[NDArray[np.bool_], Arcs]:
     """Which views are near the recorded poses, or near those that look the same, bool (mate, image,
     view), and at which rotations, (mate, image, view)."""
     near, terms, log_prior = [], [], []
-    for mate in mates:
+    for mate in alike.mates:
         a, b, along = trace_terms(mate @ known["rotation"], views)
         least = known["least_trace"][:, None] - along
         near.append(np.hypot(a, b) >= least)
         terms.append(np.stack([a, b, least], axis=2))
-        log_prior.append(known["log_prior"][:, None] + slope * (along + np.hypot(a, b) - 3))
-    return np.stack(near), Arcs(np.stack(terms), slope, np.stack(log_prior))
+        log_prior.append(known["log_prior"][:, None] + alike.slope * (along + np.hypot(a, b) - 3))
+    return np.stack(near), Arcs(np.stack(terms), alike.slope, np.stack(log_prior))
