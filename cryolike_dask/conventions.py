@@ -54,6 +54,8 @@ class Conventions:
         Atoms may scatter by the tabulated factors of their elements.
     knows_symmetry : bool
         Templates may be views of the asymmetric unit of a symmetric structure.
+    knows_frames : bool
+        Poses may have another origin than the mean of the atoms.
     removes_box_from_templates : bool
         A constant box is subtracted from Gaussian and map templates before they are moved and
         filtered.
@@ -82,6 +84,7 @@ class Conventions:
     atoms_weigh_electrons: bool
     knows_scattering: bool
     knows_symmetry: bool
+    knows_frames: bool
     removes_box_from_templates: bool
     reads_map_header: bool
     recomputes_offset_above: float
@@ -104,6 +107,7 @@ STANDARD = Conventions(
     atoms_weigh_electrons=True,
     knows_scattering=True,
     knows_symmetry=True,
+    knows_frames=True,
     removes_box_from_templates=False,
     reads_map_header=True,
     recomputes_offset_above=0.95,
@@ -126,6 +130,7 @@ CRYOLIKE = Conventions(
     atoms_weigh_electrons=False,
     knows_scattering=False,
     knows_symmetry=False,
+    knows_frames=False,
     removes_box_from_templates=True,
     reads_map_header=False,
     recomputes_offset_above=1.0,

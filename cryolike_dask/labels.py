@@ -17,6 +17,7 @@ Noise = Literal["white", "coloured"]
 NoiseWord = Literal["estimate", "white"]
 OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
+Prior = Literal["flat", "gaussian"]
 SearchMethod = Literal["exhaustive", "adaptive", "recorded"]
 SearchWord = Literal[SearchMethod, "around"]
 TemplateSource = Literal["atoms", "map"]
@@ -75,6 +76,11 @@ TOP_POSE = "top_pose"
 TOP_TEMPLATE, TOP_PROBABILITY = "top_template", "top_probability"
 TOP_DISPLACEMENT_X, TOP_DISPLACEMENT_Y = "top_displacement_x", "top_displacement_y"
 TOP_INPLANE_ROTATION = "top_inplane_rotation"
+REFINED_AZIMUTH, REFINED_POLAR = "refined_azimuth", "refined_polar"
+REFINED_INPLANE_ROTATION = "refined_inplane_rotation"
+REFINED_DISPLACEMENT_X = "refined_displacement_x"
+REFINED_DISPLACEMENT_Y = "refined_displacement_y"
+REFINED_LOG_LIKELIHOOD = "refined_log_likelihood"
 
 OF_SEARCH = (LOG_LIKELIHOOD_ERROR, N_POSES_COMPARED)
 """What a search that leaves out poses says of itself."""
@@ -89,6 +95,15 @@ OF_POSTERIOR = (
     MEAN_DISPLACEMENT_Y,
 )
 """How the posterior of an image is spread over poses, a number each."""
+REFINED_POSE = (
+    REFINED_AZIMUTH,
+    REFINED_POLAR,
+    REFINED_INPLANE_ROTATION,
+    REFINED_DISPLACEMENT_X,
+    REFINED_DISPLACEMENT_Y,
+)
+REFINED = (*REFINED_POSE, REFINED_LOG_LIKELIHOOD)
+"""The best poses, refined between those of the search, and the likelihood there."""
 INTEGERS = (OPTIMAL_TEMPLATE, N_POSES_COMPARED, N_SIGNIFICANT_POSES)
 """Variables that are whole numbers: -1 where there is no result."""
 
@@ -180,4 +195,13 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     TOP_DISPLACEMENT_Y: {"long_name": "its displacement along y", "units": "angstrom"},
     TOP_INPLANE_ROTATION: {"long_name": "its in-plane rotation", "units": "radian"},
     TOP_PROBABILITY: {"long_name": "posterior of a pose of the search there"},
+    REFINED_AZIMUTH: {"long_name": "azimuth of the refined viewing direction", "units": "radian"},
+    REFINED_POLAR: {
+        "long_name": "polar angle of the refined viewing direction",
+        "units": "radian",
+    },
+    REFINED_INPLANE_ROTATION: {"long_name": "refined in-plane rotation", "units": "radian"},
+    REFINED_DISPLACEMENT_X: {"long_name": "refined displacement along x", "units": "angstrom"},
+    REFINED_DISPLACEMENT_Y: {"long_name": "refined displacement along y", "units": "angstrom"},
+    REFINED_LOG_LIKELIHOOD: {"long_name": "log-likelihood of the refined pose", "units": "nat"},
 }

@@ -37,6 +37,9 @@ OF_THE_WINNER = (
     labels.OPTIMAL_INPLANE_ROTATION,
     labels.OPTIMAL_AZIMUTH,
     labels.OPTIMAL_POLAR,
+    labels.LOG_LIKELIHOOD_ERROR,
+    labels.N_POSES_COMPARED,
+    *labels.REFINED,
 )
 NOT_RESULTS = "Give the Dataset that open_results gives."
 BLOCK_BYTES = 2**25

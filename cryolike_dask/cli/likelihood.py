@@ -23,7 +23,7 @@ from cryolike_dask.cli.options import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
-from cryolike_dask.labels import Device, KindName, OnError, SearchMethod, SearchWord
+from cryolike_dask.labels import Device, KindName, OnError, Prior, SearchMethod, SearchWord
 
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
@@ -118,6 +118,21 @@ class LikelihoodOptions:
     within_pixels: Annotated[
         float | None, typer.Option(help="Largest distance from where particles are recorded.")
     ] = None
+    prior: Annotated[
+        Prior | None,
+        typer.Option(
+            help="flat: all poses alike; gaussian: about the recorded pose, with standard "
+            "deviations of a third of within-degrees and within-pixels (sigma_ang of RELION is a "
+            "third of its search range). Default: flat."
+        ),
+    ] = None
+    poses: Annotated[
+        Literal["recorded"] | None,
+        typer.Option(help="No search: the pose that is recorded with each particle."),
+    ] = None
+    refine: Annotated[
+        bool, typer.Option(help="Refine best poses between those of the search: recorded poses.")
+    ] = False
     check_poses: Annotated[
         bool,
         typer.Option(help="Refuse recorded poses that are not those found of some images."),
@@ -215,12 +230,15 @@ class LikelihoodOptions:
         }
 
     def _search(self) -> SearchMethod | Around | None:
-        from cryolike_dask.geometry.known_poses import search_asked
+        from cryolike_dask.geometry.known_poses import AskedAround, search_asked
 
-        if self.around and self.search:
-            raise InputError(f"--around and --search {self.search}", remedy="Give one of them.")
-        method: SearchWord | None = "around" if self.around else self.search
-        return search_asked(method, self.within_degrees, self.within_pixels, check=self.check_poses)
+        given = {"--around": self.around, "--poses": self.poses, "--search": self.search}
+        named = [f"{option} {word}" for option, word in given.items() if word]
+        if len(named) > 1:
+            raise InputError(" and ".join(named), remedy="Give one of them.")
+        method: SearchWord | None = "around" if self.around else self.poses or self.search
+        asked = AskedAround(self.check_poses, self.prior, self.refine)
+        return search_asked(method, self.within_degrees, self.within_pixels, asked)
 
 
 NOT_OF_A_PLAN = ("on_error", "log_file", "performance_report", "note")

@@ -71,6 +71,19 @@ def parameters(
             "I2). Views are those of its asymmetric unit."
         ),
     ] = "C1",
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            help="Origin of poses in structure files: the middle of this map, which they lie in, "
+            "so that poses found with it hold; or file, their own. Default: the mean of the atoms."
+        ),
+    ] = None,
+    superpose: Annotated[
+        str | None,
+        typer.Option(
+            help='Superpose structures on the first by these atoms, such as "name CA and chain A".'
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write parameters.npz: the grid of images and templates, and how templates are made from
@@ -99,6 +112,8 @@ def parameters(
             atomic_b=_atomic_b(atomic_b),
             bulk_solvent=_bulk_solvent(bulk_solvent),
             symmetry=symmetry,
+            frame=frame,
+            superpose=superpose,
             path=output,
         )
         box = made.grid.box_size_angstrom

@@ -23,6 +23,7 @@ from cryolike_dask.config.values import (
     Count,
     File,
     Files,
+    Frame,
     Order,
     PartOfNyquist,
     Pixels,
@@ -254,11 +255,22 @@ class Parameters(Section):
         "is I2). Views are those of its asymmetric unit.",
     )
 
+    frame: Frame | None = Field(
+        default=None,
+        description="Origin of poses in structure files: the middle of this map, which they lie "
+        "in, or file, their own. Default: the mean of the atoms of each.",
+    )
+    superpose: Text | None = Field(
+        default=None,
+        description='Superpose structures on the first by these atoms, such as "name CA".',
+    )
+
     @model_validator(mode="after")
     def _values_fit_each_other(self) -> Parameters:
         try:
             self.made()
-            selected(_NoAtoms(), self.atom_selection)
+            for selection in (self.atom_selection, self.superpose):
+                selected(_NoAtoms(), selection)
         except InputError as error:
             raise PydanticCustomError(UNFIT, "{reason}", {"reason": str(error)}) from error
         return self

@@ -35,8 +35,16 @@ from cryolike_dask.config.values import (
 )
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS, DisplacementSearch
-from cryolike_dask.geometry.known_poses import Around, search_asked
-from cryolike_dask.labels import Device, KindName, OnError, Precision, SearchMethod, SearchWord
+from cryolike_dask.geometry.known_poses import Around, AskedAround, search_asked
+from cryolike_dask.labels import (
+    Device,
+    KindName,
+    OnError,
+    Precision,
+    Prior,
+    SearchMethod,
+    SearchWord,
+)
 from cryolike_dask.runs.options import NoiseRequest, RunOptions
 
 
@@ -63,6 +71,15 @@ class Search(Section):
     )
     within_pixels: float | None = Field(
         default=None, ge=0, description="Largest distance from the recorded place: around."
+    )
+    prior: Prior | None = Field(
+        default=None,
+        description="flat, or gaussian about the recorded pose, with standard deviations of a "
+        "third of within_degrees and within_pixels: around. Default: flat.",
+    )
+    refine: bool = Field(
+        default=False,
+        description="Refine best poses between those of the search: recorded, or around.",
     )
     check_poses: bool = Field(
         default=True,
@@ -93,9 +110,8 @@ class Search(Section):
     @property
     def asked(self) -> SearchMethod | Around | None:
         """How poses are searched, as a run takes it; None: as the results that are there."""
-        return search_asked(
-            self.method, self.within_degrees, self.within_pixels, check=self.check_poses
-        )
+        asked = AskedAround(self.check_poses, self.prior, self.refine)
+        return search_asked(self.method, self.within_degrees, self.within_pixels, asked)
 
     @property
     def displacements(self) -> DisplacementSearch:

@@ -124,8 +124,9 @@ def searching(config: RunConfig, method: SearchMethod) -> RunConfig:
     """Give the same configuration with another method of search, which a copy of it says too."""
     if config.search.asked == method:
         return config
-    of_around = {"within_degrees": None, "within_pixels": None, "check_poses": True}
-    search = config.search.model_copy(update={"method": method, **of_around})
+    of_around = {"within_degrees": None, "within_pixels": None, "prior": None}
+    of_recorded = {"refine": False, "check_poses": True}
+    search = config.search.model_copy(update={"method": method, **of_around, **of_recorded})
     changed = config.model_copy(update={"search": search})
     changed._text = None  # it says another
     return changed

@@ -140,6 +140,10 @@ def _spectrum(value: Any, info: ValidationInfo) -> Any:
     return value if value in get_args(NoiseWord) else _path(value, info)
 
 
+def _frame(value: Any, info: ValidationInfo) -> Any:
+    return value if value == "file" else _path(value, info)
+
+
 def _b_factor(value: Any) -> Any:
     if value in B_FACTOR_WORDS:
         return value
@@ -243,6 +247,9 @@ Radian = Annotated[float, Number(above=0, at_most=3.15)]
 Freedom = Annotated[float, Number(above=LEAST_DEGREES_OF_FREEDOM, at_most=MOST)]
 Spectrum = Annotated[
     Path | str, BeforeValidator(_spectrum), WithJsonSchema({"type": "string", "minLength": 1})
+]
+Frame = Annotated[
+    Path | str, BeforeValidator(_frame), WithJsonSchema({"type": "string", "minLength": 1})
 ]
 BFactor = Annotated[
     float | str,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
-from cryolike_dask.labels import SearchMethod, SearchWord
+from cryolike_dask.labels import Prior, SearchMethod, SearchWord
 
 FloatArray = NDArray[np.float64]
 
@@ -30,6 +30,10 @@ along columns, y along rows of its MRC file, from the middle. NaN is what is not
 
 RECORDED: SearchMethod = "recorded"
 """The search that looks at the recorded pose alone."""
+SIGMAS = 3
+"""Standard deviations of a Gaussian prior that are looked at, as RELION looks at a local angular
+search range of three times its sigma_ang."""
+REFINED = ", refined"
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,18 @@ class Around:
     check : bool
         Compare some images with everything first, and refuse poses that are not those found.
         Changes no result.
+    prior : "flat" | "gaussian"
+        "flat": that of the whole search. "gaussian": around the recorded pose, with standard
+        deviations of a third of the two numbers, and of sum 1 over the whole search.
+    refine : bool
+        Refine the best pose of each image, between the poses of the search.
     """
 
     within_degrees: float
     within_pixels: float
     check: bool = field(default=True, compare=False)
+    prior: Prior = "flat"
+    refine: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no angle and no distance."""
@@ -63,31 +74,72 @@ class Around:
         pixels = number("within_pixels", self.within_pixels, at_least=0)
         object.__setattr__(self, "within_degrees", float(degrees))
         object.__setattr__(self, "within_pixels", float(pixels))
+        if self.prior not in get_args(Prior):
+            raise InputError(f"prior={self.prior!r} is neither flat nor gaussian")
+        if self.is_gaussian and not (degrees and pixels):
+            raise InputError(
+                f"a Gaussian prior of a third of {degrees:g} degrees and {pixels:g} pixels",
+                remedy="Give both more than 0, or prior='flat' (--prior flat).",
+            )
+
+    @property
+    def is_gaussian(self) -> bool:
+        """Whether poses near the recorded one are likelier before an image is looked at."""
+        return self.prior == "gaussian"
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every rotation is looked at, and none is likelier."""
+        return self.within_degrees == 180 and not self.is_gaussian
 
     def __str__(self) -> str:
         """The name of this method of search, by which results are told apart."""
+        refined = REFINED if self.refine else ""
         if self.within_degrees == self.within_pixels == 0:
-            return RECORDED
-        return f"around {self.within_degrees:.15g} degrees {self.within_pixels:.15g} pixels"
+            return RECORDED + refined
+        degrees, pixels = (f"{n:.15g}" for n in (self.within_degrees, self.within_pixels))
+        which = "gaussian around" if self.is_gaussian else "around"
+        return f"{which} {degrees} degrees {pixels} pixels{refined}"
 
     @classmethod
     def named(cls, name: str) -> Around | None:
         """The search of a name; None if it is that of another method."""
-        if name == RECORDED:
-            return cls(0, 0)
-        found = re.fullmatch(r"around (\S+) degrees (\S+) pixels", name)
+        plain = name.removesuffix(REFINED)
+        refine = plain != name
+        if plain == RECORDED:
+            return cls(0, 0, refine=refine)
+        found = re.fullmatch(r"(gaussian )?around (\S+) degrees (\S+) pixels", plain)
+        if found is None:
+            return None
+        prior: Prior = "gaussian" if found[1] else "flat"
         try:
-            return cls(float(found[1]), float(found[2])) if found else None
+            return cls(float(found[2]), float(found[3]), prior=prior, refine=refine)
         except ValueError:  # of Python for what is no number, and of this package
             return None
+
+
+@dataclass(frozen=True)
+class AskedAround:
+    """What is asked of a search around recorded poses, beside how far it looks.
+
+    Attributes
+    ----------
+    check : bool
+    prior : "flat" | "gaussian", or None
+        None: nothing is asked for.
+    refine : bool
+    """
+
+    check: bool = True
+    prior: Prior | None = None
+    refine: bool = False
 
 
 def search_asked(
     method: SearchWord | None,
     within_degrees: float | None,
     within_pixels: float | None,
-    *,
-    check: bool,
+    asked: AskedAround,
 ) -> SearchMethod | Around | None:
     """The search that words and numbers ask for, each as of `Around` where it is "around".
 
@@ -103,20 +155,26 @@ def search_asked(
                 "a search around recorded poses needs an angle and a distance",
                 remedy="Give within_degrees and within_pixels (--within-degrees, --within-pixels).",
             )
-        return Around(within_degrees, within_pixels, check)
+        prior = asked.prior or "flat"
+        return Around(within_degrees, within_pixels, asked.check, prior, asked.refine)
     if given != (None, None):
         raise InputError(
             "within_degrees and within_pixels are of a search around recorded poses",
             remedy="Give method: around (--around recorded) too, or leave them out.",
         )
-    if check:
+    if asked.prior is not None:
+        raise InputError(
+            f"prior={asked.prior} is of a search around recorded poses",
+            remedy="Give method: around (--around recorded) too, or leave it out.",
+        )
+    if asked == AskedAround():
         return method
     if method != RECORDED:
+        what = "refine=True" if asked.refine else "check_poses=False"
         raise InputError(
-            "check_poses=False is given, but no recorded poses are asked for",
-            remedy="Leave it out.",
+            f"{what} is given, but no recorded poses are asked for", remedy="Leave it out."
         )
-    return Around(0, 0, check)
+    return Around(0, 0, asked.check, refine=asked.refine)
 
 
 def search_done(name: str) -> SearchMethod | Around:

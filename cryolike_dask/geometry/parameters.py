@@ -4,6 +4,7 @@ made from atoms."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryolike_dask.errors import InputError, number
@@ -53,6 +54,11 @@ class ImageParameters:
     symmetry : str
         Point group that the structures have, such as "C4", in RELION's orientation: templates are
         views of its asymmetric unit. "I" is "I2", as in RELION.
+    frame_origin : (x, y, z) or None
+        Origin of poses in the coordinates of the structure files, angstrom. None: the mean of the
+        atoms of each structure.
+    superpose : str or None
+        Selection of atoms by which every structure is superposed on the first. None: as they are.
     """
 
     n_pixels: int
@@ -69,6 +75,8 @@ class ImageParameters:
     atomic_b: AtomicB = 0.0
     bulk_solvent: BulkSolvent | None = None
     symmetry: str = NO_SYMMETRY
+    frame_origin: tuple[float, float, float] | None = None
+    superpose: str | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in ("default", "single", "double"):
@@ -83,6 +91,7 @@ class ImageParameters:
         object.__setattr__(self, "atomic_b", _atomic_b(self.atomic_b))
         object.__setattr__(self, "bulk_solvent", _bulk_solvent(self.bulk_solvent))
         object.__setattr__(self, "symmetry", point_group(self.symmetry).name)
+        object.__setattr__(self, "frame_origin", _three_numbers(self.frame_origin))
         n_pixels = number("n_pixels", self.n_pixels, whole=True, at_least=1)
         whole = {
             "n_pixels": n_pixels,
@@ -143,6 +152,15 @@ class ImageParameters:
     def viewing_angles(self) -> ViewingAngles:
         """The viewing directions of a template file made with these parameters."""
         return unit_grid(self.viewing_distance, self.symmetry)
+
+
+def _three_numbers(given: Sequence[float] | None) -> tuple[float, float, float] | None:
+    if given is None:
+        return None
+    if isinstance(given, str) or len(given) != 3:
+        raise InputError(f"frame_origin={given!r} is not x, y and z in angstrom")
+    x, y, z = (float(number("frame_origin", value)) for value in given)
+    return x, y, z
 
 
 def _atomic_b(given: AtomicB | None) -> float | str:

@@ -13,6 +13,7 @@ from cryolike_dask.errors import InputError, number
 FloatArray = NDArray[np.float64]
 
 SMALLEST_DISTANCE = 0.0035
+ROUNDED = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,20 @@ def viewing_rotation(azimuth: ArrayLike, polar: ArrayLike, gamma: ArrayLike = 0.
     float64, (..., 3, 3)
     """
     return _about_z(azimuth) @ _about_y(polar) @ _about_z(gamma)
+
+
+def angles_of_rotation(rotations: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Azimuth, polar angle and gamma of rotations (..., 3, 3), as `viewing_rotation` takes them,
+    radian; at a pole all of the turn is gamma."""
+    r = rotations
+    sine = np.hypot(r[..., 0, 2], r[..., 1, 2])
+    polar = np.arctan2(sine, r[..., 2, 2])
+    at_pole = sine < ROUNDED
+    azimuth = np.where(at_pole, 0, np.arctan2(r[..., 1, 2], r[..., 0, 2]))
+    gamma = np.where(
+        at_pole, np.arctan2(r[..., 1, 0], r[..., 1, 1]), np.arctan2(r[..., 2, 1], -r[..., 2, 0])
+    )
+    return azimuth, polar, gamma % (2 * np.pi)
 
 
 def viewing_grid(viewing_distance: float, n_fold: int = 1) -> ViewingAngles:

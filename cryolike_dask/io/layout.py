@@ -32,16 +32,17 @@ OPTIMAL_POSE_FILES = {
 """The folder of each variable of an optimal pose below templateN."""
 
 SEARCH_FILES = dict.fromkeys(labels.OF_SEARCH, "log_likelihood")
-"""The same of what there is besides where not every pose was compared."""
 POSTERIOR_FILES = dict.fromkeys(labels.OF_POSTERIOR, "posterior")
-POSE_FILES = {**OPTIMAL_POSE_FILES, **SEARCH_FILES, **POSTERIOR_FILES}
+REFINED_FILES = dict.fromkeys(labels.REFINED, "refined_pose")
+"""The same of what there is besides: where not every pose was compared, where posteriors of poses
+were asked for, and where poses were refined."""
+POSE_FILES = {**OPTIMAL_POSE_FILES, **SEARCH_FILES, **POSTERIOR_FILES, **REFINED_FILES}
 
 FULL_CORRELATION_FILES = {"cross_correlation_pose_msdw": "cross_correlation"}
 """The folder of the full cross-correlation below templateN."""
 
 FILE_SUFFIX, STORE_SUFFIX, METADATA_SUFFIX = ".pt", ".zarr", ".npz"
-"""Tensors; correlations that are too large for a tensor; and what is known of the tensor beside
-which it lies."""
+"""Tensors; correlations too large for a tensor; and what is known of the tensor beside it."""
 
 STACK_NAME = re.compile(r"particles_fourier_stack_([0-9]{6})(\.pt|\.npz)")
 STACK_NUMBER = re.compile(r"stack_([0-9]{6})$")
@@ -56,8 +57,8 @@ RECORDS = "done"
 """Folder of the completion records, below what they are about."""
 RECORDS_OF_RESULTS = f"template*/{RECORDS}/*.json"
 RESULTS, RESULT_TENSORS = (f"template*/*/*_stack_??????{end}" for end in (".*", FILE_SUFFIX))
-STRUCTURE_FILE = "structure.npz"
-NOISE, NOISE_PLOT, CONFIGURATION = "noise.npz", "noise.png", "run.yaml"
+STRUCTURE_FILE, CONFIGURATION = "structure.npz", "run.yaml"
+NOISE, NOISE_PLOT = "noise.npz", "noise.png"
 CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
 """Claims of output folders, and the holders of claims: `io/claims`, `io/holders`."""
 LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")

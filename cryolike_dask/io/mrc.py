@@ -103,6 +103,8 @@ class MrcMap:
         What is odd about the header.
     doubts : tuple of str
         Why the file may hold something other than one volume.
+    first_voxel_angstrom : tuple of float
+        Where the first voxel lies, (x, y, z), by its header.
     """
 
     path: str
@@ -115,6 +117,29 @@ class MrcMap:
     mtime_ns: int
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    first_voxel_angstrom: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def middle(self) -> tuple[float, float, float]:
+        """Where voxel n // 2 along each axis lies, in the coordinates of models in the map.
+
+        Raises
+        ------
+        InputFileError
+            If the header states no voxel size.
+        """
+        if self.voxel_size_angstrom is None:
+            raise InputFileError(
+                "has no voxel size, so that it is not known where its middle is",
+                source=self.path,
+                remedy="Write it into the header.",
+            )
+        x, y, z = (
+            first + (n // 2) * size
+            for first, n, size in zip(
+                self.first_voxel_angstrom, self.shape, self.voxel_size_angstrom, strict=True
+            )
+        )
+        return x, y, z
 
     def mapped(self) -> NDArray[Any]:
         """Map the file, indexed [z, y, x], in the type and order of the file: nothing is read
@@ -194,7 +219,21 @@ def open_mrc_map(path: str | Path) -> MrcMap:
         mtime_ns=header.mtime_ns,
         notes=(*header.notes, *([NO_GROUP] if _is_cube_of_no_group(header) else [])),
         doubts=_doubts(header),
+        first_voxel_angstrom=_first_voxel(header),
     )
+
+
+def _first_voxel(header: MrcHeader) -> tuple[float, float, float]:
+    """By the origin, as MRC2014 has it; by the number of the first voxel where that is 0, as CCP4
+    has it."""
+    if any(header.origin_angstrom):
+        return header.origin_angstrom
+    along = dict(zip(header.axes, header.start, strict=True))
+    x, y, z = (
+        along[axis] * (size or 0.0)
+        for axis, size in zip((1, 2, 3), header.voxel_size_angstrom, strict=True)
+    )
+    return x, y, z
 
 
 def _refuse_other_than_one_volume(header: MrcHeader, path: str | Path) -> None:

@@ -30,7 +30,7 @@ REMEDY = "Make the file again, or check that it is the right one."
 
 @dataclass(frozen=True)
 class MrcHeader:
-    """Header of a stack or a map; the last three are words of it as they stand."""
+    """Header of a stack or a map; the last five are words of it as they stand."""
 
     path: str
     n_sections_rows_columns: tuple[int, int, int]
@@ -41,6 +41,8 @@ class MrcHeader:
     size: int
     mtime_ns: int
     notes: tuple[str, ...]
+    origin_angstrom: tuple[float, float, float]
+    start: tuple[int, int, int]
     space_group: int
     sections_of_cell: int
     angles_degree: tuple[float, float, float]
@@ -89,6 +91,8 @@ def read_mrc_header(path: str | Path) -> MrcHeader:
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
         notes=tuple(notes),
+        origin_angstrom=tuple(float(fields["origin"][axis]) for axis in "xyz"),  # type: ignore[arg-type]
+        start=(int(fields["nxstart"]), int(fields["nystart"]), int(fields["nzstart"])),
         space_group=int(fields["ispg"]),
         sections_of_cell=int(fields["mz"]),
         angles_degree=(float(angles["alpha"]), float(angles["beta"]), float(angles["gamma"])),

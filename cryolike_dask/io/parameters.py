@@ -14,6 +14,7 @@ from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.symmetry import NO_SYMMETRY
 from cryolike_dask.io.archives import read_archive, write_archive
+from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.labels import AtomicB, BulkSolvent, Precision
 
 OPTIONAL = ("atom_radii", "atom_selection")
@@ -32,7 +33,10 @@ SCATTERING = ("scattering", "atomic_b", "bulk_solvent")
 """Keys of ours, there only where atoms scatter; `atom_shape` is a word that CryoLike knows."""
 SYMMETRY = "symmetry"
 """A key of ours, there only where structures are symmetric; CryoLike looks for no such key."""
-KEYS = (*REQUIRED, *OPTIONAL, *SCATTERING, SYMMETRY)
+FRAME = ("frame_origin", "superpose")
+"""Keys of ours, there only where structures are not centred one by one."""
+KEYS = (*REQUIRED, *OPTIONAL, *SCATTERING, SYMMETRY, *FRAME)
+FILE = "file"
 
 
 def make_parameters(
@@ -50,6 +54,8 @@ def make_parameters(
     atomic_b: AtomicB = "none",
     bulk_solvent: BulkSolvent | None = None,
     symmetry: str = NO_SYMMETRY,
+    frame: str | Path | tuple[float, float, float] | None = None,
+    superpose: str | None = None,
     path: str | Path | None = None,
 ) -> ImageParameters:
     """Describe the grid that images and templates share, and how templates are made from atoms.
@@ -95,6 +101,13 @@ def make_parameters(
         Point group of the structures, in RELION's orientation: C4 (axis on z), D7 (a two-fold on
         x), T (a three-fold on z), O, I1 to I4; I is I2. Templates are views of its asymmetric unit,
         as many times fewer as it has rotations, and structures that lack it are refused.
+    frame : path, "file" or (x, y, z), optional
+        Where poses have their origin in the coordinates of the structure files: the middle (voxel n
+        // 2) of a map that they lie in, the origin of the files, or a point in angstrom; so that
+        poses found with that map hold for them. Default: the mean of the atoms of each structure.
+    superpose : str, optional
+        A selection of atoms, as `atom_selection`, by which every structure is superposed on the
+        first, with its origin.
     path : path, optional
         Where to write `parameters.npz`.
 
@@ -138,10 +151,21 @@ def make_parameters(
         atomic_b=atomic_b,
         bulk_solvent=bulk_solvent,
         symmetry=symmetry,
+        frame_origin=_origin_of(frame),
+        superpose=superpose,
     )
     if path is not None:
         write_parameters(path, parameters)
     return parameters
+
+
+def _origin_of(
+    frame: str | Path | tuple[float, float, float] | None,
+) -> tuple[float, float, float] | None:
+    """Origin of poses, angstrom."""
+    if not isinstance(frame, (str, Path)):
+        return frame
+    return (0.0, 0.0, 0.0) if frame == FILE else open_mrc_map(frame).middle()
 
 
 def read_parameters(params_input: str | Path | ImageParameters) -> ImageParameters:
@@ -176,6 +200,7 @@ def parameters_entries(parameters: ImageParameters) -> dict[str, ArrayLike | Non
         **_grid_and_spheres(parameters),
         **(_scattering(parameters) if parameters.atom_shape == "scattering" else {}),
         **({} if parameters.symmetry == NO_SYMMETRY else {SYMMETRY: parameters.symmetry}),
+        **{key: of for key in FRAME if (of := getattr(parameters, key)) is not None},
     }
 
 
@@ -218,6 +243,7 @@ def parameters_from(entries: Mapping[str, NDArray[Any] | None], source: str) -> 
     try:
         radii, selection = entries.get("atom_radii"), entries.get("atom_selection")
         symmetry = entries.get(SYMMETRY)
+        origin, superpose = (entries.get(key) for key in FRAME)
         return ImageParameters(
             n_pixels=number(
                 "n_pixels", _square(entries["n_pixels"], "n_pixels", source), whole=True, at_least=1
@@ -234,6 +260,8 @@ def parameters_from(entries: Mapping[str, NDArray[Any] | None], source: str) -> 
             atom_selection=None if selection is None else str(selection),
             use_protein_residue_model=bool(entries["use_protein_residue_model"]),
             symmetry=NO_SYMMETRY if symmetry is None else str(symmetry),
+            frame_origin=None if origin is None else tuple(np.atleast_1d(origin).tolist()),
+            superpose=None if superpose is None else str(superpose),
             **_of_atoms(entries),
         )
     except InputFileError:

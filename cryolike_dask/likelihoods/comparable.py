@@ -8,7 +8,6 @@ import numpy as np
 
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import GridMismatchError, InputError
-from cryolike_dask.geometry.symmetry import NO_SYMMETRY
 from cryolike_dask.io.sources import Files, innermost
 from cryolike_dask.likelihoods.search.known_rows import known_poses
 from cryolike_dask.likelihoods.settings import Settings
@@ -34,12 +33,6 @@ def check_comparable(images: ImageStack, templates: TemplateStack, settings: Set
             remedy="max_displacement_pixels counts pixels; give less than half of the box.",
         )
     if settings.around is not None:
-        if templates.viewing.symmetry != NO_SYMMETRY:
-            raise InputError(
-                f"templates are the views of one unit of {templates.viewing.symmetry}, and "
-                "recorded poses may lie in any of them: they are not searched around yet",
-                remedy='Use search="adaptive", or templates of all views (symmetry C1).',
-            )
         known_poses(images, templates, settings.around)
     if not settings.rules.optics_per_image:
         for name in ("voltage_kilovolt", "spherical_aberration_mm", "amplitude_contrast"):

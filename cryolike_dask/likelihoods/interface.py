@@ -22,6 +22,7 @@ from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.pose_graph import pose_records, searched_poses
 from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.posterior_variables import posterior_variables
+from cryolike_dask.likelihoods.search.known import AroundKnown
 from cryolike_dask.likelihoods.search.posterior_graph import posterior_records
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -145,6 +146,9 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     poses = _with_log_likelihoods(graph, poses)
     is_whole = graph.settings.search == "exhaustive"
     of_search = {} if is_whole else variables.fields_of_search(graph, poses)
+    if graph.settings.refines:
+        around = AroundKnown.of(graph, graph.settings.around or Around(0, 0))
+        of_search |= variables.refined_fields(graph, around.refined(poses))
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
         labels.OPTIMAL_TEMPLATE: variables.field(

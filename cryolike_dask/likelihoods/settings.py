@@ -131,6 +131,17 @@ class Settings:
         return self.search if isinstance(self.search, Around) else Around.named(self.search)
 
     @property
+    def refines(self) -> bool:
+        """Whether best poses are refined between those of the search."""
+        return self.around is not None and self.around.refine
+
+    @property
+    def unrefined(self) -> Settings:
+        """The same where best poses stay those of the search."""
+        around = self.around
+        return self if around is None else replace(self, search=replace(around, refine=False))
+
+    @property
     def checked(self) -> Settings:
         """The same where recorded poses have been compared with those found."""
         return replace(self, search=search_done(str(self.search)))

@@ -207,6 +207,16 @@ def log_likelihood_at(
     return values
 
 
+def constants_of_half_rings(comparison: Comparison, device: torch.device) -> BlockConstants:
+    """Constants whose sums are over half rings, without a displacement."""
+    from cryolike_dask.likelihoods.kernels.compressed import half
+
+    nowhere = DisplacementGrid(np.zeros(1), np.zeros(1))
+    constants = make_constants(replace(comparison, displacements=nowhere), device)
+    # half a turn adds the same again
+    return replace(constants, weights=2 * half(constants.weights), mask=half(constants.mask))
+
+
 def at_poses(
     image_rows: Rows, poses: Rows, comparison: Comparison, n_at_once: int = 64
 ) -> Iterator[tuple[slice, WhitenedImages, torch.Tensor, BlockConstants]]:
@@ -219,11 +229,7 @@ def at_poses(
 
     device = resolve_device(comparison.device)
     grid, exact = comparison.grid, replace(comparison, precision="double")
-    constants = make_constants(
-        replace(exact, displacements=DisplacementGrid(np.zeros(1), np.zeros(1))), device
-    )
-    # half a turn adds the same again
-    constants = replace(constants, weights=2 * half(constants.weights), mask=half(constants.mask))
+    constants = constants_of_half_rings(exact, device)
     kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
     table = realised_table(comparison.displacements, comparison.conventions)
     shifts = torch.from_numpy(2 * table / grid.box_size_angstrom).to(device)

@@ -17,9 +17,12 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.noise import model_checksum
 from cryolike_dask.io.records import WHITE
 from cryolike_dask.likelihoods.graph import ComparisonGraph
+from cryolike_dask.likelihoods.search.refined import REFINED_POSE
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.setup import degrees_of_freedom, realised_table
 from cryolike_dask.version import __version__
+
+FLOAT64 = np.dtype("f8")
 
 
 def field(
@@ -47,6 +50,15 @@ def fields_of_search(graph: ComparisonGraph, records: da.Array) -> dict[str, da.
         labels.N_POSES_COMPARED: field(
             graph, records, "n_poses", np.dtype(np.int64), labels.N_POSES_COMPARED
         ),
+    }
+
+
+def refined_fields(graph: ComparisonGraph, records: da.Array) -> dict[str, da.Array]:
+    """The parts of refined poses, `REFINED_POSE`."""
+    parts = zip(labels.REFINED, REFINED_POSE.names or (), strict=True)
+    return {
+        name: field(graph, records, part, FLOAT64 if part == "log_likelihood" else None, token=name)
+        for name, part in parts
     }
 
 

@@ -15,6 +15,7 @@ from cryolike_dask.io.layout import (
     FULL_CORRELATION_FILES,
     OPTIMAL_POSE_FILES,
     POSTERIOR_FILES,
+    REFINED_FILES,
     SEARCH_FILES,
     LikelihoodFiles,
 )
@@ -41,8 +42,8 @@ class Kind:
     folders : mapping
         The folder of each variable below that of the structure.
     more_folders : mapping
-        The same of variables that there are besides where not every pose was compared, or
-        posteriors of poses were asked for.
+        The same of variables that there are besides where not every pose was compared, posteriors
+        of poses were asked for, or poses were refined.
     keeps_every_pose : bool
         Whether results have a value for each template, displacement and rotation, not one for each
         image: they may be too large for a file.
@@ -68,6 +69,7 @@ class Kind:
         names = (
             *(() if is_whole else labels.OF_SEARCH),
             *(labels.OF_POSTERIOR if settings.pose_posteriors else ()),
+            *(labels.REFINED if settings.refines else ()),
         )
         more = {name: of for name, of in self.more_folders.items() if name in names}
         return {**self.folders, **more}
@@ -124,7 +126,7 @@ def _all_correlations(graph: ComparisonGraph) -> xr.Dataset:
 OPTIMAL_POSE = Kind(
     name="optimal_pose",
     folders=OPTIMAL_POSE_FILES,
-    more_folders={**SEARCH_FILES, **POSTERIOR_FILES},
+    more_folders={**SEARCH_FILES, **POSTERIOR_FILES, **REFINED_FILES},
     keeps_every_pose=False,
     block=_block_of_poses,
     compute=_best_poses,

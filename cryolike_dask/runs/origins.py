@@ -208,6 +208,7 @@ class _OfStructure:
     def __call__(self) -> dict[str, Any]:
         templates, source = self.templates, innermost(self.templates.source)
         file = Path(source.paths[0])
+        name = str(made_from(file).get("name", "")) if isinstance(source, Files) else file.name
         return {
             "structure": templates.structure,
             "azimuth": templates.viewing.azimuth,
@@ -215,21 +216,22 @@ class _OfStructure:
             "viewing_weight": templates.viewing.weight,
             "symmetry": templates.viewing.symmetry,
             "conventions": templates.conventions or "unknown",
-            "source": _kind(_made_from(file) if isinstance(source, Files) else file.name),
+            "source": _kind(name),
             "folder": str(file.parent) if isinstance(source, Files) else "",
         }
 
 
-def _made_from(templates: Path) -> str:
-    """The name of the structure file that templates were made from; empty if nothing says it."""
+def made_from(templates: Path) -> dict[str, Any]:
+    """What records say of the structure file that templates were made from; empty if nothing
+    does."""
     sidecar = metadata_file(templates)
     try:
         described = json.loads(
             str(read_archive(sidecar, optional=OPTIONAL, keys=("source",))["source"])
         )
-        return str(described[0]["name"])
+        return dict(described[0])
     except (InputFileError, ValueError, LookupError, TypeError):  # CryoLike's have no sidecar
-        return ""
+        return {}
 
 
 def _kind(name: str) -> str:

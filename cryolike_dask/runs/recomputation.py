@@ -67,7 +67,7 @@ def compare_again(result: Result, rows: NDArray[np.int64], run: Run) -> xr.Datas
         run.settings,
         precision=result.record["precision"],
         search=search_done(search_method(result.record["settings"])),
-    )
+    ).unrefined
     again = Recomputation(result, rows, images, templates, settings)
     keeps_every_pose = kind_named(result.kind).keeps_every_pose
     difference, tolerance = again.of_correlations() if keeps_every_pose else again.of_poses()

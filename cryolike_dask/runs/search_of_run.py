@@ -12,6 +12,7 @@ from cryolike_dask.geometry.known_poses import Around, search_done
 from cryolike_dask.io.claims import differences
 from cryolike_dask.io.records import Record, search_method
 from cryolike_dask.labels import SearchMethod
+from cryolike_dask.runs.frames import refuse_own_means
 from cryolike_dask.runs.kinds import OPTIMAL_POSE, Kind
 from cryolike_dask.runs.noise_of_run import OF_NOISE, noise_difference
 from cryolike_dask.runs.run import Run
@@ -42,7 +43,8 @@ def settle_search(
     Raises
     ------
     InputError
-        If a method is asked for that leaves out poses, and results keep all of them.
+        If a method is asked for that leaves out poses, and results keep all of them; or one around
+        recorded poses of structures that do not lie in one frame.
     """
     asked = run.search_method
     if kind.keeps_every_pose:
@@ -59,6 +61,8 @@ def settle_search(
         return replace(run, search_method=None)
     method = asked or (None if starts_anew else _recorded(run, records)) or OF_NEW_FOLDERS
     settings, identity = replace(run.settings, search=method), run.identity.copy()
+    if settings.around is not None:
+        refuse_own_means(run.templates.values())
     if settings.search != "exhaustive":
         identity["search_method"] = str(method)
     return replace(run, settings=settings, identity=identity, search_method=method)

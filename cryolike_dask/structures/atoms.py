@@ -39,6 +39,8 @@ class Atoms:
     bulk_solvent : (float, float), optional
         Of atoms that scatter: share k and B-factor of the flat solvent that they displace, which
         takes k exp(-B f^2 / 4) of their transform at the spatial frequency f.
+    origin_angstrom : (3,) float64, optional
+        Origin of all poses; default: the unweighted mean of the positions.
     """
 
     positions_angstrom: FloatArray
@@ -47,6 +49,7 @@ class Atoms:
     shape: Shape = "gaussian"
     b_factors: FloatArray | None = None
     bulk_solvent: tuple[float, float] | None = None
+    origin_angstrom: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.electrons)
@@ -106,10 +109,15 @@ class Atoms:
         return len(self.electrons)
 
     @property
+    def origin(self) -> FloatArray:
+        """The origin of all poses, angstrom, (3,)."""
+        given, mean = self.origin_angstrom, self.positions_angstrom.mean(axis=0)
+        return mean if given is None else np.asarray(given, np.float64)
+
+    @property
     def centred(self) -> FloatArray:
-        """Positions about their unweighted mean, which is the origin of all poses, angstrom."""
-        mean: FloatArray = self.positions_angstrom.mean(axis=0)
-        return self.positions_angstrom - mean
+        """Positions about the origin of all poses, angstrom."""
+        return self.positions_angstrom - self.origin
 
     @property
     def reach_angstrom(self) -> float:

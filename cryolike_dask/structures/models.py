@@ -173,6 +173,8 @@ def atoms_and_account(model: Model, parameters: ImageParameters) -> tuple[Atoms,
             remedy=f"Look at atom_selection={parameters.atom_selection!r} (--atom-selection).",
         )
     atoms = _made(spheres, model, parameters)
+    if parameters.frame_origin is not None:
+        atoms = replace(atoms, origin_angstrom=np.array(parameters.frame_origin))
     left_out = [*spheres.left_out]
     left_out += [f"{np.sum(~chosen):,} atom(s) that are not selected"] if not chosen.all() else []
     left_out += [f"{model.n_alternates:,} alternate(s)"] if model.n_alternates else []

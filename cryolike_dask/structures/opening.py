@@ -27,7 +27,6 @@ from cryolike_dask.structures.maps import ARRAY_SUFFIXES, account_of_map, open_m
 from cryolike_dask.structures.models import (
     CIF_SUFFIXES,
     PDB_SUFFIXES,
-    atoms_and_account,
     find_models,
     read_model,
     read_models,
@@ -40,6 +39,11 @@ from cryolike_dask.structures.sources import (
     Projections,
     StructureInMemory,
     StructureSource,
+)
+from cryolike_dask.structures.superposing import (
+    Superposing,
+    refuse_frame,
+    refuse_without_frame,
 )
 from cryolike_dask.structures.symmetric import note_of_symmetry, refuse_symmetry
 from cryolike_dask.structures.volumes import Volume
@@ -179,15 +183,17 @@ def look_at_structures(
         )
     if parameters.scatters:
         refuse_scattering(values)
+    refuse_frame(parameters, values)
     directions = parameters.viewing_angles() if viewing is None else viewing
     refuse_symmetry(directions, values)
     precision = "double" if parameters.precision == "double" else "single"
     voxel = _voxel_size(voxel_size_angstrom, values)
     given = _listed(structures)
+    superposing = Superposing(parameters)
     opened = [
         (f"{base}{of_file}", source, account)
         for base, structure in zip(_bases(given), given, strict=True)
-        for of_file, source, account in _sources(structure, parameters, models, values, voxel)
+        for of_file, source, account in _sources(structure, superposing, models, values, voxel)
     ]
     if not opened:
         raise InputError("there are no structures", remedy=REMEDY)
@@ -273,12 +279,16 @@ def _listed(structures: Any) -> list[Any]:
 
 def _sources(
     structure: Any,
-    parameters: ImageParameters,
+    superposing: Superposing,
     models: Models,
     conventions: Conventions,
     voxel_size: float | None,
 ) -> Iterator[tuple[str, StructureSource, Account]]:
     """End of the name, source and account of each structure in one input."""
+    parameters = superposing.parameters
+    is_model = isinstance(structure, Path) and suffix_of(structure) in ATOM_SUFFIXES
+    if not is_model:
+        refuse_without_frame(structure, parameters)
     if isinstance(structure, Atoms):
         if structure.shape == "scattering":
             refuse_scattering(conventions)
@@ -291,8 +301,8 @@ def _sources(
             _account_of_volume(structure, "as you say", parameters),
         )
     elif isinstance(structure, Path):
-        if suffix_of(structure) in ATOM_SUFFIXES:
-            yield from _models(structure, parameters, models, conventions)
+        if is_model:
+            yield from _models(structure, superposing, models, conventions)
         elif suffix_of(structure) in MAP_SUFFIXES:
             _refuse_without_b_factors(parameters, structure)
             voxel, account = open_map(structure, parameters, conventions, voxel_size)
@@ -330,10 +340,11 @@ def _account_of_volume(volume: Volume, origin: str, parameters: ImageParameters)
 
 
 def _models(
-    path: Path, parameters: ImageParameters, models: Models, conventions: Conventions
+    path: Path, superposing: Superposing, models: Models, conventions: Conventions
 ) -> Iterator[tuple[str, StructureSource, Account]]:
     """Every model is read here once, so that a selection that finds nothing is told before
     anything runs."""
+    parameters = superposing.parameters
     if parameters.atomic_b == "file":
         refuse_predicted(path)
     remarks = misleading(parameters) if conventions.knows_scattering else ()
@@ -345,7 +356,7 @@ def _models(
         span = None if spans is None else spans[position]
         try:
             model = whole[position] if spans is None else read_model(path, position, span)
-            _, account = atoms_and_account(model, parameters)
+            placement, account = superposing.account(model, path)
         except InputFileError:
             raise
         except InputError as error:
@@ -358,6 +369,12 @@ def _models(
             )
             account = replace(account, notes=(*account.notes, note))
         source = ModelInFile(
-            str(path.absolute()), position, span, parameters, status.st_size, status.st_mtime_ns
+            str(path.absolute()),
+            position,
+            span,
+            parameters,
+            status.st_size,
+            status.st_mtime_ns,
+            placement,
         )
         yield "" if models == "first" else f"_model_{position + 1:04d}", source, account

@@ -64,12 +64,38 @@ def project(
     if precision not in EPS:
         raise InputError(f"precision={precision!r} is neither single nor double")
     viewing = viewing.in_single_precision() if conventions.rounds_to_single else viewing
+    rotations, eps = viewing.rotations(), EPS[precision]
+    values = project_half_rings(structure, grid, rotations, conventions, eps)
+    dtype = np.complex64 if precision == "single" else np.complex128
+    return np.concatenate([values, values.conj()], axis=2).astype(dtype)
+
+
+def project_half_rings(
+    structure: Structure,
+    grid: PolarGrid,
+    rotations: FloatArray,
+    conventions: Conventions,
+    eps: float,
+) -> NDArray[np.complex128]:
+    """Project along any axes: half of each ring, as `project` does.
+
+    Parameters
+    ----------
+    structure, grid, conventions
+        Those of `project`.
+    eps : float
+        Error of the non-uniform FFT, relative to the largest value.
+    rotations : (rotation, 3, 3) float64
+        Columns: the axes of the image in the coordinates of the structure.
+
+    Returns
+    -------
+    complex128, (rotation, shell, W/2)
+    """
     half = grid.n_inplanes // 2
     kx, ky = (k[:, :half].ravel() for k in grid.points())
-    values = structure.slices(
-        viewing.rotations(), kx, ky, grid.box_size_angstrom, conventions, EPS[precision]
-    )
-    values = values.reshape(len(viewing), grid.n_shells, half)
+    values = structure.slices(rotations, kx, ky, grid.box_size_angstrom, conventions, eps)
+    values = values.reshape(len(rotations), grid.n_shells, half)
     with np.errstate(over="ignore", invalid="ignore"):
         power = 2 * grid.integrate(np.abs(values) ** 2)
     bad = np.flatnonzero(~((power > 0) & (power < np.inf)))
@@ -79,5 +105,4 @@ def project(
             remedy="Is the structure empty, or huge?",
         )
     values /= np.sqrt(power)[:, None, None]
-    dtype = np.complex64 if precision == "single" else np.complex128
-    return np.concatenate([values, values.conj()], axis=2).astype(dtype)
+    return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,16 @@ from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.maps import read_map_values
 from cryolike_dask.structures.models import atoms_of, read_model
 from cryolike_dask.structures.pdb import Span
-from cryolike_dask.structures.projection import Structure, project
+from cryolike_dask.structures.projection import Structure, project, project_half_rings
+from cryolike_dask.structures.superposing import Placement
 from cryolike_dask.structures.volumes import Volume
 
 PAGE = 64
 """Projections of a map made at once: each non-uniform FFT repeats the FFT of the whole map (a
 second at 132 voxels)."""
+ORIGIN = "origin_angstrom"
+BETWEEN = 1e-9
+"""Error of a projection that is compared with those in directions near by, of its largest value."""
 
 
 class ModelDescription(InputDescription, total=False):
@@ -83,6 +87,8 @@ class ModelInFile:
         How atoms are made of it.
     size, mtime_ns : int
         Of the file when it was opened; a file that has changed since is refused.
+    placement : Placement or None
+        How it is superposed on another.
     """
 
     path: str
@@ -91,11 +97,16 @@ class ModelInFile:
     parameters: ImageParameters
     size: int
     mtime_ns: int
+    placement: Placement | None = None
 
     def load(self) -> Structure:
         """Read the model."""
         refuse_changed(self.path, self.size, self.mtime_ns)
-        return atoms_of(read_model(self.path, self.position, self.span), self.parameters)[0]
+        model = read_model(self.path, self.position, self.span)
+        if self.placement is None:
+            return atoms_of(model, self.parameters)[0]
+        atoms, _ = atoms_of(self.placement.moved(model), self.parameters)
+        return self.placement.centred(atoms)
 
     def describe(self) -> list[InputDescription]:
         """The file, the model and how atoms are made of it."""
@@ -114,7 +125,15 @@ class ModelInFile:
                 atomic_b=self.parameters.atomic_b,
                 bulk_solvent=None if solvent is None else [float(x) for x in solvent],
             )
-        return [of_file]
+        return [cast(InputDescription, {**of_file, **self._frame()})]
+
+    def _frame(self) -> dict[str, list[float]]:
+        """Where poses have their origin, and how it is superposed, unless its own mean is taken."""
+        origin, placed = self.parameters.frame_origin, self.placement
+        if placed is None:
+            return {} if origin is None else {ORIGIN: list(origin)}
+        moved = [*placed.rotation, *placed.translation]
+        return {ORIGIN: list(placed.origin), "superposed": moved}
 
 
 @dataclass(frozen=True)
@@ -215,6 +234,12 @@ class Projections:
             rows_of_page = rows // PAGE == page
             values[rows_of_page] = _page(self, int(page))[rows[rows_of_page] % PAGE]
         return values
+
+    def at_rotations(self, rotations: NDArray[np.float64]) -> NDArray[np.complex128]:
+        """Project along any axes, columns of rotations in the coordinates of the structure: half
+        rings, (rotation, shell, W/2)."""
+        structure = _loaded(self.structure)
+        return project_half_rings(structure, self.grid, rotations, self.conventions, BETWEEN)
 
     @property
     def knows_rings(self) -> bool:

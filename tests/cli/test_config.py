@@ -474,6 +474,9 @@ def test_all_structures_are_compared_unless_some_are_chosen(folder):
     near = ["optimal-pose", *command[1:], "--output", folder / "near", *near]
     assert "beyond the search, which ends at" in failed(cryolike(*near))
     assert "Give one of them" in failed(cryolike(*near, "--search", "adaptive"))
+    at = ["optimal-pose", *command[1:], "--output", folder / "at", "--poses", "recorded"]
+    assert "beyond the search, which ends at" in failed(cryolike(*at, "--refine"))
+    assert "--prior gaussian is of a search around" in failed(cryolike(*at, "--prior", "gaussian"))
     assert [path.name for path in folder.glob("one/template?")] == ["template1"]
     swapped = ["--templates", folder / "relion", "--particles", folder / "structures"]
     (folder / "relion/fft").mkdir()

@@ -23,7 +23,7 @@ OPTIONS = {
     "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-factor "
     "--viewing-distance "
     "--n-inplanes --atom-radii --atom-selection --residues --atoms --atom-shape "
-    "--symmetry --overwrite",
+    "--symmetry --frame --superpose --overwrite",
     "templates": "--parameters --output --models --healpix-order --viewing-angles --conventions "
     "--recompute --overwrite --plots --workers --scheduler",
     "particles": "--parameters --output --images --folder --passthrough --pixel-size-angstrom "

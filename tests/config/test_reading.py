@@ -146,6 +146,8 @@ def test_defaults_are_those_of_the_commands():
         "method": None,
         "within_degrees": None,
         "within_pixels": None,
+        "prior": None,
+        "refine": False,
         "check_poses": True,
         "posteriors": False,
     }
@@ -585,7 +587,14 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
             {"method": "around", "within_degrees": 10, "within_pixels": 2},
             "around 10 degrees 2 pixels",
         ),
+        (
+            {"method": "around", "within_degrees": 9, "within_pixels": 2, "prior": "gaussian"},
+            "gaussian around 9 degrees 2 pixels",
+        ),
         ({"method": "recorded", "check_poses": False}, "recorded"),
+        ({"method": "recorded", "refine": True}, "recorded, refined"),
+        ({"method": "adaptive", "refine": True}, "no recorded poses are asked for"),
+        ({"method": "recorded", "prior": "gaussian"}, "is of a search around recorded poses"),
         ({"method": "around", "within_degrees": 10}, r"needs an angle and a distance"),
         ({"within_pixels": 2}, "are of a search around recorded poses"),
         ({"check_poses": False}, "no recorded poses are asked for"),
@@ -594,7 +603,7 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
 )
 def test_a_search_around_recorded_poses(search, asked):
     config = {**VALID, "search": search}
-    if asked.startswith(("around", "recorded")):
+    if asked.startswith(("around", "recorded", "gaussian")):
         assert str(read_config(config).search.asked) == asked
         return
     with pytest.raises(InputError, match=asked):

@@ -18,7 +18,12 @@ from cryolike_dask.geometry.optics import (
 )
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
-from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_grid
+from cryolike_dask.geometry.viewing_angles import (
+    ViewingAngles,
+    angles_of_rotation,
+    viewing_grid,
+    viewing_rotation,
+)
 
 GRIDS = [
     PolarGrid(32, 1.1, 8.0, 64),
@@ -290,3 +295,12 @@ def test_displacements_that_are_too_many(numbers):
 
 def test_the_largest_boxes_that_there_are():
     assert ImageParameters(8192, 0.5).grid.shape == (8193, 16384)
+
+
+def test_angles_of_rotations_are_those_they_were_made_of(rng):
+    azimuth, gamma = rng.uniform(0, 2 * np.pi, (2, 20))
+    polar = np.concatenate([[0, np.pi], rng.uniform(0, np.pi, 18)])
+    rotations = viewing_rotation(azimuth, polar, gamma)
+    found = angles_of_rotation(rotations)
+    np.testing.assert_allclose(viewing_rotation(*found), rotations, atol=1e-12)
+    np.testing.assert_allclose(found[2][2:], gamma[2:])

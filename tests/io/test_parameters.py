@@ -46,12 +46,22 @@ def save(path, parameters=None, **changes):
             atom_shape="gaussian",
         ),
         ImageParameters(12, 1.5, symmetry="D7"),
+        ImageParameters(12, 1.5, frame_origin=(1.5, 0, -2), superpose="name CA"),
         ImageParameters(12, 1.5, atom_shape="scattering"),
         ImageParameters(12, 1.5, atom_shape="scattering", atomic_b="file", bulk_solvent="babinet"),
         ImageParameters(12, 1.5, atom_shape="scattering", atomic_b=62.5, bulk_solvent=(0.6, 90)),
         ImageParameters(12, 1.5, atom_shape="scattering", use_protein_residue_model=True),
     ],
-    ids=["defaults", "all given", "symmetric", "scattering", "B of files", "one B", "residues win"],
+    ids=[
+        "defaults",
+        "all given",
+        "symmetric",
+        "in a frame",
+        "scattering",
+        "B of files",
+        "one B",
+        "residues win",
+    ],
 )
 def test_round_trip(path, parameters):
     write_parameters(path, parameters)

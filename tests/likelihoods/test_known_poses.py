@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from cryolike_dask import (
     Around,
@@ -19,14 +20,21 @@ from cryolike_dask import (
     convert_particles,
     open_images,
     open_particles,
+    open_structure,
 )
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.known_poses import RECORDED_POSE
+from cryolike_dask.geometry.known_poses import (
+    RECORDED_POSE,
+    recorded_places,
+    recorded_rotations,
+)
+from cryolike_dask.geometry.viewing_angles import viewing_rotation
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.likelihoods.search.places import Window
+from cryolike_dask.likelihoods.search.places import Arcs, Window
 from cryolike_dask.likelihoods.search.windows import optimal_poses_in_windows
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
+from tests.likelihoods.test_kernels import BruteForce, contrast_of
 from tests.likelihoods.test_search import compared, no_places
 from tests.likelihoods.test_search import reduction as reduction
 from tests.particles.test_cryosparc import write as write_cs
@@ -83,7 +91,8 @@ def test_arcs_part_what_is_summed(build, place):
     for some in (arcs, -arcs, None):
 
         def block(*args, some=some, **options):
-            return optimal_poses_in_windows(*args, arcs=some, **options)
+            arcs = None if some is None else Arcs(some)
+            return optimal_poses_in_windows(*args, arcs=arcs, **options)
 
         poses, _ = compared(images, templates, window, np.ones((4, 5), bool), places, block)
         results.append(poses[:, 0])
@@ -132,8 +141,6 @@ class Particles:
 
     def axes(self, degrees):
         """Axes of the images in the frame of the structure, turned about any axis."""
-        from scipy.spatial.transform import Rotation
-
         turn = Rotation.from_rotvec(np.radians(degrees) * self.axis).as_matrix()
         return turn @ self.poses.matrices().transpose(0, 2, 1)
 
@@ -151,8 +158,6 @@ class Particles:
 
     def cs(self, degrees):
         """A `.cs` file whose poses are off."""
-        from scipy.spatial.transform import Rotation
-
         n, o = len(self.x), self.optics
         shift = np.stack([self.poses.origin_x, self.poses.origin_y], axis=1)
         columns = {
@@ -243,6 +248,45 @@ def test_evidence_is_that_of_everything_where_the_window_holds_the_mass(tmp_path
     assert (narrow < everything).all()
 
 
+@pytest.mark.usefixtures("reduction")
+@pytest.mark.parametrize(("degrees", "pixels"), [(150, 2.0), (50, 1.0)])
+def test_a_gaussian_prior_is_that_of_its_definition(build, degrees, pixels):
+    """Of sum 1 over all views, rotations and displacements; of each image by itself."""
+    images, templates = build.stacks(3, 6, n_pixels=8, n_inplanes=12, search=(3.0, 25, 25))
+    images = with_poses(build, images, 0.4)
+    search = Around(degrees, pixels, check=False, prior="gaussian")
+    evidence = found(images, templates, search, precision="double").log_likelihood_integrated
+    grid, table, weights = images.grid, templates.displacements.table(), templates.viewing.weight
+    rotations = recorded_rotations(images.poses, transposed=images.frame == "transposed")
+    places = recorded_places(images.poses, transposed=images.frame == "transposed")
+    brute = BruteForce(
+        images.source.values,
+        np.stack([contrast_of(of, grid, "standard") for of in images.optics]),
+        templates.source.values,
+        2 * table / grid.box_size_angstrom,
+        grid,
+        grid.mask(exact=True),
+    )
+    mask, _ = brute.template_mask_for(0.95)
+    of_poses = brute.log_likelihood(mask, 4 * np.pi * grid.radius_max**2)
+    angle, pixel = np.radians(degrees / 3), pixels / 3 * grid.pixel_size_angstrom
+    gamma = grid.angles
+    turned = templates.viewing.rotations()[:, None] @ viewing_rotation(0, 0, gamma)
+    for m in range(3):
+        cosine = (np.einsum("ij,swij->sw", rotations[m], turned) - 1) / 2
+        x, y = places[m]
+        moved = np.cos(gamma) * x - np.sin(gamma) * y, np.sin(gamma) * x + np.cos(gamma) * y
+        squared = (table[0, :, None] - moved[0]) ** 2 + (table[1, :, None] - moved[1]) ** 2
+        prior = weights[:, None, None] * np.exp((cosine[:, None] - 1) / angle**2)
+        prior = prior * np.exp(-squared / (2 * pixel**2))
+        prior /= prior.sum()
+        near = (cosine >= np.cos(np.radians(degrees))) | (cosine == cosine.max())
+        prior = np.where(near[:, None], prior, 1e-300)
+        expected = np.logaddexp.reduce((of_poses[m] + np.log(prior)).ravel())
+        # what lies beyond three standard deviations of displacements is left out
+        np.testing.assert_allclose(evidence[m], expected, rtol=0, atol=0.03)
+
+
 def test_the_recorded_pose_alone_is_the_nearest_one(tmp_path, rng):
     particles = Particles(tmp_path, rng, signal_to_noise=30.0)
     images = open_particles(particles.star(1.5), PARAMETERS)
@@ -264,9 +308,10 @@ def test_recentred_particles_lie_in_the_middle(particles):
     np.testing.assert_array_equal(poses.optimal_displacement_x, 0)
 
 
-def test_chunks_change_nothing(particles):
+@pytest.mark.parametrize("prior", ["flat", "gaussian"])
+def test_chunks_change_nothing(particles, prior):
     images, templates = open_particles(particles.star(3.0), PARAMETERS), particles.templates()
-    search = Around(40, 1.5, check=False)
+    search = Around(40, 1.5, check=False, prior=prior)
     one, many = (found(images.chunk(m), templates.chunk(s), search) for m, s in ((8, 100), (3, 30)))
     for name in ("optimal_template", "optimal_displacement_x", "optimal_inplane_rotation"):
         np.testing.assert_array_equal(one[name], many[name])
@@ -288,6 +333,55 @@ def test_poses_of_another_map_are_refused(particles, fault):
         with pytest.raises(InputError, match=r"all\.star: recorded poses are .* degrees off"):
             found(images, templates, search)
     found(images, templates, Around(10, 1, check=False))
+
+
+def test_nothing_is_beyond_180_degrees(particles, monkeypatch):
+    """Recorded poses on nodes, to which many others lie at exactly that angle."""
+    images, templates = open_particles(particles.star(0.0), PARAMETERS), particles.templates()
+    results = [found(images, templates, Around(180, 1.5, check=False))]
+
+    def everything(views, rows, *_, **__):
+        rows = rows.copy()
+        rows["least_trace"] = -10
+        return rows
+
+    monkeypatch.setattr("cryolike_dask.likelihoods.search.known.with_least_trace", everything)
+    results.append(found(images, templates, Around(180, 1.5, check=False)))
+    likelihoods = [one.log_likelihood_integrated.values for one in results]
+    np.testing.assert_allclose(*likelihoods, rtol=1e-12)
+
+
+@pytest.mark.parametrize("prior", ["flat", "gaussian"])
+def test_views_of_a_unit_are_those_of_all_units(tmp_path, rng, monkeypatch, prior):
+    """Of a structure of four-fold symmetry, poses are recorded in any unit: the evidence is that of
+    all views, where a fourth of the prior lies in each."""
+    turns = [Rotation.from_rotvec([0, 0, k * np.pi / 2]).as_matrix() for k in range(4)]
+    positions = np.concatenate([np.add(two_lobes(20), [6, 2, 0]) @ turn.T for turn in turns])
+    atoms = Atoms(positions, np.full(192, 62.0), np.full(192, 2.0))
+    monkeypatch.setattr("tests.likelihoods.test_known_poses.ATOMS", atoms)
+    particles = Particles(tmp_path, rng, signal_to_noise=1.0)
+    images = open_particles(particles.star(2.0), PARAMETERS)
+    unit = replace(PARAMETERS, symmetry="C4").viewing_angles()
+    azimuths = [unit.azimuth + k * np.pi / 2 for k in range(4)]
+    every = ViewingAngles(
+        np.concatenate(azimuths), np.tile(unit.polar, 4), np.tile(unit.weight, 4) / 4
+    )
+    of_unit, of_all = (
+        SEARCH(TemplateStack.from_array(project(atoms, PARAMETERS.grid, v), PARAMETERS, v))
+        for v in (unit, every)
+    )
+    search = Around(20, 1.5, prior=prior)
+    one = found(images, of_unit, search, precision="double")
+    whole = found(images, of_all, replace(search, check=False), precision="double")
+    np.testing.assert_allclose(
+        one.log_likelihood_integrated,
+        # a Gaussian prior has the sum 1 about each of four poses, or about all together
+        whole.log_likelihood_integrated + (np.log(4) if prior == "flat" else 0),
+        rtol=1e-9,
+    )
+    np.testing.assert_allclose(one.cross_correlation, whole.cross_correlation, rtol=1e-9)
+    with pytest.raises(InputError, match=r"one unit of C4, .* 90 degrees apart.* less than 45"):
+        found(images, of_unit, Around(50, 1))
 
 
 def test_winners_at_the_end_of_the_window_are_counted(particles, caplog):
@@ -318,10 +412,6 @@ def test_what_is_not_recorded_is_refused(build, particles):
     star.write_text(text)
     with pytest.raises(InputError, match=r"all\.star: no poses .* have rlnAngleRot, rlnAngleTilt"):
         found(open_particles(star, PARAMETERS), particles.templates(), "recorded")
-    images, templates = build.stacks()
-    of_unit = replace(templates, viewing=replace(templates.viewing, symmetry="C4"))
-    with pytest.raises(InputError, match=r"views of one unit of C4"):
-        found(with_poses(build, images), of_unit, Around(10, 1))
 
 
 @pytest.mark.parametrize(
@@ -330,6 +420,8 @@ def test_what_is_not_recorded_is_refused(build, particles):
         (lambda: Around(181, 1), "within_degrees=181 is more than"),
         (lambda: Around(10, -1), "within_pixels=-1"),
         (lambda: Around("far", 1), "within_degrees='far'"),
+        (lambda: Around(10, 0, prior="gaussian"), "third of 10 degrees and 0 pixels"),
+        (lambda: Around(10, 1, prior="normal"), "prior='normal' is neither"),
     ],
 )
 def test_what_is_no_window_is_refused(make, problem):
@@ -338,9 +430,59 @@ def test_what_is_no_window_is_refused(make, problem):
 
 
 def test_a_search_around_poses_has_a_name():
-    for search in (Around(10, 2), Around(7.5, 0.25, check=False), Around(0, 0)):
+    for search in (
+        Around(10, 2),
+        Around(7.5, 0.25, check=False),
+        Around(0, 0),
+        Around(0, 0, refine=True),
+        Around(7.5, 1, prior="gaussian", refine=True),
+    ):
         assert Around.named(str(search)) == search
     assert str(Around(0, 0)) == "recorded"
     assert str(Around(10, 2)) == "around 10 degrees 2 pixels"
     for other in ("adaptive", "around x degrees 2 pixels", "around 999 degrees 2 pixels"):
         assert Around.named(other) is None
+
+
+class TestRefined:
+    """Poses refined between those of the search."""
+
+    def opened(self, particles, templates):
+        """Images whose recorded poses are off, and results at the true ones."""
+        truly = open_particles(particles.star(0.0), PARAMETERS)
+        at_truth = found(truly, templates, Around(0, 0, check=False))
+        particles.assert_found(at_truth)
+        return open_particles(particles.star(2.0, pixels=0.3), PARAMETERS), at_truth
+
+    def test_views_too_where_the_structure_is_known(self, particles):
+        """The true pose, which lies on a node, is left behind by what five parameters gain from
+        noise: 2.5 nat an image; from wherever the search around it begins."""
+        templates = SEARCH(open_structure(ATOMS, PARAMETERS))
+        images, at_truth = self.opened(particles, templates)
+        for within in ((0, 0), (8, 1)):
+            poses = found(images, templates, Around(*within, check=False, refine=True))
+            gain = (poses.refined_log_likelihood - at_truth.log_likelihood_optimal).values
+            print(gain)
+            assert gain.min() > 0
+            assert 1 < gain.mean() < 2.5 + 5 * np.sqrt(2.5 / len(gain))
+            np.testing.assert_allclose(poses.refined_displacement_x, particles.x, atol=0.15)
+            np.testing.assert_allclose(poses.refined_displacement_y, particles.y, atol=0.15)
+        assert "refined_polar" not in at_truth
+
+    def test_in_the_plane_where_it_is_not(self, particles, caplog):
+        """Of the particle's own view in-plane rotation and displacement are found again."""
+        templates = particles.templates()
+        images, at_truth = self.opened(particles, templates)
+        with caplog.at_level(logging.INFO, "cryolike_dask"):
+            poses = found(images, templates, Around(0, 0, check=False, refine=True))
+        assert "views are those of its templates, and are not refined" in caplog.text
+        gain = (poses.refined_log_likelihood - at_truth.log_likelihood_optimal).values
+        print(gain)
+        assert gain.min() > 0
+        assert 0.3 < gain.mean() < 1.5 + 5 * np.sqrt(1.5 / len(gain))
+        azimuth = particles.viewing.azimuth[particles.template]
+        np.testing.assert_allclose(np.cos(poses.refined_azimuth - azimuth), 1)
+        gamma = particles.rotation * np.pi / N
+        off = (poses.refined_inplane_rotation - gamma + 1) % (2 * np.pi) - 1
+        assert np.degrees(abs(off)).max() < 3
+        np.testing.assert_allclose(poses.refined_displacement_x, particles.x, atol=0.15)

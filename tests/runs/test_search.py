@@ -175,21 +175,26 @@ def recorded(rng):
     return {**entries, "originX": origins, "originY": origins}
 
 
-@pytest.mark.parametrize("check", ["around", "recorded"])
-def test_around_recorded_poses(tmp_path, build, check, monkeypatch):
+AROUND = {
+    "around 40 degrees 1 pixels": cld.Around(40, 1),
+    "gaussian around 90 degrees 1 pixels": cld.Around(90, 1, prior="gaussian"),
+    "recorded": "recorded",
+    "recorded, refined": cld.Around(0, 0, refine=True),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_around_recorded_poses(tmp_path, build, name, monkeypatch):
     files = cld.configure_likelihood_files(
         tmp_path / "templates", tmp_path / "particles", tmp_path / "out", i_template="all"
     )
     build.write_files(files, TINY, sizes=(4, 3), **recorded(build.rng))
     # of images that are of none of these templates
     monkeypatch.setattr("cryolike_dask.likelihoods.search.known_rows.LARGEST_MEDIAN", 180)
-    pixels = 1 if check == "around" else 0
-    search = cld.Around(40 * pixels, pixels)
-    name = "around 40 degrees 1 pixels" if check == "around" else "recorded"
-    found = run(files, n_stacks=1, search=search if check == "around" else "recorded")
+    found = run(files, n_stacks=1, search=AROUND[name])
     assert found.attrs["search"] == name
     assert record(files.folder_output)["settings"]["search_method"] == name
-    for other in (cld.Around(40, 1.5), "exhaustive"):
+    for other in (cld.Around(40, 1.5), cld.Around(40, 1.5, prior="gaussian"), "exhaustive"):
         with pytest.raises(OutputError, match=f"{name} there, {other} here"):
             run(files, search=other)
     run(files, skip_exist=True)
@@ -198,7 +203,11 @@ def test_around_recorded_poses(tmp_path, build, check, monkeypatch):
     assert (opened.n_poses_compared.isel(image=slice(4)) > 0).all()
     # what a single pose leaves out of the integral is not known
     errors = opened.log_likelihood_error.isel(image=slice(4))
-    assert bool(errors.notnull().all() if pixels else errors.isnull().all())
+    assert bool(errors.isnull().all() if "recorded" in name else errors.notnull().all())
+    assert ("refined_polar" in opened) == ("refined" in name)
+    if "refined" in name:
+        gain = opened.refined_log_likelihood - opened.log_likelihood_optimal
+        assert (gain.isel(image=slice(4)) > -1e-2).all()
     again = cld.verify_likelihood(
         files.folder_output,
         templates=files.folder_templates,

@@ -56,7 +56,7 @@ class Assignment:
     poses : RelionPoses
         (image,)
     likelihoods : dict of str to (image,) float64
-        The variables `LIKELIHOODS`.
+        The variables `LIKELIHOODS`, and that of refined poses if there are any.
     certainty : dict of str to (image,) float64
         Probability and margin of the best structure (`summarise_results`); empty where there is one
         structure only.
@@ -105,9 +105,12 @@ def assign(
         )
     winners = {labels.STRUCTURE: xr.DataArray(number.clip(0), dims=labels.IMAGE)}
     winners[labels.IMAGE] = xr.DataArray(np.arange(len(number)), dims=labels.IMAGE)
-    known = [name for name in OF_POSTERIOR if name in results]
+    known = [name for name in (*OF_POSTERIOR, labels.REFINED_LOG_LIKELIHOOD) if name in results]
     of_winners = results[[*LIKELIHOODS, *known]].isel(winners).compute()
-    likelihoods = {name: of_winners[name].values.astype(np.float64) for name in LIKELIHOODS}
+    of_likelihoods = [name for name in known if name not in OF_POSTERIOR]
+    likelihoods = {
+        name: of_winners[name].values.astype(np.float64) for name in (*LIKELIHOODS, *of_likelihoods)
+    }
     compared = len(structures) > 1 and structure is None
     comparable = summary[COMPARABLE].values
     certainty = {
@@ -166,7 +169,9 @@ def _poses(
             f"frame={frame!r}: the axes of the images are not known",
             remedy="Open them by open_results.",
         )
-    values = [summary[name].values.astype(np.float64) for name in POSE]
+    refined = all(name in summary for name in labels.REFINED_POSE)
+    names = labels.REFINED_POSE if refined else POSE
+    values = [summary[name].values.astype(np.float64) for name in names]
     unknown = np.flatnonzero((number >= 0) & ~np.isfinite(values).all(axis=0))
     if len(unknown):
         raise InputError(

@@ -38,6 +38,7 @@ COLUMNS = {
     labels.CROSS_CORRELATION: "cryolikeCrossCorrelation",
     labels.LOG_LIKELIHOOD_INTEGRATED: "cryolikeLogLikelihoodIntegrated",
     labels.LOG_LIKELIHOOD_OPTIMAL: "cryolikeLogLikelihoodOptimal",
+    labels.REFINED_LOG_LIKELIHOOD: "cryolikeLogLikelihoodRefined",
     **CERTAINTY,
 }
 """Labels of the values that are added to each image."""
@@ -106,12 +107,13 @@ def export_star(
 
     Notes
     -----
-    Angles and origins refer to the centre of the structure: the mean position of the selected
-    atoms, or the middle voxel n // 2 of a map. rlnClassNumber is the position of the structure in
-    the results, from 1; cryolikeFormerClassNumber is what it was. Several STAR files become one,
-    their optics groups renumbered. A file without an optics table (RELION 3.0) stays one, its
-    origins in pixels: RELION 3.1 and later convert it as they read it. Tables other than optics and
-    particles are not written.
+    Poses are the refined ones, where there are any. Angles and origins refer to the centre of the
+    structure: the mean position of the selected atoms, or the middle voxel n // 2 of a map.
+    rlnClassNumber is the position of the structure in the results, from 1;
+    cryolikeFormerClassNumber is what it was. Several STAR files become one, their optics groups
+    renumbered. A file without an optics table (RELION 3.0) stays one, its origins in pixels: RELION
+    3.1 and later convert it as they read it. Tables other than optics and particles are not
+    written.
     """
     return (
         open_star(results, structure, template_source, metadata)
@@ -198,8 +200,8 @@ class StarParticles:
             columns["rlnImageName"] = self._image_names()[images]
         files = of_images(self.particles.results, labels.IMAGE_FILE, "")[images]
         columns["rlnImageName"] = names_seen_from(path, columns["rlnImageName"], files)
-        # those of a former export, in which structures may have competed
-        for label in CERTAINTY.values():
+        # those of a former export, in which structures may have competed, and poses been refined
+        for label in COLUMNS.values():
             columns.pop(label, None)
         columns |= self._poses(images, rows) | self._classes(images, columns)
         numbers = {**assignment.likelihoods, **assignment.certainty}

@@ -301,12 +301,16 @@ class Tile:
         of windows: the logarithms, float64 (image, template)."""
         floor = 1 - self.constants.rounding
         exponent = self.exponent[m, None]
-        top = self.height[:, m] - exponent * torch.log1p(-fits.clamp(max=floor))
+        height = self.height[:, m].expand(fits.shape)
+        if windows is not None:
+            log_prior = windows.log_prior(self.constants.folding.rotations)
+            height = height if log_prior is None else height + log_prior[:, :, m]
+        top = height - exponent * torch.log1p(-fits.clamp(max=floor))
         peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
         n_poses = self.constants.folding.n_inplanes * sums.shape[-1]
         within_reach = within_reach & (top >= peak - math.log(n_poses / self.constants.rounding))
         peak = peak.masked_fill(peak == -math.inf, 0)
-        above = (self.height[:, m] - peak).expand(fits.shape)[within_reach]
+        above = (height - peak)[within_reach]
         scale = self.scale[:, m].expand(fits.shape)[within_reach]
         rows = sums[within_reach].double()
         if windows is not None:

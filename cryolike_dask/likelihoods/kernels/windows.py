@@ -34,6 +34,8 @@ class Axis:
         Of the window, half a step beyond the last displacement.
     limit : float
         Of the search, half a step beyond its last displacement.
+    prior : Tensor, float64, (point,)
+        Of points, 1 where the prior is flat.
     """
 
     displacements: Tensor
@@ -41,6 +43,7 @@ class Axis:
     matrix: Tensor
     half_width: float
     limit: float
+    prior: Tensor
 
     @classmethod
     def of(
@@ -50,20 +53,25 @@ class Axis:
         highest_frequency: float,
         limit: float,
         device: torch.device,
+        sigma: float = 0.0,
     ) -> Axis:
-        """Cut each step into parts; frequencies in 1/angstrom."""
+        """Cut each step into parts; frequencies in 1/angstrom. The prior is Gaussian if it has a
+        sigma."""
         n = len(displacements)
         if n == 1:
             one = torch.zeros(1, dtype=torch.float64, device=device)
-            return cls(one, one, one[:, None] + 1, np.inf, np.inf)
+            return cls(one, one, one[:, None] + 1, np.inf, np.inf, one + 1)
         step = displacements[1] - displacements[0]
         at, matrix = interpolation(n, finer, step * highest_frequency)
+        at = displacements[0] + at * step
+        prior = np.exp(-((at / sigma) ** 2) / 2) if sigma else np.ones(len(at))
         return cls(
             torch.from_numpy(displacements).to(device),
-            torch.from_numpy(displacements[0] + at * step).to(device),
+            torch.from_numpy(at).to(device),
             torch.from_numpy(matrix).to(device),
             n * step / 2,
             limit,
+            torch.from_numpy(prior).to(device),
         )
 
     def taper(self, distance: Tensor) -> Tensor:
@@ -90,6 +98,8 @@ class Windows:
     arcs : Tensor, float64, (row, template, 3), or None
         a, b, c of each pair: rotations gamma are allowed where a cos(gamma) + b sin(gamma) >= c.
         None: all of them.
+    slope : float
+        Logarithm of the prior of rotations, below that of the likeliest, over these sums; 0: flat.
     """
 
     x: Axis
@@ -99,6 +109,7 @@ class Windows:
     is_free: Tensor
     edge: tuple[int, int] = (0, 0)
     arcs: Tensor | None = None
+    slope: float = 0.0
 
     def inside(self, rotations: Tensor) -> Tensor | None:
         """Poses inside of the search and on arcs, bool (2, W/2, row, template or 1, displacement or
@@ -110,6 +121,15 @@ class Windows:
         a, b, c = self.arcs.unbind(2)
         on_arc = (a * torch.cos(gamma) + b * torch.sin(gamma) >= c)[..., None]
         return on_arc if within is None else within & on_arc
+
+    def log_prior(self, rotations: Tensor) -> Tensor | None:
+        """Of rotations, below that of the likeliest of each pair: (2, W/2, row, template) by rows
+        of `rotate`. None: flat."""
+        if self.arcs is None or self.slope == 0:
+            return None
+        gamma = self.angles[rotations][..., None, None]
+        a, b, _ = self.arcs.unbind(2)
+        return self.slope * (a * torch.cos(gamma) + b * torch.sin(gamma) - torch.hypot(a, b))
 
     def _inside_of_search(self, rotations: Tensor) -> Tensor | None:
         """Of every template, bool (2, W/2, row, 1, displacement); None: all of them."""
@@ -144,6 +164,9 @@ class Windows:
             is_free=self.is_free.contiguous().numpy(),
             edge=self.edge,
             arcs=np.empty((0, 0, 3)) if self.arcs is None else self.arcs.contiguous().numpy(),
+            slope=self.slope,
+            prior_x=self.x.prior.numpy(),
+            prior_y=self.y.prior.numpy(),
         )
 
     @property
@@ -177,7 +200,7 @@ class Windows:
             along_x = self.x.taper(of_x - x[:, k, None])
             along_y = self.y.taper(of_y - y[:, k, None])
             total = total + along_y[:, :, None] * along_x[:, None]
-        share = own / total
+        share = own / total * (self.y.prior[:, None] * self.x.prior)
         share *= (of_y.abs() < self.y.limit)[:, :, None] & (of_x.abs() < self.x.limit)[:, None]
         n_displacements = self.x.matrix.shape[1] * self.y.matrix.shape[1]
         return share.flatten(1) * (n_displacements / own.numel())

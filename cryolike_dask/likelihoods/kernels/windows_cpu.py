@@ -48,6 +48,10 @@ class WindowTerms(NamedTuple):
         Points at the edge of a window, along each axis, as much as which lies beyond it.
     arcs : array, (row, template, 3)
         a, b, c: rotations are allowed where a cos + b sin >= c; of no rows: all of them.
+    slope : float
+        Logarithm of the prior of rotations, below that of the likeliest, over these sums.
+    prior_x, prior_y : array, (point along an axis,)
+        Of points.
     """
 
     nodes_x: NDArray[np.float64]
@@ -65,6 +69,9 @@ class WindowTerms(NamedTuple):
     is_free: NDArray[np.bool_]
     edge: tuple[int, int]
     arcs: NDArray[np.float64]
+    slope: float
+    prior_x: NDArray[np.float64]
+    prior_y: NDArray[np.float64]
 
 
 class WindowSummary(NamedTuple):
@@ -114,6 +121,14 @@ def _drop_rotations_off_arc(windows, row, template, high, low):
 
 
 @compiled
+def _log_prior(windows, row, template, w):
+    """Of a rotation, below that of the likeliest."""
+    a, b = windows.arcs[row, template, 0], windows.arcs[row, template, 1]
+    along = a * windows.turns[w, 0] + b * windows.turns[w, 1]
+    return windows.slope * (along - math.hypot(a, b))
+
+
+@compiled
 def _first_displacement(windows, row, template, chunks, w, value):
     """The first displacement inside of the search that has a value under a rotation."""
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
@@ -156,7 +171,8 @@ def _shares(windows, row, w, memory):
             for k in range(len(from_x)):
                 total += along_y[k, b] * along_x[k, a]
             inside_both = inside and abs(x + windows.x[a]) < windows.limit[0]
-            shares[b, a] = along_y[0, b] * along_x[0, a] / total if inside_both else 0.0
+            own = along_y[0, b] * along_x[0, a] * windows.prior_y[b] * windows.prior_x[a]
+            shares[b, a] = own / total if inside_both else 0.0
 
 
 @compiled
@@ -265,7 +281,9 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
         exponent = terms.exponents[i]
         rotate(terms, rotations, i, first, n, chunks, high, low)
         if windows.is_free[i]:
-            shares[:] = 1
+            for b in range(n_y):
+                for a in range(n_x):
+                    shares[b, a] = windows.prior_y[b] * windows.prior_x[a]
         for k in range(n):
             j = first + k
             if not windows.is_free[i]:
@@ -276,6 +294,8 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
             for w in range(n_rotations):
                 row = rotations.rows[w]
                 heights[w], scales[w] = terms.height[row, i, j], terms.scale[row, i, j]
+                if windows.slope > 0:
+                    heights[w] += _log_prior(windows, i, j, w)
                 fits[w] = -1.0
                 if high[k, w] < low[k, w]:  # no displacement is allowed
                     continue

@@ -3,6 +3,7 @@ displacements within a window about where the particle is recorded."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.geometry.known_poses import Around
+from cryolike_dask.geometry.symmetry import point_group
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
-from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.poses import POSE
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
+from cryolike_dask.likelihoods.poses import POSE, combine, no_poses
 from cryolike_dask.likelihoods.search.adaptive import FINER, step_of_band
+from cryolike_dask.likelihoods.search.coarser import spacing_of_views
 from cryolike_dask.likelihoods.search.known_rows import (
     KNOWN,
     Nodes,
@@ -25,20 +28,47 @@ from cryolike_dask.likelihoods.search.known_rows import (
     file_of,
     known_poses,
     say_edges,
+    sigmas,
+    slope_of_trace,
     trace_terms,
     with_least_trace,
 )
-from cryolike_dask.likelihoods.search.places import FloatArray, Window
+from cryolike_dask.likelihoods.search.places import Arcs, FloatArray, Window
+from cryolike_dask.likelihoods.search.refined import (
+    REFINED_POSE,
+    CanTurn,
+    Reach,
+    refined_poses,
+)
 from cryolike_dask.likelihoods.search.windows import optimal_poses_in_windows
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
 
+logger = logging.getLogger("cryolike_dask")
+
 FEWEST_STEPS = 4
 """From the middle of a window to its end."""
 IMAGES_CHECKED = 100
 """Of which recorded poses are compared with those that are found."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Poses that look the same as a recorded one, and how the prior falls about each.
+
+    Attributes
+    ----------
+    mates : (mate, 3, 3) float64
+        Rotations of the structure that leave it as it is: poses may be recorded in any of its
+        units.
+    slope : float
+        Of the logarithm of the prior of rotations, over the trace of that from the recorded pose.
+    """
+
+    mates: FloatArray
+    slope: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +114,9 @@ class AroundKnown:
             (self._known(), "m"),
             *(() if found is None else ((self._checked(found), "c"),)),
             dtype=KNOWN,
-            angles=templates.grid.angles,
-            within_degrees=self.around.within_degrees,
+            nodes=Nodes.of(templates),
+            around=self.around,
+            weights=templates.viewing.weight,
         )
         return at_window.blockwise(
             optimal_poses_around,
@@ -94,6 +125,9 @@ class AroundKnown:
             one_per_chunk=True,
             more=((known, "m"), (self._views(), "vij")),
             window=window,
+            alike=Alike(
+                point_group(templates.viewing.symmetry).rotations, slope_of_trace(self.around)
+            ),
         )
 
     def with_edges_said(self, poses: da.Array) -> da.Array:
@@ -106,6 +140,27 @@ class AroundKnown:
             dtype=POSE,
             nodes=Nodes.of(self.graph.templates),
             around=self.around,
+        )
+
+    def refined(self, poses: da.Array) -> da.Array:
+        """Best poses, (image,) POSE, or the recorded ones, refined: (image,) REFINED_POSE."""
+        graph, templates = self.graph, self.graph.templates
+        if not isinstance(templates.source, CanTurn):
+            logger.info(
+                "%s: views are those of its templates, and are not refined: their structure is "
+                "not known; in-plane rotations and displacements are",
+                templates.structure,
+            )
+        rows = image_rows(graph.images, graph.comparison.conventions, graph.group_of_image)
+        spacing = spacing_of_views(templates.viewing)
+        return self._rowwise(
+            refined_poses,
+            (da.from_array(rows, chunks=(graph.images.chunks,)), "m"),
+            (poses, "m"),
+            (self._known(), "m"),
+            dtype=REFINED_POSE,
+            comparison=graph.comparison,
+            reach=Reach(spacing / 2, templates.grid.pixel_size_angstrom),
         )
 
     def _checked(self, found: da.Array) -> da.Array:
@@ -162,9 +217,10 @@ def window_around(around: Around, templates: TemplateStack) -> Window:
     half_width = around.within_pixels * grid.pixel_size_angstrom
     if half_width == 0:
         return Window.of((0, 0), search.steps, search)
+    _, sigma = sigmas(around, grid.pixel_size_angstrom)
     step = min(step_of_band(grid, 1), half_width / FEWEST_STEPS)
     steps = step if search.steps[0] else 0.0, step if search.steps[1] else 0.0
-    return Window.of((half_width, half_width), steps, search, FINER)
+    return replace(Window.of((half_width, half_width), steps, search, FINER), sigma=sigma)
 
 
 def images_to_check(images: ImageStack) -> ImageStack:
@@ -181,6 +237,7 @@ def optimal_poses_around(
     *,
     comparison: Comparison,
     window: Window,
+    alike: Alike,
 ) -> NDArray[np.void]:
     """Best pose of each image around its recorded one among these templates, and its likelihood
     over all that are near: (image, 1), POSE.
@@ -196,24 +253,27 @@ def optimal_poses_around(
     comparison : Comparison
         Its displacements are those of the window.
     window : Window
+    alike : Alike
     """
-    a, b, along = trace_terms(known["rotation"], views[template_rows["index"]])
-    least = known["least_trace"][:, None] - along
-    near = np.hypot(a, b) >= least
-    places = np.where(known["covers"][:, None], np.nan, known["place"])[:, None]
     is_all = known["covers"] & (known["least_trace"] <= -1)
-    near[is_all] = False
-    places[is_all] = 0
-    poses = optimal_poses_in_windows(
-        image_rows,
+    near, arcs = _near(known, views[template_rows["index"]], alike)
+    near &= ~is_all[:, None]
+    mate, image = np.nonzero(near.any(axis=2))
+    places = np.where(known["covers"][:, None], np.nan, known["place"])[image, None]
+    of_mates = optimal_poses_in_windows(
+        image_rows[image],
         template_rows,
-        near,
+        near[mate, image],
         places,
         basis,
         comparison=comparison,
         window=window,
-        arcs=np.stack([a, b, least], axis=2),
+        arcs=arcs.take((mate, image)),
     )
+    poses = no_poses((len(image_rows), 1))
+    for k in np.unique(mate):
+        of_images = image[mate == k]
+        poses[of_images] = combine(poses[of_images], of_mates[mate == k])
     if is_all.any():
         whole = replace(comparison, displacements=window.search)
         rows = template_rows.copy()
@@ -222,3 +282,16 @@ def optimal_poses_around(
             image_rows[is_all], rows, blocks.radial_basis_of(whole), comparison=whole
         )
     return poses
+
+
+def _near(known: Rows, views: FloatArray, alike: Alike) -> tuple[NDArray[np.bool_], Arcs]:
+    """Which views are near the recorded poses, or near those that look the same, bool (mate, image,
+    view), and at which rotations, (mate, image, view)."""
+    near, terms, log_prior = [], [], []
+    for mate in alike.mates:
+        a, b, along = trace_terms(mate @ known["rotation"], views)
+        least = known["least_trace"][:, None] - along
+        near.append(np.hypot(a, b) >= least)
+        terms.append(np.stack([a, b, least], axis=2))
+        log_prior.append(known["log_prior"][:, None] + alike.slope * (along + np.hypot(a, b) - 3))
+    return np.stack(near), Arcs(np.stack(terms), alike.slope, np.stack(log_prior))

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError, listed
-from cryolike_dask.geometry.known_poses import Around, recorded_places, recorded_rotations
-from cryolike_dask.geometry.viewing_angles import viewing_rotation
+from cryolike_dask.geometry.known_poses import (
+    SIGMAS,
+    Around,
+    recorded_places,
+    recorded_rotations,
+)
+from cryolike_dask.geometry.symmetry import point_group
+from cryolike_dask.geometry.viewing_angles import angles_of_rotation, viewing_rotation
 from cryolike_dask.likelihoods.comparison import Rows
 from cryolike_dask.likelihoods.search.coarser import spacing_of_views
 from cryolike_dask.likelihoods.search.places import FloatArray, turns
@@ -25,15 +32,19 @@ KNOWN = np.dtype(
         ("place", "f8", (2,)),
         ("covers", "?"),
         ("least_trace", "f8"),
+        ("log_prior", "f8"),
     ]
 )
 """Of an image: Rz(azimuth) Ry(polar) Rz(gamma) of its recorded pose, where its particle lies
-(angstrom, in the frame of the image), whether its window covers all displacements, and the trace
-that the rotation from there to another pose has at least."""
+(angstrom, in the frame of the image), whether its window covers all displacements, the trace that
+the rotation from there to another pose has at least, and the logarithm of the prior of a rotation
+there and of a displacement, beside that of templates."""
 
 ROUNDED = 1e-9
 """Of a trace."""
-IMAGES_AT_ONCE = 128
+IMAGES_AT_ONCE, PAIRS_AT_ONCE = 128, 8192
+NEGLIGIBLE = 40.0
+"""Nat, below the likeliest view."""
 LARGEST_MEDIAN = 10.0
 """Degrees between recorded poses and those that are found."""
 
@@ -66,6 +77,8 @@ class Nodes:
     degrees_between_views : float
     pixel_size : float
         Angstrom.
+    mates : (mate, 3, 3) float64
+        Rotations of the structure that leave it as it is.
     """
 
     angles: FloatArray
@@ -73,13 +86,16 @@ class Nodes:
     steps: tuple[float, float]
     degrees_between_views: float
     pixel_size: float
+    mates: FloatArray
 
     @classmethod
     def of(cls, templates: TemplateStack) -> Nodes:
         """Those of templates."""
         grid, search = templates.grid, templates.displacements
         spacing = math.degrees(spacing_of_views(templates.viewing))
-        return cls(grid.angles, search.table(), search.steps, spacing, grid.pixel_size_angstrom)
+        mates = point_group(templates.viewing.symmetry).rotations
+        steps, pixel = search.steps, grid.pixel_size_angstrom
+        return cls(grid.angles, search.table(), steps, spacing, pixel, mates)
 
 
 def known_poses(images: ImageStack, templates: TemplateStack, around: Around) -> Rows:
@@ -97,6 +113,7 @@ def known_poses(images: ImageStack, templates: TemplateStack, around: Around) ->
             "conventions, which recorded poses are not of",
             remedy="Make them again (make_templates, cryolike-dask templates).",
         )
+    _refuse_overlapping(around, templates)
     poses = images.poses
     for name, (what, columns) in LACKING.items():
         n_lacking = len(images) if poses is None else int(np.isnan(poses[name]).sum())
@@ -128,8 +145,53 @@ def known_poses(images: ImageStack, templates: TemplateStack, around: Around) ->
             "(--recenter).",
         )
     width = around.within_pixels * templates.grid.pixel_size_angstrom
-    known["covers"] = width * (1 + ROUNDED) >= farthest.max() + far
+    if around.is_gaussian:
+        known["log_prior"] = _log_prior_of_places(known, around, templates)
+    else:
+        known["covers"] = width * (1 + ROUNDED) >= farthest.max() + far
     return known
+
+
+def _refuse_overlapping(around: Around, templates: TemplateStack) -> None:
+    """Refuse angles within which poses of a symmetric structure lie that look the same."""
+    rotations = point_group(templates.viewing.symmetry).rotations[1:]
+    if not len(rotations):
+        return
+    largest = max(float(np.trace(rotation)) for rotation in rotations)
+    half = math.degrees(math.acos((largest - 1) / 2)) / 2
+    if around.within_degrees >= half:
+        raise InputError(
+            f"templates are the views of one unit of {templates.viewing.symmetry}, where poses "
+            f"look the same that are {2 * half:.3g} degrees apart, but within_degrees is "
+            f"{around.within_degrees:g}",
+            remedy=f'Look within less than {half:.3g} degrees; or use search="adaptive".',
+        )
+
+
+def sigmas(around: Around, pixel_size: float) -> tuple[float, float]:
+    """Standard deviations of a Gaussian prior, radian and angstrom; 0 of a flat one."""
+    if not around.is_gaussian:
+        return 0.0, 0.0
+    degrees, pixels = around.within_degrees / SIGMAS, around.within_pixels / SIGMAS
+    return math.radians(degrees), pixels * pixel_size
+
+
+def _log_prior_of_places(known: Rows, around: Around, templates: TemplateStack) -> FloatArray:
+    """Logarithm of a Gaussian prior at its middle, over a flat one, both of sum 1 over all of the
+    search: (image,). The search is as it lies at the recorded rotation."""
+    search = templates.displacements
+    _, sigma = sigmas(around, templates.grid.pixel_size_angstrom)
+    gamma = angles_of_rotation(known["rotation"])[2]
+    middle = np.einsum("mij,mj->im", turns(gamma), known["place"])
+    farthest, log_prior = np.abs(search.table()).max(axis=1), np.zeros(len(known))
+    area = float(len(search))
+    for x, end, step in zip(middle, farthest, search.steps, strict=True):
+        if step:
+            inside = ndtr((end + step / 2 - x) / sigma) - ndtr((-end - step / 2 - x) / sigma)
+            log_prior -= np.log(np.sqrt(2 * np.pi) * sigma * inside)
+            area *= step
+    of_images: FloatArray = log_prior + np.log(area)
+    return of_images
 
 
 def with_least_trace(
@@ -137,29 +199,70 @@ def with_least_trace(
     known: Rows,
     checked: object = None,
     *,
-    angles: FloatArray,
-    within_degrees: float,
+    nodes: Nodes,
+    around: Around,
+    weights: FloatArray,
 ) -> Rows:
     """The same with the trace that rotations within an angle have; less where the nearest pose of
-    the search is farther, so that it is among them. `checked` is what has to be done before."""
-    known = known.copy()
-    step = 2 * np.pi / len(angles)
+    the search is farther, so that it is among them; and with the logarithm of the prior, weights
+    being those of views. `checked` is what has to be done before."""
+    known, slope = known.copy(), slope_of_trace(around)
+    step = 2 * np.pi / len(nodes.angles)
+    within = 1 + 2 * np.cos(np.radians(around.within_degrees))
     for first in range(0, len(known), IMAGES_AT_ONCE):
         part = slice(first, first + IMAGES_AT_ONCE)
-        a, b, along = trace_terms(known["rotation"][part], views)
-        best = np.arctan2(b, a)
-        off = best - np.round(best / step) * step
-        nearest = (along + np.hypot(a, b) * np.cos(off)).max(axis=1)
-        within = 1 + 2 * np.cos(np.radians(within_degrees))
+        nearest = np.full(len(known[part]), -1.0)
+        log_sum = np.full(len(known[part]), -np.inf)
+        for mate in nodes.mates:
+            a, b, along = trace_terms(mate @ known["rotation"][part], views)
+            best = np.arctan2(b, a)
+            off = best - np.round(best / step) * step
+            of_mate = (along + np.hypot(a, b) * np.cos(off)).max(axis=1)
+            nearest = np.maximum(nearest, of_mate)
+            if around.is_gaussian:
+                terms = a, b, along
+                of_mate = _log_sum_of_rotations(terms, slope, nodes.angles, weights)
+                log_sum = np.logaddexp(log_sum, of_mate)
         known["least_trace"][part] = np.minimum(within, nearest) - ROUNDED
+        if around.is_gaussian:
+            known["log_prior"][part] -= log_sum
     return known
+
+
+def slope_of_trace(around: Around) -> float:
+    """How the logarithm of a Gaussian prior of rotations falls with the trace of that from the
+    recorded pose: (trace - 3) / (2 sigma^2) = (cos(angle) - 1) / sigma^2; 0 where it is flat."""
+    radian, _ = sigmas(around, 1)
+    return 1 / (2 * radian**2) if radian else 0.0
+
+
+def _log_sum_of_rotations(
+    terms: tuple[FloatArray, FloatArray, FloatArray],
+    slope: float,
+    angles: FloatArray,
+    weights: FloatArray,
+) -> FloatArray:
+    """Logarithm of exp((trace - 3) slope), summed over all views by their weights, the mean over
+    rotations: (image,)."""
+    a, b, along = terms
+    top = slope * (along + np.hypot(a, b) - 3)
+    best = top.max(axis=1)
+    image, view = np.nonzero(top > best[:, None] - NEGLIGIBLE)
+    waves, sums = np.stack([np.cos(angles), np.sin(angles)]), np.zeros(len(a))
+    for pairs in np.array_split(np.arange(len(image)), -(-len(image) // PAIRS_AT_ONCE)):
+        m, v = image[pairs], view[pairs]
+        turned = np.stack([a[m, v], b[m, v]], axis=1) @ waves
+        of_pairs = np.exp(slope * (turned + along[m, v, None] - 3) - best[m, None]).mean(axis=1)
+        np.add.at(sums, m, of_pairs * weights[v] / weights.sum())
+    logarithm: FloatArray = best + np.log(sums)
+    return logarithm
 
 
 def check_poses(
     found: Rows, known: Rows, views: FloatArray, *, nodes: Nodes, source: str | None
 ) -> NDArray[np.bool_]:
     """Refuse recorded poses that are not those that are found among all: (1,)."""
-    degrees = degrees_between(found, known, views, nodes.angles)
+    degrees = degrees_between(found, known, views, nodes)
     limit = max(LARGEST_MEDIAN, 2 * nodes.degrees_between_views)
     median = float(np.median(degrees))
     if median > limit:
@@ -174,10 +277,12 @@ def check_poses(
     return np.ones(1, np.bool_)
 
 
-def degrees_between(found: Rows, known: Rows, views: FloatArray, angles: FloatArray) -> FloatArray:
-    """Angle of the rotation from the recorded pose of each image to the one that is found."""
-    there = views[found["template"]] @ viewing_rotation(0, 0, angles[found["rotation"]])
-    cosine = ((known["rotation"] * there).sum(axis=(1, 2)) - 1) / 2
+def degrees_between(found: Rows, known: Rows, views: FloatArray, nodes: Nodes) -> FloatArray:
+    """Angle of the rotation from the recorded pose of each image, or one that looks the same, to
+    the one that is found."""
+    there = views[found["template"]] @ viewing_rotation(0, 0, nodes.angles[found["rotation"]])
+    traces = [((mate @ known["rotation"]) * there).sum(axis=(1, 2)) for mate in nodes.mates]
+    cosine = (np.max(traces, axis=0) - 1) / 2
     degrees: FloatArray = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     return degrees
 
@@ -187,7 +292,7 @@ def say_edges(views: FloatArray, poses: Rows, known: Rows, *, nodes: Nodes, arou
     in a message if there are any."""
     at_end = np.zeros(len(poses), np.bool_)
     if nodes.degrees_between_views <= around.within_degrees < 180:
-        degrees = degrees_between(poses, known, views, nodes.angles)
+        degrees = degrees_between(poses, known, views, nodes)
         at_end = degrees + nodes.degrees_between_views / 2 > around.within_degrees
     if around.within_pixels > 0:
         gamma = nodes.angles[poses["rotation"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,13 +67,16 @@ def pieces(
     import torch
 
     device = block.constants.weights.device
-    log_prior = block.template_rows["log_prior"]
+    of_templates = block.template_rows["log_prior"]
     n_poses = block.shape[1] * len(window.displacements) * block.pose_shape[1]
     reach = math.log(n_poses / block.constants.rounding)
     for rows, s, tile in tiles(block, places, wanted):
         image = places.image[rows]
         wants = wanted[image, s]
-        reference = np.where(wants, sums[image, None] - log_prior[s] - reach, np.inf)
+        log_prior = of_templates[s]
+        if places.arcs is not None and places.arcs.log_prior is not None:
+            log_prior = log_prior + places.arcs.log_prior[image, s]
+        reference = np.where(wants, sums[image, None] - log_prior - reach, np.inf)
         best, fit, log_likelihood, at_edge, poses = (
             values.cpu().numpy()
             for values in tile.summarise_in_windows(
@@ -86,8 +90,7 @@ def pieces(
             best[k, j], poses[k, j], log_likelihood[k, j] = _compared_directly(
                 block, places, int(rows[k]), s.start + int(j), window
             )
-        posterior = log_likelihood + log_prior[s]
-        missed = at_edge + log_prior[s]
+        posterior, missed = log_likelihood + log_prior, at_edge + log_prior
         yield Piece(rows, image, s, tile, best, poses, log_likelihood, posterior, missed)
 
 
@@ -123,8 +126,9 @@ def _compared_directly(
     angles = block.comparison.grid.angles
     allowed = window.inside(places.at[number], angles)[0]
     if places.arcs is not None:
-        a, b, c = places.arcs[places.image[row], template]
-        allowed &= (a * np.cos(angles) + b * np.sin(angles) >= c)[:, None]
+        on_arc, log_weight = places.arcs.of_pair(int(places.image[row]), template, angles)
+        allowed &= on_arc[:, None]
+        log_likelihood = log_likelihood + torch.from_numpy(log_weight).to(correlation.device)
     inside = torch.from_numpy(allowed)
     outside = ~inside.T.to(correlation.device)
     correlation = correlation.masked_fill(outside, -math.inf)
@@ -184,14 +188,18 @@ def windows_of(block: Block, places: Places, rows: Positions, window: Window, s:
 
     device, highest = block.constants.weights.device, block.comparison.grid.spatial_frequencies[-1]
     limit = window.limit
+    axis = partial(
+        Axis.of, finer=window.finer, highest_frequency=highest, device=device, sigma=window.sigma
+    )
     return Windows(
-        Axis.of(window.x_angstrom, window.finer, highest, limit[0], device),
-        Axis.of(window.y_angstrom, window.finer, highest, limit[1], device),
+        axis(window.x_angstrom, limit=limit[0]),
+        axis(window.y_angstrom, limit=limit[1]),
         torch.from_numpy(block.comparison.grid.angles).to(device),
         torch.from_numpy(places.of_image[rows]).to(device),
         torch.from_numpy(rows < places.n_free).to(device),
         window.edge,
         None
         if places.arcs is None
-        else torch.from_numpy(places.arcs[places.image[rows], s]).to(device),
+        else torch.from_numpy(places.arcs.terms[places.image[rows], s]).to(device),
+        0.0 if places.arcs is None else places.arcs.slope,
     )

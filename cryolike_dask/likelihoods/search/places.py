@@ -38,6 +38,8 @@ class Window:
         Parts of a step along each axis at which likelihoods are interpolated.
     is_whole : bool
         Whether nothing of the search lies beyond it.
+    sigma : float
+        Standard deviation of a Gaussian prior about the place, angstrom, which is 1 there; 0: flat.
     """
 
     x_angstrom: FloatArray
@@ -46,6 +48,7 @@ class Window:
     step: tuple[float, float]
     finer: int = 1
     is_whole: bool = False
+    sigma: float = 0.0
 
     @classmethod
     def of(
@@ -125,6 +128,37 @@ def turns(angles: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True, eq=False)
+class Arcs:
+    """Rotations that images are compared with templates at.
+
+    Attributes
+    ----------
+    terms : (image, template, 3) float64
+        a, b, c: rotations of a cos(gamma) + b sin(gamma) >= c.
+    slope : float
+        Logarithm of their prior, below that of the likeliest, over that of these sums; 0: flat.
+    log_prior : (image, template) float64, or None
+        Logarithm of the prior of the likeliest, beside that of templates; None: 0.
+    """
+
+    terms: FloatArray
+    slope: float = 0.0
+    log_prior: FloatArray | None = None
+
+    def take(self, pairs: tuple[Positions, ...]) -> Arcs:
+        """Those of some pairs."""
+        log_prior = None if self.log_prior is None else self.log_prior[pairs]
+        return Arcs(self.terms[pairs], self.slope, log_prior)
+
+    def of_pair(self, image: int, template: int, angles: FloatArray) -> tuple[Flags, FloatArray]:
+        """Which rotations are compared, and the logarithm of their prior below that of the
+        likeliest, (rotation,)."""
+        a, b, c = self.terms[image, template]
+        along = a * np.cos(angles) + b * np.sin(angles)
+        return along >= c, self.slope * (along - np.hypot(a, b))
+
+
+@dataclass(frozen=True, eq=False)
 class Places:
     """Places of images, one after the other.
 
@@ -138,19 +172,18 @@ class Places:
         All places of the image, this one first; `FAR` where there are no more.
     n_free : int
         The first ones, whose windows neither reach another place's nor the end of the search.
-    arcs : (image, template, 3) float64, or None
-        a, b, c: an image is compared at rotations of a cos(gamma) + b sin(gamma) >= c. None: at
-        all of them.
+    arcs : Arcs, or None
+        Of images and templates. None: all rotations alike.
     """
 
     image: Positions
     at: FloatArray
     of_image: FloatArray
     n_free: int
-    arcs: FloatArray | None = None
+    arcs: Arcs | None = None
 
     @classmethod
-    def of(cls, places: FloatArray, window: Window, arcs: FloatArray | None = None) -> Places:
+    def of(cls, places: FloatArray, window: Window, arcs: Arcs | None = None) -> Places:
         """Those of all images, (image, place, 2), NaN where there are no more."""
         image, k = np.nonzero(~np.isnan(places[:, :, 0]))
         at = places[image, k]

@@ -22,7 +22,14 @@ from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.poses import no_poses
 from cryolike_dask.likelihoods.search.pieces import pieces
-from cryolike_dask.likelihoods.search.places import Flags, FloatArray, Places, Positions, Window
+from cryolike_dask.likelihoods.search.places import (
+    Arcs,
+    Flags,
+    FloatArray,
+    Places,
+    Positions,
+    Window,
+)
 from cryolike_dask.likelihoods.search.selection import FOUND
 from cryolike_dask.likelihoods.tiled_block import Block
 
@@ -42,13 +49,13 @@ class Wanted:
     places : (image, place, 2) float64
         Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
         images whose particle may lie anywhere.
-    arcs : (image, template, 3) float64, or None
+    arcs : Arcs, or None
         As of `Places`.
     """
 
     templates: Flags
     places: FloatArray
-    arcs: FloatArray | None = None
+    arcs: Arcs | None = None
 
     @property
     def anywhere(self) -> Flags:
@@ -110,7 +117,7 @@ def optimal_poses_in_windows(
     *,
     comparison: Comparison,
     window: Window,
-    arcs: FloatArray | None = None,
+    arcs: Arcs | None = None,
 ) -> NDArray[np.void]:
     """Best pose of each image among the templates and places that it wants, and its likelihood over
     all of them: (image, 1), POSE; parameters are those of `optimal_poses_and_pairs`."""
@@ -136,7 +143,7 @@ def optimal_poses_and_pairs(
     *,
     comparison: Comparison,
     window: Window,
-    arcs: FloatArray | None = None,
+    arcs: Arcs | None = None,
 ) -> tuple[NDArray[np.void], FloatArray]:
     """Best pose of each image among the templates and places that it wants, and its likelihood over
     all of them, (image, 1), POSE; and likelihood times prior of each of these templates, their
@@ -152,7 +159,7 @@ def optimal_poses_and_pairs(
     comparison : Comparison
         Its displacements are those of the window.
     window : Window
-    arcs : (image, template, 3) float64, optional
+    arcs : Arcs, optional
         Rotations that are compared, as of `Places`; default: all.
     """
     poses, log_pairs = no_poses((len(image_rows),)), np.full(templates.shape, -np.inf)
@@ -185,7 +192,7 @@ def compared(
             continue
         used = np.flatnonzero(wanted.templates[images].any(axis=0))
         pairs, at = np.ix_(images, used), wanted.places[images]
-        arcs = None if wanted.arcs is None else wanted.arcs[pairs]
+        arcs = None if wanted.arcs is None else wanted.arcs.take(pairs)
         if in_middle:
             at = np.zeros((len(images), 1, 2))
             comparison = replace(comparison, displacements=of.displacements)

@@ -56,6 +56,26 @@ def test_columns_stay_as_they_were(star, tmp_path, rng):
     assert text_of(again) == columns
 
 
+def test_refined_poses_are_those_that_are_written(star, tmp_path, rng):
+    results, others = made(rng, [star]), made(rng, [star])
+    results["log_likelihood_integrated"] = others.log_likelihood_integrated
+    for name in ("azimuth", "polar", "inplane_rotation", "displacement_x", "displacement_y"):
+        results[f"refined_{name}"] = others[f"optimal_{name}"]
+    results["refined_log_likelihood"] = results.log_likelihood_optimal + 1
+    export_star(results, tmp_path / "refined.star")
+    export_star(others, tmp_path / "others.star")
+    refined, plain = (text_of(tmp_path / f"{name}.star") for name in ("refined", "others"))
+    for label in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst"):
+        assert refined[label] == plain[label]
+    gained = [
+        np.array(refined[f"cryolikeLogLikelihood{name}"], float) for name in ("Optimal", "Refined")
+    ]
+    np.testing.assert_allclose(gained[1] - gained[0], 1)
+    # a later export of poses that are not refined says nothing of it
+    export_star(others, tmp_path / "later.star", metadata=tmp_path / "refined.star")
+    assert "cryolikeLogLikelihoodRefined" not in text_of(tmp_path / "later.star")
+
+
 def test_what_is_left_out_is_listed(star, tmp_path, rng):
     results = made(rng, [star])
     results.log_likelihood_integrated[:, 4] = np.nan
