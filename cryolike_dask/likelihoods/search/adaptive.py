@@ -47,9 +47,9 @@ between them is known."""
 DENSER, WIDEST, NEAR = 0.6, 0.3, 1.2
 """Views of a level lie so much denser than in proportion to its band, radian apart at most; those
 within so many distances of one that is kept are kept at the next level."""
-FINER = 4
-"""Parts of a step along each axis at which likelihoods are interpolated in the end, whatever the
-steps of the search: about one place all poses have the same displacements, and what sums over half
+FINER = 16
+"""Parts of a step along each axis at which likelihoods are interpolated in the end, at most, as
+many as a peak needs: about one place all poses have the same displacements, and what sums over half
 pixels miss of a narrow peak does not average out as in the whole search."""
 WIDE, NARROWER = 1.6, 3.0
 """Half width of a window, steps of the level before; and that over the distance within which
