@@ -1,117 +1,243 @@
-"""A search coarse to fine, against one of everything in the same steps and against a finer one.
+"""A search coarse to fine against one of everything in the same steps: how near both are to the
+truth, and what they cost.
 
-Particles of structures made as code, elongated and globular, by the benchmarks' own simulator: how
-far integrated log-likelihoods, and their ratios between two similar structures, are from those of a
-search in a quarter of the steps, of some images; how many views there are; and times of the
-first search and the second, of all images, on one thread.
+Particles of structures made as code are drawn by the benchmarks' own simulator, off all grids:
+elongated, globular, and pseudo-symmetric ones (two halves alike but for some residues). For some of
+the images the truth is computed: in a quarter of the steps, two pixels about the best displacement
+of each view that lies within 25 nat of the best one, and what a search of everything finds beyond.
+Printed are how far integrated log-likelihoods are from it, nat, and their ratios to those under a
+similar structure (root mean square and largest); poses that are compared, of all of them; and CPU
+seconds of both searches of all images, on one thread.
 
-    python -m benchmarks.search [--pixels 64] [--signal-to-noise 0.03 0.1] [--images 128]
+    python -m benchmarks.search [--pixels 64 132] [--signal-to-noise 0.03 0.1 0.5]
+        [--shapes elongated globular pseudo-symmetric] [--noise white coloured]
+        [--images 128] [--true 32] [--largest-pixels 4]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass, replace
 from typing import Any
 
+import dask
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from benchmarks.independent_simulator import (
+    Coloured,
     FloatArray,
     Molecule,
+    Spectrum,
     about_z,
+    draw_noise,
+    matched_power,
     random_optics,
     random_poses,
     render,
+    white,
 )
 from cryolike_dask import (
     Atoms,
     ImageParameters,
     ImageStack,
+    NoiseModel,
     TemplateStack,
+    compute_optimal_displacement_and_rotation,
     compute_optimal_pose,
 )
-from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
+from cryolike_dask.labels import SearchMethod
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.projection import project
 
 AXES = {"elongated": (23.0, 11.0, 9.0), "globular": (13.0, 12.5, 12.0)}
-"""Spread of residues along principal axes, angstrom."""
-N_RESIDUES, SPREAD = 400, 2.0
+"""Spread of residues along principal axes, angstrom: radii of gyration of 27 and 22."""
+PSEUDO_SYMMETRIC = "pseudo-symmetric"
+OWN_PART = 0.1
+"""Of the residues of its halves, which one does not share with the other."""
+N_RESIDUES, SPREAD, ELECTRONS = 400, 2.0, 60.0
 OPENING = 8.0
 """Degrees that the second structure's half is turned by."""
-VIEWS = {64: 0.15, 132: 0.12}
-LARGEST_PIXELS, STEP = 4.0, 0.5
-PARTS = 4
-"""Of a step, in the truth."""
+PIXEL_SIZE = 2.0
+LARGEST_SHIFT_PIXELS = 3.0
+VIEWS = {44: 0.2, 64: 0.15, 132: 0.12}
+STEP = 0.5
+"""Pixels, of both searches."""
+PARTS, ABOUT_PIXELS, WITHIN_NAT = 4, 2.0, 25.0
+"""Of the truth: parts of a step, how far about a peak, and which views."""
+SPECTRA: dict[str, Spectrum] = {"white": white, "coloured": Coloured()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table."""
+
+    n_pixels: int
+    shape: str
+    noise: str
+    signal_to_noise: float
+    largest_pixels: float
+
+    @property
+    def parameters(self) -> ImageParameters:
+        """Images and views."""
+        return ImageParameters(
+            self.n_pixels, PIXEL_SIZE, viewing_distance=VIEWS[self.n_pixels], precision="single"
+        )
+
+    @property
+    def displacements(self) -> DisplacementSearch:
+        """What is searched."""
+        n = round(2 * self.largest_pixels / STEP) + 1
+        return DisplacementSearch(self.largest_pixels, n, n)
+
+    @property
+    def noise_model(self) -> NoiseModel | None:
+        """The spectrum that the noise has."""
+        if self.noise == "white":
+            return None
+        grid = self.parameters.grid
+        frequencies = np.linspace(0, 0.5 / PIXEL_SIZE, 200)
+        return NoiseModel.of_spectrum(frequencies, SPECTRA[self.noise](frequencies), grid)
 
 
 def structure(shape: str, opening: float) -> FloatArray:
     """Positions of residues, half of them turned, (residue, 3)."""
-    positions = np.random.default_rng(1).standard_normal((N_RESIDUES, 3)) * AXES[shape]
+    rng = np.random.default_rng(1)
+    if shape == PSEUDO_SYMMETRIC:
+        half = rng.standard_normal((N_RESIDUES // 2, 3)) * (9.0, 10.0, 14.0) + (14.0, 0, 0)
+        other = half * (-1, -1, 1)  # turned by half about z
+        own = rng.random(len(half)) < OWN_PART
+        other[own] += rng.normal(0, 6.0, (own.sum(), 3))
+        positions = np.concatenate([half, other])
+    else:
+        positions = rng.standard_normal((N_RESIDUES, 3)) * AXES[shape]
     turned = positions[:, 0] > 0
     positions[turned] = positions[turned] @ about_z(np.float64(opening))
     return positions - positions.mean(axis=0)
 
 
-def images_of(
-    positions: FloatArray, parameters: ImageParameters, n: int, signal_to_noise: float, seed: int
-) -> ImageStack:
-    """Particles off all grids, with white noise."""
-    rng, pixel = np.random.default_rng(seed), parameters.grid.pixel_size_angstrom
-    poses, optics = random_poses(n, 3 * pixel, rng), random_optics(n, (6000, 15000), rng)
+def images_of(positions: FloatArray, case: Case, n: int, seed: int) -> ImageStack:
+    """Particles off all grids, of as much power over the noise as white noise of the
+    signal-to-noise ratio of pixels leaves them."""
+    rng, spectrum = np.random.default_rng(seed), SPECTRA[case.noise]
+    poses = random_poses(n, LARGEST_SHIFT_PIXELS * PIXEL_SIZE, rng)
+    optics = random_optics(n, (6000, 15000), rng)
     ones = np.ones((N_RESIDUES, 1))
-    molecule = Molecule(positions, 60 * ones, SPREAD**2 * ones)
-    clean = render(molecule, poses, optics, parameters.grid.n_pixels, pixel)
-    noisy = clean + np.sqrt(clean.var() / signal_to_noise) * rng.standard_normal(clean.shape)
+    molecule = Molecule(positions, ELECTRONS * ones, SPREAD**2 * ones)
+    pixels = render(molecule, poses, optics, case.n_pixels, PIXEL_SIZE)
+    wanted = case.signal_to_noise * case.n_pixels**2
+    level = np.sqrt(matched_power(pixels, PIXEL_SIZE, spectrum) / wanted)
+    pixels += level * draw_noise(n, case.n_pixels, PIXEL_SIZE, spectrum, rng)
     columns: dict[str, Any] = {name: optics[name] for name in optics.dtype.names}
-    values = normalised_stack(noisy, parameters.grid).astype(np.complex64)
-    return ImageStack.from_array(values, parameters, optics_table(n, **columns))
+    values = normalised_stack(pixels, case.parameters.grid).astype(np.complex64)
+    return ImageStack.from_array(values, case.parameters, optics_table(n, **columns))
 
 
-def templates_of(positions: FloatArray, parameters: ImageParameters) -> TemplateStack:
+def templates_of(positions: FloatArray, case: Case) -> TemplateStack:
     """Its projections, in memory."""
-    atoms = Atoms(positions, np.full(N_RESIDUES, 60.0), np.full(N_RESIDUES, SPREAD))
-    viewing = parameters.viewing_angles()
-    values = project(atoms, parameters.grid, viewing).astype(np.complex64)
-    return TemplateStack.from_array(values, parameters, viewing)
+    atoms = Atoms(positions, np.full(N_RESIDUES, ELECTRONS), np.full(N_RESIDUES, SPREAD))
+    viewing = case.parameters.viewing_angles()
+    values = project(atoms, case.parameters.grid, viewing).astype(np.complex64)
+    stack = TemplateStack.from_array(values, case.parameters, viewing)
+    return case.displacements(stack)
 
 
-def integrated(
-    images: ImageStack, templates: TemplateStack, search: Any, parts: int = 1
+def searched(
+    images: ImageStack, templates: TemplateStack, noise: NoiseModel | None, search: SearchMethod
+) -> tuple[xr.Dataset, float]:
+    """Best poses and likelihoods, and CPU seconds."""
+    start = time.process_time()
+    found = compute_optimal_pose(images, templates, noise=noise, device="cpu", search=search)
+    return found.compute(), time.process_time() - start
+
+
+def truth(
+    images: ImageStack, templates: TemplateStack, noise: NoiseModel | None
 ) -> tuple[NDArray[np.float64], float]:
-    """Log-likelihoods, and seconds; less the logarithm of the area that the prior is spread to."""
-    n = round(2 * LARGEST_PIXELS / STEP) * parts + 1
-    displaced = DisplacementSearch(LARGEST_PIXELS, n, n)(templates)
-    start = time.perf_counter()
-    found = compute_optimal_pose(images, displaced, device="cpu", search=search)
-    values = found.log_likelihood_integrated.compute(scheduler="synchronous").values
-    return values + 2 * np.log(1 + 1 / (n - 1)), time.perf_counter() - start
+    """Log-likelihoods integrated over poses, of few images; and the largest part of any image's
+    that lies beyond two pixels about the peaks, which is taken from the search of everything."""
+    prior = np.log(templates.viewing.weight / templates.viewing.weight.sum())
+    prior -= np.log(len(templates.displacements) * templates.grid.n_inplanes)
+    everywhere = pairs(images, templates, noise)
+    logs = everywhere.log_likelihood.values + prior
+    x = everywhere.optimal_displacement_x.values
+    y = everywhere.optimal_displacement_y.values
+    found, beyond = np.empty(len(images)), 0.0
+    for i in range(len(images)):
+        kept = np.flatnonzero(logs[i] > logs[i].max() - WITHIN_NAT)
+        fine, coarse = np.full((2, len(kept)), -np.inf)
+        left = np.argsort(-logs[i, kept])
+        while len(left):
+            first = kept[left[0]]
+            of_left = kept[left]
+            far = np.maximum(abs(x[i, of_left] - x[i, first]), abs(y[i, of_left] - y[i, first]))
+            near = left[far <= ABOUT_PIXELS * PIXEL_SIZE / 2 + 1e-6]
+            for parts, values in ((PARTS, fine), (1, coarse)):
+                grid = _about(x[i, first], y[i, first], parts, templates.displacements)
+                about = replace(
+                    templates,
+                    source=templates.source.subset(kept[near]),
+                    viewing=templates.viewing.take(kept[near]),
+                    displacements=grid,
+                )
+                values[near] = pairs(images[i : i + 1], about, noise).log_likelihood.values[0]
+                values[near] += prior[kept[near]] - 2 * np.log(parts)
+            left = np.setdiff1d(left, near, assume_unique=True)
+        # what the windows do not reach, and views that are not kept
+        inside, whole = logsumexp(coarse), logsumexp(logs[i])
+        rest = whole + np.log1p(-min(np.exp(inside - whole), 1 - 1e-12))
+        found[i] = np.logaddexp(logsumexp(fine), rest)
+        beyond = max(beyond, np.exp(rest - whole))
+    return found, beyond
 
 
-def measure(n_pixels: int, shape: str, signal_to_noise: float, n_images: int, n_true: int) -> str:
+def pairs(images: ImageStack, templates: TemplateStack, noise: NoiseModel | None) -> xr.Dataset:
+    """Each image under each template, summed over displacements and rotations."""
+    return compute_optimal_displacement_and_rotation(
+        images, templates, noise=noise, device="cpu"
+    ).compute()
+
+
+def _about(x: float, y: float, parts: int, search: DisplacementGrid) -> DisplacementGrid:
+    """Displacements about one, in parts of a step, those of the search alone."""
+    n = round(ABOUT_PIXELS / STEP) * parts
+    steps = np.arange(-n, n + 1) * (STEP * PIXEL_SIZE / parts)
+    limit = abs(search.x_angstrom).max() + 1e-6
+    of_x, of_y = (a + steps for a in (x, y))
+    of_x, of_y = of_x[abs(of_x) <= limit], of_y[abs(of_y) <= limit]
+    return DisplacementGrid(np.tile(of_x, len(of_y)), np.repeat(of_y, len(of_x)))
+
+
+def measure(case: Case, n_images: int, n_true: int) -> str:
     """One row of the table."""
-    parameters = ImageParameters(
-        n_pixels, 2.0, viewing_distance=VIEWS[n_pixels], precision="single"
-    )
-    positions = [structure(shape, opening) for opening in (0.0, OPENING)]
-    stacks = [templates_of(one, parameters) for one in positions]
-    images = images_of(positions[0], parameters, n_images, signal_to_noise, seed=0)
+    noise = case.noise_model
+    positions = [structure(case.shape, opening) for opening in (0.0, OPENING)]
+    stacks = [templates_of(one, case) for one in positions]
+    images = images_of(positions[0], case, n_images, seed=0)
     some = images[:n_true]
-    integrated(images[:2], stacks[0], "adaptive")  # compiles
-    fine = [integrated(some, stack, "exhaustive", PARTS)[0] for stack in stacks]
-    row = f"{n_pixels:>4} {shape:<10}{signal_to_noise:>5g}{len(stacks[0]):>7}"
-    seconds = []
+    searched(images[:2], stacks[0], noise, "adaptive")  # compiles
+    true = [truth(some, stack, noise)[0] for stack in stacks]
+    row = f"{case.n_pixels:>4} {case.shape:<17}{case.noise:<9}{case.signal_to_noise:>5g}"
+    row += f"{len(stacks[0]):>6}"
+    seconds, poses = [], np.zeros(())
     for search in ("adaptive", "exhaustive"):
-        coarse, took = integrated(images, stacks[0], search)
-        other, _ = integrated(some, stacks[1], search)
+        found, took = searched(images, stacks[0], noise, search)
+        other, _ = searched(some, stacks[1], noise, search)
         seconds.append(took)
-        off = coarse[:n_true] - fine[0]
-        ratio = off - (other - fine[1])
-        row += f"{_rms(off):>9.3f}{abs(off).max():>8.3f}{_rms(ratio):>9.3f}{abs(ratio).max():>8.3f}"
-    return f"{row}{seconds[0]:>9.1f}{seconds[1]:>9.1f}{seconds[1] / seconds[0]:>7.1f}x"
+        off = found.log_likelihood_integrated.values[:n_true] - true[0]
+        ratio = off - (other.log_likelihood_integrated.values - true[1])
+        row += f"{_rms(off):>8.3f}{abs(off).max():>8.3f}{_rms(ratio):>8.3f}{abs(ratio).max():>8.3f}"
+        if search == "adaptive":
+            poses = found.n_poses_compared.values
+    n_poses = len(stacks[0]) * len(stacks[0].displacements) * stacks[0].grid.n_inplanes
+    row += f"{np.mean(poses) / n_poses:>8.2%}"
+    return f"{row}{seconds[0]:>8.1f}{seconds[1]:>9.1f}{seconds[1] / seconds[0]:>7.1f}x"
 
 
 def _rms(values: NDArray[np.float64]) -> float:
@@ -124,22 +250,28 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--pixels", type=int, nargs="*", default=[64], choices=sorted(VIEWS))
-    parser.add_argument("--shapes", nargs="*", default=list(AXES), choices=list(AXES))
-    parser.add_argument("--signal-to-noise", type=float, nargs="*", default=[0.03, 0.1])
+    shapes = [*AXES, PSEUDO_SYMMETRIC]
+    parser.add_argument("--shapes", nargs="*", default=shapes, choices=shapes)
+    parser.add_argument("--noise", nargs="*", default=list(SPECTRA), choices=list(SPECTRA))
+    parser.add_argument("--signal-to-noise", type=float, nargs="*", default=[0.03, 0.1, 0.5])
     parser.add_argument("--images", type=int, default=128)
-    parser.add_argument("--true", type=int, default=8, help="images that the truth is computed of")
+    parser.add_argument("--true", type=int, default=32, help="images that the truth is computed of")
+    parser.add_argument("--largest-pixels", type=float, default=4.0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print("nat off a search in a quarter of the steps: rms, largest; the same of ratios")
+    dask.config.set(scheduler="synchronous")
+    print("nat off the truth: rms, largest; the same of ratios of two structures")
     print(
-        f"{'box':>4} {'shape':<10}{'SNR':>5}{'views':>7}{'adaptive':>34}{'everything':>34}", end=""
+        f"{'box':>4} {'shape':<17}{'noise':<9}{'SNR':>5}{'views':>6}{'adaptive':>32}"
+        f"{'everything':>32}{'poses':>8}{'CPU seconds of both':>24}",
+        flush=True,
     )
-    print(f"{'seconds of both':>18}")
     for n_pixels in arguments.pixels:
         for shape in arguments.shapes:
-            for ratio in arguments.signal_to_noise:
-                row = measure(n_pixels, shape, ratio, arguments.images, arguments.true)
-                print(row, flush=True)
+            for noise in arguments.noise:
+                for ratio in arguments.signal_to_noise:
+                    case = Case(n_pixels, shape, noise, ratio, arguments.largest_pixels)
+                    print(measure(case, arguments.images, arguments.true), flush=True)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ def reduction(request, monkeypatch):
 def test_loops_give_what_torch_gives(build, monkeypatch):
     images, templates = build.stacks(6, 5, search=(2.0, 5, 5), noise=0.5)
     x = np.arange(-2, 3) * 0.4
-    window = Window(x, x, templates.displacements, (0.4, 0.4), finer=3)
+    window = Window(x, x, templates.displacements, (0.4, 0.4), finer=4)
     places = no_places(6)
     places[:, :3] = build.rng.uniform(-3, 3, (6, 3, 2))
     places[:2, 1:] = NOWHERE
@@ -201,7 +201,7 @@ def test_windows_that_overlap_count_once(rng, n_places, finer):
     places = no_places(1)
     places[0, :n_places] = rng.uniform(-1, 1, (n_places, 2))
     of_images = Places.of(places, window)
-    axis = Axis.of(x, finer, 0.5, window.limit[0], torch.device("cpu"))
+    axis, cut = Axis.of(x, finer, 0.5, window.limit[0], torch.device("cpu")), finer.bit_length() - 1
     angles = rng.uniform(0, 2 * np.pi, 3)
     windows = Windows(
         axis,
@@ -224,9 +224,8 @@ def test_windows_that_overlap_count_once(rng, n_places, finer):
             total = 0.0
             (turn,) = turns(np.array([gamma]))
             for row in range(n_places):
-                one = torch.tensor([w]), torch.tensor([row])
-                share = windows.shares(*one)[0].numpy()
-                at = axis.at.numpy()
+                share = windows.shares(torch.tensor([w]), torch.tensor([row]), cut)[0].numpy()
+                at = axis.at[cut].numpy()
                 points = np.stack([np.tile(at, len(at)), np.repeat(at, len(at))])
                 own = turn.T @ (points + (turn @ windows.places[row, 0].numpy())[:, None])
                 distance2 = ((own - np.array(peak)[:, None]) ** 2).sum(0)

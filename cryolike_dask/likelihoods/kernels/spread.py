@@ -62,7 +62,7 @@ def spread_of(
     least : Tensor, float64, (row,)
         Rotations all of whose logarithms are below it are left out.
     """
-    rotations = tile.constants.folding.rotations
+    rotations, cut = tile.constants.folding.rotations, windows.cuts
     allowed = windows.inside(rotations)
     floor = 1 - tile.constants.rounding
     for m, sums in tile.pieces():
@@ -82,18 +82,18 @@ def spread_of(
         best = (high + tile.shift[m]) * tile.norm[:, m]
         of_best = high.clamp(min=0).double() ** 2 * scale
         of_best = height - exponent * torch.log1p(-of_best.clamp(max=floor))
-        n_points = len(windows.x.at) * len(windows.y.at)
+        n_points = len(windows.x.at[cut]) * len(windows.y.at[cut])
         for some in torch.split(within_reach.nonzero(), max(1, POINTS_AT_A_TIME // n_points)):
             where = some.unbind(1)
             half, w, row, template = where
-            x = windows.between(sums[where].double()).square_() * scale[where][:, None]
+            x = windows.between(sums[where].double(), cut).square_() * scale[where][:, None]
             yield Spread(
                 row + m.start,
                 template,
                 rotations[half, w],
                 x.clamp_(max=floor).neg_().log1p_().mul_(-exponent[where][:, None])
                 + height[where][:, None],
-                windows.shares(rotations[half, w], row + m.start),
+                windows.shares(rotations[half, w], row + m.start, cut),
                 best[where].double().clamp_(max=1),
                 at[where],
                 of_best[where],

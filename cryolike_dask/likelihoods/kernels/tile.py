@@ -279,9 +279,13 @@ class Tile:
             fit[m] = fits.amax((0, 1))
             if least is None:
                 continue
+            if windows is not None and reference is not None:
+                of_piece = sums, fits, high >= low, reference[m], m, windows
+                summed[m], at_edge[m] = self._sum_in_windows(*of_piece)
+                continue
             within_reach = (farthest >= least[:, m]) & (high >= low)
             if within_reach.any():
-                summed[m], at_edge[m] = self._sum(sums, fits, within_reach, m, windows)
+                summed[m] = self._sum(sums, fits, within_reach, m)
         return best, fit, summed, at_edge
 
     def _least_covariance(self, reference: Tensor) -> Tensor:
@@ -289,50 +293,79 @@ class Tile:
         fraction = ((self.height - reference) / self.exponent[:, None]).clamp_(max=0).exp_()
         return ((1 - fraction) / self.scale).sqrt_().to(self.norm.dtype)
 
-    def _sum(
+    def _sum(self, sums: Tensor, fits: Tensor, within_reach: Tensor, m: slice) -> Tensor:
+        """Sum the likelihood of one piece over rows within reach: the logarithm, float64 (image,
+        template)."""
+        height = self.height[:, m].expand(fits.shape)
+        top = self._tops(height, fits, m)
+        peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
+        within_reach = within_reach & (top >= peak - self._reach)
+        peak = peak.masked_fill(peak == -math.inf, 0)
+        likelihoods = self._likelihoods(sums[within_reach].double(), height - peak, within_reach, m)
+        total = torch.zeros_like(peak).view(-1)
+        total.index_add_(0, _pairs(within_reach), likelihoods.sum(-1))
+        return peak + total.log_().view(peak.shape)
+
+    def _sum_in_windows(
         self,
         sums: Tensor,
         fits: Tensor,
-        within_reach: Tensor,
+        allowed: Tensor,
+        reference: Tensor,
         m: slice,
-        windows: Windows | None,
+        windows: Windows,
     ) -> tuple[Tensor, Tensor]:
-        """Sum the likelihood of one piece over rows within reach, and what of it lies at the edge
-        of windows: the logarithms, float64 (image, template)."""
-        floor = 1 - self.constants.rounding
-        exponent = self.exponent[m, None]
+        """The same over windows, and what of the sum lies at their edge."""
         height = self.height[:, m].expand(fits.shape)
-        if windows is not None:
-            log_prior = windows.log_prior(self.constants.folding.rotations)
-            height = height if log_prior is None else height + log_prior[:, :, m]
-        top = height - exponent * torch.log1p(-fits.clamp(max=floor))
-        peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
-        n_poses = self.constants.folding.n_inplanes * sums.shape[-1]
-        within_reach = within_reach & (top >= peak - math.log(n_poses / self.constants.rounding))
+        log_prior = windows.log_prior(self.constants.folding.rotations)
+        height = height if log_prior is None else height + log_prior[:, :, m]
+        top = self._tops(height, fits, m).masked_fill_(~allowed, -math.inf)
+        peak, best = top.flatten(0, 1).max(0)
+        of_best = best[None, ..., None].expand(1, -1, -1, sums.shape[-1])
+        at_best = sums.flatten(0, 1).gather(0, of_best)[0]
+        # as the second difference is a property of spectra, that of the best will do for all
+        along_x, along_y = windows.curvature(at_best.double())
+        fit = fits.clamp(0, 1 - self.constants.rounding)
+        narrowness = 2 * self.exponent[m, None] * fit / (1 - fit)
+        # the likelihood may be larger between displacements
+        top += narrowness * (along_x + along_y) / 8
+        within_reach = (top >= torch.maximum(reference, peak - self._reach)) & allowed
         peak = peak.masked_fill(peak == -math.inf, 0)
-        above = (height - peak)[within_reach]
-        scale = self.scale[:, m].expand(fits.shape)[within_reach]
-        rows = sums[within_reach].double()
-        if windows is not None:
-            rows = windows.between(rows)
-        x = rows.square_().mul_(scale[:, None]).clamp_(max=floor)
-        exponents = exponent.expand(fits.shape)[within_reach]
-        likelihoods = x.neg_().log1p_().mul_(-exponents[:, None])
-        likelihoods = likelihoods.add_(above[:, None]).exp_()
-        if windows is not None:
-            half, row, image, _ = within_reach.nonzero(as_tuple=True)
-            rotations = self.constants.folding.rotations[half, row]
-            likelihoods *= windows.shares(rotations, image + m.start)
-        sums_of_rows = [likelihoods.sum(-1), torch.zeros_like(above)]
-        if windows is not None:
-            sums_of_rows[1] = likelihoods[:, windows.at_edge].sum(-1)
-        pairs = torch.arange(peak.numel(), device=peak.device).view(peak.shape)
-        pair_of_row = pairs.expand(fits.shape)[within_reach]
-        total, at_edge = (
-            torch.zeros_like(peak).view(-1).index_add_(0, pair_of_row, one).view(peak.shape).log_()
-            for one in sums_of_rows
-        )
-        return peak + total, peak + at_edge
+        cuts = windows.parts(narrowness * torch.maximum(along_x, along_y))
+        total, at_edge = torch.zeros((2, peak.numel()), dtype=peak.dtype, device=peak.device)
+        for cut in range(windows.cuts + 1):
+            of_cut = within_reach & (cuts == cut)
+            if not of_cut.any():
+                continue
+            half, row, image, _ = of_cut.nonzero(as_tuple=True)
+            values = windows.between(sums[of_cut].double(), cut)
+            likelihoods = self._likelihoods(values, height - peak, of_cut, m)
+            of_rows = self.constants.folding.rotations[half, row], image + m.start
+            likelihoods *= windows.shares(*of_rows, cut)
+            pairs = _pairs(of_cut)
+            total.index_add_(0, pairs, likelihoods.sum(-1))
+            at_edge.index_add_(0, pairs, likelihoods[:, windows.at_edge(cut)].sum(-1))
+        return peak + total.log_().view(peak.shape), peak + at_edge.log_().view(peak.shape)
+
+    @property
+    def _reach(self) -> float:
+        """Nat below the best pose that all others together do not count."""
+        n_poses = self.constants.folding.n_inplanes * self.constants.translation[0].shape[-1]
+        return math.log(n_poses / self.constants.rounding)
+
+    def _tops(self, height: Tensor, fits: Tensor, m: slice) -> Tensor:
+        """Largest log-likelihood of each rotation."""
+        floor = 1 - self.constants.rounding
+        return height - self.exponent[m, None] * torch.log1p(-fits.clamp(max=floor))
+
+    def _likelihoods(self, values: Tensor, above: Tensor, rows: Tensor, m: slice) -> Tensor:
+        """Of covariances of some rows, so much above the likelihood of the peak where they are 0;
+        values are overwritten."""
+        shape, floor = rows.shape, 1 - self.constants.rounding
+        scale = self.scale[:, m].expand(shape)[rows]
+        exponents = self.exponent[m, None].expand(shape)[rows]
+        x = values.square_().mul_(scale[:, None]).clamp_(max=floor)
+        return x.neg_().log1p_().mul_(-exponents[:, None]).add_(above[rows][:, None]).exp_()
 
     def _unfilled(self) -> tuple[Tensor, Tensor, Tensor]:
         """Results of `summarise` before they are known: no pose is summed."""
@@ -342,6 +375,12 @@ class Tile:
             self.scale.new_empty(shape),
             self.scale.new_full(shape, -math.inf),
         )
+
+
+def _pairs(rows: Tensor) -> Tensor:
+    """Which pair of an image and a template each chosen row is of, counted over both."""
+    pairs = torch.arange(rows.shape[2] * rows.shape[3], device=rows.device)
+    return pairs.view(rows.shape[2:]).expand(rows.shape)[rows]
 
 
 def _extremes(sums: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:

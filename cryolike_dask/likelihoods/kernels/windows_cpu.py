@@ -14,64 +14,18 @@ from numpy.typing import NDArray
 
 from cryolike_dask.likelihoods.kernels.compiled import compiled
 from cryolike_dask.likelihoods.kernels.fft_cpu import COLUMNS
-from cryolike_dask.likelihoods.kernels.fused_cpu import (
-    SERIES_BELOW,
-    likelihood,
-    memory_of_thread,
-    rotate,
+from cryolike_dask.likelihoods.kernels.fused_cpu import SERIES_BELOW, memory_of_thread, rotate
+from cryolike_dask.likelihoods.kernels.window_points_cpu import (
+    between,
+    curvature,
+    moved,
+    parts,
+    reached,
+    share_out,
+    sum_part,
+    weigh,
+    weigh_by_prior,
 )
-
-
-class WindowTerms(NamedTuple):
-    """Windows about places of images, as in `windows.Windows`; float64 unless they say otherwise.
-
-    Attributes
-    ----------
-    nodes_x, nodes_y : array, (displacement along an axis,)
-        From the place, angstrom.
-    x, y : array, (point along an axis,)
-        Where likelihoods are summed.
-    matrix_x, matrix_y : array, (point, displacement)
-        Interpolation.
-    half_width, limit : (float, float)
-        Of the window and of the search, along x and y.
-    turns : array, (W, 2)
-        Cosine and sine of each rotation, in the order of the transform.
-    rotations : array, int64, (W,)
-        Which these are.
-    places : array, (row, place, 2)
-    wanted : array, bool, (row, template)
-        The others are left out.
-    is_free : array, bool, (row,)
-        Windows that reach neither another's nor the end of the search.
-    edge : int
-        Points at the edge of a window, along each axis, as much as which lies beyond it.
-    arcs : array, (row, template, 3)
-        a, b, c: rotations are allowed where a cos + b sin >= c; of no rows: all of them.
-    slope : float
-        Logarithm of the prior of rotations, below that of the likeliest, over these sums.
-    prior_x, prior_y : array, (point along an axis,)
-        Of points.
-    """
-
-    nodes_x: NDArray[np.float64]
-    nodes_y: NDArray[np.float64]
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    matrix_x: NDArray[np.float64]
-    matrix_y: NDArray[np.float64]
-    half_width: tuple[float, float]
-    limit: tuple[float, float]
-    turns: NDArray[np.float64]
-    rotations: NDArray[np.int64]
-    places: NDArray[np.float64]
-    wanted: NDArray[np.bool_]
-    is_free: NDArray[np.bool_]
-    edge: tuple[int, int]
-    arcs: NDArray[np.float64]
-    slope: float
-    prior_x: NDArray[np.float64]
-    prior_y: NDArray[np.float64]
 
 
 class WindowSummary(NamedTuple):
@@ -86,20 +40,12 @@ class WindowSummary(NamedTuple):
 
 
 @compiled
-def _moved(windows, row, place, w):
-    """A place of a row's image as templates are displaced under a rotation."""
-    cosine, sine = windows.turns[w]
-    x, y = windows.places[row, place]
-    return cosine * x - sine * y, sine * x + cosine * y
-
-
-@compiled
 def _extremes_inside(windows, row, template, chunks, high, low):
     """The largest and the smallest value of each rotation among displacements inside of the
     search."""
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
     for w in range(len(high)):
-        x, y = _moved(windows, row, 0, w)
+        x, y = moved(windows, row, 0, w)
         high[w], low[w] = -np.inf, np.inf
         for b in range(n_y):
             if not abs(y + windows.nodes_y[b]) < windows.limit[1]:
@@ -132,7 +78,7 @@ def _log_prior(windows, row, template, w):
 def _first_displacement(windows, row, template, chunks, w, value):
     """The first displacement inside of the search that has a value under a rotation."""
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
-    x, y = _moved(windows, row, 0, w)
+    x, y = moved(windows, row, 0, w)
     for d in range(n_x * n_y):
         column = template * n_x * n_y + d
         if chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS] != value:
@@ -142,97 +88,6 @@ def _first_displacement(windows, row, template, chunks, w, value):
         if inside or windows.is_free[row]:
             return d
     return -1
-
-
-@compiled
-def _tapers(at, half_width, distances, tapers):
-    """What windows of some places count at points of this one: (place, point)."""
-    for k in range(len(distances)):
-        for a in range(len(at)):
-            z = (at[a] - distances[k]) / half_width
-            tapers[k, a] = max(1 - z * z, 0.0) ** 2
-
-
-@compiled
-def _shares(windows, row, w, memory):
-    """What each point of a window counts under a rotation, (y, x): less where it overlaps with
-    others of the same image, nothing outside of the search."""
-    along_x, along_y, from_x, from_y, shares = memory
-    x, y = _moved(windows, row, 0, w)
-    for k in range(len(from_x)):
-        other_x, other_y = _moved(windows, row, k, w)
-        from_x[k], from_y[k] = other_x - x, other_y - y
-    _tapers(windows.x, windows.half_width[0], from_x, along_x)
-    _tapers(windows.y, windows.half_width[1], from_y, along_y)
-    for b in range(len(windows.y)):
-        inside = abs(y + windows.y[b]) < windows.limit[1]
-        for a in range(len(windows.x)):
-            total = 0.0
-            for k in range(len(from_x)):
-                total += along_y[k, b] * along_x[k, a]
-            inside_both = inside and abs(x + windows.x[a]) < windows.limit[0]
-            own = along_y[0, b] * along_x[0, a] * windows.prior_y[b] * windows.prior_x[a]
-            shares[b, a] = own / total if inside_both else 0.0
-
-
-@compiled
-def _between(windows, template, chunks, w, rows, values):
-    """Values where likelihoods are summed, (y, x), by those at displacements; and the largest
-    square."""
-    n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
-    first, largest = template * n_x * n_y, 0.0
-    if len(windows.x) == n_x and len(windows.y) == n_y:
-        for b in range(n_y):
-            for a in range(n_x):
-                column = first + b * n_x + a
-                value = float(chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS])
-                values[b, a] = value
-                largest = max(largest, value * value)
-        return largest
-    for a in range(len(windows.x)):
-        for b in range(n_y):
-            rows[a, b] = 0.0
-            for i in range(n_x):
-                column = first + b * n_x + i
-                value = chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS]
-                rows[a, b] += windows.matrix_x[a, i] * value
-    for b in range(len(windows.y)):
-        for a in range(len(windows.x)):
-            value = 0.0
-            for i in range(n_y):
-                value += windows.matrix_y[b, i] * rows[a, i]
-            values[b, a] = value
-            largest = max(largest, value * value)
-    return largest
-
-
-@compiled
-def _weigh(values, shares, above, exponent, scale, is_small, floor):
-    """Put exp(above - exponent log(1 - v^2 scale)), times what each point counts, in place of
-    values, and sum it."""
-    total = 0.0
-    for b in range(len(values)):
-        if is_small:
-            for a in range(values.shape[1]):
-                values[b, a] = likelihood(above, exponent, values[b, a] ** 2 * scale)
-        else:
-            for a in range(values.shape[1]):
-                x = min(values[b, a] ** 2 * scale, floor)
-                values[b, a] = math.exp(above - exponent * math.log1p(-x))
-        for a in range(values.shape[1]):
-            values[b, a] *= shares[b, a]
-            total += values[b, a]
-    return total
-
-
-@compiled
-def _sum_inside(values, edge):
-    """Sum what does not lie at the edge."""
-    total = 0.0
-    for b in range(edge[1], len(values) - edge[1]):
-        for a in range(edge[0], values.shape[1] - edge[0]):
-            total += values[b, a]
-    return total
 
 
 @compiled
@@ -253,17 +108,17 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
     n_rotations, n_templates = len(rotations.rows), norm.shape[2]
     most, chunks, high, low, by_rotation = memory_of_thread(terms, n_rotations)
     fits, tops, heights, scales = by_rotation
-    n_x, n_y, n_places = len(windows.x), len(windows.y), windows.places.shape[1]
-    shares, values = np.ones((n_y, n_x)), np.empty((n_y, n_x))
-    rows = np.empty((n_x, len(windows.nodes_y)))
+    n_x, n_y, n_places = len(windows.nodes_x), len(windows.nodes_y), windows.places.shape[1]
+    most_x = windows.first_x[-1] - windows.first_x[-2]
+    most_y = windows.first_y[-1] - windows.first_y[-2]
+    values, rows = np.empty((most_y, most_x)), np.empty((most_x, n_y))
+    narrowness = np.empty(n_rotations)
     memory = (
-        np.empty((n_places, n_x)),
-        np.empty((n_places, n_y)),
+        np.empty((n_places, most_x)),
+        np.empty((n_places, most_y)),
         np.empty(n_places),
         np.empty(n_places),
-        shares,
     )
-    log_part = math.log(terms.n_displacements / (n_x * n_y))
     pair = pairs[0]
     while pair < pairs[1]:
         i, first = pair // n_templates, pair % n_templates
@@ -280,10 +135,6 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
         pair += n
         exponent = terms.exponents[i]
         rotate(terms, rotations, i, first, n, chunks, high, low)
-        if windows.is_free[i]:
-            for b in range(n_y):
-                for a in range(n_x):
-                    shares[b, a] = windows.prior_y[b] * windows.prior_x[a]
         for k in range(n):
             j = first + k
             if not windows.is_free[i]:
@@ -310,28 +161,67 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
                     best = value
             summary.best[i, j], summary.fit[i, j], summary.pose[i, j] = best, fit, pose
             summary.log_likelihood[i, j] = summary.at_edge[i, j] = -np.inf
-            peak = -np.inf
+            peak, best_of_all = -np.inf, -1
             for w in range(n_rotations):
                 tops[w] = -np.inf
                 if fits[w] >= 0:
                     tops[w] = heights[w] - exponent * math.log1p(-min(fits[w], terms.floor))
-                peak = max(peak, tops[w])
+                if tops[w] > peak:
+                    peak, best_of_all = tops[w], w
+            if best_of_all < 0:  # nothing is allowed
+                continue
+            # as the second difference is a property of spectra, that of the best will do for all
+            along_x, along_y = curvature(windows, k, chunks, best_of_all)
+            highest = -np.inf
+            for w in range(n_rotations):
+                fit_of = min(max(fits[w], 0.0), terms.floor)
+                narrowness[w] = 2 * exponent * fit_of / (1 - fit_of)
+                # the likelihood may be larger between displacements
+                tops[w] += narrowness[w] * (along_x + along_y) / 8
+                highest = max(highest, tops[w])
             reach = math.log(n_rotations * terms.n_displacements / (1 - terms.floor))
             least = max(terms.reference[i, j], peak - reach)
-            if not peak >= least or peak == -np.inf:  # -inf: nothing is allowed
+            if not highest >= least:
                 continue
             total, inside = 0.0, 0.0
             for w in range(n_rotations):
                 if tops[w] < least:
                     continue
-                if not windows.is_free[i]:
-                    _shares(windows, i, w, memory)
-                largest = _between(windows, k, chunks, w, rows, values)
+                cut = parts(windows, narrowness[w] * max(along_x, along_y))
+                first_x, first_y = windows.first_x[cut], windows.first_y[cut]
+                per_x = (windows.first_x[cut + 1] - first_x) // n_x
+                per_y = (windows.first_y[cut + 1] - first_y) // n_y
+                x, x_end, y, y_end = 0, n_x, 0, n_y
+                if cut:
+                    missing = heights[w] - least + narrowness[w] * (along_x + along_y) / 8
+                    part = -math.expm1(min(missing / exponent, 0.0))
+                    x, x_end, y, y_end = reached(windows, k, chunks, w, part / scales[w])
+                    if x_end <= x:
+                        continue
+                box = (
+                    first_x + x * per_x,
+                    first_x + x_end * per_x,
+                    first_y + y * per_y,
+                    first_y + y_end * per_y,
+                )
+                largest = between(windows, k, chunks, w, box, rows, values)
                 is_small = largest * scales[w] < SERIES_BELOW
                 above = heights[w] - peak
-                total += _weigh(values, shares, above, exponent, scales[w], is_small, terms.floor)
-                inside += _sum_inside(values, windows.edge)
+                weigh(values, box, above, exponent, scales[w], is_small, terms.floor)
+                weigh_by_prior(windows, box, values)
+                if not windows.is_free[i]:
+                    share_out(windows, i, w, box, memory, values)
+                # each displacement counts as one, in however many parts
+                part = 1 / (per_x * per_y)
+                total += part * sum_part(values, 0, box[1] - box[0], 0, box[3] - box[2])
+                inside += part * sum_part(
+                    values,
+                    max(windows.edge[0] - x, 0) * per_x,
+                    (min(x_end, n_x - windows.edge[0]) - x) * per_x,
+                    max(windows.edge[1] - y, 0) * per_y,
+                    (min(y_end, n_y - windows.edge[1]) - y) * per_y,
+                )
             if total > 0:
-                summary.log_likelihood[i, j] = peak + math.log(total) + log_part
+                summary.log_likelihood[i, j] = peak + math.log(total)
             if total > inside:
-                summary.at_edge[i, j] = peak + math.log(total - inside) + log_part
+                summary.at_edge[i, j] = peak + math.log(total - inside)

@@ -39,19 +39,21 @@ Rows = NDArray[np.int64]
 COARSEST_PIXELS, COARSEST_PART = 32, 0.25
 """The coarsest level has the band of a box of so many pixels, but this part of the band at least;
 each level twice that of the one before."""
-REACH = 12.0
+REACH = 8.0
 """Nat below the best view of a level that may still hold what counts."""
-LOST = 0.1
-"""Part of the gain of the best view that views beside the true one may lose."""
+LOST = 0.2
+"""Part of the gain of the best view that views beside the true one may lose. Of structures that
+look nearly alike from two sides a part of 0.1 or 0.15 loses one image in a hundred: the wrong side
+may lie nearer to a view of the level."""
 STEP_OF_BAND = 0.5
 """Pixels of a level's band between displacements: a quarter of the shortest wave, so that what lies
 between them is known."""
 DENSER, WIDEST, NEAR = 0.6, 0.3, 1.2
 """Views of a level lie so much denser than in proportion to its band, radian apart at most; those
 within so many distances of one that is kept are kept at the next level."""
-FINER = 4
-"""Parts of a step along each axis at which likelihoods are interpolated in the end, whatever the
-steps of the search: about one place all poses have the same displacements, and what sums over half
+FINER = 16
+"""Parts of a step along each axis at which likelihoods are interpolated in the end, at most, as
+many as a peak needs: about one place all poses have the same displacements, and what sums over half
 pixels miss of a narrow peak does not average out as in the whole search."""
 MORE_WORK = 3.0
 """Times the work of the level before, measured at 132 pixels: 1.4, 4.9 and 16 seconds."""

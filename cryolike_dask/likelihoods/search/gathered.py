@@ -121,7 +121,7 @@ class Gathered:
 
         device, grid = mass.device, self.block.comparison.grid
         x, y = (
-            Axis.of(axis, self.window.finer, grid.spatial_frequencies[-1], np.inf, device).at
+            Axis.of(axis, self.window.finer, grid.spatial_frequencies[-1], np.inf, device).at[-1]
             for axis in (self.window.x_angstrom, self.window.y_angstrom)
         )
         turned = turns(grid.angles[spread.rotation.cpu().numpy()])

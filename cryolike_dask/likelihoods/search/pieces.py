@@ -122,6 +122,7 @@ def _compared_directly(
     ).shares(
         torch.arange(block.pose_shape[1], device=correlation.device),
         torch.zeros(block.pose_shape[1], dtype=torch.int64, device=correlation.device),
+        cut=0,
     )
     angles = block.comparison.grid.angles
     allowed = window.inside(places.at[number], angles)[0]

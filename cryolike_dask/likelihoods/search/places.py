@@ -35,7 +35,8 @@ class Window:
     step : (float, float)
         Between displacements of the window along x and y, angstrom; 0 of a single one.
     finer : int
-        Parts of a step along each axis at which likelihoods are interpolated.
+        Parts of a step along each axis at which likelihoods are interpolated, at most: a power of
+        two.
     is_whole : bool
         Whether nothing of the search lies beyond it.
     sigma : float
@@ -71,8 +72,8 @@ class Window:
 
     @property
     def edge(self) -> tuple[int, int]:
-        """Points at each end along x and y, those of a step, that hold as much as lies beyond."""
-        along_x, along_y = (0 if self.is_whole or not step else self.finer for step in self.step)
+        """Displacements at each end along x and y that hold as much as lies beyond."""
+        along_x, along_y = (0 if self.is_whole or not step else 1 for step in self.step)
         return along_x, along_y
 
     @property

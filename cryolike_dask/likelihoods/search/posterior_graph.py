@@ -14,6 +14,9 @@ from cryolike_dask.likelihoods.search.posterior import Stage, pose_posteriors, p
 from cryolike_dask.likelihoods.search.regions import Orientations
 from cryolike_dask.likelihoods.search.selection import MOST_PLACES
 
+PARTS = 4
+"""Of a step, at which densities are interpolated."""
+
 
 def posterior_records(
     graph: ComparisonGraph, poses: da.Array, searched: Searched | None
@@ -47,7 +50,7 @@ def posterior_records(
         comparison=of_level.comparison,
         stage=Stage(
             template_rows(of_level.templates, rules),
-            searched.window,
+            replace(searched.window, finer=min(PARTS, searched.window.finer)),
             Orientations.of(graph.templates.viewing, graph.templates.grid.angles),
             graph.settings.n_top_poses,
         ),
