@@ -359,8 +359,7 @@ class Tile:
         return height - self.exponent[m, None] * torch.log1p(-fits.clamp(max=floor))
 
     def _likelihoods(self, values: Tensor, above: Tensor, rows: Tensor, m: slice) -> Tensor:
-        """Of covariances of some rows, so much above the likelihood of the peak where they are 0;
-        values are overwritten."""
+        """Of covariances of some rows, in place; of 0 it is so much above that of the peak."""
         shape, floor = rows.shape, 1 - self.constants.rounding
         scale = self.scale[:, m].expand(shape)[rows]
         exponents = self.exponent[m, None].expand(shape)[rows]
