@@ -427,6 +427,10 @@ def test_an_error_on_a_worker_arrives_as_it_is_and_leaves_nothing_half_written(f
     torch.save(values, path)
     with pytest.raises(cld.errors.NotFiniteError, match=r"stack_000001.pt: image\(s\) 2 hold NaN"):
         run(files, client=cluster)
+    # the other worker may be in the middle of writing what it has computed
+    deadline = time.monotonic() + 30
+    while any(name.endswith(".part") for name in tree(files)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not [name for name in tree(files) if "000001" in name or name.endswith(".part")]
 
 

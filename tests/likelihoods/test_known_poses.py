@@ -295,9 +295,15 @@ def test_the_recorded_pose_alone_is_the_nearest_one(tmp_path, rng):
     assert at_pose.attrs["search"] == "recorded"
     particles.assert_found(at_pose)
     everything = found(images, templates, "exhaustive")
+    # of few images another pose is a little better, by chance
+    same = everything.optimal_template.values == particles.template
+    for name in ("inplane_rotation", "displacement_x", "displacement_y"):
+        off = everything[f"optimal_{name}"] - at_pose[f"optimal_{name}"]
+        same &= abs(off.values) < 1e-4
+    assert same.sum() >= 4
     # its particle is moved back before it is compared, where others are displaced
     np.testing.assert_allclose(
-        at_pose.cross_correlation, everything.cross_correlation, rtol=0, atol=2e-6
+        at_pose.cross_correlation[same], everything.cross_correlation[same], rtol=0, atol=2e-6
     )
 
 

