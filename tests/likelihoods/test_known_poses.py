@@ -22,6 +22,7 @@ from cryolike_dask import (
     open_particles,
     open_structure,
 )
+from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.known_poses import (
     RECORDED_POSE,
@@ -300,6 +301,8 @@ def test_the_recorded_pose_alone_is_the_nearest_one(tmp_path, rng):
     for name in ("inplane_rotation", "displacement_x", "displacement_y"):
         off = everything[f"optimal_{name}"] - at_pose[f"optimal_{name}"]
         same &= abs(off.values) < 1e-4
+    # the offset of each pose is taken of images above this; beside it of one of the two perhaps
+    same &= abs(everything.cross_correlation.values**2 - STANDARD.recomputes_offset_above) > 2e-3
     assert same.sum() >= 4
     # its particle is moved back before it is compared, where others are displaced
     np.testing.assert_allclose(
