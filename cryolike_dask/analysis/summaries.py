@@ -99,8 +99,7 @@ def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.D
     missing = shares.best < 0
     best = xr.DataArray(shares.best.clip(0), dims=labels.IMAGE)
     every = xr.DataArray(np.arange(len(missing)), dims=labels.IMAGE)
-    there_may_be = *OF_THE_WINNER, labels.LOG_LIKELIHOOD_ERROR
-    available = [name for name in there_may_be if name in results]
+    available = [name for name in OF_THE_WINNER if name in results]
     poses = (
         results[available]
         .isel({labels.STRUCTURE: best, labels.IMAGE: every})

@@ -267,7 +267,7 @@ def test_what_a_store_takes_on_the_disk_is_known_before(files, little):
         .in_batches(Tiling(n_images=2, n_templates=5))
         .in_memory((WHOLE - 1) * runs.FULL_CORRELATION_COPIES)
     )
-    groups = sizes.group_jobs(opened, FULL_CROSS_CORRELATION, (), runs.Cut(1, "cpu"))
+    groups = sizes.group_jobs(opened, FULL_CROSS_CORRELATION, (), runs.Cut(1, 1, "cpu"))
     assert [group.job.is_store for group in groups] == [True, False]
     assert sum(sizes.written_bytes(group) for group in groups) == pytest.approx(written, rel=0.03)
     held = [plan._held_bytes(group, FULL_CROSS_CORRELATION) for group in groups]
