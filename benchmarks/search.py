@@ -3,11 +3,12 @@ truth, and what they cost.
 
 Particles of structures made as code are drawn by the benchmarks' own simulator, off all grids:
 elongated, globular, and pseudo-symmetric ones (two halves alike but for some residues). For some of
-the images the truth is computed: in a quarter of the steps, two pixels about the best displacement
-of each view that lies within 25 nat of the best one, and what a search of everything finds beyond.
-Printed are how far integrated log-likelihoods are from it, nat, and their ratios to those under a
-similar structure (root mean square and largest); poses that are compared, of all of them; and CPU
-seconds of both searches of all images, on one thread.
+the images the truth is computed: in a quarter of the steps (of strong signals a sixteenth), two
+pixels (one) about the best displacement of each view that lies within 25 nat of the best one, and
+what a search of everything finds beyond. Printed are how far integrated log-likelihoods are from
+it, nat, and their ratios to those under a similar structure (root mean square and largest); the
+largest part of an image's posterior in views that the search leaves out; poses that are compared,
+of all of them; and CPU seconds of both searches of all images, on one thread.
 
     python -m benchmarks.search [--pixels 64 132] [--signal-to-noise 0.03 0.1 0.5]
         [--shapes elongated globular pseudo-symmetric] [--noise white coloured]
@@ -52,6 +53,9 @@ from cryolike_dask import (
 from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementSearch
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.labels import SearchMethod
+from cryolike_dask.likelihoods.graph import ComparisonGraph
+from cryolike_dask.likelihoods.search.adaptive import adaptive_search
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.projection import project
 
@@ -68,8 +72,11 @@ LARGEST_SHIFT_PIXELS = 3.0
 VIEWS = {44: 0.2, 64: 0.15, 132: 0.12}
 STEP = 0.5
 """Pixels, of both searches."""
-PARTS, ABOUT_PIXELS, WITHIN_NAT = 4, 2.0, 25.0
-"""Of the truth: parts of a step, how far about a peak, and which views."""
+WITHIN_NAT = 25.0
+"""Below the best view, of those whose truth is computed in finer steps."""
+STRONG, FINE = 0.2, ((4, 2.0), (16, 1.0))
+"""The signal-to-noise ratio from which on peaks are narrow; parts of a step of the truth, and
+pixels about a peak, below and above it."""
 SPECTRA: dict[str, Spectrum] = {"white": white, "coloured": Coloured()}
 
 
@@ -95,6 +102,16 @@ class Case:
         """What is searched."""
         n = round(2 * self.largest_pixels / STEP) + 1
         return DisplacementSearch(self.largest_pixels, n, n)
+
+    @property
+    def parts(self) -> int:
+        """Of a step, in the truth."""
+        return FINE[self.signal_to_noise >= STRONG][0]
+
+    @property
+    def about_pixels(self) -> float:
+        """How far about a peak the truth is computed."""
+        return FINE[self.signal_to_noise >= STRONG][1]
 
     @property
     def noise_model(self) -> NoiseModel | None:
@@ -157,61 +174,67 @@ def searched(
     return found.compute(), time.process_time() - start
 
 
-def truth(
+def compared(
     images: ImageStack, templates: TemplateStack, noise: NoiseModel | None
-) -> tuple[NDArray[np.float64], float]:
-    """Log-likelihoods integrated over poses, of few images; and the largest part of any image's
-    that lies beyond two pixels about the peaks, which is taken from the search of everything."""
+) -> NDArray[np.bool_]:
+    """Which views an adaptive search compares in the whole band, (image, view)."""
+    settings = Settings(device="cpu", noise=noise, search="adaptive", pose_posteriors=True)
+    found = adaptive_search(ComparisonGraph(images, templates, settings, discover_tiles=False))
+    if found is None or found.log_pairs is None:
+        return np.ones((len(images), len(templates)), np.bool_)
+    are: NDArray[np.bool_] = np.isfinite(found.log_pairs.compute())
+    return are
+
+
+def truth(images: ImageStack, templates: TemplateStack, case: Case) -> NDArray[np.float64]:
+    """Log-likelihoods integrated over the poses of each view, prior included, of few images,
+    (image, view)."""
     prior = np.log(templates.viewing.weight / templates.viewing.weight.sum())
     prior -= np.log(len(templates.displacements) * templates.grid.n_inplanes)
-    everywhere = pairs(images, templates, noise)
+    everywhere = pairs(images, templates, case)
     logs = everywhere.log_likelihood.values + prior
     x = everywhere.optimal_displacement_x.values
     y = everywhere.optimal_displacement_y.values
-    found, beyond = np.empty(len(images)), 0.0
     for i in range(len(images)):
-        kept = np.flatnonzero(logs[i] > logs[i].max() - WITHIN_NAT)
-        fine, coarse = np.full((2, len(kept)), -np.inf)
-        left = np.argsort(-logs[i, kept])
+        left = np.flatnonzero(logs[i] > logs[i].max() - WITHIN_NAT)
+        left = left[np.argsort(-logs[i, left])]
         while len(left):
-            first = kept[left[0]]
-            of_left = kept[left]
-            far = np.maximum(abs(x[i, of_left] - x[i, first]), abs(y[i, of_left] - y[i, first]))
-            near = left[far <= ABOUT_PIXELS * PIXEL_SIZE / 2 + 1e-6]
-            for parts, values in ((PARTS, fine), (1, coarse)):
-                grid = _about(x[i, first], y[i, first], parts, templates.displacements)
+            middle = x[i, left[0]], y[i, left[0]]
+            far = np.maximum(abs(x[i, left] - middle[0]), abs(y[i, left] - middle[1]))
+            near = left[far <= case.about_pixels * PIXEL_SIZE / 2 + 1e-6]
+            inside = []
+            for parts in (1, case.parts):
                 about = replace(
                     templates,
-                    source=templates.source.subset(kept[near]),
-                    viewing=templates.viewing.take(kept[near]),
-                    displacements=grid,
+                    source=templates.source.subset(near),
+                    viewing=templates.viewing.take(near),
+                    displacements=_about(middle, parts, case, templates.displacements),
                 )
-                values[near] = pairs(images[i : i + 1], about, noise).log_likelihood.values[0]
-                values[near] += prior[kept[near]] - 2 * np.log(parts)
+                found = pairs(images[i : i + 1], about, case).log_likelihood.values[0]
+                inside.append(found + prior[near] - 2 * np.log(parts))
+            # beyond, what the search of everything finds
+            part = np.minimum(np.exp(inside[0] - logs[i, near]), 1 - 1e-12)
+            logs[i, near] = np.logaddexp(inside[1], logs[i, near] + np.log1p(-part))
             left = np.setdiff1d(left, near, assume_unique=True)
-        # what the windows do not reach, and views that are not kept
-        inside, whole = logsumexp(coarse), logsumexp(logs[i])
-        rest = whole + np.log1p(-min(np.exp(inside - whole), 1 - 1e-12))
-        found[i] = np.logaddexp(logsumexp(fine), rest)
-        beyond = max(beyond, np.exp(rest - whole))
-    return found, beyond
+    return logs
 
 
-def pairs(images: ImageStack, templates: TemplateStack, noise: NoiseModel | None) -> xr.Dataset:
+def pairs(images: ImageStack, templates: TemplateStack, case: Case) -> xr.Dataset:
     """Each image under each template, summed over displacements and rotations."""
     return compute_optimal_displacement_and_rotation(
-        images, templates, noise=noise, device="cpu"
+        images, templates, noise=case.noise_model, device="cpu"
     ).compute()
 
 
-def _about(x: float, y: float, parts: int, search: DisplacementGrid) -> DisplacementGrid:
+def _about(
+    middle: tuple[float, float], parts: int, case: Case, search: DisplacementGrid
+) -> DisplacementGrid:
     """Displacements about one, in parts of a step, those of the search alone."""
-    n = round(ABOUT_PIXELS / STEP) * parts
+    n = round(case.about_pixels / STEP) * parts
     steps = np.arange(-n, n + 1) * (STEP * PIXEL_SIZE / parts)
     limit = abs(search.x_angstrom).max() + 1e-6
-    of_x, of_y = (a + steps for a in (x, y))
-    of_x, of_y = of_x[abs(of_x) <= limit], of_y[abs(of_y) <= limit]
-    return DisplacementGrid(np.tile(of_x, len(of_y)), np.repeat(of_y, len(of_x)))
+    x, y = (along[abs(along) <= limit] for along in (one + steps for one in middle))
+    return DisplacementGrid(np.tile(x, len(y)), np.repeat(y, len(x)))
 
 
 def measure(case: Case, n_images: int, n_true: int) -> str:
@@ -222,7 +245,10 @@ def measure(case: Case, n_images: int, n_true: int) -> str:
     images = images_of(positions[0], case, n_images, seed=0)
     some = images[:n_true]
     searched(images[:2], stacks[0], noise, "adaptive")  # compiles
-    true = [truth(some, stack, noise)[0] for stack in stacks]
+    of_views = [truth(some, stack, case) for stack in stacks]
+    true = [logsumexp(logs, axis=1) for logs in of_views]
+    posterior = np.exp(of_views[0] - true[0][:, None])
+    missed = np.where(compared(some, stacks[0], noise), 0, posterior).sum(axis=1)
     row = f"{case.n_pixels:>4} {case.shape:<17}{case.noise:<9}{case.signal_to_noise:>5g}"
     row += f"{len(stacks[0]):>6}"
     seconds, poses = [], np.zeros(())
@@ -236,7 +262,7 @@ def measure(case: Case, n_images: int, n_true: int) -> str:
         if search == "adaptive":
             poses = found.n_poses_compared.values
     n_poses = len(stacks[0]) * len(stacks[0].displacements) * stacks[0].grid.n_inplanes
-    row += f"{np.mean(poses) / n_poses:>8.2%}"
+    row += f"{missed.max():>9.0e}{np.mean(poses) / n_poses:>8.2%}"
     return f"{row}{seconds[0]:>8.1f}{seconds[1]:>9.1f}{seconds[1] / seconds[0]:>7.1f}x"
 
 
@@ -263,7 +289,7 @@ def main() -> None:
     print("nat off the truth: rms, largest; the same of ratios of two structures")
     print(
         f"{'box':>4} {'shape':<17}{'noise':<9}{'SNR':>5}{'views':>6}{'adaptive':>32}"
-        f"{'everything':>32}{'poses':>8}{'CPU seconds of both':>24}",
+        f"{'everything':>32}{'missed':>9}{'poses':>8}{'CPU seconds of both':>24}",
         flush=True,
     )
     for n_pixels in arguments.pixels:
