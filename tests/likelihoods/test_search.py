@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from cryolike_dask import ImageParameters, ImageStack, TemplateStack, compute_optimal_pose, labels
+from cryolike_dask import (
+    ImageParameters,
+    ImageStack,
+    TemplateStack,
+    compute_integrated_log_likelihood,
+    compute_optimal_pose,
+    labels,
+)
 from cryolike_dask.compute.block_reports import BlockReport, listening_to_blocks
 from cryolike_dask.compute.progress import Meter
 from cryolike_dask.errors import InputError
@@ -312,8 +319,8 @@ def structure():
     return TemplateStack.from_array(values, PARAMETERS, viewing)
 
 
-def particles(rng, n, signal_to_noise, x_angstrom=0.0, views=None):
-    """Images made in real space, off the grid; a second particle may lie in each."""
+def particles(rng, n, signal_to_noise, x_angstrom=0.0, atoms=ATOMS):
+    """Images made in real space, off the grid, noise's standard deviation, and optics."""
     polar = np.arccos(rng.uniform(-1, 1, n))
     x, y = rng.uniform(-1, 1, (2, n)) * PIXEL_SIZE
     poses = StarPoses.of_template(
@@ -329,7 +336,7 @@ def particles(rng, n, signal_to_noise, x_angstrom=0.0, views=None):
         spherical_aberration_mm=2.7,
         amplitude_contrast=0.1,
     )
-    clean = render(ATOMS, poses, rows, N_PIXELS, PIXEL_SIZE)
+    clean = render(atoms, poses, rows, N_PIXELS, PIXEL_SIZE)
     level = np.sqrt(clean.var() / signal_to_noise) if signal_to_noise else 0.0
     return clean, level, rows
 
@@ -366,6 +373,53 @@ def test_as_near_to_the_truth_as_a_search_of_everything_in_half_the_steps(rng, s
     assert abs(found.optimal_displacement_x.values[:, None] - at).min(axis=1).max() < 1e-5
     assert found.attrs["search"] == "adaptive"
     assert abs(found - truth).cross_correlation.max() < 0.01
+
+
+def test_peaks_much_narrower_than_a_step_are_summed_rightly(structure):
+    rng = np.random.default_rng(0)
+    clean, level, rows = particles(rng, 3, 1.0)
+    images = stack_of(clean + level * rng.standard_normal(clean.shape), rows)
+    truth = integrated(images, DisplacementSearch(1.5, 49, 49)(structure), "exhaustive")
+    off = []
+    for search in ("adaptive", "exhaustive"):
+        found = integrated(images, DisplacementSearch(4, 17, 17)(structure), search)
+        # the prior is spread to half a step beyond the last displacement
+        wider = 2 * np.log(8.5 / (3 + 1 / 16))
+        off.append((found - truth).log_likelihood_integrated.values + wider)
+    print(off)
+    assert abs(off[0]).max() < 0.1
+    assert abs(off[1]).max() > 2
+
+
+def test_views_that_look_nearly_alike_are_not_lost():
+    """Two halves, of which a sixth is different. Half of the band takes one side for the other
+    where the right one lies farther from a view: an image that is lost if views are left out that
+    are worth a tenth less than the best."""
+    rng = np.random.default_rng(1)
+    half = rng.normal(0, (5, 6, 9), (24, 3)) + np.array([9.0, 0, 0])
+    other = half * (-1, -1, 1)
+    other[:4] += rng.normal(0, 5, (4, 3))
+    positions = np.concatenate([half, other])
+    atoms = replace(ATOMS, positions_angstrom=positions - positions.mean(axis=0))
+    viewing = PARAMETERS.viewing_angles()
+    values = project(atoms, PARAMETERS.grid, viewing).astype(np.complex64)
+    stack = TemplateStack.from_array(values, PARAMETERS, viewing)
+    templates = DisplacementSearch(2, 5, 5)(stack)
+    rng = np.random.default_rng(0)
+    clean, level, rows = particles(rng, 150, 1.0, atoms=atoms)
+    noise = level * rng.standard_normal(clean.shape)
+    images = stack_of(clean + noise, rows)[95:96]
+    logs = compute_integrated_log_likelihood(
+        images, templates, dims=("image", "template"), device="cpu"
+    )
+    logs = logs.log_likelihood.values[0] + np.log(viewing.weight)
+    posterior = np.exp(logs - np.logaddexp.reduce(logs))
+    settings = Settings(device="cpu", search="adaptive", pose_posteriors=True)
+    searched = adaptive.adaptive_search(ComparisonGraph(images, templates, settings))
+    compared_views = np.isfinite(searched.log_pairs.compute()[0])
+    print(posterior[~compared_views].sum(), compared_views.sum())
+    assert posterior[~compared_views].sum() < 1e-4
+    assert compared_views.mean() < 0.2
 
 
 def test_chunks_and_batches_change_nothing(rng, structure):
