@@ -43,8 +43,8 @@ REACH = 8.0
 """Nat below the best view of a level that may still hold what counts."""
 LOST = 0.2
 """Part of the gain of the best view that views beside the true one may lose. Of structures that
-look nearly alike from two sides a part of 0.1 or 0.15 loses one image in a hundred: the wrong side
-may lie nearer to a view of the level."""
+look nearly alike from two sides a part of 0.1 or 0.15 loses one image in a hundred, 0.2 one in 600:
+the wrong side may lie nearer to a view of the level."""
 STEP_OF_BAND = 0.5
 """Pixels of a level's band between displacements: a quarter of the shortest wave, so that what lies
 between them is known."""
