@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from cryolike_dask.likelihoods.kernels.compiled import compiled
 from cryolike_dask.likelihoods.kernels.fft_cpu import COLUMNS
 from cryolike_dask.likelihoods.kernels.fused_cpu import likelihood
-from cryolike_dask.likelihoods.kernels.windows import PARTS_PER_NARROWNESS
 
 
 class WindowTerms(NamedTuple):
@@ -49,6 +48,8 @@ class WindowTerms(NamedTuple):
         Logarithm of the prior of rotations, below that of the likeliest, over these sums.
     prior_x, prior_y : array, (point along an axis,)
         Of points.
+    parts_per_narrowness : float
+        As there.
     """
 
     nodes_x: NDArray[np.float64]
@@ -71,6 +72,7 @@ class WindowTerms(NamedTuple):
     slope: float
     prior_x: NDArray[np.float64]
     prior_y: NDArray[np.float64]
+    parts_per_narrowness: float
 
 
 @compiled
@@ -123,7 +125,7 @@ def parts(windows, narrowness):
     """Into how many parts a step has to be cut, as a power of two, where the likelihood is as
     narrow as a Gaussian of 1 / narrowness steps squared."""
     cut = 0
-    while cut < len(windows.first_x) - 2 and 4.0**cut < PARTS_PER_NARROWNESS * narrowness:
+    while cut < len(windows.first_x) - 2 and 4.0**cut < windows.parts_per_narrowness * narrowness:
         cut += 1
     return cut
 

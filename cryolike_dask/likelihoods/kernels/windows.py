@@ -178,6 +178,7 @@ class Windows:
             slope=self.slope,
             prior_x=torch.cat(self.x.prior).numpy(),
             prior_y=torch.cat(self.y.prior).numpy(),
+            parts_per_narrowness=PARTS_PER_NARROWNESS,
         )
 
     @property
