@@ -153,7 +153,7 @@ def search_asked(
         if within_degrees is None or within_pixels is None:
             raise InputError(
                 "a search around recorded poses needs an angle and a distance",
-                remedy="Give within_degrees and within_pixels (--within-degrees, --within-pixels).",
+                remedy="Give within_degrees and within_pixels.",
             )
         prior = asked.prior or "flat"
         return Around(within_degrees, within_pixels, asked.check, prior, asked.refine)
