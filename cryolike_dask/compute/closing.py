@@ -19,6 +19,8 @@ from distributed import Client, Nanny, SpecCluster
 from distributed.core import Status
 from distributed.utils import LoopRunner
 
+TELL_OF_CANCELLING = ("distributed.client", "distributed.core", "distributed.utils")
+
 
 class OnceClosingClient(Client):  # type: ignore[misc]
     """A client whose closing is not begun again after Ctrl-C; scheduler and workers that others
@@ -30,6 +32,9 @@ class OnceClosingClient(Client):  # type: ignore[misc]
             return super().close(*args, **kwargs)
         except KeyboardInterrupt:
             self.status = "closed"
+            # Dask tells of the closing that is cancelled, with the way that it came
+            for name in TELL_OF_CANCELLING:
+                logging.getLogger(name).setLevel(logging.CRITICAL)
             raise
 
 
