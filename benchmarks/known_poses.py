@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.independent_simulator import FloatArray, random_optics, random_poses, render
-from benchmarks.search import SPREAD, VIEWS, Molecule, structure
+from benchmarks.independent_simulator import FloatArray, random_poses
+from benchmarks.search import VIEWS, atoms_of, images_of, structure
 from cryolike_dask import (
     Around,
-    Atoms,
     ImageParameters,
     ImageStack,
     TemplateStack,
@@ -32,9 +31,7 @@ from cryolike_dask import (
 )
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.known_poses import RECORDED_POSE
-from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.viewing_angles import angles_of_rotation, viewing_rotation
-from cryolike_dask.particles.transform import normalised_stack
 
 LARGEST_PIXELS, STEP = 8.0, 0.5
 OFF_DEGREES, OFF_PIXELS = 2.0, 0.5
@@ -49,15 +46,8 @@ def particles(
     from scipy.spatial.transform import Rotation
 
     rng, pixel = np.random.default_rng(0), parameters.grid.pixel_size_angstrom
-    poses, optics = random_poses(n, 3 * pixel, rng), random_optics(n, (6000, 15000), rng)
-    positions = structure("elongated", 0.0)
-    ones = np.ones((len(positions), 1))
-    molecule = Molecule(positions, 60 * ones, SPREAD**2 * ones)
-    clean = render(molecule, poses, optics, parameters.grid.n_pixels, pixel)
-    noisy = clean + np.sqrt(clean.var() / signal_to_noise) * rng.standard_normal(clean.shape)
-    columns: dict[str, Any] = {name: optics[name] for name in optics.dtype.names}
-    values = normalised_stack(noisy, parameters.grid).astype(np.complex64)
-    images = ImageStack.from_array(values, parameters, optics_table(n, **columns))
+    poses = random_poses(n, 3 * pixel, rng)
+    images = images_of(structure("elongated", 0.0), poses, parameters, signal_to_noise, rng)
     true = viewing_rotation(*(np.radians(angle) for angle in (poses.rot, poses.tilt, poses.psi)))
     off = Rotation.from_rotvec(np.radians(OFF_DEGREES) * rng.standard_normal((n, 3)) / np.sqrt(3))
     recorded = np.zeros(n, RECORDED_POSE)
@@ -102,10 +92,7 @@ def main() -> None:
         atom_shape="gaussian",
     )
     images, true = particles(parameters, arguments.images, arguments.signal_to_noise)
-    positions = structure("elongated", 0.0)
-    n_atoms = len(positions)
-    atoms = Atoms(positions, np.full(n_atoms, 60.0), np.full(n_atoms, SPREAD))
-    projected = open_structure(atoms, parameters)
+    projected = open_structure(atoms_of(structure("elongated", 0.0)), parameters)
     values = projected.data.compute(scheduler="synchronous")
     n = round(2 * LARGEST_PIXELS / STEP) + 1
     displaced = DisplacementSearch(LARGEST_PIXELS, n, n)

@@ -13,19 +13,16 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from benchmarks.independent_simulator import FloatArray, Molecule, StarPoses, random_optics, render
-from benchmarks.search import SPREAD, structure, templates_of
+from benchmarks.independent_simulator import FloatArray, StarPoses
+from benchmarks.search import images_of, structure, templates_of
 from cryolike_dask import ImageParameters, ImageStack, compute_optimal_pose
 from cryolike_dask.geometry.displacements import DisplacementSearch
-from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
 from cryolike_dask.labels import SearchMethod
-from cryolike_dask.particles.transform import normalised_stack
 
 PIXEL = 2.0
 LARGEST_PIXELS, STEP = 4.0, 0.5
@@ -61,13 +58,7 @@ def particles(
     largest = 0.75 * LARGEST_PIXELS * grid.pixel_size_angstrom
     x, y = rng.uniform(-largest, largest, (2, n))
     poses = StarPoses.of_template(azimuth, polar, gamma, x, y)
-    optics, ones = random_optics(n, (6000, 15000), rng), np.ones((len(positions), 1))
-    molecule = Molecule(positions, 60 * ones, SPREAD**2 * ones)
-    clean = render(molecule, poses, optics, grid.n_pixels, grid.pixel_size_angstrom)
-    noisy = clean + np.sqrt(clean.var() / signal_to_noise) * rng.standard_normal(clean.shape)
-    columns: dict[str, Any] = {name: optics[name] for name in optics.dtype.names}
-    values = normalised_stack(noisy, grid).astype(np.complex64)
-    images = ImageStack.from_array(values, parameters, optics_table(n, **columns))
+    images = images_of(positions, poses, parameters, signal_to_noise, rng)
     return images, Truth(viewing_rotation(azimuth, polar, gamma), in_image(x, y, gamma))
 
 

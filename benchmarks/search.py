@@ -33,6 +33,7 @@ from benchmarks.independent_simulator import (
     FloatArray,
     Molecule,
     Spectrum,
+    StarPoses,
     about_z,
     draw_noise,
     matched_power,
@@ -139,30 +140,39 @@ def structure(shape: str, opening: float) -> FloatArray:
     return positions - positions.mean(axis=0)
 
 
-def images_of(positions: FloatArray, case: Case, n: int, seed: int) -> ImageStack:
-    """Particles off all grids, of as much power over the noise as white noise of the
+def images_of(
+    positions: FloatArray,
+    poses: StarPoses,
+    parameters: ImageParameters,
+    signal_to_noise: float,
+    rng: np.random.Generator,
+    spectrum: Spectrum = white,
+) -> ImageStack:
+    """Particles in some poses, of as much power over the noise as white noise of the
     signal-to-noise ratio of pixels leaves them."""
-    rng, spectrum = np.random.default_rng(seed), SPECTRA[case.noise]
-    poses = random_poses(n, LARGEST_SHIFT_PIXELS * PIXEL_SIZE, rng)
-    optics = random_optics(n, (6000, 15000), rng)
+    n_pixels, pixel = parameters.n_pixels, parameters.grid.pixel_size_angstrom
+    n, optics = len(poses), random_optics(len(poses), (6000, 15000), rng)
     ones = np.ones((N_RESIDUES, 1))
     molecule = Molecule(positions, ELECTRONS * ones, SPREAD**2 * ones)
-    pixels = render(molecule, poses, optics, case.n_pixels, PIXEL_SIZE)
-    wanted = case.signal_to_noise * case.n_pixels**2
-    level = np.sqrt(matched_power(pixels, PIXEL_SIZE, spectrum) / wanted)
-    pixels += level * draw_noise(n, case.n_pixels, PIXEL_SIZE, spectrum, rng)
+    pixels = render(molecule, poses, optics, n_pixels, pixel)
+    wanted = signal_to_noise * n_pixels**2
+    level = np.sqrt(matched_power(pixels, pixel, spectrum) / wanted)
+    pixels += level * draw_noise(n, n_pixels, pixel, spectrum, rng)
     columns: dict[str, Any] = {name: optics[name] for name in optics.dtype.names}
-    values = normalised_stack(pixels, case.parameters.grid).astype(np.complex64)
-    return ImageStack.from_array(values, case.parameters, optics_table(n, **columns))
+    values = normalised_stack(pixels, parameters.grid).astype(np.complex64)
+    return ImageStack.from_array(values, parameters, optics_table(n, **columns))
 
 
-def templates_of(positions: FloatArray, case: Case) -> TemplateStack:
-    """Its projections, in memory."""
-    atoms = Atoms(positions, np.full(N_RESIDUES, ELECTRONS), np.full(N_RESIDUES, SPREAD))
-    viewing = case.parameters.viewing_angles()
-    values = project(atoms, case.parameters.grid, viewing).astype(np.complex64)
-    stack = TemplateStack.from_array(values, case.parameters, viewing)
-    return case.displacements(stack)
+def atoms_of(positions: FloatArray) -> Atoms:
+    """A Gaussian for each residue."""
+    return Atoms(positions, np.full(N_RESIDUES, ELECTRONS), np.full(N_RESIDUES, SPREAD))
+
+
+def templates_of(positions: FloatArray, parameters: ImageParameters) -> TemplateStack:
+    """Projections, in memory."""
+    viewing = parameters.viewing_angles()
+    values = project(atoms_of(positions), parameters.grid, viewing).astype(np.complex64)
+    return TemplateStack.from_array(values, parameters, viewing)
 
 
 def searched(
@@ -241,8 +251,12 @@ def measure(case: Case, n_images: int, n_true: int) -> str:
     """One row of the table."""
     noise = case.noise_model
     positions = [structure(case.shape, opening) for opening in (0.0, OPENING)]
-    stacks = [templates_of(one, case) for one in positions]
-    images = images_of(positions[0], case, n_images, seed=0)
+    parameters, rng = case.parameters, np.random.default_rng(0)
+    stacks = [case.displacements(templates_of(one, parameters)) for one in positions]
+    poses = random_poses(n_images, LARGEST_SHIFT_PIXELS * PIXEL_SIZE, rng)
+    images = images_of(
+        positions[0], poses, parameters, case.signal_to_noise, rng, SPECTRA[case.noise]
+    )
     some = images[:n_true]
     searched(images[:2], stacks[0], noise, "adaptive")  # compiles
     of_views = [truth(some, stack, case) for stack in stacks]
