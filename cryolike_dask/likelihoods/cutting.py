@@ -49,14 +49,20 @@ class Work:
     def of_block(self, along_images: Counts, along_templates: Counts) -> NDArray[np.float64]:
         """Work of the largest block of a stack in so many parts."""
         m, s = -(-self.n_images // along_images), -(-self.n_templates // along_templates)
-        return m * s * self.n_displacements + m * IMAGE + s * self.n_displacements * TEMPLATE * 1.0
+        of_templates = float(TEMPLATE) * s * self.n_displacements
+        return m * s * self.n_displacements + m * IMAGE + of_templates
+
+    @property
+    def whole(self) -> float:
+        """Work of a stack that is not cut."""
+        one = np.ones(1, np.int64)
+        return float(self.of_block(one, one).item())
 
     def repeated(self, along_images: Counts, along_templates: Counts) -> NDArray[np.float64]:
         """Part of the work of a stack that is done again where it is cut into so many parts."""
         of_templates = self.n_templates * self.n_displacements * TEMPLATE
         again = (along_templates - 1) * self.n_images * IMAGE + (along_images - 1) * of_templates
-        one = np.ones(1, np.int64)
-        part: NDArray[np.float64] = again / self.of_block(one, one)
+        part: NDArray[np.float64] = again / self.whole
         return part
 
     def poses(self, along_images: Counts, along_templates: Counts) -> Counts:

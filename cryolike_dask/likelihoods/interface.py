@@ -22,6 +22,7 @@ from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.pose_graph import pose_records, searched_poses
 from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.posterior_variables import posterior_variables
+from cryolike_dask.likelihoods.search.adaptive import Searched
 from cryolike_dask.likelihoods.search.known import AroundKnown
 from cryolike_dask.likelihoods.search.posterior_graph import posterior_records
 from cryolike_dask.likelihoods.settings import Settings
@@ -146,9 +147,8 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     poses = _with_log_likelihoods(graph, poses)
     is_whole = graph.settings.search == "exhaustive"
     of_search = {} if is_whole else variables.fields_of_search(graph, poses)
-    if graph.settings.refines:
-        around = AroundKnown.of(graph, graph.settings.around or Around(0, 0))
-        of_search |= variables.refined_fields(graph, around.refined(poses))
+    if isinstance(searched, AroundKnown) and searched.around.refine:
+        of_search |= variables.refined_fields(graph, searched.refined(poses))
     fields = {
         labels.CROSS_CORRELATION: variables.field(graph, poses, "cross_correlation"),
         labels.OPTIMAL_TEMPLATE: variables.field(
@@ -168,7 +168,8 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     found = variables.dataset(graph, fields, (labels.IMAGE,))
     if not graph.settings.pose_posteriors:
         return found
-    of_posteriors = posterior_records(graph, poses, searched)
+    coarse_to_fine = searched if isinstance(searched, Searched) else None
+    of_posteriors = posterior_records(graph, poses, coarse_to_fine)
     return found.assign(posterior_variables(graph, poses, of_posteriors).data_vars)
 
 

@@ -20,12 +20,14 @@ def pose_records(graph: ComparisonGraph, name: str) -> da.Array:
     return poses
 
 
-def searched_poses(graph: ComparisonGraph, name: str) -> tuple[da.Array, Searched | None]:
-    """The records of the best poses, (image,), POSE, and what is left to know of the search coarse
-    to fine if it was one."""
-    around = graph.settings.around
-    if around is not None:
-        return _poses_around(AroundKnown.of(graph, around), name), None
+def searched_poses(
+    graph: ComparisonGraph, name: str
+) -> tuple[da.Array, Searched | AroundKnown | None]:
+    """The records of the best poses, (image,), POSE, and the search that left poses out, if one
+    did: coarse to fine, or around recorded ones."""
+    if graph.settings.around is not None:
+        known = AroundKnown.of(graph, graph.settings.around)
+        return _poses_around(known, name), known
     searched = adaptive_search(graph) if graph.settings.is_adaptive else None
     if searched is None:
         records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)

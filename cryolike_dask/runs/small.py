@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from dask.system import CPU_COUNT
 
 from cryolike_dask.likelihoods.cutting import Work
@@ -30,11 +29,11 @@ def takes_seconds(run: Run, kind: Kind) -> bool:
 
 def seconds_alone(run: Run) -> float:
     """About how long the comparisons of a run take in this process."""
-    one, triples = np.ones(1, np.int64), 0.0
+    triples = 0.0
     for templates in run.templates.values():
         for images in run.images.values():
             work = Work(len(images), len(templates), len(templates.displacements))
-            triples += float(work.of_block(one, one).item())
+            triples += work.whole
     grid = next(iter(run.templates.values())).grid
     size = math.prod(grid.shape) / math.prod(OF_GRID)
     return float(triples * SECONDS_PER_TRIPLE * size / CPU_COUNT)

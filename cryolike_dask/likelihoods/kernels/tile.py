@@ -269,7 +269,9 @@ class Tile:
         displacements say; at last what of the sum lies at the edge of these."""
         best, fit, summed = self._unfilled()
         at_edge = torch.full_like(summed, -math.inf)
-        least = None if reference is None else self._least_covariance(reference)
+        least = None
+        if reference is not None and windows is None:
+            least = self._least_covariance(reference)
         for m, sums in self.pieces():
             part = None if allowed is None else allowed[:, :, m]
             high, low = _extremes(sums, part)
@@ -277,15 +279,13 @@ class Tile:
             farthest = torch.maximum(high, -low).clamp_(min=0)
             fits = farthest.double() ** 2 * self.scale[:, m]
             fit[m] = fits.amax((0, 1))
-            if least is None:
-                continue
-            if windows is not None and reference is not None:
+            if least is not None:
+                within_reach = (farthest >= least[:, m]) & (high >= low)
+                if within_reach.any():
+                    summed[m] = self._sum(sums, fits, within_reach, m)
+            elif windows is not None and reference is not None:
                 of_piece = sums, fits, high >= low, reference[m], m, windows
                 summed[m], at_edge[m] = self._sum_in_windows(*of_piece)
-                continue
-            within_reach = (farthest >= least[:, m]) & (high >= low)
-            if within_reach.any():
-                summed[m] = self._sum(sums, fits, within_reach, m)
         return best, fit, summed, at_edge
 
     def _least_covariance(self, reference: Tensor) -> Tensor:

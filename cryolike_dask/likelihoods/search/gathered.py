@@ -49,11 +49,18 @@ displacements, where it is, the posterior there, and that of all."""
 class Gathered:
     """Posteriors of images, as they are gathered: sums over their poses."""
 
-    def __init__(self, block: Block, places: Places, window: Window, point: float) -> None:
+    def __init__(self, block: Block, places: Places, window: Window) -> None:
         import torch
+
+        from cryolike_dask.likelihoods.kernels.windows import Axis
 
         n, device = block.shape[0], block.constants.weights.device
         self.block, self.places, self.window = block, places, window
+        highest_frequency = block.comparison.grid.spatial_frequencies[-1]
+        self.points = [
+            Axis.of(axis, window.finer, highest_frequency, np.inf, device).at[-1]
+            for axis in (window.x_angstrom, window.y_angstrom)
+        ]
         self.squares = torch.zeros(n, dtype=torch.float64, device=device)
         self.bins = torch.zeros((2, n * N_BINS), dtype=torch.float64, device=device)
         self.lattice = torch.zeros(n * NODES**2, dtype=torch.float64, device=device)
@@ -64,14 +71,10 @@ class Gathered:
         np.minimum.at(lowest, places.image, places.at - reach)
         np.minimum.at(highest, places.image, -places.at - reach)
         width = (-highest - lowest).max(axis=1)
-        self.spacing, self.point = np.maximum(width / (NODES - 3), LEAST_SPACING), point
+        self.spacing = np.maximum(width / (NODES - 3), LEAST_SPACING)
+        self.point = max(window.step) / window.finer
         self.origin = (lowest - highest) / 2 - (NODES - 1) / 2 * self.spacing[:, None]
         self.rotations: list[NDArray[np.void]] = []
-
-    @classmethod
-    def of(cls, block: Block, places: Places, window: Window) -> Gathered:
-        """None yet."""
-        return cls(block, places, window, max(window.step) / window.finer)
 
     def add(self, spread: Spread, rows: NDArray[np.int64], s: slice, least: FloatArray) -> None:
         """Add rotations of some pairs, of these places and templates."""
@@ -117,13 +120,8 @@ class Gathered:
         """Share masses between the nodes around where the particle lies in its image."""
         import torch
 
-        from cryolike_dask.likelihoods.kernels.windows import Axis
-
         device, grid = mass.device, self.block.comparison.grid
-        x, y = (
-            Axis.of(axis, self.window.finer, grid.spatial_frequencies[-1], np.inf, device).at[-1]
-            for axis in (self.window.x_angstrom, self.window.y_angstrom)
-        )
+        x, y = self.points
         turned = turns(grid.angles[spread.rotation.cpu().numpy()])
         cosine, sine = (torch.from_numpy(turned[:, i, 0]).to(device)[n] for i in (0, 1))
         dx, dy = x[point % len(x)], y[point // len(x)]

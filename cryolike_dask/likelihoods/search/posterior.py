@@ -166,7 +166,7 @@ def _spread(
     from cryolike_dask.likelihoods.kernels.spread import spread_of
 
     device, known = block.constants.weights.device, evidence.take(block.image_rows["index"])
-    gathered = Gathered.of(block, places, window)
+    gathered = Gathered(block, places, window)
     log_prior = block.template_rows["log_prior"] - window.log_volume
     log_sum = np.logaddexp.reduce(known.log_pairs, axis=1)
     n_points = window.finer**2 * math.prod(block.pose_shape) * wanted.sum(axis=1)

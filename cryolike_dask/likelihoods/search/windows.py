@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,7 @@ def best_of_pairs_in_windows(
     """Log-likelihood of each image under each template that it wants, summed over its windows, and
     where its particle lies at the best pose: (image, template), FOUND.
 
-    Parameters are those of `optimal_poses_in_windows`.
+    Parameters are those of `optimal_poses_and_pairs`.
     """
     found = np.zeros(templates.shape, FOUND)
     found["log_likelihood"] = -np.inf
@@ -108,29 +108,10 @@ def best_of_pairs_in_windows(
     return found
 
 
-def optimal_poses_in_windows(
-    image_rows: Rows,
-    template_rows: Rows,
-    templates: Flags,
-    places: FloatArray,
-    basis: RadialBasis = (),
-    *,
-    comparison: Comparison,
-    window: Window,
-    arcs: Arcs | None = None,
-) -> NDArray[np.void]:
+def optimal_poses_in_windows(*chunks: Any, **options: Any) -> NDArray[np.void]:
     """Best pose of each image among the templates and places that it wants, and its likelihood over
     all of them: (image, 1), POSE; parameters are those of `optimal_poses_and_pairs`."""
-    poses, _ = optimal_poses_and_pairs(
-        image_rows,
-        template_rows,
-        templates,
-        places,
-        basis,
-        comparison=comparison,
-        window=window,
-        arcs=arcs,
-    )
+    poses, _ = optimal_poses_and_pairs(*chunks, **options)
     return poses
 
 
