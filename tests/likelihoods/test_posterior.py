@@ -18,7 +18,6 @@ from cryolike_dask import (
     labels,
 )
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.symmetry import asymmetric_unit
 from cryolike_dask.geometry.viewing_angles import healpix_grid, viewing_rotation
 from cryolike_dask.likelihoods.search.regions import (
@@ -32,6 +31,7 @@ from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
 from tests.likelihoods.test_kernels import brute_force
+from tests.optics import microscope
 from tests.real_space import StarPoses, render, two_lobes
 
 OF_TOP = ("top_template", "top_inplane_rotation", "top_probability")
@@ -135,15 +135,7 @@ def particles(rng, parameters, n, signal_to_noise, positions=None, on_views=None
         azimuth, polar = viewing.azimuth[on_views], viewing.polar[on_views]
         x, y, gamma = 0 * x, 0 * y, gamma - gamma % (2 * np.pi / parameters.grid.n_inplanes)
     u = np.full(n, 9000.0)
-    optics = optics_table(
-        n,
-        defocus_u_angstrom=u,
-        defocus_v_angstrom=u,
-        defocus_angle_radian=0.0,
-        voltage_kilovolt=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-    )
+    optics = microscope(n, u)
     positions = two_lobes(20) if positions is None else positions
     atoms = Atoms(positions, np.full(len(positions), 62.0), np.full(len(positions), 2.0))
     grid = parameters.grid

@@ -22,7 +22,6 @@ from cryolike_dask.compute.progress import Meter
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
-from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
@@ -46,6 +45,7 @@ from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
 from tests.likelihoods.test_kernels import BruteForce, contrast_of
+from tests.optics import microscope
 from tests.real_space import StarPoses, render, two_lobes
 
 NOWHERE = np.nan
@@ -327,15 +327,7 @@ def particles(rng, n, signal_to_noise, x_angstrom=0.0, atoms=ATOMS):
         rng.uniform(0, 2 * np.pi, n), polar, rng.uniform(0, 2 * np.pi, n), x + x_angstrom, y
     )
     u = rng.uniform(4000, 9000, n)
-    rows = optics_table(
-        n,
-        defocus_u_angstrom=u,
-        defocus_v_angstrom=u,
-        defocus_angle_radian=0.0,
-        voltage_kilovolt=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-    )
+    rows = microscope(n, u)
     clean = render(atoms, poses, rows, N_PIXELS, PIXEL_SIZE)
     level = np.sqrt(clean.var() / signal_to_noise) if signal_to_noise else 0.0
     return clean, level, rows

@@ -18,11 +18,11 @@ from cryolike_dask import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.geometry.displacements import DisplacementSearch
-from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.geometry.symmetry import point_group, unit_grid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, viewing_grid
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.projection import project
+from tests.optics import microscope
 from tests.real_space import StarPoses, render
 
 PIXEL_SIZE = 6.0
@@ -54,15 +54,7 @@ def assembly(name, rng, n=3, radius=4.0):
 def noisy(atoms, poses, parameters, signal_to_noise, rng):
     """Images made in real space, with white noise."""
     n = len(poses)
-    optics = optics_table(
-        n,
-        defocus_u_angstrom=5000.0,
-        defocus_v_angstrom=5000.0,
-        defocus_angle_radian=0.0,
-        voltage_kilovolt=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-    )
+    optics = microscope(n, 5000.0)
     pixels = render(atoms, poses, optics, parameters.n_pixels, PIXEL_SIZE)
     if signal_to_noise is not None:
         sigma = np.sqrt(pixels.var(axis=(1, 2)) / signal_to_noise)

@@ -17,7 +17,6 @@ from cryolike_dask import (
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
-from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.io.mrc import write_mrc_stack
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.io.star import write_star
@@ -26,6 +25,7 @@ from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.runs import noise_estimation, noise_extent, noise_rings
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
+from tests.optics import microscope
 from tests.real_space import StarPoses, render, two_lobes
 
 N, PIXEL = 24, 3.5
@@ -50,15 +50,7 @@ def noise(kind, n_images, rng):
 
 def optics(n_images, rng):
     defocus = rng.uniform(6000, 12000, n_images)
-    return optics_table(
-        n_images,
-        defocus_u_angstrom=defocus,
-        defocus_v_angstrom=defocus,
-        defocus_angle_radian=0.0,
-        voltage_kilovolt=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-    )
+    return microscope(n_images, defocus)
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ import cryolike_dask as cld
 from cryolike_dask import labels
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import InputError, OutputError
-from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.io.records import checksum
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
+from tests.optics import microscope
 from tests.real_space import StarPoses, render, two_lobes
 
 TINY = cld.ImageParameters(
@@ -321,15 +321,7 @@ def wide():
         values = project(atoms, PARAMETERS.grid, viewing).astype(np.complex64)
         one = cld.TemplateStack.from_array(values, PARAMETERS, viewing)
         structures.append(replace(one, structure=name))
-    optics = optics_table(
-        n,
-        defocus_u_angstrom=u,
-        defocus_v_angstrom=u,
-        defocus_angle_radian=0.0,
-        voltage_kilovolt=300.0,
-        spherical_aberration_mm=2.7,
-        amplitude_contrast=0.1,
-    )
+    optics = microscope(n, u)
     polar = np.arccos(rng.uniform(-1, 1, n))
     turns, at = rng.uniform(0, 2 * np.pi, (2, n)), rng.uniform(-1, 1, (2, n))
     poses = StarPoses.of_template(turns[0], polar, turns[1], *at)
