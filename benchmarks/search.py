@@ -188,11 +188,11 @@ def compared(
     images: ImageStack, templates: TemplateStack, noise: NoiseModel | None
 ) -> NDArray[np.bool_]:
     """Which views an adaptive search compares in the whole band, (image, view)."""
-    settings = Settings(device="cpu", noise=noise, search="adaptive", pose_posteriors=True)
+    settings = Settings(device="cpu", noise=noise, search="adaptive")
     found = adaptive_search(ComparisonGraph(images, templates, settings, discover_tiles=False))
-    if found is None or found.log_pairs is None:
+    if found is None:
         return np.ones((len(images), len(templates)), np.bool_)
-    are: NDArray[np.bool_] = np.isfinite(found.log_pairs.compute())
+    are: NDArray[np.bool_] = found.wanted.compute() > 0
     return are
 
 

@@ -91,7 +91,13 @@ def test_all_templates_in_one_window_as_large_as_the_search_are_the_whole_search
     if like == "a window":
         places[:, 0] = 0
     found, graph = compared(
-        images, templates, window, np.ones((5, 7), bool), places, optimal_poses_in_windows, settings
+        images,
+        templates,
+        window,
+        np.ones((5, 7), np.uint32),
+        places,
+        optimal_poses_in_windows,
+        settings,
     )
     rows = (
         image_rows(images, settings.rules, graph.group_of_image),
@@ -128,7 +134,7 @@ def test_loops_give_what_torch_gives(build, monkeypatch):
     places[:, :3] = build.rng.uniform(-3, 3, (6, 3, 2))
     places[:2, 1:] = NOWHERE
     places[0, 0] = 0
-    wanted = build.rng.random((6, 5)) < 0.6
+    wanted = build.rng.integers(0, 8, (6, 5)).astype(np.uint32)
     found = []
     for _ in range(2):
         for function in (optimal_poses_in_windows, best_of_pairs_in_windows):
@@ -152,7 +158,7 @@ def test_windows_are_sums_over_their_poses(build):
     places = no_places(3)
     places[:, :2] = build.rng.uniform(-1, 1, (3, 2, 2)) * grid.pixel_size_angstrom
     places[0, 1] = NOWHERE
-    wanted = np.array([[1, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
+    wanted = np.array([[1, 1, 0, 1], [0, 3, 1, 0], [2, 0, 0, 3]], np.uint32)
     found, graph = compared(images, templates, window, wanted, places, optimal_poses_in_windows)
     pairs, _ = compared(images, templates, window, wanted, places, best_of_pairs_in_windows)
     log_prior = template_rows(templates, graph.settings.rules)["log_prior"]
@@ -164,13 +170,13 @@ def test_windows_are_sums_over_their_poses(build):
         logs = np.full(4, -np.inf)
         for w, gamma in enumerate(grid.angles):
             turn = np.array([[np.cos(gamma), -np.sin(gamma)], [np.sin(gamma), np.cos(gamma)]])
-            for place in known:
+            for k, place in enumerate(known):
                 d = (turn @ place)[:, None] + window.displacements.table()
-                part = tapers(d, turn @ place, half_width) / sum(
-                    tapers(d, turn @ other, half_width) for other in known
-                )
+                bits = wanted[m][:, None] >> np.arange(len(known)) & 1
+                others = np.array([tapers(d, turn @ other, half_width) for other in known])
+                part = bits[:, [k]] * others[k] / np.maximum(bits @ others, 1e-300)
                 part *= (abs(d) < limit).all(0)
-                some_are_cut |= bool((part < 1).any() and (part > 0).any())
+                some_are_cut |= bool(((part < 1) & (part > 0)).any())
                 brute = BruteForce(
                     images.source.values[m : m + 1],
                     contrast_of(images.optics[m], grid, "standard")[None],
@@ -184,7 +190,6 @@ def test_windows_are_sums_over_their_poses(build):
                 with np.errstate(divide="ignore"):
                     of_poses = of_poses + np.log(part)
                 logs = np.logaddexp(logs, np.logaddexp.reduce(of_poses, axis=1))
-        logs = np.where(wanted[m], logs, -np.inf)
         # the offset is taken at the place, and here at rest: next to nothing
         np.testing.assert_allclose(pairs["log_likelihood"][m], logs, rtol=0, atol=0.02)
         expected = np.logaddexp.reduce(logs + log_prior) - np.log(4)
@@ -215,6 +220,8 @@ def test_windows_that_overlap_count_once(rng, n_places, finer):
         axis,
         torch.tensor(angles),
         torch.tensor(of_images.of_image),
+        torch.tensor(of_images.number),
+        torch.full((n_places, 2), 2**n_places - 1),
         torch.zeros(n_places, dtype=torch.bool),
     )
     spread = 0.4
@@ -231,10 +238,10 @@ def test_windows_that_overlap_count_once(rng, n_places, finer):
             total = 0.0
             (turn,) = turns(np.array([gamma]))
             for row in range(n_places):
-                share = windows.shares(torch.tensor([w]), torch.tensor([row]), cut)[0].numpy()
+                share = windows.shares(*torch.tensor([[w], [row], [1]]), cut)[0].numpy()
                 at = axis.at[cut].numpy()
                 points = np.stack([np.tile(at, len(at)), np.repeat(at, len(at))])
-                own = turn.T @ (points + (turn @ windows.places[row, 0].numpy())[:, None])
+                own = turn.T @ (points + (turn @ windows.places[row, row].numpy())[:, None])
                 distance2 = ((own - np.array(peak)[:, None]) ** 2).sum(0)
                 total += (share * np.exp(-distance2 / 2 / spread**2)).sum()
             integral = total * 0.5**2 / (2 * np.pi * spread**2)
@@ -294,15 +301,15 @@ def test_what_is_within_reach_is_selected():
     found["x"][1] = 10 * np.arange(12)
     found["x"][1, 1:] += 100
     found["log_likelihood"][2, 0] = -90
-    selection = Selection(np.zeros(12), np.eye(12, dtype=bool), 2.0, 0.1, 2.0, most_places=5)
-    places = selection.places(found)
+    near = np.eye(12, dtype=bool)
+    near[6:, 6:] = True
+    selection = Selection(np.zeros(12), near, 2.0, 0.1, 2.0, most_places=3)
+    places, wanted, left_out = selection.chosen(found)
     np.testing.assert_array_equal(places[0, :3, 0], [1, 9, np.nan])
     assert np.isnan(places[1]).all(), "it may lie anywhere"
-    wanted = selection.templates(found)
-    np.testing.assert_array_equal(np.flatnonzero(wanted[0]), [2, 3])
+    np.testing.assert_array_equal(wanted[0], [0, 0, 0b01, 0b10, *[0] * 8])
     assert wanted[1].all()
     np.testing.assert_array_equal(np.flatnonzero(wanted[2]), [0])
-    left_out = selection.left_out(found)
     assert left_out[:2] == pytest.approx([10 * np.exp(-100.0), 0])
     assert left_out[2] == pytest.approx(11 * np.exp(-10) / (1 + 11 * np.exp(-10)))
 
@@ -406,9 +413,9 @@ def test_views_that_look_nearly_alike_are_not_lost():
     )
     logs = logs.log_likelihood.values[0] + np.log(viewing.weight)
     posterior = np.exp(logs - np.logaddexp.reduce(logs))
-    settings = Settings(device="cpu", search="adaptive", pose_posteriors=True)
+    settings = Settings(device="cpu", search="adaptive")
     searched = adaptive.adaptive_search(ComparisonGraph(images, templates, settings))
-    compared_views = np.isfinite(searched.log_pairs.compute()[0])
+    compared_views = searched.wanted.compute()[0] > 0
     print(posterior[~compared_views].sum(), compared_views.sum())
     assert posterior[~compared_views].sum() < 1e-4
     assert compared_views.mean() < 0.2

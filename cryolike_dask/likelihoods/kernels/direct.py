@@ -158,6 +158,17 @@ class WhitenedImages:
     def __len__(self) -> int:
         return len(self.values)
 
+    def take(self, rows: Tensor) -> WhitenedImages:
+        """Some of the images."""
+        return WhitenedImages(
+            self.values[rows],
+            self.contrast[rows],
+            self.whitening[rows],
+            self.power[rows],
+            self.mask[rows],
+            self.noise.at(rows),
+        )
+
     @property
     def contrast_of_mask(self) -> Tensor:
         """Contrast transfer, as it stands beside an offset that is not divided by sigma."""

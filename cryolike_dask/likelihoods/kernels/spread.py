@@ -93,7 +93,7 @@ def spread_of(
                 rotations[half, w],
                 x.clamp_(max=floor).neg_().log1p_().mul_(-exponent[where][:, None])
                 + height[where][:, None],
-                windows.shares(rotations[half, w], row + m.start, cut),
+                windows.shares(rotations[half, w], row + m.start, template, cut),
                 best[where].double().clamp_(max=1),
                 at[where],
                 of_best[where],

@@ -337,10 +337,10 @@ class Tile:
             of_cut = within_reach & (cuts == cut)
             if not of_cut.any():
                 continue
-            half, row, image, _ = of_cut.nonzero(as_tuple=True)
+            half, row, image, template = of_cut.nonzero(as_tuple=True)
             values = windows.between(sums[of_cut].double(), cut)
             likelihoods = self._likelihoods(values, height - peak, of_cut, m)
-            of_rows = self.constants.folding.rotations[half, row], image + m.start
+            of_rows = self.constants.folding.rotations[half, row], image + m.start, template
             likelihoods *= windows.shares(*of_rows, cut)
             pairs = _pairs(of_cut)
             total.index_add_(0, pairs, likelihoods.sum(-1))

@@ -36,6 +36,10 @@ class WindowTerms(NamedTuple):
     rotations : array, int64, (W,)
         Which these are.
     places : array, (row, place, 2)
+    own : array, int64, (row,)
+        Which place a row is of.
+    bits : array, int64, (row, template)
+        Places whose windows are summed under a template.
     wanted : array, bool, (row, template)
         The others are left out.
     is_free : array, bool, (row,)
@@ -65,6 +69,8 @@ class WindowTerms(NamedTuple):
     turns: NDArray[np.float64]
     rotations: NDArray[np.int64]
     places: NDArray[np.float64]
+    own: NDArray[np.int64]
+    bits: NDArray[np.int64]
     wanted: NDArray[np.bool_]
     is_free: NDArray[np.bool_]
     edge: tuple[int, int]
@@ -155,22 +161,27 @@ def weigh_by_prior(windows, box, values):
 
 
 @compiled
-def share_out(windows, row, w, box, memory, values):
+def share_out(windows, row, template, w, box, memory, values):
     """Leave of values at the points of a part of a window, (y, x), what they count under a
-    rotation: less where it overlaps with others of its image, nothing outside of the search."""
+    template and a rotation: less where it overlaps with others that are wanted, nothing outside of
+    the search."""
     along_x, along_y, from_x, from_y = memory
-    x, y = moved(windows, row, 0, w)
-    for k in range(len(from_x)):
-        other_x, other_y = moved(windows, row, k, w)
-        from_x[k], from_y[k] = other_x - x, other_y - y
+    own, n = windows.own[row], 1
+    x, y = moved(windows, row, own, w)
+    from_x[0] = from_y[0] = 0.0
+    for k in range(windows.places.shape[1]):
+        if k != own and windows.bits[row, template] >> k & 1:
+            other_x, other_y = moved(windows, row, k, w)
+            from_x[n], from_y[n] = other_x - x, other_y - y
+            n += 1
     at_x, at_y = windows.x[box[0] : box[1]], windows.y[box[2] : box[3]]
-    _tapers(at_x, windows.half_width[0], from_x, along_x)
-    _tapers(at_y, windows.half_width[1], from_y, along_y)
+    _tapers(at_x, windows.half_width[0], from_x[:n], along_x)
+    _tapers(at_y, windows.half_width[1], from_y[:n], along_y)
     for b in range(len(at_y)):
         inside = abs(y + at_y[b]) < windows.limit[1]
         for a in range(len(at_x)):
             total = 0.0
-            for k in range(len(from_x)):
+            for k in range(n):
                 total += along_y[k, b] * along_x[k, a]
             inside_both = inside and abs(x + at_x[a]) < windows.limit[0]
             values[b, a] *= along_y[0, b] * along_x[0, a] / total if inside_both else 0.0

@@ -4,8 +4,8 @@ where windows overlap."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -80,6 +80,16 @@ class Axis:
         nodes = torch.from_numpy(displacements).to(device)
         return cls(nodes, points, matrices, n * step / 2, limit, priors)
 
+    @cached_property
+    def tables(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """`at`, `matrix` and `prior` for compiled loops, each number of parts after the other; and
+        where each begins, and the last ends."""
+        at, matrix, prior = (
+            torch.cat([part.contiguous() for part in parts]).numpy()
+            for parts in (self.at, self.matrix, self.prior)
+        )
+        return at, matrix, prior, np.cumsum([0, *(len(of_part) for of_part in self.at)])
+
     def taper(self, distance: Tensor) -> Tensor:
         """What a window counts at a distance from its place, before it is shared with others: it
         falls smoothly to 0 at its end, so that sums over displacements stay right."""
@@ -95,8 +105,12 @@ class Windows:
     x, y : Axis
     angles : Tensor, float64, (rotation,)
     places : Tensor, float64, (row, place, 2)
-        Of the image of each row, the row's own first, angstrom in the frame of the image; far off
-        where there are no more.
+        Of the image of each row, angstrom in the frame of the image; far off where there are no
+        more.
+    own : Tensor, int64, (row,)
+        Which of these a row's window is about.
+    bits : Tensor, int64, (row, template)
+        Those whose windows are summed under a template, bit by bit.
     is_free : Tensor, bool, (row,)
         Windows that reach neither another place's nor the end of the search.
     edge : (int, int)
@@ -112,6 +126,8 @@ class Windows:
     y: Axis
     angles: Tensor
     places: Tensor
+    own: Tensor
+    bits: Tensor
     is_free: Tensor
     edge: tuple[int, int] = (0, 0)
     arcs: Tensor | None = None
@@ -143,7 +159,7 @@ class Windows:
             return None
         gamma = self.angles[rotations]
         c, s = torch.cos(gamma)[..., None, None], torch.sin(gamma)[..., None, None]
-        px, py = self.places[:, :1].unbind(2)
+        px, py = self.places.gather(1, self.own[:, None, None].expand(-1, -1, 2)).unbind(2)
         along_x = (c * px - s * py + self.x.displacements).abs() < self.x.limit
         along_y = (s * px + c * py + self.y.displacements).abs() < self.y.limit
         within = along_y[..., :, None] & along_x[..., None, :]
@@ -154,16 +170,16 @@ class Windows:
         from cryolike_dask.likelihoods.kernels.window_points_cpu import WindowTerms
 
         gamma = self.angles.numpy()[rotations]
-        first_x, first_y = (
-            np.cumsum([0, *(len(at) for at in axis.at)]) for axis in (self.x, self.y)
+        (x, matrix_x, prior_x, first_x), (y, matrix_y, prior_y, first_y) = (
+            axis.tables for axis in (self.x, self.y)
         )
         return WindowTerms(
             nodes_x=self.x.displacements.numpy(),
             nodes_y=self.y.displacements.numpy(),
-            x=torch.cat(self.x.at).numpy(),
-            y=torch.cat(self.y.at).numpy(),
-            matrix_x=torch.cat([matrix.contiguous() for matrix in self.x.matrix]).numpy(),
-            matrix_y=torch.cat([matrix.contiguous() for matrix in self.y.matrix]).numpy(),
+            x=x,
+            y=y,
+            matrix_x=matrix_x,
+            matrix_y=matrix_y,
             first_x=first_x,
             first_y=first_y,
             half_width=(float(self.x.half_width), float(self.y.half_width)),
@@ -171,13 +187,15 @@ class Windows:
             turns=np.stack([np.cos(gamma), np.sin(gamma)], axis=1),
             rotations=rotations,
             places=self.places.contiguous().numpy(),
+            own=self.own.contiguous().numpy(),
+            bits=self.bits.contiguous().numpy(),
             wanted=wanted.contiguous().numpy(),
             is_free=self.is_free.contiguous().numpy(),
             edge=self.edge,
             arcs=np.empty((0, 0, 3)) if self.arcs is None else self.arcs.contiguous().numpy(),
             slope=self.slope,
-            prior_x=torch.cat(self.x.prior).numpy(),
-            prior_y=torch.cat(self.y.prior).numpy(),
+            prior_x=prior_x,
+            prior_y=prior_y,
             parts_per_narrowness=PARTS_PER_NARROWNESS,
         )
 
@@ -229,23 +247,24 @@ class Windows:
         square = values.view(-1, of_y.shape[1], of_x.shape[1])
         return (of_y @ (square @ of_x.T)).flatten(1)
 
-    def shares(self, rotations: Tensor, rows: Tensor, cut: int) -> Tensor:
-        """What each point of a row's window counts under a rotation, (pair, point): its part of a
-        step; less where windows of the same image overlap, so that they count once in all; nothing
-        outside of the search."""
+    def shares(self, rotations: Tensor, rows: Tensor, templates: Tensor, cut: int) -> Tensor:
+        """What each point of a row's window counts under a template and a rotation, (pair, point):
+        its part of a step; less where windows that this template wants overlap, so that they count
+        once in all; nothing outside of the search."""
         at_x, at_y = self.x.at[cut], self.y.at[cut]
         gamma = self.angles[rotations]
         c, s = torch.cos(gamma)[:, None], torch.sin(gamma)[:, None]
         px, py = self.places[rows].unbind(2)
         # of all places, as templates are displaced under this rotation: (pair, place)
         x, y = c * px - s * py, s * px + c * py
-        of_x, of_y = x[:, :1] + at_x, y[:, :1] + at_y
+        at, bits = self.own[rows][:, None], self.bits[rows, templates]
+        of_x, of_y = x.gather(1, at) + at_x, y.gather(1, at) + at_y
         own = self.y.taper(at_y)[:, None] * self.x.taper(at_x)
-        total = own.expand(len(x), *own.shape)
-        for k in range(1, x.shape[1]):
-            along_x = self.x.taper(of_x - x[:, k, None])
+        total = own.new_zeros((len(x), *own.shape))
+        for k in range(x.shape[1]):
+            along_x = self.x.taper(of_x - x[:, k, None]) * (bits >> k & 1)[:, None]
             along_y = self.y.taper(of_y - y[:, k, None])
-            total = total + along_y[:, :, None] * along_x[:, None]
+            total += along_y[:, :, None] * along_x[:, None]
         share = own / total * (self.y.prior[cut][:, None] * self.x.prior[cut])
         share *= (of_y.abs() < self.y.limit)[:, :, None] & (of_x.abs() < self.x.limit)[:, None]
         n_displacements = len(self.x.displacements) * len(self.y.displacements)

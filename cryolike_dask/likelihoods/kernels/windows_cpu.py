@@ -45,7 +45,7 @@ def _extremes_inside(windows, row, template, chunks, high, low):
     search."""
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
     for w in range(len(high)):
-        x, y = moved(windows, row, 0, w)
+        x, y = moved(windows, row, windows.own[row], w)
         high[w], low[w] = -np.inf, np.inf
         for b in range(n_y):
             if not abs(y + windows.nodes_y[b]) < windows.limit[1]:
@@ -78,7 +78,7 @@ def _log_prior(windows, row, template, w):
 def _first_displacement(windows, row, template, chunks, w, value):
     """The first displacement inside of the search that has a value under a rotation."""
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
-    x, y = moved(windows, row, 0, w)
+    x, y = moved(windows, row, windows.own[row], w)
     for d in range(n_x * n_y):
         column = template * n_x * n_y + d
         if chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS] != value:
@@ -210,7 +210,7 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
                 weigh(values, box, above, exponent, scales[w], is_small, terms.floor)
                 weigh_by_prior(windows, box, values)
                 if not windows.is_free[i]:
-                    share_out(windows, i, w, box, memory, values)
+                    share_out(windows, i, j, w, box, memory, values)
                 # each displacement counts as one, in however many parts
                 part = 1 / (per_x * per_y)
                 total += part * sum_part(values, 0, box[1] - box[0], 0, box[3] - box[2])

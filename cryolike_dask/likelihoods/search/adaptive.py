@@ -39,9 +39,9 @@ Rows = NDArray[np.int64]
 COARSEST_PIXELS, COARSEST_PART = 32, 0.25
 """The coarsest level has the band of a box of so many pixels, but this part of the band at least;
 each level twice that of the one before."""
-REACH = 8.0
+REACH = 6.0
 """Nat below the best view of a level that may still hold what counts."""
-LOST = 0.2
+LOST = 0.3
 """Part of the gain of the best view that views beside the true one may lose. Of structures that
 look nearly alike from two sides a part of 0.1 or 0.15 loses one image in a hundred, 0.2 one in 600:
 the wrong side may lie nearer to a view of the level."""
@@ -57,9 +57,10 @@ many as a peak needs: about one place all poses have the same displacements, and
 pixels miss of a narrow peak does not average out as in the whole search."""
 MORE_WORK = 3.0
 """Times the work of the level before, measured at 132 pixels: 1.4, 4.9 and 16 seconds."""
-WIDE, NARROWER = 1.6, 3.0
-"""Half width of a window, steps of the level before; and that over the distance within which
-another place needs no window of its own."""
+SIZE, LAST, SERVES = 8, 9, 4 / 3
+"""Displacements along each axis of a window, 64 in all (loops over them take so many at once), and
+of the last level: likelihoods between those of 8 are off by up to 0.6 nat, of 9 by 0.03; and steps
+within which another place needs no window of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +137,8 @@ class Searched:
         Of the last level: its displacements are those of the window.
     window : Window
     places : (image, place, 2) float64
+    wanted : (image, template) uint32
+        Which of these were compared, bit by bit.
     """
 
     records: da.Array
@@ -143,6 +146,7 @@ class Searched:
     graph: ComparisonGraph
     window: Window
     places: da.Array
+    wanted: da.Array
 
 
 def adaptive_search(graph: ComparisonGraph) -> Searched | None:
@@ -155,22 +159,21 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
     found, parts_left_out = _found_everywhere(levels[0], graph), []
     for before, level in pairwise(levels):
         cosines = cosines_of_views(templates.viewing, level.views, before.views)
-        width = WIDE * before.step[0], WIDE * before.step[1]
-        near = cosines > math.cos(NEAR * before.spacing)
         is_last = level is levels[-1]
-        window = Window.of(width, level.step, templates.displacements, FINER if is_last else 1)
+        near = cosines > math.cos(NEAR * before.spacing)
+        size = [(LAST if is_last else SIZE) if step else 1 for step in level.step]
+        finer = FINER if is_last else 1
+        window = Window.of_size(size, level.step, templates.displacements, finer)
         selection = Selection(
             log_prior[before.views],
             near,
             REACH,
             LOST,
-            distance=max(width) / NARROWER,
-            most_places=min(
-                MOST_PLACES, len(window.whole.displacements) // len(window.displacements)
-            ),
+            distance=SERVES * max(level.step),
+            most_places=len(window.whole.displacements) / len(window.displacements),
         )
         of_level = _at_level(level, graph, level.views, window.displacements)
-        places, wanted, left_out = _selected(found, selection, of_level.template_chunks)
+        wanted, places, left_out = _selected(found, selection, of_level.template_chunks)
         parts_left_out.append(left_out)
         if not is_last:
             found = of_level.blockwise(
@@ -192,7 +195,7 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
         dtype=POSE,
         meta=np.empty((0, 0), POSE),
     )
-    return Searched(records, log_pairs, of_level, window, places)
+    return Searched(records, log_pairs, of_level, window, places, wanted)
 
 
 def last_level(
@@ -231,63 +234,54 @@ def _with_part_left_out(poses: NDArray[np.void], left_out: FloatArray) -> NDArra
 def _selected(
     found: da.Array, selection: Selection, template_chunks: tuple[int, ...]
 ) -> tuple[da.Array, da.Array, da.Array]:
-    """Places of each image, (image, place, 2), and templates, bool (image, template), that are
-    worth the next level, and what is left out, (image,); chunks of images know all views."""
-    found = found.rechunk({1: -1})
-    of_views = replace(selection, near=selection.near[:0])  # it is large, and travels with tasks
-    left_out = da.blockwise(
-        of_views.left_out,
-        "m",
-        found,
-        "mv",
-        concatenate=True,
-        dtype=np.float64,
-        meta=np.empty(0),
-        token="search-left-out",
+    """Places that are worth the next level: which of them each pair wants, bits (image, template),
+    and where they are, (image, place, 2); and what is left out, (image,). Chunks of images know all
+    views."""
+    chosen = da.map_blocks(
+        selection.chosen,
+        found.rechunk({1: -1}),
+        drop_axis=1,
+        dtype=np.dtype(object),
+        meta=np.empty(0, np.dtype(object)),
+        token="search-chosen",
     )
-    places = da.blockwise(
-        of_views.places,
-        "mkx",
-        found,
-        "mv",
-        new_axes={"k": MOST_PLACES, "x": 2},
-        concatenate=True,
-        dtype=np.float64,
-        meta=np.empty((0, 0, 0)),
-        token="search-places",
-    )
-    wanted = da.blockwise(
-        selection.templates,
-        "ms",
-        found,
-        "mv",
-        new_axes={"s": len(selection.near)},
-        concatenate=True,
-        dtype=np.bool_,
-        meta=np.empty((0, 0), np.bool_),
-        token="search-templates",
-    )
-    return places, wanted.rechunk({1: template_chunks}), left_out
+
+    def part(i: int, dtype: type, *shape: int) -> da.Array:
+        return da.map_blocks(
+            itemgetter(i),
+            chosen,
+            new_axis=list(range(1, 1 + len(shape))),
+            chunks=(chosen.chunks[0], *((n,) for n in shape)),
+            dtype=dtype,
+            meta=np.empty((0,) * (1 + len(shape)), dtype),
+        )
+
+    wanted = part(1, np.uint32, len(selection.near)).rechunk({1: template_chunks})
+    return wanted, part(0, np.float64, MOST_PLACES, 2), part(2, np.float64)
 
 
 def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
     """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
     window = Window.of((0, 0), level.step, graph.templates.displacements).whole
     of_level = _at_level(level, graph, level.views, window.displacements)
-    n_images, n_views = len(graph.images), len(level.views)
-    chunks = of_level.image_chunks, of_level.template_chunks
-    middle = np.full((n_images, MOST_PLACES, 2), np.nan)
-    middle[:, 0] = 0
+    wanted, places = everywhere(of_level)
     return of_level.blockwise(
         best_of_pairs_in_windows,
         "search-first-level",
         FOUND,
-        more=(
-            (da.ones((n_images, n_views), dtype=np.bool_, chunks=chunks), "ms"),
-            (da.from_array(middle, chunks=(chunks[0], -1, -1)), "mkx"),
-        ),
+        more=((wanted, "ms"), (places, "mkx")),
         window=window,
     )
+
+
+def everywhere(graph: ComparisonGraph) -> tuple[da.Array, da.Array]:
+    """What images want that are compared with all templates about the middle: which places, bits
+    (image, template), and where they are, (image, place, 2)."""
+    shape, chunks = (len(graph.images), len(graph.templates)), graph.image_chunks
+    middle = np.full((shape[0], MOST_PLACES, 2), np.nan)
+    middle[:, 0] = 0
+    wanted = da.ones(shape, dtype=np.uint32, chunks=(chunks, graph.template_chunks))
+    return wanted, da.from_array(middle, chunks=(chunks, -1, -1))
 
 
 def _at_level(

@@ -33,7 +33,7 @@ from cryolike_dask.likelihoods.search.known_rows import (
     trace_terms,
     with_least_trace,
 )
-from cryolike_dask.likelihoods.search.places import Arcs, FloatArray, Window
+from cryolike_dask.likelihoods.search.places import Arcs, FloatArray, Window, all_places
 from cryolike_dask.likelihoods.search.refined import (
     REFINED_POSE,
     CanTurn,
@@ -263,7 +263,7 @@ def optimal_poses_around(
     of_mates = optimal_poses_in_windows(
         image_rows[image],
         template_rows,
-        near[mate, image],
+        all_places(near[mate, image]),
         places,
         basis,
         comparison=comparison,

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryolike_dask.likelihoods.search.places import Flags, FloatArray, Places, Positions, Window
+from cryolike_dask.likelihoods.search.places import (
+    FloatArray,
+    PlaceBits,
+    Places,
+    Positions,
+    Window,
+)
 from cryolike_dask.likelihoods.tiled_block import Block, slices
 
 if TYPE_CHECKING:
@@ -18,7 +24,12 @@ if TYPE_CHECKING:
 
     from cryolike_dask.likelihoods.kernels.compressed import ImageTerms
     from cryolike_dask.likelihoods.kernels.tile import Tile
-    from cryolike_dask.likelihoods.kernels.windows import Windows
+    from cryolike_dask.likelihoods.kernels.windows import Axis, Windows
+
+
+TEMPLATES_TOGETHER = 4
+"""Of which images that want one are multiplied with all, on CPUs: of the products of 12 templates
+three in four are not wanted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +72,7 @@ class Piece:
 
 
 def pieces(
-    block: Block, places: Places, wanted: Flags, window: Window, sums: FloatArray
+    block: Block, places: Places, wanted: PlaceBits, window: Window, sums: FloatArray
 ) -> Iterator[Piece]:
     """Compare; poses that would change `sums` of images by less than rounding may be left out."""
     import torch
@@ -72,7 +83,8 @@ def pieces(
     reach = math.log(n_poses / block.constants.rounding)
     for rows, s, tile in tiles(block, places, wanted):
         image = places.image[rows]
-        wants = wanted[image, s]
+        bits = wanted[image, s]
+        wants = places.wanted_by(wanted[:, s], rows)
         log_prior = of_templates[s]
         if places.arcs is not None and places.arcs.log_prior is not None:
             log_prior = log_prior + places.arcs.log_prior[image, s]
@@ -82,20 +94,20 @@ def pieces(
             for values in tile.summarise_in_windows(
                 torch.from_numpy(reference).to(device),
                 torch.from_numpy(wants).to(device),
-                windows_of(block, places, rows, window, s),
+                windows_of(block, places, rows, window, s, bits),
             )
         )
         best = best.astype(np.float64)
         for k, j in np.argwhere(wants & ~(fit < block.constants.recomputes_offset_above)):
             best[k, j], poses[k, j], log_likelihood[k, j] = _compared_directly(
-                block, places, int(rows[k]), s.start + int(j), window
+                block, places, int(rows[k]), s.start + int(j), window, bits[k : k + 1, j : j + 1]
             )
         posterior, missed = log_likelihood + log_prior, at_edge + log_prior
         yield Piece(rows, image, s, tile, best, poses, log_likelihood, posterior, missed)
 
 
 def _compared_directly(
-    block: Block, places: Places, row: int, template: int, window: Window
+    block: Block, places: Places, row: int, template: int, window: Window, bits: PlaceBits
 ) -> tuple[float, int, float]:
     """Best correlation, its pose, and the log-likelihood of one place under one template, over all
     shells, with the offset of each pose."""
@@ -117,13 +129,10 @@ def _compared_directly(
         )
     )
     # at the displacements alone: of so strong a signal next to nothing is left between them
+    first = torch.zeros(block.pose_shape[1], dtype=torch.int64, device=correlation.device)
     shares = windows_of(
-        block, places, number, replace(window, finer=1), slice(template, template + 1)
-    ).shares(
-        torch.arange(block.pose_shape[1], device=correlation.device),
-        torch.zeros(block.pose_shape[1], dtype=torch.int64, device=correlation.device),
-        cut=0,
-    )
+        block, places, number, replace(window, finer=1), slice(template, template + 1), bits
+    ).shares(torch.arange(len(first), device=correlation.device), first, first, cut=0)
     angles = block.comparison.grid.angles
     allowed = window.inside(places.at[number], angles)[0]
     if places.arcs is not None:
@@ -138,15 +147,21 @@ def _compared_directly(
     return float(best), int(pose), float(torch.logsumexp(log_likelihood.flatten(), 0))
 
 
-def tiles(block: Block, places: Places, wanted: Flags) -> Iterator[tuple[Positions, slice, Tile]]:
+def tiles(
+    block: Block, places: Places, wanted: PlaceBits
+) -> Iterator[tuple[Positions, slice, Tile]]:
     """Correlate, for each few templates, the places of images that want some of them."""
     from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_templates
 
+    together = block.tile[1]
+    if block.constants.weights.is_cpu:
+        together = min(together, TEMPLATES_TOGETHER)
     for group in slices(0, len(places.image), block.n_images_at_a_time):
         terms = _prepared(block, places, group)
-        columns = list(slices(0, block.shape[1], block.tile[1]))
+        columns = list(slices(0, block.shape[1], together))
         for s, values in zip(columns, block.templates(columns), strict=True):
-            wanting = np.flatnonzero(wanted[places.image[group], s].any(axis=1))
+            rows = np.arange(group.start, group.stop)
+            wanting = np.flatnonzero(places.wanted_by(wanted[:, s], rows).any(axis=1))
             if not len(wanting):
                 continue
             first = int(block.template_rows["index"][s.start])
@@ -159,11 +174,16 @@ def tiles(block: Block, places: Places, wanted: Flags) -> Iterator[tuple[Positio
 
 
 def _prepared(block: Block, places: Places, group: slice) -> ImageTerms:
+    import torch
+
     from cryolike_dask.likelihoods.kernels.compressed import ImageTerms, prepare_images
 
     parts = []
     for part in slices(group.start, group.stop, block.tile[0]):
-        images = block.images(places.image[part])
+        rows, row_of_place = np.unique(places.image[part], return_inverse=True)
+        images = block.images(rows).take(
+            torch.from_numpy(row_of_place).to(block.constants.weights.device)
+        )
         moved = replace(images, values=images.values * _moving_back(places.at[part], block))
         parts.append(prepare_images(moved, block.constants))
     return ImageTerms.joined(parts)
@@ -181,22 +201,22 @@ def _moving_back(places: FloatArray, block: Block) -> torch.Tensor:
     return translation_factors(x, y, kx, ky).to(block.constants.mask.dtype)
 
 
-def windows_of(block: Block, places: Places, rows: Positions, window: Window, s: slice) -> Windows:
-    """Windows of some places under some templates, on the device."""
+def windows_of(
+    block: Block, places: Places, rows: Positions, window: Window, s: slice, bits: PlaceBits
+) -> Windows:
+    """Windows of some places under some templates, which want those of their image that bits, (row,
+    template), say; on the device."""
     import torch
 
-    from cryolike_dask.likelihoods.kernels.windows import Axis, Windows
+    from cryolike_dask.likelihoods.kernels.windows import Windows
 
-    device, highest = block.constants.weights.device, block.comparison.grid.spatial_frequencies[-1]
-    limit = window.limit
-    axis = partial(
-        Axis.of, finer=window.finer, highest_frequency=highest, device=device, sigma=window.sigma
-    )
+    device = block.constants.weights.device
     return Windows(
-        axis(window.x_angstrom, limit=limit[0]),
-        axis(window.y_angstrom, limit=limit[1]),
+        *_axes(window, float(block.comparison.grid.spatial_frequencies[-1]), device),
         torch.from_numpy(block.comparison.grid.angles).to(device),
         torch.from_numpy(places.of_image[rows]).to(device),
+        torch.from_numpy(places.number[rows]).to(device),
+        torch.from_numpy(bits.astype(np.int64)).to(device),
         torch.from_numpy(rows < places.n_free).to(device),
         window.edge,
         None
@@ -204,3 +224,15 @@ def windows_of(block: Block, places: Places, rows: Positions, window: Window, s:
         else torch.from_numpy(places.arcs.terms[places.image[rows], s]).to(device),
         0.0 if places.arcs is None else places.arcs.slope,
     )
+
+
+@lru_cache(maxsize=4)
+def _axes(window: Window, highest_frequency: float, device: torch.device) -> tuple[Axis, Axis]:
+    """Axes of a window, which all of its tiles share."""
+    from cryolike_dask.likelihoods.kernels.windows import Axis
+
+    x, y = (
+        Axis.of(along, window.finer, highest_frequency, limit, device, window.sigma)
+        for along, limit in zip((window.x_angstrom, window.y_angstrom), window.limit, strict=True)
+    )
+    return x, y

@@ -7,6 +7,7 @@ about it is d = R(gamma) t + delta.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,9 +18,17 @@ from cryolike_dask.geometry.displacements import DisplacementGrid
 FloatArray = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Positions = NDArray[np.int64]
+PlaceBits = NDArray[np.uint32]
+"""Of pairs of an image and a template: the k-th bit says whether it wants the k-th place of the
+image."""
 
 FAR = 1e12
 """Angstrom. In place of a place that is not there: no window reaches it."""
+
+
+def all_places(wanted: Flags) -> PlaceBits:
+    """Pairs that want all places of their image, and pairs that want none."""
+    return np.where(wanted, np.iinfo(np.uint32).max, 0).astype(np.uint32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +68,22 @@ class Window:
         search: DisplacementGrid,
         finer: int = 1,
     ) -> Window:
-        """Make one of displacements in steps, at least half as wide."""
+        """Make one of displacements in steps, the place among them, at least half as wide."""
         n = [math.ceil(w / s - 1e-6) if s else 0 for w, s in zip(half_width, step, strict=True)]
-        x, y = (np.linspace(-k * s, k * s, 2 * k + 1) for s, k in zip(step, n, strict=True))
+        return cls.of_size([2 * k + 1 for k in n], step, search, finer)
+
+    @classmethod
+    def of_size(
+        cls,
+        size: Sequence[int],
+        step: tuple[float, float],
+        search: DisplacementGrid,
+        finer: int = 1,
+    ) -> Window:
+        """Make one of so many displacements along x and y."""
+        x, y = (
+            np.linspace(-(n - 1) / 2, (n - 1) / 2, n) * s for n, s in zip(size, step, strict=True)
+        )
         return cls(x, y, search, step, finer)
 
     @property
@@ -170,7 +192,9 @@ class Places:
     at : (place, 2) float64
         Angstrom.
     of_image : (place, n, 2) float64
-        All places of the image, this one first; `FAR` where there are no more.
+        All places of the image; `FAR` where there are no more.
+    number : (place,) int64
+        Which of them this one is.
     n_free : int
         The first ones, whose windows neither reach another place's nor the end of the search.
     arcs : Arcs, or None
@@ -180,6 +204,7 @@ class Places:
     image: Positions
     at: FloatArray
     of_image: FloatArray
+    number: Positions
     n_free: int
     arcs: Arcs | None = None
 
@@ -188,13 +213,19 @@ class Places:
         """Those of all images, (image, place, 2), NaN where there are no more."""
         image, k = np.nonzero(~np.isnan(places[:, :, 0]))
         at = places[image, k]
-        others = np.where(np.isnan(places), FAR, places)[image]
-        others[np.arange(len(k)), k] = others[:, 0]
-        others[:, 0] = at
-        others = others[:, : max(1, int((others[:, :, 0] < FAR).sum(axis=1).max(initial=1)))]
+        of_image = np.where(np.isnan(places), FAR, places)[image, : k.max(initial=0) + 1]
         half = np.hypot(*(np.abs(window.displacements.table()).max(axis=1) + np.array(window.step)))
-        apart = np.hypot(*(others[:, 1:] - at[:, None]).transpose(2, 0, 1))
+        apart = np.hypot(*(of_image - at[:, None]).transpose(2, 0, 1))
+        apart[np.arange(len(k)), k] = FAR
         reaches = np.where((at == 0).all(axis=1), 0, np.hypot(*at.T) + half) >= window.limit.min()
         is_free = (apart > 2 * half).all(axis=1) & ~reaches & window.fits
         order = np.argsort(~is_free, kind="stable")
-        return cls(image[order], at[order], others[order], int(is_free.sum()), arcs)
+        n_free = int(is_free.sum())
+        return cls(image[order], at[order], of_image[order], k[order], n_free, arcs)
+
+    def wanted_by(self, bits: PlaceBits, rows: Positions) -> Flags:
+        """Whether pairs of images and templates want these places, (row, template)."""
+        wanted: Flags = (
+            bits[self.image[rows]] >> self.number[rows, None].astype(np.uint32)
+        ) & 1 > 0
+        return wanted

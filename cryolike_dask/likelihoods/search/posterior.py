@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.search.gathered import NEGLECTED, Gathered
 from cryolike_dask.likelihoods.search.pieces import tiles, windows_of
-from cryolike_dask.likelihoods.search.places import Flags, FloatArray, Places, Window
+from cryolike_dask.likelihoods.search.places import (
+    Flags,
+    FloatArray,
+    PlaceBits,
+    Places,
+    Window,
+)
 from cryolike_dask.likelihoods.search.regions import (
     Orientations,
 )
@@ -114,6 +120,7 @@ def pose_posteriors(
     image_rows: Rows,
     poses: Rows,
     log_pairs: FloatArray,
+    compared_at: PlaceBits,
     places: FloatArray,
     basis: RadialBasis = (),
     *,
@@ -129,6 +136,8 @@ def pose_posteriors(
         Of the search.
     log_pairs : (image, template) float64
         Log-likelihood times prior that it has found.
+    compared_at : (image, template) uint32
+        Places where it has, bit by bit.
     places : (image, place, 2) float64
     basis : RadialBasis
         Of `comparison`.
@@ -141,7 +150,7 @@ def pose_posteriors(
     template_rows = stage.template_rows.copy()
     template_rows["log_prior"] += stage.window.log_share
     found = np.zeros(len(image_rows), posterior_dtype(stage.n_top))
-    wanted = Wanted(fewest_templates(parts), places)
+    wanted = Wanted(np.where(fewest_templates(parts), compared_at, np.uint32(0)), places)
     spread = partial(_spread, evidence=evidence, stage=stage)
     for images, _, of_them in compared(
         image_rows, template_rows, wanted, basis, comparison, stage.window, spread
@@ -154,7 +163,7 @@ def pose_posteriors(
 def _spread(
     block: Block,
     places: Places,
-    wanted: Flags,
+    wanted: PlaceBits,
     window: Window,
     *,
     evidence: Evidence,
@@ -169,15 +178,15 @@ def _spread(
     gathered = Gathered(block, places, window)
     log_prior = block.template_rows["log_prior"] - window.log_volume
     log_sum = np.logaddexp.reduce(known.log_pairs, axis=1)
-    n_points = window.finer**2 * math.prod(block.pose_shape) * wanted.sum(axis=1)
+    n_points = window.finer**2 * math.prod(block.pose_shape) * (wanted > 0).sum(axis=1)
     least = np.log(NEGLECTED / n_points)
     for rows, s, tile in tiles(block, places, wanted):
         image = places.image[rows]
         above = log_prior[s] - log_sum[image, None]
         for spread in spread_of(
             tile,
-            windows_of(block, places, rows, window, s),
-            torch.from_numpy(wanted[image, s]).to(device),
+            windows_of(block, places, rows, window, s, wanted[image, s]),
+            torch.from_numpy(places.wanted_by(wanted[:, s], rows)).to(device),
             torch.from_numpy(above).to(device),
             torch.from_numpy(least[image]).to(device),
         ):

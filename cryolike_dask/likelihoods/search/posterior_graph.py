@@ -8,11 +8,16 @@ import dask.array as da
 import numpy as np
 
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
-from cryolike_dask.likelihoods.search.adaptive import FINER, Searched, last_level, step_of_band
+from cryolike_dask.likelihoods.search.adaptive import (
+    FINER,
+    Searched,
+    everywhere,
+    last_level,
+    step_of_band,
+)
 from cryolike_dask.likelihoods.search.places import Window
 from cryolike_dask.likelihoods.search.posterior import Stage, pose_posteriors, posterior_dtype
 from cryolike_dask.likelihoods.search.regions import Orientations
-from cryolike_dask.likelihoods.search.selection import MOST_PLACES
 
 PARTS = 4
 """Of a step, at which densities are interpolated."""
@@ -44,6 +49,8 @@ def posterior_records(
         "m",
         searched.log_pairs,
         "ms",
+        searched.wanted,
+        "ms",
         searched.places,
         "mkx",
         basis=of_level.basis(),
@@ -65,7 +72,7 @@ def posterior_records(
 def search_of_everything(graph: ComparisonGraph) -> Searched:
     """Everything compared in one window, the whole search; between displacements too, where the
     band lets these be known."""
-    templates, n = graph.templates, len(graph.images)
+    templates = graph.templates
     steps = templates.displacements.steps
     are_fine = max(steps) <= step_of_band(templates.grid, 1) * (1 + 1e-6)
     window = Window.of((0, 0), steps, templates.displacements, FINER if are_fine else 1).whole
@@ -78,10 +85,6 @@ def search_of_everything(graph: ComparisonGraph) -> Searched:
         graph.settings,
         discover_tiles=graph.comparison.discover_tiles,
     )
-    chunks = in_window.image_chunks, in_window.template_chunks
-    middle = np.full((n, MOST_PLACES, 2), np.nan)
-    middle[:, 0] = 0
-    places = da.from_array(middle, chunks=(chunks[0], -1, -1))
-    wanted = da.ones((n, len(templates)), dtype=np.bool_, chunks=chunks)
+    wanted, places = everywhere(in_window)
     records, log_pairs = last_level(in_window, window, wanted, places)
-    return Searched(records, log_pairs, in_window, window, places)
+    return Searched(records, log_pairs, in_window, window, places, wanted)

@@ -7,16 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from cryolike_dask.likelihoods.search.places import (
+    Flags,
+    FloatArray,
+    PlaceBits,
+    Positions,
+    all_places,
+)
+
 Found = NDArray[np.void]
-Flags = NDArray[np.bool_]
 
 FOUND = np.dtype([("log_likelihood", "f8"), ("gain", "f8"), ("x", "f8"), ("y", "f8")])
 """Of an image under a template: the log-likelihood summed over displacements and rotations, minus
 infinity where it was not compared; by how much the best of them is likelier than noise alone, nat;
 and where the particle lies there, in the frame of the image, angstrom."""
 
-MOST_PLACES = 8
+MOST_PLACES = 32
 """Places of one image that windows are laid around; an image that needs more may lie anywhere."""
 
 
@@ -36,7 +42,7 @@ class Selection:
         Part of the best gain that may be lost beside it: true views lie between those tried.
     distance : float
         Angstrom. A window serves all places within it.
-    most_places : int
+    most_places : float
         An image that needs more windows may lie anywhere: all displacements are cheaper.
     """
 
@@ -45,7 +51,7 @@ class Selection:
     reach: float
     lost: float
     distance: float
-    most_places: int
+    most_places: float
 
     def kept(self, found: Found) -> Flags:
         """Views of each image within reach of the best, (image, view)."""
@@ -54,17 +60,9 @@ class Selection:
         kept: Flags = logs >= logs.max(axis=1, keepdims=True) - reach
         return kept
 
-    def left_out(self, found: Found) -> FloatArray:
-        """Part of each image's sum over views that lies in those that are not kept, (image,)."""
-        logs = found["log_likelihood"] + self.log_prior
-        dropped = np.where(self.kept(found), -np.inf, logs)
-        parts: FloatArray = np.exp(
-            np.logaddexp.reduce(dropped, axis=1) - np.logaddexp.reduce(logs, axis=1)
-        )
-        return parts
-
-    def places(self, found: Found) -> FloatArray:
-        """Places to lay windows around, of each image.
+    def chosen(self, found: Found) -> tuple[FloatArray, PlaceBits, FloatArray]:
+        """Places to lay windows around, of each image; which of them templates want: those where
+        the views around them have found it; and what is left out.
 
         Parameters
         ----------
@@ -72,31 +70,50 @@ class Selection:
 
         Returns
         -------
-        (image, MOST_PLACES, 2) float64
+        places : (image, MOST_PLACES, 2) float64
             Angstrom, in the frame of the image; NaN beyond those that there are; none at all of
             images that may lie anywhere.
+        wanted : (image, template) uint32
+        left_out : (image,) float64
+            Part of each image's sum over views that lies in those that are not kept.
         """
         kept, logs = self.kept(found), found["log_likelihood"] + self.log_prior
         places = np.full((len(found), MOST_PLACES, 2), np.nan)
+        wanted = np.zeros((len(found), len(self.near)), np.uint32)
+        near = self.near.astype(np.float32)
         for m in range(len(found)):
             views = np.flatnonzero(kept[m])
             views = views[np.argsort(-logs[m, views], kind="stable")]
             points = np.stack([found["x"][m, views], found["y"][m, views]], axis=1)
-            covering = _covering(points, self.distance)
-            if len(covering) <= self.most_places:
+            covering, by = _covering(points, self.distance)
+            wants = (
+                near[:, views] @ (by[:, None] == np.arange(len(covering))).astype(np.float32) > 0
+            )
+            any_place = wants.any(axis=1)
+            if len(covering) <= MOST_PLACES and wants.sum() <= self.most_places * any_place.sum():
                 places[m, : len(covering)] = covering
-        return places
+                wanted[m] = wants @ (1 << np.arange(len(covering)))
+            else:
+                wanted[m] = all_places(any_place)
+        return places, wanted, self._left_out(found)
 
-    def templates(self, found: Found) -> Flags:
-        """Templates that each image is to be compared with, (image, template)."""
-        wanted: Flags = self.kept(found) @ self.near.T
-        return wanted
+    def _left_out(self, found: Found) -> FloatArray:
+        logs = found["log_likelihood"] + self.log_prior
+        dropped = np.where(self.kept(found), -np.inf, logs)
+        parts: FloatArray = np.exp(
+            np.logaddexp.reduce(dropped, axis=1) - np.logaddexp.reduce(logs, axis=1)
+        )
+        return parts
 
 
-def _covering(points: FloatArray, distance: float) -> FloatArray:
-    """Some of the points, the first among them, within a distance of which all others lie."""
-    left, found = points, []
-    while len(left):
-        found.append(left[0])
-        left = left[np.hypot(*(left - left[0]).T) > distance]
-    return np.array(found)
+def _covering(points: FloatArray, distance: float) -> tuple[FloatArray, Positions]:
+    """Some of the points, the first among them, within a distance of which all others lie; and by
+    which of them each is covered, the first that does it."""
+    found: list[FloatArray] = []
+    by = np.full(len(points), -1)
+    while (by < 0).any():
+        (i, *_) = np.flatnonzero(by < 0)
+        near = np.hypot(*(points - points[i]).T) <= distance
+        by[near & (by < 0)] = len(found)
+        found.append(points[i])
+    return np.array(found), by

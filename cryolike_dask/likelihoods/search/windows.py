@@ -26,6 +26,7 @@ from cryolike_dask.likelihoods.search.places import (
     Arcs,
     Flags,
     FloatArray,
+    PlaceBits,
     Places,
     Positions,
     Window,
@@ -45,7 +46,8 @@ class Wanted:
 
     Attributes
     ----------
-    templates : (image, template) bool
+    pairs : (image, template) uint32
+        Places that they want, bit by bit.
     places : (image, place, 2) float64
         Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
         images whose particle may lie anywhere.
@@ -53,7 +55,7 @@ class Wanted:
         As of `Places`.
     """
 
-    templates: Flags
+    pairs: PlaceBits
     places: FloatArray
     arcs: Arcs | None = None
 
@@ -61,6 +63,12 @@ class Wanted:
     def anywhere(self) -> Flags:
         """Images that want all displacements, (image,)."""
         return np.isnan(self.places[:, 0, 0])
+
+    def there(self) -> PlaceBits:
+        """Places that are wanted, and that there are: of images that may lie anywhere the first."""
+        n_places = np.maximum((~np.isnan(self.places[:, :, 0])).sum(axis=1), 1)
+        bits = self.pairs & (2**n_places - 1).astype(np.uint32)[:, None]
+        return np.where(self.anywhere[:, None], self.pairs > 0, bits).astype(np.uint32)
 
 
 def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> FloatArray:
@@ -81,7 +89,7 @@ def in_frame_of_image(displacements: FloatArray, gamma: FloatArray) -> FloatArra
 def best_of_pairs_in_windows(
     image_rows: Rows,
     template_rows: Rows,
-    templates: Flags,
+    pairs: PlaceBits,
     places: FloatArray,
     basis: RadialBasis = (),
     *,
@@ -93,12 +101,12 @@ def best_of_pairs_in_windows(
 
     Parameters are those of `optimal_poses_and_pairs`.
     """
-    found = np.zeros(templates.shape, FOUND)
+    found = np.zeros(pairs.shape, FOUND)
     found["log_likelihood"] = -np.inf
     for images, used, of_them in compared(
         image_rows,
         template_rows,
-        Wanted(templates, places),
+        Wanted(pairs, places),
         basis,
         comparison,
         window,
@@ -118,7 +126,7 @@ def optimal_poses_in_windows(*chunks: Any, **options: Any) -> NDArray[np.void]:
 def optimal_poses_and_pairs(
     image_rows: Rows,
     template_rows: Rows,
-    templates: Flags,
+    pairs: PlaceBits,
     places: FloatArray,
     basis: RadialBasis = (),
     *,
@@ -133,7 +141,8 @@ def optimal_poses_and_pairs(
     Parameters
     ----------
     image_rows, template_rows : structured arrays
-    templates : (image, template) bool
+    pairs : (image, template) uint32
+        Places that they want, bit by bit.
     places : (image, place, 2) float64
     basis : RadialBasis
         Of `comparison`.
@@ -143,10 +152,10 @@ def optimal_poses_and_pairs(
     arcs : Arcs, optional
         Rotations that are compared, as of `Places`; default: all.
     """
-    poses, log_pairs = no_poses((len(image_rows),)), np.full(templates.shape, -np.inf)
+    poses, log_pairs = no_poses((len(image_rows),)), np.full(pairs.shape, -np.inf)
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
-    wanted = Wanted(templates, places, arcs)
+    wanted = Wanted(pairs, places, arcs)
     for images, used, (of_them, of_pairs) in compared(
         image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
     ):
@@ -166,12 +175,12 @@ def compared(
 ) -> Iterator[tuple[Positions, Positions, Reduced]]:
     """Compare images with the templates that some of them want, in windows about their places, and
     those that may lie anywhere in one about the middle: images, templates, and what is found."""
-    anywhere = wanted.anywhere
+    anywhere, bits = wanted.anywhere, wanted.there()
     for in_middle, of in ((False, window), (True, window.whole)):
-        images = np.flatnonzero((anywhere == in_middle) & wanted.templates.any(axis=1))
+        images = np.flatnonzero((anywhere == in_middle) & bits.any(axis=1))
         if not len(images):
             continue
-        used = np.flatnonzero(wanted.templates[images].any(axis=0))
+        used = np.flatnonzero(bits[images].any(axis=0))
         pairs, at = np.ix_(images, used), wanted.places[images]
         arcs = None if wanted.arcs is None else wanted.arcs.take(pairs)
         if in_middle:
@@ -179,7 +188,7 @@ def compared(
             comparison = replace(comparison, displacements=of.displacements)
             basis = blocks.radial_basis_of(comparison)
         places = Places.of(at, of, arcs)
-        block_of = partial(reduce, places=places, wanted=wanted.templates[pairs], window=of)
+        block_of = partial(reduce, places=places, wanted=bits[pairs], window=of)
         yield (
             images,
             used,
@@ -188,7 +197,7 @@ def compared(
 
 
 def _optimal_poses(
-    block: Block, places: Places, wanted: Flags, window: Window
+    block: Block, places: Places, wanted: PlaceBits, window: Window
 ) -> tuple[Rows, FloatArray]:
     """Keep the best pose of each place, and the likelihood of each image, and of each pair."""
     sums, missed = np.full((2, block.shape[0]), -np.inf)
@@ -212,12 +221,12 @@ def _optimal_poses(
     poses = _of_images(block, places, best_of_place, window)
     poses["log_likelihood_integrated"], poses["correlation_error_bound"] = sums, bounds
     poses["log_missed"] = missed
-    n_windows = np.bincount(places.image, minlength=len(poses))
-    poses["n_poses"] = n_windows * wanted.sum(axis=1) * math.prod(block.pose_shape)
+    n_windows = np.bitwise_count(wanted).sum(axis=1, dtype=np.int64)
+    poses["n_poses"] = n_windows * math.prod(block.pose_shape)
     return poses, log_pairs
 
 
-def _best_of_pairs(block: Block, places: Places, wanted: Flags, window: Window) -> Rows:
+def _best_of_pairs(block: Block, places: Places, wanted: PlaceBits, window: Window) -> Rows:
     """Keep the likelihood and the best place of each pair."""
     found = np.zeros(block.shape, FOUND)
     found["log_likelihood"] = -np.inf
