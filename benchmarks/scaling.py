@@ -38,9 +38,12 @@ N_DRAWN = 64
 """Particles that are drawn; more images are these again."""
 
 
-def write_inputs(folder: Path, n_images: int, n_templates: int) -> tuple[ImageStack, TemplateStack]:
-    """Put particles and templates into files, as a run finds them."""
-    images, templates, _ = make_inputs(STANDARD, min(n_images, N_DRAWN), n_templates, signal=0.1)
+def write_inputs(
+    folder: Path, n_images: int, n_templates: int, *, signal: float = 0.1
+) -> tuple[ImageStack, TemplateStack]:
+    """Put particles and templates into files, as a run finds them; `signal` as of
+    `make_inputs`."""
+    images, templates, _ = make_inputs(STANDARD, min(n_images, N_DRAWN), n_templates, signal=signal)
     again = np.arange(n_images) % len(images)
     files = cld.configure_likelihood_files(
         folder / "templates", folder / "particles", folder / "likelihood"

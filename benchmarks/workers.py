@@ -5,9 +5,11 @@ which have started and have compared something before. Where other programs use 
 on a clock say little: the speed is also given by the processor seconds of the worker that has most
 of them. Then what the model by which stacks are cut says of sixteen workers, and, for stacks of
 fewer images, one thread against the comparison as it is usually programmed (`textbook`, timed on a
-few images and templates, and counted for all), reading and writing included.
+few images and templates, and counted for all), reading and writing included: with a radial basis
+made anew and kept from a run before, comparing every pose and coarse to fine.
 
     python -m benchmarks.workers [--images 1024] [--templates 208] [--stacks 1 4 16]
+        [--of-textbook 64 256 1024]
 
 Exits with 1 if two workers have less than 90% of twice the speed, in processor seconds.
 """
@@ -20,6 +22,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,7 @@ from benchmarks.contenders import baselines, inputs
 from benchmarks.processes import pids_of_workers
 from benchmarks.scaling import write_inputs
 from cryolike_dask.io.layout import metadata_file
+from cryolike_dask.labels import SearchMethod
 from cryolike_dask.likelihoods.cutting import Cut, Work
 
 LEAST = 0.9
@@ -40,11 +44,13 @@ LEAST = 0.9
 N_ON_PAPER = 16
 OF_TEXTBOOK = 64, 256, 1024
 """Images of a stack."""
+SIGNAL = 0.05**0.5
+"""Root of the power of particles over that of noise, in the band."""
 
 
 def write_stacks(folder: Path, n_images: int, n_templates: int, n_stacks: int) -> None:
     """Put templates and stacks into files; stacks are the same files under several names."""
-    write_inputs(folder, n_images, n_templates)
+    write_inputs(folder, n_images, n_templates, signal=SIGNAL)
     files = files_of(folder)
     first = files.image_stack(0)[0]
     for k in range(1, n_stacks):
@@ -62,7 +68,12 @@ def files_of(folder: Path) -> cld.LikelihoodFiles:
     )
 
 
-def run(folder: Path, n_stacks: int, client: Client | None = None) -> float:
+def run(
+    folder: Path,
+    n_stacks: int,
+    client: Client | None = None,
+    search: SearchMethod = "exhaustive",
+) -> float:
     """Run everything anew, and give the seconds on the clock."""
     shutil.rmtree(folder / "likelihood", ignore_errors=True)
     started = time.perf_counter()
@@ -74,15 +85,18 @@ def run(folder: Path, n_stacks: int, client: Client | None = None) -> float:
         client=client,
         device="cpu",
         noise="white",
+        search=search,
         progress=False,
     )
     return time.perf_counter() - started
 
 
-def one_thread(folder: Path, n_stacks: int) -> tuple[float, float]:
+def one_thread(
+    folder: Path, n_stacks: int, search: SearchMethod = "exhaustive"
+) -> tuple[float, float]:
     """Seconds on the clock, and of the processor."""
     before = time.process_time()
-    wall = run(folder, n_stacks)
+    wall = run(folder, n_stacks, search=search)
     return wall, time.process_time() - before
 
 
@@ -112,22 +126,31 @@ def on_paper(n_images: int, n_templates: int, n_stacks: int) -> str:
     )
 
 
-def against_textbook(n_templates: int) -> None:
-    """Print how much faster one thread is, file to file, for stacks of different sizes."""
+def against_textbook(n_templates: int, of_textbook: Sequence[int]) -> None:
+    """Print how much faster one thread is, file to file, for stacks of different sizes: every pose
+    with all made anew; again, as for a further stack under the same structure; and coarse to
+    fine."""
     textbook = baselines(inputs(STANDARD, "cpu", 0.1), "cpu")[0]
     textbook.time()
     n_displacements = len(STANDARD.search.grid(STANDARD.parameters.grid.pixel_size_angstrom))
     per_pair = textbook.microseconds("integrated") * n_displacements / 1e6
-    for n_images in OF_TEXTBOOK:
+    for n_images in of_textbook:
+        usual = n_templates * (n_images * per_pair + textbook.template_ms / 1e3)
+        print(f"{n_images} images: textbook {usual:.0f} s of the processor", flush=True)
         with tempfile.TemporaryDirectory() as name:
             write_stacks(Path(name), n_images, n_templates, 1)
-            wall, cpu = one_thread(Path(name), 1)
-        usual = n_templates * (n_images * per_pair + textbook.template_ms / 1e3)
-        print(
-            f"{n_images} images: {wall:.1f} s on the clock, {cpu:.1f} of the processor; textbook "
-            f"{usual:.0f} s: {usual / cpu:.1f} times",
-            flush=True,
-        )
+            for what, search in (
+                ("every pose", "exhaustive"),
+                ("every pose, with the basis kept", "exhaustive"),
+                ("coarse to fine", "adaptive"),
+                ("coarse to fine, with bases kept", "adaptive"),
+            ):
+                wall, cpu = one_thread(Path(name), 1, search)
+                print(
+                    f"    {what}: {wall:.1f} s on the clock, {cpu:.1f} of the processor: "
+                    f"{usual / cpu:.1f} times",
+                    flush=True,
+                )
 
 
 def main() -> int:
@@ -137,6 +160,7 @@ def main() -> int:
     parser.add_argument("--templates", type=int, default=208)
     parser.add_argument("--stacks", type=int, nargs="*", default=[1, 4, 16])
     parser.add_argument("--without-textbook", action="store_true")
+    parser.add_argument("--of-textbook", type=int, nargs="*", default=OF_TEXTBOOK)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     reached = []
@@ -154,7 +178,7 @@ def main() -> int:
     for n_stacks in arguments.stacks:
         print(on_paper(arguments.images, arguments.templates, n_stacks))
     if not arguments.without_textbook:
-        against_textbook(arguments.templates)
+        against_textbook(arguments.templates, arguments.of_textbook)
     return 0 if min(reached, default=1.0) >= LEAST else 1
 
 

@@ -54,6 +54,14 @@ FLAT_MEMORY = {
 """Dask looks every 10 ms at what a worker does, and keeps all of it: 0.1 to 0.3 MB each second.
 The scheduler keeps the last messages to each worker, otherwise 1000 of them, with the tasks in
 them."""
+FEW_LOOKS = {
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.worker.memory.monitor-interval": "500ms",
+}
+"""Dask looks at its loop every 20 ms, at memory every 100 ms, and at the machine every 500 ms.
+Measured, of a core: 1.3% of each worker and 2.5% of the client's process, while nothing is
+computed; a half and a third of it so."""
 
 
 def local_cluster(
@@ -232,7 +240,11 @@ def _starting(runner: LoopRunner) -> Iterator[None]:
     """One error for all that can go wrong, in place of what scheduler and workers say of it one
     after the other."""
     watch = asyncio.run_coroutine_threadsafe(abandon_if_stuck(runner), runner.loop.asyncio_loop)
-    settings = {"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT, **FLAT_MEMORY}
+    settings = {
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        **FLAT_MEMORY,
+        **FEW_LOOKS,
+    }
     with _hearing_causes() as causes:
         try:
             with _environment_kept(), dask.config.set(settings):

@@ -66,11 +66,18 @@ def radial_basis_of(comparison: Comparison) -> RadialBasis:
     that are compared with the same templates."""
     key = _what_bases_depend_on(comparison)
     with TURN:
-        basis = _LATEST.pop(key, None)
-        _LATEST[key] = basis = find_basis(comparison) if basis is None else basis
-        while len(_LATEST) > KEPT_BASES:
-            _LATEST.popitem(last=False)
+        basis = _LATEST.get(key)
+        basis = find_basis(comparison) if basis is None else basis
+        _keep(key, basis)
     return basis
+
+
+def _keep(key: str, basis: RadialBasis) -> None:
+    """Keep a basis for what this process compares next, wherever it was made."""
+    _LATEST[key] = basis
+    _LATEST.move_to_end(key)
+    while len(_LATEST) > KEPT_BASES:
+        _LATEST.popitem(last=False)
 
 
 def _what_bases_depend_on(comparison: Comparison) -> str:
@@ -298,6 +305,8 @@ def run(
     import torch
 
     with TURN, torch.inference_mode():
+        if basis:
+            _keep(_what_bases_depend_on(comparison), basis)
         block = open_block(image_rows, template_rows, basis, comparison)
     tile_tried_first = block.tile
     while True:

@@ -3,10 +3,12 @@
 
 A block prepares its images and its templates and compares them, so that a cut along templates
 prepares images again, and one along images prepares templates again. What is repeated stays below
-`REPEATED` of the work of a stack, unless workers would have nothing to do. How a stack is cut
-depends on the number of workers and of stacks, never on time: the same run on as many workers is
-cut in the same way again, and gives the same bits; on more or fewer, sums are rounded in another
-order.
+`REPEATED` of the work of a stack, unless workers would have nothing to do. When all blocks of some
+images are done, one more task settles their best poses, which only a cut along images shares.
+
+How a stack is cut depends on the number of workers and of stacks, never on time: the same run on as
+many workers is cut in the same way again, and gives the same bits; on more or fewer, sums are
+rounded in another order.
 """
 
 from __future__ import annotations
@@ -19,18 +21,19 @@ from numpy.typing import NDArray
 
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
-IMAGE, TEMPLATE = 1300, 28
+IMAGE, TEMPLATE, SETTLED = 1300, 40, 1750
 """What preparing takes, where comparing an image with a template at one displacement takes 1: an
-image as much as so many of these; a template, for each displacement, as much as so many images.
-Measured on a CPU at the standard case: 1.07 microseconds, 1.4 ms, 7.8 ms for 257 displacements. All
-of it grows with the square of the band."""
+image as much as so many of these; a template, for each displacement, as much as so many images. And
+what settling the best pose of an image takes. Measured on a CPU at the standard case: 0.84
+microseconds, 1.1 ms, 8 to 10 ms for 257 displacements, 1.5 ms. All of it grows with the square of
+the band."""
 REPEATED = 0.05
 """Part of the work of a stack."""
 POSES_PER_BLOCK = {"cpu": 2**27, "cuda": 2**28}
 """(image, template, displacement) triples of a block: on a CPU 143 seconds in the standard case."""
 TASKS_PER_WORKER = 4
 """Blocks per worker at most, where there are fewer stacks than that."""
-UNEVEN = 0.1
+UNEVEN = 0.04
 """Part of a block for which workers wait in the end, since none is as fast as another."""
 MOST_ALONG = 128
 """Ways to cut along images, and along templates, that are looked at."""
@@ -52,11 +55,16 @@ class Work:
         of_templates = float(TEMPLATE) * s * self.n_displacements
         return m * s * self.n_displacements + m * IMAGE + of_templates
 
+    def of_settling(self, along_images: Counts) -> NDArray[np.float64]:
+        """Work of settling the best poses of the largest of so many parts of a stack."""
+        settled: NDArray[np.float64] = -(-self.n_images // along_images) * np.float64(SETTLED)
+        return settled
+
     @property
     def whole(self) -> float:
         """Work of a stack that is not cut."""
         one = np.ones(1, np.int64)
-        return float(self.of_block(one, one).item())
+        return float((self.of_block(one, one) + self.of_settling(one)).item())
 
     def repeated(self, along_images: Counts, along_templates: Counts) -> NDArray[np.float64]:
         """Part of the work of a stack that is done again where it is cut into so many parts."""
@@ -106,6 +114,8 @@ class Cut:
         rounds = np.ceil(per_stack * self.n_stacks / n_workers)
         uneven = UNEVEN if n_workers > 1 else 0
         seconds = (rounds + uneven) * work.of_block(along_images, along_templates)
+        rounds_of_settling = np.ceil(along_images * self.n_stacks / n_workers)
+        seconds += rounds_of_settling * work.of_settling(along_images)
         best = np.where(allowed, seconds, math.inf).argmin()
         return int(along_images.flat[best]), int(along_templates.flat[best])
 

@@ -13,7 +13,7 @@ from cryolike_dask.runs.run import Run
 SECONDS_TO_START = 8.0
 """Until workers have started and have what they need: 3 to 6 seconds to start two, and 2 to 4 more
 until each has torch and the compiled loops."""
-SECONDS_PER_TRIPLE, OF_GRID = 1.07e-6, (133, 256)
+SECONDS_PER_TRIPLE, OF_GRID = 0.84e-6, (133, 256)
 """Of one thread, for an image and a template at one displacement on a grid of so many shells and
 rotations; as much as both numbers on other grids."""
 

@@ -11,6 +11,7 @@ from cryolike_dask.likelihoods.cutting import (
     IMAGE,
     POSES_PER_BLOCK,
     REPEATED,
+    SETTLED,
     TASKS_PER_WORKER,
     TEMPLATE,
     Cut,
@@ -29,7 +30,8 @@ def test_what_is_repeated_is_what_blocks_do_beyond_the_stack():
     whole, halves = m * s * d + m * IMAGE + s * d * TEMPLATE, 0
     for n, k in ((512, 52), (512, 156)):
         halves += 2 * (n * k * d + n * IMAGE + k * d * TEMPLATE)
-    assert repeated(Work(m, s, d), (2, 2)) == pytest.approx(halves / whole - 1)
+    again = (halves - whole) / (whole + m * SETTLED)
+    assert repeated(Work(m, s, d), (2, 2)) == pytest.approx(again)
 
 
 @pytest.mark.parametrize("device", POSES_PER_BLOCK)
@@ -58,14 +60,22 @@ def test_the_standard_case():
     """Many stacks are not cut; few are, where it repeats least."""
     cuts = {
         (0, 1): (1, 1),
-        (2, 1): (2, 2),
-        (2, 4): (1, 2),
+        (2, 1): (2, 1),
+        (2, 4): (1, 1),
         (2, 16): (1, 1),
         (16, 1): (4, 4),
         (16, 4): (2, 2),
     }
     assert {key: Cut(*key, "cpu").parts(STANDARD) for key in cuts} == cuts
     assert Cut(2, 1, "cpu").parts(Work(1024, 2000, 1))[1] == 1, "images are the work"
+
+
+def test_settling_the_best_poses_of_images_takes_a_cut_along_images():
+    """Of one block for each worker, a cut along templates would repeat less."""
+    one, two = np.array(1), np.array(2)
+    assert STANDARD.repeated(one, two) < STANDARD.repeated(two, one)
+    assert STANDARD.of_settling(two) == STANDARD.of_settling(one) / 2
+    assert Cut(2, 1, "cpu").parts(STANDARD) == (2, 1)
 
 
 def test_chunks_of_stacks(build):

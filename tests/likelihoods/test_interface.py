@@ -26,7 +26,9 @@ from cryolike_dask.io.archives import write_list
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
 from cryolike_dask.likelihoods import blocks, interface
+from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.search import adaptive
+from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_images, open_templates
 
 DISPLACEMENT = {"optimal_displacement_x": "angstrom", "optimal_displacement_y": "angstrom"}
@@ -308,6 +310,18 @@ def test_a_process_makes_one_radial_basis_for_all_images(build, monkeypatch):
     for k in range(blocks.KEPT_BASES + 2):
         computed("compute_optimal_pose", images, templates, tolerance=1e-3 + 1e-5 * (k + 1))
     assert len(blocks._LATEST) == blocks.KEPT_BASES
+
+
+def test_a_process_keeps_a_radial_basis_that_it_was_given(build, monkeypatch):
+    """Another worker has made it, and this one may be asked for it with the next stack."""
+    images, templates = build.stacks()
+    monkeypatch.setattr(blocks, "_LATEST", type(blocks._LATEST)())
+    graph = ComparisonGraph(images, templates, Settings(device="cpu", tolerance=1e-3))
+    basis = blocks.find_basis(graph.comparison)
+    rules = graph.comparison.conventions
+    rows = image_rows(images, rules), template_rows(templates, rules)
+    blocks.optimal_poses(*rows, basis, comparison=graph.comparison)
+    assert blocks.radial_basis_of(graph.comparison) is basis
 
 
 @pytest.mark.parametrize("search", ["exhaustive", "adaptive"])
