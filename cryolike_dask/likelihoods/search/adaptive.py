@@ -168,6 +168,7 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
             most_places=min(
                 MOST_PLACES, len(window.whole.displacements) // len(window.displacements)
             ),
+            end=float(window.limit.min()) - max(before.step),
         )
         of_level = _at_level(level, graph, level.views, window.displacements)
         places, wanted, left_out = _selected(found, selection, of_level.template_chunks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ FOUND = np.dtype([("log_likelihood", "f8"), ("gain", "f8"), ("x", "f8"), ("y", "
 infinity where it was not compared; by how much the best of them is likelier than noise alone, nat;
 and where the particle lies there, in the frame of the image, angstrom."""
 
+NEAR_BEST = 5.0
+"""Nat below the best view of those that tell whether a particle lies at the end of the search."""
 MOST_PLACES = 8
 """Places of one image that windows are laid around; an image that needs more may lie anywhere."""
 
@@ -38,6 +41,8 @@ class Selection:
         Angstrom. A window serves all places within it.
     most_places : int
         An image that needs more windows may lie anywhere: all displacements are cheaper.
+    end : float
+        Angstrom from the middle: particles that lie farther may lie at the end of the search.
     """
 
     log_prior: FloatArray
@@ -46,6 +51,7 @@ class Selection:
     lost: float
     distance: float
     most_places: int
+    end: float = math.inf
 
     def kept(self, found: Found) -> Flags:
         """Views of each image within reach of the best, (image, view)."""
@@ -74,7 +80,8 @@ class Selection:
         -------
         (image, MOST_PLACES, 2) float64
             Angstrom, in the frame of the image; NaN beyond those that there are; none at all of
-            images that may lie anywhere.
+            images that may lie anywhere, but infinity in the second place of those whose particle
+            may lie at the end of the search.
         """
         kept, logs = self.kept(found), found["log_likelihood"] + self.log_prior
         places = np.full((len(found), MOST_PLACES, 2), np.nan)
@@ -85,6 +92,8 @@ class Selection:
             covering = _covering(points, self.distance)
             if len(covering) <= self.most_places:
                 places[m, : len(covering)] = covering
+            elif (np.hypot(*points[logs[m, views] > logs[m].max() - NEAR_BEST].T) > self.end).any():
+                places[m, 1] = np.inf
         return places
 
     def templates(self, found: Found) -> Flags:
