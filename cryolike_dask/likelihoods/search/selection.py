@@ -19,6 +19,8 @@ and where the particle lies there, in the frame of the image, angstrom."""
 
 NEAR_BEST = 5.0
 """Nat below the best view of those that tell whether a particle lies at the end of the search."""
+TELLING = 0.9
+"""An image that keeps more of all views tells so little that likelihoods are flat at the end."""
 MOST_PLACES = 8
 """Places of one image that windows are laid around; an image that needs more may lie anywhere."""
 
@@ -92,8 +94,10 @@ class Selection:
             covering = _covering(points, self.distance)
             if len(covering) <= self.most_places:
                 places[m, : len(covering)] = covering
-            elif (np.hypot(*points[logs[m, views] > logs[m].max() - NEAR_BEST].T) > self.end).any():
-                places[m, 1] = np.inf
+            elif len(views) <= TELLING * kept.shape[1]:
+                best = points[logs[m, views] > logs[m].max() - NEAR_BEST]
+                if (np.hypot(*best.T) > self.end).any():
+                    places[m, 1] = np.inf
         return places
 
     def templates(self, found: Found) -> Flags:
