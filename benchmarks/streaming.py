@@ -17,6 +17,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import dask.array as da
@@ -28,11 +29,12 @@ import cryolike_dask as cld
 from benchmarks import faults
 from benchmarks.processes import processes
 from cryolike_dask.io.archives import write_list
-from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, covering
+from cryolike_dask.io.layout import OPTIMAL_POSE_FILES, LikelihoodFiles, covering
 from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stacks import write_image_stack, write_template_stack
+from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.runs.kinds import OPTIMAL_POSE
+from cryolike_dask.runs.kinds import OPTIMAL_POSE, Kind
 from cryolike_dask.runs.run import open_run
 
 PARAMETERS = cld.ImageParameters(12, 2.0, n_inplanes=20, viewing_distance=2.0)
@@ -40,16 +42,16 @@ SEARCH = cld.configure_displacement(1.0, 3, 3)
 N_IMAGES = 4
 
 
-def nothing(images: cld.ImageStack, templates: cld.TemplateStack, **_: object) -> xr.Dataset:
-    """As `compute_optimal_pose`, with one task for each variable that computes nothing."""
+def nothing(graph: ComparisonGraph) -> xr.Dataset:
+    """As best poses of a graph, with one task for each variable that computes nothing."""
     data = {}
     for name in OPTIMAL_POSE_FILES:
         dtype = np.int64 if name == "optimal_template" else np.float64
-        data[name] = ("image", da.zeros(len(images), chunks=-1, dtype=dtype))
+        data[name] = ("image", da.zeros(len(graph.images), chunks=-1, dtype=dtype))
     return xr.Dataset(data)
 
 
-def inputs(folder: Path, n_structures: int, n_stacks: int) -> cld.LikelihoodFiles:
+def inputs(folder: Path, n_structures: int, n_stacks: int) -> LikelihoodFiles:
     """Tiny files."""
     rng, grid, viewing = np.random.default_rng(0), PARAMETERS.grid, PARAMETERS.viewing_angles()
     files = cld.configure_likelihood_files(
@@ -72,10 +74,11 @@ def inputs(folder: Path, n_structures: int, n_stacks: int) -> cld.LikelihoodFile
     return files
 
 
-def run(files: cld.LikelihoodFiles, **options: object) -> float:
+def run(files: LikelihoodFiles, kind: Kind = OPTIMAL_POSE, **options: Any) -> float:
     """Run without reading the results back, and give the seconds that it took."""
     start = time.perf_counter()
-    with patch.dict("cryolike_dask.runs.writing._OPEN", optimal_pose=lambda _: None):
+    kind = replace(kind, open=lambda _: xr.Dataset())
+    with patch("cryolike_dask.run_likelihood.OPTIMAL_POSE", kind):
         cld.run_likelihood_optimal_pose(
             files, PARAMETERS, SEARCH, progress=False, device="cpu", **options, noise="white"
         )
@@ -88,8 +91,7 @@ def lengths(folder: Path, largest: int) -> None:
     for n in (largest // 100, largest // 10, largest):
         n_structures = max(1, round((n / 20) ** 0.5))
         files = inputs(folder / str(n), n_structures, n // n_structures)
-        computing = patch.dict("cryolike_dask.runs.writing._COMPUTE", optimal_pose=nothing)
-        with processes(folder / str(n)) as client, computing:
+        with processes(folder / str(n)) as client:
             scheduler = psutil.Process(client.run_on_scheduler(os.getpid))
             first, done = [], threading.Event()
             start = time.perf_counter()
@@ -105,7 +107,7 @@ def lengths(folder: Path, largest: int) -> None:
             watcher = threading.Thread(target=watch)
             watcher.start()
             before = psutil.Process().memory_info().rss
-            seconds = run(files, client=client)
+            seconds = run(files, replace(OPTIMAL_POSE, compute=nothing), client=client)
             done.set()
             watcher.join()
             memory = psutil.Process().memory_info().rss - before, scheduler.memory_info().rss

@@ -13,6 +13,12 @@ ADAPTIVE = (
     "for the band are made finer for them"
 )
 """What is said of a plan that does not know how much an adaptive search will leave out."""
+TRIED = (
+    "adaptive; {} spread over the run, tried under {}, are compared in the whole band with {} to "
+    "{} of the poses that there are, {} on average. Time is by these; tasks and memory are those "
+    "of an exhaustive search"
+)
+"""The same where some images have told."""
 AROUND = (
     "{}; tasks, poses, memory and time here are those of an exhaustive search: what is near the "
     "recorded poses takes a small part of it"
@@ -51,14 +57,19 @@ class LikelihoodPlan:
     noise : str
         What noise is taken for.
     search : str
-        Tasks, poses, memory and time are those of an exhaustive search, whichever it is: how much
-        an adaptive one leaves out depends on the images.
+        Tasks, poses and memory are those of an exhaustive search, whichever it is; so is the time,
+        unless some images have told how much an adaptive one leaves out.
+    parts_compared : tuple of float
+        With how many poses each image of a trial of an adaptive search is compared in the whole
+        band, as a part of those that there are under the first structure, more than 1 where its
+        steps are finer; empty: none was tried.
     noise_seconds : float or None
         Of all workers together, to estimate the noise and to fit a B-factor; 0 where neither is to
         be done.
     basis_seconds, read_seconds, compare_seconds : float or None
         Of all workers together: making radial bases; reading, which projects and transforms what is
-        not in files; and comparing. None: not measured.
+        not in files; and comparing. None: not measured; of an adaptive search reading is a part of
+        comparing.
     seconds, least_seconds, most_seconds : float or None
         From the start of the run to its end.
     """
@@ -84,6 +95,7 @@ class LikelihoodPlan:
     tile: tuple[int, int]
     noise: str = "white"
     search: str = "exhaustive"
+    parts_compared: tuple[float, ...] = ()
     noise_seconds: float | None = None
     basis_seconds: float | None = None
     read_seconds: float | None = None
@@ -93,6 +105,13 @@ class LikelihoodPlan:
     most_seconds: float | None = None
 
     def _less(self) -> str:
+        if self.parts_compared:
+            parts = self.parts_compared
+            least, mean, most = (
+                part_of(part) for part in (min(parts), sum(parts) / len(parts), max(parts))
+            )
+            under = "its structure" if self.n_structures == 1 else "the first structure"
+            return TRIED.format(counted(len(parts), "image"), under, least, most, mean)
         return ADAPTIVE if self.search == "adaptive" else AROUND.format(self.search)
 
     def line(self) -> str:
@@ -133,11 +152,17 @@ class LikelihoodPlan:
             "reading": self.read_seconds,
             "comparing": self.compare_seconds,
         }
+        parts = {name: seconds for name, seconds in parts.items() if seconds is not None}
         if self.noise_seconds:
             parts["estimating noise"] = self.noise_seconds
         of_workers = ", ".join(f"{name} {duration_of(seconds)}" for name, seconds in parts.items())
         between = f"{duration_of(self.least_seconds)} to {duration_of(self.most_seconds)}"
         return f"{between}; of all workers together: {of_workers}"
+
+
+def part_of(part: float) -> str:
+    """Write a part of something in percent."""
+    return f"{100 * part:.2g}%" if part < 0.095 else f"{100 * part:.0f}%"
 
 
 def size_of(n_bytes: int) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from distributed import Client
 
@@ -36,6 +37,12 @@ from cryolike_dask.runs.capacity import (
     existing,
     refuse_what_cannot_fit,
 )
+from cryolike_dask.runs.comparing import (
+    Comparing,
+    comparing_everything,
+    searching,
+    seconds_per_pair,
+)
 from cryolike_dask.runs.cost import LikelihoodPlan, size_of
 from cryolike_dask.runs.folder import output_folder, settled
 from cryolike_dask.runs.kinds import Kind, kind_named
@@ -43,6 +50,13 @@ from cryolike_dask.runs.noise_cost import NoiseWork, work_of_noise
 from cryolike_dask.runs.noise_of_run import noise_said, with_known_noise
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
+from cryolike_dask.runs.search_trial import (
+    SearchTrial,
+    mean_trial,
+    some_images,
+    try_search,
+    worth_a_trial,
+)
 from cryolike_dask.runs.sizes import (
     Group,
     described_bytes,
@@ -53,6 +67,8 @@ from cryolike_dask.runs.sizes import (
 )
 from cryolike_dask.runs.trial import Trial, try_block
 from cryolike_dask.stacks import ImageStack, TemplateStack
+
+Tried = TypeVar("Tried")
 
 PROCESS_BYTES = {"cpu": 750_000_000, "cuda": 3_000_000_000}
 """Memory of a process besides its block: Python, torch, compiled loops, and memory that is kept
@@ -97,7 +113,8 @@ def plan_likelihood(
     progress: bool = True,
 ) -> LikelihoodPlan:
     """Say what a run will cost; nothing is written. A block of its first stack and structure is
-    computed and timed.
+    computed and timed; of an adaptive search some images, evenly spread over the run, are searched
+    under the first structure.
 
     The other parameters are those of `run_likelihood_optimal_pose`.
 
@@ -144,16 +161,29 @@ def plan_likelihood(
         output_folder(run).refuse()
     if not starts_anew:
         run = with_known_noise(run)
-    with progress_bar(3, "steps of the plan", shown=progress) as show:
-        done = find_done(run, chosen) if skip_exist else []
+    done = find_done(run, chosen) if skip_exist else []
+    tries = (
+        measure and len(done) < len(run.images) * len(run.templates) and worth_a_trial(run, chosen)
+    )
+    with progress_bar(3 + tries, "steps of the plan", shown=progress) as show:
         groups = group_jobs(run, chosen, done, run.cut(n, device_of_workers(client, device)))
         show(1)
-        trials = _trials(groups, chosen, client, n, measure=measure)
+        noise_work = work_of_noise(run)
+        of_everything = measure and not (tries and noise_work == NoiseWork())
+        trials = _trials(groups, chosen, client, n, measure=of_everything)
         show(2)
         plan = _without_time(run, chosen, groups, len(done), trials[0], client, n)
         _refuse_what_cannot_fit(run, plan, groups, trials[0], client)
         show(3)
-    return _with_time(plan, groups, trials, work_of_noise(run)) if measure else plan
+        if not measure:
+            return plan
+        comparing = comparing_everything(groups, trials)
+        if tries:
+            tried = _try_search(run, client, n)
+            comparing = searching(groups, tried)
+            plan = replace(plan, parts_compared=tuple(tried.parts_compared.tolist()))
+            show(4)
+    return _with_time(plan, groups, trials, noise_work, comparing)
 
 
 def _trials(
@@ -167,17 +197,27 @@ def _trials(
     images = image_rows(largest.images, comparison.conventions)[: max(largest.image_chunks)]
     templates = template_rows(largest.templates, comparison.conventions)
     block = comparison, images, templates[: max(largest.template_chunks)], kind
+    return _tried(partial(try_block, measure=measure), block, client, n_workers)
+
+
+def _try_search(run: Run, client: Client | None, n_workers: int) -> SearchTrial:
+    """Search some images under the first structure, here or on all workers of one host."""
+    trial = partial(try_search, discover_tiles=run.discover_tiles)
+    given = some_images(run), next(iter(run.templates.values())), run.settings
+    return mean_trial(_tried(trial, given, client, n_workers))
+
+
+def _tried(
+    trial: Callable[..., Tried], given: Sequence[object], client: Client | None, n_workers: int
+) -> list[Tried]:
+    """Call a trial here, with one thread if workers will have one; or, with a client, on all
+    workers of one host at the same time."""
     if client is None:
-        return [try_block(*block, measure=measure, n_threads=1 if n_workers else None)]
+        return [trial(*given, n_threads=1 if n_workers else None)]
     workers = client.scheduler_info(n_workers=-1)["workers"]
     host = next(iter(workers.values()))["host"]
     futures = [
-        client.submit(
-            partial(try_block, measure=measure, n_threads=None),
-            *block,
-            workers=[address],
-            pure=False,
-        )
+        client.submit(partial(trial, n_threads=None), *given, workers=[address], pure=False)
         for address, worker in workers.items()
         if worker["host"] == host
     ]
@@ -290,32 +330,33 @@ def _refuse_tile(plan: LikelihoodPlan, trial: Trial, n_displacements: int) -> No
 
 
 def _with_time(
-    plan: LikelihoodPlan, groups: Sequence[Group], trials: Sequence[Trial], noise: NoiseWork
+    plan: LikelihoodPlan,
+    groups: Sequence[Group],
+    trials: Sequence[Trial],
+    noise: NoiseWork,
+    comparing: Comparing,
 ) -> LikelihoodPlan:
     """Add up what all jobs and the noise before them take, and share it among the workers, some of
     which wait for the last blocks."""
-    turns = [seconds for trial in trials for seconds in trial.compare_seconds_per_pair]
     basis = statistics.fmean(trial.basis_seconds for trial in trials)
-    reading = statistics.fmean(trial.read_seconds_per_pair for trial in trials)
-    comparing = statistics.median(turns) if turns else 0.0
-    shortest, longest = (end(turns) / comparing if comparing else 1.0 for end in (min, max))
-    n_jobs, n_pairs = sum(g.n_jobs for g in groups), sum(g.n_jobs * g.n_pairs for g in groups)
+    n_jobs = sum(g.n_jobs for g in groups)
     # each worker makes one for each structure, and keeps it
-    bases = basis * min(n_jobs, plan.n_workers * plan.n_structures)
-    block = (reading + comparing) * max((g.n_pairs_of_block for g in groups if g.n_jobs), default=0)
+    bases = comparing.basis * min(n_jobs, plan.n_workers * plan.n_structures)
     writing = n_jobs * JOB_SECONDS + plan.written_bytes / WRITTEN_BYTES_PER_SECOND
+    reading, per_pair = seconds_per_pair(trials)
     # reading a pair is a part of reading an image, and of its templates, which is less
     of_image = reading * plan.n_templates / plan.n_structures
-    of_noise = noise.n_images * of_image + noise.n_pairs * comparing + noise.n_bases * basis
-    work = writing + bases + n_pairs * (reading + comparing) + of_noise
+    of_noise = noise.n_images * of_image + noise.n_pairs * per_pair + noise.n_bases * basis
+    work = writing + bases + comparing.seconds + of_noise
     alone = noise.seconds * (1 - 1 / plan.n_workers)
     work += noise.seconds
-    waiting = (1 - 1 / plan.n_workers) * (basis + block) if n_jobs else 0.0
+    waiting = (1 - 1 / plan.n_workers) * (comparing.basis + comparing.block) if n_jobs else 0.0
+    shortest, longest = comparing.factors
     return replace(
         plan,
         basis_seconds=bases,
-        read_seconds=n_pairs * reading,
-        compare_seconds=n_pairs * comparing,
+        read_seconds=comparing.read,
+        compare_seconds=comparing.compare,
         noise_seconds=of_noise + noise.seconds,
         seconds=work / plan.n_workers + alone + waiting / 2,
         least_seconds=(work / plan.n_workers + alone) / UNCERTAINTY * shortest,

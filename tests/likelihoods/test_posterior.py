@@ -200,7 +200,12 @@ def test_what_holds_nearly_all_is_compared_in_an_adaptive_search():
     options = {"device": "cpu", "pose_posteriors": True}
     whole = compute_optimal_pose(images, searched, **options).compute()
     found = compute_optimal_pose(images, searched, search="adaptive", **options).compute()
-    np.testing.assert_allclose(found.view_entropy, whole.view_entropy, atol=2e-3)
+    # of narrow peaks it is that of a search in much finer steps, of wide ones that in the same
+    fine = configure_displacement(2.125, 18, 18)(templates)
+    truth = compute_optimal_pose(images, fine, **options).compute()
+    off, of_whole = (abs(of - truth).view_entropy.values for of in (found, whole))
+    print(off, of_whole)
+    assert (off <= of_whole + 1e-4).all()
     np.testing.assert_allclose(found.n_effective_poses, whole.n_effective_poses, rtol=0.05)
     np.testing.assert_allclose(found.n_significant_poses, whole.n_significant_poses, rtol=0.1)
     np.testing.assert_allclose(found.orientation_radius_95, whole.orientation_radius_95, rtol=0.05)

@@ -16,13 +16,16 @@ from cryolike_dask.cli import app
 from cryolike_dask.errors import CannotFitError, InputError, OutputError
 from cryolike_dask.io.sources import Files
 from cryolike_dask.likelihoods import graph
+from cryolike_dask.likelihoods.search import adaptive
 from cryolike_dask.likelihoods.settings import Settings
+from cryolike_dask.runs import search_trial
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
 from cryolike_dask.runs.noise_cost import CLIMBED, work_of_noise
 from cryolike_dask.runs.noise_of_run import settle_noise
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.plan import JOB_SECONDS
 from cryolike_dask.runs.run import open_run
+from cryolike_dask.runs.search_trial import SearchTrial, templates_wanted
 from cryolike_dask.runs.trial import memory_of, ranks_of
 from cryolike_dask.stacks import ImageStack
 from cryolike_dask.structures.atoms import Atoms
@@ -47,10 +50,10 @@ def files(tmp_path, build):
     return files
 
 
-def plan(files, search=SEARCH, **options):
+def plan(files, displacer=SEARCH, **options):
     """For this process alone, though other tests may have left a client."""
     defaults = {"measure": False, "n_workers": 0, "noise": "white"}
-    return cld.plan_likelihood(files, PARAMETERS, search, **{**defaults, **options})
+    return cld.plan_likelihood(files, PARAMETERS, displacer, **{**defaults, **options})
 
 
 def blocks_of(monkeypatch):
@@ -175,6 +178,83 @@ def test_the_time_of_estimating_noise_is_planned(files):
         known = plan(files, measure=True, noise=noise)
         assert known.noise_seconds == 0
         assert "estimating noise" not in str(known)
+
+
+@pytest.fixture
+def with_levels(monkeypatch):
+    """Bands as narrow as those of tests are searched coarse to fine."""
+    monkeypatch.setattr(adaptive, "COARSEST_PIXELS", 4)
+
+
+@pytest.mark.usefixtures("with_levels")
+def test_an_adaptive_search_is_tried_on_some_images(files, monkeypatch):
+    everything = plan(files, measure=True)
+    assert everything.parts_compared == ()
+    monkeypatch.setattr(search_trial, "MOST_TRIED", 6)
+    planned = plan(files, measure=True, search="adaptive", n_workers=2)
+    assert len(planned.parts_compared) == 6
+    assert min(planned.parts_compared) > 0
+    assert planned.read_seconds is None, "a part of searching"
+    assert planned.compare_seconds > 0
+    assert planned.least_seconds < planned.seconds < planned.most_seconds
+    said = str(planned)
+    assert "search  adaptive; 6 images spread over the run, tried under the first struct" in said
+    assert re.search(r"time +[\d.]+ s to [\d.]+ s; of all .*: bases [\d.]+ s, comparing", said)
+    without = plan(files, search="adaptive")
+    assert "poses, memory and time here are those of an exhaustive search" in str(without)
+    assert without.n_tasks == planned.n_tasks
+
+
+@pytest.mark.usefixtures("with_levels")
+def test_an_adaptive_search_is_tried_on_workers(files, cluster):
+    planned = plan(files, measure=True, search="adaptive", client=cluster, n_workers=None)
+    assert planned.n_workers == 2
+    assert len(planned.parts_compared) == 11
+
+
+def test_bands_without_levels_are_planned_as_they_are_searched(files):
+    planned = plan(files, measure=True, search="adaptive")
+    assert planned.parts_compared == ()
+    assert planned.read_seconds > 0
+
+
+def test_images_of_a_trial_are_spread_over_all_stacks(files, monkeypatch):
+    run = open_run(files, PARAMETERS, SEARCH, Settings(device="cpu"))
+    images = search_trial.some_images(run)
+    np.testing.assert_array_equal(images.stack, np.repeat([0, 1, 2], SIZES))
+    monkeypatch.setattr(search_trial, "MOST_TRIED", 4)
+    images = search_trial.some_images(run)
+    assert [*zip(images.stack, images.image_in_stack, strict=True)] == [
+        (0, 0),
+        (0, 3),
+        (2, 0),
+        (2, 3),
+    ]
+    values = run.images[2].source.take(np.array([3]))
+    np.testing.assert_array_equal(images.source.take(np.array([3])), values)
+
+
+def test_what_a_trial_says_of_more_images():
+    """Ten images, each of which wants two of forty templates of its own."""
+    wanted = np.zeros((10, 40), bool)
+    for m in range(10):
+        wanted[m, [2 * m, 2 * m + 1]] = True
+    assert [templates_wanted(wanted, n) for n in (1, 5, 10)] == pytest.approx([2, 10, 20])
+    assert 20 < templates_wanted(wanted, 11) < 22
+    assert 39.9 < templates_wanted(wanted, 1000) <= 40
+    trial = SearchTrial(0.0, 3.0, 0.2, 0.1, wanted, np.full(10, 0.05))
+    assert trial.doubt == 0, "all are compared with as much"
+    assert trial.seconds_of(10, 40) == pytest.approx([3 + 20 * 0.2 + 1] * 3)
+    assert trial.seconds_of(5, 40) == pytest.approx([3 + 10 * 0.2 + 0.5] * 3)
+    least, about, most = trial.seconds_of(1000, 40)
+    assert least == pytest.approx(3 + 20 * 0.2 + 100), "of templates that are wanted by ten"
+    assert most == pytest.approx(3 + 40 * 0.2 + 100), "of all"
+    assert least < about < most
+    assert trial.seconds_of(1000, 80) == pytest.approx((2 * least, 2 * about, 2 * most))
+    uneven = replace(trial, parts_compared=np.array([0.01] * 9 + [0.41]))
+    assert uneven.doubt > 0.5
+    assert uneven.seconds_of(1000, 40)[2] > most
+    assert replace(trial, parts_compared=np.ones(1)).doubt == 1
 
 
 def test_time_on_workers(files, cluster):

@@ -267,9 +267,8 @@ class Tile:
         """Summarise on any device; correlations are not limited to 1. Only poses that are allowed,
         bool (2, W/2, image, template, displacement), are looked at, and summed as windows of
         displacements say; at last what of the sum lies at the edge of these."""
-        best, fit, summed = self._unfilled()
+        (best, fit, summed), least = self._unfilled(), None
         at_edge = torch.full_like(summed, -math.inf)
-        least = None
         if reference is not None and windows is None:
             least = self._least_covariance(reference)
         for m, sums in self.pieces():
@@ -331,7 +330,8 @@ class Tile:
         top += narrowness * (along_x + along_y) / 8
         within_reach = (top >= torch.maximum(reference, peak - self._reach)) & allowed
         peak = peak.masked_fill(peak == -math.inf, 0)
-        cuts = windows.parts(narrowness * torch.maximum(along_x, along_y))
+        at_end = windows.at_end(at_best, self.constants.folding.rotations.flatten()[best], m)
+        cuts = windows.parts(narrowness * torch.maximum(along_x, along_y) * at_end)
         total, at_edge = torch.zeros((2, peak.numel()), dtype=peak.dtype, device=peak.device)
         for cut in range(windows.cuts + 1):
             of_cut = within_reach & (cuts == cut)

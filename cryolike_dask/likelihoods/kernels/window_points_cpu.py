@@ -101,10 +101,10 @@ def _tapers(at, half_width, distances, tapers):
 @compiled
 def curvature(windows, template, chunks, w):
     """How fast the covariance falls off about its extreme under a rotation, along x and y: its
-    second difference over it; 0 where no step is cut."""
+    second difference over it, 0 where no step is cut; and at which displacement that is."""
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
     if len(windows.first_x) < 3:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0
     first, most, at = template * n_x * n_y, 0.0, 0
     for d in range(n_x * n_y):
         value = chunks[(first + d) // COLUMNS, w * COLUMNS + (first + d) % COLUMNS]
@@ -123,7 +123,24 @@ def curvature(windows, template, chunks, w):
             value = chunks[column // COLUMNS, w * COLUMNS + column % COLUMNS]
             second += value * (2.0 if k == 0 else -1.0)
         along[axis] = max(second / most, 0.0)
-    return along[0], along[1]
+    return along[0], along[1], at
+
+
+@compiled
+def near_end(windows, row, w, displacement):
+    """Whether a displacement of a row's window under a rotation lies within a step of the end of
+    the search, or beyond."""
+    if windows.is_free[row]:
+        return False
+    n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
+    x, y = moved(windows, row, 0, w)
+    x, y = (
+        abs(x + windows.nodes_x[displacement % n_x]),
+        abs(y + windows.nodes_y[displacement // n_x]),
+    )
+    if n_x > 1 and x > windows.limit[0] - (windows.nodes_x[1] - windows.nodes_x[0]):
+        return True
+    return n_y > 1 and y > windows.limit[1] - (windows.nodes_y[1] - windows.nodes_y[0])
 
 
 @compiled
@@ -161,6 +178,17 @@ def weigh_by_prior(windows, box, values):
 
 
 @compiled
+def _part_inside(points, at, limit):
+    """Which parts of what points about a place stand for lie inside of the search, along an
+    axis."""
+    size = points[1] - points[0] if len(points) > 1 else 1.0
+    parts = np.empty(len(points))
+    for a in range(len(points)):
+        parts[a] = min(max((limit - abs(at + points[a])) / size + 0.5, 0.0), 1.0)
+    return parts
+
+
+@compiled
 def share_out(windows, row, template, w, box, memory, values):
     """Leave of values at the points of a part of a window, (y, x), what they count under a
     template and a rotation: less where it overlaps with others that are wanted, nothing outside of
@@ -177,14 +205,15 @@ def share_out(windows, row, template, w, box, memory, values):
     at_x, at_y = windows.x[box[0] : box[1]], windows.y[box[2] : box[3]]
     _tapers(at_x, windows.half_width[0], from_x[:n], along_x)
     _tapers(at_y, windows.half_width[1], from_y[:n], along_y)
+    inside_x = _part_inside(at_x, x, windows.limit[0])
+    inside_y = _part_inside(at_y, y, windows.limit[1])
     for b in range(len(at_y)):
-        inside = abs(y + at_y[b]) < windows.limit[1]
         for a in range(len(at_x)):
             total = 0.0
             for k in range(n):
                 total += along_y[k, b] * along_x[k, a]
-            inside_both = inside and abs(x + at_x[a]) < windows.limit[0]
-            values[b, a] *= along_y[0, b] * along_x[0, a] / total if inside_both else 0.0
+            share = along_y[0, b] * along_x[0, a] / total
+            values[b, a] *= share * inside_y[b] * inside_x[a]
 
 
 @compiled

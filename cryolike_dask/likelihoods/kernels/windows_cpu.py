@@ -19,6 +19,7 @@ from cryolike_dask.likelihoods.kernels.window_points_cpu import (
     between,
     curvature,
     moved,
+    near_end,
     parts,
     reached,
     share_out,
@@ -26,6 +27,7 @@ from cryolike_dask.likelihoods.kernels.window_points_cpu import (
     weigh,
     weigh_by_prior,
 )
+from cryolike_dask.likelihoods.kernels.windows import NARROWER_AT_END
 
 
 class WindowSummary(NamedTuple):
@@ -171,7 +173,10 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
             if best_of_all < 0:  # nothing is allowed
                 continue
             # as the second difference is a property of spectra, that of the best will do for all
-            along_x, along_y = curvature(windows, k, chunks, best_of_all)
+            along_x, along_y, extreme = curvature(windows, k, chunks, best_of_all)
+            narrower = 1.0
+            if near_end(windows, i, best_of_all, extreme):
+                narrower = NARROWER_AT_END
             highest = -np.inf
             for w in range(n_rotations):
                 fit_of = min(max(fits[w], 0.0), terms.floor)
@@ -187,7 +192,7 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
             for w in range(n_rotations):
                 if tops[w] < least:
                     continue
-                cut = parts(windows, narrowness[w] * max(along_x, along_y))
+                cut = parts(windows, narrowness[w] * max(along_x, along_y) * narrower)
                 first_x, first_y = windows.first_x[cut], windows.first_y[cut]
                 per_x = (windows.first_x[cut + 1] - first_x) // n_x
                 per_y = (windows.first_y[cut + 1] - first_y) // n_y

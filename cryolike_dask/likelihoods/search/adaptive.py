@@ -171,6 +171,7 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
             LOST,
             distance=SERVES * max(level.step),
             most_places=len(window.whole.displacements) / len(window.displacements),
+            end=float(window.limit.min()) - max(before.step),
         )
         of_level = _at_level(level, graph, level.views, window.displacements)
         wanted, places, left_out = _selected(found, selection, of_level.template_chunks)

@@ -22,6 +22,8 @@ PlaceBits = NDArray[np.uint32]
 """Of pairs of an image and a template: the k-th bit says whether it wants the k-th place of the
 image."""
 
+BEYOND = 2
+"""Steps that values are known beyond those that others are interpolated between."""
 FAR = 1e12
 """Angstrom. In place of a place that is not there: no window reaches it."""
 
@@ -89,8 +91,22 @@ class Window:
     @property
     def whole(self) -> Window:
         """The window that is the whole search, about the middle."""
-        x, y = self.limit - np.array(self.step) / 2
+        return self._about_the_middle(0)
+
+    @property
+    def beyond_whole(self) -> Window:
+        """The same where peaks are narrow: wider, so that likelihoods that are interpolated are
+        known at the end of the search as well, beyond which nothing counts."""
+        return self._about_the_middle(BEYOND if self.finer > 1 else 0)
+
+    def _about_the_middle(self, beyond: int) -> Window:
+        x, y = self.limit + (beyond - 0.5) * np.array(self.step)
         return replace(Window.of((x, y), self.step, self.search, self.finer), is_whole=True)
+
+    @property
+    def n_inside(self) -> int:
+        """Displacements that lie in the search when it lies about the middle."""
+        return int(self.inside(np.zeros((1, 2)), np.zeros(1)).sum())
 
     @property
     def edge(self) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,10 @@ FOUND = np.dtype([("log_likelihood", "f8"), ("gain", "f8"), ("x", "f8"), ("y", "
 infinity where it was not compared; by how much the best of them is likelier than noise alone, nat;
 and where the particle lies there, in the frame of the image, angstrom."""
 
+NEAR_BEST = 5.0
+"""Nat below the best view of those that tell whether a particle lies at the end of the search."""
+TELLING = 0.9
+"""An image that keeps more of all views tells so little that likelihoods are flat at the end."""
 MOST_PLACES = 32
 """Places of one image that windows are laid around; an image that needs more may lie anywhere."""
 
@@ -44,6 +49,8 @@ class Selection:
         Angstrom. A window serves all places within it.
     most_places : float
         An image that needs more windows may lie anywhere: all displacements are cheaper.
+    end : float
+        Angstrom from the middle: particles that lie farther may lie at the end of the search.
     """
 
     log_prior: FloatArray
@@ -52,6 +59,7 @@ class Selection:
     lost: float
     distance: float
     most_places: float
+    end: float = math.inf
 
     def kept(self, found: Found) -> Flags:
         """Views of each image within reach of the best, (image, view)."""
@@ -72,7 +80,8 @@ class Selection:
         -------
         places : (image, MOST_PLACES, 2) float64
             Angstrom, in the frame of the image; NaN beyond those that there are; none at all of
-            images that may lie anywhere.
+            images that may lie anywhere, but infinity in the second place of those whose particle
+            may lie at the end of the search.
         wanted : (image, template) uint32
         left_out : (image,) float64
             Part of each image's sum over views that lies in those that are not kept.
@@ -93,8 +102,11 @@ class Selection:
             if len(covering) <= MOST_PLACES and wants.sum() <= self.most_places * any_place.sum():
                 places[m, : len(covering)] = covering
                 wanted[m] = wants @ (1 << np.arange(len(covering)))
-            else:
-                wanted[m] = all_places(any_place)
+                continue
+            wanted[m] = all_places(any_place)
+            best = points[logs[m, views] > logs[m].max() - NEAR_BEST]
+            if len(views) <= TELLING * kept.shape[1] and (np.hypot(*best.T) > self.end).any():
+                places[m, 1] = np.inf
         return places, wanted, self._left_out(found)
 
     def _left_out(self, found: Found) -> FloatArray:

@@ -9,7 +9,6 @@ those in windows of several places of an image count once in all.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -50,7 +49,7 @@ class Wanted:
         Places that they want, bit by bit.
     places : (image, place, 2) float64
         Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
-        images whose particle may lie anywhere.
+        images whose particle may lie anywhere, as `Selection.places` gives them.
     arcs : Arcs, or None
         As of `Places`.
     """
@@ -63,6 +62,13 @@ class Wanted:
     def anywhere(self) -> Flags:
         """Images that want all displacements, (image,)."""
         return np.isnan(self.places[:, 0, 0])
+
+    @property
+    def at_end(self) -> Flags:
+        """Those of them whose particle may lie at the end of the search, (image,)."""
+        at_end = self.anywhere.copy()
+        at_end[at_end] = np.isinf(self.places[at_end, 1:2, 0]).any(axis=1)
+        return at_end
 
     def there(self) -> PlaceBits:
         """Places that are wanted, and that there are: of images that may lie anywhere the first."""
@@ -175,9 +181,13 @@ def compared(
 ) -> Iterator[tuple[Positions, Positions, Reduced]]:
     """Compare images with the templates that some of them want, in windows about their places, and
     those that may lie anywhere in one about the middle: images, templates, and what is found."""
-    anywhere, bits = wanted.anywhere, wanted.there()
-    for in_middle, of in ((False, window), (True, window.whole)):
-        images = np.flatnonzero((anywhere == in_middle) & bits.any(axis=1))
+    anywhere, at_end, bits = wanted.anywhere, wanted.at_end, wanted.there()
+    for in_middle, chosen, of in (
+        (False, ~anywhere, window),
+        (True, anywhere & at_end, window.beyond_whole),
+        (True, anywhere & ~at_end, window.whole),
+    ):
+        images = np.flatnonzero(chosen & bits.any(axis=1))
         if not len(images):
             continue
         used = np.flatnonzero(bits[images].any(axis=0))
@@ -222,7 +232,8 @@ def _optimal_poses(
     poses["log_likelihood_integrated"], poses["correlation_error_bound"] = sums, bounds
     poses["log_missed"] = missed
     n_windows = np.bitwise_count(wanted).sum(axis=1, dtype=np.int64)
-    poses["n_poses"] = n_windows * math.prod(block.pose_shape)
+    n_displacements = window.n_inside if window.is_whole else len(window.displacements)
+    poses["n_poses"] = n_windows * n_displacements * block.pose_shape[1]
     return poses, log_pairs
 
 
