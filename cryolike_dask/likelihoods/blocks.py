@@ -99,7 +99,17 @@ def optimal_poses(
 ) -> NDArray[np.void]:
     """Best pose of each image among these templates, and its likelihood over all of them: (image,
     1), POSE, as far as they are known before all templates are."""
-    return run(image_rows, template_rows, basis, comparison, _search)[:, None]
+    poses, _ = optimal_poses_and_pairs(image_rows, template_rows, basis, comparison=comparison)
+    return poses
+
+
+def optimal_poses_and_pairs(
+    image_rows: Rows, template_rows: Rows, basis: RadialBasis = (), *, comparison: Comparison
+) -> tuple[NDArray[np.void], NDArray[np.float64]]:
+    """The same, and likelihood times prior under each of these templates, their logarithm, (image,
+    template)."""
+    poses, log_pairs = run(image_rows, template_rows, basis, comparison, _search)
+    return poses[:, None], log_pairs
 
 
 def with_log_likelihoods(
@@ -124,22 +134,24 @@ def best_of_structures(
         return choose_structures(image_rows, poses, comparisons)
 
 
-def _search(block: Block) -> Rows:
-    """Go through the tiles of a block, and keep the best pose and the likelihood of each image."""
+def _search(block: Block) -> tuple[Rows, NDArray[np.float64]]:
+    """Go through the tiles of a block, and keep the best pose and the likelihood of each image, and
+    of each pair."""
     import torch
 
-    poses = no_poses((block.shape[0],))
+    poses, log_pairs = no_poses((block.shape[0],)), np.empty(block.shape)
     device = block.constants.weights.device
     sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=device)
     bounds = torch.zeros_like(sums)
-    for m, s, tile, best, poses_of_best, _ in _summed_tiles(block, sums):
+    for m, s, tile, best, poses_of_best, summed in _summed_tiles(block, sums):
+        log_pairs[m, s] = summed.cpu().numpy() + block.template_rows["log_prior"][s]
         indices = block.template_rows["index"][s]
         _keep_best(poses[m], tile, best, poses_of_best, indices, block.pose_shape)
         bounds[m] = torch.maximum(bounds[m], tile.error_bound.amax(1))
     poses["log_likelihood_integrated"] = sums.cpu().numpy()
     poses["correlation_error_bound"] = bounds.cpu().numpy()
     poses["n_poses"] = block.shape[1] * math.prod(block.pose_shape)
-    return poses
+    return poses, log_pairs
 
 
 def _summed_tiles(

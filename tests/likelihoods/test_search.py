@@ -190,10 +190,10 @@ def test_windows_are_sums_over_their_poses(build):
                 with np.errstate(divide="ignore"):
                     of_poses = of_poses + np.log(part)
                 logs = np.logaddexp(logs, np.logaddexp.reduce(of_poses, axis=1))
-        # the offset is taken at the place, and here at rest: next to nothing
-        np.testing.assert_allclose(pairs["log_likelihood"][m], logs, rtol=0, atol=0.02)
+        # the offset is taken at the place, and here at rest: up to 0.03 nat of a single window
+        np.testing.assert_allclose(pairs["log_likelihood"][m], logs, rtol=0, atol=0.05)
         expected = np.logaddexp.reduce(logs + log_prior) - np.log(4)
-        assert found["log_likelihood_integrated"][m, 0] == pytest.approx(expected, abs=0.02)
+        assert found["log_likelihood_integrated"][m, 0] == pytest.approx(expected, abs=0.05)
     assert some_are_cut
 
 

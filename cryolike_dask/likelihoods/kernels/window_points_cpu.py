@@ -262,6 +262,29 @@ def weigh(values, box, above, exponent, scale, is_small, floor):
 
 
 @compiled
+def weigh_nodes(chunks, of, above, exponent, scale, line, values):
+    """Put exp(above - exponent log(1 - v^2 scale)) of the displacements themselves, all v^2 scale
+    small, in place of values, (y, x), in the precision of the covariances: those `of` a template
+    and a rotation, `line` being room for them."""
+    template, w = of
+    real = chunks.dtype.type
+    above, exponent, root = real(above), real(exponent), real(math.sqrt(scale))
+    of_nodes, first, d = line.ravel(), template * line.size, 0
+    # as long as they lie side by side, loops over them are vectorised
+    while d < line.size:
+        chunk, column = (first + d) // COLUMNS, (first + d) % COLUMNS
+        n = min(line.size - d, COLUMNS - column)
+        start = w * COLUMNS + column
+        part, to = chunks[chunk, start : start + n], of_nodes[d : d + n]
+        for k in range(n):
+            to[k] = likelihood(above, exponent, (part[k] * root) ** 2)
+        d += n
+    for b in range(line.shape[0]):
+        for a in range(line.shape[1]):
+            values[b, a] = line[b, a]
+
+
+@compiled
 def sum_part(values, x, x_end, y, y_end):
     """Sum some of the values."""
     total = 0.0

@@ -26,6 +26,7 @@ from cryolike_dask.likelihoods.kernels.window_points_cpu import (
     sum_part,
     weigh,
     weigh_by_prior,
+    weigh_nodes,
 )
 from cryolike_dask.likelihoods.kernels.windows import NARROWER_AT_END
 
@@ -114,7 +115,8 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
     most_x = windows.first_x[-1] - windows.first_x[-2]
     most_y = windows.first_y[-1] - windows.first_y[-2]
     values, rows = np.empty((most_y, most_x)), np.empty((most_x, n_y))
-    narrowness = np.empty(n_rotations)
+    narrowness, line = np.empty(n_rotations), np.empty((n_y, n_x), chunks.dtype)
+    has_prior = windows.prior_x.min() < 1 or windows.prior_y.min() < 1
     memory = (
         np.empty((n_places, most_x)),
         np.empty((n_places, most_y)),
@@ -209,11 +211,15 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
                     first_y + y * per_y,
                     first_y + y_end * per_y,
                 )
-                largest = between(windows, k, chunks, w, box, rows, values)
-                is_small = largest * scales[w] < SERIES_BELOW
                 above = heights[w] - peak
-                weigh(values, box, above, exponent, scales[w], is_small, terms.floor)
-                weigh_by_prior(windows, box, values)
+                if not cut and fits[w] < SERIES_BELOW:
+                    weigh_nodes(chunks, (k, w), above, exponent, scales[w], line, values)
+                else:
+                    largest = between(windows, k, chunks, w, box, rows, values)
+                    is_small = largest * scales[w] < SERIES_BELOW
+                    weigh(values, box, above, exponent, scales[w], is_small, terms.floor)
+                if has_prior:
+                    weigh_by_prior(windows, box, values)
                 if not windows.is_free[i]:
                     share_out(windows, i, j, w, box, memory, values)
                 # each displacement counts as one, in however many parts

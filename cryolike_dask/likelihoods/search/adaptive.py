@@ -39,12 +39,12 @@ Rows = NDArray[np.int64]
 COARSEST_PIXELS, COARSEST_PART = 32, 0.25
 """The coarsest level has the band of a box of so many pixels, but this part of the band at least;
 each level twice that of the one before."""
-REACH = 6.0
+REACH = 4.0
 """Nat below the best view of a level that may still hold what counts."""
-LOST = 0.3
+LOST = 0.25
 """Part of the gain of the best view that views beside the true one may lose. Of structures that
-look nearly alike from two sides a part of 0.1 or 0.15 loses one image in a hundred, 0.2 one in 600:
-the wrong side may lie nearer to a view of the level."""
+look nearly alike from two sides a part of 0.1 or 0.15 loses one image in a hundred, 0.2 one in 200
+to 600, 0.25 none of 600: the wrong side may lie nearer to a view of the level."""
 STEP_OF_BAND = 0.5
 """Pixels of a level's band between displacements: a quarter of the shortest wave, so that what lies
 between them is known."""
@@ -100,6 +100,12 @@ def step_of_band(grid: PolarGrid, part: float) -> float:
 def is_worth_levels(grid: PolarGrid) -> bool:
     """Whether half of the band is wide enough to be searched before all of it."""
     return pixels_of_band(grid) / 2 >= COARSEST_PIXELS
+
+
+def has_fine_steps(templates: TemplateStack) -> bool:
+    """Whether likelihoods between the displacements of the search follow from those there."""
+    finest = step_of_band(templates.grid, 1)
+    return max(templates.displacements.steps) <= finest * (1 + 1e-6)
 
 
 def levels_of(templates: TemplateStack) -> list[Level]:
@@ -171,6 +177,11 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
             LOST,
             distance=SERVES * max(level.step),
             most_places=len(window.whole.displacements) / len(window.displacements),
+            n_displacements=(
+                len(window.search) / len(window.displacements)
+                if is_last and has_fine_steps(templates)
+                else math.inf
+            ),
             end=float(window.limit.min()) - max(before.step),
         )
         of_level = _at_level(level, graph, level.views, window.displacements)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.symmetry import point_group
 from cryolike_dask.io.sources import evenly_spread
-from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
 from cryolike_dask.likelihoods.poses import POSE, combine, no_poses
@@ -40,7 +39,7 @@ from cryolike_dask.likelihoods.search.refined import (
     Reach,
     refined_poses,
 )
-from cryolike_dask.likelihoods.search.windows import optimal_poses_in_windows
+from cryolike_dask.likelihoods.search.windows import among_everything, optimal_poses_in_windows
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 if TYPE_CHECKING:
@@ -275,12 +274,8 @@ def optimal_poses_around(
         of_images = image[mate == k]
         poses[of_images] = combine(poses[of_images], of_mates[mate == k])
     if is_all.any():
-        whole = replace(comparison, displacements=window.search)
-        rows = template_rows.copy()
-        rows["log_prior"] += np.log(len(window.displacements) / len(window.search))
-        poses[is_all] = blocks.optimal_poses(
-            image_rows[is_all], rows, blocks.radial_basis_of(whole), comparison=whole
-        )
+        found, _ = among_everything(image_rows[is_all], template_rows, comparison, window)
+        poses[is_all] = found[:, None]
     return poses
 
 

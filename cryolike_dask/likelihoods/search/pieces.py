@@ -154,7 +154,7 @@ def tiles(
     from cryolike_dask.likelihoods.kernels.compressed import correlate, prepare_templates
 
     together = block.tile[1]
-    if block.constants.weights.is_cpu:
+    if block.constants.weights.is_cpu and (wanted > 0).mean() < 0.5:
         together = min(together, TEMPLATES_TOGETHER)
     for group in slices(0, len(places.image), block.n_images_at_a_time):
         terms = _prepared(block, places, group)

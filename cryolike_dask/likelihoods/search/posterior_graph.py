@@ -12,8 +12,8 @@ from cryolike_dask.likelihoods.search.adaptive import (
     FINER,
     Searched,
     everywhere,
+    has_fine_steps,
     last_level,
-    step_of_band,
 )
 from cryolike_dask.likelihoods.search.places import Window
 from cryolike_dask.likelihoods.search.posterior import Stage, pose_posteriors, posterior_dtype
@@ -74,8 +74,8 @@ def search_of_everything(graph: ComparisonGraph) -> Searched:
     band lets these be known."""
     templates = graph.templates
     steps = templates.displacements.steps
-    are_fine = max(steps) <= step_of_band(templates.grid, 1) * (1 + 1e-6)
-    window = Window.of((0, 0), steps, templates.displacements, FINER if are_fine else 1).whole
+    finer = FINER if has_fine_steps(templates) else 1
+    window = Window.of((0, 0), steps, templates.displacements, finer).whole
     x, y = (np.unique(axis) for axis in templates.displacements.table())
     if len(x) * len(y) == len(templates.displacements):
         window = replace(window, x_angstrom=x, y_angstrom=y)

@@ -26,7 +26,12 @@ and where the particle lies there, in the frame of the image, angstrom."""
 NEAR_BEST = 5.0
 """Nat below the best view of those that tell whether a particle lies at the end of the search."""
 TELLING = 0.9
-"""An image that keeps more of all views tells so little that likelihoods are flat at the end."""
+"""An image that wants more of all templates tells so little that its likelihoods are flat."""
+FLAT = 25.0
+"""Nat of gain up to which sums at the displacements of a search alone are right for such an image:
+noise alone gains 15 to 20."""
+DEARER = 3.0
+"""Times that a pose in windows is as dear as one of everything, measured."""
 MOST_PLACES = 32
 """Places of one image that windows are laid around; an image that needs more may lie anywhere."""
 
@@ -49,6 +54,8 @@ class Selection:
         Angstrom. A window serves all places within it.
     most_places : float
         An image that needs more windows may lie anywhere: all displacements are cheaper.
+    n_displacements : float
+        Of everything, over those of a window; infinity if it may not be compared.
     end : float
         Angstrom from the middle: particles that lie farther may lie at the end of the search.
     """
@@ -59,6 +66,7 @@ class Selection:
     lost: float
     distance: float
     most_places: float
+    n_displacements: float = math.inf
     end: float = math.inf
 
     def kept(self, found: Found) -> Flags:
@@ -80,8 +88,8 @@ class Selection:
         -------
         places : (image, MOST_PLACES, 2) float64
             Angstrom, in the frame of the image; NaN beyond those that there are; none at all of
-            images that may lie anywhere, but infinity in the second place of those whose particle
-            may lie at the end of the search.
+            images that may lie anywhere, but in the second place infinity if the particle may lie
+            at the end of the search, minus infinity if everything is compared.
         wanted : (image, template) uint32
         left_out : (image,) float64
             Part of each image's sum over views that lies in those that are not kept.
@@ -99,13 +107,19 @@ class Selection:
                 near[:, views] @ (by[:, None] == np.arange(len(covering))).astype(np.float32) > 0
             )
             any_place = wants.any(axis=1)
+            tells = any_place.mean() <= TELLING
+            is_flat = not tells and found["gain"][m].max() <= FLAT
+            if is_flat and DEARER * wants.sum() > len(wants) * self.n_displacements:
+                places[m, 1] = -np.inf
+                wanted[m] = all_places(np.ones(len(wants), np.bool_))
+                continue
             if len(covering) <= MOST_PLACES and wants.sum() <= self.most_places * any_place.sum():
                 places[m, : len(covering)] = covering
                 wanted[m] = wants @ (1 << np.arange(len(covering)))
                 continue
             wanted[m] = all_places(any_place)
             best = points[logs[m, views] > logs[m].max() - NEAR_BEST]
-            if len(views) <= TELLING * kept.shape[1] and (np.hypot(*best.T) > self.end).any():
+            if tells and (np.hypot(*best.T) > self.end).any():
                 places[m, 1] = np.inf
         return places, wanted, self._left_out(found)
 

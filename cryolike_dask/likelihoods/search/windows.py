@@ -67,8 +67,14 @@ class Wanted:
     def at_end(self) -> Flags:
         """Those of them whose particle may lie at the end of the search, (image,)."""
         at_end = self.anywhere.copy()
-        at_end[at_end] = np.isinf(self.places[at_end, 1:2, 0]).any(axis=1)
+        at_end[at_end] = np.isposinf(self.places[at_end, 1:2, 0]).any(axis=1)
         return at_end
+
+    @property
+    def everything(self) -> Flags:
+        """Images that are compared with everything, at the displacements of the search, (image,)"""
+        everything: Flags = (self.places[:, 1:2, 0] == -np.inf).any(axis=1)
+        return everything
 
     def there(self) -> PlaceBits:
         """Places that are wanted, and that there are: of images that may lie anywhere the first."""
@@ -159,15 +165,34 @@ def optimal_poses_and_pairs(
         Rotations that are compared, as of `Places`; default: all.
     """
     poses, log_pairs = no_poses((len(image_rows),)), np.full(pairs.shape, -np.inf)
+    everything = Wanted(pairs, places).everything
+    if everything.any():
+        poses[everything], log_pairs[everything] = among_everything(
+            image_rows[everything], template_rows, comparison, window
+        )
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
-    wanted = Wanted(pairs, places, arcs)
+    wanted = Wanted(np.where(everything[:, None], np.uint32(0), pairs), places, arcs)
     for images, used, (of_them, of_pairs) in compared(
         image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
     ):
         log_pairs[np.ix_(images, used)] = of_pairs
         poses[images] = of_them
     return poses[:, None], log_pairs
+
+
+def among_everything(
+    image_rows: Rows, template_rows: Rows, comparison: Comparison, window: Window
+) -> tuple[Rows, FloatArray]:
+    """Best pose of each image among these templates at all displacements of the search, (image,)
+    POSE; and likelihood times prior of each template, their logarithm, (image, template).
+    Comparison and priors are those of a window."""
+    of_search = replace(comparison, displacements=window.search)
+    rows = template_rows.copy()
+    rows["log_prior"] += np.log(len(window.displacements) / len(window.search))
+    basis = blocks.radial_basis_of(of_search)
+    poses, log_pairs = blocks.optimal_poses_and_pairs(image_rows, rows, basis, comparison=of_search)
+    return poses[:, 0], log_pairs
 
 
 def compared(
