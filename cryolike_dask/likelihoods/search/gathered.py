@@ -9,6 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.likelihoods.comparison import Rows
+from cryolike_dask.likelihoods.search.between import (
+    FARTHEST,
+    FEWEST,
+    NEAR,
+    WITHIN,
+    Interpolated,
+    Nodes,
+    interpolated,
+)
 from cryolike_dask.likelihoods.search.places import FloatArray, Places, Window, turns
 from cryolike_dask.likelihoods.search.regions import (
     Orientations,
@@ -39,11 +48,12 @@ angstrom between them; and parts of that in the end."""
 ROTATION = np.dtype(
     [
         *((name, "i8") for name in ("place", "template", "rotation", "displacement")),
-        *((name, "f8") for name in ("correlation", "log_density", "mass")),
+        *((name, "f8") for name in ("correlation", "log_density", "mass", "log_mass", "x", "y")),
     ]
 )
 """Of a rotation of an image under a template about a place: the best correlation over
-displacements, where it is, the posterior there, and that of all."""
+displacements, where it is, the posterior there, that of all and its logarithm; and where its mean
+is, in the frame of the image."""
 
 
 class Gathered:
@@ -74,6 +84,8 @@ class Gathered:
         self.spacing = np.maximum(width / (NODES - 3), LEAST_SPACING)
         self.point = max(window.step) / window.finer
         self.origin = (lowest - highest) / 2 - (NODES - 1) / 2 * self.spacing[:, None]
+        self.log_prior = np.zeros(block.template_rows["index"].max() + 1)
+        self.log_prior[block.template_rows["index"]] = block.template_rows["log_prior"]
         self.rotations: list[NDArray[np.void]] = []
 
     def add(self, spread: Spread, rows: NDArray[np.int64], s: slice, least: FloatArray) -> None:
@@ -84,6 +96,11 @@ class Gathered:
         at = rows[spread.row.cpu().numpy()]
         image = torch.from_numpy(self.places.image[at]).to(device)
         volume = spread.volume * math.exp(self.window.log_volume)
+        highest = spread.log_density.amax(1, keepdim=True)
+        mass = (spread.log_density - highest).exp_() * volume
+        total = mass.sum(1, keepdim=True)
+        log_mass = total.log() + highest
+        means = self._means(at, spread.rotation, mass / total)
         density = spread.log_density.exp()
         mass = density * volume
         self.squares.index_add_(0, image, (mass * density).sum(1))
@@ -96,8 +113,10 @@ class Gathered:
             ("correlation", spread.best),
             ("log_density", spread.log_density_of_best),
             ("mass", mass.sum(1)),
+            ("log_mass", log_mass[:, 0]),
         ):
             of_rotation[name] = values.cpu().numpy()
+        of_rotation["x"], of_rotation["y"] = means.T
         self.rotations.append(of_rotation)
         n, point = (
             spread.log_density >= torch.from_numpy(least).to(device)[image][:, None]
@@ -107,6 +126,19 @@ class Gathered:
         self.bins[0].index_add_(0, of_bins, volume[n, point])
         self.bins[1].index_add_(0, of_bins, mass)
         self._add_to_lattice(at, spread, n, point, mass, image)
+
+    def _means(
+        self, at: NDArray[np.int64], rotation: torch.Tensor, parts: torch.Tensor
+    ) -> FloatArray:
+        """Mean places, in the frame of the image, (n, 2)."""
+        import torch
+
+        x, y = self.points
+        points = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], 1)
+        delta = (parts @ points).cpu().numpy().T
+        gamma = self.block.comparison.grid.angles[rotation.cpu().numpy()]
+        means: FloatArray = self.places.at[at] + in_frame_of_image(delta, gamma).T
+        return means
 
     def _add_to_lattice(
         self,
@@ -138,7 +170,12 @@ class Gathered:
             self.lattice.index_add_(0, node + step + NODES, part * up)
 
     def sum_up(
-        self, found: Rows, poses: Rows, kept: FloatArray, orientations: Orientations
+        self,
+        found: Rows,
+        poses: Rows,
+        kept: FloatArray,
+        orientations: Orientations,
+        nodes: Nodes,
     ) -> None:
         """Make numbers of sums: `kept` is the part of the posterior of each image that was
         compared, which its masses are made to add up to."""
@@ -165,14 +202,47 @@ class Gathered:
             template = self.block.template_rows["index"][rotations["template"]]
             best = orientations.at(poses["template"][[m]], poses["rotation"][[m]])[0]
             counted = rotations["mass"] > NEGLECTED / len(rotations) * total
-            record["orientation_radius"] = orientations.radius_about(
+            angles, parts = orientations.spread_about(
                 best,
                 template[counted],
                 rotations["rotation"][counted],
-                rotations["mass"][counted],
-                REGION,
+                rotations["mass"][counted] / total,
             )
+            between = self._between(m, template, rotations, orientations, best, nodes)
+            if between is not None:
+                beyond = angles > WITHIN * orientations.spacing
+                inside = parts[~beyond].sum()
+                angles = np.concatenate([angles[beyond], between.angles])
+                parts = np.concatenate([parts[beyond], between.parts * inside])
+            record["orientation_radius"] = quantile(angles, parts, REGION)
             self._top(record, rotations, template, scale, orientations)
+
+    def _between(
+        self,
+        m: int,
+        template: NDArray[np.int64],
+        rotations: Rows,
+        orientations: Orientations,
+        best: FloatArray,
+        nodes: Nodes,
+    ) -> Interpolated | None:
+        n = len(orientations.angles)
+        held = nodes.hold(m, template, rotations["rotation"], n)
+        held &= np.isfinite(rotations["log_mass"])
+        of_node = template[held] * n + rotations["rotation"][held]
+        used, which = np.unique(of_node, return_inverse=True)
+        views = used // n
+        if len(used) < FEWEST or NEAR * orientations.spacing > FARTHEST:
+            return None
+        # a node may be known about several places
+        logs = np.full(len(used), -np.inf)
+        np.logaddexp.at(logs, which, rotations["log_mass"][held])
+        parts = np.exp(rotations["log_mass"][held] - logs[which])
+        places = np.zeros((len(used), 2))
+        for k, axis in enumerate("xy"):
+            np.add.at(places[:, k], which, parts * rotations[axis][held])
+        vectors = orientations.vectors(best, views, used % n)
+        return interpolated(vectors, logs - self.log_prior[views], places, orientations.spacing)
 
     def _alone(self, record: np.void, pose: np.void, orientations: Orientations) -> None:
         """The best pose holds everything: of so clear an image, which was compared directly, no
