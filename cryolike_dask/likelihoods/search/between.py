@@ -8,11 +8,12 @@ those about the best one tell in between, up to an error that they tell too.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from cryolike_dask.likelihoods.search.regions import Orientations
 
@@ -29,13 +30,13 @@ PER_SPACING = 2.5
 FEWEST = 20
 """Orientations of the search that tell anything of those between them: twice as many as a quadratic
 form has terms."""
-LENGTHS = 0.8, 1.1, 1.5, 2.0, 2.8, 4.0
+LENGTHS = 0.5, 0.65, 0.8, 1.0, 1.4, 2.0, 2.8
 """Of correlation, in spacings: the likeliest is used."""
-ROUNDED = 0.1
-"""Nat: error of a log-likelihood."""
-N_POINTS, N_FUNCTIONS, N_WAVES = 3000, 64, 512
-SMOOTHNESS, ROUGHER = 7, 3
-"""Twice the order of Matérn's covariance, and of that whose frequencies waves have."""
+ROUNDED, LEAST = 0.1, 1e-9
+"""Error of a log-likelihood, nat; of variance beside that of all of them, at least."""
+N_POINTS, N_FUNCTIONS, N_WAVES = 2000, 48, 512
+ROUGHER = 3
+"""Degrees of freedom of the distribution that frequencies of waves are drawn from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +135,7 @@ def interpolated(
     sigma = math.sqrt(process.variance)
     drawn = sigma * waves.at(at, process.length)
     form, weights = process.interpolate(np.column_stack([logs[:, None] - drawn, values]))
-    toward = matern(distances(points, at) / process.length)
+    toward = correlation(squares(points, at) / process.length**2)
     found = quadratic(points) @ form + toward @ weights
     functions = found[:, :N_FUNCTIONS] + sigma * _functions(process.length)
     functions -= functions.max(axis=0)
@@ -151,42 +152,50 @@ class _Process:
     Attributes
     ----------
     length, variance : float
-    inverse : (node, node) float64
-        Of its correlations.
+    factor : (node, node) float64
+        Of Cholesky, lower, of its correlations.
     forms : (node, term) float64
         Terms of the form.
     """
 
     length: float
     variance: float
-    inverse: FloatArray
+    factor: FloatArray
     forms: FloatArray
-
-    @property
-    def normal(self) -> FloatArray:
-        """Normal matrix of the terms, (term, term)."""
-        return self.forms.T @ self.inverse @ self.forms
 
     def interpolate(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The form through values, (node, n), and weights of what it misses."""
-        form = np.linalg.solve(self.normal, self.forms.T @ (self.inverse @ values))
-        return form, self.inverse @ (values - self.forms @ form)
+        form, off, _ = _regression(self.factor, self.forms, values)
+        weights: FloatArray = solve_triangular(self.factor, off, lower=True, trans="T")
+        return form, weights
+
+
+def _regression(
+    factor: FloatArray, forms: FloatArray, values: FloatArray
+) -> tuple[FloatArray, FloatArray, float]:
+    """The form through values, what it misses in units that are not correlated, and the logarithm
+    of the determinant of its normal matrix."""
+    both = solve_triangular(factor, np.concatenate([forms, values], axis=1), lower=True)
+    terms, values = both[:, : forms.shape[1]], both[:, forms.shape[1] :]
+    q, r = np.linalg.qr(terms)
+    form = solve_triangular(r, q.T @ values)
+    return form, values - terms @ form, 2 * float(np.log(np.abs(np.diag(r))).sum())
 
 
 def _likeliest(at: FloatArray, logs: FloatArray) -> _Process:
     """The process that values are likeliest under, whatever the form."""
-    apart, n = distances(at, at), len(at)
-    forms, rounded = quadratic(at), ROUNDED**2 / max(ROUNDED**2, float(logs.var()))
+    apart, n = squares(at, at), len(at)
+    forms = quadratic(at)
+    rounded = max(LEAST, ROUNDED**2 / max(ROUNDED**2, float(logs.var())))
     n_free, best, found = n - forms.shape[1], -np.inf, None
     for length in LENGTHS:
-        correlations = matern(apart / length) + rounded * np.eye(n)
-        process = _Process(length, 1.0, np.linalg.inv(correlations), forms)
-        _, missed = process.interpolate(logs[:, None])
-        variance = max(ROUNDED**2, float(logs @ missed[:, 0]) / n_free)
-        log_volume = sum(np.linalg.slogdet(of)[1] for of in (correlations, process.normal))
+        factor = np.linalg.cholesky(correlation(apart / length**2) + rounded * np.eye(n))
+        _, off, log_normal = _regression(factor, forms, logs[:, None])
+        variance = max(ROUNDED**2, float((off**2).sum()) / n_free)
+        log_volume = 2 * float(np.log(np.diag(factor)).sum()) + log_normal
         likelihood = -log_volume - n_free * math.log(variance)
         if likelihood > best or found is None:
-            best, found = likelihood, replace(process, variance=variance)
+            best, found = likelihood, _Process(length, variance, factor, forms)
     assert found is not None
     return found
 
@@ -214,14 +223,13 @@ class _Waves:
 
 @lru_cache(maxsize=1)
 def _waves() -> _Waves:
-    """Frequencies are drawn from the spectrum of a rougher covariance, and heights make up for it:
-    what values at nodes leave open is in the rare high ones."""
+    """Frequencies of a wider distribution than that of the covariance, and heights that make up for
+    it: what nodes leave open is in the rare high ones."""
     rng = np.random.default_rng(0)  # the same for all images, whatever their order
     widths = np.sqrt(rng.chisquare(ROUGHER, (N_WAVES, 1)) / ROUGHER)
     frequencies = rng.standard_normal((N_WAVES, 3)) / widths
-    squares = (frequencies**2).sum(axis=1)
-    logs = [-(nu + 3) / 2 * np.log1p(squares / nu) for nu in (SMOOTHNESS, ROUGHER)]
-    shares = np.exp(logs[0] - logs[1])
+    square = (frequencies**2).sum(axis=1)
+    shares = np.exp(-square / 2) * (1 + square / ROUGHER) ** ((ROUGHER + 3) / 2)
     heights = rng.standard_normal((2 * N_WAVES, N_FUNCTIONS))
     return _Waves(frequencies, heights * np.sqrt(np.tile(shares / shares.sum(), 2))[:, None])
 
@@ -242,14 +250,14 @@ def _points() -> FloatArray:
     return radius[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), z], axis=1)
 
 
-def distances(one: FloatArray, other: FloatArray) -> FloatArray:
-    """Between points, (one, other)."""
-    squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
-    return np.sqrt(np.maximum(squares, 0))
+def squares(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Squared distances between points, (one, other)."""
+    of_one, of_other = (one**2).sum(axis=1)[:, None], (other**2).sum(axis=1)
+    apart: FloatArray = np.maximum(of_one + of_other - 2 * one @ other.T, 0)
+    return apart
 
 
-def matern(r: FloatArray) -> FloatArray:
-    """Matérn's correlation (7/2) over a distance, in lengths."""
-    a = math.sqrt(SMOOTHNESS) * r
-    correlation: FloatArray = (1 + a * (1 + a * (0.4 + a / 15))) * np.exp(-a)
-    return correlation
+def correlation(squares: FloatArray) -> FloatArray:
+    """Correlation over a distance, by its square, in lengths."""
+    values: FloatArray = np.exp(-squares / 2)
+    return values
