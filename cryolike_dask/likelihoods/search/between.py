@@ -1,8 +1,7 @@
 """How likely orientations are between those of a search, by the likelihoods of these (numpy only).
 
 Where a posterior is narrower than orientations are apart, the best of them holds all of it, and the
-truth lies beside it. A log-likelihood is a smooth function of the orientation, which its values at
-those about the best one tell in between, up to an error that they tell too.
+truth lies beside it. Likelihoods at those about it (nodes) tell where.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
+from scipy.linalg import cholesky, solve_triangular
 
 from cryolike_dask.likelihoods.search.regions import Orientations
 
@@ -28,15 +27,17 @@ FARTHEST = 1.2
 PER_SPACING = 2.5
 """Rotations that are used of one view, at most."""
 FEWEST = 20
-"""Orientations of the search that tell anything of those between them: twice as many as a quadratic
-form has terms."""
-LENGTHS = 0.5, 0.65, 0.8, 1.0, 1.4, 2.0, 2.8
-"""Of correlation, in spacings: the likeliest is used."""
-ROUNDED, LEAST = 0.1, 1e-9
-"""Error of a log-likelihood, nat; of variance beside that of all of them, at least."""
-N_POINTS, N_FUNCTIONS, N_WAVES = 2000, 48, 512
-ROUGHER = 3
-"""Degrees of freedom of the distribution that frequencies of waves are drawn from."""
+"""Nodes that tell anything of what lies between them: twice as many as a quadratic form has
+terms."""
+LENGTHS = 0.8, 1.2, 1.8, 2.5, 3.5, 5.0, 7.0, 10.0
+"""Over which correlations fall off, spacings: all that may be are used."""
+AS_LIKELY, EVERY = 0.01, 20
+"""Lengths that are less likely, beside the likeliest, are left out, as some of the points tell."""
+FLATTEST = 0.05
+"""Least curvature along an axis, beside the largest."""
+ROUNDED = 1e-3
+"""Variance of rounding, beside that of noise."""
+N_POINTS = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,155 +90,99 @@ class Nodes:
         return held
 
 
-@dataclass(frozen=True, eq=False)
-class Interpolated:
-    """What is known between the orientations of a search about one of them.
-
-    Attributes
-    ----------
-    angles : (point,) float64
-        From that one, radian.
-    parts : (point,) float64
-        Of the posterior within reach: they add up to 1.
-    values : (point, n) float64
-        Of what else is known at the orientations of the search.
-    """
-
-    angles: FloatArray
-    parts: FloatArray
-    values: FloatArray
+def tell_between(n: int, spacing: float) -> bool:
+    """Whether so many nodes tell how likely orientations between them are."""
+    return n >= FEWEST and NEAR * spacing <= FARTHEST
 
 
 def interpolated(
-    vectors: FloatArray, logs: FloatArray, values: FloatArray, spacing: float
-) -> Interpolated:
+    vectors: FloatArray, logs: FloatArray, gain: float, spacing: float
+) -> tuple[FloatArray, FloatArray]:
     """Posterior between orientations.
 
-    Log-likelihoods about the best orientation are a quadratic form in the rotation vector and what
-    this misses, a Gaussian process of Matérn's covariance (7/2), whose length and variance are the
-    likeliest ones. The posterior is the mean over functions drawn from it that have the values
-    that are known, of the density that each of them gives: what the values leave open of where
-    the peak is widens it.
+    Of a particle at an orientation, the scores of nodes (square roots of twice the log-likelihood
+    over that of noise alone) are a constant, an amplitude times their templates' correlations with
+    that at the orientation, and noise, which has the same correlations among nodes. So the scores
+    tell how likely each orientation is, the likeliest amplitude, constant and level of noise (that
+    of the images, or more where scores are not what correlations make of them) taken.
 
     Parameters
     ----------
     vectors : (node, 3) float64
-        Rotation vectors to orientations of the search, radian.
+        Rotation vectors from the best orientation to nodes, radian.
     logs : (node,) float64
-        Log-likelihoods there.
-    values : (node, n) float64
-        What else is interpolated.
+        Log-likelihoods there, up to a constant.
+    gain : float
+        That of the best orientation over noise alone, nat.
     spacing : float
         Radian between orientations.
+
+    Returns
+    -------
+    angles, parts : (point,) float64
+        Angles of orientations about the best one, radian, which fill a ball evenly, and the
+        posterior there: it adds up to 1.
     """
-    at, points, waves = vectors / spacing, _points(), _waves()
-    process = _likeliest(at, logs)
-    sigma = math.sqrt(process.variance)
-    drawn = sigma * waves.at(at, process.length)
-    form, weights = process.interpolate(np.column_stack([logs[:, None] - drawn, values]))
-    toward = correlation(squares(points, at) / process.length**2)
-    found = quadratic(points) @ form + toward @ weights
-    functions = found[:, :N_FUNCTIONS] + sigma * _functions(process.length)
-    functions -= functions.max(axis=0)
-    np.exp(functions, out=functions)
-    parts = (functions / functions.sum(axis=0)).mean(axis=1)
-    angles = np.linalg.norm(points, axis=1) * spacing
-    return Interpolated(angles, parts, found[:, N_FUNCTIONS:])
+    at, points = vectors / spacing, _points()
+    of_best = logs[(at**2).sum(axis=1).argmin()]
+    scores = np.sqrt(np.maximum(2 * (gain + logs - of_best), 0))
+    shape = _shape(at, scores)
+    nodes, at_points = at @ shape, points @ shape
+    tried = np.array(
+        [_log_posterior(nodes, scores, at_points[::EVERY], one).max() for one in LENGTHS]
+    )
+    found = [
+        _log_posterior(nodes, scores, at_points, length)
+        for length, value in zip(LENGTHS, tried, strict=True)
+        if value >= tried.max() + math.log(AS_LIKELY)
+    ]
+    logs_of_points = np.logaddexp.reduce(found, axis=0)
+    parts: FloatArray = np.exp(logs_of_points - np.logaddexp.reduce(logs_of_points))
+    return np.linalg.norm(points, axis=1) * spacing, parts
 
 
-@dataclass(frozen=True, eq=False)
-class _Process:
-    """A Gaussian process beside a quadratic form.
-
-    Attributes
-    ----------
-    length, variance : float
-    factor : (node, node) float64
-        Of Cholesky, lower, of its correlations.
-    forms : (node, term) float64
-        Terms of the form.
-    """
-
-    length: float
-    variance: float
-    factor: FloatArray
-    forms: FloatArray
-
-    def interpolate(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The form through values, (node, n), and weights of what it misses."""
-        form, off, _ = _regression(self.factor, self.forms, values)
-        weights: FloatArray = solve_triangular(self.factor, off, lower=True, trans="T")
-        return form, weights
+def _log_posterior(
+    nodes: FloatArray, scores: FloatArray, points: FloatArray, length: float
+) -> FloatArray:
+    """Logarithm of the posterior at points, if correlations fall off over a length."""
+    n = len(nodes)
+    among = correlation(distances(nodes, nodes) / length) + ROUNDED * np.eye(n)
+    factor = cholesky(among, lower=True)
+    toward = correlation(distances(nodes, points) / length)
+    whitened = solve_triangular(factor, np.column_stack([np.ones(n), scores, toward]), lower=True)
+    one, rest = whitened[:, 0], whitened[:, 1:]
+    rest = rest - np.outer(one, one @ rest / (one @ one))
+    score, toward = rest[:, 0], rest[:, 1:]
+    power = (toward**2).sum(axis=0)
+    amplitude = np.maximum(score @ toward, 0) / power
+    missed = score @ score - amplitude**2 * power
+    level = max(1.0, float(missed.min()) / (n - 2))
+    log_volume = 2 * np.log(np.diag(factor)).sum() + math.log(one @ one)
+    logs: FloatArray = -(log_volume + np.log(power) + (n - 2) * math.log(level) + missed / level)
+    return logs / 2
 
 
-def _regression(
-    factor: FloatArray, forms: FloatArray, values: FloatArray
-) -> tuple[FloatArray, FloatArray, float]:
-    """The form through values, what it misses in units that are not correlated, and the logarithm
-    of the determinant of its normal matrix."""
-    both = solve_triangular(factor, np.concatenate([forms, values], axis=1), lower=True)
-    terms, values = both[:, : forms.shape[1]], both[:, forms.shape[1] :]
-    q, r = np.linalg.qr(terms)
-    form = solve_triangular(r, q.T @ values)
-    return form, values - terms @ form, 2 * float(np.log(np.abs(np.diag(r))).sum())
-
-
-def _likeliest(at: FloatArray, logs: FloatArray) -> _Process:
-    """The process that values are likeliest under, whatever the form."""
-    apart, n = squares(at, at), len(at)
-    forms = quadratic(at)
-    rounded = max(LEAST, ROUNDED**2 / max(ROUNDED**2, float(logs.var())))
-    n_free, best, found = n - forms.shape[1], -np.inf, None
-    for length in LENGTHS:
-        factor = np.linalg.cholesky(correlation(apart / length**2) + rounded * np.eye(n))
-        _, off, log_normal = _regression(factor, forms, logs[:, None])
-        variance = max(ROUNDED**2, float((off**2).sum()) / n_free)
-        log_volume = 2 * float(np.log(np.diag(factor)).sum()) + log_normal
-        likelihood = -log_volume - n_free * math.log(variance)
-        if likelihood > best or found is None:
-            best, found = likelihood, _Process(length, variance, factor, forms)
-    assert found is not None
-    return found
+def _shape(at: FloatArray, scores: FloatArray) -> FloatArray:
+    """The transformation after which scores fall off alike in all directions, (3, 3)."""
+    weights = np.exp(-(at**2).sum(axis=1) / 4)
+    root = np.sqrt(weights)
+    terms = np.linalg.lstsq(quadratic(at) * root[:, None], scores * root, rcond=None)[0][4:]
+    i, j = np.triu_indices(3)
+    curvature = np.zeros((3, 3))
+    curvature[i, j] = -terms
+    values, axes = np.linalg.eigh(curvature + curvature.T)
+    if values[-1] <= 0:
+        return np.eye(3)
+    values = np.maximum(values, FLATTEST * values[-1])
+    shape: FloatArray = (axes * np.sqrt(values / np.prod(values) ** (1 / 3))) @ axes.T
+    return shape
 
 
 def quadratic(at: FloatArray) -> FloatArray:
     """Terms of a quadratic form, (point, 10)."""
     i, j = np.triu_indices(3)
-    return np.column_stack([np.ones(len(at)), at, at[:, i] * at[:, j]])
-
-
-@dataclass(frozen=True, eq=False)
-class _Waves:
-    """Waves that functions are sums of: frequencies for a length of 1, (wave, 3), and heights of
-    cosines and sines, (2 wave, function)."""
-
-    frequencies: FloatArray
-    heights: FloatArray
-
-    def at(self, points: FloatArray, length: float) -> FloatArray:
-        """Functions of a length, variance 1, (point, function)."""
-        phases = points @ (self.frequencies.T / length)
-        values: FloatArray = np.concatenate([np.cos(phases), np.sin(phases)], 1) @ self.heights
-        return values
-
-
-@lru_cache(maxsize=1)
-def _waves() -> _Waves:
-    """Frequencies of a wider distribution than that of the covariance, and heights that make up for
-    it: what nodes leave open is in the rare high ones."""
-    rng = np.random.default_rng(0)  # the same for all images, whatever their order
-    widths = np.sqrt(rng.chisquare(ROUGHER, (N_WAVES, 1)) / ROUGHER)
-    frequencies = rng.standard_normal((N_WAVES, 3)) / widths
-    square = (frequencies**2).sum(axis=1)
-    shares = np.exp(-square / 2) * (1 + square / ROUGHER) ** ((ROUGHER + 3) / 2)
-    heights = rng.standard_normal((2 * N_WAVES, N_FUNCTIONS))
-    return _Waves(frequencies, heights * np.sqrt(np.tile(shares / shares.sum(), 2))[:, None])
-
-
-@lru_cache(maxsize=len(LENGTHS))
-def _functions(length: float) -> FloatArray:
-    """Functions of a length at all points, (point, function)."""
-    return _waves().at(_points(), length)
+    terms: FloatArray = np.column_stack([np.ones(len(at)), at, at[:, i] * at[:, j]])
+    return terms
 
 
 @lru_cache(maxsize=1)
@@ -246,18 +191,21 @@ def _points() -> FloatArray:
     ratio = 1.2207440846057596  # its fourth power is larger by 1
     u = (0.5 + np.arange(1, N_POINTS + 1)[:, None] / ratio ** np.arange(1, 4)) % 1
     radius, z, azimuth = WITHIN * np.cbrt(u[:, 0]), 2 * u[:, 1] - 1, 2 * np.pi * u[:, 2]
-    flat = np.sqrt(1 - z**2)
-    return radius[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), z], axis=1)
+    x, y = np.sqrt(1 - z**2) * np.array([np.cos(azimuth), np.sin(azimuth)])
+    points: FloatArray = radius[:, None] * np.stack([x, y, z], axis=1)
+    return points
 
 
-def squares(one: FloatArray, other: FloatArray) -> FloatArray:
-    """Squared distances between points, (one, other)."""
-    of_one, of_other = (one**2).sum(axis=1)[:, None], (other**2).sum(axis=1)
-    apart: FloatArray = np.maximum(of_one + of_other - 2 * one @ other.T, 0)
+def distances(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Between points, (one, other)."""
+    squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
+    apart: FloatArray = np.sqrt(np.maximum(squares, 0))
     return apart
 
 
-def correlation(squares: FloatArray) -> FloatArray:
-    """Correlation over a distance, by its square, in lengths."""
-    values: FloatArray = np.exp(-squares / 2)
+def correlation(distance: FloatArray) -> FloatArray:
+    """Matérn's (3/2) over a distance, in lengths: quadratic about 0, and with the long tail that
+    structures of many scales have."""
+    scaled = math.sqrt(3) * distance
+    values: FloatArray = (1 + scaled) * np.exp(-scaled)
     return values

@@ -10,13 +10,10 @@ from numpy.typing import NDArray
 
 from cryolike_dask.likelihoods.comparison import Rows
 from cryolike_dask.likelihoods.search.between import (
-    FARTHEST,
-    FEWEST,
-    NEAR,
     WITHIN,
-    Interpolated,
     Nodes,
     interpolated,
+    tell_between,
 )
 from cryolike_dask.likelihoods.search.places import FloatArray, Places, Window, turns
 from cryolike_dask.likelihoods.search.regions import (
@@ -26,7 +23,7 @@ from cryolike_dask.likelihoods.search.regions import (
     separate,
     spread_evenly,
 )
-from cryolike_dask.likelihoods.search.windows import in_frame_of_image
+from cryolike_dask.likelihoods.search.windows import gain_over_noise, in_frame_of_image
 from cryolike_dask.likelihoods.tiled_block import Block
 
 if TYPE_CHECKING:
@@ -48,12 +45,11 @@ angstrom between them; and parts of that in the end."""
 ROTATION = np.dtype(
     [
         *((name, "i8") for name in ("place", "template", "rotation", "displacement")),
-        *((name, "f8") for name in ("correlation", "log_density", "mass", "log_mass", "x", "y")),
+        *((name, "f8") for name in ("correlation", "log_density", "mass", "log_mass")),
     ]
 )
 """Of a rotation of an image under a template about a place: the best correlation over
-displacements, where it is, the posterior there, that of all and its logarithm; and where its mean
-is, in the frame of the image."""
+displacements, where it is, the posterior there, and that of all and its logarithm."""
 
 
 class Gathered:
@@ -96,11 +92,8 @@ class Gathered:
         at = rows[spread.row.cpu().numpy()]
         image = torch.from_numpy(self.places.image[at]).to(device)
         volume = spread.volume * math.exp(self.window.log_volume)
-        highest = spread.log_density.amax(1, keepdim=True)
-        mass = (spread.log_density - highest).exp_() * volume
-        total = mass.sum(1, keepdim=True)
-        log_mass = total.log() + highest
-        means = self._means(at, spread.rotation, mass / total)
+        # of rotations that are far below the best no more is left than a logarithm
+        log_mass = torch.logsumexp(spread.log_density + volume.log(), 1)
         density = spread.log_density.exp()
         mass = density * volume
         self.squares.index_add_(0, image, (mass * density).sum(1))
@@ -113,10 +106,9 @@ class Gathered:
             ("correlation", spread.best),
             ("log_density", spread.log_density_of_best),
             ("mass", mass.sum(1)),
-            ("log_mass", log_mass[:, 0]),
+            ("log_mass", log_mass),
         ):
             of_rotation[name] = values.cpu().numpy()
-        of_rotation["x"], of_rotation["y"] = means.T
         self.rotations.append(of_rotation)
         n, point = (
             spread.log_density >= torch.from_numpy(least).to(device)[image][:, None]
@@ -126,19 +118,6 @@ class Gathered:
         self.bins[0].index_add_(0, of_bins, volume[n, point])
         self.bins[1].index_add_(0, of_bins, mass)
         self._add_to_lattice(at, spread, n, point, mass, image)
-
-    def _means(
-        self, at: NDArray[np.int64], rotation: torch.Tensor, parts: torch.Tensor
-    ) -> FloatArray:
-        """Mean places, in the frame of the image, (n, 2)."""
-        import torch
-
-        x, y = self.points
-        points = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], 1)
-        delta = (parts @ points).cpu().numpy().T
-        gamma = self.block.comparison.grid.angles[rotation.cpu().numpy()]
-        means: FloatArray = self.places.at[at] + in_frame_of_image(delta, gamma).T
-        return means
 
     def _add_to_lattice(
         self,
@@ -178,7 +157,10 @@ class Gathered:
         nodes: Nodes,
     ) -> None:
         """Make numbers of sums: `kept` is the part of the posterior of each image that was
-        compared, which its masses are made to add up to."""
+        compared, which its masses are made to add up to; `nodes` are known however low they are."""
+        self.gain = gain_over_noise(
+            poses["cross_correlation"][:, None], self.block.image_rows, self.block.comparison
+        )[:, 0]
         all_rotations = np.concatenate(self.rotations) if self.rotations else np.zeros(0, ROTATION)
         image = self.places.image[all_rotations["place"]]
         order = np.argsort(image, kind="stable")
@@ -201,48 +183,40 @@ class Gathered:
             )
             template = self.block.template_rows["index"][rotations["template"]]
             best = orientations.at(poses["template"][[m]], poses["rotation"][[m]])[0]
-            counted = rotations["mass"] > NEGLECTED / len(rotations) * total
-            angles, parts = orientations.spread_about(
-                best,
-                template[counted],
-                rotations["rotation"][counted],
-                rotations["mass"][counted] / total,
-            )
-            between = self._between(m, template, rotations, orientations, best, nodes)
-            if between is not None:
-                beyond = angles > WITHIN * orientations.spacing
-                inside = parts[~beyond].sum()
-                angles = np.concatenate([angles[beyond], between.angles])
-                parts = np.concatenate([parts[beyond], between.parts * inside])
+            angles, parts = self._angles(m, rotations, template, best, orientations, nodes)
             record["orientation_radius"] = quantile(angles, parts, REGION)
-            self._top(record, rotations, template, scale, orientations)
+            told = rotations["log_mass"] >= math.log(NEGLECTED / len(rotations))
+            self._top(record, rotations[told], template[told], scale, orientations)
 
-    def _between(
+    def _angles(
         self,
         m: int,
-        template: NDArray[np.int64],
         rotations: Rows,
-        orientations: Orientations,
+        template: NDArray[np.int64],
         best: FloatArray,
+        orientations: Orientations,
         nodes: Nodes,
-    ) -> Interpolated | None:
-        n = len(orientations.angles)
-        held = nodes.hold(m, template, rotations["rotation"], n)
-        held &= np.isfinite(rotations["log_mass"])
-        of_node = template[held] * n + rotations["rotation"][held]
-        used, which = np.unique(of_node, return_inverse=True)
-        views = used // n
-        if len(used) < FEWEST or NEAR * orientations.spacing > FARTHEST:
-            return None
-        # a node may be known about several places
-        logs = np.full(len(used), -np.inf)
-        np.logaddexp.at(logs, which, rotations["log_mass"][held])
-        parts = np.exp(rotations["log_mass"][held] - logs[which])
-        places = np.zeros((len(used), 2))
-        for k, axis in enumerate("xy"):
-            np.add.at(places[:, k], which, parts * rotations[axis][held])
-        vectors = orientations.vectors(best, views, used % n)
-        return interpolated(vectors, logs - self.log_prior[views], places, orientations.spacing)
+    ) -> tuple[FloatArray, FloatArray]:
+        """Angles from the best orientation to all, and how much of the posterior is there."""
+        total, n = rotations["mass"].sum(), len(orientations.angles)
+        of = rotations["mass"] > NEGLECTED / len(rotations) * total
+        mass = rotations["mass"][of] / total
+        angles, parts = orientations.spread_about(
+            best, template[of], rotations["rotation"][of], mass
+        )
+        of = nodes.hold(m, template, rotations["rotation"], n)
+        of &= np.isfinite(rotations["log_mass"])
+        pose, which = np.unique(template[of] * n + rotations["rotation"][of], return_inverse=True)
+        if not tell_between(len(pose), orientations.spacing):
+            return angles, parts
+        logs = np.full(len(pose), -np.inf)  # of all places
+        np.logaddexp.at(logs, which, rotations["log_mass"][of])
+        logs -= self.log_prior[pose // n]
+        vectors = orientations.vectors(best, pose // n, pose % n)
+        near, of_near = interpolated(vectors, logs, self.gain[m], orientations.spacing)
+        beyond = angles > WITHIN * orientations.spacing
+        of_near = of_near * parts[~beyond].sum()
+        return np.append(angles[beyond], near), np.append(parts[beyond], of_near)
 
     def _alone(self, record: np.void, pose: np.void, orientations: Orientations) -> None:
         """The best pose holds everything: of so clear an image, which was compared directly, no
