@@ -19,25 +19,27 @@ from cryolike_dask.likelihoods.search.regions import Orientations
 FloatArray = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
-NEAR, WITHIN = 2.0, 1.25
+NEAR, WITHIN = 1.5, 1.25
 """Spacings from the best orientation, of those whose likelihoods are used, and of the ones between
 them that are told."""
 FARTHEST = 1.2
 """Radian: beyond, rotation vectors do not add up as those of flat space."""
 PER_SPACING = 2.5
 """Rotations that are used of one view, at most."""
-FEWEST = 20
-"""Nodes that tell anything of what lies between them: twice as many as a quadratic form has
+FEWEST = 12
+"""Nodes that tell anything of what lies between them: a few more than a quadratic form has
 terms."""
-LENGTHS = 0.8, 1.2, 1.8, 2.5, 3.5, 5.0, 7.0, 10.0
+LENGTHS = 0.8, 1.3, 2.0, 3.2, 5.0, 8.0
 """Over which correlations fall off, spacings: all that may be are used."""
-AS_LIKELY, EVERY = 0.01, 20
-"""Lengths that are less likely, beside the likeliest, are left out, as some of the points tell."""
+NEGLECTED = 0.01
+"""Part of the posterior in lengths that are not used again."""
 FLATTEST = 0.05
 """Least curvature along an axis, beside the largest."""
 ROUNDED = 1e-3
 """Variance of rounding, beside that of noise."""
-N_POINTS = 2000
+N_POINTS, ENOUGH, MOST_PASSES, FARTHEST_SIGMA = 600, 60, 4, 4.0
+"""Points, laid once more about those that hold the posterior, standard deviations wide, until so
+many of them share it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,11 +72,16 @@ class Nodes:
             needed = (2 * math.cos(min(reach, np.pi)) + 1 - relative[:, 2, 2]) / np.hypot(
                 along, across
             )
-            beside = np.arccos(np.clip(needed, -1, 1)) / (step * turn)
-            beside = np.minimum(beside, (n // step - 1) // 2).astype(np.int64)
-            middle = np.arctan2(across, along) - orientations.angles[0]
-            first[m, near] = (np.rint(middle / turn).astype(np.int64) - step * beside) % n
-            count[m, near] = np.where(needed <= 1, 2 * beside + 1, 0)
+            beside = np.arccos(np.clip(needed, -1, 1)) / turn
+            exact = (np.arctan2(across, along) - orientations.angles[0]) / turn
+            middle = np.rint(exact)
+            most = (n // step - 1) // 2
+            below, above = (
+                np.minimum(np.floor((beside + off) / step), most).astype(np.int64)
+                for off in (middle - exact, exact - middle)
+            )
+            first[m, near] = (middle.astype(np.int64) - step * below) % n
+            count[m, near] = np.where(needed <= 1, np.maximum(below + above + 1, 0), 0)
         return cls(first, count, step)
 
     def take(self, images: Positions) -> Nodes:
@@ -120,25 +127,29 @@ def interpolated(
     Returns
     -------
     angles, parts : (point,) float64
-        Angles of orientations about the best one, radian, which fill a ball evenly, and the
-        posterior there: it adds up to 1.
+        Angles of orientations about the best one, radian, and the posterior there: it adds up
+        to 1.
     """
-    at, points = vectors / spacing, _points()
+    at = vectors / spacing
     of_best = logs[(at**2).sum(axis=1).argmin()]
     scores = np.sqrt(np.maximum(2 * (gain + logs - of_best), 0))
     shape = _shape(at, scores)
-    nodes, at_points = at @ shape, points @ shape
-    tried = np.array(
-        [_log_posterior(nodes, scores, at_points[::EVERY], one).max() for one in LENGTHS]
-    )
-    found = [
-        _log_posterior(nodes, scores, at_points, length)
-        for length, value in zip(LENGTHS, tried, strict=True)
-        if value >= tried.max() + math.log(AS_LIKELY)
-    ]
-    logs_of_points = np.logaddexp.reduce(found, axis=0)
-    parts: FloatArray = np.exp(logs_of_points - np.logaddexp.reduce(logs_of_points))
-    return np.linalg.norm(points, axis=1) * spacing, parts
+    lengths, middle, axes = np.array(LENGTHS), np.zeros(3), WITHIN * np.eye(3)
+    for _ in range(MOST_PASSES):
+        points = middle + _ball() @ axes
+        angles = np.linalg.norm(points, axis=1)
+        found = np.stack([_log_posterior(at @ shape, scores, points @ shape, n) for n in lengths])
+        found[:, angles > WITHIN] = -np.inf
+        joint = np.exp(found - found.max())
+        lengths = lengths[joint.sum(axis=1) >= NEGLECTED * joint.sum()]
+        parts: FloatArray = joint.sum(axis=0) / joint.sum()
+        if 1 / (parts**2).sum() >= ENOUGH:
+            break
+        apart = abs(np.linalg.det(axes)) ** (2 / 3) / N_POINTS ** (2 / 3)
+        middle = parts @ points
+        spread = (points - middle).T @ ((points - middle) * parts[:, None]) + apart * np.eye(3)
+        axes = FARTHEST_SIGMA * np.linalg.cholesky(spread).T
+    return angles * spacing, parts
 
 
 def _log_posterior(
@@ -186,11 +197,11 @@ def quadratic(at: FloatArray) -> FloatArray:
 
 
 @lru_cache(maxsize=1)
-def _points() -> FloatArray:
-    """Points that fill a ball evenly, (point, 3), spacings."""
+def _ball() -> FloatArray:
+    """Points that fill a ball of radius 1 evenly, (point, 3)."""
     ratio = 1.2207440846057596  # its fourth power is larger by 1
     u = (0.5 + np.arange(1, N_POINTS + 1)[:, None] / ratio ** np.arange(1, 4)) % 1
-    radius, z, azimuth = WITHIN * np.cbrt(u[:, 0]), 2 * u[:, 1] - 1, 2 * np.pi * u[:, 2]
+    radius, z, azimuth = np.cbrt(u[:, 0]), 2 * u[:, 1] - 1, 2 * np.pi * u[:, 2]
     x, y = np.sqrt(1 - z**2) * np.array([np.cos(azimuth), np.sin(azimuth)])
     points: FloatArray = radius[:, None] * np.stack([x, y, z], axis=1)
     return points
