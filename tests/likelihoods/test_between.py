@@ -11,7 +11,6 @@ from cryolike_dask.geometry.symmetry import asymmetric_unit
 from cryolike_dask.geometry.viewing_angles import healpix_grid
 from cryolike_dask.likelihoods.search.between import (
     NEAR,
-    WITHIN,
     Nodes,
     interpolated,
     tell_between,
@@ -31,25 +30,25 @@ def lattice(rng):
 
 
 def scores_of(rng, nodes, truth, amplitude, widths):
-    """Correlations with templates of which a sum over scales is made of the distance, and noise
-    that has the same correlations."""
+    """Correlations with templates that fall off over several scales, as far apart as a particle's
+    of 64 pixels, and noise that has the same correlations."""
 
     def alike(one, other):
         square = (((one[:, None] - other) / widths) ** 2).sum(axis=2)
-        return np.exp(-square / 4) / 3 + np.exp(-square) / 3 + np.exp(-4 * square) / 3
+        scales = np.exp(-square / 4) + np.exp(-square) + np.exp(-4 * square)
+        return 0.6 + 0.4 * scales / 3
 
     noise = np.linalg.cholesky(alike(nodes, nodes) + 1e-9 * np.eye(len(nodes)))
     return amplitude * alike(nodes, truth[None])[:, 0] + noise @ rng.standard_normal(len(nodes))
 
 
-@pytest.mark.parametrize("amplitude", [8.0, 20.0, 60.0])
+@pytest.mark.parametrize("amplitude", [12.0, 40.0])
 def test_regions_hold_the_truth_between_nodes(rng, amplitude):
-    """Where several nodes share the posterior, and where one of them holds it all; a wider scale
-    than correlations are taken to have keeps regions on the safe side."""
+    """Where several nodes share the posterior, and where one of them holds it all."""
     n, inside, radii = 100, 0, []
     for _ in range(n):
         nodes, truth = lattice(rng), rng.uniform(-0.3, 0.3, 3) * SPACING
-        scores = scores_of(rng, nodes, truth, amplitude, np.array([1.0, 1.3, 1.5]) * SPACING)
+        scores = scores_of(rng, nodes, truth, amplitude, np.array([2.0, 2.4, 2.8]) * SPACING)
         best = scores.argmax()
         vectors, logs = nodes - nodes[best], scores * abs(scores) / 2
         used = np.linalg.norm(vectors, axis=1) <= NEAR * SPACING
@@ -59,7 +58,7 @@ def test_regions_hold_the_truth_between_nodes(rng, amplitude):
         inside += np.linalg.norm(truth - nodes[best]) <= radii[-1]
     print(f"{inside} of {n}, spacings {np.median(radii) / SPACING:.2f}")
     assert inside / n >= 0.95 - 4 * np.sqrt(0.95 * 0.05 / n)
-    assert np.median(radii) < WITHIN * SPACING
+    assert np.median(radii) < SPACING
 
 
 def test_of_noise_alone_nothing_is_known_between_nodes(rng):
@@ -68,7 +67,7 @@ def test_of_noise_alone_nothing_is_known_between_nodes(rng):
     vectors = nodes - nodes[np.linalg.norm(nodes, axis=1).argmin()]
     vectors = vectors[np.linalg.norm(vectors, axis=1) <= NEAR * SPACING]
     angles, parts = interpolated(vectors, np.zeros(len(vectors)), 0.0, SPACING)
-    assert quantile(angles, parts, 0.5) == pytest.approx(WITHIN * SPACING / 2 ** (1 / 3), rel=0.15)
+    assert quantile(angles, parts, 0.5) == pytest.approx(NEAR * SPACING / 2 ** (1 / 3), rel=0.15)
 
 
 @pytest.mark.parametrize("symmetry", ["C1", "C3"])
@@ -82,12 +81,13 @@ def test_nodes_are_all_orientations_near_the_best(rng, symmetry):
     assert nodes.step == 1
     for m, best in enumerate(orientations.at(views, rotations)):
         angles = np.arccos(orientations.cosines(best, orientations.at(*every)))
-        near = angles <= NEAR * orientations.spacing
-        assert tell_between(near.sum(), orientations.spacing)
+        within = angles / (NEAR * orientations.spacing)
+        assert (within < 1).sum() > 10
         held = nodes.hold(m, *every, n)
-        assert not (held & ~near).any()
+        assert (within[held] < 1 + 1e-9).all()
         # beside an axis a view may be near in two ways, of which one is used
-        assert (near & ~held).sum() <= (0 if symmetry == "C1" else 0.1 * near.sum())
+        lacking = ((within < 1 - 1e-9) & ~held).sum()
+        assert lacking <= (0 if symmetry == "C1" else 0.2 * held.sum())
         vectors = orientations.vectors(best, every[0][held], every[1][held])
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), angles[held], atol=1e-6)
 

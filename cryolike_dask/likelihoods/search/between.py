@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,9 @@ from cryolike_dask.likelihoods.search.regions import Orientations
 FloatArray = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
-NEAR, WITHIN = 1.5, 1.25
-"""Spacings from the best orientation, of those whose likelihoods are used, and of the ones between
-them that are told."""
+NEAR = 1.5
+"""Spacings from the best orientation, of those whose likelihoods are used, and of all between them
+that are told."""
 FARTHEST = 1.2
 """Radian: beyond, rotation vectors do not add up as those of flat space."""
 PER_SPACING = 2.5
@@ -29,13 +30,14 @@ PER_SPACING = 2.5
 FEWEST = 12
 """Nodes that tell anything of what lies between them: a few more than a quadratic form has
 terms."""
-LENGTHS = 0.8, 1.3, 2.0, 3.2, 5.0, 8.0
-"""Over which correlations fall off, spacings: all that may be are used."""
+LENGTHS, LEFT = (0.8, 1.3, 2.0, 3.2, 5.0), (0.0, 0.4, 0.7, 0.85, 0.95)
+"""Over which correlations fall off, spacings, and parts that are left of them: all that may be are
+used."""
 NEGLECTED = 0.01
-"""Part of the posterior in lengths that are not used again."""
+"""Part of the posterior in a length and a part that are not used again."""
 FLATTEST = 0.05
 """Least curvature along an axis, beside the largest."""
-ROUNDED = 1e-3
+ROUNDED = 1e-4
 """Variance of rounding, beside that of noise."""
 N_POINTS, ENOUGH, MOST_PASSES, FARTHEST_SIGMA = 600, 60, 4, 4.0
 """Points, laid once more about those that hold the posterior, standard deviations wide, until so
@@ -108,10 +110,11 @@ def interpolated(
     """Posterior between orientations.
 
     Of a particle at an orientation, the scores of nodes (square roots of twice the log-likelihood
-    over that of noise alone) are a constant, an amplitude times their templates' correlations with
-    that at the orientation, and noise, which has the same correlations among nodes. So the scores
-    tell how likely each orientation is, the likeliest amplitude, constant and level of noise (that
-    of the images, or more where scores are not what correlations make of them) taken.
+    over that of noise alone) are an amplitude times the correlations of their templates with that
+    at the orientation, and noise, which has the same correlations among nodes. So scores tell how
+    likely each orientation is: at nodes themselves as they say, between them less surely. Noise
+    has the level 1 by its definition, and more where scores are not what correlations make of
+    them.
 
     Parameters
     ----------
@@ -134,14 +137,15 @@ def interpolated(
     of_best = logs[(at**2).sum(axis=1).argmin()]
     scores = np.sqrt(np.maximum(2 * (gain + logs - of_best), 0))
     shape = _shape(at, scores)
-    lengths, middle, axes = np.array(LENGTHS), np.zeros(3), WITHIN * np.eye(3)
+    models, middle, axes = list(product(LENGTHS, LEFT)), np.zeros(3), NEAR * np.eye(3)
     for _ in range(MOST_PASSES):
         points = middle + _ball() @ axes
         angles = np.linalg.norm(points, axis=1)
-        found = np.stack([_log_posterior(at @ shape, scores, points @ shape, n) for n in lengths])
-        found[:, angles > WITHIN] = -np.inf
+        found = np.stack([_log_posterior(at @ shape, scores, points @ shape, m) for m in models])
+        found[:, angles > NEAR] = -np.inf
         joint = np.exp(found - found.max())
-        lengths = lengths[joint.sum(axis=1) >= NEGLECTED * joint.sum()]
+        counts = joint.sum(axis=1) >= NEGLECTED * joint.sum()
+        models = [model for model, is_used in zip(models, counts, strict=True) if is_used]
         parts: FloatArray = joint.sum(axis=0) / joint.sum()
         if 1 / (parts**2).sum() >= ENOUGH:
             break
@@ -153,24 +157,26 @@ def interpolated(
 
 
 def _log_posterior(
-    nodes: FloatArray, scores: FloatArray, points: FloatArray, length: float
+    nodes: FloatArray, scores: FloatArray, points: FloatArray, model: tuple[float, float]
 ) -> FloatArray:
-    """Logarithm of the posterior at points, if correlations fall off over a length."""
+    """Logarithm of the posterior at points, if correlations fall off over a length, to a part that
+    is left at all distances."""
+    length, left = model
     n = len(nodes)
-    among = correlation(distances(nodes, nodes) / length) + ROUNDED * np.eye(n)
-    factor = cholesky(among, lower=True)
-    toward = correlation(distances(nodes, points) / length)
-    whitened = solve_triangular(factor, np.column_stack([np.ones(n), scores, toward]), lower=True)
-    one, rest = whitened[:, 0], whitened[:, 1:]
-    rest = rest - np.outer(one, one @ rest / (one @ one))
-    score, toward = rest[:, 0], rest[:, 1:]
+
+    def alike(others: FloatArray) -> FloatArray:
+        return left + (1 - left) * correlation(distances(nodes, others) / length)
+
+    factor = cholesky(alike(nodes) + ROUNDED * np.eye(n), lower=True)
+    both = solve_triangular(factor, np.column_stack([scores, alike(points)]), lower=True)
+    score, toward = both[:, 0], both[:, 1:]
     power = (toward**2).sum(axis=0)
     amplitude = np.maximum(score @ toward, 0) / power
     missed = score @ score - amplitude**2 * power
-    level = max(1.0, float(missed.min()) / (n - 2))
-    log_volume = 2 * np.log(np.diag(factor)).sum() + math.log(one @ one)
-    logs: FloatArray = -(log_volume + np.log(power) + (n - 2) * math.log(level) + missed / level)
-    return logs / 2
+    level = max(1.0, float(missed.min()) / (n - 1))
+    log_volume = 2 * np.log(np.diag(factor)).sum() + (n - 1) * math.log(level)
+    logs: FloatArray = -(log_volume + np.log(power) + missed / level) / 2
+    return logs
 
 
 def _shape(at: FloatArray, scores: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.likelihoods.comparison import Rows
 from cryolike_dask.likelihoods.search.between import (
-    WITHIN,
+    NEAR,
     Nodes,
     interpolated,
     tell_between,
@@ -198,25 +198,27 @@ class Gathered:
         nodes: Nodes,
     ) -> tuple[FloatArray, FloatArray]:
         """Angles from the best orientation to all, and how much of the posterior is there."""
-        total, n = rotations["mass"].sum(), len(orientations.angles)
-        of = rotations["mass"] > NEGLECTED / len(rotations) * total
-        mass = rotations["mass"][of] / total
-        angles, parts = orientations.spread_about(
-            best, template[of], rotations["rotation"][of], mass
-        )
+        n, total = len(orientations.angles), rotations["mass"].sum()
         of = nodes.hold(m, template, rotations["rotation"], n)
         of &= np.isfinite(rotations["log_mass"])
         pose, which = np.unique(template[of] * n + rotations["rotation"][of], return_inverse=True)
-        if not tell_between(len(pose), orientations.spacing):
+        is_told = tell_between(len(pose), orientations.spacing)
+        counts = rotations["mass"] > NEGLECTED / len(rotations) * total
+        view, rotation = template[counts], rotations["rotation"][counts]
+        mass = rotations["mass"][counts] / total
+        apart = np.arccos(orientations.cosines(best, orientations.at(view, rotation)))
+        beyond = (apart > NEAR * orientations.spacing) | (not is_told)
+        angles, parts = orientations.spread_about(
+            best, view[beyond], rotation[beyond], mass[beyond]
+        )
+        if not is_told:
             return angles, parts
         logs = np.full(len(pose), -np.inf)  # of all places
         np.logaddexp.at(logs, which, rotations["log_mass"][of])
         logs -= self.log_prior[pose // n]
         vectors = orientations.vectors(best, pose // n, pose % n)
         near, of_near = interpolated(vectors, logs, self.gain[m], orientations.spacing)
-        beyond = angles > WITHIN * orientations.spacing
-        of_near = of_near * parts[~beyond].sum()
-        return np.append(angles[beyond], near), np.append(parts[beyond], of_near)
+        return np.append(angles, near), np.append(parts, of_near * mass[~beyond].sum())
 
     def _alone(self, record: np.void, pose: np.void, orientations: Orientations) -> None:
         """The best pose holds everything: of so clear an image, which was compared directly, no
