@@ -112,9 +112,8 @@ def interpolated(
     Of a particle at an orientation, the scores of nodes (square roots of twice the log-likelihood
     over that of noise alone) are an amplitude times the correlations of their templates with that
     at the orientation, and noise, which has the same correlations among nodes. So scores tell how
-    likely each orientation is: at nodes themselves as they say, between them less surely. Noise
-    has the level 1 by its definition, and more where scores are not what correlations make of
-    them.
+    likely each orientation is: at nodes themselves as they say, between them less surely. Over
+    what is not known of correlations it is summed.
 
     Parameters
     ----------
@@ -173,9 +172,8 @@ def _log_posterior(
     power = (toward**2).sum(axis=0)
     amplitude = np.maximum(score @ toward, 0) / power
     missed = score @ score - amplitude**2 * power
-    level = max(1.0, float(missed.min()) / (n - 1))
-    log_volume = 2 * np.log(np.diag(factor)).sum() + (n - 1) * math.log(level)
-    logs: FloatArray = -(log_volume + np.log(power) + missed / level) / 2
+    log_volume = 2 * np.log(np.diag(factor)).sum() + np.log(power)
+    logs: FloatArray = -(log_volume + missed) / 2
     return logs
 
 
