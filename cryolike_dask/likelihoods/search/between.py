@@ -62,18 +62,18 @@ class Nodes:
 
     @classmethod
     def about(cls, orientations: Orientations, views: Positions, rotations: Positions) -> Nodes:
-        """Those about some orientations, one of each image."""
+        """Those about some orientations, one of each image; none where all are far apart."""
         n, reach = len(orientations.angles), NEAR * orientations.spacing
         turn = 2 * np.pi / n
         step = max(1, round(orientations.spacing / PER_SPACING / turn))
         first, count = np.zeros((2, len(views), len(orientations.views)), np.int64)
+        if reach > FARTHEST:
+            return cls(first, count, step)
         for m, best in enumerate(orientations.at(views, rotations)):
             near, relative = orientations.views_about(best, reach)
             along = relative[:, 0, 0] + relative[:, 1, 1]
             across = relative[:, 0, 1] - relative[:, 1, 0]
-            needed = (2 * math.cos(min(reach, np.pi)) + 1 - relative[:, 2, 2]) / np.hypot(
-                along, across
-            )
+            needed = (2 * math.cos(reach) + 1 - relative[:, 2, 2]) / np.hypot(along, across)
             beside = np.arccos(np.clip(needed, -1, 1)) / turn
             exact = (np.arctan2(across, along) - orientations.angles[0]) / turn
             middle = np.rint(exact)
@@ -140,7 +140,7 @@ def interpolated(
     for _ in range(MOST_PASSES):
         points = middle + _ball() @ axes
         angles = np.linalg.norm(points, axis=1)
-        found = np.stack([_log_posterior(at @ shape, scores, points @ shape, m) for m in models])
+        found = _log_posteriors(at @ shape, scores, points @ shape, models)
         found[:, angles > NEAR] = -np.inf
         joint = np.exp(found - found.max())
         counts = joint.sum(axis=1) >= NEGLECTED * joint.sum()
@@ -148,29 +148,38 @@ def interpolated(
         parts: FloatArray = joint.sum(axis=0) / joint.sum()
         if 1 / (parts**2).sum() >= ENOUGH:
             break
-        apart = abs(np.linalg.det(axes)) ** (2 / 3) / N_POINTS ** (2 / 3)
+        apart = (4 / 3 * np.pi * np.linalg.det(axes) / N_POINTS) ** (2 / 3) / 4
         middle = parts @ points
         spread = (points - middle).T @ ((points - middle) * parts[:, None]) + apart * np.eye(3)
         axes = FARTHEST_SIGMA * np.linalg.cholesky(spread).T
     return angles * spacing, parts
 
 
-def _log_posterior(
-    nodes: FloatArray, scores: FloatArray, points: FloatArray, model: tuple[float, float]
+def _log_posteriors(
+    nodes: FloatArray, scores: FloatArray, points: FloatArray, models: list[tuple[float, float]]
 ) -> FloatArray:
-    """Logarithm of the posterior at points, if correlations fall off over a length, to a part that
-    is left at all distances."""
-    length, left = model
-    n = len(nodes)
+    """Logarithms of the posterior at points, (model, point), if correlations fall off over a
+    length, to a part that is left at all distances."""
+    among, toward = distances(nodes, nodes), distances(nodes, points)
+    of_length = {
+        length: (correlation(among / length), correlation(toward / length))
+        for length in {length for length, _ in models}
+    }
+    return np.stack(
+        [
+            _log_posterior(scores, *(left + (1 - left) * of for of in of_length[length]))
+            for length, left in models
+        ]
+    )
 
-    def alike(others: FloatArray) -> FloatArray:
-        return left + (1 - left) * correlation(distances(nodes, others) / length)
 
-    factor = cholesky(alike(nodes) + ROUNDED * np.eye(n), lower=True)
-    both = solve_triangular(factor, np.column_stack([scores, alike(points)]), lower=True)
-    score, toward = both[:, 0], both[:, 1:]
-    power = (toward**2).sum(axis=0)
-    amplitude = np.maximum(score @ toward, 0) / power
+def _log_posterior(scores: FloatArray, among: FloatArray, toward: FloatArray) -> FloatArray:
+    """The same by correlations among nodes, and of these with points, (node, point)."""
+    factor = cholesky(among + ROUNDED * np.eye(len(scores)), lower=True)
+    both = solve_triangular(factor, np.column_stack([scores, toward]), lower=True)
+    score, whitened = both[:, 0], both[:, 1:]
+    power = (whitened**2).sum(axis=0)
+    amplitude = np.maximum(score @ whitened, 0) / power
     missed = score @ score - amplitude**2 * power
     log_volume = 2 * np.log(np.diag(factor)).sum() + np.log(power)
     logs: FloatArray = -(log_volume + missed) / 2
