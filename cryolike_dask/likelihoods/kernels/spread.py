@@ -46,8 +46,30 @@ class Spread:
     log_density_of_best: Tensor
 
 
+@dataclass(frozen=True)
+class Always:
+    """Rotations that are given however low they are.
+
+    Attributes
+    ----------
+    first, count : Tensor, int64, (row, template)
+        The first one of a pair, and how many there are.
+    step : int
+        From one to the next.
+    """
+
+    first: Tensor
+    count: Tensor
+    step: int
+
+    def hold(self, rotations: Tensor, m: slice, n: int) -> Tensor:
+        """Whether they are among them, bool (..., row, template)."""
+        since = (rotations[..., None, None] - self.first[m]) % n
+        return (since % self.step == 0) & (since // self.step < self.count[m])
+
+
 def spread_of(
-    tile: Tile, windows: Windows, wanted: Tensor, above: Tensor, least: Tensor
+    tile: Tile, windows: Windows, wanted: Tensor, above: Tensor, least: Tensor, always: Always
 ) -> Iterator[Spread]:
     """Give what a tile knows of posteriors, a few rotations of pairs at a time.
 
@@ -61,6 +83,8 @@ def spread_of(
         Added to a log-likelihood this is the logarithm of the posterior.
     least : Tensor, float64, (row,)
         Rotations all of whose logarithms are below it are left out.
+    always : Always
+        But not these.
     """
     rotations, cut = tile.constants.folding.rotations, windows.cuts
     allowed = windows.inside(rotations)
@@ -78,7 +102,8 @@ def spread_of(
         exponent = tile.exponent[m, None].expand(high.shape)
         farthest = torch.maximum(high, -low).clamp_(min=0).double()
         top = height - exponent * torch.log1p(-(farthest**2 * scale).clamp(max=floor))
-        within_reach = wanted[m] & (high >= low) & (top >= least[m, None])
+        counts = (top >= least[m, None]) | always.hold(rotations, m, len(windows.angles))
+        within_reach = wanted[m] & (high >= low) & counts
         best = (high + tile.shift[m]) * tile.norm[:, m]
         of_best = high.clamp(min=0).double() ** 2 * scale
         of_best = height - exponent * torch.log1p(-of_best.clamp(max=floor))

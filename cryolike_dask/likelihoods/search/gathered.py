@@ -9,6 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.likelihoods.comparison import Rows
+from cryolike_dask.likelihoods.search.between import (
+    NEAR,
+    Nodes,
+    interpolated,
+    tell_between,
+)
 from cryolike_dask.likelihoods.search.places import FloatArray, Places, Window, turns
 from cryolike_dask.likelihoods.search.regions import (
     Orientations,
@@ -17,7 +23,7 @@ from cryolike_dask.likelihoods.search.regions import (
     separate,
     spread_evenly,
 )
-from cryolike_dask.likelihoods.search.windows import in_frame_of_image
+from cryolike_dask.likelihoods.search.windows import gain_over_noise, in_frame_of_image
 from cryolike_dask.likelihoods.tiled_block import Block
 
 if TYPE_CHECKING:
@@ -39,11 +45,11 @@ angstrom between them; and parts of that in the end."""
 ROTATION = np.dtype(
     [
         *((name, "i8") for name in ("place", "template", "rotation", "displacement")),
-        *((name, "f8") for name in ("correlation", "log_density", "mass")),
+        *((name, "f8") for name in ("correlation", "log_density", "mass", "log_mass")),
     ]
 )
 """Of a rotation of an image under a template about a place: the best correlation over
-displacements, where it is, the posterior there, and that of all."""
+displacements, where it is, the posterior there, and that of all and its logarithm."""
 
 
 class Gathered:
@@ -74,6 +80,8 @@ class Gathered:
         self.spacing = np.maximum(width / (NODES - 3), LEAST_SPACING)
         self.point = max(window.step) / window.finer
         self.origin = (lowest - highest) / 2 - (NODES - 1) / 2 * self.spacing[:, None]
+        self.log_prior = np.zeros(block.template_rows["index"].max() + 1)
+        self.log_prior[block.template_rows["index"]] = block.template_rows["log_prior"]
         self.rotations: list[NDArray[np.void]] = []
 
     def add(self, spread: Spread, rows: NDArray[np.int64], s: slice, least: FloatArray) -> None:
@@ -84,6 +92,8 @@ class Gathered:
         at = rows[spread.row.cpu().numpy()]
         image = torch.from_numpy(self.places.image[at]).to(device)
         volume = spread.volume * math.exp(self.window.log_volume)
+        # of rotations that are far below the best no more is left than a logarithm
+        log_mass = torch.logsumexp(spread.log_density + volume.log(), 1)
         density = spread.log_density.exp()
         mass = density * volume
         self.squares.index_add_(0, image, (mass * density).sum(1))
@@ -96,6 +106,7 @@ class Gathered:
             ("correlation", spread.best),
             ("log_density", spread.log_density_of_best),
             ("mass", mass.sum(1)),
+            ("log_mass", log_mass),
         ):
             of_rotation[name] = values.cpu().numpy()
         self.rotations.append(of_rotation)
@@ -138,10 +149,18 @@ class Gathered:
             self.lattice.index_add_(0, node + step + NODES, part * up)
 
     def sum_up(
-        self, found: Rows, poses: Rows, kept: FloatArray, orientations: Orientations
+        self,
+        found: Rows,
+        poses: Rows,
+        kept: FloatArray,
+        orientations: Orientations,
+        nodes: Nodes,
     ) -> None:
         """Make numbers of sums: `kept` is the part of the posterior of each image that was
-        compared, which its masses are made to add up to."""
+        compared, which its masses are made to add up to; `nodes` are known however low they are."""
+        self.gain = gain_over_noise(
+            poses["cross_correlation"][:, None], self.block.image_rows, self.block.comparison
+        )[:, 0]
         all_rotations = np.concatenate(self.rotations) if self.rotations else np.zeros(0, ROTATION)
         image = self.places.image[all_rotations["place"]]
         order = np.argsort(image, kind="stable")
@@ -164,15 +183,42 @@ class Gathered:
             )
             template = self.block.template_rows["index"][rotations["template"]]
             best = orientations.at(poses["template"][[m]], poses["rotation"][[m]])[0]
-            counted = rotations["mass"] > NEGLECTED / len(rotations) * total
-            record["orientation_radius"] = orientations.radius_about(
-                best,
-                template[counted],
-                rotations["rotation"][counted],
-                rotations["mass"][counted],
-                REGION,
-            )
-            self._top(record, rotations, template, scale, orientations)
+            angles, parts = self._angles(m, rotations, template, best, orientations, nodes)
+            record["orientation_radius"] = quantile(angles, parts, REGION)
+            told = rotations["log_mass"] >= math.log(NEGLECTED / len(rotations))
+            self._top(record, rotations[told], template[told], scale, orientations)
+
+    def _angles(
+        self,
+        m: int,
+        rotations: Rows,
+        template: NDArray[np.int64],
+        best: FloatArray,
+        orientations: Orientations,
+        nodes: Nodes,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Angles from the best orientation to all, and how much of the posterior is there."""
+        n, total = len(orientations.angles), rotations["mass"].sum()
+        of = nodes.hold(m, template, rotations["rotation"], n)
+        of &= np.isfinite(rotations["log_mass"])
+        pose, which = np.unique(template[of] * n + rotations["rotation"][of], return_inverse=True)
+        is_told = tell_between(len(pose), orientations.spacing)
+        counts = rotations["mass"] > NEGLECTED / len(rotations) * total
+        view, rotation = template[counts], rotations["rotation"][counts]
+        mass = rotations["mass"][counts] / total
+        apart = np.arccos(orientations.cosines(best, orientations.at(view, rotation)))
+        beyond = (apart > NEAR * orientations.spacing) | (not is_told)
+        angles, parts = orientations.spread_about(
+            best, view[beyond], rotation[beyond], mass[beyond]
+        )
+        if not is_told:
+            return angles, parts
+        logs = np.full(len(pose), -np.inf)  # of all places
+        np.logaddexp.at(logs, which, rotations["log_mass"][of])
+        logs -= self.log_prior[pose // n]
+        vectors = orientations.vectors(best, pose // n, pose % n)
+        near, of_near = interpolated(vectors, logs, self.gain[m], orientations.spacing)
+        return np.append(angles, near), np.append(parts, of_near * mass[~beyond].sum())
 
     def _alone(self, record: np.void, pose: np.void, orientations: Orientations) -> None:
         """The best pose holds everything: of so clear an image, which was compared directly, no

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.search.between import Nodes
 from cryolike_dask.likelihoods.search.gathered import NEGLECTED, Gathered
 from cryolike_dask.likelihoods.search.pieces import tiles, windows_of
 from cryolike_dask.likelihoods.search.places import (
@@ -20,6 +21,7 @@ from cryolike_dask.likelihoods.search.places import (
     PlaceBits,
     Places,
     Window,
+    all_places,
 )
 from cryolike_dask.likelihoods.search.regions import (
     Orientations,
@@ -81,11 +83,14 @@ class Evidence:
     poses : (image,) POSE
     log_pairs : (image, template) float64
         Log-likelihood times prior, summed over displacements and rotations.
+    nodes : Nodes
+        Orientations about the best ones.
     """
 
     index: NDArray[np.int64]
     poses: Rows
     log_pairs: FloatArray
+    nodes: Nodes
 
     def parts(self) -> FloatArray:
         """Part of each image's posterior that each template holds."""
@@ -96,7 +101,7 @@ class Evidence:
     def take(self, index: NDArray[np.int64]) -> Evidence:
         """That of some images, by their index."""
         rows = np.searchsorted(self.index, index)
-        return Evidence(index, self.poses[rows], self.log_pairs[rows])
+        return Evidence(index, self.poses[rows], self.log_pairs[rows], self.nodes.take(rows))
 
 
 def fewest_templates(parts: FloatArray, left_out: float = LEFT_OUT) -> Flags:
@@ -145,12 +150,16 @@ def pose_posteriors(
         Its displacements are those of the window.
     stage : Stage
     """
-    evidence = Evidence(image_rows["index"], poses, log_pairs)
+    nodes = Nodes.about(stage.orientations, poses["template"], poses["rotation"])
+    evidence = Evidence(image_rows["index"], poses, log_pairs, nodes)
     parts = evidence.parts()
     template_rows = stage.template_rows.copy()
     template_rows["log_prior"] += stage.window.log_share
     found = np.zeros(len(image_rows), posterior_dtype(stage.n_top))
-    wanted = Wanted(np.where(fewest_templates(parts), compared_at, np.uint32(0)), places)
+    are_near = nodes.count > 0
+    # views near the best one may not have been compared, which says nothing of where
+    bits = np.where(are_near & (compared_at == 0), all_places(are_near), compared_at)
+    wanted = Wanted(np.where(fewest_templates(parts) | are_near, bits, np.uint32(0)), places)
     spread = partial(_spread, evidence=evidence, stage=stage)
     for images, _, of_them in compared(
         image_rows, template_rows, wanted, basis, comparison, stage.window, spread
@@ -172,10 +181,13 @@ def _spread(
     """Gather the posteriors of a block's images, and sum them up."""
     import torch
 
-    from cryolike_dask.likelihoods.kernels.spread import spread_of
+    from cryolike_dask.likelihoods.kernels.spread import Always, spread_of
 
     device, known = block.constants.weights.device, evidence.take(block.image_rows["index"])
     gathered = Gathered(block, places, window)
+    first, count = (
+        of[:, block.template_rows["index"]] for of in (known.nodes.first, known.nodes.count)
+    )
     log_prior = block.template_rows["log_prior"] - window.log_volume
     log_sum = np.logaddexp.reduce(known.log_pairs, axis=1)
     n_points = window.finer**2 * math.prod(block.pose_shape) * (wanted > 0).sum(axis=1)
@@ -189,11 +201,16 @@ def _spread(
             torch.from_numpy(places.wanted_by(wanted[:, s], rows)).to(device),
             torch.from_numpy(above).to(device),
             torch.from_numpy(least[image]).to(device),
+            Always(
+                torch.from_numpy(first[image, s]).to(device),
+                torch.from_numpy(count[image, s]).to(device),
+                known.nodes.step,
+            ),
         ):
             gathered.add(spread, rows, s, least)
     found = np.zeros(block.shape[0], posterior_dtype(stage.n_top))
     kept = np.where(wanted, _of_used(known, block), 0).sum(axis=1)
-    gathered.sum_up(found, known.poses, kept, stage.orientations)
+    gathered.sum_up(found, known.poses, kept, stage.orientations, known.nodes)
     return found
 
 

@@ -65,6 +65,23 @@ class Orientations:
         cosines: FloatArray = np.clip((traces - 1) / 2, -1, 1)
         return cosines
 
+    def relative(self, one: FloatArray, rotations: FloatArray) -> FloatArray:
+        """Rotations from one orientation to others, about its axes, (n, 3, 3); to those that look
+        alike and are nearest."""
+        alike = self.group @ one
+        nearest = np.einsum("gij,nij->gn", alike, rotations).argmax(axis=0)
+        turns: FloatArray = alike[nearest].transpose(0, 2, 1) @ rotations
+        return turns
+
+    def views_about(self, one: FloatArray, reach: float) -> tuple[Positions, FloatArray]:
+        """Views whose directions lie within reach of that of an orientation, and rotations from it
+        to them, (n, 3, 3)."""
+        alike = self.group @ one
+        cosines = self.views[:, :, 2] @ alike[:, :, 2].T
+        near = np.flatnonzero(cosines.max(axis=1) >= math.cos(min(reach, math.pi)))
+        nearest = alike[cosines[near].argmax(axis=1)]
+        return near, nearest.transpose(0, 2, 1) @ self.views[near]
+
     def at(self, views: Positions, rotations: Positions) -> FloatArray:
         """Rotations of some poses, (pose, 3, 3)."""
         return self.views[views] @ viewing_rotation(0, 0, self.angles[rotations])
@@ -80,6 +97,23 @@ class Orientations:
         gamma = self.angles[rotations, None] + turn
         return self.views[views, None] @ viewing_rotation(about, tilt, gamma - about)
 
+    def vectors(self, best: FloatArray, views: Positions, rotations: Positions) -> FloatArray:
+        """Rotation vectors from an orientation to some poses, about its axes, radian, (pose, 3)."""
+        from scipy.spatial.transform import Rotation
+
+        turns = self.relative(best, self.at(views, rotations))
+        vectors: FloatArray = Rotation.from_matrix(turns).as_rotvec()
+        return vectors
+
+    def spread_about(
+        self, best: FloatArray, views: Positions, rotations: Positions, mass: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Angles from an orientation, radian, to all that poses stand for, and their masses."""
+        cells = self.in_cells(views, rotations)
+        angles = np.arccos(self.cosines(best, cells))
+        n = angles.shape[1]
+        return angles.ravel(), np.repeat(mass / n, n)
+
     def radius_about(
         self,
         best: FloatArray,
@@ -89,9 +123,7 @@ class Orientations:
         part: float,
     ) -> float:
         """Smallest angle about an orientation, radian, within which a part of all mass lies."""
-        cells = self.in_cells(views, rotations)
-        angles = np.arccos(self.cosines(best, cells))
-        return quantile(angles.ravel(), np.repeat(mass, angles.shape[1]), part)
+        return quantile(*self.spread_about(best, views, rotations, mass), part)
 
 
 def cells_of_views(views: FloatArray, group: FloatArray) -> FloatArray:

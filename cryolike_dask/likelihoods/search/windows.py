@@ -83,7 +83,9 @@ class Wanted:
         return np.where(self.anywhere[:, None], self.pairs > 0, bits).astype(np.uint32)
 
 
-def _gain(correlation: FloatArray, image_rows: Rows, comparison: Comparison) -> FloatArray:
+def gain_over_noise(
+    correlation: FloatArray, image_rows: Rows, comparison: Comparison
+) -> FloatArray:
     """Log-likelihood of poses over that of noise alone, templates of equal power, (image,
     template)."""
     n_free = comparison.whitening.n_degrees_of_freedom[image_rows["group"]]
@@ -284,7 +286,7 @@ def _best_of_pairs(block: Block, places: Places, wanted: PlaceBits, window: Wind
         best[pair] = values[better]
         found["x"][pair], found["y"][pair] = x[order][better], y[order][better]
     correlation = np.where(np.isfinite(best), best, 0)
-    found["gain"] = _gain(correlation, block.image_rows, block.comparison)
+    found["gain"] = gain_over_noise(correlation, block.image_rows, block.comparison)
     return found
 
 
