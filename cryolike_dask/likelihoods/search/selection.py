@@ -107,8 +107,7 @@ class Selection:
                 near[:, views] @ (by[:, None] == np.arange(len(covering))).astype(np.float32) > 0
             )
             any_place = wants.any(axis=1)
-            tells = any_place.mean() <= TELLING
-            is_flat = not tells and found["gain"][m].max() <= FLAT
+            is_flat = any_place.mean() > TELLING and found["gain"][m].max() <= FLAT
             if is_flat and DEARER * wants.sum() > len(wants) * self.n_displacements:
                 places[m, 1] = -np.inf
                 wanted[m] = all_places(np.ones(len(wants), np.bool_))
@@ -119,7 +118,7 @@ class Selection:
                 continue
             wanted[m] = all_places(any_place)
             best = points[logs[m, views] > logs[m].max() - NEAR_BEST]
-            if tells and (np.hypot(*best.T) > self.end).any():
+            if not is_flat and (np.hypot(*best.T) > self.end).any():
                 places[m, 1] = np.inf
         return places, wanted, self._left_out(found)
 
