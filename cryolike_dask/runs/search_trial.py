@@ -167,7 +167,7 @@ def try_search(
             turns.append((len(rows), seconds))
         more, _ = search(np.tile(rows, AGAIN))
         each = min(max(0.0, more - seconds) / (AGAIN - 1), seconds) / len(rows)
-        wanted = _wanted(graph_of(rows, replace(settings, pose_posteriors=True)))
+        wanted = _wanted(graph_of(rows, settings))
     once, per_template = _apart([(n, s - n * each) for n, s in turns], wanted)
     n_all = len(templates) * len(templates.displacements) * templates.grid.n_inplanes
     basis_seconds = max(0.0, first - turns[0][1])
@@ -190,10 +190,10 @@ def _apart(of_templates: list[tuple[int, float]], wanted: NDArray[np.bool_]) -> 
 def _wanted(graph: ComparisonGraph) -> NDArray[np.bool_]:
     """Which templates images are compared with in the whole band."""
     searched = adaptive_search(graph)
-    if searched is None or searched.log_pairs is None:
+    if searched is None:
         return np.ones((len(graph.images), len(graph.templates)), np.bool_)
-    (log_pairs,) = dask.compute(searched.log_pairs, scheduler="synchronous")
-    wanted: NDArray[np.bool_] = np.isfinite(log_pairs)
+    (places,) = dask.compute(searched.wanted, scheduler="synchronous")
+    wanted: NDArray[np.bool_] = places > 0
     return wanted
 
 

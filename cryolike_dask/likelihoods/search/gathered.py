@@ -171,7 +171,7 @@ class Gathered:
         for m, record in enumerate(found):
             rotations = all_rotations[order[ends[m] : ends[m + 1]]]
             total = rotations["mass"].sum()
-            if not total > 0:
+            if not (total > 0 and lattice[m].any()):
                 self._alone(record, poses[m], orientations)
                 continue
             scale = kept[m] / total
