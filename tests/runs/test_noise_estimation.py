@@ -170,9 +170,12 @@ def test_a_star_file_whose_groups_have_one_particle_each(rng, tmp_path):
 
 
 def test_micrographs_that_are_alike_are_not_told_apart(rng):
+    """But by chance: once in a hundred times."""
     names = np.repeat([["m", "a"], ["n", "a"], ["o", "a"]], 40, axis=0)
-    model = estimate_noise(stack_of(noise(WHITE, 120, rng), optics(120, rng), names))
-    assert model.groups == ("all images",)
+    models = [
+        estimate_noise(stack_of(noise(WHITE, 120, rng), optics(120, rng), names)) for _ in range(10)
+    ]
+    assert sum(model.groups != ("all images",) for model in models) <= 2
 
 
 @pytest.mark.parametrize("variance", [0.0, 0.01, 0.05])
