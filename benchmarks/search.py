@@ -55,7 +55,7 @@ from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementS
 from cryolike_dask.geometry.optics import optics_table
 from cryolike_dask.labels import SearchMethod
 from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.search.adaptive import adaptive_search
+from cryolike_dask.likelihoods.search.adaptive import wanted_in_whole_band
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.structures.projection import project
@@ -189,11 +189,7 @@ def compared(
 ) -> NDArray[np.bool_]:
     """Which views an adaptive search compares in the whole band, (image, view)."""
     settings = Settings(device="cpu", noise=noise, search="adaptive")
-    found = adaptive_search(ComparisonGraph(images, templates, settings, discover_tiles=False))
-    if found is None:
-        return np.ones((len(images), len(templates)), np.bool_)
-    are: NDArray[np.bool_] = found.wanted.compute() > 0
-    return are
+    return wanted_in_whole_band(ComparisonGraph(images, templates, settings, discover_tiles=False))
 
 
 def truth(images: ImageStack, templates: TemplateStack, case: Case) -> NDArray[np.float64]:

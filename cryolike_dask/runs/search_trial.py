@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import torch_threads
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.likelihoods.graph import ComparisonGraph
-from cryolike_dask.likelihoods.search.adaptive import adaptive_search, is_worth_levels
+from cryolike_dask.likelihoods.search.adaptive import is_worth_levels, wanted_in_whole_band
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.joining import joined
 from cryolike_dask.runs.kinds import OPTIMAL_POSE, Kind
@@ -147,12 +146,12 @@ def try_search(
     """Search as many of some images as take long enough, in this process, with so many threads of
     torch; None: as many as it has."""
 
-    def graph_of(rows: NDArray[np.int64], settings: Settings) -> ComparisonGraph:
+    def graph_of(rows: NDArray[np.int64]) -> ComparisonGraph:
         return OPTIMAL_POSE.graph(images[rows], templates, settings, discover_tiles)
 
     def search(rows: NDArray[np.int64]) -> tuple[float, NDArray[np.int64]]:
         started = time.perf_counter()
-        lazily = OPTIMAL_POSE.compute(graph_of(rows, settings))
+        lazily = OPTIMAL_POSE.compute(graph_of(rows))
         found = lazily.compute(scheduler="synchronous")
         return time.perf_counter() - started, found.n_poses_compared.values
 
@@ -167,7 +166,7 @@ def try_search(
             turns.append((len(rows), seconds))
         more, _ = search(np.tile(rows, AGAIN))
         each = min(max(0.0, more - seconds) / (AGAIN - 1), seconds) / len(rows)
-        wanted = _wanted(graph_of(rows, settings))
+        wanted = wanted_in_whole_band(graph_of(rows))
     once, per_template = _apart([(n, s - n * each) for n, s in turns], wanted)
     n_all = len(templates) * len(templates.displacements) * templates.grid.n_inplanes
     basis_seconds = max(0.0, first - turns[0][1])
@@ -185,16 +184,6 @@ def _apart(of_templates: list[tuple[int, float]], wanted: NDArray[np.bool_]) -> 
     if more > 0:
         each = min(max((most - least) / more, LEAST_OF_WHOLE * whole), whole)
     return max(0.0, most) - each * n_wanted, each
-
-
-def _wanted(graph: ComparisonGraph) -> NDArray[np.bool_]:
-    """Which templates images are compared with in the whole band."""
-    searched = adaptive_search(graph)
-    if searched is None:
-        return np.ones((len(graph.images), len(graph.templates)), np.bool_)
-    (places,) = dask.compute(searched.wanted, scheduler="synchronous")
-    wanted: NDArray[np.bool_] = places > 0
-    return wanted
 
 
 def mean_trial(trials: Sequence[SearchTrial]) -> SearchTrial:

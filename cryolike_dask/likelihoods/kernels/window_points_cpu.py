@@ -133,7 +133,7 @@ def near_end(windows, row, w, displacement):
     if windows.is_free[row]:
         return False
     n_x, n_y = len(windows.nodes_x), len(windows.nodes_y)
-    x, y = moved(windows, row, 0, w)
+    x, y = moved(windows, row, windows.own[row], w)
     x, y = (
         abs(x + windows.nodes_x[displacement % n_x]),
         abs(y + windows.nodes_y[displacement // n_x]),

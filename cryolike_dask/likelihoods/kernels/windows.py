@@ -144,6 +144,11 @@ class Windows:
     arcs: Tensor | None = None
     slope: float = 0.0
 
+    @property
+    def _own_places(self) -> Tensor:
+        """That which each row's window is about, (row, 2)."""
+        return self.places.gather(1, self.own[:, None, None].expand(-1, -1, 2))[:, 0]
+
     def inside(self, rotations: Tensor) -> Tensor | None:
         """Poses inside of the search and on arcs, bool (2, W/2, row, template or 1, displacement or
         1), by rows of `rotate`; None: all of them."""
@@ -170,7 +175,7 @@ class Windows:
             return None
         gamma = self.angles[rotations]
         c, s = torch.cos(gamma)[..., None, None], torch.sin(gamma)[..., None, None]
-        px, py = self.places.gather(1, self.own[:, None, None].expand(-1, -1, 2)).unbind(2)
+        px, py = self._own_places[:, None].unbind(2)
         along_x = (c * px - s * py + self.x.displacements).abs() < self.x.limit
         along_y = (s * px + c * py + self.y.displacements).abs() < self.y.limit
         within = along_y[..., :, None] & along_x[..., None, :]
@@ -245,7 +250,7 @@ class Windows:
         n_x, at = len(self.x.displacements), values.abs().argmax(-1)
         gamma = self.angles[rotations]
         c, s = torch.cos(gamma), torch.sin(gamma)
-        px, py = self.places[m, 0, :, None].unbind(1)
+        px, py = self._own_places[m, :, None].unbind(1)
         for axis, along in (
             (self.x, c * px - s * py + self.x.displacements[at % n_x]),
             (self.y, s * px + c * py + self.y.displacements[at // n_x]),

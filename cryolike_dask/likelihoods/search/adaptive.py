@@ -210,6 +210,15 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
     return Searched(records, log_pairs, of_level, window, places, wanted)
 
 
+def wanted_in_whole_band(graph: ComparisonGraph) -> NDArray[np.bool_]:
+    """Which templates each image is compared with at the last level, (image, template)."""
+    searched = adaptive_search(graph)
+    if searched is None:
+        return np.ones((len(graph.images), len(graph.templates)), np.bool_)
+    wanted: NDArray[np.bool_] = searched.wanted.compute(scheduler="synchronous") > 0
+    return wanted
+
+
 def last_level(
     graph: ComparisonGraph, window: Window, wanted: da.Array, places: da.Array
 ) -> tuple[da.Array, da.Array | None]:
