@@ -76,7 +76,7 @@ def log_likelihood_ratios(
     gamma = rng.choice(grid.angles, n_images)
     x, y = displacements.table()[:, d]
     poses = Poses(viewing.azimuth[s], viewing.polar[s], gamma, x, y)
-    optics = _isotropic_optics(n_images, rng)
+    optics = microscope(n_images, rng.uniform(5000, 10000, n_images))
     truth = rng.random(n_images) < 0.5
     noise_free = [render_particles(a, grid, poses, optics) for a in STRUCTURES]
     clean = np.where(truth[:, None, None], *noise_free)
@@ -102,9 +102,9 @@ def log_likelihood_ratios(
     return ratios, truth
 
 
-def _isotropic_optics(n: int, rng: np.random.Generator) -> NDArray[np.void]:
-    """One microscope without astigmatism, on which the two conventions agree."""
-    defocus = rng.uniform(5000, 10000, n)
+def microscope(n: int, defocus: Any) -> NDArray[np.void]:
+    """Optics of images of one microscope, without astigmatism, on which the two conventions agree;
+    defocus in angstrom, one or (n,)."""
     return optics_table(
         n,
         defocus_u_angstrom=defocus,

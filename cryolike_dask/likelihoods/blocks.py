@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -99,8 +100,7 @@ def optimal_poses(
 ) -> NDArray[np.void]:
     """Best pose of each image among these templates, and its likelihood over all of them: (image,
     1), POSE, as far as they are known before all templates are."""
-    poses, _ = optimal_poses_and_pairs(image_rows, template_rows, basis, comparison=comparison)
-    return poses
+    return run(image_rows, template_rows, basis, comparison, _search)[:, None]
 
 
 def optimal_poses_and_pairs(
@@ -108,8 +108,9 @@ def optimal_poses_and_pairs(
 ) -> tuple[NDArray[np.void], NDArray[np.float64]]:
     """The same, and likelihood times prior under each of these templates, their logarithm, (image,
     template)."""
-    poses, log_pairs = run(image_rows, template_rows, basis, comparison, _search)
-    return poses[:, None], log_pairs
+    log_pairs = np.empty((len(image_rows), len(template_rows)))
+    search = partial(_search, log_pairs=log_pairs)
+    return run(image_rows, template_rows, basis, comparison, search)[:, None], log_pairs
 
 
 def with_log_likelihoods(
@@ -134,24 +135,25 @@ def best_of_structures(
         return choose_structures(image_rows, poses, comparisons)
 
 
-def _search(block: Block) -> tuple[Rows, NDArray[np.float64]]:
+def _search(block: Block, log_pairs: NDArray[np.float64] | None = None) -> Rows:
     """Go through the tiles of a block, and keep the best pose and the likelihood of each image, and
-    of each pair."""
+    of each pair where there is an array for them."""
     import torch
 
-    poses, log_pairs = no_poses((block.shape[0],)), np.empty(block.shape)
+    poses = no_poses((block.shape[0],))
     device = block.constants.weights.device
     sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=device)
     bounds = torch.zeros_like(sums)
     for m, s, tile, best, poses_of_best, summed in _summed_tiles(block, sums):
-        log_pairs[m, s] = summed.cpu().numpy() + block.template_rows["log_prior"][s]
+        if log_pairs is not None:
+            log_pairs[m, s] = summed.cpu().numpy() + block.template_rows["log_prior"][s]
         indices = block.template_rows["index"][s]
         _keep_best(poses[m], tile, best, poses_of_best, indices, block.pose_shape)
         bounds[m] = torch.maximum(bounds[m], tile.error_bound.amax(1))
     poses["log_likelihood_integrated"] = sums.cpu().numpy()
     poses["correlation_error_bound"] = bounds.cpu().numpy()
     poses["n_poses"] = block.shape[1] * math.prod(block.pose_shape)
-    return poses, log_pairs
+    return poses
 
 
 def _summed_tiles(
@@ -317,7 +319,8 @@ def run(
     import torch
 
     with TURN, torch.inference_mode():
-        if basis:
+        # its name is made of all templates: not for each block that is given the same one
+        if basis and all(basis is not kept for kept in _LATEST.values()):
             _keep(_what_bases_depend_on(comparison), basis)
         block = open_block(image_rows, template_rows, basis, comparison)
     tile_tried_first = block.tile

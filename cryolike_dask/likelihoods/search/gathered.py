@@ -15,6 +15,7 @@ from cryolike_dask.likelihoods.search.between import (
     interpolated,
     tell_between,
 )
+from cryolike_dask.likelihoods.search.pieces import axes_of
 from cryolike_dask.likelihoods.search.places import FloatArray, Places, Window, turns
 from cryolike_dask.likelihoods.search.regions import (
     Orientations,
@@ -58,15 +59,10 @@ class Gathered:
     def __init__(self, block: Block, places: Places, window: Window) -> None:
         import torch
 
-        from cryolike_dask.likelihoods.kernels.windows import Axis
-
         n, device = block.shape[0], block.constants.weights.device
         self.block, self.places, self.window = block, places, window
-        highest_frequency = block.comparison.grid.spatial_frequencies[-1]
-        self.points = [
-            Axis.of(axis, window.finer, highest_frequency, np.inf, device).at[-1]
-            for axis in (window.x_angstrom, window.y_angstrom)
-        ]
+        highest_frequency = float(block.comparison.grid.spatial_frequencies[-1])
+        self.points = [axis.at[-1] for axis in axes_of(window, highest_frequency, device)]
         self.squares = torch.zeros(n, dtype=torch.float64, device=device)
         self.bins = torch.zeros((2, n * N_BINS), dtype=torch.float64, device=device)
         self.lattice = torch.zeros(n * NODES**2, dtype=torch.float64, device=device)

@@ -157,10 +157,10 @@ def tiles(
     if block.constants.weights.is_cpu and (wanted > 0).mean() < 0.5:
         together = min(together, TEMPLATES_TOGETHER)
     for group in slices(0, len(places.image), block.n_images_at_a_time):
+        rows = np.arange(group.start, group.stop)
         terms = _prepared(block, places, group)
         columns = list(slices(0, block.shape[1], together))
         for s, values in zip(columns, block.templates(columns), strict=True):
-            rows = np.arange(group.start, group.stop)
             wanting = np.flatnonzero(places.wanted_by(wanted[:, s], rows).any(axis=1))
             if not len(wanting):
                 continue
@@ -212,7 +212,7 @@ def windows_of(
 
     device = block.constants.weights.device
     return Windows(
-        *_axes(window, float(block.comparison.grid.spatial_frequencies[-1]), device),
+        *axes_of(window, float(block.comparison.grid.spatial_frequencies[-1]), device),
         torch.from_numpy(block.comparison.grid.angles).to(device),
         torch.from_numpy(places.of_image[rows]).to(device),
         torch.from_numpy(places.number[rows]).to(device),
@@ -227,7 +227,7 @@ def windows_of(
 
 
 @lru_cache(maxsize=4)
-def _axes(window: Window, highest_frequency: float, device: torch.device) -> tuple[Axis, Axis]:
+def axes_of(window: Window, highest_frequency: float, device: torch.device) -> tuple[Axis, Axis]:
     """Axes of a window, which all of its tiles share."""
     from cryolike_dask.likelihoods.kernels.windows import Axis
 

@@ -120,15 +120,9 @@ class Selection:
             best = points[logs[m, views] > logs[m].max() - NEAR_BEST]
             if not is_flat and (np.hypot(*best.T) > self.end).any():
                 places[m, 1] = np.inf
-        return places, wanted, self._left_out(found)
-
-    def _left_out(self, found: Found) -> FloatArray:
-        logs = found["log_likelihood"] + self.log_prior
-        dropped = np.where(self.kept(found), -np.inf, logs)
-        parts: FloatArray = np.exp(
-            np.logaddexp.reduce(dropped, axis=1) - np.logaddexp.reduce(logs, axis=1)
-        )
-        return parts
+        dropped = np.where(kept, -np.inf, logs)
+        left_out = np.logaddexp.reduce(dropped, axis=1) - np.logaddexp.reduce(logs, axis=1)
+        return places, wanted, np.exp(left_out)
 
 
 def _covering(points: FloatArray, distance: float) -> tuple[FloatArray, Positions]:

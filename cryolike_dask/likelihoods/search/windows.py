@@ -49,7 +49,7 @@ class Wanted:
         Places that they want, bit by bit.
     places : (image, place, 2) float64
         Angstrom, in the frame of the image; NaN beyond those that there are, and everywhere for
-        images whose particle may lie anywhere, as `Selection.places` gives them.
+        images whose particle may lie anywhere, as `Selection.chosen` gives them.
     arcs : Arcs, or None
         As of `Places`.
     """
@@ -167,14 +167,15 @@ def optimal_poses_and_pairs(
         Rotations that are compared, as of `Places`; default: all.
     """
     poses, log_pairs = no_poses((len(image_rows),)), np.full(pairs.shape, -np.inf)
-    everything = Wanted(pairs, places).everything
+    wanted = Wanted(pairs, places, arcs)
+    everything = wanted.everything
     if everything.any():
         poses[everything], log_pairs[everything] = among_everything(
             image_rows[everything], template_rows, comparison, window
         )
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
-    wanted = Wanted(np.where(everything[:, None], np.uint32(0), pairs), places, arcs)
+    wanted = replace(wanted, pairs=np.where(everything[:, None], np.uint32(0), pairs))
     for images, used, (of_them, of_pairs) in compared(
         image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
     ):
