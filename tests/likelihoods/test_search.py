@@ -26,7 +26,8 @@ from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels.tile import Tile
-from cryolike_dask.likelihoods.kernels.windows import Axis, Windows, interpolation
+from cryolike_dask.likelihoods.kernels.window_points_cpu import near_end
+from cryolike_dask.likelihoods.kernels.windows import NARROWER_AT_END, Axis, Windows, interpolation
 from cryolike_dask.likelihoods.search import adaptive
 from cryolike_dask.likelihoods.search.coarser import (
     Coarser,
@@ -146,23 +147,26 @@ def test_loops_give_what_torch_gives(build, monkeypatch):
             np.testing.assert_allclose(loops[name], other[name], rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-@pytest.mark.usefixtures("reduction")
-def test_the_order_of_places_does_not_matter(build):
-    """One of them near the end of the search, where peaks are cut."""
-    images, templates = build.stacks(6, 5, search=(2.0, 5, 5), noise=0.1)
-    x = np.arange(-2, 3) * 0.4
-    window = Window(x, x, templates.displacements, (0.4, 0.4), finer=4)
-    places = no_places(6)
-    places[:, 0] = build.rng.uniform(-1, 1, (6, 2))
-    places[:, 1] = build.rng.uniform(1.8, 2.2, (6, 2))
-    wanted = build.rng.integers(1, 4, (6, 5)).astype(np.uint32)
-    swapped = places.copy()
-    swapped[:, :2] = places[:, 1::-1]
-    of_swapped = wanted >> 1 | (wanted & 1) << 1
-    one, _ = compared(images, templates, window, wanted, places, optimal_poses_in_windows)
-    other, _ = compared(images, templates, window, of_swapped, swapped, optimal_poses_in_windows)
-    for name in ("log_likelihood_integrated", "cross_correlation", "log_missed"):
-        np.testing.assert_allclose(one[name], other[name], rtol=1e-9, atol=1e-9, err_msg=name)
+def test_steps_are_finer_where_a_windows_own_place_lies_at_the_end():
+    search = DisplacementSearch(4, 17, 17).grid(1.0)
+    x = np.arange(-2, 3) / 2
+    window = Window(x, x, search, (0.5, 0.5), finer=4)
+    places = no_places(1)
+    places[0, :2] = [0, 0], [4, 0]
+    of_images, cpu = Places.of(places, window), torch.device("cpu")
+    axis = Axis.of(x, 4, 0.5, window.limit[0], cpu)
+    none_is_free = torch.zeros(2, dtype=torch.bool)
+    windows = Windows(
+        *(axis, axis, torch.zeros(4)),
+        *(torch.tensor(of_images.of_image), torch.tensor(of_images.number)),
+        *(torch.full((2, 1), 3), none_is_free),
+    )
+    in_the_middle = torch.zeros(2, 1, 25)
+    in_the_middle[..., 12] = 1
+    narrower = windows.at_end(in_the_middle, torch.zeros(2, 1, dtype=torch.int64), slice(0, 2))
+    assert narrower.flatten().tolist() == [1, NARROWER_AT_END]
+    terms = windows.for_loops(torch.ones(2, 1, dtype=torch.bool), np.arange(4))
+    assert [near_end(terms, row, 0, 12) for row in range(2)] == [False, True]
 
 
 @pytest.mark.usefixtures("reduction")
