@@ -220,6 +220,53 @@ def test_windows_are_sums_over_their_poses(build):
     assert some_are_cut
 
 
+@pytest.mark.parametrize("end", [NOWHERE, np.inf])
+@pytest.mark.parametrize("finer", [1, 4])
+@pytest.mark.usefixtures("reduction")
+def test_the_whole_search_counts_as_such_in_whatever_steps(build, finer, end):
+    """Steps of a level of which the last would lie across its end; of noise all poses count."""
+    images, templates = build.stacks(3, 4, n_pixels=12, search=(2.0, 5, 5), noise=5)
+    pixel = images.grid.pixel_size_angstrom
+    everything = DisplacementSearch(2.375, 20, 20)(templates)  # up to the same end
+    expected = compute_integrated_log_likelihood(images, everything, device="cpu").compute()
+    places, wanted = no_places(3), np.ones((3, 4), np.uint32)
+    places[:, 1] = end
+    for step in (0.6, 0.9):
+        window = Window.of_size((3, 3), (step * pixel,) * 2, templates.displacements, finer)
+        found, _ = compared(images, templates, window, wanted, places, optimal_poses_in_windows)
+        # half of the steps at the end would be 0.15 nat, a step that is another one 0.2
+        np.testing.assert_allclose(
+            found["log_likelihood_integrated"][:, 0],
+            expected.log_likelihood_integrated,
+            rtol=0,
+            atol=0.03,
+        )
+
+
+def test_bounds_are_of_templates_that_are_wanted(build):
+    """Not of others that happen to share a tile with them."""
+    images, templates = build.stacks(4, 4, search=(2.0, 5, 5))
+    x = np.arange(-1, 2) * templates.displacements.steps[0]
+    window = Window(x, x, templates.displacements, templates.displacements.steps)
+    settings = Settings(device="cpu", precision="single", tolerance=1e-3)
+    places = no_places(4)
+    places[:, 0] = 0
+    found = []
+    for wanted in (np.eye(4) > 0, np.ones((4, 4), np.bool_)):
+        poses, _ = compared(
+            images,
+            templates,
+            window,
+            wanted.astype(np.uint32),
+            places,
+            optimal_poses_in_windows,
+            settings,
+        )
+        found.append(poses["correlation_error_bound"][:, 0])
+    assert (found[0] <= found[1]).all()
+    assert (found[0] < found[1]).any()
+
+
 def tapers(displacements, place, half_width):
     """What a window counts before it is shared, at displacements (2, x)."""
     u = (displacements - place[:, None]) / half_width

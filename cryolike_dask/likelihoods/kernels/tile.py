@@ -26,6 +26,10 @@ from cryolike_dask.likelihoods.kernels.windows import Windows
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations
 
+POINTS_AT_A_TIME = 2**22
+"""Points of windows that likelihoods are summed over at a time: of narrow peaks a step is cut into
+hundreds."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -298,12 +302,12 @@ class Tile:
         height = self.height[:, m].expand(fits.shape)
         top = self._tops(height, fits, m)
         peak = top.masked_fill(~within_reach, -math.inf).amax((0, 1))
-        within_reach = within_reach & (top >= peak - self._reach)
+        rows = (within_reach & (top >= peak - self._reach)).nonzero(as_tuple=True)
         peak = peak.masked_fill(peak == -math.inf, 0)
-        likelihoods = self._likelihoods(sums[within_reach].double(), height - peak, within_reach, m)
-        total = torch.zeros_like(peak).view(-1)
-        total.index_add_(0, _pairs(within_reach), likelihoods.sum(-1))
-        return peak + total.log_().view(peak.shape)
+        likelihoods = self._likelihoods(sums[rows].double(), height - peak, rows, m)
+        total = torch.zeros_like(peak)
+        total.index_put_(rows[2:], likelihoods.sum(-1), accumulate=True)
+        return peak + total.log_()
 
     def _sum_in_windows(
         self,
@@ -332,20 +336,21 @@ class Tile:
         peak = peak.masked_fill(peak == -math.inf, 0)
         at_end = windows.at_end(at_best, self.constants.folding.rotations.flatten()[best], m)
         cuts = windows.parts(narrowness * torch.maximum(along_x, along_y) * at_end)
-        total, at_edge = torch.zeros((2, peak.numel()), dtype=peak.dtype, device=peak.device)
+        total, at_edge = torch.zeros((2, *peak.shape), dtype=peak.dtype, device=peak.device)
         for cut in range(windows.cuts + 1):
-            of_cut = within_reach & (cuts == cut)
-            if not of_cut.any():
-                continue
-            half, row, image, template = of_cut.nonzero(as_tuple=True)
-            values = windows.between(sums[of_cut].double(), cut)
-            likelihoods = self._likelihoods(values, height - peak, of_cut, m)
-            of_rows = self.constants.folding.rotations[half, row], image + m.start, template
-            likelihoods *= windows.shares(*of_rows, cut)
-            pairs = _pairs(of_cut)
-            total.index_add_(0, pairs, likelihoods.sum(-1))
-            at_edge.index_add_(0, pairs, likelihoods[:, windows.at_edge(cut)].sum(-1))
-        return peak + total.log_().view(peak.shape), peak + at_edge.log_().view(peak.shape)
+            at_once = max(1, POINTS_AT_A_TIME // (sums.shape[-1] * 4**cut))
+            for some in torch.split((within_reach & (cuts == cut)).nonzero(), at_once):
+                if not len(some):
+                    continue
+                half, row, image, template = rows = some.unbind(1)
+                values = windows.between(sums[rows].double(), cut)
+                likelihoods = self._likelihoods(values, height - peak, rows, m)
+                rotations = self.constants.folding.rotations[half, row]
+                likelihoods *= windows.shares(rotations, image + m.start, template, cut)
+                of_edge = likelihoods @ windows.at_edge(cut).double()
+                total.index_put_(rows[2:], likelihoods.sum(-1), accumulate=True)
+                at_edge.index_put_(rows[2:], of_edge, accumulate=True)
+        return peak + total.log_(), peak + at_edge.log_()
 
     @property
     def _reach(self) -> float:
@@ -358,12 +363,13 @@ class Tile:
         floor = 1 - self.constants.rounding
         return height - self.exponent[m, None] * torch.log1p(-fits.clamp(max=floor))
 
-    def _likelihoods(self, values: Tensor, above: Tensor, rows: Tensor, m: slice) -> Tensor:
+    def _likelihoods(
+        self, values: Tensor, above: Tensor, rows: tuple[Tensor, ...], m: slice
+    ) -> Tensor:
         """Of covariances of some rows, in place; of 0 it is so much above that of the peak."""
-        shape, floor = rows.shape, 1 - self.constants.rounding
-        scale = self.scale[:, m].expand(shape)[rows]
-        exponents = self.exponent[m, None].expand(shape)[rows]
-        x = values.square_().mul_(scale[:, None]).clamp_(max=floor)
+        scale = self.scale[:, m].expand(above.shape)[rows]
+        exponents = self.exponent[m][rows[2]]
+        x = values.square_().mul_(scale[:, None]).clamp_(max=1 - self.constants.rounding)
         return x.neg_().log1p_().mul_(-exponents[:, None]).add_(above[rows][:, None]).exp_()
 
     def _unfilled(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -374,12 +380,6 @@ class Tile:
             self.scale.new_empty(shape),
             self.scale.new_full(shape, -math.inf),
         )
-
-
-def _pairs(rows: Tensor) -> Tensor:
-    """Which pair of an image and a template each chosen row is of, counted over both."""
-    pairs = torch.arange(rows.shape[2] * rows.shape[3], device=rows.device)
-    return pairs.view(rows.shape[2:]).expand(rows.shape)[rows]
 
 
 def _extremes(sums: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,8 @@ image."""
 
 BEYOND = 2
 """Steps that values are known beyond those that others are interpolated between."""
+ROUNDED = 1e-9
+"""Part of a length."""
 FAR = 1e12
 """Angstrom. In place of a place that is not there: no window reaches it."""
 
@@ -100,8 +102,12 @@ class Window:
         return self._about_the_middle(BEYOND if self.finer > 1 else 0)
 
     def _about_the_middle(self, beyond: int) -> Window:
-        x, y = self.limit + (beyond - 0.5) * np.array(self.step)
-        return replace(Window.of((x, y), self.step, self.search, self.finer), is_whole=True)
+        """The search, and so many steps beyond it along each axis."""
+        along = [_cut(*axis) for axis in zip(self.step, self.limit.tolist(), strict=True)]
+        (n_x, step_x), (n_y, step_y) = along
+        half_width = (n_x + beyond) * step_x, (n_y + beyond) * step_y
+        window = Window.of(half_width, (step_x, step_y), self.search, self.finer)
+        return replace(window, is_whole=True)
 
     @property
     def n_inside(self) -> int:
@@ -141,10 +147,10 @@ class Window:
 
     @property
     def fits(self) -> bool:
-        """Whether it is inside of the search when it lies about the middle."""
-        points = np.abs(self.displacements.table()).max(axis=1)
-        points += np.array(self.step) / 2 * (1 - 1 / self.finer)
-        return bool((points < self.limit).all())
+        """Whether it is inside of the search when it lies about the middle, with all that its
+        displacements stand for."""
+        end = np.abs(self.displacements.table()).max(axis=1) + np.array(self.step) / 2
+        return bool((end <= self.limit * (1 + ROUNDED)).all())
 
     def inside(self, places: FloatArray, angles: FloatArray) -> Flags:
         """Poses inside of the search, (place, rotation, displacement)."""
@@ -158,6 +164,16 @@ class Window:
         (turn,) = turns(np.array([gamma]))
         d = turn @ place + self.displacements.table()[:, displacement]
         return int(((self.search.table().T - d) ** 2).sum(axis=1).argmin())
+
+
+def _cut(step: float, limit: float) -> tuple[int, float]:
+    """How many steps there are on each side of the middle, and a step no larger than this one, in
+    which nothing of them lies beyond a limit: a sum takes each for whole."""
+    if step == 0:
+        return 0, step
+    n = math.ceil(limit / step - 0.5 - 1e-6)
+    whole = limit / (n + 0.5)
+    return n, whole if whole < step * (1 - ROUNDED) else step
 
 
 def turns(angles: FloatArray) -> FloatArray:

@@ -221,8 +221,10 @@ def compared(
         used = np.flatnonzero(bits[images].any(axis=0))
         pairs, at = np.ix_(images, used), wanted.places[images]
         arcs = None if wanted.arcs is None else wanted.arcs.take(pairs)
+        of_templates = template_rows[used]
         if in_middle:
             at = np.zeros((len(images), 1, 2))
+            of_templates["log_prior"] += of.log_volume - window.log_volume
             comparison = replace(comparison, displacements=of.displacements)
             basis = blocks.radial_basis_of(comparison)
         places = Places.of(at, of, arcs)
@@ -230,7 +232,7 @@ def compared(
         yield (
             images,
             used,
-            blocks.run(image_rows[images], template_rows[used], basis, comparison, block_of),
+            blocks.run(image_rows[images], of_templates, basis, comparison, block_of),
         )
 
 
@@ -246,7 +248,9 @@ def _optimal_poses(
         np.logaddexp.at(sums, piece.image, np.logaddexp.reduce(piece.log_posterior, axis=1))
         np.logaddexp.at(missed, piece.image, np.logaddexp.reduce(piece.log_missed, axis=1))
         np.logaddexp.at(log_pairs[:, piece.s], piece.image, piece.log_posterior)
-        np.maximum.at(bounds, piece.image, piece.tile.error_bound.amax(1).cpu().numpy())
+        # of templates that it wants: with which others these share a tile is left to chance
+        of_wanted = np.where(np.isfinite(piece.best), piece.tile.error_bound.cpu().numpy(), 0)
+        np.maximum.at(bounds, piece.image, of_wanted.max(axis=1))
         best = piece.best.argmax(axis=1)
         values = piece.best[np.arange(len(best)), best]
         improved = np.flatnonzero(values > best_of_place["cross_correlation"][piece.rows])
