@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+import cryolike_dask
+
+PACKAGE = f"{Path(cryolike_dask.__file__).parent}/"
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
 SAID = {
@@ -70,8 +74,7 @@ class PretendedGpu(TorchFunctionMode):
             raise TypeError("a tensor on a GPU is no array; copy it to the CPU first")
         given = list(leaves((args, kwargs)))
         self._refuse_mixed(func, given, allowed=is_on_gpu and func in (*INDEXING, Tensor.copy_))
-        on_gpu = any(isinstance(one, OnGpu) for one in given)
-        if on_gpu:
+        if any(isinstance(one, OnGpu) for one in given):
             self._count(func, args)
         devices = [device for device in map(device_of, given) if device is not None]
         if not devices:
@@ -164,9 +167,9 @@ def line() -> str:
     """The line of the package that is run: `room/module.py:line`."""
     frame = sys._getframe(1)
     while frame is not None:
-        _, package, path = frame.f_code.co_filename.rpartition("/cryolike_dask/")
-        if package:
-            return f"{path}:{frame.f_lineno}"
+        path = frame.f_code.co_filename
+        if path.startswith(PACKAGE):
+            return f"{path.removeprefix(PACKAGE)}:{frame.f_lineno}"
         frame = frame.f_back
     return "outside"
 

@@ -34,14 +34,21 @@ MEMORY_FRACTION = 0.125
 """Part of the free memory for each of a tile's products, its templates, and the images."""
 
 
+TERMS_BYTES = 128
+"""Bytes that a tile holds of a pair beside its products, for each angle of half a turn, about:
+norms and heights in double precision, and what they are made of."""
+
+
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a comparison takes: terms of one image, terms of one template, and products of
-    both; at most, as compiled loops compress a few displaced templates at a time."""
+    """Bytes that a comparison takes: terms of one image, terms of one template, products of both,
+    and their other terms; at most, as compiled loops compress a few displaced templates at a
+    time."""
 
     image: int
     template: int
     pair: int
+    terms: int
 
     @classmethod
     def of(cls, comparison: Comparison, ranks: NDArray[np.int64]) -> Footprint:
@@ -60,6 +67,7 @@ class Footprint:
                 + 2 * n_shells * (half // 2 + 1)
             ),
             pair=item * 2 * (half + 1) * n_displacements,
+            terms=TERMS_BYTES * half,
         )
 
 
@@ -112,14 +120,15 @@ def first_tile(
     if not comparison.discover_tiles:
         asked_images = comparison.n_images_per_tile
         asked_templates = comparison.n_templates_per_tile
+    of_pair = footprint.pair + footprint.terms
     together = max(1, COLUMNS_PER_PRODUCT[device] // len(comparison.displacements))
     templates = min(
         asked_templates or together,
         n_templates,
-        max(1, limit // (footprint.pair + footprint.template)),
+        max(1, limit // (of_pair + footprint.template)),
     )
     images = asked_images or max(8, min(limit, TILE_BYTES[device]) // (footprint.pair * templates))
-    images = max(1, min(images, n_images, limit // (footprint.pair * templates)))
+    images = max(1, min(images, n_images, limit // (of_pair * templates)))
     # tiles of one size: what is left over for a last one would be dear
     return int(images if asked_images else -(-n_images // -(-n_images // images))), int(templates)
 

@@ -37,6 +37,7 @@ from cryolike_dask.likelihoods.tiles import (
     ranks_of,
     smaller_tile,
 )
+from tests.pretended_gpu import pretended_gpu
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +151,18 @@ def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free)
     assert taken < 2.5e9
 
 
+def test_tiles_of_a_single_displacement_fit(build):
+    """What a pair needs whatever the displacements is most of it then."""
+    images, templates = build.stacks(n_images=3000, n_templates=3000, n_pixels=8, search=(0, 1, 1))
+    free = 2**28
+    with pretended_gpu(free):
+        comparison = ComparisonGraph(images, templates, Settings(device="cuda")).comparison
+        footprint = footprint_of(comparison)
+        n_images, n_templates = first_tile(3000, 3000, comparison, footprint)
+    taken = n_images * n_templates * (footprint.pair + footprint.terms)
+    assert free / 16 < taken <= free / 8
+
+
 @pytest.mark.parametrize("tolerance", [0, 1e-3])
 def test_footprint_is_what_the_kernel_holds(build, tolerance):
     """The memory model against the sizes of the tensors."""
@@ -183,6 +196,7 @@ def test_footprint_is_what_the_kernel_holds(build, tolerance):
         16 * footprint.template, rel=0.01
     )
     assert tile.products.nbytes == 48 * footprint.pair
+    assert held(tile) - tile.products.nbytes < 48 * footprint.terms
 
 
 def test_images_that_do_not_fit_take_turns(build, monkeypatch):

@@ -26,9 +26,11 @@ from cryolike_dask.likelihoods.kernels.windows import Windows
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations
 
-POINTS_AT_A_TIME = 2**22
-"""Points of windows that likelihoods are summed over at a time: of narrow peaks a step is cut into
-hundreds."""
+REDUCED_BYTES = 256
+"""What is held of each pair and rotation of a piece, beside its correlations: measured, 275."""
+POINTS_AT_A_TIME, FEWEST_POINTS = 2**22, 32
+"""Points of windows that likelihoods are summed over at a time, of narrow peaks hundreds a step;
+and for how many a rotation counts at least."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Tile:
         """Give v of a few images at a time: real (2, W/2, image, template, displacement)."""
         n_images, columns = self.products.shape[2:]
         # rotations of all images at once would leave the cache before they are reduced
-        size = self._images_of_a_piece(columns)
+        size = self._images_of_a_piece(columns, self.shift.shape[1])
         for start in range(0, n_images, size):
             m = slice(start, min(start + size, n_images))
             spectra = self.products.flatten(2)[:, :, m.start * columns : m.stop * columns]
@@ -82,10 +84,10 @@ class Tile:
                 ),
             )
 
-    def _images_of_a_piece(self, columns: int) -> int:
+    def _images_of_a_piece(self, columns: int, n_templates: int) -> int:
         """Number of images, of so many columns each, whose correlations stay in the cache."""
-        bytes_of_an_image = 2 * len(self.products) * columns * self.products.element_size()
-        return max(1, self.constants.piece_bytes // bytes_of_an_image)
+        of_rotation = max(columns * self.products.element_size(), n_templates * REDUCED_BYTES)
+        return max(1, self.constants.piece_bytes // (2 * len(self.products) * of_rotation))
 
     def correlations(self) -> Iterator[tuple[slice, Tensor]]:
         """Give the correlation of a few images at a time: real (image, template, displacement,
@@ -100,7 +102,7 @@ class Tile:
         # these once more than to keep an index for every pair of every tile
         poses = torch.empty_like(m)
         products = by_pairs(self.products, self.shift.shape[1], self.constants)
-        size = self._images_of_a_piece(products.shape[-1])
+        size = self._images_of_a_piece(products.shape[-1], 1)
         for start in range(0, len(m), size):
             k = slice(start, start + size)
             pairs = products[:, :, m[k], s[k]]
@@ -305,8 +307,7 @@ class Tile:
         rows = (within_reach & (top >= peak - self._reach)).nonzero(as_tuple=True)
         peak = peak.masked_fill(peak == -math.inf, 0)
         likelihoods = self._likelihoods(sums[rows].double(), height - peak, rows, m)
-        total = torch.zeros_like(peak)
-        total.index_put_(rows[2:], likelihoods.sum(-1), accumulate=True)
+        total = torch.zeros_like(peak).index_put_(rows[2:], likelihoods.sum(-1), accumulate=True)
         return peak + total.log_()
 
     def _sum_in_windows(
@@ -338,18 +339,17 @@ class Tile:
         cuts = windows.parts(narrowness * torch.maximum(along_x, along_y) * at_end)
         total, at_edge = torch.zeros((2, *peak.shape), dtype=peak.dtype, device=peak.device)
         for cut in range(windows.cuts + 1):
-            at_once = max(1, POINTS_AT_A_TIME // (sums.shape[-1] * 4**cut))
-            for some in torch.split((within_reach & (cuts == cut)).nonzero(), at_once):
-                if not len(some):
-                    continue
+            n_points, chosen = sums.shape[-1] * 4**cut, (within_reach & (cuts == cut)).nonzero()
+            at_once = max(1, POINTS_AT_A_TIME // max(FEWEST_POINTS, n_points))
+            for some in torch.split(chosen, at_once) if len(chosen) else ():
                 half, row, image, template = rows = some.unbind(1)
                 values = windows.between(sums[rows].double(), cut)
                 likelihoods = self._likelihoods(values, height - peak, rows, m)
                 rotations = self.constants.folding.rotations[half, row]
                 likelihoods *= windows.shares(rotations, image + m.start, template, cut)
-                of_edge = likelihoods @ windows.at_edge(cut).double()
                 total.index_put_(rows[2:], likelihoods.sum(-1), accumulate=True)
-                at_edge.index_put_(rows[2:], of_edge, accumulate=True)
+                likelihoods *= windows.at_edge(cut)
+                at_edge.index_put_(rows[2:], likelihoods.sum(-1), accumulate=True)
         return peak + total.log_(), peak + at_edge.log_()
 
     @property
