@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_poses_half_a_step_off(build, monkeypatch):
     # an adaptive search interpolates between displacements, if the band is worth levels
     adaptive = summary.assign_attrs(search="adaptive")
     for coarsest, names in ((32, list(found)), (8, ["rotations", "views"])):
-        monkeypatch.setattr(adaptive_search, "COARSEST_PIXELS", coarsest)
+        monkeypatch.setattr(adaptive_search, "HALF_PIXELS", coarsest)
         assert [s.name for s in steps.search_steps(adaptive, images, templates)] == names
 
 

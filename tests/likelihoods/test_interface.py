@@ -327,7 +327,7 @@ def test_a_process_keeps_a_radial_basis_that_it_was_given(build, monkeypatch):
 @pytest.mark.parametrize("search", ["exhaustive", "adaptive"])
 def test_likelihoods_at_best_poses_are_computed_once(build, monkeypatch, search):
     """For each image, however templates are cut; and not at all where nobody asks for them."""
-    monkeypatch.setattr(adaptive, "COARSEST_PIXELS", 8)
+    monkeypatch.setattr(adaptive, "HALF_PIXELS", 8)
     computed_for, log_likelihood_at = [], blocks.log_likelihood_at
 
     def counted(image_rows, *args):

@@ -36,7 +36,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     spread_views,
 )
 from cryolike_dask.likelihoods.search.places import Places, Window, turns
-from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
+from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Flat, Reach, Selection
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_in_windows,
     optimal_poses_in_windows,
@@ -373,7 +373,8 @@ def test_what_is_within_reach_is_selected():
     found["log_likelihood"][2, 0] = -90
     near = np.eye(12, dtype=bool)
     near[6:, 6:] = True
-    selection = Selection(np.zeros(12), near, 2.0, 0.1, 2.0, most_places=3)
+    reach = Reach(0.0, 2.0, 0.1)
+    selection = Selection(np.zeros(12), near, near, reach, 2.0, most_places=3)
     places, wanted, left_out = selection.chosen(found)
     np.testing.assert_array_equal(places[0, :3, 0], [1, 9, np.nan])
     assert np.isnan(places[1]).all(), "it may lie anywhere"
@@ -382,6 +383,35 @@ def test_what_is_within_reach_is_selected():
     np.testing.assert_array_equal(np.flatnonzero(wanted[2]), [0])
     assert left_out[:2] == pytest.approx([10 * np.exp(-100.0), 0])
     assert left_out[2] == pytest.approx(11 * np.exp(-10) / (1 + 11 * np.exp(-10)))
+
+
+def test_weak_images_keep_what_noise_may_be_worth_in_more_of_the_band():
+    reach = Reach(12.0, 2.0, 0.25)
+    np.testing.assert_allclose(reach.below(np.array([0.0, 15, 40, 80])), [12, 12, 12, 22])
+
+
+def test_templates_are_compared_where_the_views_around_them_have_found_the_particle():
+    found = np.zeros((1, 6), FOUND)
+    found["log_likelihood"] = [[0, -1, -50, -1, -50, -50]]
+    found["gain"], found["x"] = 20, [[0, 9, 0, 18, 0, 0]]
+    beside = np.abs(np.subtract.outer(np.arange(6), np.arange(6))) <= 1
+    selection = Selection(np.zeros(6), np.eye(6, dtype=bool), beside, Reach(5, 0, 0), 2.0, 3)
+    places, wanted, _ = selection.chosen(found)
+    np.testing.assert_array_equal(places[0, :3, 0], [0, 9, 18])
+    np.testing.assert_array_equal(wanted[0], [0b011, 0b011, 0, 0b100, 0, 0])
+
+
+def test_images_that_tell_nothing_are_compared_with_everything():
+    found = np.zeros((4, 12), FOUND)
+    found["gain"] = np.array([8, 40, 8, 8])[:, None]  # the second tells something
+    found["log_likelihood"][2, 1:] = -100  # and so does the third
+    found["log_likelihood"][3] = -np.inf  # a level before has found that it tells nothing
+    near = np.eye(12, dtype=bool)
+    selection = Selection(np.zeros(12), near, near, Reach(5, 0, 0), 2.0, 3, Flat(15, 0.3))
+    places, wanted, left_out = selection.chosen(found)
+    np.testing.assert_array_equal(places[:, 1, 0] == -np.inf, [True, False, False, True])
+    np.testing.assert_array_equal((wanted > 0).sum(axis=1), [12, 12, 1, 12])
+    np.testing.assert_allclose(left_out, [0, 0, 11 * np.exp(-100), 0])
 
 
 PIXEL_SIZE, N_PIXELS = 1.5, 64
@@ -554,7 +584,7 @@ def test_a_band_too_narrow_for_levels_is_compared_with_everything(build):
 
 
 def test_progress_counts_levels_by_their_work(build, monkeypatch):
-    monkeypatch.setattr(adaptive, "COARSEST_PIXELS", 4)
+    monkeypatch.setattr(adaptive, "HALF_PIXELS", 4)
     images, templates = build.stacks(5, 7, search=(2.0, 3, 5))
     shares = [level.share for level in adaptive.levels_of(templates)]
     assert len(shares) > 1

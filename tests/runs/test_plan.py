@@ -183,7 +183,7 @@ def test_the_time_of_estimating_noise_is_planned(files):
 @pytest.fixture
 def with_levels(monkeypatch):
     """Bands as narrow as those of tests are searched coarse to fine."""
-    monkeypatch.setattr(adaptive, "COARSEST_PIXELS", 4)
+    monkeypatch.setattr(adaptive, "HALF_PIXELS", 4)
 
 
 @pytest.mark.usefixtures("with_levels")

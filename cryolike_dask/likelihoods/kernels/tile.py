@@ -325,15 +325,15 @@ class Tile:
         height = height if log_prior is None else height + log_prior[:, :, m]
         top = self._tops(height, fits, m).masked_fill_(~allowed, -math.inf)
         peak, best = top.flatten(0, 1).max(0)
-        of_best = best[None, ..., None].expand(1, -1, -1, sums.shape[-1])
-        at_best = sums.flatten(0, 1).gather(0, of_best)[0]
+        at_best = sums.flatten(0, 1).take_along_dim(best[None, ..., None], 0)[0]
         # as the second difference is a property of spectra, that of the best will do for all
         along_x, along_y = windows.curvature(at_best.double())
         fit = fits.clamp(0, 1 - self.constants.rounding)
         narrowness = 2 * self.exponent[m, None] * fit / (1 - fit)
         # the likelihood may be larger between displacements
         top += narrowness * (along_x + along_y) / 8
-        within_reach = (top >= torch.maximum(reference, peak - self._reach)) & allowed
+        reach = min(self._reach, windows.neglects)
+        within_reach = (top >= torch.maximum(reference, peak - reach)) & allowed
         peak = peak.masked_fill(peak == -math.inf, 0)
         at_end = windows.at_end(at_best, self.constants.folding.rotations.flatten()[best], m)
         cuts = windows.parts(narrowness * torch.maximum(along_x, along_y) * at_end)

@@ -50,6 +50,8 @@ class WindowTerms(NamedTuple):
         a, b, c: rotations are allowed where a cos + b sin >= c; of no rows: all of them.
     slope : float
         Logarithm of the prior of rotations, below that of the likeliest, over these sums.
+    neglects : float
+        Nat below the best pose of a pair that rotations do not count from.
     prior_x, prior_y : array, (point along an axis,)
         Of points.
     parts_per_narrowness : float
@@ -76,6 +78,7 @@ class WindowTerms(NamedTuple):
     edge: tuple[int, int]
     arcs: NDArray[np.float64]
     slope: float
+    neglects: float
     prior_x: NDArray[np.float64]
     prior_y: NDArray[np.float64]
     parts_per_narrowness: float

@@ -131,6 +131,9 @@ class Windows:
         None: all of them.
     slope : float
         Logarithm of the prior of rotations, below that of the likeliest, over these sums; 0: flat.
+    neglects : float
+        Nat below the best pose of a pair that rotations do not count from; infinity: less than
+        rounding alone.
     """
 
     x: Axis
@@ -143,6 +146,7 @@ class Windows:
     edge: tuple[int, int] = (0, 0)
     arcs: Tensor | None = None
     slope: float = 0.0
+    neglects: float = np.inf
 
     @property
     def _own_places(self) -> Tensor:
@@ -210,6 +214,7 @@ class Windows:
             edge=self.edge,
             arcs=np.empty((0, 0, 3)) if self.arcs is None else self.arcs.contiguous().numpy(),
             slope=self.slope,
+            neglects=self.neglects,
             prior_x=prior_x,
             prior_y=prior_y,
             parts_per_narrowness=PARTS_PER_NARROWNESS,

@@ -187,7 +187,7 @@ def reduce_pairs_in_windows(pairs, terms, rotations, windows, summary):
                 tops[w] += narrowness[w] * (along_x + along_y) / 8
                 highest = max(highest, tops[w])
             reach = math.log(n_rotations * terms.n_displacements / (1 - terms.floor))
-            least = max(terms.reference[i, j], peak - reach)
+            least = max(terms.reference[i, j], peak - min(reach, windows.neglects))
             if not highest >= least:
                 continue
             total, inside = 0.0, 0.0

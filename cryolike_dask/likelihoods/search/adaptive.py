@@ -25,7 +25,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     spread_views,
 )
 from cryolike_dask.likelihoods.search.places import Window
-from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Selection
+from cryolike_dask.likelihoods.search.selection import FOUND, MOST_PLACES, Flat, Reach, Selection
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_in_windows,
     optimal_poses_and_pairs,
@@ -36,27 +36,35 @@ from cryolike_dask.stacks import TemplateStack
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-COARSEST_PIXELS, COARSEST_PART = 32, 0.25
-"""The coarsest level has the band of a box of so many pixels, but this part of the band at least;
-each level twice that of the one before."""
-REACH = 4.0
-"""Nat below the best view of a level that may still hold what counts."""
-LOST = 0.25
-"""Part of the gain of the best view that views beside the true one may lose. Of structures that
-look nearly alike from two sides a part of 0.1 or 0.15 loses one image in a hundred, 0.2 one in 200
-to 600, 0.25 none of 600: the wrong side may lie nearer to a view of the level."""
+HALF_PIXELS = 32
+"""Half of the band is that of a box of so many pixels, or everything is compared at once."""
+COARSEST_PIXELS, COARSEST_PART = 20, 0.25
+"""The coarsest level has the band of a box of so many pixels, this part of the band at least."""
+REACH, REACH_OF_HALF = Reach(12.0, 2.0, 0.25), Reach(10.0, 4.0, 0.15)
+"""Of views that the coarsest level keeps, and of those that half of the band keeps. Of structures
+that look nearly alike from two sides the coarsest level loses one or two images in a hundred with a
+part of the gain of 0.1 or 0.15, none of 600 with 0.2: the wrong side may lie nearer to one of its
+views. Half of the band has the views of the whole one: what may be lost is what the other half
+tells."""
+NEGLECTED = 6.0
+"""Nat below the best pose of a pair that do not count where views are chosen: of noise at a quarter
+of the band they are 0.007 +- 0.007 nat, for two thirds of the time."""
 STEP_OF_BAND = 0.5
 """Pixels of a level's band between displacements: a quarter of the shortest wave, so that what lies
 between them is known."""
-DENSER, WIDEST, NEAR = 0.6, 0.3, 1.2
-"""Views of a level lie so much denser than in proportion to its band, radian apart at most; those
-within so many distances of one that is kept are kept at the next level."""
+DENSER, WIDEST, NEAR = 0.4, 0.3, 1.2
+"""Views of the coarsest level lie so much denser than in proportion to its band, radian apart at
+most; those within so many distances of one that is kept are kept at the next level."""
 FINER = 16
 """Parts of a step along each axis at which likelihoods are interpolated in the end, at most, as
 many as a peak needs: about one place all poses have the same displacements, and what sums over half
 pixels miss of a narrow peak does not average out as in the whole search."""
-MORE_WORK = 3.0
-"""Times the work of the level before, measured at 132 pixels: 1.4, 4.9 and 16 seconds."""
+MORE_WORK = 1.5
+"""Times the work of the level before."""
+FLAT, FLAT_OF_HALF = Flat(15.0, 0.8), Flat(30.0, 0.12)
+"""Images that tell nothing, to the coarsest level and to half of the band. Noise alone gains 5 to
+15 and 15 to 20 nat, and sums over displacements of a search alone are right to 0.1 nat up to 30; a
+pose in windows takes four times as long as one of everything, ten times at the search's end."""
 SIZE, LAST, SERVES = 8, 9, 4 / 3
 """Displacements along each axis of a window, 64 in all (loops over them take so many at once), and
 of the last level: likelihoods between those of 8 are off by up to 0.6 nat, of 9 by 0.03; and steps
@@ -99,7 +107,7 @@ def step_of_band(grid: PolarGrid, part: float) -> float:
 
 def is_worth_levels(grid: PolarGrid) -> bool:
     """Whether half of the band is wide enough to be searched before all of it."""
-    return pixels_of_band(grid) / 2 >= COARSEST_PIXELS
+    return pixels_of_band(grid) / 2 >= HALF_PIXELS
 
 
 def has_fine_steps(templates: TemplateStack) -> bool:
@@ -112,19 +120,19 @@ def levels_of(templates: TemplateStack) -> list[Level]:
     """Levels from the coarsest to the whole search."""
     grid, viewing = templates.grid, templates.viewing
     spacing, steps = spacing_of_views(viewing), templates.displacements.steps
-    pixels = pixels_of_band(grid)
 
     def step(part: float) -> tuple[float, float]:
         of_band = step_of_band(grid, part)
         return of_band if steps[0] else 0.0, of_band if steps[1] else 0.0
 
-    levels = [Level(grid, np.arange(len(templates)), spacing, step(1))]
-    part = 0.5
-    while part >= COARSEST_PART and part * pixels >= COARSEST_PIXELS:
-        apart = max(spacing, min(DENSER * spacing / part, WIDEST))
+    every = np.arange(len(templates))
+    levels = [Level(grid, every, spacing, step(1))]
+    levels.append(Level(coarser_grid(grid, 0.5), every, spacing, step(0.5)))
+    part = max(COARSEST_PART, COARSEST_PIXELS / pixels_of_band(grid))
+    apart = min(DENSER * spacing / part, WIDEST)
+    if part < 0.5 and apart > spacing:
         views = spread_views(viewing, apart)
         levels.append(Level(coarser_grid(grid, part), views, apart, step(part)))
-        part /= 2
     work = MORE_WORK ** -np.arange(len(levels), dtype=np.float64)
     shares = (work / work.sum()).tolist()
     return [replace(level, share=s) for level, s in zip(levels, shares, strict=True)][::-1]
@@ -164,26 +172,11 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
     log_prior = template_rows(templates, rules)["log_prior"]
     found, parts_left_out = _found_everywhere(levels[0], graph), []
     for before, level in pairwise(levels):
-        cosines = cosines_of_views(templates.viewing, level.views, before.views)
         is_last = level is levels[-1]
-        near = cosines > math.cos(NEAR * before.spacing)
         size = [(LAST if is_last else SIZE) if step else 1 for step in level.step]
-        finer = FINER if is_last else 1
-        window = Window.of_size(size, level.step, templates.displacements, finer)
-        selection = Selection(
-            log_prior[before.views],
-            near,
-            REACH,
-            LOST,
-            distance=SERVES * max(level.step),
-            most_places=len(window.whole.displacements) / len(window.displacements),
-            n_displacements=(
-                len(window.search) / len(window.displacements)
-                if is_last and has_fine_steps(templates)
-                else math.inf
-            ),
-            end=float(window.limit.min()) - max(before.step),
-        )
+        window = Window.of_size(size, level.step, templates.displacements)
+        window = replace(window, finer=FINER) if is_last else replace(window, neglects=NEGLECTED)
+        selection = _selection(before, level, window, templates, log_prior[before.views])
         of_level = _at_level(level, graph, level.views, window.displacements)
         wanted, places, left_out = _selected(found, selection, of_level.template_chunks)
         parts_left_out.append(left_out)
@@ -208,6 +201,27 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
         meta=np.empty((0, 0), POSE),
     )
     return Searched(records, log_pairs, of_level, window, places, wanted)
+
+
+def _selection(
+    before: Level, level: Level, window: Window, templates: TemplateStack, log_prior: FloatArray
+) -> Selection:
+    """How what a level has found chooses for the next one."""
+    of_same_views = len(before.views) == len(level.views)
+    around = cosines_of_views(templates.viewing, level.views, before.views) > math.cos(
+        NEAR * before.spacing
+    )
+    flat = FLAT_OF_HALF if level.grid == templates.grid else FLAT
+    return Selection(
+        log_prior,
+        near=np.eye(len(level.views), dtype=np.bool_) if of_same_views else around,
+        around=around,
+        reach=REACH_OF_HALF if of_same_views else REACH,
+        distance=SERVES * max(level.step),
+        most_places=len(window.whole.displacements) / len(window.displacements),
+        flat=flat if has_fine_steps(templates) else Flat(),
+        end=float(window.limit.min()) - max(before.step),
+    )
 
 
 def wanted_in_whole_band(graph: ComparisonGraph) -> NDArray[np.bool_]:
@@ -284,6 +298,7 @@ def _selected(
 def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
     """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
     window = Window.of((0, 0), level.step, graph.templates.displacements).whole
+    window = replace(window, neglects=NEGLECTED)
     of_level = _at_level(level, graph, level.views, window.displacements)
     wanted, places = everywhere(of_level)
     return of_level.blockwise(

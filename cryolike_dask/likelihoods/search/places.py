@@ -54,6 +54,8 @@ class Window:
         Whether nothing of the search lies beyond it.
     sigma : float
         Standard deviation of a Gaussian prior about the place, angstrom, which is 1 there; 0: flat.
+    neglects : float
+        Nat below the best pose of a pair that do not count; infinity: less than rounding alone.
     """
 
     x_angstrom: FloatArray
@@ -63,6 +65,7 @@ class Window:
     finer: int = 1
     is_whole: bool = False
     sigma: float = 0.0
+    neglects: float = math.inf
 
     @classmethod
     def of(

@@ -25,15 +25,33 @@ and where the particle lies there, in the frame of the image, angstrom."""
 
 NEAR_BEST = 5.0
 """Nat below the best view of those that tell whether a particle lies at the end of the search."""
-TELLING = 0.9
-"""An image that wants more of all templates tells so little that its likelihoods are flat."""
-FLAT = 25.0
-"""Nat of gain up to which sums at the displacements of a search alone are right for such an image:
-noise alone gains 15 to 20."""
-DEARER = 3.0
-"""Times that a pose in windows is as dear as one of everything, measured."""
-MOST_PLACES = 32
-"""Places of one image that windows are laid around; an image that needs more may lie anywhere."""
+MOST_PLACES, WIDER = 32, (1.0, 1.5, 2.0)
+"""Places of one image that windows are laid around; where an image needs more, its windows serve
+places so many times as far away, and one that needs more still may lie anywhere."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far below the best view others may still hold what counts: so many nat and this part of
+    the best gain, which may be lost beside it, but at least what noise may be worth in more of the
+    band."""
+
+    least: float
+    nat: float
+    lost: float
+
+    def below(self, gain: FloatArray) -> FloatArray:
+        """Nat, by the best gain."""
+        return np.maximum(self.least, self.nat + self.lost * gain)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """What is compared with everything: images that gain no more than so many nat, minus infinity
+    if none may be, and want more than this part of all poses."""
+
+    gain: float = -math.inf
+    part: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,34 +63,32 @@ class Selection:
     log_prior : (view,) float64
         Of the views that were compared.
     near : (template, view) bool
-        Those around each template of the next level.
-    reach : float
-        Nat below the best that may still hold what counts.
-    lost : float
-        Part of the best gain that may be lost beside it: true views lie between those tried.
+        Of the views that were compared, those by which each template of the next level is chosen.
+    around : (template, view) bool
+        Those around it, where they have found the particle it is compared.
+    reach : Reach
     distance : float
         Angstrom. A window serves all places within it.
     most_places : float
         An image that needs more windows may lie anywhere: all displacements are cheaper.
-    n_displacements : float
-        Of everything, over those of a window; infinity if it may not be compared.
+    flat : Flat
     end : float
         Angstrom from the middle: particles that lie farther may lie at the end of the search.
     """
 
     log_prior: FloatArray
     near: Flags
-    reach: float
-    lost: float
+    around: Flags
+    reach: Reach
     distance: float
     most_places: float
-    n_displacements: float = math.inf
+    flat: Flat = Flat()
     end: float = math.inf
 
     def kept(self, found: Found) -> Flags:
         """Views of each image within reach of the best, (image, view)."""
         logs = found["log_likelihood"] + self.log_prior
-        reach = self.reach + self.lost * found["gain"].max(axis=1, keepdims=True)
+        reach = self.reach.below(found["gain"].max(axis=1, keepdims=True))
         kept: Flags = logs >= logs.max(axis=1, keepdims=True) - reach
         return kept
 
@@ -94,35 +110,46 @@ class Selection:
         left_out : (image,) float64
             Part of each image's sum over views that lies in those that are not kept.
         """
-        kept, logs = self.kept(found), found["log_likelihood"] + self.log_prior
+        logs = found["log_likelihood"] + self.log_prior
+        # those that no level before has found to tell nothing
+        is_open = np.asarray(np.isfinite(logs).any(axis=1))
+        kept = self.kept(found)
         places = np.full((len(found), MOST_PLACES, 2), np.nan)
         wanted = np.zeros((len(found), len(self.near)), np.uint32)
-        near = self.near.astype(np.float32)
+        around = self.around.astype(np.float32)
         for m in range(len(found)):
+            if not is_open[m]:
+                continue
             views = np.flatnonzero(kept[m])
             views = views[np.argsort(-logs[m, views], kind="stable")]
             points = np.stack([found["x"][m, views], found["y"][m, views]], axis=1)
-            covering, by = _covering(points, self.distance)
-            wants = (
-                near[:, views] @ (by[:, None] == np.arange(len(covering))).astype(np.float32) > 0
+            for wider in WIDER:
+                covering, by = _covering(points, wider * self.distance)
+                if len(covering) <= MOST_PLACES:
+                    break
+            of_places = (by[:, None] == np.arange(len(covering))).astype(np.float32)
+            wants = np.zeros((len(wanted[m]), len(covering)), np.bool_)
+            any_place = np.asarray(self.near[:, views].any(axis=1))
+            wants[any_place] = around[np.ix_(any_place, views)] @ of_places > 0
+            is_few = len(covering) <= MOST_PLACES and (
+                wants.sum() <= self.most_places * any_place.sum()
             )
-            any_place = wants.any(axis=1)
-            is_flat = any_place.mean() > TELLING and found["gain"][m].max() <= FLAT
-            if is_flat and DEARER * wants.sum() > len(wants) * self.n_displacements:
-                places[m, 1] = -np.inf
-                wanted[m] = all_places(np.ones(len(wants), np.bool_))
-                continue
-            if len(covering) <= MOST_PLACES and wants.sum() <= self.most_places * any_place.sum():
+            part = wants.sum() / self.most_places if is_few else any_place.sum()
+            if found["gain"][m].max() <= self.flat.gain and part > self.flat.part * len(wants):
+                is_open[m] = False
+            elif is_few:
                 places[m, : len(covering)] = covering
                 wanted[m] = wants @ (1 << np.arange(len(covering)))
-                continue
-            wanted[m] = all_places(any_place)
-            best = points[logs[m, views] > logs[m].max() - NEAR_BEST]
-            if not is_flat and (np.hypot(*best.T) > self.end).any():
-                places[m, 1] = np.inf
-        dropped = np.where(kept, -np.inf, logs)
-        left_out = np.logaddexp.reduce(dropped, axis=1) - np.logaddexp.reduce(logs, axis=1)
-        return places, wanted, np.exp(left_out)
+            else:
+                wanted[m] = all_places(any_place)
+                best = points[logs[m, views] > logs[m].max() - NEAR_BEST]
+                places[m, 1] = np.inf if (np.hypot(*best.T) > self.end).any() else np.nan
+        places[~is_open, 1], wanted[~is_open] = -np.inf, all_places(np.ones(1, np.bool_))
+        dropped, left_out = np.where(kept, -np.inf, logs)[is_open], np.zeros(len(found))
+        left_out[is_open] = np.exp(
+            np.logaddexp.reduce(dropped, axis=1) - np.logaddexp.reduce(logs[is_open], axis=1)
+        )
+        return places, wanted, left_out
 
 
 def _covering(points: FloatArray, distance: float) -> tuple[FloatArray, Positions]:

@@ -82,6 +82,11 @@ class Wanted:
         bits = self.pairs & (2**n_places - 1).astype(np.uint32)[:, None]
         return np.where(self.anywhere[:, None], self.pairs > 0, bits).astype(np.uint32)
 
+    def in_windows(self) -> Wanted:
+        """The same without images that are compared with everything."""
+        pairs = np.where(self.everything[:, None], np.uint32(0), self.pairs)
+        return replace(self, pairs=pairs)
+
 
 def gain_over_noise(
     correlation: FloatArray, image_rows: Rows, comparison: Comparison
@@ -111,7 +116,8 @@ def best_of_pairs_in_windows(
     window: Window,
 ) -> NDArray[np.void]:
     """Log-likelihood of each image under each template that it wants, summed over its windows, and
-    where its particle lies at the best pose: (image, template), FOUND.
+    where its particle lies at the best pose: (image, template), FOUND. Images that are compared
+    with everything are left to the last level.
 
     Parameters are those of `optimal_poses_and_pairs`.
     """
@@ -120,7 +126,7 @@ def best_of_pairs_in_windows(
     for images, used, of_them in compared(
         image_rows,
         template_rows,
-        Wanted(pairs, places),
+        Wanted(pairs, places).in_windows(),
         basis,
         comparison,
         window,
@@ -175,9 +181,8 @@ def optimal_poses_and_pairs(
         )
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
-    wanted = replace(wanted, pairs=np.where(everything[:, None], np.uint32(0), pairs))
     for images, used, (of_them, of_pairs) in compared(
-        image_rows, template_rows, wanted, basis, comparison, window, _optimal_poses
+        image_rows, template_rows, wanted.in_windows(), basis, comparison, window, _optimal_poses
     ):
         log_pairs[np.ix_(images, used)] = of_pairs
         poses[images] = of_them
