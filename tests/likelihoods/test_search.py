@@ -546,6 +546,21 @@ def test_noise_alone_is_compared_with_everything(rng, structure):
     assert abs(off).max() < 0.1
 
 
+def test_noise_alone_is_compared_with_everything_in_steps_that_are_right(rng, structure):
+    """Where those asked for are too long: in steps that cover the same search."""
+    images = stack_of(rng.standard_normal((3, N_PIXELS, N_PIXELS)), microscope(3, np.full(3, 5e3)))
+    found = integrated(images, DisplacementSearch(2, 5, 5)(structure), "adaptive")
+    fine = DisplacementSearch(2.5 * 10 / 11, 11, 11)(structure)
+    everything = integrated(images, fine, "exhaustive")
+    for name in ("log_likelihood_integrated", "cross_correlation", "optimal_template"):
+        np.testing.assert_allclose(found[name], everything[name], rtol=1e-6, err_msg=name)
+    for axis in ("x", "y"):
+        name = f"optimal_displacement_{axis}"
+        apart = abs(found[name] - everything[name]).values
+        assert apart.max() <= 0.51 * PIXEL_SIZE, name
+        assert not set(found[name].values.round(3)) - set((np.arange(-2, 3) * PIXEL_SIZE).round(3))
+
+
 def test_two_particles_in_an_image_are_both_seen(rng, structure):
     """As strong as each other, three pixels apart, near the edge of the search."""
     first, level, rows = particles(np.random.default_rng(3), 2, 0.05, -1.5 * PIXEL_SIZE)

@@ -211,7 +211,6 @@ def _selection(
     around = cosines_of_views(templates.viewing, level.views, before.views) > math.cos(
         NEAR * before.spacing
     )
-    flat = FLAT_OF_HALF if level.grid == templates.grid else FLAT
     return Selection(
         log_prior,
         near=np.eye(len(level.views), dtype=np.bool_) if of_same_views else around,
@@ -219,7 +218,7 @@ def _selection(
         reach=REACH_OF_HALF if of_same_views else REACH,
         distance=SERVES * max(level.step),
         most_places=len(window.whole.displacements) / len(window.displacements),
-        flat=flat if has_fine_steps(templates) else Flat(),
+        flat=FLAT_OF_HALF if level.grid == templates.grid else FLAT,
         end=float(window.limit.min()) - max(before.step),
     )
 

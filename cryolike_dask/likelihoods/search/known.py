@@ -274,7 +274,9 @@ def optimal_poses_around(
         of_images = image[mate == k]
         poses[of_images] = combine(poses[of_images], of_mates[mate == k])
     if is_all.any():
-        found, _ = among_everything(image_rows[is_all], template_rows, comparison, window)
+        found, _ = among_everything(
+            image_rows[is_all], template_rows, comparison, window, window.search
+        )
         poses[is_all] = found[:, None]
     return poses
 

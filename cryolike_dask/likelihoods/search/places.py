@@ -99,6 +99,14 @@ class Window:
         return self._about_the_middle(0)
 
     @property
+    def fine_search(self) -> DisplacementGrid:
+        """All displacements of the search, in steps no longer than those of the window."""
+        is_fine = all(
+            a <= b * (1 + ROUNDED) for a, b in zip(self.search.steps, self.step, strict=True)
+        )
+        return self.search if is_fine else self.whole.displacements
+
+    @property
     def beyond_whole(self) -> Window:
         """The same where peaks are narrow: wider, so that likelihoods that are interpolated are
         known at the end of the search as well, beyond which nothing counts."""
@@ -166,7 +174,13 @@ class Window:
         """The displacement of the search that is nearest to one of the window."""
         (turn,) = turns(np.array([gamma]))
         d = turn @ place + self.displacements.table()[:, displacement]
-        return int(((self.search.table().T - d) ** 2).sum(axis=1).argmin())
+        return int(self.nodes(d[:, None])[0])
+
+    def nodes(self, displacements: FloatArray) -> Positions:
+        """Those of the search that are nearest to some, (2, n)."""
+        apart = displacements[:, :, None] - self.search.table()[:, None]
+        nearest: Positions = (apart**2).sum(axis=0).argmin(axis=1)
+        return nearest
 
 
 def _cut(step: float, limit: float) -> tuple[int, float]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.poses import no_poses
@@ -177,7 +178,7 @@ def optimal_poses_and_pairs(
     everything = wanted.everything
     if everything.any():
         poses[everything], log_pairs[everything] = among_everything(
-            image_rows[everything], template_rows, comparison, window
+            image_rows[everything], template_rows, comparison, window, window.fine_search
         )
     template_rows = template_rows.copy()  # its prior is spread over a window, and is of the search
     template_rows["log_prior"] += window.log_share
@@ -190,16 +191,22 @@ def optimal_poses_and_pairs(
 
 
 def among_everything(
-    image_rows: Rows, template_rows: Rows, comparison: Comparison, window: Window
+    image_rows: Rows,
+    template_rows: Rows,
+    comparison: Comparison,
+    window: Window,
+    displacements: DisplacementGrid,
 ) -> tuple[Rows, FloatArray]:
-    """Best pose of each image among these templates at all displacements of the search, (image,)
+    """Best pose of each image among these templates at displacements of the whole search, (image,)
     POSE; and likelihood times prior of each template, their logarithm, (image, template).
     Comparison and priors are those of a window."""
-    of_search = replace(comparison, displacements=window.search)
+    of_search = replace(comparison, displacements=displacements)
     rows = template_rows.copy()
-    rows["log_prior"] += np.log(len(window.displacements) / len(window.search))
+    rows["log_prior"] += np.log(len(window.displacements) / len(displacements))
     basis = blocks.radial_basis_of(of_search)
     poses, log_pairs = blocks.optimal_poses_and_pairs(image_rows, rows, basis, comparison=of_search)
+    nearest = window.nodes(displacements.table()[:, poses["displacement"][:, 0]])
+    poses["displacement"][:, 0] = nearest
     return poses[:, 0], log_pairs
 
 
