@@ -15,6 +15,7 @@ asked how much it knows, and fails if probabilities of the truth lose more than 
 cost against what the package finds now in the same images.
 
     python -m benchmarks.calibration [--images 3000] [--seed 0] [--conditions white "mask 0.45"]
+        [--search adaptive --pixels 64]
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from cryolike_dask import (
 )
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import ALL_IMAGES, MICROGRAPH
+from cryolike_dask.labels import SearchMethod
 
 ATOM_OPENINGS = (0.0, 28.0)
 """Degrees. The ratios then have a spread of 2 to 3 nat; so have those of residues."""
@@ -77,11 +79,14 @@ class Approach:
         As it was before it knew noise and atoms.
     finer : float
         How many times as finely to search as otherwise.
+    search : "exhaustive" | "adaptive"
+        Bands of fewer than 64 pixels are always compared whole.
     """
 
     noise: str = "estimate"
     before: bool = False
     finer: float = 1.0
+    search: SearchMethod = "exhaustive"
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,8 @@ def log_likelihood_ratios(
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Ratios of the first structure to the second, and which images show the first."""
     images, templates, is_first = opened(condition, resolution, n_images, seeds, approach, folder)
-    return ratios(images, templates, noise_of(condition, images, templates, approach)), is_first
+    noise = noise_of(condition, images, templates, approach)
+    return ratios(images, templates, noise, approach.search), is_first
 
 
 def opened(
@@ -210,11 +216,14 @@ def opened(
 
 
 def ratios(
-    images: ImageStack, templates: list[TemplateStack], noise: NoiseModel | None
+    images: ImageStack,
+    templates: list[TemplateStack],
+    noise: NoiseModel | None,
+    search: SearchMethod = "exhaustive",
 ) -> FloatArray:
     """Log-likelihood ratios of the first structure to the second."""
     first, second = (
-        compute_integrated_log_likelihood(images, stack, noise=noise)
+        compute_integrated_log_likelihood(images, stack, noise=noise, search=search)
         .log_likelihood_integrated.compute()
         .values
         for stack in templates
@@ -320,11 +329,13 @@ def main() -> int:
     parser.add_argument("--noise", choices=["estimate", "true", "white"], default="estimate")
     parser.add_argument("--as-before", action="store_true")
     parser.add_argument("--finer", type=float, default=1.0, help="times as finely searched")
+    parser.add_argument("--search", choices=["exhaustive", "adaptive"], default="exhaustive")
+    parser.add_argument("--pixels", type=int, default=0, help="of a box, in place of 32 and 40")
     arguments = parser.parse_args()
     unknown = {*arguments.conditions} - {*names, "conventions"}
     if unknown:
         parser.error(f"conditions {sorted(unknown)} are not among {names} and conventions")
-    approach = Approach(arguments.noise, arguments.as_before, arguments.finer)
+    approach = Approach(arguments.noise, arguments.as_before, arguments.finer, arguments.search)
     print(f"{arguments.images} images a row, {approach}")
     rows = []
     as_expected = True
@@ -333,7 +344,8 @@ def main() -> int:
         for condition in CONDITIONS:
             for resolution in arguments.resolutions:
                 if condition.name in arguments.conditions:
-                    case = condition, resolution, arguments.images, arguments.seed
+                    in_box = replace(condition, n_pixels=arguments.pixels or condition.n_pixels)
+                    case = in_box, resolution, arguments.images, arguments.seed
                     row = measure(*case, approach)
                     if approach.before and not condition.is_plain and not row.wrong:
                         row = row.against(measure(*case, replace(approach, before=False)))

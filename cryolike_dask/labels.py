@@ -3,7 +3,7 @@ once. Variables are named as the stems of their files."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 AtomShape = Literal["default", "gaussian", "hard-sphere", "scattering"]
 AtomicB = float | Literal["none", "file"]
@@ -19,8 +19,11 @@ OnError = Literal["stop", "quarantine"]
 Precision = Literal["default", "single", "double"]
 Prior = Literal["flat", "gaussian"]
 SearchMethod = Literal["exhaustive", "adaptive", "recorded"]
-SearchWord = Literal[SearchMethod, "around"]
+SearchAsked = Literal[SearchMethod, "auto"]
+SearchWord = Literal[SearchAsked, "around"]
 TemplateSource = Literal["atoms", "map"]
+
+AUTO: Final = "auto"
 
 IMAGE = "image"
 TEMPLATE = "template"

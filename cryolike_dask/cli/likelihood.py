@@ -23,7 +23,7 @@ from cryolike_dask.cli.options import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
-from cryolike_dask.labels import Device, KindName, OnError, Prior, SearchMethod, SearchWord
+from cryolike_dask.labels import AUTO, Device, KindName, OnError, Prior, SearchAsked, SearchWord
 
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
@@ -101,11 +101,12 @@ class LikelihoodOptions:
         typer.Option(help="Of the noise of an image. Default: what the noise model says."),
     ] = None
     search: Annotated[
-        SearchMethod | None,
+        SearchAsked | None,
         typer.Option(
             help="exhaustive: compare every pose; adaptive: coarse to fine, for best poses alone; "
-            "recorded: the pose that is recorded with each particle. "
-            "Default: exhaustive in a new folder, else as the results there."
+            "recorded: the pose that is recorded with each particle; auto: adaptive in a new "
+            "folder, or exhaustive where the band is too narrow for it, else as the results there. "
+            "Default: auto."
         ),
     ] = None
     around: Annotated[
@@ -229,7 +230,7 @@ class LikelihoodOptions:
             "pose_posteriors": self.pose_posteriors,
         }
 
-    def _search(self) -> SearchMethod | Around | None:
+    def _search(self) -> SearchAsked | Around:
         from cryolike_dask.geometry.known_poses import AskedAround, search_asked
 
         given = {"--around": self.around, "--poses": self.poses, "--search": self.search}
@@ -238,7 +239,7 @@ class LikelihoodOptions:
             raise InputError(" and ".join(named), remedy="Give one of them.")
         method: SearchWord | None = "around" if self.around else self.poses or self.search
         asked = AskedAround(self.check_poses, self.prior, self.refine)
-        return search_asked(method, self.within_degrees, self.within_pixels, asked)
+        return search_asked(method, self.within_degrees, self.within_pixels, asked) or AUTO
 
 
 NOT_OF_A_PLAN = ("on_error", "log_file", "performance_report", "note")

@@ -19,7 +19,7 @@ from cryolike_dask.cli.options import (
     keeps_complete,
     takes_options,
 )
-from cryolike_dask.labels import SearchMethod
+from cryolike_dask.labels import SearchAsked
 
 if TYPE_CHECKING:
     from cryolike_dask.config.model import RunConfig
@@ -45,10 +45,10 @@ def run(
         ),
     ] = None,
     search: Annotated[
-        SearchMethod | None,
+        SearchAsked | None,
         typer.Option(
             help="exhaustive: compare every pose; adaptive: coarse to fine; recorded: "
-            "the pose that is recorded with each particle.",
+            "the pose that is recorded with each particle; auto: as run.yaml without a method.",
             show_default=False,
         ),
     ] = None,

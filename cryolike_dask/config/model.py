@@ -42,7 +42,7 @@ from cryolike_dask.labels import (
     OnError,
     Precision,
     Prior,
-    SearchMethod,
+    SearchAsked,
     SearchWord,
 )
 from cryolike_dask.runs.options import NoiseRequest, RunOptions
@@ -63,8 +63,9 @@ class Search(Section):
     method: SearchWord | None = Field(
         default=None,
         description="exhaustive: every pose is compared; adaptive: coarse to fine; recorded: the "
-        "pose that is recorded with the particles; around: those near it. Default: exhaustive in a "
-        "new folder of results, else as these are.",
+        "pose that is recorded with the particles; around: those near it; auto: in a new folder "
+        "of results adaptive, or exhaustive where the band is too narrow for it, else as these "
+        "are. Default: auto.",
     )
     within_degrees: float | None = Field(
         default=None, ge=0, le=180, description="Largest angle from the recorded pose: around."
@@ -108,8 +109,8 @@ class Search(Section):
         return self
 
     @property
-    def asked(self) -> SearchMethod | Around | None:
-        """How poses are searched, as a run takes it; None: as the results that are there."""
+    def asked(self) -> SearchAsked | Around | None:
+        """How poses are searched, as a run takes it; None: nothing is asked for."""
         asked = AskedAround(self.check_poses, self.prior, self.refine)
         return search_asked(self.method, self.within_degrees, self.within_pixels, asked)
 

@@ -24,7 +24,7 @@ from cryolike_dask.io.layout import CONFIGURATION, PARAMETERS, TEMPLATE_LIST, Li
 from cryolike_dask.io.noise import read_noise
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
-from cryolike_dask.labels import BFactorWord, NoiseWord, Precision, SearchMethod
+from cryolike_dask.labels import AUTO, BFactorWord, NoiseWord, Precision, SearchAsked
 from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -57,7 +57,7 @@ class RunArguments(TypedDict):
     noise: NoiseWord | str | Path | NoiseModel | None
     b_factor: BFactorWord | float | None
     degrees_of_freedom: float | None
-    search: SearchMethod | Around | None
+    search: SearchAsked | Around
     pose_posteriors: bool
 
 
@@ -107,7 +107,7 @@ def inputs_of(config: RunConfig) -> RunArguments:
         "noise": asked.spectrum,
         "b_factor": asked.b_factor,
         "degrees_of_freedom": asked.degrees_of_freedom,
-        "search": config.search.asked,
+        "search": config.search.asked or AUTO,
         "pose_posteriors": config.search.posteriors,
     }
 

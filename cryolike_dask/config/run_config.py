@@ -20,7 +20,7 @@ from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import CONFIGURATION
-from cryolike_dask.labels import Device, SearchMethod
+from cryolike_dask.labels import Device, SearchAsked
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.cost import LikelihoodPlan
 from cryolike_dask.runs.kinds import kind_named
@@ -120,7 +120,7 @@ def needs_no_workers(config: RunConfig, run: Run) -> bool:
     )
 
 
-def searching(config: RunConfig, method: SearchMethod) -> RunConfig:
+def searching(config: RunConfig, method: SearchAsked) -> RunConfig:
     """Give the same configuration with another method of search, which a copy of it says too."""
     if config.search.asked == method:
         return config

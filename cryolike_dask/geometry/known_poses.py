@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
-from cryolike_dask.labels import Prior, SearchMethod, SearchWord
+from cryolike_dask.labels import Prior, SearchAsked, SearchMethod, SearchWord
 
 FloatArray = NDArray[np.float64]
 
@@ -140,7 +140,7 @@ def search_asked(
     within_degrees: float | None,
     within_pixels: float | None,
     asked: AskedAround,
-) -> SearchMethod | Around | None:
+) -> SearchAsked | Around | None:
     """The search that words and numbers ask for, each as of `Around` where it is "around".
 
     Raises

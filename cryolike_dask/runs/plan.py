@@ -28,7 +28,7 @@ from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
 from cryolike_dask.io.sources import innermost
-from cryolike_dask.labels import BFactorWord, Device, KindName, NoiseWord, Precision, SearchMethod
+from cryolike_dask.labels import BFactorWord, Device, KindName, NoiseWord, Precision, SearchAsked
 from cryolike_dask.likelihoods.graph import image_rows, template_rows
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
@@ -107,7 +107,7 @@ def plan_likelihood(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod | Around | None = None,
+    search: SearchAsked | Around | None = None,
     pose_posteriors: bool = False,
     measure: bool = True,
     progress: bool = True,

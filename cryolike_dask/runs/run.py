@@ -30,7 +30,7 @@ from cryolike_dask.io.layout import (
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.io.sources import evenly_spread
-from cryolike_dask.labels import SearchMethod
+from cryolike_dask.labels import AUTO, SearchAsked
 from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
 from cryolike_dask.likelihoods.cutting import Cut
 from cryolike_dask.likelihoods.graph import ComparisonGraph
@@ -97,7 +97,7 @@ class Run:
         Opens the templates of some structures, spread over all of the inputs, with their
         displacements.
     noise : NoiseRequest
-    search_method : "exhaustive" | "adaptive" | "recorded" | Around | None
+    search_method : "exhaustive" | "adaptive" | "recorded" | "auto" | Around | None
         Before it is settled, what is asked for; then that of the run, None if it keeps every pose.
     largest_file_bytes : float
         A result that is larger is not written as a file, but as a store, region by region.
@@ -117,7 +117,7 @@ class Run:
     n_images: int | None
     some_templates: Callable[[], list[TemplateStack]]
     noise: NoiseRequest
-    search_method: SearchMethod | Around | None = None
+    search_method: SearchAsked | Around | None = None
     largest_file_bytes: float = math.inf
     discover_tiles: bool = False
 
@@ -195,7 +195,7 @@ def open_run(
     images: ImageStack | None = None,
     templates: TemplateStack | Sequence[TemplateStack] | None = None,
     noise: NoiseRequest | None = None,
-    search_method: SearchMethod | Around | None = None,
+    search_method: SearchAsked | Around | None = None,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what
     headers can tell.
@@ -203,7 +203,7 @@ def open_run(
     `images` and `templates` are given in place of those of the files. What is asked of the noise
     and of the search is kept, and not looked at further than to see whether conventions know it.
     """
-    if search_method is not None:
+    if search_method is not None and search_method != AUTO:
         settings = replace(settings, search=search_method)
     need_files(files)
     if not callable(displacer):

@@ -11,14 +11,13 @@ from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.known_poses import Around, search_done
 from cryolike_dask.io.claims import differences
 from cryolike_dask.io.records import Record, search_method
-from cryolike_dask.labels import SearchMethod
+from cryolike_dask.labels import AUTO, SearchMethod
+from cryolike_dask.likelihoods.search.adaptive import is_worth_levels
 from cryolike_dask.runs.frames import refuse_own_means
 from cryolike_dask.runs.kinds import OPTIMAL_POSE, Kind
 from cryolike_dask.runs.noise_of_run import OF_NOISE, noise_difference
 from cryolike_dask.runs.run import Run
 
-OF_NEW_FOLDERS: SearchMethod = "exhaustive"
-"""The method where nothing is asked for, and no results say which it is."""
 OF_SEARCH = "search_method"
 
 logger = logging.getLogger("cryolike_dask")
@@ -46,7 +45,7 @@ def settle_search(
         If a method is asked for that leaves out poses, and results keep all of them; or one around
         recorded poses of structures that do not lie in one frame.
     """
-    asked = run.search_method
+    asked = None if run.search_method == AUTO else run.search_method
     if kind.keeps_every_pose:
         if run.settings.search != "exhaustive":
             raise InputError(
@@ -59,13 +58,24 @@ def settle_search(
                 remedy="Leave it out (--pose-posteriors, search.posteriors).",
             )
         return replace(run, search_method=None)
-    method = asked or (None if starts_anew else _recorded(run, records)) or OF_NEW_FOLDERS
+    method = asked or (None if starts_anew else _recorded(run, records)) or _of_new_folder(run)
     settings, identity = replace(run.settings, search=method), run.identity.copy()
     if settings.around is not None:
         refuse_own_means(run.templates.values())
     if settings.search != "exhaustive":
         identity["search_method"] = str(method)
     return replace(run, settings=settings, identity=identity, search_method=method)
+
+
+def _of_new_folder(run: Run) -> SearchMethod:
+    """The method where none is asked for, and no results say which it is."""
+    grids = (stack.grid for stack in run.templates.values())
+    is_adaptive = (
+        run.search_method == AUTO
+        and run.settings.rules.searches_coarse_to_fine
+        and all(is_worth_levels(grid) for grid in grids)
+    )
+    return "adaptive" if is_adaptive else "exhaustive"
 
 
 def search_difference(run: Run, record: Record) -> str:

@@ -120,6 +120,18 @@ def test_the_configuration_for_cryolike_runs(folder, tmp_path):
     assert results.cross_correlation.dtype == np.float64
 
 
+def test_a_new_folder_is_searched_coarse_to_fine_unless_told_otherwise(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("cryolike_dask.likelihoods.search.adaptive.HALF_PIXELS", 4)
+    values = {**small(folder), "output": str(tmp_path / "new")}
+    assert run_config(read_config(values)).attrs["search"] == "adaptive"
+    values = {**small(folder, search__method="exhaustive"), "output": str(tmp_path / "other")}
+    assert run_config(read_config(values)).attrs["search"] == "exhaustive"
+    # which goes on as it began
+    assert run_config(read_config({**values, **small(folder)})).attrs["search"] == "exhaustive"
+
+
 def test_the_full_correlation_and_the_best_pose_agree(folder, tmp_path):
     chosen = {"structures__i_template": 1, "likelihood__tolerance": 0.0}
     best = run_config(read_config({**small(folder, **chosen), "output": str(tmp_path / "best")}))

@@ -31,6 +31,7 @@ SEARCH = cld.configure_displacement(1.5, 3, 2)
 RECORD = "template0/done/stack_000000.json"
 ADAPTIVE = {"search": "adaptive"}
 OF_SEARCH = ("log_likelihood_error", "n_poses_compared")
+HALF_PIXELS = "cryolike_dask.likelihoods.search.adaptive.HALF_PIXELS"
 
 
 @pytest.fixture
@@ -78,6 +79,24 @@ def test_what_nobody_names_goes_on_as_it_was(files, caplog, method):
     settings = record(files.folder_output, "template1/done/stack_000001.json")["settings"]
     assert settings == before["settings"]
     assert cld.open_results(files.folder_output).attrs["search"] == method
+
+
+@pytest.mark.parametrize(
+    ("half_pixels", "conventions", "method"),
+    [(4, "standard", "adaptive"), (32, "standard", "exhaustive"), (4, "cryolike", "exhaustive")],
+)
+def test_a_new_folder_is_searched_coarse_to_fine_where_that_is_possible(
+    files, monkeypatch, half_pixels, conventions, method
+):
+    monkeypatch.setattr(HALF_PIXELS, half_pixels)
+    found = run(files, n_stacks=1, i_template=0, search="auto", conventions=conventions)
+    assert found.attrs["search"] == method
+    shutil.rmtree(files.folder_output)
+    # as results are, whatever a new folder would be
+    run(files, n_stacks=1, i_template=0, conventions=conventions)
+    kept = run(files, skip_exist=True, search="auto", conventions=conventions)
+    assert kept.attrs["search"] == "exhaustive"
+    assert full(files, i_template=0, search="auto", conventions=conventions).image.size == 7
 
 
 @pytest.mark.parametrize("skip_exist", [True, False])
