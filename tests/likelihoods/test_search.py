@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from cryolike_dask import (
     ImageParameters,
@@ -33,6 +34,8 @@ from cryolike_dask.likelihoods.search.coarser import (
     Coarser,
     between_nodes,
     coarser_grid,
+    cosines_of_views,
+    neighbours,
     spread_views,
 )
 from cryolike_dask.likelihoods.search.places import Places, Window, turns
@@ -361,6 +364,17 @@ def test_spread_views_cover_all_others():
     assert (among < np.cos(0.3)).all()
 
 
+@pytest.mark.parametrize("symmetry", ["C1", "C4"])
+def test_neighbours_are_those_within_an_angle(symmetry):
+    viewing = ImageParameters(32, 1.0, viewing_distance=0.3, symmetry=symmetry).viewing_angles()
+    rows = np.arange(0, len(viewing), 2)
+    every = np.arange(len(viewing))
+    near = neighbours(viewing, rows, every, 0.5).toarray()
+    np.testing.assert_array_equal(near, cosines_of_views(viewing, rows, every) >= np.cos(0.5))
+    alone = neighbours(viewing, rows, rows, 0).toarray()
+    np.testing.assert_array_equal(alone, np.eye(len(rows), dtype=bool))
+
+
 def test_what_is_within_reach_is_selected():
     found = np.zeros((3, 12), FOUND)
     found["log_likelihood"] = -100.0
@@ -373,7 +387,7 @@ def test_what_is_within_reach_is_selected():
     found["log_likelihood"][2, 0] = -90
     near = np.eye(12, dtype=bool)
     near[6:, 6:] = True
-    reach = Reach(0.0, 2.0, 0.1)
+    near, reach = csr_array(near), Reach(0.0, 2.0, 0.1)
     selection = Selection(np.zeros(12), near, near, reach, 2.0, most_places=3)
     places, wanted, left_out = selection.chosen(found)
     np.testing.assert_array_equal(places[0, :3, 0], [1, 9, np.nan])
@@ -394,8 +408,10 @@ def test_templates_are_compared_where_the_views_around_them_have_found_the_parti
     found = np.zeros((1, 6), FOUND)
     found["log_likelihood"] = [[0, -1, -50, -1, -50, -50]]
     found["gain"], found["x"] = 20, [[0, 9, 0, 18, 0, 0]]
-    beside = np.abs(np.subtract.outer(np.arange(6), np.arange(6))) <= 1
-    selection = Selection(np.zeros(6), np.eye(6, dtype=bool), beside, Reach(5, 0, 0), 2.0, 3)
+    beside = csr_array(np.abs(np.subtract.outer(np.arange(6), np.arange(6))) <= 1)
+    selection = Selection(
+        np.zeros(6), csr_array(np.eye(6, dtype=bool)), beside, Reach(5, 0, 0), 2.0, 3
+    )
     places, wanted, _ = selection.chosen(found)
     np.testing.assert_array_equal(places[0, :3, 0], [0, 9, 18])
     np.testing.assert_array_equal(wanted[0], [0b011, 0b011, 0, 0b100, 0, 0])
@@ -406,7 +422,7 @@ def test_images_that_tell_nothing_are_compared_with_everything():
     found["gain"] = np.array([8, 40, 8, 8])[:, None]  # the second tells something
     found["log_likelihood"][2, 1:] = -100  # and so does the third
     found["log_likelihood"][3] = -np.inf  # a level before has found that it tells nothing
-    near = np.eye(12, dtype=bool)
+    near = csr_array(np.eye(12, dtype=bool))
     selection = Selection(np.zeros(12), near, near, Reach(5, 0, 0), 2.0, 3, Flat(15, 0.3))
     places, wanted, left_out = selection.chosen(found)
     np.testing.assert_array_equal(places[:, 1, 0] == -np.inf, [True, False, False, True])

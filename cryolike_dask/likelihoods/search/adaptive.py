@@ -11,6 +11,7 @@ from operator import itemgetter
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import eye_array
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -20,7 +21,7 @@ from cryolike_dask.likelihoods.search.coarser import (
     coarser_grid,
     coarser_images,
     coarser_templates,
-    cosines_of_views,
+    neighbours,
     spacing_of_views,
     spread_views,
 )
@@ -208,12 +209,11 @@ def _selection(
 ) -> Selection:
     """How what a level has found chooses for the next one."""
     of_same_views = len(before.views) == len(level.views)
-    around = cosines_of_views(templates.viewing, level.views, before.views) > math.cos(
-        NEAR * before.spacing
-    )
+    distance = min(NEAR * before.spacing, math.pi)
+    around = neighbours(templates.viewing, level.views, before.views, distance)
     return Selection(
         log_prior,
-        near=np.eye(len(level.views), dtype=np.bool_) if of_same_views else around,
+        near=eye_array(len(level.views), dtype=np.bool_, format="csr") if of_same_views else around,
         around=around,
         reach=REACH_OF_HALF if of_same_views else REACH,
         distance=SERVES * max(level.step),
@@ -290,7 +290,7 @@ def _selected(
             meta=np.empty((0,) * (1 + len(shape)), dtype),
         )
 
-    wanted = part(1, np.uint32, len(selection.near)).rechunk({1: template_chunks})
+    wanted = part(1, np.uint32, selection.near.shape[0]).rechunk({1: template_chunks})
     return wanted, part(0, np.float64, MOST_PLACES, 2), part(2, np.float64)
 
 

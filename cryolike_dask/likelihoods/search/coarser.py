@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.spatial import KDTree
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -159,6 +161,22 @@ def _cosines(group: PointGroup, directions: FloatArray, others: FloatArray) -> F
     turned = group.images(directions)
     cosines: FloatArray = np.max([turned[:, i] @ others.T for i in range(turned.shape[1])], axis=0)
     return cosines
+
+
+def neighbours(viewing: ViewingAngles, rows: Rows, others: Rows, angle: float) -> csr_array:
+    """Which views lie within an angle (radian) of others, of symmetric structures also of those
+    that look alike: sparse bool (row, other)."""
+    directions = viewing.rotations()[:, :, 2]
+    tree = KDTree(directions[others])
+    turned = point_group(viewing.symmetry).images(directions[rows])
+    chord = 2 * math.sin(angle / 2) + 1e-6  # a view is near itself
+    near = csr_array((len(rows), len(others)), dtype=np.bool_)
+    for i in range(turned.shape[1]):
+        found = tree.query_ball_point(turned[:, i], chord, return_sorted=True)
+        ends = np.cumsum([0, *(len(one) for one in found)])
+        columns = np.concatenate([*found, []]).astype(np.int64)
+        near += csr_array((np.ones(len(columns), np.bool_), columns, ends), near.shape)
+    return near
 
 
 def spread_views(viewing: ViewingAngles, spacing: float) -> Rows:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from cryolike_dask.likelihoods.search.places import (
     Flags,
@@ -62,9 +63,9 @@ class Selection:
     ----------
     log_prior : (view,) float64
         Of the views that were compared.
-    near : (template, view) bool
+    near : sparse (template, view) bool
         Of the views that were compared, those by which each template of the next level is chosen.
-    around : (template, view) bool
+    around : sparse (template, view) bool
         Those around it, where they have found the particle it is compared.
     reach : Reach
     distance : float
@@ -77,8 +78,8 @@ class Selection:
     """
 
     log_prior: FloatArray
-    near: Flags
-    around: Flags
+    near: csr_array
+    around: csr_array
     reach: Reach
     distance: float
     most_places: float
@@ -115,8 +116,7 @@ class Selection:
         is_open = np.asarray(np.isfinite(logs).any(axis=1))
         kept = self.kept(found)
         places = np.full((len(found), MOST_PLACES, 2), np.nan)
-        wanted = np.zeros((len(found), len(self.near)), np.uint32)
-        around = self.around.astype(np.float32)
+        wanted = np.zeros((len(found), self.near.shape[0]), np.uint32)
         for m in range(len(found)):
             if not is_open[m]:
                 continue
@@ -127,10 +127,10 @@ class Selection:
                 covering, by = _covering(points, wider * self.distance)
                 if len(covering) <= MOST_PLACES:
                     break
-            of_places = (by[:, None] == np.arange(len(covering))).astype(np.float32)
-            wants = np.zeros((len(wanted[m]), len(covering)), np.bool_)
-            any_place = np.asarray(self.near[:, views].any(axis=1))
-            wants[any_place] = around[np.ix_(any_place, views)] @ of_places > 0
+            of_places = np.zeros((len(kept[m]), len(covering)), np.bool_)
+            of_places[views, by] = True
+            any_place = self.near @ kept[m]
+            wants = (self.around @ of_places) & any_place[:, None]
             is_few = len(covering) <= MOST_PLACES and (
                 wants.sum() <= self.most_places * any_place.sum()
             )
