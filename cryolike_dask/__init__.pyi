@@ -35,6 +35,7 @@ from .geometry.known_poses import Around as Around
 from .geometry.noise import NoiseModel as NoiseModel
 from .geometry.optics import optics_table as optics_table
 from .geometry.parameters import ImageParameters as ImageParameters
+from .geometry.search_method import Adaptive as Adaptive
 from .geometry.symmetry import asymmetric_unit as asymmetric_unit
 from .geometry.viewing_angles import ViewingAngles as ViewingAngles
 from .geometry.viewing_angles import healpix_grid as healpix_grid

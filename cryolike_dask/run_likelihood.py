@@ -11,11 +11,11 @@ from distributed import Client
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.geometry.displacements import DisplacementSearch
-from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.search_method import AskedSearch
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
-from cryolike_dask.labels import BFactorWord, Device, NoiseWord, OnError, Precision, SearchAsked
+from cryolike_dask.labels import BFactorWord, Device, NoiseWord, OnError, Precision
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
 from cryolike_dask.runs.options import NoiseRequest, RunOptions
@@ -93,7 +93,7 @@ def run_likelihood_optimal_pose(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
-    search: SearchAsked | Around | None = None,
+    search: AskedSearch | None = None,
     pose_posteriors: bool = False,
     progress: bool = True,
     on_error: OnError = "stop",
@@ -149,7 +149,7 @@ def run_likelihood_optimal_pose(
         is estimated, else as the results that are there; default: none, or as these.
     degrees_of_freedom : float, optional
         Of the noise of an image, in place of what the noise model says.
-    search : "exhaustive" | "adaptive" | "recorded" | "auto" | Around, optional
+    search : "exhaustive" | "adaptive" | "recorded" | "auto" | Adaptive | Around, optional
         How poses are searched, of all results of the output folder, as in `compute_optimal_pose`.
         "auto": in a new folder "adaptive", or "exhaustive" where the band is too narrow for it and
         with CryoLike's conventions; in one that holds results, as these are. Default: in a new
@@ -227,7 +227,7 @@ def run_likelihood_full_cross_correlation(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
-    search: SearchAsked | Around | None = None,
+    search: AskedSearch | None = None,
     pose_posteriors: bool = False,
     progress: bool = True,
     on_error: OnError = "stop",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cryolike_dask.analysis.matching import Images, Match, Templates, single_matches
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.search_method import Adaptive
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.image_formation import correlation, displacement_phases
 from cryolike_dask.likelihoods.search.adaptive import is_worth_levels
@@ -110,7 +111,8 @@ def search_steps(
 def searched_in_levels(results: xr.Dataset, grid: PolarGrid) -> bool:
     """Whether results are of an adaptive search that was worth its levels: then likelihoods are
     interpolated between displacements, and nothing is lost half-way."""
-    return results.attrs.get("search") == "adaptive" and is_worth_levels(grid)
+    is_adaptive = Adaptive.named(str(results.attrs.get("search"))) is not None
+    return is_adaptive and is_worth_levels(grid)
 
 
 def _axes(x: Floats, y: Floats) -> tuple[Floats, Floats]:

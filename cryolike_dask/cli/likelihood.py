@@ -27,7 +27,7 @@ from cryolike_dask.labels import AUTO, Device, KindName, OnError, Prior, SearchA
 
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
-    from cryolike_dask.geometry.known_poses import Around
+    from cryolike_dask.geometry.search_method import AskedSearch
 
 ParametersFile = Annotated[
     Path | None, typer.Option(help="parameters.npz; default: the one in the templates folder.")
@@ -107,6 +107,13 @@ class LikelihoodOptions:
             "recorded: the pose that is recorded with each particle; auto: adaptive in a new "
             "folder, or exhaustive where the band is too narrow for it, else as the results there. "
             "Default: auto."
+        ),
+    ] = None
+    error_nat: Annotated[
+        float | None,
+        typer.Option(
+            help="What an integrated log-likelihood may be off by, nat: --search adaptive. "
+            "Default: 0.1."
         ),
     ] = None
     around: Annotated[
@@ -230,8 +237,8 @@ class LikelihoodOptions:
             "pose_posteriors": self.pose_posteriors,
         }
 
-    def _search(self) -> SearchAsked | Around:
-        from cryolike_dask.geometry.known_poses import AskedAround, search_asked
+    def _search(self) -> AskedSearch:
+        from cryolike_dask.geometry.search_method import AskedAround, search_asked
 
         given = {"--around": self.around, "--poses": self.poses, "--search": self.search}
         named = [f"{option} {word}" for option, word in given.items() if word]
@@ -239,7 +246,8 @@ class LikelihoodOptions:
             raise InputError(" and ".join(named), remedy="Give one of them.")
         method: SearchWord | None = "around" if self.around else self.poses or self.search
         asked = AskedAround(self.check_poses, self.prior, self.refine)
-        return search_asked(method, self.within_degrees, self.within_pixels, asked) or AUTO
+        numbers = self.within_degrees, self.within_pixels
+        return search_asked(method, *numbers, asked, self.error_nat) or AUTO
 
 
 NOT_OF_A_PLAN = ("on_error", "log_file", "performance_report", "note")

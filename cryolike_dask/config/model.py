@@ -35,14 +35,13 @@ from cryolike_dask.config.values import (
 )
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS, DisplacementSearch
-from cryolike_dask.geometry.known_poses import Around, AskedAround, search_asked
+from cryolike_dask.geometry.search_method import AskedAround, AskedSearch, search_asked
 from cryolike_dask.labels import (
     Device,
     KindName,
     OnError,
     Precision,
     Prior,
-    SearchAsked,
     SearchWord,
 )
 from cryolike_dask.runs.options import NoiseRequest, RunOptions
@@ -66,6 +65,9 @@ class Search(Section):
         "pose that is recorded with the particles; around: those near it; auto: in a new folder "
         "of results adaptive, or exhaustive where the band is too narrow for it, else as these "
         "are. Default: auto.",
+    )
+    error_nat: float | None = Field(
+        default=None, description="Nat that integrals may be off by: adaptive. Default: 0.1."
     )
     within_degrees: float | None = Field(
         default=None, ge=0, le=180, description="Largest angle from the recorded pose: around."
@@ -109,10 +111,11 @@ class Search(Section):
         return self
 
     @property
-    def asked(self) -> SearchAsked | Around | None:
+    def asked(self) -> AskedSearch | None:
         """How poses are searched, as a run takes it; None: nothing is asked for."""
         asked = AskedAround(self.check_poses, self.prior, self.refine)
-        return search_asked(self.method, self.within_degrees, self.within_pixels, asked)
+        numbers = self.within_degrees, self.within_pixels
+        return search_asked(self.method, *numbers, asked, self.error_nat)
 
     @property
     def displacements(self) -> DisplacementSearch:

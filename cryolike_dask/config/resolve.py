@@ -13,9 +13,9 @@ from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, counted, missing_files
-from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.search_method import AskedSearch
 from cryolike_dask.geometry.symmetry import NO_SYMMETRY, asymmetric_unit
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, healpix_grid
 from cryolike_dask.io.identity import is_there
@@ -24,7 +24,7 @@ from cryolike_dask.io.layout import CONFIGURATION, PARAMETERS, TEMPLATE_LIST, Li
 from cryolike_dask.io.noise import read_noise
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
-from cryolike_dask.labels import AUTO, BFactorWord, NoiseWord, Precision, SearchAsked
+from cryolike_dask.labels import AUTO, BFactorWord, NoiseWord, Precision
 from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -57,7 +57,7 @@ class RunArguments(TypedDict):
     noise: NoiseWord | str | Path | NoiseModel | None
     b_factor: BFactorWord | float | None
     degrees_of_freedom: float | None
-    search: SearchAsked | Around
+    search: AskedSearch
     pose_posteriors: bool
 
 

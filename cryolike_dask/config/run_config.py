@@ -122,11 +122,11 @@ def needs_no_workers(config: RunConfig, run: Run) -> bool:
 
 def searching(config: RunConfig, method: SearchAsked) -> RunConfig:
     """Give the same configuration with another method of search, which a copy of it says too."""
-    if config.search.asked == method:
+    if config.search.asked == method or config.search.method == method == "adaptive":
         return config
     of_around = {"within_degrees": None, "within_pixels": None, "prior": None}
-    of_recorded = {"refine": False, "check_poses": True}
-    search = config.search.model_copy(update={"method": method, **of_around, **of_recorded})
+    others = {"refine": False, "check_poses": True, "error_nat": None}
+    search = config.search.model_copy(update={"method": method, **of_around, **others})
     changed = config.model_copy(update={"search": search})
     changed._text = None  # it says another
     return changed

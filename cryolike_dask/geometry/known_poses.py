@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import cast, get_args
+from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
-from cryolike_dask.labels import Prior, SearchAsked, SearchMethod, SearchWord
+from cryolike_dask.labels import Prior, SearchMethod
 
 FloatArray = NDArray[np.float64]
 
@@ -116,77 +116,6 @@ class Around:
             return cls(float(found[2]), float(found[3]), prior=prior, refine=refine)
         except ValueError:  # of Python for what is no number, and of this package
             return None
-
-
-@dataclass(frozen=True)
-class AskedAround:
-    """What is asked of a search around recorded poses, beside how far it looks.
-
-    Attributes
-    ----------
-    check : bool
-    prior : "flat" | "gaussian", or None
-        None: nothing is asked for.
-    refine : bool
-    """
-
-    check: bool = True
-    prior: Prior | None = None
-    refine: bool = False
-
-
-def search_asked(
-    method: SearchWord | None,
-    within_degrees: float | None,
-    within_pixels: float | None,
-    asked: AskedAround,
-) -> SearchAsked | Around | None:
-    """The search that words and numbers ask for, each as of `Around` where it is "around".
-
-    Raises
-    ------
-    InputError
-        If numbers are missing, or say nothing of this method.
-    """
-    given = within_degrees, within_pixels
-    if method == "around":
-        if within_degrees is None or within_pixels is None:
-            raise InputError(
-                "a search around recorded poses needs an angle and a distance",
-                remedy="Give within_degrees and within_pixels.",
-            )
-        prior = asked.prior or "flat"
-        return Around(within_degrees, within_pixels, asked.check, prior, asked.refine)
-    if given != (None, None):
-        raise InputError(
-            "within_degrees and within_pixels are of a search around recorded poses",
-            remedy="Give method: around (--around recorded) too, or leave them out.",
-        )
-    if asked.prior is not None:
-        raise InputError(
-            f"prior={asked.prior} is of a search around recorded poses",
-            remedy="Give method: around (--around recorded) too, or leave it out.",
-        )
-    if asked == AskedAround():
-        return method
-    if method != RECORDED:
-        what = "refine=True" if asked.refine else "check_poses=False"
-        raise InputError(
-            f"{what} is given, but no recorded poses are asked for", remedy="Leave it out."
-        )
-    return Around(0, 0, asked.check, refine=asked.refine)
-
-
-def search_done(name: str) -> SearchMethod | Around:
-    """The search that records name: what it asks of recorded poses has been checked."""
-    around = Around.named(name)
-    return cast(SearchMethod, name) if around is None else replace(around, check=False)
-
-
-def is_search(name: object) -> bool:
-    """Whether it names a method of search."""
-    known = name in get_args(SearchMethod)
-    return isinstance(name, str) and (known or Around.named(name) is not None)
 
 
 def recorded_poses(

@@ -17,7 +17,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import LARGEST, InputFileError, OutputError
-from cryolike_dask.geometry.known_poses import is_search
+from cryolike_dask.geometry.search_method import is_search
 from cryolike_dask.io.atomic import read_own
 from cryolike_dask.io.identity import InputDescription
 

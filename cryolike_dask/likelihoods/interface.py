@@ -14,9 +14,9 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
-from cryolike_dask.labels import Device, Precision, SearchMethod
+from cryolike_dask.geometry.search_method import Search
+from cryolike_dask.labels import Device, Precision
 from cryolike_dask.likelihoods import blocks, variables
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.pose_graph import pose_records, searched_poses
@@ -44,7 +44,7 @@ def compute_optimal_pose(
     noise: NoiseModel | None = None,
     b_factor: float = 0.0,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod | Around = "exhaustive",
+    search: Search = "exhaustive",
     pose_posteriors: bool = False,
     n_top_poses: int = 5,
 ) -> xr.Dataset:
@@ -77,13 +77,13 @@ def compute_optimal_pose(
     degrees_of_freedom : float, optional
         Independent values of the noise of an image. Default: what the noise model says, or else all
         of the band, 4 pi K^2.
-    search : "exhaustive" | "adaptive" | "recorded" | Around
+    search : "exhaustive" | "adaptive" | "recorded" | Adaptive | Around
         "adaptive": a part of the band tells which views and displacements of each image are worth
         more of it, and likelihoods are interpolated between these; images that it tells nothing of
-        are compared with everything. `Around(10, 2)`: poses within 10 degrees and 2 pixels of those
-        that are recorded with the images. "recorded": the nearest view and rotation alone, with the
-        particle where it is recorded. Poses are given on the grids of the whole search, and the
-        prior is that of the whole search.
+        are compared with everything. `Adaptive(0.01)`: the same to 0.01 nat. `Around(10, 2)`: poses
+        within 10 degrees and 2 pixels of those that are recorded with the images. "recorded": the
+        nearest view and rotation alone, with the particle where it is recorded. Poses are given on
+        the grids of the whole search, and the prior is that of the whole search.
     pose_posteriors : bool
         Say how the posterior of each image is spread over poses: what holds nearly all of it is
         compared once more, or everything in an exhaustive search.
@@ -367,7 +367,7 @@ def compute_integrated_log_likelihood(
     noise: NoiseModel | None = None,
     b_factor: float = 0.0,
     degrees_of_freedom: float | None = None,
-    search: SearchMethod | Around = "exhaustive",
+    search: Search = "exhaustive",
 ) -> xr.Dataset:
     """Integrate the likelihood of every image over poses.
 

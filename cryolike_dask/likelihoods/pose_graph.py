@@ -28,7 +28,7 @@ def searched_poses(
     if graph.settings.around is not None:
         known = AroundKnown.of(graph, graph.settings.around)
         return _poses_around(known, name), known
-    searched = adaptive_search(graph) if graph.settings.is_adaptive else None
+    searched = adaptive_search(graph) if graph.settings.adaptive else None
     if searched is None:
         records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
     else:

@@ -7,8 +7,9 @@ from typing import get_args
 
 from cryolike_dask.conventions import STANDARD, Conventions, ConventionsName, conventions_named
 from cryolike_dask.errors import InputError, number
-from cryolike_dask.geometry.known_poses import Around, search_done
+from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM, NoiseModel
+from cryolike_dask.geometry.search_method import Adaptive, Search, search_done
 from cryolike_dask.labels import Device, Precision, SearchMethod
 from cryolike_dask.stacks import TemplateStack
 
@@ -37,7 +38,7 @@ class Settings:
         Angstrom^2, added to what the optics and the noise model say of each image.
     degrees_of_freedom : float or None
         Of the noise of an image; None: as the noise model says, or else all of the band.
-    search : "exhaustive" | "adaptive" | "recorded" | Around
+    search : "exhaustive" | "adaptive" | "recorded" | Adaptive | Around
         Of best poses and of likelihoods integrated over all of them: everything, coarse to fine,
         or at or around the recorded poses.
     pose_posteriors : bool
@@ -58,7 +59,7 @@ class Settings:
     noise: NoiseModel | None = None
     b_factor: float = 0.0
     degrees_of_freedom: float | None = None
-    search: SearchMethod | Around = "exhaustive"
+    search: Search = "exhaustive"
     pose_posteriors: bool = False
     n_top_poses: int = 5
 
@@ -74,10 +75,12 @@ class Settings:
                 f"precision={self.precision!r} is not known",
                 remedy="Use default, single or double.",
             )
-        if not isinstance(self.search, Around) and self.search not in get_args(SearchMethod):
+        is_told = isinstance(self.search, Around | Adaptive)
+        if not is_told and self.search not in get_args(SearchMethod):
             raise InputError(
                 f"search={self.search!r} is not known",
-                remedy="Use exhaustive, adaptive, recorded, or Around(degrees, pixels).",
+                remedy="Use exhaustive, adaptive, recorded, Adaptive(error_nat), or "
+                "Around(degrees, pixels).",
             )
         if self.search != "exhaustive" and not self.rules.searches_coarse_to_fine:
             raise InputError(
@@ -121,14 +124,14 @@ class Settings:
                     )
 
     @property
-    def is_adaptive(self) -> bool:
-        """Whether the search is coarse to fine."""
-        return self.search == "adaptive"
+    def adaptive(self) -> Adaptive | None:
+        """How it is searched coarse to fine; None: it is not."""
+        return Adaptive.named(str(self.search))
 
     @property
     def around(self) -> Around | None:
         """Around which recorded poses is searched; None: the search does not ask for any."""
-        return self.search if isinstance(self.search, Around) else Around.named(self.search)
+        return self.search if isinstance(self.search, Around) else Around.named(str(self.search))
 
     @property
     def refines(self) -> bool:

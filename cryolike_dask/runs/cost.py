@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryolike_dask.errors import counted
+from cryolike_dask.geometry.search_method import Adaptive
 from cryolike_dask.labels import KindName
 
 ADAPTIVE = (
@@ -112,7 +113,7 @@ class LikelihoodPlan:
             )
             under = "its structure" if self.n_structures == 1 else "the first structure"
             return TRIED.format(counted(len(parts), "image"), under, least, most, mean)
-        return ADAPTIVE if self.search == "adaptive" else AROUND.format(self.search)
+        return AROUND.format(self.search) if Adaptive.named(self.search) is None else ADAPTIVE
 
     def line(self) -> str:
         """Give the plan in one line."""

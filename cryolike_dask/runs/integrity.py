@@ -17,8 +17,8 @@ from cryolike_dask import labels
 from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError, InputFileError, OutputError, listed, number
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.geometry.known_poses import search_done
 from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.search_method import search_done
 from cryolike_dask.io.holders import living
 from cryolike_dask.io.layout import (
     FILE_SUFFIX,

@@ -23,12 +23,12 @@ from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import CannotFitError, counted, number
-from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.search_method import AskedSearch
 from cryolike_dask.io.layout import LikelihoodFiles, Templates, covering
 from cryolike_dask.io.sources import innermost
-from cryolike_dask.labels import BFactorWord, Device, KindName, NoiseWord, Precision, SearchAsked
+from cryolike_dask.labels import BFactorWord, Device, KindName, NoiseWord, Precision
 from cryolike_dask.likelihoods.graph import image_rows, template_rows
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.particles.images import REMEMBERED_BYTES, ParticleImages
@@ -107,7 +107,7 @@ def plan_likelihood(
     noise: NoiseWord | str | Path | NoiseModel | None = None,
     b_factor: BFactorWord | float | None = None,
     degrees_of_freedom: float | None = None,
-    search: SearchAsked | Around | None = None,
+    search: AskedSearch | None = None,
     pose_posteriors: bool = False,
     measure: bool = True,
     progress: bool = True,

@@ -16,7 +16,7 @@ from cryolike_dask import labels
 from cryolike_dask.compute.device import real_dtype
 from cryolike_dask.errors import OutputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
-from cryolike_dask.geometry.known_poses import search_done
+from cryolike_dask.geometry.search_method import search_done
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.layout import FULL_CORRELATION_FILES

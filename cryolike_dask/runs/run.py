@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import real_dtype, resolve_device
 from cryolike_dask.errors import GridMismatchError, InputError, number
-from cryolike_dask.geometry.known_poses import Around
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.search_method import AskedSearch
 from cryolike_dask.io.archives import read_list
 from cryolike_dask.io.identity import InputDescription
 from cryolike_dask.io.jobs import Job
@@ -30,7 +30,7 @@ from cryolike_dask.io.layout import (
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.io.sources import evenly_spread
-from cryolike_dask.labels import AUTO, SearchAsked
+from cryolike_dask.labels import AUTO
 from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
 from cryolike_dask.likelihoods.cutting import Cut
 from cryolike_dask.likelihoods.graph import ComparisonGraph
@@ -117,7 +117,7 @@ class Run:
     n_images: int | None
     some_templates: Callable[[], list[TemplateStack]]
     noise: NoiseRequest
-    search_method: SearchAsked | Around | None = None
+    search_method: AskedSearch | None = None
     largest_file_bytes: float = math.inf
     discover_tiles: bool = False
 
@@ -195,7 +195,7 @@ def open_run(
     images: ImageStack | None = None,
     templates: TemplateStack | Sequence[TemplateStack] | None = None,
     noise: NoiseRequest | None = None,
-    search_method: SearchAsked | Around | None = None,
+    search_method: AskedSearch | None = None,
 ) -> Run:
     """Open every input and hold them against each other, so that no run fails late for what
     headers can tell.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cryolike_dask.errors import InputError
-from cryolike_dask.geometry.known_poses import Around, search_done
+from cryolike_dask.geometry.search_method import Search, search_done
 from cryolike_dask.io.claims import differences
 from cryolike_dask.io.records import Record, search_method
 from cryolike_dask.labels import AUTO, SearchMethod
@@ -86,7 +86,7 @@ def search_difference(run: Run, record: Record) -> str:
     return f"{there} there, {here} here"
 
 
-def _recorded(run: Run, records: Iterable[Record]) -> SearchMethod | Around | None:
+def _recorded(run: Run, records: Iterable[Record]) -> Search | None:
     """The method of results that are of this run, if there are any."""
     identity = {name: value for name, value in run.identity.items() if name not in OF_NOISE}
     for record in records:

@@ -121,7 +121,7 @@ def templates_wanted(wanted: NDArray[np.bool_], n_images: int) -> float:
 def worth_a_trial(run: Run, kind: Kind) -> bool:
     """Whether a run leaves out poses by what images tell."""
     grid = next(iter(run.templates.values())).grid
-    return not kind.keeps_every_pose and run.settings.is_adaptive and is_worth_levels(grid)
+    return not kind.keeps_every_pose and run.settings.adaptive is not None and is_worth_levels(grid)
 
 
 def some_images(run: Run) -> ImageStack:

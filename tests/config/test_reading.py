@@ -144,6 +144,7 @@ def test_defaults_are_those_of_the_commands():
         "n_displacements_x": 16,
         "n_displacements_y": 16,
         "method": None,
+        "error_nat": None,
         "within_degrees": None,
         "within_pixels": None,
         "prior": None,
@@ -576,7 +577,8 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
         values = changed(valid, f"{section}.{key}", value)
         said = refused(values)
         assert not said or re.search(
-            "excludes|is for workers|TLS needs|certificates are for|of a search around", said
+            "excludes|is for workers|TLS needs|certificates are for|of a search around|of an adaptive",
+            said,
         ), (key, said)
 
 
@@ -593,6 +595,9 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
         ),
         ({"method": "recorded", "check_poses": False}, "recorded"),
         ({"method": "recorded", "refine": True}, "recorded, refined"),
+        ({"method": "adaptive", "error_nat": 0.02}, "adaptive to 0.02 nat"),
+        ({"method": "auto", "error_nat": 0.02}, "is of an adaptive search"),
+        ({"method": "adaptive", "error_nat": 0}, "error_nat=0 is not between"),
         ({"method": "adaptive", "refine": True}, "no recorded poses are asked for"),
         ({"method": "recorded", "prior": "gaussian"}, "is of a search around recorded poses"),
         ({"method": "around", "within_degrees": 10}, r"needs an angle and a distance"),

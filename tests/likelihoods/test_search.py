@@ -23,6 +23,7 @@ from cryolike_dask.compute.progress import Meter
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
+from cryolike_dask.geometry.search_method import Adaptive, search_done
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
@@ -430,6 +431,25 @@ def test_images_that_tell_nothing_are_compared_with_everything():
     np.testing.assert_allclose(left_out, [0, 0, 11 * np.exp(-100), 0])
 
 
+def test_an_adaptive_search_is_named_by_the_error_that_is_asked_for():
+    assert str(Adaptive()) == "adaptive"
+    assert str(Adaptive(0.02)) == "adaptive to 0.02 nat"
+    for error in (0.1, 0.02, 1e-5):
+        assert search_done(str(Adaptive(error))) == Adaptive(error)
+    assert Adaptive.named("adaptive to much nat") is None
+    assert Adaptive.named("adaptive to 2 nat") is None
+    for error in (0, 2, np.nan, "little"):
+        with pytest.raises(InputError, match="error_nat"):
+            Adaptive(error)
+
+
+def test_less_error_keeps_what_is_as_much_less():
+    reach = Reach(12.0, 2.0, 0.25)
+    gain = np.array([0.0, 80])
+    np.testing.assert_allclose(reach.to(0.1).below(gain), reach.below(gain))
+    np.testing.assert_allclose(reach.to(0.001).below(gain) - reach.below(gain), np.log(100))
+
+
 PIXEL_SIZE, N_PIXELS = 1.5, 64
 PARAMETERS = ImageParameters(N_PIXELS, PIXEL_SIZE, viewing_distance=0.4, precision="single")
 ATOMS = Atoms(two_lobes(20), np.full(48, 62.0), np.full(48, 2.0))
@@ -488,6 +508,23 @@ def test_as_near_to_the_truth_as_a_search_of_everything_in_half_the_steps(rng, s
     assert abs(found.optimal_displacement_x.values[:, None] - at).min(axis=1).max() < 1e-5
     assert found.attrs["search"] == "adaptive"
     assert abs(found - truth).cross_correlation.max() < 0.01
+
+
+def test_less_error_that_is_asked_for_compares_more(structure):
+    clean, level, rows = particles(np.random.default_rng(5), 3, 0.06)
+    images = stack_of(clean + level * np.random.default_rng(6).standard_normal(clean.shape), rows)
+    templates = DisplacementSearch(2, 9, 9)(structure)
+    truth = integrated(images, DisplacementSearch(2, 17, 17)(structure), "exhaustive")
+    found = [integrated(images, templates, Adaptive(error)) for error in (1.0, 0.1, 1e-3)]
+    off, compared = (
+        np.array([one[name].values for one in found])
+        for name in ("log_likelihood_integrated", "n_poses_compared")
+    )
+    off = abs(off - truth.log_likelihood_integrated.values + 2 * np.log(4.5 / 4.25)).max(axis=1)
+    print(off, compared)
+    assert (np.diff(compared, axis=0) > 0).all()
+    assert (off < [1, 0.1, 0.05]).all()
+    assert found[2].attrs["search"] == "adaptive to 0.001 nat"
 
 
 def test_peaks_much_narrower_than_a_step_are_summed_rightly(structure):

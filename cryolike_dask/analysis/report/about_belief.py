@@ -25,6 +25,7 @@ from cryolike_dask.conventions import conventions_named
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.geometry.noise import OF_ENVELOPE, NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.search_method import Adaptive
 from cryolike_dask.io.calibration import read_calibration
 from cryolike_dask.io.layout import LikelihoodFiles
 
@@ -244,12 +245,12 @@ def _method(summary: xr.Dataset, basis: Basis) -> str:
         return ""
     if method == "exhaustive":
         return f" Every pose was compared ({method})."
-    if method != "adaptive":
+    if Adaptive.named(method) is None:
         return f" Only poses around those recorded were compared ({method}).{_missed(summary)}"
     if basis.grid is not None and not searched_in_levels(summary, basis.grid):
         return " Every pose was compared, since the band is too narrow for levels (adaptive)."
     return (
-        " It was coarse to fine (adaptive): what a part of the band ruled out was not compared in "
+        f" It was coarse to fine ({method}): what a part of the band ruled out was not compared in "
         f"more of it, and likelihoods are interpolated between displacements.{_missed(summary)}"
     )
 

@@ -3,6 +3,7 @@ where windows overlap."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 ROUNDED = 1e-5
 """Part of a covariance that rounding and compression may be off by."""
 
-PARTS_PER_NARROWNESS = 0.25
-"""Parts that a step is cut into, squared, over the narrowness of a likelihood: one over the
-variance of a Gaussian, in steps. A sum over parts misses 4 exp(-2 pi^2 parts^2 / narrowness) of it
-at most: 3%, and 1% in the mean over where it lies."""
 NARROWER_AT_END = 4.0
 """The same of likelihoods that the end of the search cuts through, times so much: of half of one a
 sum over parts of two standard deviations misses a tenth."""
@@ -134,6 +131,8 @@ class Windows:
     neglects : float
         Nat below the best pose of a pair that rotations do not count from; infinity: less than
         rounding alone.
+    missed : float
+        Part of a sum that steps which are cut into parts may miss.
     """
 
     x: Axis
@@ -147,6 +146,7 @@ class Windows:
     arcs: Tensor | None = None
     slope: float = 0.0
     neglects: float = np.inf
+    missed: float = 0.03
 
     @property
     def _own_places(self) -> Tensor:
@@ -217,7 +217,7 @@ class Windows:
             neglects=self.neglects,
             prior_x=prior_x,
             prior_y=prior_y,
-            parts_per_narrowness=PARTS_PER_NARROWNESS,
+            parts_per_narrowness=self.parts_per_narrowness,
         )
 
     @property
@@ -264,9 +264,16 @@ class Windows:
                 near |= along.abs() > axis.limit - 2 * axis.half_width / len(axis.displacements)
         return 1 + (NARROWER_AT_END - 1) * (near & ~self.is_free[m, None]).double()
 
+    @property
+    def parts_per_narrowness(self) -> float:
+        """Parts that a step is cut into, squared, over the narrowness of a likelihood: one over the
+        variance of a Gaussian, in steps. A sum over parts misses 4 exp(-2 pi^2 parts^2 /
+        narrowness) of it at most, a third of that in the mean over where it lies."""
+        return math.log(4 / self.missed) / (2 * math.pi**2)
+
     def parts(self, narrowness: Tensor) -> Tensor:
         """How many times a step has to be halved, int64."""
-        halvings = torch.log2(PARTS_PER_NARROWNESS * narrowness).div_(2).ceil_()
+        halvings = torch.log2(self.parts_per_narrowness * narrowness).div_(2).ceil_()
         return halvings.clamp_(0, self.cuts).long()
 
     def at_edge(self, cut: int) -> Tensor:

@@ -15,6 +15,7 @@ from scipy.sparse import eye_array
 
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.geometry.search_method import Adaptive
 from cryolike_dask.likelihoods.graph import ComparisonGraph, template_rows
 from cryolike_dask.likelihoods.poses import POSE
 from cryolike_dask.likelihoods.search.coarser import (
@@ -60,6 +61,8 @@ FINER = 16
 """Parts of a step along each axis at which likelihoods are interpolated in the end, at most, as
 many as a peak needs: about one place all poses have the same displacements, and what sums over half
 pixels miss of a narrow peak does not average out as in the whole search."""
+MISSED = 0.3
+"""Part of the error that is asked for which sums over parts of steps may miss."""
 MORE_WORK = 1.5
 """Times the work of the level before."""
 FLAT, FLAT_OF_HALF = Flat(15.0, 0.8), Flat(30.0, 0.12)
@@ -171,13 +174,18 @@ def adaptive_search(graph: ComparisonGraph) -> Searched | None:
         return None
     levels = levels_of(templates)
     log_prior = template_rows(templates, rules)["log_prior"]
+    error = (graph.settings.adaptive or Adaptive()).error_nat
     found, parts_left_out = _found_everywhere(levels[0], graph), []
     for before, level in pairwise(levels):
         is_last = level is levels[-1]
         size = [(LAST if is_last else SIZE) if step else 1 for step in level.step]
         window = Window.of_size(size, level.step, templates.displacements)
-        window = replace(window, finer=FINER) if is_last else replace(window, neglects=NEGLECTED)
+        if is_last:
+            window = replace(window, finer=FINER, missed=MISSED * error)
+        else:
+            window = replace(window, neglects=NEGLECTED)
         selection = _selection(before, level, window, templates, log_prior[before.views])
+        selection = replace(selection, reach=selection.reach.to(error))
         of_level = _at_level(level, graph, level.views, window.displacements)
         wanted, places, left_out = _selected(found, selection, of_level.template_chunks)
         parts_left_out.append(left_out)

@@ -224,6 +224,7 @@ def windows_of(
         else torch.from_numpy(places.arcs.terms[places.image[rows], s]).to(device),
         0.0 if places.arcs is None else places.arcs.slope,
         window.neglects,
+        window.missed,
     )
 
 

@@ -26,6 +26,8 @@ BEYOND = 2
 """Steps that values are known beyond those that others are interpolated between."""
 ROUNDED = 1e-9
 """Part of a length."""
+MISSED = 0.03
+"""Part of a sum that steps which are cut into parts may miss, unless more or less is asked for."""
 FAR = 1e12
 """Angstrom. In place of a place that is not there: no window reaches it."""
 
@@ -56,6 +58,8 @@ class Window:
         Standard deviation of a Gaussian prior about the place, angstrom, which is 1 there; 0: flat.
     neglects : float
         Nat below the best pose of a pair that do not count; infinity: less than rounding alone.
+    missed : float
+        Part of a sum that steps which are cut into parts may miss.
     """
 
     x_angstrom: FloatArray
@@ -66,6 +70,7 @@ class Window:
     is_whole: bool = False
     sigma: float = 0.0
     neglects: float = math.inf
+    missed: float = MISSED
 
     @classmethod
     def of(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from cryolike_dask.geometry.search_method import ERROR_NAT
 from cryolike_dask.likelihoods.search.places import (
     Flags,
     FloatArray,
@@ -40,6 +41,11 @@ class Reach:
     least: float
     nat: float
     lost: float
+
+    def to(self, error_nat: float) -> Reach:
+        """The same for another error than usual: what lies so much lower is so much less."""
+        more = math.log(ERROR_NAT / error_nat)
+        return Reach(self.least + more, self.nat + more, self.lost)
 
     def below(self, gain: FloatArray) -> FloatArray:
         """Nat, by the best gain."""
