@@ -577,7 +577,8 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
         values = changed(valid, f"{section}.{key}", value)
         said = refused(values)
         assert not said or re.search(
-            "excludes|is for workers|TLS needs|certificates are for|of a search around|of an adaptive",
+            "excludes|is for workers|TLS needs|certificates are for|of a search around"
+            "|of an adaptive search",
             said,
         ), (key, said)
 
@@ -606,9 +607,9 @@ def test_the_example_names_every_key_with_a_value_that_would_do(tmp_path):
         ({"method": "around", "within_degrees": 181, "within_pixels": 2}, "180"),
     ],
 )
-def test_a_search_around_recorded_poses(search, asked):
+def test_a_search_that_is_told_more_exactly(search, asked):
     config = {**VALID, "search": search}
-    if asked.startswith(("around", "recorded", "gaussian")):
+    if asked.startswith(("around", "recorded", "gaussian", "adaptive")):
         assert str(read_config(config).search.asked) == asked
         return
     with pytest.raises(InputError, match=asked):
