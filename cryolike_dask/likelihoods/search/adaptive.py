@@ -42,7 +42,7 @@ HALF_PIXELS = 32
 """Half of the band is that of a box of so many pixels, or everything is compared at once."""
 COARSEST_PIXELS, COARSEST_PART = 20, 0.25
 """The coarsest level has the band of a box of so many pixels, this part of the band at least."""
-REACH, REACH_OF_HALF = Reach(12.0, 2.0, 0.25), Reach(10.0, 4.0, 0.15)
+REACH, REACH_OF_HALF = Reach(12.0, 2.0, 0.25), Reach(12.0, 7.0, 0.15)
 """Of views that the coarsest level keeps, and of those that half of the band keeps. Of structures
 that look nearly alike from two sides the coarsest level loses one or two images in a hundred with a
 part of the gain of 0.1 or 0.15, none of 600 with 0.2: the wrong side may lie nearer to one of its
@@ -65,7 +65,7 @@ MISSED = 0.3
 """Part of the error that is asked for which sums over parts of steps may miss."""
 MORE_WORK = 1.5
 """Times the work of the level before."""
-FLAT, FLAT_OF_HALF = Flat(15.0, 0.8), Flat(30.0, 0.12)
+FLAT, FLAT_OF_HALF = Flat(15.0, 0.8), Flat(30.0, 0.2)
 """Images that tell nothing, to the coarsest level and to half of the band. Noise alone gains 5 to
 15 and 15 to 20 nat, and sums over displacements of a search alone are right to 0.1 nat up to 30; a
 pose in windows takes four times as long as one of everything, ten times at the search's end."""
