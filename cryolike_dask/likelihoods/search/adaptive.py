@@ -211,13 +211,16 @@ def _selection(
     around = cosines_of_views(templates.viewing, level.views, before.views) > math.cos(
         NEAR * before.spacing
     )
+    near = np.eye(len(level.views), dtype=np.bool_) if of_same_views else around
+    most_places = len(window.whole.displacements) / len(window.displacements)
     return Selection(
         log_prior,
-        near=np.eye(len(level.views), dtype=np.bool_) if of_same_views else around,
-        around=around,
+        near=near,
+        around=around | near,  # of views that all are alike none is nearer than the others
         reach=REACH_OF_HALF if of_same_views else REACH,
         distance=SERVES * max(level.step),
-        most_places=len(window.whole.displacements) / len(window.displacements),
+        # about a place, the displacements of a line are others under each rotation
+        most_places=0 if window.is_line else most_places,
         flat=FLAT_OF_HALF if level.grid == templates.grid else FLAT,
         end=float(window.limit.min()) - max(before.step),
     )
