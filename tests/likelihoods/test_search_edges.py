@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cryolike_dask import TemplateStack
+from cryolike_dask import TemplateStack, compute_optimal_pose
 from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementSearch
 from cryolike_dask.structures.projection import project
 from tests.likelihoods.test_search import (
@@ -149,3 +149,14 @@ def test_a_small_search(rng, few_templates):
     """Of five displacements along each axis likelihoods between them are not known to a nat."""
     images = noisy(rng, particles(rng, ATOMS, None, *rng.uniform(-0.3, 0.3, 2), n=6), 0.3)
     nothing_is_lost(images, few_templates, PARTS_AT_END, DisplacementSearch(1, 5, 5))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_posteriors_of_images_without_noise(rng, few_templates):
+    """What lies between displacements is up to 1000 nat above what is there."""
+    images = stack_of(particles(rng, ATOMS, x_pixels=0.3, n=4), microscope(4, np.full(4, 6000.0)))
+    found = compute_optimal_pose(
+        images, WHOLE(few_templates), device="cpu", search="adaptive", pose_posteriors=True
+    ).compute()
+    np.testing.assert_array_equal(found.n_effective_poses, 1)
+    assert np.isfinite(found.displacement_radius_95).all()

@@ -130,13 +130,12 @@ class Window:
         """The search, and so many steps beyond it along each axis, or as many as this window has
         there."""
         along = [_cut(*axis) for axis in zip(self.step, self.limit.tolist(), strict=True)]
-        size = [len(self.x_angstrom), len(self.y_angstrom)]
-        half_width = [
-            (max(n + beyond, has // 2) if beyond else n) * step
-            for (n, step), has in zip(along, size, strict=True)
-        ]
-        step_x, step_y = (step for _, step in along)
-        window = Window.of(tuple(half_width), (step_x, step_y), self.search, self.finer)
+        (n_x, step_x), (n_y, step_y) = along
+        if beyond:
+            n_x = max(n_x + beyond, len(self.x_angstrom) // 2)
+            n_y = max(n_y + beyond, len(self.y_angstrom) // 2)
+        half_width = n_x * step_x, n_y * step_y
+        window = Window.of(half_width, (step_x, step_y), self.search, self.finer)
         return replace(window, is_whole=True)
 
     @property
