@@ -48,8 +48,12 @@ class DisplacementGrid:
 
     @property
     def steps(self) -> tuple[float, float]:
-        """From a displacement to the next along x and y, angstrom; 0 where there is one alone."""
-        axes = (np.unique(np.round(axis, 5)) for axis in self.table())
+        """From a displacement to the next along x and y, angstrom; 0 where there is one alone.
+        (0, 0), where it is appended to even numbers of them, is none of these."""
+        table = np.round(self.table(), 5)
+        axes = [np.unique(axis) for axis in table[:, :-1]]
+        if table[:, -1].any() or len(axes[0]) * len(axes[1]) != len(self) - 1:
+            axes = [np.unique(axis) for axis in table]
         x, y = (float(np.median(np.diff(axis))) if len(axis) > 1 else 0.0 for axis in axes)
         return x, y
 

@@ -58,7 +58,11 @@ def settle_search(
                 remedy="Leave it out (--pose-posteriors, search.posteriors).",
             )
         return replace(run, search_method=None)
-    method = asked or (None if starts_anew else _recorded(run, records)) or _of_new_folder(run)
+    method = asked or (None if starts_anew else _recorded(run, records))
+    if method is None:
+        method = _of_new_folder(run)
+        if method != "exhaustive":
+            logger.info("search: coarse to fine (%s), as in a new folder", method)
     settings, identity = replace(run.settings, search=method), run.identity.copy()
     if settings.around is not None:
         refuse_own_means(run.templates.values())

@@ -163,6 +163,20 @@ def test_origin_is_always_tried(n_x, n_y, n):
         assert (x[-1], y[-1]) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("n_x", "n_y", "steps"),
+    [
+        (2, 2, (4, 4)),
+        (4, 3, (4 / 3, 2)),
+        (16, 16, (4 / 15, 4 / 15)),
+        (5, 1, (1, 0)),
+        (1, 2, (0, 4)),
+    ],
+)
+def test_the_origin_that_is_appended_is_none_of_the_steps(n_x, n_y, steps):
+    assert DisplacementSearch(2.0, n_x, n_y).grid(1.0).steps == pytest.approx(steps, abs=1e-4)
+
+
 def test_golden_displacements(golden_grids):
     keys = [k for k in golden_grids if k.startswith("disp_")]
     assert len(keys) == 8

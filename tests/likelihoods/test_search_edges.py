@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cryolike_dask import TemplateStack
-from cryolike_dask.geometry.displacements import DisplacementSearch
+from cryolike_dask import TemplateStack, compute_optimal_pose
+from cryolike_dask.geometry.displacements import DisplacementGrid, DisplacementSearch
 from cryolike_dask.structures.projection import project
 from tests.likelihoods.test_search import (
     ATOMS,
@@ -44,34 +44,49 @@ def atoms_at(positions):
     return replace(ATOMS, positions_angstrom=positions - positions.mean(axis=0))
 
 
-def particles(rng, atoms, polar=None, x_pixels=0.0, y_pixels=0.0):
+def particles(rng, atoms, polar=None, x_pixels=0.0, y_pixels=0.0, n=N):
     """Without noise."""
-    polar = np.arccos(rng.uniform(-1, 1, N)) if polar is None else np.full(N, polar)
-    turns = rng.uniform(0, 2 * np.pi, (2, N))
-    shift = np.full((2, N), [[x_pixels * PIXEL_SIZE], [y_pixels * PIXEL_SIZE]])
+    polar = np.arccos(rng.uniform(-1, 1, n)) if polar is None else np.full(n, polar)
+    turns = rng.uniform(0, 2 * np.pi, (2, n))
+    shift = np.full((2, n), [[x_pixels * PIXEL_SIZE], [y_pixels * PIXEL_SIZE]])
     poses = StarPoses.of_template(turns[0], polar, turns[1], *shift)
-    return render(atoms, poses, microscope(N, np.full(N, 6000.0)), N_PIXELS, PIXEL_SIZE)
+    return render(atoms, poses, microscope(n, np.full(n, 6000.0)), N_PIXELS, PIXEL_SIZE)
 
 
-def noisy(rng, clean):
-    level = np.sqrt(clean.var() / SIGNAL_TO_NOISE)
+def noisy(rng, clean, signal_to_noise=SIGNAL_TO_NOISE):
+    level = np.sqrt(clean.var() / signal_to_noise)
     pixels = clean + level * rng.standard_normal(clean.shape)
     return stack_of(pixels, microscope(len(clean), np.full(len(clean), 6000.0)))
 
 
-def templates_of(atoms):
-    viewing = PARAMETERS.viewing_angles()
+def templates_of(atoms, rows=slice(None)):
+    every = PARAMETERS.viewing_angles()
+    viewing = every.take(np.arange(len(every))[rows])
     values = project(atoms, PARAMETERS.grid, viewing).astype(np.complex64)
     return TemplateStack.from_array(values, PARAMETERS, viewing)
 
 
-def nothing_is_lost(images, templates, parts=PARTS):
-    """Coarse to fine against everything in parts of the steps over the same square, to half a step
-    beyond the last displacement."""
-    n = 9
-    of_truth = DisplacementSearch(2.25 - 2.25 / (n * parts), n * parts, n * parts)
-    truth = integrated(images, of_truth(templates), "exhaustive")
-    searched = DisplacementSearch(2, n, n)(templates)
+WHOLE = DisplacementSearch(2, 9, 9)
+
+
+def in_parts(search, parts):
+    """The same square in parts of the steps, to half a step beyond the last displacement."""
+    n = search.n_displacements_x, search.n_displacements_y
+    limit = search.max_displacement_pixels * PIXEL_SIZE
+    x, y = (
+        (np.arange(k * parts) + 0.5 - k * parts / 2) * 2 * limit / (k - 1) / parts
+        if k > 1
+        else np.zeros(1)
+        for k in n
+    )
+    return DisplacementGrid(np.tile(x, len(y)), np.repeat(y, len(x)))
+
+
+def nothing_is_lost(images, templates, parts=PARTS, search=WHOLE):
+    """Coarse to fine against everything in parts of the steps."""
+    of_truth = replace(templates, displacements=in_parts(search, parts))
+    truth = integrated(images, of_truth, "exhaustive")
+    searched = search(templates)
     found, everything = (integrated(images, searched, by) for by in ("adaptive", "exhaustive"))
     off = (found - truth).log_likelihood_integrated.values
     print(off, (everything - truth).log_likelihood_integrated.values)
@@ -108,3 +123,40 @@ def test_particles_at_the_end_of_the_search(rng, templates, x, y):
     """In its corner, and half outside: of sums over half a pixel up to a nat is lost there."""
     images = noisy(rng, particles(rng, ATOMS, x_pixels=x, y_pixels=y))
     nothing_is_lost(images, templates, PARTS_AT_END)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_single_view(rng, times):
+    """Which has no neighbours; and the same one several times."""
+    images = noisy(rng, particles(rng, ATOMS, 0.0, 0.5))
+    nearest = int(PARAMETERS.viewing_angles().polar.argmin())
+    nothing_is_lost(images, templates_of(ATOMS, [nearest] * times))
+
+
+@pytest.fixture(scope="module")
+def few_templates():
+    return templates_of(ATOMS, slice(None, None, 4))
+
+
+@pytest.mark.parametrize(("n_x", "n_y"), [(1, 9), (9, 1)])
+def test_a_search_along_one_axis_does_not_leave_it(rng, few_templates, n_x, n_y):
+    """Particles lie beside it: a place in the image is on the line at one rotation alone."""
+    images = noisy(rng, particles(rng, ATOMS, x_pixels=-0.9, y_pixels=0.9, n=6))
+    nothing_is_lost(images, few_templates, PARTS_AT_END, DisplacementSearch(2, n_x, n_y))
+
+
+def test_a_small_search(rng, few_templates):
+    """Of five displacements along each axis likelihoods between them are not known to a nat."""
+    images = noisy(rng, particles(rng, ATOMS, None, *rng.uniform(-0.3, 0.3, 2), n=6), 0.3)
+    nothing_is_lost(images, few_templates, PARTS_AT_END, DisplacementSearch(1, 5, 5))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_posteriors_of_images_without_noise(rng, few_templates):
+    """What lies between displacements is up to 1000 nat above what is there."""
+    images = stack_of(particles(rng, ATOMS, x_pixels=0.3, n=4), microscope(4, np.full(4, 6000.0)))
+    found = compute_optimal_pose(
+        images, WHOLE(few_templates), device="cpu", search="adaptive", pose_posteriors=True
+    ).compute()
+    np.testing.assert_array_equal(found.n_effective_poses, 1)
+    assert np.isfinite(found.displacement_radius_95).all()

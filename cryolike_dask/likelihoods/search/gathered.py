@@ -167,11 +167,12 @@ class Gathered:
         for m, record in enumerate(found):
             rotations = all_rotations[order[ends[m] : ends[m + 1]]]
             total = rotations["mass"].sum()
-            if not (total > 0 and lattice[m].any()):
+            # infinite where interpolation is higher than what was found at displacements alone
+            if not (0 < total < np.inf and lattice[m].any()):
                 self._alone(record, poses[m], orientations)
                 continue
             scale = kept[m] / total
-            record["n_effective"] = max(1.0, 1 / (squares[m] * scale**2))
+            record["n_effective"] = max(1.0, 1 / (squares[m] * scale * scale))
             count = count_of_fewest(volume[m], mass[m] * scale, SIGNIFICANT)
             record["n_significant"] = max(1.0, np.ceil(count))
             self._displacement(

@@ -117,11 +117,29 @@ class Window:
         known at the end of the search as well, beyond which nothing counts."""
         return self._about_the_middle(BEYOND if self.finer > 1 else 0)
 
+    @property
+    def is_line(self) -> bool:
+        """Whether the search is along one axis alone."""
+        return (self.step[0] > 0) != (self.step[1] > 0)
+
+    @property
+    def is_wider_than_search(self) -> bool:
+        """Whether it has more displacements along an axis than the whole search: what lies between
+        so few is not known."""
+        whole = self.whole
+        return len(self.x_angstrom) > len(whole.x_angstrom) or len(self.y_angstrom) > len(
+            whole.y_angstrom
+        )
+
     def _about_the_middle(self, beyond: int) -> Window:
-        """The search, and so many steps beyond it along each axis."""
+        """The search, and so many steps beyond it along each axis, or as many as this window has
+        there."""
         along = [_cut(*axis) for axis in zip(self.step, self.limit.tolist(), strict=True)]
         (n_x, step_x), (n_y, step_y) = along
-        half_width = (n_x + beyond) * step_x, (n_y + beyond) * step_y
+        if beyond:
+            n_x = max(n_x + beyond, len(self.x_angstrom) // 2)
+            n_y = max(n_y + beyond, len(self.y_angstrom) // 2)
+        half_width = n_x * step_x, n_y * step_y
         window = Window.of(half_width, (step_x, step_y), self.search, self.finer)
         return replace(window, is_whole=True)
 

@@ -28,7 +28,7 @@ and where the particle lies there, in the frame of the image, angstrom."""
 NEAR_BEST = 5.0
 """Nat below the best view of those that tell whether a particle lies at the end of the search."""
 DEARER = 2.0
-"""Times that a pose of an image that may lie anywhere is as dear as one in windows of its places."""
+"""Times that a pose of an image that may lie anywhere is as dear as one about its places."""
 MOST_PLACES, WIDER = 32, (1.0, 1.5, 2.0)
 """Places of one image that windows are laid around; where an image needs more, its windows serve
 places so many times as far away, and one that needs more still may lie anywhere."""

@@ -222,6 +222,8 @@ def compared(
     """Compare images with the templates that some of them want, in windows about their places, and
     those that may lie anywhere in one about the middle: images, templates, and what is found."""
     anywhere, at_end, bits = wanted.anywhere, wanted.at_end, wanted.there()
+    if window.is_wider_than_search:
+        at_end = anywhere
     for in_middle, chosen, of in (
         (False, ~anywhere, window),
         (True, anywhere & at_end, window.beyond_whole),
