@@ -28,7 +28,7 @@ from cryolike_dask.errors import CryolikeError
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.envelope import BestOfStructures, choose_structures
 from cryolike_dask.likelihoods.poses import no_poses
-from cryolike_dask.likelihoods.setup import find_basis, log_likelihood_at
+from cryolike_dask.likelihoods.setup import best_nodes, find_basis, log_likelihood_at
 from cryolike_dask.likelihoods.tiled_block import Block, open_block
 from cryolike_dask.likelihoods.tiles import smaller_tile
 
@@ -114,13 +114,15 @@ def optimal_poses_and_pairs(
 
 
 def with_log_likelihoods(
-    image_rows: Rows, poses: Rows, *, comparison: Comparison
+    image_rows: Rows, poses: Rows, *, comparison: Comparison, of_windows: bool = False
 ) -> NDArray[np.void]:
     """The best poses of images among all templates, with the log-likelihood there: (image,),
-    POSE."""
+    POSE. Those of windows are near displacements of the search, and come to the best of these."""
     poses = poses.copy()
     there = np.flatnonzero(np.isfinite(poses["cross_correlation"]))
     with TURN:
+        if of_windows and len(there):
+            poses["displacement"][there] = best_nodes(image_rows[there], poses[there], comparison)
         poses["log_likelihood_optimal"][there] = log_likelihood_at(
             image_rows[there], poses[there], comparison
         )

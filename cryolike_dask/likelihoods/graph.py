@@ -129,9 +129,10 @@ class ComparisonGraph:
         name: str,
         dtype: np.dtype[Any],
         more: Sequence[tuple[da.Array, str]] = (),
+        **options: object,
     ) -> da.Array:
         """Call a block function on every chunk of images, and on the chunks of more arrays along
-        "m"."""
+        "m", with these options."""
         return da.blockwise(
             function,
             "m",
@@ -139,6 +140,7 @@ class ComparisonGraph:
             "m",
             *(item for pair in more for item in pair),
             comparison=self.comparison,
+            **options,
             dtype=dtype,
             meta=np.empty(0, dtype),
             token=f"{name}-{self.comparison.name}",

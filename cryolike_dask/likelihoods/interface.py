@@ -144,7 +144,13 @@ def compute_optimal_pose(
 def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     """The best poses and likelihoods of a graph, as `compute_optimal_pose` gives them."""
     poses, searched = searched_poses(graph, OPTIMAL_POSE)
-    poses = _with_log_likelihoods(graph, poses)
+    poses = graph.of_images(
+        blocks.with_log_likelihoods,  # it is known which poses they are once all templates are
+        f"{OPTIMAL_POSE}-likelihood",
+        POSE,
+        more=((poses, "m"),),
+        of_windows=isinstance(searched, Searched),
+    )
     is_whole = graph.settings.search == "exhaustive"
     of_search = {} if is_whole else variables.fields_of_search(graph, poses)
     if isinstance(searched, AroundKnown) and searched.around.refine:
@@ -171,14 +177,6 @@ def optimal_poses(graph: ComparisonGraph) -> xr.Dataset:
     coarse_to_fine = searched if isinstance(searched, Searched) else None
     of_posteriors = posterior_records(graph, poses, coarse_to_fine)
     return found.assign(posterior_variables(graph, poses, of_posteriors).data_vars)
-
-
-def _with_log_likelihoods(graph: ComparisonGraph, poses: da.Array) -> da.Array:
-    """The same records with the log-likelihood at each pose: it is known which they are once all
-    templates are."""
-    return graph.of_images(
-        blocks.with_log_likelihoods, f"{OPTIMAL_POSE}-likelihood", POSE, more=((poses, "m"),)
-    )
 
 
 def pair_likelihoods(graph: ComparisonGraph, name: str) -> da.Array:

@@ -38,6 +38,8 @@ SAMPLED_TEMPLATES, SAMPLED_SPECTRA = 64, 2048
 """Templates, and displaced templates in all, that the radial basis is made from. Measured at the
 standard case, of templates that are not in the sample 3e-6 is left out at most for a tolerance of
 1e-6; by 32 templates, 4e-5."""
+TOUCHING = 1e-3
+"""Steps that a displacement of a search may lie from where it is looked for."""
 SAMPLED_AT_A_TIME = 128
 """Displaced templates whose moments are summed together: each sum is a pass over all moments."""
 DISPLACEMENTS_AT_A_TIME = 32
@@ -208,6 +210,41 @@ def log_likelihood_at(
     for part, images, templates, constants in at_poses(image_rows, poses, comparison, n_at_once):
         values[part] = at_given_poses(images, templates, constants).cpu().numpy()
     return values
+
+
+def best_nodes(
+    image_rows: Rows, poses: Rows, comparison: Comparison, n_at_once: int = IMAGES_AT_A_TIME
+) -> NDArray[np.int64]:
+    """The displacement of the search at which each image is likeliest, of that of its pose and
+    those beside it, under the same template and rotation: its power is the same at all of them."""
+    import torch
+
+    from cryolike_dask.likelihoods.kernels import translation_factors
+    from cryolike_dask.likelihoods.kernels.direct import covariances_at_offsets
+
+    device, grid, table = (
+        resolve_device(comparison.device),
+        comparison.grid,
+        comparison.displacements.table(),
+    )
+    steps = np.array(comparison.displacements.steps)
+    offsets = np.array([(i, j) for i in (0, -1, 1) for j in (0, -1, 1)]).T * steps[:, None]
+    kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
+    x, y = torch.from_numpy(2 * offsets / grid.box_size_angstrom).to(device)
+    factors = translation_factors(x, y, kx, ky)
+    angles = torch.arange(grid.n_inplanes // 2, device=device)
+    best = poses["displacement"].astype(np.int64)
+    for part, images, templates, constants in at_poses(image_rows, poses, comparison, n_at_once):
+        rotation = torch.from_numpy(poses["rotation"][part].astype(np.int64)).to(device)
+        turned = (angles + rotation[:, None]) % grid.n_inplanes
+        at_angles = factors[:, :, turned].transpose(1, 2)
+        covariance = covariances_at_offsets(images, templates, at_angles, constants).cpu().numpy()
+        beside = table[:, best[part], None] + offsets[:, None]
+        apart = np.abs(beside[..., None] - table[:, None, None]).max(axis=0)
+        covariance[apart.min(axis=2) > TOUCHING * max(steps)] = -np.inf  # not of the search
+        chosen = covariance.argmax(axis=1)
+        best[part] = apart.argmin(axis=2)[np.arange(len(chosen)), chosen]
+    return best
 
 
 def constants_of_half_rings(comparison: Comparison, device: torch.device) -> BlockConstants:

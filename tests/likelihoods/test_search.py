@@ -527,6 +527,27 @@ def test_less_error_that_is_asked_for_compares_more(structure):
     assert found[2].attrs["search"] == "adaptive to 0.001 nat"
 
 
+@pytest.mark.parametrize("n", [9, 8])
+def test_best_poses_are_the_best_displacements_of_the_search(structure, n):
+    """Not those nearest to where likelihoods between displacements are largest; of 8 along an axis
+    there is (0, 0) besides."""
+    clean, level, rows = particles(np.random.default_rng(7), 12, 0.5)
+    images = stack_of(clean + level * np.random.default_rng(8).standard_normal(clean.shape), rows)
+    templates = DisplacementSearch(2, n, n)(structure)
+    found, everything = (
+        integrated(images, templates, search) for search in ("adaptive", "exhaustive")
+    )
+    same = (found.optimal_template == everything.optimal_template).values
+    same &= (found.optimal_inplane_rotation == everything.optimal_inplane_rotation).values
+    assert same.sum() >= 6
+    for axis in ("x", "y"):
+        name = f"optimal_displacement_{axis}"
+        np.testing.assert_array_equal(found[name].values[same], everything[name].values[same])
+    off = (found - everything).log_likelihood_optimal.values
+    print(off)
+    np.testing.assert_allclose(off[same], 0, atol=1e-6)
+
+
 def test_peaks_much_narrower_than_a_step_are_summed_rightly(structure):
     rng = np.random.default_rng(0)
     clean, level, rows = particles(rng, 3, 1.0)

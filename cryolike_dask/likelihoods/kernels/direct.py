@@ -312,6 +312,26 @@ def at_given_poses(images: WhitenedImages, templates: Tensor, constants: BlockCo
     return log_likelihood_of_poses(*terms, images.noise, constants.rounding)
 
 
+def covariances_at_offsets(
+    images: WhitenedImages, templates: Tensor, factors: Tensor, constants: BlockConstants
+) -> Tensor:
+    """Ixy of each image with its own template, displaced further.
+
+    Parameters
+    ----------
+    images, templates, constants
+        As of `at_given_poses`.
+    factors : Tensor, complex, (offset, image, shell, W/2)
+        Of displacements, at the angles of each image.
+
+    Returns
+    -------
+    Tensor, float64, (image, offset)
+    """
+    products = images.values.conj() * images.contrast * templates * constants.weights
+    return torch.einsum("mkw,omkw->mo", products, factors).real
+
+
 def shells_at_given_poses(
     images: WhitenedImages, templates: Tensor, constants: BlockConstants
 ) -> Tensor:
