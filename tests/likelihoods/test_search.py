@@ -630,8 +630,9 @@ def test_noise_alone_is_compared_with_everything_in_steps_that_are_right(rng, st
         np.testing.assert_allclose(found[name], everything[name], rtol=1e-6, err_msg=name)
     for axis in ("x", "y"):
         name = f"optimal_displacement_{axis}"
+        # the nearest of the search, or one beside it that is likelier
         apart = abs(found[name] - everything[name]).values
-        assert apart.max() <= 0.51 * PIXEL_SIZE, name
+        assert apart.max() <= 1.51 * PIXEL_SIZE, name
         assert not set(found[name].values.round(3)) - set((np.arange(-2, 3) * PIXEL_SIZE).round(3))
 
 
