@@ -42,7 +42,7 @@ HALF_PIXELS = 32
 """Half of the band is that of a box of so many pixels, or everything is compared at once."""
 COARSEST_PIXELS, COARSEST_PART = 20, 0.25
 """The coarsest level has the band of a box of so many pixels, this part of the band at least."""
-REACH, REACH_OF_HALF = Reach(12.0, 2.0, 0.25), Reach(12.0, 7.0, 0.15)
+REACH, REACH_OF_HALF = Reach(12.0, 2.0, 0.25), Reach(10.0, 4.0, 0.15)
 """Of views that the coarsest level keeps, and of those that half of the band keeps. Of structures
 that look nearly alike from two sides the coarsest level loses one or two images in a hundred with a
 part of the gain of 0.1 or 0.15, none of 600 with 0.2: the wrong side may lie nearer to one of its
