@@ -308,8 +308,8 @@ def _selected(
 
 def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
     """What the coarsest level finds: every image under all of its views, (image, view), FOUND."""
-    window = Window.of((0, 0), level.step, graph.templates.displacements).whole
-    window = replace(window, neglects=NEGLECTED)
+    window = Window.of((0, 0), level.step, graph.templates.displacements)
+    window = replace(window, neglects=NEGLECTED).whole
     of_level = _at_level(level, graph, level.views, window.displacements)
     wanted, places = everywhere(of_level)
     return of_level.blockwise(

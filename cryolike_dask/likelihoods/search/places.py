@@ -139,9 +139,9 @@ class Window:
         if beyond:
             n_x = max(n_x + beyond, len(self.x_angstrom) // 2)
             n_y = max(n_y + beyond, len(self.y_angstrom) // 2)
-        half_width = n_x * step_x, n_y * step_y
-        window = Window.of(half_width, (step_x, step_y), self.search, self.finer)
-        return replace(window, is_whole=True)
+        of = Window.of((n_x * step_x, n_y * step_y), (step_x, step_y), self.search)
+        x, y = of.x_angstrom, of.y_angstrom
+        return replace(self, x_angstrom=x, y_angstrom=y, step=of.step, is_whole=True)
 
     @property
     def n_inside(self) -> int:
