@@ -222,11 +222,8 @@ def best_nodes(
     from cryolike_dask.likelihoods.kernels import translation_factors
     from cryolike_dask.likelihoods.kernels.direct import covariances_at_offsets
 
-    device, grid, table = (
-        resolve_device(comparison.device),
-        comparison.grid,
-        comparison.displacements.table(),
-    )
+    device, grid = resolve_device(comparison.device), comparison.grid
+    table = comparison.displacements.table()
     steps = np.array(comparison.displacements.steps)
     offsets = np.array([(i, j) for i in (0, -1, 1) for j in (0, -1, 1)]).T * steps[:, None]
     kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())

@@ -317,13 +317,13 @@ def _of_images(
 ) -> Rows:
     """The best of each image over its places, at the nearest displacement of the search."""
     angles = block.comparison.grid.angles
-    for n, place in enumerate(places.at):
-        best = best_of_place[n]
-        if np.isfinite(best["cross_correlation"]):
-            gamma = float(angles[best["rotation"]])
-            best["displacement"] = window.node(place, gamma, int(best["displacement"]))
     poses = no_poses((block.shape[0],))
     order = np.lexsort([best_of_place["template"], -best_of_place["cross_correlation"]])
     image, first = np.unique(places.image[order], return_index=True)
     poses[image] = best_of_place[order[first]]
+    for m, place in zip(image, places.at[order[first]], strict=True):
+        best = poses[m]
+        if np.isfinite(best["cross_correlation"]):
+            gamma = float(angles[best["rotation"]])
+            best["displacement"] = window.node(place, gamma, int(best["displacement"]))
     return poses
