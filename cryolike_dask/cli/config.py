@@ -100,7 +100,7 @@ def _in_words(config: RunConfig) -> dict[str, str]:
         workers if machine.workers != 0 else "this process alone"
     )
     return {
-        "search": str(config.search.asked or "auto"),
+        "search": str(config.search.asked),
         "likelihood": f"{likelihood.kind}, conventions {likelihood.conventions}, precision "
         f"{likelihood.precision}",
         "machine": f"{place}, device {machine.device}",

@@ -23,7 +23,7 @@ from cryolike_dask.cli.options import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
-from cryolike_dask.labels import AUTO, Device, KindName, OnError, Prior, SearchAsked, SearchWord
+from cryolike_dask.labels import Device, KindName, OnError, Prior, SearchAsked, SearchWord
 
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
@@ -247,7 +247,7 @@ class LikelihoodOptions:
         method: SearchWord | None = "around" if self.around else self.poses or self.search
         asked = AskedAround(self.check_poses, self.prior, self.refine)
         numbers = self.within_degrees, self.within_pixels
-        return search_asked(method, *numbers, asked, self.error_nat) or AUTO
+        return search_asked(method, *numbers, asked, self.error_nat)
 
 
 NOT_OF_A_PLAN = ("on_error", "log_file", "performance_report", "note")

@@ -111,8 +111,8 @@ class Search(Section):
         return self
 
     @property
-    def asked(self) -> AskedSearch | None:
-        """How poses are searched, as a run takes it; None: nothing is asked for."""
+    def asked(self) -> AskedSearch:
+        """How poses are searched, as a run takes it."""
         asked = AskedAround(self.check_poses, self.prior, self.refine)
         numbers = self.within_degrees, self.within_pixels
         return search_asked(self.method, *numbers, asked, self.error_nat)

@@ -24,7 +24,7 @@ from cryolike_dask.io.layout import CONFIGURATION, PARAMETERS, TEMPLATE_LIST, Li
 from cryolike_dask.io.noise import read_noise
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.viewing import read_viewing_angles
-from cryolike_dask.labels import AUTO, BFactorWord, NoiseWord, Precision
+from cryolike_dask.labels import BFactorWord, NoiseWord, Precision
 from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -107,7 +107,7 @@ def inputs_of(config: RunConfig) -> RunArguments:
         "noise": asked.spectrum,
         "b_factor": asked.b_factor,
         "degrees_of_freedom": asked.degrees_of_freedom,
-        "search": config.search.asked or AUTO,
+        "search": config.search.asked,
         "pose_posteriors": config.search.posteriors,
     }
 

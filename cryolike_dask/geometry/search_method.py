@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.known_poses import RECORDED, Around
-from cryolike_dask.labels import Prior, SearchAsked, SearchMethod, SearchWord
+from cryolike_dask.labels import AUTO, Prior, SearchAsked, SearchMethod, SearchWord
 
 ERROR_NAT, LEAST_ERROR, MOST_ERROR = 0.1, 1e-6, 1.0
 """Of an integrated log-likelihood, unless another is asked for; and what may be asked for."""
@@ -78,9 +78,9 @@ def search_asked(
     within_pixels: float | None,
     asked: AskedAround,
     error_nat: float | None = None,
-) -> AskedSearch | None:
-    """The search that words and numbers ask for, as of `Around` where it is "around", and of
-    `Adaptive` where it is "adaptive".
+) -> AskedSearch:
+    """The search that words and numbers ask for, as of `Around` where it is "around", of `Adaptive`
+    where it is "adaptive", and "auto" where nothing is asked for.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def search_asked(
             remedy="Give method: adaptive (--search adaptive) too, or leave it out.",
         )
     if asked == AskedAround():
-        return method if error_nat is None else Adaptive(error_nat)
+        return (method or AUTO) if error_nat is None else Adaptive(error_nat)
     if method != RECORDED:
         what = "refine=True" if asked.refine else "check_poses=False"
         raise InputError(
