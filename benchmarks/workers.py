@@ -170,11 +170,8 @@ def main() -> int:
             most = max(arguments.stacks)
             write_stacks(folder, arguments.images, arguments.templates, most)
             run(folder, 1)  # this process has what it needs then; and so have both workers below
-            alone = {n_stacks: one_thread(folder, n_stacks) for n_stacks in arguments.stacks}
-            with cld.local_cluster(2) as client:
-                run(folder, 1, client)
-                for n_stacks, of_one in alone.items():
-                    reached.append(_compared(folder, n_stacks, of_one, client))
+            for n_stacks in arguments.stacks:
+                reached.append(_compared(folder, n_stacks))
     for n_stacks in arguments.stacks:
         print(on_paper(arguments.images, arguments.templates, n_stacks))
     if not arguments.without_textbook:
@@ -182,10 +179,13 @@ def main() -> int:
     return 0 if min(reached, default=1.0) >= LEAST else 1
 
 
-def _compared(folder: Path, n_stacks: int, of_one: tuple[float, float], client: Client) -> float:
-    """Print one thread and two workers, and give the part of twice the speed."""
-    wall, cpu = of_one
-    wall_of_two, of_workers = two_workers(folder, n_stacks, client)
+def _compared(folder: Path, n_stacks: int) -> float:
+    """Print one thread and two workers, one right after the other: what a processor does in a
+    second depends on what else the machine does. Give the part of twice the speed."""
+    wall, cpu = one_thread(folder, n_stacks)
+    with cld.local_cluster(2) as client:
+        run(folder, 1, client)
+        wall_of_two, of_workers = two_workers(folder, n_stacks, client)
     part = cpu / (2 * max(of_workers))
     print(
         f"{n_stacks} stack(s): one thread {wall:.1f} s on the clock, {cpu:.1f} of the processor; "

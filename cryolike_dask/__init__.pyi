@@ -6,10 +6,11 @@ from .analysis.export.star_export import export_star as export_star
 from .analysis.export.star_export import export_star_subsets as export_star_subsets
 from .analysis.matrix import log_likelihood_ratio as log_likelihood_ratio
 from .analysis.matrix import structure_probability as structure_probability
-from .analysis.matrix import write_likelihood_matrix as write_likelihood_matrix
-from .analysis.matrix import write_reweighting_inputs as write_reweighting_inputs
+from .analysis.matrix_files import write_likelihood_matrix as write_likelihood_matrix
+from .analysis.matrix_files import write_reweighting_inputs as write_reweighting_inputs
 from .analysis.plots.noise_plots import plot_noise as plot_noise
 from .analysis.plots.particle_plots import plot_matches as plot_matches
+from .analysis.plots.population_plots import plot_populations as plot_populations
 from .analysis.plots.pose_plots import plot_block_times as plot_block_times
 from .analysis.plots.pose_plots import plot_cross_correlation as plot_cross_correlation
 from .analysis.plots.pose_plots import plot_direction_errors as plot_direction_errors
@@ -23,6 +24,8 @@ from .analysis.plots.structure_plots import plot_assignment as plot_assignment
 from .analysis.plots.structure_plots import plot_calibration as plot_calibration
 from .analysis.plots.structure_plots import plot_confusion as plot_confusion
 from .analysis.plots.structure_plots import plot_log_likelihood_ratio as plot_log_likelihood_ratio
+from .analysis.populations.estimate import populations as populations
+from .analysis.populations.written import write_populations as write_populations
 from .analysis.report.report import write_report as write_report
 from .compute.local import local_cluster as local_cluster
 from .compute.remote import connect as connect

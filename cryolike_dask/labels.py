@@ -107,6 +107,16 @@ REFINED_POSE = (
 )
 REFINED = (*REFINED_POSE, REFINED_LOG_LIKELIHOOD)
 """The best poses, refined between those of the search, and the likelihood there."""
+STRUCTURE_OTHER = "structure_other"
+POPULATION = "population"
+POPULATION_SD = "population_sd"
+POPULATION_INTERVAL = "population_interval"
+POPULATION_MAXIMUM_LIKELIHOOD = "population_maximum_likelihood"
+POPULATION_FISHER_SD = "population_fisher_sd"
+GROUP = "group"
+GROUP_POPULATION = "group_population"
+GROUP_POPULATION_SD = "group_population_sd"
+"""Shares of structures among the images, and what is known of them."""
 INTEGERS = (OPTIMAL_TEMPLATE, N_POSES_COMPARED, N_SIGNIFICANT_POSES)
 """Variables that are whole numbers: -1 where there is no result."""
 

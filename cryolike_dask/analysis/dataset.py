@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+import cryolike_dask.analysis.accessor  # noqa: F401  (results.cryolike)
 from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import image_coordinates, structure_coordinates
 from cryolike_dask.analysis.inventory import Inventory, take_inventory
@@ -37,7 +38,8 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
 
     Select with `results.sel(structure="open")`, and where they are recorded
     `results.sel(micrograph=...)` and `results.sel(optics_group=...)`. `results.to_zarr(path)`,
-    `results.to_netcdf(path)` keep all of it.
+    `results.to_netcdf(path)` keep all of it. `results.cryolike` has methods: `.ratio(reference)`,
+    `.probability()`, `.populations()`, `.to_star(path)`.
 
     Parameters
     ----------

@@ -21,6 +21,11 @@ def matrix(
     text: Annotated[
         bool, typer.Option("--text", help="Write text files too: a line per image.")
     ] = False,
+    npy: Annotated[bool, typer.Option("--npy", help="Write .npy files too, for numpy.")] = False,
+    csv: Annotated[
+        bool,
+        typer.Option("--csv", help="Write .csv files too, with names of images and structures."),
+    ] = False,
     reweighting: Annotated[
         bool,
         typer.Option(
@@ -31,12 +36,15 @@ def matrix(
     """Write the likelihood matrices, (structure, image), under CryoLike's names."""
     with errors_for_people():
         from cryolike_dask.analysis.dataset import open_results
-        from cryolike_dask.analysis.matrix import write_likelihood_matrix, write_reweighting_inputs
+        from cryolike_dask.analysis.matrix_files import (
+            write_likelihood_matrix,
+            write_reweighting_inputs,
+        )
 
         need(output, "results")
         results = open_results(output)
         target = output if folder is None else folder
-        written = write_likelihood_matrix(results, target, text=text)
+        written = write_likelihood_matrix(results, target, text=text, npy=npy, csv=csv)
         if reweighting:
             written += write_reweighting_inputs(results, target / "reweighting")
         sizes = f"{results.sizes['structure']:,} structure(s) x {results.sizes['image']:,} images"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryolike_dask import labels
+from cryolike_dask.io.layout import STORE_SUFFIX
 
 SIMULATED_STAR = "particles.star"
 REPORT = "report.html"
@@ -22,6 +23,10 @@ MATRICES = {
 CRYOER_DISTANCE = "cryoer_distance_is_minus_log_likelihood.npy"
 CRYOER_LIKELIHOOD = "cryoer_readlikeli_is_minus_log_likelihood.txt"
 LOG_LIKELIHOOD_TABLE = "log_likelihood_image_by_structure.npy"
+
+POPULATIONS_TABLE = "populations/populations.csv"
+POPULATIONS_STORE = f"populations/populations{STORE_SUFFIX}"
+POPULATIONS_SCRATCH = "populations/unfinished"
 
 
 def simulated_stack(folder: Path, k: int) -> Path:

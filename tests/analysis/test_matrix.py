@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +96,36 @@ def test_reweighting_inputs_give_the_likelihoods_back(results, tmp_path):
     np.testing.assert_array_equal(np.load(positive), expected.T)
     for path in (distance, readlikeli):
         assert "minus_log_likelihood" in path.name
+
+
+def test_tables_name_images_and_structures(results, tmp_path):
+    files = np.array(["a.mrcs", "a.mrcs", "", "b, c.mrcs", "b, c.mrcs"], object)
+    results = results.assign_coords(
+        image_file=("image", files), image_index=("image", [0, 7, -1, 1, 2])
+    )
+    written = cld.write_likelihood_matrix(results, tmp_path, npy=True, csv=True)
+    assert [path.suffix for path in written] == [".pt", ".npy", ".csv"] * 3
+    values = results.log_likelihood_integrated.values
+    np.testing.assert_array_equal(np.load(written[1]), values)
+    with open(written[2], newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["image", "a b", "c\td", "e"]
+    named = ["000001@a.mrcs", "000008@a.mrcs", "2", "000002@b, c.mrcs", "000003@b, c.mrcs"]
+    assert [row[0] for row in rows] == named
+    np.testing.assert_array_equal(np.array([row[1:] for row in rows], np.float32).T, values)
+
+
+def test_results_have_methods(results, tmp_path):
+    importlib.import_module("cryolike_dask.analysis.dataset")  # as open_results does
+    its = results.cryolike
+    xr.testing.assert_identical(its.ratio("e"), cld.log_likelihood_ratio(results, "e"))
+    shares = its.populations(n_bootstrap=0)
+    xr.testing.assert_identical(shares, cld.populations(results, n_bootstrap=0))
+    xr.testing.assert_identical(
+        its.probability(populations=shares), cld.structure_probability(results, populations=shares)
+    )
+    with pytest.raises(InputError):  # that of export_star
+        its.to_star(tmp_path / "particles.star")
 
 
 def test_unfinished_results_are_refused(results, tmp_path):

@@ -1,0 +1,1 @@
+"""From likelihoods of images to the shares of structures among them."""

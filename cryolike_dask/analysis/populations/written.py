@@ -1,0 +1,69 @@
+"""Shares of structures in files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import warnings
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import xarray as xr
+
+from cryolike_dask import labels
+from cryolike_dask.io.atomic import replacing, writing
+from cryolike_dask.io.export_names import POPULATIONS_STORE, POPULATIONS_TABLE
+
+COLUMNS = (
+    labels.POPULATION,
+    labels.POPULATION_SD,
+    labels.POPULATION_MAXIMUM_LIKELIHOOD,
+    labels.POPULATION_FISHER_SD,
+    labels.GROUP,
+    labels.GROUP_POPULATION,
+    labels.GROUP_POPULATION_SD,
+)
+
+
+def write_populations(populations: xr.Dataset, folder_output: str | Path) -> list[Path]:
+    """Write shares of structures: a table for a spreadsheet, and all of it as a Zarr store.
+
+    Parameters
+    ----------
+    populations : xarray.Dataset
+        As `populations` gives it.
+    folder_output : path
+        Gets `populations/populations.csv` and `populations/populations.zarr`, which
+        `xarray.open_zarr` opens; those of before are replaced.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+    """
+    table, store = (Path(folder_output) / name for name in (POPULATIONS_TABLE, POPULATIONS_STORE))
+    low, high = populations[labels.POPULATION_INTERVAL].values.T
+    columns = {name: populations[name].values for name in COLUMNS}
+    columns |= {"lower": low, "upper": high}
+    if "weight" in populations:
+        columns["weight"] = populations["weight"].values
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([labels.STRUCTURE, *columns])
+    for name, *values in zip(populations[labels.STRUCTURE].values, *columns.values(), strict=True):
+        writer.writerow([name, *(f"{v:.6g}" if isinstance(v, np.floating) else v for v in values)])
+    with replacing(table) as file:
+        file.write(text.getvalue().encode())
+    with writing(store), warnings.catch_warnings():
+        # xarray warns where there is none, too
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        unfinished = store.with_name(f".{store.name}.{uuid4().hex}.part")
+        try:
+            populations.to_zarr(unfinished, zarr_format=3, consolidated=True)
+            shutil.rmtree(store, ignore_errors=True)
+            unfinished.rename(store)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return [table, store]
