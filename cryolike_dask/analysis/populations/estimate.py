@@ -16,7 +16,7 @@ from cryolike_dask.analysis.populations.confusion import confusion
 from cryolike_dask.analysis.populations.gibbs import Posterior, posterior
 from cryolike_dask.analysis.populations.likelihoods import Likelihoods, likelihoods_of
 from cryolike_dask.analysis.populations.maximum import WITHIN, Maximum, maximum_likelihood
-from cryolike_dask.analysis.populations.micrographs import heterogeneity
+from cryolike_dask.analysis.populations.micrographs import LARGEST_P, heterogeneity
 from cryolike_dask.analysis.populations.passes import Images
 from cryolike_dask.analysis.populations.precision import Precision, groups, precision
 from cryolike_dask.analysis.populations.priors import OfEach, concentration, one_of_each, said
@@ -130,13 +130,13 @@ def populations(
         estimate = _estimate(likelihoods.structures, group, maximum, errors, drawn)
         estimate.update(confusion(results, likelihoods, images, estimate[labels.POPULATION].values))
         estimate.update(_resampled(results, likelihoods, maximum, n_bootstrap, seed))
-        differing = _differing_micrographs(results, likelihoods, maximum, seed)
+        differing = _differing_micrographs(results, likelihoods, images, maximum, seed)
     if shares_before is not None:
         weight = estimate[labels.POPULATION] / (shares_before / shares_before.sum())
         estimate["weight"] = weight.assign_attrs(
             long_name="share over that of the counts: what each of what it stands for weighs"
         )
-    return estimate.assign_attrs(
+    estimate = estimate.assign_attrs(
         n_images=likelihoods.n_images,
         n_images_left_out=likelihoods.n_left_out,
         prior=said(concentrations),
@@ -148,6 +148,9 @@ def populations(
         **_about_draws(drawn),
         **differing,
     )
+    if warning := about_micrographs(estimate):
+        logger.warning("%s", warning)
+    return estimate
 
 
 def _estimate(
@@ -272,27 +275,33 @@ def _members(
 
 
 def _differing_micrographs(
-    results: xr.Dataset, likelihoods: Likelihoods, maximum: Maximum, seed: int
-) -> dict[str, float]:
-    """Whether micrographs differ by more than chance, with a warning if they do."""
+    results: xr.Dataset, likelihoods: Likelihoods, images: Images, maximum: Maximum, seed: int
+) -> dict[str, float | int]:
+    """Whether micrographs differ by more than chance."""
     members = _members(results, likelihoods, labels.MICROGRAPH)
     if members is None:
         return {}
-    probability = likelihoods.relative * maximum.shares
-    probability /= probability.sum(axis=1, keepdims=True)
-    found = heterogeneity(probability, members, seed)
+    found = heterogeneity(images, maximum.shares, members, seed)
     if found is None:
         return {}
-    if found.by_more_than_chance:
-        logger.warning(
-            "shares differ between %s by more than chance (%.2g times the variance, p = %.2g): "
-            "errors that take images for independent are too small; see population_bootstrap_sd "
-            "over micrographs",
-            counted(found.n_micrographs, "micrograph"),
-            found.ratio,
-            found.p_value,
-        )
-    return {"micrograph_variance_ratio": found.ratio, "micrograph_p_value": found.p_value}
+    return {
+        "n_micrographs": found.n_micrographs,
+        "micrograph_variance_ratio": found.ratio,
+        "micrograph_p_value": found.p_value,
+    }
+
+
+def about_micrographs(estimate: xr.Dataset) -> str:
+    """A warning where shares differ between micrographs by more than chance; else empty."""
+    p_value = estimate.attrs.get("micrograph_p_value", 1.0)
+    if p_value >= LARGEST_P:
+        return ""
+    return (
+        f"Shares differ between {counted(estimate.attrs['n_micrographs'], 'micrograph')} by more "
+        f"than chance ({estimate.attrs['micrograph_variance_ratio']:.2g} times the variance, p = "
+        f"{p_value:.2g}): errors that take images for independent are too small. A bootstrap over "
+        "micrographs (population_bootstrap_sd) says by how much."
+    )
 
 
 def _about_draws(drawn: Posterior | None) -> dict[str, float | int]:

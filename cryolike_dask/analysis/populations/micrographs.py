@@ -12,9 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.analysis.populations.passes import Images
+
 N_SHUFFLES = 999
 LARGEST_P = 0.01
 """Below, chance does not explain the differences."""
+LEAST_VARIANCE = 1e-9
+"""Of probabilities: below it is rounding."""
 MOST_DIRECTIONS = 16
 """In which shares differ most from image to image: enough, and bounded in memory."""
 
@@ -39,18 +43,17 @@ class Heterogeneity:
     p_value: float
     n_micrographs: int
 
-    @property
-    def by_more_than_chance(self) -> bool:
-        return self.p_value < LARGEST_P
 
-
-def heterogeneity(probability: Floats, members: Integers, seed: int) -> Heterogeneity | None:
+def heterogeneity(
+    images: Images, shares: Floats, members: Integers, seed: int
+) -> Heterogeneity | None:
     """Compare what images of each micrograph show with what all show.
 
     Parameters
     ----------
-    probability : float array, (image, structure)
-        Of each structure, given the image and the shares of all.
+    images : Images
+    shares : float64 array, (structure,)
+        Those of all, of largest likelihood.
     members : int array, (image,)
         Number of the micrograph of each image, from 0.
     seed : int
@@ -63,12 +66,14 @@ def heterogeneity(probability: Floats, members: Integers, seed: int) -> Heteroge
     sizes = np.bincount(members)
     if (sizes > 0).sum() < 2 or len(sizes) == len(members):
         return None
-    away = probability - probability.mean(axis=0)
-    values, vectors = np.linalg.eigh(away.T @ away / len(away))
-    kept = np.flatnonzero(values > 1e-9)[-MOST_DIRECTIONS:]
+    # of probabilities of structures, whose mean are the shares
+    covariance = images.joint(shares) / images.n - np.outer(shares, shares)
+    values, vectors = np.linalg.eigh(covariance)
+    kept = np.flatnonzero(values > LEAST_VARIANCE)[-MOST_DIRECTIONS:]
     if not len(kept):
         return None
-    scores = (away @ vectors[:, kept]) / np.sqrt(values[kept])
+    scores = images.probabilities_along(shares, vectors[:, kept])
+    scores = (scores - scores.mean(axis=0)) / np.sqrt(values[kept])
     rng = np.random.default_rng(seed)
     found = _between(scores, members, sizes)
     shuffled = np.array(

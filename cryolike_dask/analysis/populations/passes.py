@@ -83,6 +83,17 @@ class Images:
         """Sums over images of the products of the probabilities of two structures."""
         return self.curvature(shares, np.arange(self.n_structures)) * np.outer(shares, shares)
 
+    def probabilities_along(self, shares: Floats, directions: Floats) -> Floats:
+        """The probabilities of structures of each image, along some directions among them:
+        (image, direction)."""
+
+        def of_block(rows: slice) -> Floats:
+            weighed = self.relative[rows] * shares
+            product: Floats = (weighed / weighed.sum(axis=1, keepdims=True)) @ directions
+            return product
+
+        return np.concatenate(list(self._each_block(of_block)))
+
     def _each_block(self, function: Callable[[slice], Any]) -> Iterator[Any]:
         step = max(1, VALUES_PER_BLOCK // self.n_structures)
         starts = range(0, len(self.relative), step)

@@ -34,7 +34,8 @@ class Precision:
     sd : float64 array, (structure,)
         Of the likelihood of each share, as normal in it and cut at 0 and 1.
     interval : float64 array, (structure, 2)
-        The share lies between, with the probability that was asked for.
+        The share lies between, with the probability that was asked for: with tails alike, and
+        from 0 where a structure has no share.
     information : float64 array, (structure, structure)
         Less the second derivative of the log-likelihood.
     """
@@ -139,9 +140,10 @@ def _of_each(
     total = np.trapezoid(density, axis=0)
     mean = np.trapezoid(density * x, axis=0) / total
     sd = np.sqrt(np.trapezoid(density * (x - mean) ** 2, axis=0) / total)
-    tail = (1 - probability) / 2
-    ends = [
-        [np.interp(q, below[:, j] / total[j], x[:, j]) for q in (tail, 1 - tail)]
-        for j in range(len(mode))
-    ]
+    ends = []
+    for j in range(len(mode)):
+        is_one_sided = slope[j] > 0
+        lower = 0.0 if is_one_sided else (1 - probability) / 2
+        at = np.interp([lower, lower + probability], below[:, j] / total[j], x[:, j])
+        ends.append(at)
     return sd, np.array(ends)

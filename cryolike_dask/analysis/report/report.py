@@ -20,6 +20,7 @@ from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.particle_plots import extreme_rows
 from cryolike_dask.analysis.report import (
     about_belief,
+    about_populations,
     about_poses,
     about_run,
     about_structures,
@@ -109,6 +110,7 @@ def write_report(
     table, blocks = _blocks(opened)
     parts: list[Callable[[], Any]] = [
         partial(_steps, summary, inputs),
+        partial(about_populations.populations_section, opened, summary),
         partial(about_run.run_section, summary, blocks),
         partial(about_structures.structures_section, opened, summary),
         partial(about_structures.truth_section, summary),
@@ -118,13 +120,14 @@ def write_report(
         partial(about_poses.examples_section, summary, n, inputs) if n else lambda: None,
         partial(about_run.time_section, table, blocks),
     ]
-    steps, *first_sections, examples, times = [
+    steps, (shares, about_shares), *first_sections, examples, times = [
         make() for make in counted(parts, "parts of the report", shown=progress)
     ]
     belief = about_belief.belief_section(summary, steps)
-    sections = [belief, *first_sections, about_poses.steps_section(steps), examples, times]
+    sections = [shares, belief, *first_sections, about_poses.steps_section(steps), examples, times]
     warnings = [
         *findings.warnings_about(summary),
+        *about_shares,
         *about_belief.about_belief(belief),
         *findings.about_steps(steps),
     ]

@@ -222,7 +222,7 @@ def test_micrographs_that_differ_are_warned_of(rng, caplog):
     log_likelihood = (1 - 2.0 * truth + rng.normal(size=600))[:, None] * [1, -1]
     coords = {"micrograph": np.array([f"m{k}" for k in members], object)}
     found = cld.populations(as_results(log_likelihood, **coords), draw=False)
-    assert "shares differ between 20 micrographs by more than chance" in caplog.text
+    assert "Shares differ between 20 micrographs by more than chance" in caplog.text
     assert found.attrs["micrograph_p_value"] < 0.01
     of_image, of_micrograph = found.population_bootstrap_sd.values[:, 0]
     assert of_micrograph > 1.3 * of_image

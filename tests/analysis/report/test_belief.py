@@ -196,11 +196,11 @@ def test_a_damaged_calibration_is_told(folder):
     assert not [tag for tag, _ in page.elements if tag == "b"]
 
 
-def test_it_comes_first_and_needs_no_folder(rng, tmp_path):
+def test_it_comes_right_after_the_shares_and_needs_no_folder(rng, tmp_path):
     results = make_results(rng)
     page = Parsed(cld.write_report(results, tmp_path / "x.html", n_examples=0, progress=False))
     sections = [of["id"] for tag, of in page.elements if tag == "section" and "id" in of]
-    assert sections[0] == "belief"
+    assert sections[:2] == ["populations", "belief"]
     assert "Can these numbers be believed?" in page.text
     colours = [of["class"] for tag, of in page.elements if tag == "td" and "class" in of]
     assert colours == ["light unsure"] * 5

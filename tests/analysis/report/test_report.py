@@ -100,6 +100,7 @@ def test_the_report_of_a_run(made, folder):
     assert page == folder / "report.html"
     found = Parsed(page)
     names = [
+        "populations",
         "ratio",
         "correlation-histogram",
         "directions",
@@ -258,11 +259,12 @@ def test_one_structure_and_many(rng, tmp_path):
         write_report(make_results(rng, ("open",)).isel(structure=0), tmp_path / "one.html")
     )
     assert "There is one structure" in one.text
-    assert {"ratio", "assignment"}.isdisjoint(one.figures)
+    assert {"ratio", "assignment", "populations"}.isdisjoint(one.figures)
     many = with_truth(make_results(rng, [f"frame_{i}" for i in range(50)]), rng)
     found = Parsed(write_report(many.chunk({"structure": 10, "image": 15}), tmp_path / "many.html"))
     assert "assignment" in found.figures
     assert "50: frame_0, frame_1, frame_2, frame_3, frame_4 and 45 more" in found.text
+    assert "40 others" in found.text  # of the table of shares
     gone = (np.arange(50)[:, None] + np.arange(40)) % 40 == 0
     apart = without(many, gone)
     section = structures_section(apart, summarise_results(apart))

@@ -1,0 +1,89 @@
+"""The first section of the report: which share of the images shows each structure."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from cryolike_dask import labels
+from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.findings import Finding
+from cryolike_dask.analysis.plots.population_plots import plot_populations
+from cryolike_dask.analysis.populations.estimate import MOST_CELLS, about_micrographs, populations
+from cryolike_dask.analysis.report.sections import Panel, Section, panel
+
+MOST_ROWS = 10
+"""Structures of the table, those of the largest shares; the figure has more."""
+MOST_READ = 10 * MOST_CELLS
+"""Likelihoods from which shares are estimated for a report: some seconds without draws."""
+KEY = "populations"
+
+
+def populations_section(
+    results: xr.Dataset, summary: xr.Dataset
+) -> tuple[Section | None, list[Finding]]:
+    """Shares of structures with their intervals, and what to be wary of; none where structures do
+    not compete."""
+    if not summaries.are_compared(summary):
+        return None, []
+    title = "How much of each structure"
+    done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
+    if len(done) * summary.sizes[labels.IMAGE] > MOST_READ:
+        text = "There are too many likelihoods for a report: `cryolike-dask populations` says it."
+        return Section(KEY, title, (text,)), []
+    found = populations(results.isel({labels.STRUCTURE: done}), n_bootstrap=0)
+    warning = about_micrographs(found)
+    text = (
+        f"Shares of {found.attrs['n_images']:,} images, each of which is taken to show one of "
+        "these structures, with intervals of 95%. They are shares of the particles that were "
+        "given, not of the sample, and as good as what the next section says."
+    )
+    return (
+        Section(KEY, title, (text, *_about_groups(found)), _rows(found), (_figure(found),)),
+        [Finding(KEY, warning)] if warning else [],
+    )
+
+
+def _rows(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
+    share = found[labels.POPULATION].values
+    order = np.argsort(-share, kind="stable")
+    low, high = found[labels.POPULATION_INTERVAL].values.T
+    names = found[labels.STRUCTURE].values
+    rows = [
+        (str(names[i]), f"{share[i]:.1%} ({low[i]:.1%} to {high[i]:.1%})")
+        for i in order[:MOST_ROWS]
+    ]
+    if len(order) > MOST_ROWS:
+        rest = order[MOST_ROWS:]
+        rows.append((f"{len(rest)} others", f"{share[rest].sum():.1%} together"))
+    return tuple(rows)
+
+
+def _about_groups(found: xr.Dataset) -> list[str]:
+    """What is not to be told apart, in words."""
+    group = found[labels.GROUP].values
+    names = [str(name) for name in found[labels.STRUCTURE].values]
+    sizes = np.bincount(group)
+    lines = []
+    for number in np.flatnonzero(sizes > 1)[:MOST_ROWS]:
+        its = np.flatnonzero(group == number)
+        share = found[labels.GROUP_POPULATION].values[its[0]]
+        sd = found[labels.GROUP_POPULATION_SD].values[its[0]]
+        lines.append(
+            f"The images cannot tell {summaries.first_names([names[i] for i in its], 4)} apart: "
+            f"together they have {share:.1%}, with a standard deviation of {sd:.1%}."
+        )
+    return lines
+
+
+def _figure(found: xr.Dataset) -> Panel:
+    share = found[labels.POPULATION]
+    most = str(share[labels.STRUCTURE].values[share.values.argmax()])
+    return panel(
+        KEY,
+        plot_populations(found),
+        f"Shares of the structures with their intervals; the largest, {float(share.max()):.1%}, is "
+        f"that of {most}.",
+        "Shares with intervals of 95%. Grey: not told from others; orange: what these have "
+        "together.",
+    )
