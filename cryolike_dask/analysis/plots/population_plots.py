@@ -43,7 +43,9 @@ def plot_populations(populations: xr.Dataset) -> Figure:
     interval = populations[labels.POPULATION_INTERVAL].values
     group = populations[labels.GROUP].values
     names = [str(name) for name in populations[labels.STRUCTURE].values]
-    order = np.argsort(-share, kind="stable")[:MOST_SHARES]
+    joint = populations[labels.GROUP_POPULATION].values
+    # those of one group beside each other
+    order = np.lexsort((-share, group, -joint.round(12)))[:MOST_SHARES]
     rows = np.arange(len(order))
     longest = max(len(short(names[i])) for i in order)
     figure, axes = new_panel(5.0 + 0.065 * longest, max(2.6, 1.2 + 0.2 * len(order)))
@@ -67,10 +69,15 @@ def plot_populations(populations: xr.Dataset) -> Figure:
         )
     at = [int(np.flatnonzero(group[order] == g)[0]) for g in np.unique(group[order[~alone]])]
     if at:
-        joint = populations[labels.GROUP_POPULATION].values[order[at]]
         sd = populations[labels.GROUP_POPULATION_SD].values[order[at]]
         axes.errorbar(
-            joint, at, xerr=2 * sd, fmt="D", color=ORANGE, markersize=4, label="all of a group"
+            joint[order[at]],
+            at,
+            xerr=2 * sd,
+            fmt="D",
+            color=ORANGE,
+            markersize=4,
+            label="all of a group",
         )
     axes.set_yticks(rows, [short(names[i]) for i in order], fontsize="small", parse_math=False)
     axes.set_ylim(max(len(order), 4) - 0.5, -0.5)
@@ -79,7 +86,7 @@ def plot_populations(populations: xr.Dataset) -> Figure:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.3g}")
     axes.spines[["top", "right"]].set_visible(False)
     if at:
-        axes.legend(frameon=False, fontsize="small")
+        figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize="small")
     if len(order) < len(names):
         n_rest, rest = len(names) - len(order), 1 - share[order].sum()
         plain_title(axes, f"{n_rest} others have {max(rest, 0):.1%} together")

@@ -291,7 +291,7 @@ def test_figure_tells_groups_from_single_structures(rng):
     found = cld.populations(as_results(log_likelihoods(rng, points, [0.25] * 4, 300)[0]))
     figure = cld.plot_populations(found)
     (axes,) = figure.axes
-    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert shown == ["share", "share, not told from others", "all of a group"]
     assert len(axes.get_yticklabels()) == 4
     with pytest.raises(InputError, match="no populations"):
