@@ -83,5 +83,6 @@ from .structures.atoms import Atoms as Atoms
 from .structures.making import make_templates as make_templates
 from .structures.opening import open_structure as open_structure
 from .structures.opening import open_structures as open_structures
+from .structures.trajectories.trajectory import Trajectory as Trajectory
 from .structures.volumes import Volume as Volume
 from .version import __version__ as __version__

@@ -31,8 +31,15 @@ Kind = Literal[
     "results",
 ]
 
+TRAJECTORY_SUFFIXES = (
+    *(".xtc", ".trr", ".dcd", ".nc", ".ncdf", ".mdcrd", ".crdbox", ".trc", ".trz", ".lammpsdump"),
+    *(".xyz", ".h5md", ".gsd", ".tng"),
+)
 SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
-    "structures": (".pdb", ".ent", ".cif", ".mmcif", ".map", ".ccp4", ".mrc"),
+    "structures": (
+        *(".pdb", ".ent", ".cif", ".mmcif", ".map", ".ccp4", ".mrc"),
+        *TRAJECTORY_SUFFIXES,
+    ),
     "particles": (".star", ".cs"),
     "images": (".mrcs", ".stk", ".mrc"),
     "a run": (".yaml", ".yml"),

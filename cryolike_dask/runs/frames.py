@@ -14,6 +14,8 @@ from cryolike_dask.runs.origins import made_from
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.sources import ORIGIN, Projections
 
+OF_ATOMS = {"model", "frame"}
+"""What descriptions of models of files, and of frames of trajectories, say."""
 REMEDY = (
     "Make parameters with frame (--frame MAP.mrc, or file) if the structures lie in one frame, or "
     'with superpose (--superpose "name CA"), and templates with them; or run one structure at a '
@@ -33,7 +35,7 @@ def refuse_own_means(templates: Iterable[TemplateStack]) -> None:
     own = [
         stack.structure
         for stack in templates
-        if "model" in (described := _description(stack)) and ORIGIN not in described
+        if OF_ATOMS & (described := _description(stack)).keys() and ORIGIN not in described
     ]
     if len(own) > 1:
         raise InputError(

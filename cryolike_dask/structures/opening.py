@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -12,27 +11,19 @@ from typing import Any
 import numpy as np
 
 from cryolike_dask.conventions import Conventions, ConventionsName, conventions_named
-from cryolike_dask.errors import InputError, InputFileError, missing_files, number
+from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
-from cryolike_dask.io.identity import regular_file
-from cryolike_dask.io.layout import is_of_templates
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.labels import Models
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.accounts import Account, account_of_atoms, misleading, say
 from cryolike_dask.structures.atoms import Atoms, refuse_scattering
 from cryolike_dask.structures.b_factors import INSTEAD, refuse_predicted
-from cryolike_dask.structures.maps import ARRAY_SUFFIXES, account_of_map, open_map
-from cryolike_dask.structures.models import (
-    CIF_SUFFIXES,
-    PDB_SUFFIXES,
-    find_models,
-    read_model,
-    read_models,
-    suffix_of,
-)
-from cryolike_dask.structures.naming import numbered, stem_of, told_apart
+from cryolike_dask.structures.listing import ATOM_SUFFIXES, MAP_SUFFIXES, REMEDY, bases, listed
+from cryolike_dask.structures.maps import account_of_map, open_map
+from cryolike_dask.structures.models import find_models, read_model, read_models, suffix_of
+from cryolike_dask.structures.naming import numbered
 from cryolike_dask.structures.sources import (
     MapInFile,
     ModelInFile,
@@ -46,19 +37,18 @@ from cryolike_dask.structures.superposing import (
     refuse_without_frame,
 )
 from cryolike_dask.structures.symmetric import note_of_symmetry, refuse_symmetry
+from cryolike_dask.structures.trajectories.choosing import Frames
+from cryolike_dask.structures.trajectories.trajectory import (
+    Trajectory,
+    frames_as_structures,
+    is_trajectory,
+    with_topology,
+)
 from cryolike_dask.structures.volumes import Volume
 
-logger = logging.getLogger("cryolike_dask")
-
-ATOM_SUFFIXES = (*PDB_SUFFIXES, *CIF_SUFFIXES)
-MAP_SUFFIXES = (".mrc", ".map", ".ccp4", *ARRAY_SUFFIXES)
-REMEDY = (
-    f"Structures are {', '.join((*ATOM_SUFFIXES, *MAP_SUFFIXES))} files, arrays (z, y, x), "
-    f"Atoms or Volume."
-)
-
 StructureInput = Any
-"""Path of a file or folder, numpy array or torch tensor (z, y, x), Atoms, or Volume."""
+"""Path of a file or folder, numpy array or torch tensor (z, y, x), Atoms, Volume, or
+Trajectory."""
 
 
 def open_structure(
@@ -104,7 +94,7 @@ def open_structure(
         raise InputError(
             f"{structure} is a folder", remedy="Open its structures with open_structures."
         )
-    (stack,) = open_structures(
+    stacks = open_structures(
         [structure],
         params_input,
         viewing=viewing,
@@ -112,7 +102,12 @@ def open_structure(
         voxel_size_angstrom=voxel_size_angstrom,
         n_templates_per_batch=n_templates_per_batch,
     )
-    return stack
+    if len(stacks) > 1:
+        raise InputError(
+            f"{len(stacks):,} frames are chosen",
+            remedy="Choose one; or open them with open_structures.",
+        )
+    return stacks[0]
 
 
 def open_structures(
@@ -120,28 +115,36 @@ def open_structures(
     params_input: str | Path | ImageParameters,
     *,
     models: Models = "first",
+    topology: str | Path | None = None,
+    frames: Frames | None = None,
+    every: int = 1,
+    selection: str | None = None,
     viewing: ViewingAngles | None = None,
     conventions: ConventionsName = "standard",
     voxel_size_angstrom: float | None = None,
     n_templates_per_batch: int | None = None,
 ) -> list[TemplateStack]:
-    """Open many structures: files, folders of files, and files of many models, such as the
-    snapshots of a simulation.
+    """Open many structures: files, folders of files, files of many models, and trajectories.
 
     Parameters
     ----------
     structures : one of those of `open_structure`, a folder, or several of these
-        A folder gives its structure files in the order of their names.
+        A folder gives its structure files in the order of their names. The frames of a trajectory
+        (XTC, TRR, DCD ...) are structures; several of them have the same topology, or are given as
+        a `Trajectory` each.
     models : "first" | "all"
         The first model of each PDB or mmCIF file, or each model as a structure of its own.
+    topology, frames, every, selection
+        Of the trajectories, as for `Trajectory`.
     params_input, viewing, conventions, voxel_size_angstrom, n_templates_per_batch
         As for `open_structure`.
 
     Returns
     -------
     list of TemplateStack
-        Named after their files; `NAME_model_0001` and so on where all models are opened. Files of
-        one name are named `FOLDER_NAME`, with as many folders as tell them apart.
+        Named after their files; `NAME_model_0001` and so on where all models are opened, and
+        `NAME_frame_000000` for the first frame of a trajectory. Files of one name are named
+        `FOLDER_NAME`, with as many folders as tell them apart.
 
     Raises
     ------
@@ -149,7 +152,7 @@ def open_structures(
         As for `open_structure`.
     """
     stacks, accounts = look_at_structures(
-        structures,
+        with_topology(structures, topology, frames, every, selection),
         params_input,
         models=models,
         viewing=viewing,
@@ -188,11 +191,11 @@ def look_at_structures(
     refuse_symmetry(directions, values)
     precision = "double" if parameters.precision == "double" else "single"
     voxel = _voxel_size(voxel_size_angstrom, values)
-    given = _listed(structures)
+    given = listed(structures)
     superposing = Superposing(parameters)
     opened = [
         (f"{base}{of_file}", source, account)
-        for base, structure in zip(_bases(given), given, strict=True)
+        for base, structure in zip(bases(given), given, strict=True)
         for of_file, source, account in _sources(structure, superposing, models, values, voxel)
     ]
     if not opened:
@@ -229,54 +232,6 @@ def _voxel_size(given: float | None, conventions: Conventions) -> float | None:
     return None if given is None else number("voxel_size_angstrom", given, above=0)
 
 
-def _bases(given: list[Any]) -> list[str]:
-    """The names of all inputs; it is said where they are not those of their files."""
-    names = told_apart(
-        [structure if isinstance(structure, Path) else "structure" for structure in given]
-    )
-    apart = [
-        f"{name} ({structure})"
-        for name, structure in zip(names, given, strict=True)
-        if isinstance(structure, Path) and name != stem_of(structure)
-    ]
-    if apart:
-        shown = ", ".join(apart[:5] + [f"and {len(apart) - 5:,} more"] * (len(apart) > 5))
-        logger.info("structures of one name are named after their folders: %s", shown)
-    return names
-
-
-def _listed(structures: Any) -> list[Any]:
-    """The structures one by one, folders opened; every missing file is named at once."""
-    single = isinstance(structures, (str, Path, Atoms, Volume)) or hasattr(structures, "shape")
-    if not single and not isinstance(structures, Iterable):
-        raise InputError(f"structures={structures!r} are none", remedy=REMEDY)
-    listed: list[Any] = []
-    for structure in [structures] if single else structures:
-        path = Path(structure) if isinstance(structure, (str, Path)) else None
-        if path is None or not os.path.isdir(path):
-            listed.append(structure if path is None else path)
-            continue
-        files = sorted(
-            p
-            for p in path.iterdir()
-            if suffix_of(p) in (*ATOM_SUFFIXES, *MAP_SUFFIXES) and not is_of_templates(p)
-        )
-        if not files:
-            raise InputFileError("holds no structures", source=path, remedy=REMEDY)
-        listed += files
-    missing = [
-        structure
-        for structure in listed
-        if isinstance(structure, Path) and not os.path.lexists(structure)
-    ]
-    if missing:
-        raise missing_files(missing, "Check the names of the structures.")
-    return [
-        regular_file(structure) if isinstance(structure, Path) else structure
-        for structure in listed
-    ]
-
-
 def _sources(
     structure: Any,
     superposing: Superposing,
@@ -286,7 +241,12 @@ def _sources(
 ) -> Iterator[tuple[str, StructureSource, Account]]:
     """End of the name, source and account of each structure in one input."""
     parameters = superposing.parameters
+    if isinstance(structure, Path) and is_trajectory(structure):
+        structure = Trajectory(structure, None)
     is_model = isinstance(structure, Path) and suffix_of(structure) in ATOM_SUFFIXES
+    if isinstance(structure, Trajectory):
+        yield from _frames(structure, superposing, conventions)
+        return
     if not is_model:
         refuse_without_frame(structure, parameters)
     if isinstance(structure, Atoms):
@@ -378,3 +338,11 @@ def _models(
             placement,
         )
         yield "" if models == "first" else f"_model_{position + 1:04d}", source, account
+
+
+def _frames(
+    trajectory: Trajectory, superposing: Superposing, conventions: Conventions
+) -> Iterator[tuple[str, StructureSource, Account]]:
+    remarks = misleading(superposing.parameters) if conventions.knows_scattering else ()
+    for of_file, source, account in frames_as_structures(trajectory, superposing):
+        yield of_file, source, replace(account, notes=(*account.notes, *remarks))

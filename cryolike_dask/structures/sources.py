@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,26 +28,29 @@ from cryolike_dask.structures.volumes import Volume
 PAGE = 64
 """Projections of a map made at once: each non-uniform FFT repeats the FFT of the whole map (a
 second at 132 voxels)."""
-ORIGIN = "origin_angstrom"
+ORIGIN: Final = "origin_angstrom"
 BETWEEN = 1e-9
 """Error of a projection that is compared with those in directions near by, of its largest value."""
 
 
 class ModelDescription(InputDescription, total=False):
-    """A model of a file, and how atoms are made of it."""
+    """A model of a file."""
 
     model: int
+
+
+class AtomsDescription(TypedDict, total=False):
+    """How atoms are made of a model; the last four where they scatter, or are not about their
+    mean."""
+
     atom_radii: float | None
     atom_selection: str | None
     use_protein_residue_model: bool
     atom_shape: str
-
-
-class ScatteringDescription(ModelDescription, total=False):
-    """The same of atoms that scatter."""
-
     atomic_b: float | str
     bulk_solvent: list[float] | None
+    origin_angstrom: list[float]
+    superposed: list[float]
 
 
 class MapDescription(InputDescription, total=False):
@@ -69,6 +72,26 @@ class StructureSource(Protocol):
 
     def describe(self) -> list[InputDescription]:
         """Describe what it is read from, for completion records."""
+
+
+def describe_atoms(parameters: ImageParameters, placement: Placement | None) -> AtomsDescription:
+    """Describe how atoms are made of a model, and where their poses have their origin."""
+    description = AtomsDescription(
+        atom_radii=parameters.atom_radii,
+        atom_selection=parameters.atom_selection,
+        use_protein_residue_model=bool(parameters.use_protein_residue_model),
+        atom_shape=parameters.atom_shape,
+    )
+    if parameters.scatters:
+        solvent = parameters.bulk_solvent
+        description["atomic_b"] = parameters.atomic_b
+        description["bulk_solvent"] = None if solvent is None else [float(x) for x in solvent]
+    if placement is not None:
+        description[ORIGIN] = list(placement.origin)
+        description["superposed"] = [*placement.rotation, *placement.translation]
+    elif parameters.frame_origin is not None:
+        description[ORIGIN] = list(parameters.frame_origin)
+    return description
 
 
 @dataclass(frozen=True)
@@ -110,30 +133,10 @@ class ModelInFile:
 
     def describe(self) -> list[InputDescription]:
         """The file, the model and how atoms are made of it."""
-        of_file = ModelDescription(
-            **describe_file(self.path),
-            model=self.position,
-            atom_radii=self.parameters.atom_radii,
-            atom_selection=self.parameters.atom_selection,
-            use_protein_residue_model=bool(self.parameters.use_protein_residue_model),
-            atom_shape=self.parameters.atom_shape,
-        )
-        if self.parameters.scatters:
-            solvent = self.parameters.bulk_solvent
-            of_file = ScatteringDescription(
-                **of_file,
-                atomic_b=self.parameters.atomic_b,
-                bulk_solvent=None if solvent is None else [float(x) for x in solvent],
-            )
-        return [cast(InputDescription, {**of_file, **self._frame()})]
-
-    def _frame(self) -> dict[str, list[float]]:
-        """Where poses have their origin, and how it is superposed, unless its own mean is taken."""
-        origin, placed = self.parameters.frame_origin, self.placement
-        if placed is None:
-            return {} if origin is None else {ORIGIN: list(origin)}
-        moved = [*placed.rotation, *placed.translation]
-        return {ORIGIN: list(placed.origin), "superposed": moved}
+        of_file = ModelDescription(**describe_file(self.path), model=self.position)
+        return [
+            cast(InputDescription, {**of_file, **describe_atoms(self.parameters, self.placement)})
+        ]
 
 
 @dataclass(frozen=True)

@@ -69,20 +69,24 @@ class Superposing:
     _first: Model | None = None
     _origin: Numbers = field(default=())
 
-    def account(self, model: Model, path: Path) -> tuple[Placement | None, Account]:
-        """How a model is moved, if it is, and an account of its atoms.
+    def account(
+        self, model: Model, path: Path, parameters: ImageParameters | None = None
+    ) -> tuple[Placement | None, Account]:
+        """How a model is moved, if it is, and an account of its atoms, which other parameters may
+        make of it.
 
         Raises
         ------
         InputError, InputFileError
             As of `atoms_and_account`; and if it cannot be superposed.
         """
-        atoms, account = atoms_and_account(model, self.parameters)
+        parameters = parameters or self.parameters
+        atoms, account = atoms_and_account(model, parameters)
         placement, said = self._place(model, atoms, path)
         if placement is None:
             return None, account
-        atoms, account = atoms_and_account(placement.moved(model), self.parameters)
-        account = in_box(account, placement.centred(atoms), self.parameters)
+        atoms, account = atoms_and_account(placement.moved(model), parameters)
+        account = in_box(account, placement.centred(atoms), parameters)
         return placement, replace(account, notes=(*account.notes, *([said] if said else [])))
 
     def _place(self, model: Model, atoms: Atoms, path: Path) -> tuple[Placement | None, str]:

@@ -1,0 +1,58 @@
+"""MDAnalysis, which reads what simulations write: imported when needed, for it is an extra."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cryolike_dask.errors import CryolikeError, InputError, InputFileError
+
+PACKAGE = "MDAnalysis"
+
+
+def library(module: str = PACKAGE) -> Any:
+    """Import a module of MDAnalysis.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if (error.name or PACKAGE).split(".")[0] != PACKAGE:
+            raise
+        raise InputError(
+            "trajectories are read by MDAnalysis, which is not installed",
+            remedy='Install it: pip install "cryolike_dask[trajectories]".',
+        ) from error
+
+
+@contextmanager
+def reading_by_library(path: str | Path, what: str) -> Iterator[None]:
+    """Say which file it is that the library cannot read, and leave out what it warns of to those
+    who program with it.
+
+    Raises
+    ------
+    InputFileError
+        In place of whatever the library raises: its readers raise errors of many kinds.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except CryolikeError:
+        raise
+    except ImportError as error:
+        raise InputFileError(
+            f"needs a package that is not installed to be read: {error}", source=path
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputFileError(f"{what} ({reason})", source=path) from error
