@@ -17,6 +17,7 @@ from cryolike_dask.cli.options import (
     PlaceOptions,
     Recompute,
     SkipExist,
+    TrajectoryOptions,
     client_in,
     keeps_complete,
     takes_options,
@@ -45,15 +46,15 @@ Batch = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodOptions:
+class LikelihoodOptions(TrajectoryOptions):
     """A run as its command is told of it: what goes in, what is searched, and how it is computed
     and written."""
 
     templates: Annotated[
         Path,
         typer.Option(
-            help="Folder with template_file_list.npy; or a structure file, or a folder of them, "
-            "projected while it runs.",
+            help="Folder with template_file_list.npy; or a structure file, a folder of them, or a "
+            "trajectory, projected while it runs.",
         ),
     ]
     particles: Annotated[
@@ -223,7 +224,7 @@ class LikelihoodOptions:
             ),
             "templates": None
             if are_templates
-            else open_structures(templates, parameters, conventions=conventions),
+            else open_structures(self.of(templates), parameters, conventions=conventions),
             "images": None
             if are_stacks
             else open_particles(particles, parameters, conventions=conventions),

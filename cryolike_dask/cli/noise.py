@@ -19,7 +19,7 @@ from cryolike_dask.cli.likelihood import (
     NStacks,
     ParametersFile,
 )
-from cryolike_dask.cli.options import PlaceOptions, client_in, takes_options
+from cryolike_dask.cli.options import PlaceOptions, TrajectoryOptions, client_in, takes_options
 from cryolike_dask.errors import InputError, OutputError, counted
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MOST_ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseOptions:
+class NoiseOptions(TrajectoryOptions):
     """Particles whose noise is estimated, and structures that they show."""
 
     particles: Annotated[
@@ -130,7 +130,7 @@ class NoiseOptions:
             paths = LikelihoodFiles(self.templates, None, self.output).template_files()
             stacks = [open_template_file(path, parameters) for path in paths]
         else:
-            stacks = open_structures(self.templates, parameters)
+            stacks = open_structures(self.of(self.templates), parameters)
         return [displacer(stack) for stack in stacks]
 
     def read_parameters(self) -> ImageParameters:

@@ -47,9 +47,20 @@ Plots = Annotated[bool, typer.Option(help="Draw the first few into a picture bes
 Structures = Annotated[
     list[Path],
     typer.Argument(
-        help="PDB, mmCIF, MRC, .npy or .pt files, or folders of them.", show_default=False
+        help="PDB, mmCIF, MRC, .npy or .pt files, or folders of them; or trajectories (XTC, TRR, "
+        "DCD ...).",
+        show_default=False,
     ),
 ]
+TrajectoryFrames = Annotated[
+    str | None,
+    typer.Option(
+        "--frames",
+        help='Of trajectories, from 0: "0, 5, 10-20, 100-", or a text file of such numbers. '
+        "Default: all.",
+    ),
+]
+Every = Annotated[int, typer.Option(help="Only the first of each so many of these frames.")]
 ModelsOption = Annotated[
     Models, typer.Option(help="Models of PDB and mmCIF files; all: each as a structure.")
 ]
@@ -112,6 +123,24 @@ def keeps_complete(*, recompute: bool | None, skip_exist: bool | None) -> bool:
             "--recompute and --skip-exist exclude each other", remedy="Give one of them."
         )
     return not recompute and skip_exist is not False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryOptions:
+    """Which frames of trajectories are structures."""
+
+    topology: Annotated[
+        Path | None,
+        typer.Option(help="Of trajectories: a PDB file, say, of the same atoms in their order."),
+    ] = None
+    frames: TrajectoryFrames = None
+    every: Every = 1
+
+    def of(self, structures: Any) -> Any:
+        """Structures, the trajectories among which have this topology, and frames chosen."""
+        from cryolike_dask.structures.trajectories.trajectory import with_topology
+
+        return with_topology(structures, self.topology, self.frames, self.every)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from cryolike_dask.cli.options import (
     ParametersFile,
     PlaceOptions,
     Structures,
+    TrajectoryOptions,
     client_in,
     takes_options,
 )
@@ -51,6 +52,7 @@ def simulate(
     batch_size: Annotated[int, typer.Option(help="Images per .mrcs file.")] = 1024,
     seed: Annotated[int, typer.Option(help="Same seed, same particles.")] = 0,
     overwrite: Overwrite = False,
+    trajectory: TrajectoryOptions,
     place: PlaceOptions,
 ) -> None:
     """Simulate particles of structures, as MRCS and a STAR file with their true poses.
@@ -66,7 +68,7 @@ def simulate(
             from cryolike_dask.simulation.simulate import simulate_particles
 
             star = simulate_particles(
-                structures,
+                trajectory.of(structures),
                 parameters,
                 output,
                 n_images=n_images,

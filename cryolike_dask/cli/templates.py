@@ -22,6 +22,7 @@ from cryolike_dask.cli.options import (
     Recompute,
     SkipExist,
     Structures,
+    TrajectoryOptions,
     client_in,
     keeps_complete,
     takes_options,
@@ -60,6 +61,7 @@ def templates(
     overwrite: Overwrite = False,
     plots: Plots = False,
     skip_exist: SkipExist = None,
+    trajectory: TrajectoryOptions,
     place: PlaceOptions,
 ) -> None:
     """Make templates from structures.
@@ -75,7 +77,7 @@ def templates(
             from cryolike_dask.structures.making import make_templates
 
             files = make_templates(
-                structures,
+                trajectory.of(structures),
                 parameters,
                 output,
                 models=models,

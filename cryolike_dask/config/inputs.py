@@ -24,6 +24,7 @@ from cryolike_dask.config.values import (
     File,
     Files,
     Frame,
+    FrameNumbers,
     Order,
     PartOfNyquist,
     Pixels,
@@ -78,13 +79,24 @@ class Structures(Section):
     files: Files | None = Field(
         default=None,
         validate_default=True,
-        description="Instead of templates: PDB, mmCIF, MRC, .npy or .pt files, or folders of them; "
-        "one or a list.",
+        description="Instead of templates: PDB, mmCIF, MRC, .npy or .pt files, or folders of them, "
+        "or trajectories; one or a list.",
     )
     models: Models = Field(
         default="first",
         description="Of PDB and mmCIF files: their first model, or each model as a structure.",
     )
+    topology: File | None = Field(
+        default=None,
+        description="Of trajectories among the files (XTC, TRR, DCD ...): a PDB file, say, of the "
+        "same atoms.",
+    )
+    frames: FrameNumbers | None = Field(
+        default=None,
+        description='Of trajectories, from 0: "0, 5, 10-20, 100-", a list of numbers, or the name '
+        "of a text file of them. Default: all.",
+    )
+    every: Count = Field(default=1, description="Only the first of each so many of these frames.")
     healpix_order: Order | None = Field(
         default=None,
         description="Views of structure files: HEALPix of this order. Default: the grid of the "
@@ -109,7 +121,15 @@ class Structures(Section):
             "templates", value, info, "templates (a folder made before) or files (PDB, mmCIF, MRC)"
         )
 
-    @field_validator("models", "healpix_order", "viewing_angles", "voxel_size_angstrom")
+    @field_validator(
+        "models",
+        "topology",
+        "frames",
+        "every",
+        "healpix_order",
+        "viewing_angles",
+        "voxel_size_angstrom",
+    )
     @classmethod
     def _not_of_files_made_before(cls, value: Any, info: ValidationInfo) -> Any:
         return not_with("templates", value, info)

@@ -181,6 +181,8 @@ def _named_paths(config: RunConfig) -> dict[str, list[Path]]:
         "structures": [
             structures.templates and structures.templates / TEMPLATE_LIST,
             structures.viewing_angles,
+            structures.topology,
+            structures.frames if isinstance(structures.frames, Path) else None,
         ],
         "particles": [particles.stacks, particles.folder, particles.passthrough],
         "parameters": [None if isinstance(parameters, Parameters) else parameters],
@@ -258,6 +260,9 @@ def _opened_structures(
         structures.files,
         parameters,
         models=structures.models,
+        topology=structures.topology,
+        frames=structures.frames,
+        every=structures.every,
         viewing=_views(config, parameters),
         conventions=config.likelihood.conventions,
         voxel_size_angstrom=structures.voxel_size_angstrom,

@@ -24,6 +24,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from cryolike_dask.errors import LARGEST, number
 from cryolike_dask.geometry.noise import B_FACTORS, LEAST_DEGREES_OF_FREEDOM
 from cryolike_dask.labels import NoiseWord
+from cryolike_dask.structures.trajectories.choosing import are_numbers
 
 MOST = 10**9
 """The largest count of anything: more is a slip of the keyboard."""
@@ -142,6 +143,21 @@ def _spectrum(value: Any, info: ValidationInfo) -> Any:
 
 def _frame(value: Any, info: ValidationInfo) -> Any:
     return value if value == "file" else _path(value, info)
+
+
+def _frames(value: Any, info: ValidationInfo) -> Any:
+    """Frames of a trajectory: numbers and ranges as text, the file of these, or numbers."""
+    if isinstance(value, str) and value != "all" and value.strip():
+        return value if are_numbers(value) else _path(value, info)
+    try:
+        if value != "all" and not isinstance(value, Path):
+            return _which(value)
+    except ValueError:
+        pass
+    raise ValueError(
+        'is neither numbers and ranges such as "0, 5, 10-20", nor a file of these, nor a list of '
+        "different numbers from 0 on"
+    )
 
 
 def _b_factor(value: Any) -> Any:
@@ -269,6 +285,11 @@ Folder = Annotated[Path, BeforeValidator(_path), BeforeValidator(_absolute)]
 Files = Annotated[tuple[File, ...], BeforeValidator(_several), WithJsonSchema(_FILES)]
 Which = Annotated[
     int | tuple[int, ...] | Literal["all"], BeforeValidator(_which), WithJsonSchema(_WHICH)
+]
+FrameNumbers = Annotated[
+    int | tuple[int, ...] | Path | str,
+    BeforeValidator(_frames),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, *_WHICH["anyOf"][1:]]}),
 ]
 Address = Annotated[
     str, BeforeValidator(_address), Field(json_schema_extra={"pattern": f"^{ADDRESS}$"})

@@ -24,7 +24,8 @@ OPTIONS = {
     "--viewing-distance "
     "--n-inplanes --atom-radii --atom-selection --residues --atoms --atom-shape "
     "--symmetry --frame --superpose --overwrite",
-    "templates": "--parameters --output --models --healpix-order --viewing-angles --conventions "
+    "templates": "--parameters --output --models --topology --frames --every "
+    "--healpix-order --viewing-angles --conventions "
     "--recompute --overwrite --plots --workers --scheduler",
     "particles": "--parameters --output --images --folder --passthrough --pixel-size-angstrom "
     "--downsample --invert-contrast --background-radius-pixels --recenter --batch-size "
@@ -32,7 +33,8 @@ OPTIONS = {
     "--plots --workers --scheduler",
     "simulate": "--parameters --output --n-images --signal-to-noise --noise --population "
     "--max-displacement-pixels "
-    "--optics --models --batch-size --seed --overwrite --workers --scheduler",
+    "--optics --models --topology --frames --every "
+    "--batch-size --seed --overwrite --workers --scheduler",
 }
 SEARCH = ["--max-displacement-pixels", 2, "--n-displacements-x", 3, "--n-displacements-y", 3]
 

@@ -186,7 +186,7 @@ def test_a_frame_that_is_damaged_inside_is_told_when_it_is_read(simulation, topo
         values(last)
 
 
-def test_a_topology_of_other_atoms_is_refused(simulation, topology, rng, tmp_path):
+def test_a_topology_of_other_atoms_is_refused(simulation, topology, rng, tmp_path, caplog):
     path = simulation.write(tmp_path / "run.xtc")
     more = Simulation.of(rng, n_residues=7).pdb(tmp_path / "more.pdb")
     with pytest.raises(InputFileError, match=r"has 24 atoms, but its topology .*more.pdb has 28"):
@@ -206,6 +206,7 @@ def test_a_topology_of_other_atoms_is_refused(simulation, topology, rng, tmp_pat
             other.write_bytes(b"")
         with pytest.raises(InputFileError, match=what):
             open_structures(path, PARAMETERS, topology=other)
+    assert not [record for record in caplog.records if record.name.startswith("MDAnalysis")]
 
 
 def test_what_is_said_of_trajectories_needs_one(topology, tmp_path, simulation):

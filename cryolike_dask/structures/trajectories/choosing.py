@@ -77,13 +77,18 @@ def chosen_frames(
     return frames[::every]
 
 
+def are_numbers(text: str) -> bool:
+    """Whether text is meant to be numbers and ranges, and not the name of a file."""
+    return LIST.fullmatch(text) is not None
+
+
 def _numbers(asked: Any, n_frames: int) -> NDArray[np.int64]:
     if isinstance(asked, slice):
         try:
             return np.arange(n_frames)[asked]
         except (TypeError, ValueError) as error:
             raise InputError(f"frames={asked!r}: {error}", remedy=REMEDY) from error
-    if isinstance(asked, str) and LIST.fullmatch(asked):
+    if isinstance(asked, str) and are_numbers(asked):
         return _in_text(asked, n_frames)
     if isinstance(asked, (str, Path)):
         return _in_file(Path(asked), n_frames)

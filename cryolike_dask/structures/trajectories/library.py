@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,8 @@ def library(module: str = PACKAGE) -> Any:
         If it is not installed.
     """
     try:
-        return importlib.import_module(module)
+        with _quiet():
+            return importlib.import_module(module)
     except ImportError as error:
         if (error.name or PACKAGE).split(".")[0] != PACKAGE:
             raise
@@ -34,9 +36,22 @@ def library(module: str = PACKAGE) -> Any:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the library tells those who program with it, and the log."""
+    log = logging.getLogger(PACKAGE)
+    level = log.level
+    try:
+        log.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+@contextmanager
 def reading_by_library(path: str | Path, what: str) -> Iterator[None]:
-    """Say which file it is that the library cannot read, and leave out what it warns of to those
-    who program with it.
+    """Say which file it is that the library cannot read.
 
     Raises
     ------
@@ -44,8 +59,7 @@ def reading_by_library(path: str | Path, what: str) -> Iterator[None]:
         In place of whatever the library raises: its readers raise errors of many kinds.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             yield
     except CryolikeError:
         raise
