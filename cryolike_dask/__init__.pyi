@@ -83,6 +83,9 @@ from .structures.atoms import Atoms as Atoms
 from .structures.making import make_templates as make_templates
 from .structures.opening import open_structure as open_structure
 from .structures.opening import open_structures as open_structures
+from .structures.trajectories.subset import choose_subset as choose_subset
+from .structures.trajectories.subset import read_assignment as read_assignment
+from .structures.trajectories.subset import write_subset as write_subset
 from .structures.trajectories.trajectory import Trajectory as Trajectory
 from .structures.volumes import Volume as Volume
 from .version import __version__ as __version__

@@ -9,6 +9,7 @@ from cryolike_dask.cli import (
     export,
     parameters,
     templates,
+    subset,
     particles,
     simulate,
     noise,
@@ -39,6 +40,7 @@ __all__ = [
     "report",
     "run",
     "simulate",
+    "subset",
     "templates",
     "verify",
 ]

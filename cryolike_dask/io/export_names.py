@@ -10,6 +10,8 @@ from cryolike_dask.io.layout import STORE_SUFFIX
 
 SIMULATED_STAR = "particles.star"
 REPORT = "report.html"
+FRAMES, COUNTS, ASSIGNMENT = "frames.txt", "counts.txt", "assignment.csv"
+"""Frames that stand for a trajectory, for how many each, and which of all are nearest to which."""
 DROPPED = "dropped.txt"
 """The list of particles that an export leaves out; beside a single file its name comes first."""
 

@@ -50,11 +50,7 @@ class FrameInFile:
 
     def model(self) -> Model:
         """Read the atoms of the frame, periodic images made whole."""
-        topology = self.topology.read()
-        positions, box = self.place.read()
-        if box is not None:
-            positions = topology.links.made_whole(positions, box)
-        return replace(topology.model, position_angstrom=positions)
+        return model_of_frame(self.place, self.topology)
 
     def load(self) -> Structure:
         """Read the frame."""
@@ -76,3 +72,17 @@ class FrameInFile:
         frame = FrameDescription(**describe_file(self.path), frame=self.place.frame)
         of_frame = {**frame, **describe_atoms(self.parameters, self.placement)}
         return [cast(InputDescription, of_frame), describe_file(Path(self.topology.path))]
+
+
+def model_of_frame(place: FramePlace, topology_file: TopologyFile) -> Model:
+    """Read the atoms of a frame, periodic images made whole.
+
+    Raises
+    ------
+    InputFileError
+    """
+    topology = topology_file.read()
+    positions, box = place.read()
+    if box is not None:
+        positions = topology.links.made_whole(positions, box)
+    return replace(topology.model, position_angstrom=positions)

@@ -21,7 +21,7 @@ from cryolike_dask.structures.superposing import Superposing
 from cryolike_dask.structures.trajectories.choosing import Frames, chosen_frames
 from cryolike_dask.structures.trajectories.contents import Contents, FramePlace, contents_of
 from cryolike_dask.structures.trajectories.source import FrameInFile
-from cryolike_dask.structures.trajectories.topology import Topology, TopologyFile
+from cryolike_dask.structures.trajectories.topology import TopologyFile
 from cryolike_dask.structures.trajectories.whole import MOST_STRETCHED
 
 MOST_FRAMES = 100_000
@@ -162,11 +162,16 @@ def frames_as_structures(
             except InputError as error:
                 raise InputFileError(f"frame {frame:,}: {error}", source=path) from error
             if account is None:
-                _refuse_other_atoms(opened, opened.topology.read(), model.position_angstrom)
+                refuse_other_atoms(opened, model.position_angstrom)
                 found = replace(found, notes=(*found.notes, *_notes(source, opened)))
             account = found
-        yield f"_frame_{frame:06d}", replace(source, placement=placement), account
+        yield name_of_frame("", frame), replace(source, placement=placement), account
         account = replace(account, diameter_angstrom=None)
+
+
+def name_of_frame(base: str, frame: int) -> str:
+    """The name of a frame as a structure."""
+    return f"{base}_frame_{frame:06d}"
 
 
 def with_topology(
@@ -225,11 +230,14 @@ def _parameters(trajectory: Trajectory, parameters: ImageParameters) -> ImagePar
     return replace(parameters, atom_selection=trajectory.selection)
 
 
-def _refuse_other_atoms(
-    opened: OpenTrajectory, topology: Topology, positions: NDArray[np.float64]
-) -> None:
-    """Refuse a topology of as many, but other atoms: its bonds are none in the frames."""
-    stretched = topology.links.stretched(positions)
+def refuse_other_atoms(opened: OpenTrajectory, positions: NDArray[np.float64]) -> None:
+    """Refuse a topology of as many, but other atoms: its bonds are none in the frames.
+
+    Raises
+    ------
+    InputFileError
+    """
+    stretched = opened.topology.read().links.stretched(positions)
     if stretched > MOST_STRETCHED:
         raise InputFileError(
             f"in frame {opened.frames[0]:,}, {stretched:.0%} of the atoms are far from the "
