@@ -4,10 +4,14 @@ from .analysis.dataset import open_results as open_results
 from .analysis.export.cryosparc_export import export_cryosparc as export_cryosparc
 from .analysis.export.star_export import export_star as export_star
 from .analysis.export.star_export import export_star_subsets as export_star_subsets
+from .analysis.landscape import expectation as expectation
+from .analysis.landscape import frame_weight as frame_weight
+from .analysis.landscape import free_energy as free_energy
 from .analysis.matrix import log_likelihood_ratio as log_likelihood_ratio
 from .analysis.matrix import structure_probability as structure_probability
 from .analysis.matrix_files import write_likelihood_matrix as write_likelihood_matrix
 from .analysis.matrix_files import write_reweighting_inputs as write_reweighting_inputs
+from .analysis.plots.landscape_plots import plot_free_energy as plot_free_energy
 from .analysis.plots.noise_plots import plot_noise as plot_noise
 from .analysis.plots.particle_plots import plot_matches as plot_matches
 from .analysis.plots.population_plots import plot_populations as plot_populations
