@@ -23,6 +23,7 @@ from cryolike_dask import (
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.structures.models import read_models
 from cryolike_dask.structures.trajectories.choosing import chosen_frames
+from cryolike_dask.structures.trajectories.contents import FramePlace
 from cryolike_dask.structures.trajectories.trajectory import open_trajectory
 from tests.structures.trajectories import Simulation
 
@@ -51,6 +52,11 @@ def topology(simulation, tmp_path):
 
 def models(stacks):
     return np.stack([stack.source.structure.model().position_angstrom for stack in stacks])
+
+
+def size_and_time(path):
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def values(stack):
@@ -382,3 +388,29 @@ def test_without_mdanalysis_it_is_said_what_to_install(simulation, topology, tmp
     monkeypatch.setitem(sys.modules, "MDAnalysis", None)
     with pytest.raises(InputError, match=r"pip install .cryolike_dask\[trajectories\]"):
         open_structures(path, PARAMETERS, topology=topology)
+
+
+def test_bits_that_would_be_written_beyond_their_room_are_refused(rng, tmp_path):
+    """Frames of XTC files with bytes changed at random: read, or refused, and never read wrongly
+    beyond their atoms; and all sizes of boxes that are written are read."""
+    for spread, n_residues in ((1, 4), (30, 20), (3e5, 6)):
+        simulation = Simulation.of(rng, n_frames=1, n_residues=n_residues)
+        moved = rng.normal(0, spread, (1, simulation.n_atoms // 8, 3))
+        simulation.positions += moved.repeat(8, axis=1)
+        path = simulation.write(tmp_path / f"run{n_residues}.xtc")
+        place = FramePlace(str(path), 0, 0, simulation.n_atoms, *size_and_time(path))
+        error = np.abs(place.read()[0] - simulation.positions).max()
+        assert error < 0.006 + 1e-6 * np.abs(simulation.positions).max()
+        content, refused = path.read_bytes(), []
+        for _ in range(100):
+            changed = bytearray(content)
+            for at in rng.integers(52, len(content), 2):
+                changed[at] = rng.choice([0, 1, 127, 128, 255])
+            path.write_bytes(changed)
+            place = FramePlace(str(path), 0, 0, simulation.n_atoms, *size_and_time(path))
+            try:
+                assert place.read()[0].shape == (simulation.n_atoms, 3)
+            except InputFileError as told:
+                refused.append(str(told).startswith(f"{path}: frame 0 "))
+        assert len(refused) > 10
+        assert all(refused)

@@ -95,8 +95,17 @@ class FramePlace:
         return positions, box if box is not None and _is_box(box) else None
 
     def _in_xdr(self) -> tuple[FloatArray, FloatArray]:
-        formats = library("MDAnalysis.lib.formats.libmdaxdr")
-        with getattr(formats, XDR[Path(self.path).suffix.lower()])(self.path) as file:
+        formats, suffix = (
+            library("MDAnalysis.lib.formats.libmdaxdr"),
+            Path(self.path).suffix.lower(),
+        )
+        if suffix == ".xtc":
+            # it is compiled, by a package whose import takes longer than all others here
+            from cryolike_dask.structures.trajectories.compressed import refuse_wrong_bits
+
+            with open(self.path, "rb") as content:
+                refuse_wrong_bits(content, self.offset or 0, self.n_atoms)
+        with getattr(formats, XDR[suffix])(self.path) as file:
             file.set_offsets(np.array([0, self.offset], np.int64))
             file.seek(1)
             frame = file.read()
