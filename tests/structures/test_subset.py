@@ -16,6 +16,7 @@ from cryolike_dask import (
     write_subset,
 )
 from cryolike_dask.errors import InputError, InputFileError, OutputError
+from cryolike_dask.io.counts import read_counts
 from cryolike_dask.structures.superposing import superposition
 from cryolike_dask.structures.trajectories import measures
 from cryolike_dask.structures.trajectories.measures import Features, Superposed, features_in
@@ -164,6 +165,7 @@ def test_a_subset_is_written_and_opened_by_its_frames(trajectory, tmp_path):
     assert [line.split() for line in written[1].read_text().splitlines()] == [
         [name, "4"] for name in subset.structures
     ]
+    assert read_counts(written[1]) == dict.fromkeys(subset.structures.tolist(), 4.0)
     stacks = open_structures(
         trajectory.path,
         make_parameters(n_pixels=16, pixel_size_angstrom=3.0, viewing_distance=1.0),
