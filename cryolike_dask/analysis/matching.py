@@ -50,6 +50,7 @@ from cryolike_dask.stacks import (
     open_template_file,
 )
 from cryolike_dask.structures.opening import open_structures
+from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
 Images = ImageStack | Sequence[ImageStack]
 Templates = TemplateStack | Sequence[TemplateStack]
@@ -326,9 +327,9 @@ def _open_images(
 def _open_templates(
     summary: xr.Dataset, names: set[str], source: Any, parameters: ImageParameters | None
 ) -> list[TemplateStack]:
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, Path, Trajectory)):
         return [source] if isinstance(source, TemplateStack) else list(source)
-    if not holds_templates(Path(source)):
+    if isinstance(source, Trajectory) or not holds_templates(Path(source)):
         conventions: Any = summary.attrs.get("conventions")
         return open_structures(source, _needed(parameters), conventions=conventions)
     opened = []

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from cryolike_dask.cli.console import err, words_of_command
+from cryolike_dask.cli.options import TrajectoryOptions
 from cryolike_dask.errors import CryolikeError, InputError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def need_comparable(templates: Path, particles: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputsOfResults:
+class InputsOfResults(TrajectoryOptions):
     """Inputs that results were made from, as options of the commands that look at results."""
 
     templates: Annotated[
@@ -110,7 +111,8 @@ class InputsOfResults:
         from cryolike_dask.config.resolve import ResultInputs, inputs_of_results
         from cryolike_dask.io.layout import CONFIGURATION
 
-        given_inputs = ResultInputs(self.templates, self.particles, self.parameters)
+        templates = self.one(self.templates)
+        given_inputs = ResultInputs(templates, self.particles, self.parameters)
         if self != InputsOfResults() or not needed:
             return given_inputs
         try:

@@ -121,6 +121,7 @@ class NoiseOptions(TrajectoryOptions):
         from cryolike_dask.stacks import open_template_file
         from cryolike_dask.structures.opening import open_structures
 
+        structures = self.one(self.templates)
         if self.templates is None:
             return None
         displacer = configure_displacement(
@@ -130,7 +131,7 @@ class NoiseOptions(TrajectoryOptions):
             paths = LikelihoodFiles(self.templates, None, self.output).template_files()
             stacks = [open_template_file(path, parameters) for path in paths]
         else:
-            stacks = open_structures(self.of(self.templates), parameters)
+            stacks = open_structures(structures, parameters)
         return [displacer(stack) for stack in stacks]
 
     def read_parameters(self) -> ImageParameters:

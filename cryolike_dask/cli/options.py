@@ -22,6 +22,8 @@ from cryolike_dask.labels import Models
 if TYPE_CHECKING:
     from distributed import Client
 
+    from cryolike_dask.structures.trajectories.trajectory import Trajectory
+
 Command = Callable[..., None]
 
 Conventions = Annotated[
@@ -135,6 +137,12 @@ class TrajectoryOptions:
     ] = None
     frames: TrajectoryFrames = None
     every: Every = 1
+
+    def one(self, templates: Path | None) -> Path | Trajectory | None:
+        """Templates or structures, which may be a trajectory with this topology; or none."""
+        given = self.of(() if templates is None else templates)
+        one: Path | Trajectory = given[0] if isinstance(given, list) else given
+        return None if templates is None else one
 
     def of(self, structures: Any) -> Any:
         """Structures, the trajectories among which have this topology, and frames chosen."""

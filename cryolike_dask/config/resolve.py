@@ -29,6 +29,7 @@ from cryolike_dask.particles.opening import open_particles, read_particles
 from cryolike_dask.runs.run import Displacer
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.opening import open_structures
+from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
 KEYS = ("structures", "particles", "parameters")
 KEYS_OF_KINDS: dict[Kind, str] = {
@@ -66,7 +67,7 @@ class ResultInputs:
     """Inputs that results were made from, as far as they are known: files and folders, or what is
     opened of a configuration."""
 
-    templates: Path | Sequence[TemplateStack] | None = None
+    templates: Path | Trajectory | Sequence[TemplateStack] | None = None
     particles: Path | ImageStack | None = None
     parameters: str | Path | ImageParameters | None = None
 

@@ -39,6 +39,7 @@ from cryolike_dask.runs.recomputation import beyond_tolerance, compare_again, no
 from cryolike_dask.runs.run import Run, open_run
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.opening import open_structures
+from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -216,7 +217,7 @@ def _open(
     rules = settings.rules
     if isinstance(templates, (str, Path)) and holds_templates(Path(templates)):
         files, templates = replace(files, folder_templates=Path(templates)), None
-    elif isinstance(templates, (str, Path)):
+    elif isinstance(templates, (str, Path, Trajectory)):
         templates = open_structures(templates, parameters, conventions=rules.name)
     if isinstance(images, (str, Path)) and holds_image_stacks(Path(images)):
         files, images = replace(files, folder_particles=Path(images)), None

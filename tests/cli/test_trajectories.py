@@ -50,6 +50,11 @@ def test_frames_are_simulated_and_compared_by_commands_and_by_run_yaml(folder):
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
     worked(in_process("run", "run.yaml"))
+    inputs = [*compare, "--n-samples", 2]
+    del inputs[inputs.index("--workers") : inputs.index("--workers") + 2]
+    assert "nothing is wrong" in worked(in_process("verify", "by-command", *inputs))
+    refused = in_process("verify", "by-command", *FRAMES)
+    assert "there are none among" in refused.stderr.replace("\n", " ")
     one, other = (open_results(folder / name) for name in ("by-command", "by-config"))
     assert one.structure.values.tolist() == CHOSEN
     np.testing.assert_array_equal(one.log_likelihood_integrated, other.log_likelihood_integrated)
