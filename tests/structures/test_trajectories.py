@@ -3,12 +3,14 @@ needed; and files that are damaged, or of other atoms."""
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import struct
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from cryolike_dask import (
     open_structures,
 )
 from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.runs.frames import refuse_own_means
 from cryolike_dask.structures.models import read_models
 from cryolike_dask.structures.trajectories.choosing import chosen_frames
 from cryolike_dask.structures.trajectories.contents import FramePlace
@@ -52,6 +55,11 @@ def topology(simulation, tmp_path):
 
 def models(stacks):
     return np.stack([stack.source.structure.model().position_angstrom for stack in stacks])
+
+
+def read_template_source(file):
+    """What a template file says it was made from."""
+    return json.loads(str(np.load(file.with_suffix(".npz"))["source"]))
 
 
 def size_and_time(path):
@@ -341,9 +349,29 @@ def test_templates_say_which_frame_they_are_of(simulation, topology, tmp_path):
     trajectory = Trajectory(path, topology, frames=[1, 3])
     files = make_templates(trajectory, PARAMETERS, tmp_path / "templates", progress=False)
     assert [f.name for f in files] == [f"templates_fourier_run_frame_00000{k}.pt" for k in (1, 3)]
+    made_from = [read_template_source(f)[0] for f in files]
+    assert [(of["name"], of["frame"]) for of in made_from] == [("run.xtc", 1), ("run.xtc", 3)]
     before = [f.stat().st_mtime_ns for f in files]
     make_templates(trajectory, PARAMETERS, tmp_path / "templates", progress=False, skip_exist=True)
     assert [f.stat().st_mtime_ns for f in files] == before
+
+
+def test_frames_about_their_own_means_do_not_lie_in_one_frame(simulation, topology, tmp_path):
+    """As models do not, around recorded poses."""
+    path = simulation.write(tmp_path / "run.xtc")
+    with pytest.raises(InputError, match="but 5 structures"):
+        refuse_own_means(open_structures(path, PARAMETERS, topology=topology))
+    superposed = replace(PARAMETERS, superpose="name CA")
+    refuse_own_means(open_structures(path, superposed, topology=topology))
+
+
+def test_chains_that_come_apart_are_of_the_topology(rng, tmp_path):
+    """Contacts between chains may be gone; bonds may not."""
+    simulation = Simulation.of(rng, n_chains=2, n_residues=1)
+    topology = simulation.pdb(tmp_path / "top.pdb")
+    simulation.positions[:, 4:] += 40
+    path = simulation.write(tmp_path / "run.xtc")
+    assert len(open_structures(path, PARAMETERS, topology=topology)) == 5
 
 
 def test_a_million_frames_are_opened_in_a_second_and_little_memory(tmp_path):

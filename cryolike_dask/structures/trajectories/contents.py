@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.identity import refuse_changed, regular_file
-from cryolike_dask.structures.trajectories.library import library, reading_by_library
+from cryolike_dask.structures.trajectories.library import library, quiet, reading_by_library
 from cryolike_dask.structures.trajectories.xdr import frame_offsets
 
 XDR = {".xtc": "XTCFile", ".trr": "TRRFile"}
 ANGSTROM = 10.0
 """In a nanometre, the unit of XTC and TRR files."""
 UNREADABLE = "cannot be read as a trajectory: it is damaged, or not what its name says"
-_READER = Lock()
-"""Readers are not made for several threads; XTC and TRR files are opened for each frame."""
 
 FloatArray = NDArray[np.float64]
 
@@ -112,7 +109,7 @@ class FramePlace:
         return ANGSTROM * frame.x.astype(np.float64), ANGSTROM * frame.box.astype(np.float64)
 
     def _by_reader(self) -> tuple[FloatArray, FloatArray | None]:
-        with _READER:
+        with quiet():
             frame = _reader(self.path, self.n_atoms, self.size, self.mtime_ns)[self.frame]
             box = frame.triclinic_dimensions
             return frame.positions.astype(np.float64), None if box is None else box.astype(float)
@@ -134,7 +131,7 @@ def contents_of(path: Path, n_atoms: int) -> Contents:
     if not status.st_size:
         raise InputFileError("is empty", source=path, remedy="Give a trajectory.")
     library()
-    with _READER, reading_by_library(path, UNREADABLE):
+    with reading_by_library(path, UNREADABLE), quiet():
         reader = _reader(str(path.absolute()), n_atoms, status.st_size, status.st_mtime_ns)
         return Contents(
             int(reader.n_frames), int(reader.n_atoms), suffix == ".dcd" and _is_cut_off(reader)

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from cryolike_dask.errors import CryolikeError, InputError, InputFileError
 
 PACKAGE = "MDAnalysis"
+_ONE_AT_A_TIME = RLock()
 
 
 def library(module: str = PACKAGE) -> Any:
@@ -24,7 +26,7 @@ def library(module: str = PACKAGE) -> Any:
         If it is not installed.
     """
     try:
-        with _quiet():
+        with quiet():
             return importlib.import_module(module)
     except ImportError as error:
         if (error.name or PACKAGE).split(".")[0] != PACKAGE:
@@ -36,17 +38,19 @@ def library(module: str = PACKAGE) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the library tells those who program with it, and the log."""
-    log = logging.getLogger(PACKAGE)
-    level = log.level
-    try:
-        log.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
+def quiet() -> Iterator[None]:
+    """Use the library without what it tells those who program with it, and the log; one thread at a
+    time, for neither these nor its readers are made for several."""
+    with _ONE_AT_A_TIME:
+        log = logging.getLogger(PACKAGE)
+        level = log.level
+        try:
+            log.setLevel(logging.CRITICAL)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            log.setLevel(level)
 
 
 @contextmanager
@@ -59,8 +63,7 @@ def reading_by_library(path: str | Path, what: str) -> Iterator[None]:
         In place of whatever the library raises: its readers raise errors of many kinds.
     """
     try:
-        with _quiet():
-            yield
+        yield
     except CryolikeError:
         raise
     except ImportError as error:

@@ -21,7 +21,7 @@ from cryolike_dask.structures.models import (
     read_model,
     suffix_of,
 )
-from cryolike_dask.structures.trajectories.library import library, reading_by_library
+from cryolike_dask.structures.trajectories.library import library, quiet, reading_by_library
 from cryolike_dask.structures.trajectories.whole import Links, links_of_bonds, links_of_neighbours
 
 TOPOLOGY_SUFFIXES = (".gro", ".psf", ".prmtop", ".parm7", ".top", ".tpr", ".pqr", ".mol2")
@@ -93,7 +93,7 @@ def _read(file: TopologyFile) -> Topology:
             "is not a topology by its name", source=path, remedy=f"Topologies are {known} files."
         )
     mdanalysis = library()
-    with reading_by_library(path, "cannot be read as a topology"):
+    with reading_by_library(path, "cannot be read as a topology"), quiet():
         universe = mdanalysis.Universe(str(path), to_guess=())
         bonds = np.asarray(universe.bonds.indices) if hasattr(universe, "bonds") else NO_BONDS
         model = _model(universe)

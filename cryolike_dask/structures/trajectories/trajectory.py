@@ -118,6 +118,8 @@ def open_trajectory(trajectory: Trajectory) -> OpenTrajectory:
             source=path,
             remedy="Give the topology of just these atoms.",
         )
+    if not contents.n_frames:
+        raise InputFileError("has no frames", source=path, remedy="Copy it again.")
     try:
         frames = chosen_frames(
             trajectory.frames,
@@ -199,7 +201,7 @@ def with_topology(
             remedy=f"Trajectories are {', '.join(TRAJECTORY_SUFFIXES)} files.",
         )
     if not any(are):
-        return structures
+        return structures if single or hasattr(structures, "shape") else listed
     return [
         Trajectory(x, topology, frames, every, selection) if is_one else x
         for x, is_one in zip(listed, are, strict=True)

@@ -17,8 +17,9 @@ from cryolike_dask.structures.solvent import Kinds
 NEAR = 5.0
 """Angstrom. Atoms that are so near in the topology hang together: of a chain by its bonds, which
 are shorter than all else, and chains by what is nearest between them."""
-BOND = 2.0
-"""Length that a bond has at most, where the topology gives no positions."""
+BOND, LONGEST_BOND = 2.0, 2.2
+"""Of a bond that a topology without positions states; and of those between atoms, of which models
+of one atom a residue have none."""
 STRETCHED, PLAY = 2.0, 1.0
 """So many times as long as in the topology, and so many angstrom more, is no bond any more."""
 MOST_STRETCHED = 0.1
@@ -72,11 +73,14 @@ class Links:
         return whole
 
     def stretched(self, positions: FloatArray) -> float:
-        """The share of links that are far longer than in the topology."""
+        """The share of bonds that are far longer than in the topology: of the shorter links, for
+        chains that are in contact there may have come apart."""
         if not len(self.atom):
             return 0.0
-        length = np.linalg.norm(positions[self.atom] - positions[self.to], axis=1)
-        return float(np.mean(length > STRETCHED * self.length_angstrom + PLAY))
+        bonds = self.length_angstrom <= max(LONGEST_BOND, float(np.median(self.length_angstrom)))
+        atom, to, length = self.atom[bonds], self.to[bonds], self.length_angstrom[bonds]
+        found = np.linalg.norm(positions[atom] - positions[to], axis=1)
+        return float(np.mean(found > STRETCHED * length + PLAY))
 
 
 def links_of_neighbours(model: Model) -> Links:
