@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +93,7 @@ def choose_subset(
     """Choose frames that stand for all frames of a trajectory.
 
     Each frame is read once, and compared with each that is chosen: time grows with the product of
-    their numbers, memory with neither.
+    their numbers, memory by some numbers for each.
 
     Parameters
     ----------
@@ -242,24 +244,37 @@ def read_assignment(path: str | Path) -> FrameAssignment:
             source=path,
             remedy="Write their names in the first line.",
         )
-    columns = [head.index(name) for name in HEAD if name in head]
-    listed = [row for row in rows if row]
     try:
-        frame, structure, *distance = zip(
-            *[[row[k] for k in columns] for row in listed], strict=True
-        )
-        frames = np.array(frame).astype(np.int64)
-        distances = np.array(distance[0], np.float64) if distance else np.zeros(len(frames))
-    except (ValueError, IndexError) as error:
-        reason = str(error)[:200] if listed else "it is empty"
+        frames, assignment, distances, names = _columns(rows, head)
+    except (ValueError, IndexError, OverflowError, csv.Error) as error:
+        reason = str(error)[:200]
         raise InputFileError(f"is no table of frames ({reason})", source=path) from error
     values, count = np.unique(frames, return_counts=True)
     if len(values) < len(frames) or values[0] < 0:
         wrong = values[count > 1][0] if len(values) < len(frames) else values[0]
         what = "more than once" if len(values) < len(frames) else ", and they are counted from 0"
         raise InputFileError(f"names frame {wrong:,} {what}", source=path)
-    names, assignment = np.unique(np.char.strip(np.array(structure)), return_inverse=True)
-    return FrameAssignment(names, frames, assignment, distances, "")
+    return FrameAssignment(np.array(names, np.str_), frames, assignment, distances, "")
+
+
+def _columns(
+    rows: Iterator[list[str]], head: list[str]
+) -> tuple[IntArray, IntArray, NDArray[np.float64], list[str]]:
+    """Frames, which name each has, distances, and the names; row by row, for text takes many times
+    the memory of numbers."""
+    frames, assignment, distances = array("q"), array("q"), array("d")
+    names: dict[str, int] = {}
+    of_frame, of_structure = head.index(HEAD[0]), head.index(HEAD[1])
+    of_distance = head.index(HEAD[2]) if HEAD[2] in head else None
+    for row in rows:
+        if row:
+            frames.append(int(row[of_frame]))
+            assignment.append(names.setdefault(row[of_structure].strip(), len(names)))
+            distances.append(0.0 if of_distance is None else float(row[of_distance]))
+    if not frames:
+        raise ValueError("it is empty")
+    arrays = np.array(frames, np.int64), np.array(assignment, np.int64), np.array(distances)
+    return *arrays, list(names)
 
 
 def _table(subset: FrameSubset) -> str:
