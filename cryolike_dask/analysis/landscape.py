@@ -253,7 +253,7 @@ class _Carried:
         frames."""
         cell = self.structure[frames] * n_bins + place
         parts = np.bincount(cell, self.part[frames], self.n_structures * n_bins)
-        return parts.reshape(self.n_structures, n_bins)
+        return parts.reshape(self.n_structures, n_bins).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

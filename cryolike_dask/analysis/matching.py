@@ -246,7 +246,7 @@ def contrast_of_image(image: ImageStack, conventions: Conventions) -> NDArray[np
 def open_matching(
     summary: xr.Dataset,
     rows: NDArray[np.int64],
-    templates: str | Path | Templates | None = None,
+    templates: str | Path | Trajectory | Templates | None = None,
     particles: str | Path | Images | None = None,
     parameters: str | Path | ImageParameters | None = None,
     *,

@@ -77,7 +77,7 @@ def verify_likelihood(
     folder_output: str | Path,
     params_input: str | Path | ImageParameters | None = None,
     *,
-    templates: str | Path | TemplateStack | Sequence[TemplateStack] | None = None,
+    templates: str | Path | Trajectory | TemplateStack | Sequence[TemplateStack] | None = None,
     images: str | Path | ImageStack | None = None,
     n_samples: int = 16,
     seed: int = 0,
@@ -96,7 +96,7 @@ def verify_likelihood(
     folder_output : path
     params_input : path or ImageParameters, optional
         Default: `parameters.npz` in the folder of templates.
-    templates : path, TemplateStack or several, optional
+    templates : path, Trajectory, TemplateStack or several, optional
         The folder that holds `template_file_list.npy`, or structures, as the run was given them.
     images : path or ImageStack, optional
         The folder that holds `fft`, or particles, as the run was given them.

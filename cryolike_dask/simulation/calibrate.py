@@ -45,6 +45,7 @@ from cryolike_dask.simulation.resembling import (
 )
 from cryolike_dask.simulation.slices import Slices, slices_at, slices_between
 from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.structures.trajectories.trajectory import Trajectory
 from cryolike_dask.version import __version__
 
 logger = logging.getLogger("cryolike_dask")
@@ -68,7 +69,7 @@ LEAST_PER_STRUCTURE = 10
 def calibrate(
     results: str | Path | xr.Dataset,
     *,
-    templates: str | Path | TemplateStack | Sequence[TemplateStack] | None = None,
+    templates: str | Path | Trajectory | TemplateStack | Sequence[TemplateStack] | None = None,
     particles: str | Path | ImageStack | Sequence[ImageStack] | None = None,
     parameters: str | Path | ImageParameters | None = None,
     n_images: int = 400,
@@ -91,7 +92,7 @@ def calibrate(
     ----------
     results : path or xarray.Dataset
         The output folder of a run under two structures or more, or what `open_results` gives.
-    templates, particles : path, stack or several stacks, optional
+    templates, particles : path, Trajectory, stack or several stacks, optional
         As they were given to the run; default: the folders that the results name.
     parameters : path or ImageParameters, optional
         Default: `parameters.npz` in the folder of templates.

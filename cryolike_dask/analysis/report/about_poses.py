@@ -23,6 +23,7 @@ from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
 DIFFERENT_CORRELATION = 0.01
 """An example whose correlation, computed again, differs by more is not what the results came
@@ -35,11 +36,11 @@ class Inputs:
 
     Attributes
     ----------
-    templates, particles : path, stack, several stacks, or None
+    templates, particles : path, Trajectory, stack, several stacks, or None
     parameters : path, ImageParameters, or None
     """
 
-    templates: str | Path | TemplateStack | Sequence[TemplateStack] | None
+    templates: str | Path | Trajectory | TemplateStack | Sequence[TemplateStack] | None
     particles: str | Path | ImageStack | Sequence[ImageStack] | None
     parameters: str | Path | ImageParameters | None
 

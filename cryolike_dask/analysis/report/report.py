@@ -38,6 +38,7 @@ from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.outputs import HTML, own_output
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
 PAGE = Path(__file__).with_suffix(".html")
 """The page without its content."""
@@ -54,7 +55,7 @@ def write_report(
     results: str | Path | xr.Dataset,
     path: str | Path | None = None,
     *,
-    templates: str | Path | TemplateStack | Sequence[TemplateStack] | None = None,
+    templates: str | Path | Trajectory | TemplateStack | Sequence[TemplateStack] | None = None,
     particles: str | Path | ImageStack | Sequence[ImageStack] | None = None,
     parameters: str | Path | ImageParameters | None = None,
     n_examples: int = 4,
@@ -71,7 +72,7 @@ def write_report(
         The output folder of a run, finished or not, or what `open_results` gives.
     path : path, optional
         Where the page goes; default: `report.html` in the output folder.
-    templates, particles : path, stack or several stacks, optional
+    templates, particles : path, Trajectory, stack or several stacks, optional
         As they were given to the run, to show particles beside their projections; default: the
         folders that the results name. If they cannot be read, the page says so.
     parameters : path or ImageParameters, optional

@@ -62,7 +62,7 @@ def refuse_wrong_bits(file: BinaryIO, offset: int, n_atoms: int) -> None:
 
 @_compiled
 def _bit(data: NDArray[np.uint8], at: int) -> int:
-    return (data[at // 8] >> (7 - at % 8)) & 1
+    return int(data[at // 8] >> (7 - at % 8)) & 1
 
 
 @_compiled

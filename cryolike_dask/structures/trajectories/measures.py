@@ -72,7 +72,8 @@ class Superposed:
 
     def point(self, frame: int) -> FloatArray:
         """The atoms of a frame."""
-        return self.positions[frame].astype(np.float64)
+        point: FloatArray = self.positions[frame].astype(np.float64)
+        return point
 
     def distances(self, point: FloatArray) -> FloatArray:
         """By the singular values of covariances (Kabsch), without turning anything."""
@@ -113,7 +114,8 @@ class Features:
 
     def point(self, frame: int) -> FloatArray:
         """The features of a frame."""
-        return self.values[frame]
+        point: FloatArray = self.values[frame]
+        return point
 
     def distances(self, point: FloatArray) -> FloatArray:
         """Root of the sum of squares."""

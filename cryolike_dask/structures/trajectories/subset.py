@@ -19,7 +19,7 @@ from cryolike_dask.io.export_names import ASSIGNMENT, COUNTS, FRAMES
 from cryolike_dask.io.identity import reading
 from cryolike_dask.labels import SubsetMethod
 from cryolike_dask.structures.naming import stem_of
-from cryolike_dask.structures.trajectories.measures import features_in, superposed_atoms
+from cryolike_dask.structures.trajectories.measures import Measure, features_in, superposed_atoms
 from cryolike_dask.structures.trajectories.representatives import clusters, farthest_points
 from cryolike_dask.structures.trajectories.trajectory import (
     Trajectory,
@@ -138,7 +138,7 @@ def choose_subset(
         )
     if by == "rmsd":
         where = Path(tempfile.gettempdir() if folder is None else folder)
-        measure = superposed_atoms(opened, trajectory.selection, where)
+        measure: Measure = superposed_atoms(opened, trajectory.selection, where)
     else:
         measure = features_in(by, opened.frames, opened.contents.n_frames)
     found = METHODS[method](measure, n)
