@@ -140,9 +140,9 @@ class TrajectoryOptions:
 
     def one(self, templates: Path | None) -> Path | Trajectory | None:
         """Templates or structures, which may be a trajectory with this topology; or none."""
-        given = self.of(() if templates is None else templates)
-        one: Path | Trajectory = given[0] if isinstance(given, list) else given
-        return None if templates is None else one
+        given = self.of([] if templates is None else [templates])
+        one: Path | Trajectory | None = given[0] if given else None
+        return one
 
     def of(self, structures: Any) -> Any:
         """Structures, the trajectories among which have this topology, and frames chosen."""
