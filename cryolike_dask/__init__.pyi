@@ -1,6 +1,7 @@
 """The public names and their modules: for type checkers, and for loading a name on first use."""
 
 from .analysis.dataset import open_results as open_results
+from .analysis.decoys.of_results import decoy_competition as decoy_competition
 from .analysis.export.cryosparc_export import export_cryosparc as export_cryosparc
 from .analysis.export.star_export import export_star as export_star
 from .analysis.export.star_export import export_star_subsets as export_star_subsets

@@ -57,6 +57,7 @@ NOISE_MODEL = "noise_model"
 SEARCH_METHOD = "search_method"
 TEMPLATE_SOURCE = "template_source"
 TEMPLATE_CONVENTIONS = "template_conventions"
+DECOY_OF = "decoy_of"
 
 CROSS_CORRELATION = "cross_correlation"
 OPTIMAL_TEMPLATE = "optimal_template"
@@ -136,6 +137,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     RECENTERED: {"long_name": "was moved by its recorded origin before it was compared"},
     TEMPLATE_SOURCE: {"long_name": "what templates were made from: atoms, a map, or unknown"},
     TEMPLATE_CONVENTIONS: {"long_name": "conventions that templates were made under"},
+    DECOY_OF: {
+        "long_name": 'structure that this is a decoy of; its own name: of none; "": no decoy'
+    },
     TRUE_STRUCTURE: {"long_name": "structure that the particle was simulated from"},
     DISPLACEMENT_X: {"long_name": "displacement of the template along x", "units": "angstrom"},
     DISPLACEMENT_Y: {"long_name": "displacement of the template along y", "units": "angstrom"},

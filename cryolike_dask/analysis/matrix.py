@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.coordinates import refuse_mixed
+from cryolike_dask.analysis.coordinates import refuse_mixed, without_decoys
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.export_names import (
@@ -140,7 +140,7 @@ def write_likelihood_matrix(
             written.append(tensor)
             if text:
                 table = likelihood_matrix(Path(folder_output), variable, ".txt")
-                _write_text(table, values, results[labels.STRUCTURE].values)
+                _write_text(table, values, without_decoys(results)[labels.STRUCTURE].values)
                 written.append(table)
     return written
 
@@ -191,7 +191,7 @@ def write_reweighting_inputs(results: xr.Dataset, folder_output: str | Path) -> 
 
 
 def _matrix(results: xr.Dataset, variable: str) -> xr.DataArray:
-    """A variable as (structure, image), whatever was selected."""
+    """A variable as (structure, image), whatever was selected; decoys are left out."""
     if variable not in MATRICES or variable not in results:
         raise InputError(
             f"variable={variable!r} is no matrix of these results",
@@ -202,7 +202,7 @@ def _matrix(results: xr.Dataset, variable: str) -> xr.DataArray:
     for dim in (labels.STRUCTURE, labels.IMAGE):
         if dim not in values.dims:
             values = values.expand_dims(dim)
-    return values.transpose(labels.STRUCTURE, labels.IMAGE)
+    return without_decoys(values).transpose(labels.STRUCTURE, labels.IMAGE)
 
 
 @contextmanager
