@@ -8,6 +8,7 @@ from typing import Final, Literal
 AtomShape = Literal["default", "gaussian", "hard-sphere", "scattering"]
 AtomicB = float | Literal["none", "file"]
 BulkSolvent = tuple[float, float] | Literal["none", "babinet"]
+DecoyKind = Literal["phases", "residues"]
 Device = Literal["auto", "cpu", "cuda"]
 Downsampling = Literal["fourier", "mean", "max"]
 BFactorWord = Literal["auto", "fit", "none"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputError
-from cryolike_dask.runs.origins import Entries
+from cryolike_dask.runs.origins import DECOY_OF, Entries
 
 TEXT = {
     labels.IMAGE_FILE: "files",
@@ -83,7 +83,7 @@ def structure_coordinates(
     search_methods: Sequence[str],
 ) -> dict[str, Coordinate]:
     """Coordinates along structure: its name, what its templates were made from, what noise was
-    taken for, and how poses were searched."""
+    taken for, how poses were searched, and what decoys are of, where there are some."""
     texts = {
         labels.STRUCTURE: list(names),
         labels.NOISE_MODEL: list(noises),
@@ -92,6 +92,9 @@ def structure_coordinates(
         name: [str(description.get(key, UNKNOWN)) for description in descriptions]
         for name, key in OF_STRUCTURE.items()
     }
+    decoys = [str(description.get(DECOY_OF, "")) for description in descriptions]
+    if any(decoys):
+        texts[labels.DECOY_OF] = decoys
     return {
         name: (labels.STRUCTURE, np.array(values, object), labels.ATTRIBUTES.get(name, {}))
         for name, values in texts.items()

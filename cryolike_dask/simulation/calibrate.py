@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import probabilities, regress
+from cryolike_dask.analysis.coordinates import without_decoys
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.matching import open_matching
 from cryolike_dask.analysis.search_of_results import (
@@ -170,7 +171,7 @@ def results_to_try(
     InputError, InputFileError, OutputError
         As `calibrate` does.
     """
-    opened = results if isinstance(results, xr.Dataset) else open_results(results)
+    opened = without_decoys(results if isinstance(results, xr.Dataset) else open_results(results))
     names = [str(name) for name in np.atleast_1d(opened[labels.STRUCTURE].values)]
     if len(names) < 2:
         raise InputError(

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.coordinates import without_decoys
 from cryolike_dask.analysis.export.relion_poses import RelionPoses, relion_poses
 from cryolike_dask.analysis.summaries import (
     BEST_STRUCTURE,
@@ -94,6 +95,7 @@ def assign(
     _refuse_incomplete(results)
     if labels.STRUCTURE not in results.dims:
         results = results.expand_dims(labels.STRUCTURE)
+    results = without_decoys(results)
     summary = summarise_results(results, structure)
     structures = tuple(str(name) for name in results[labels.STRUCTURE].values)
     position = {name: i for i, name in enumerate(structures)}
