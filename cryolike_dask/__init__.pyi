@@ -78,6 +78,7 @@ from .stacks import TemplateStack as TemplateStack
 from .stacks import open_images as open_images
 from .stacks import open_templates as open_templates
 from .structures.atoms import Atoms as Atoms
+from .structures.decoys.files import make_decoys as make_decoys
 from .structures.decoys.opening import as_decoys as as_decoys
 from .structures.decoys.opening import open_decoys as open_decoys
 from .structures.making import make_templates as make_templates
