@@ -54,7 +54,8 @@ def log_likelihood_ratio(
     InputError
         If there is no such structure or variable.
     """
-    values = _matrix(results, variable)
+    # decoys are compared with structures like any other
+    values = _matrix(results.drop_vars(labels.DECOY_OF, errors="ignore"), variable)
     names = [str(name) for name in values[labels.STRUCTURE].values]
     if reference not in names:
         first = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

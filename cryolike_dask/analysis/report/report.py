@@ -20,6 +20,7 @@ from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.particle_plots import extreme_rows
 from cryolike_dask.analysis.report import (
     about_belief,
+    about_decoys,
     about_poses,
     about_run,
     about_structures,
@@ -111,6 +112,7 @@ def write_report(
         partial(_steps, summary, inputs),
         partial(about_run.run_section, summary, blocks),
         partial(about_structures.structures_section, opened, summary),
+        partial(about_decoys.decoys_section, opened),
         partial(about_structures.truth_section, summary),
         partial(about_poses.correlation_section, summary),
         partial(about_poses.poses_section, summary),
