@@ -72,6 +72,7 @@ from .runs.plan import plan_likelihood as plan_likelihood
 from .runs.verification import verify_likelihood as verify_likelihood
 from .simulation.calibrate import calibrate as calibrate
 from .simulation.rendering import Poses as Poses
+from .simulation.residual_fit import fit_residuals as fit_residuals
 from .simulation.simulate import simulate_particles as simulate_particles
 from .stacks import ImageStack as ImageStack
 from .stacks import TemplateStack as TemplateStack

@@ -59,6 +59,7 @@ SEARCH_METHOD = "search_method"
 TEMPLATE_SOURCE = "template_source"
 TEMPLATE_CONVENTIONS = "template_conventions"
 DECOY_OF = "decoy_of"
+RESIDUAL_P_VALUE = "residual_p_value"
 
 CROSS_CORRELATION = "cross_correlation"
 OPTIMAL_TEMPLATE = "optimal_template"
@@ -140,6 +141,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     TEMPLATE_CONVENTIONS: {"long_name": "conventions that templates were made under"},
     DECOY_OF: {
         "long_name": 'structure that this is a decoy of; its own name: of none; "": no decoy'
+    },
+    RESIDUAL_P_VALUE: {
+        "long_name": "probability that noise leaves a residual so unlike it over shells"
     },
     TRUE_STRUCTURE: {"long_name": "structure that the particle was simulated from"},
     DISPLACEMENT_X: {"long_name": "displacement of the template along x", "units": "angstrom"},

@@ -12,6 +12,7 @@ import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import image_coordinates, structure_coordinates
+from cryolike_dask.analysis.decoys.of_images import with_residuals
 from cryolike_dask.analysis.inventory import Inventory, take_inventory
 from cryolike_dask.analysis.stored import StoredResults, views_of
 from cryolike_dask.errors import CryolikeError, InputFileError, listed
@@ -114,7 +115,7 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     for name in (labels.MICROGRAPH, labels.OPTICS_GROUP):
         if name in results.coords:
             results = results.set_xindex(name)
-    return results
+    return with_residuals(results, files, record)
 
 
 def _warn_of_gaps(folder_output: str | Path, stored: StoredResults) -> None:

@@ -6,9 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryolike_dask import labels
+from cryolike_dask.io.layout import METADATA_SUFFIX
 
 SIMULATED_STAR = "particles.star"
 REPORT = "report.html"
+RESIDUALS = f"residuals{METADATA_SUFFIX}"
+"""What fits of residuals have shown, beside the results."""
 DROPPED = "dropped.txt"
 """The list of particles that an export leaves out; beside a single file its name comes first."""
 

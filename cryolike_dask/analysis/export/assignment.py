@@ -62,7 +62,8 @@ class Assignment:
         The variables `LIKELIHOODS`, and that of refined poses if there are any.
     certainty : dict of str to (image,) float64
         Probability and margin of the best structure (`summarise_results`), unless there is one
-        structure only; the q-value, where there are decoys.
+        structure only; the q-value, where there are decoys; the p-value of residuals that were
+        fitted.
     posterior : dict of str to (image,) array
         The variables `OF_POSTERIOR`, as far as the results have them.
     missing : (image,) str
@@ -137,6 +138,8 @@ def assign(
     certainty = certainty if compared else {}
     if q is not None:
         certainty[Q_VALUE] = q
+    if labels.RESIDUAL_P_VALUE in results.coords:
+        certainty[labels.RESIDUAL_P_VALUE] = results[labels.RESIDUAL_P_VALUE].values
     posterior = {name: of_winners[name].values for name in known}
     poses = _poses(results, summary, number, template_source)
     return Assignment(structures, number, poses, likelihoods, certainty, posterior, missing)

@@ -39,6 +39,7 @@ CERTAINTY = {
     PROBABILITY: "cryolikeProbability",
     MARGIN: "cryolikeLogLikelihoodMargin",
     Q_VALUE: "cryolikeQValue",
+    labels.RESIDUAL_P_VALUE: "cryolikeResidualPValue",
 }
 COLUMNS = {
     labels.CROSS_CORRELATION: "cryolikeCrossCorrelation",

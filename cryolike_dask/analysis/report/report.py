@@ -112,7 +112,7 @@ def write_report(
         partial(_steps, summary, inputs),
         partial(about_run.run_section, summary, blocks),
         partial(about_structures.structures_section, opened, summary),
-        partial(about_decoys.decoys_section, opened),
+        partial(about_decoys.none_section, opened),
         partial(about_structures.truth_section, summary),
         partial(about_poses.correlation_section, summary),
         partial(about_poses.poses_section, summary),

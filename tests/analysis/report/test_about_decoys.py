@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
-from cryolike_dask.analysis.report.about_decoys import decoys_section
+from cryolike_dask.analysis.report.about_decoys import none_section
 from cryolike_dask.analysis.report.report import write_report
 from tests.analysis.making import make_results, without
 
@@ -21,7 +21,7 @@ def results(rng):
 
 
 def test_the_section_tells_what_competition_says(results):
-    section = decoys_section(results)
+    section = none_section(results)
     found = cld.decoy_competition(results)
     rows = dict(section.rows)
     assert rows["images compared"] == "60 of 60"
@@ -35,10 +35,10 @@ def test_the_section_tells_what_competition_says(results):
 
 
 def test_without_decoys_there_is_no_section_and_without_results_no_number(results):
-    assert decoys_section(results.drop_vars("decoy_of")) is None
-    assert decoys_section(results.isel(structure=[2, 3])) is None
+    assert none_section(results.drop_vars("decoy_of")) is None
+    assert none_section(results.isel(structure=[2, 3])) is None
     nothing = without(results, np.array([[False], [False], [True], [True]]) & np.ones(60, bool))
-    section = decoys_section(nothing)
+    section = none_section(nothing)
     assert not section.rows
     assert "yet" in section.paragraphs[0]
 
