@@ -30,11 +30,14 @@ def refuse_own_means(templates: Iterable[TemplateStack]) -> None:
     ------
     InputError
     """
-    own = [
-        stack.structure
-        for stack in templates
-        if "model" in (described := _description(stack)) and ORIGIN not in described
-    ]
+    # decoys that are made of a structure lie where it lies
+    own = list(
+        dict.fromkeys(
+            stack.decoy_of or stack.structure
+            for stack in templates
+            if "model" in (described := _description(stack)) and ORIGIN not in described
+        )
+    )
     if len(own) > 1:
         raise InputError(
             f"poses are recorded of one map, but {len(own)} structures ({', '.join(own[:3])}"

@@ -12,6 +12,7 @@ import cryolike_dask as cld
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.runs.frames import refuse_own_means
 from tests.structures.decoys.proteins import write_protein
 
 PARAMETERS = ImageParameters(16, 3.0, viewing_distance=1.2, use_protein_residue_model=False)
@@ -80,6 +81,13 @@ def test_decoys_explain_nothing_of_the_noise(structures, build, tmp_path):
         computed(tmp_path / name, templates, images, noise="estimate", b_factor="none")
         models.append(cld.read_noise(tmp_path / name / "noise.npz"))
     np.testing.assert_array_equal(models[0].variance, models[1].variance)
+
+
+def test_decoys_lie_where_their_structure_lies(structures):
+    """Poses that are recorded for one structure hold for its decoys, and for no other's."""
+    refuse_own_means([structures[0], *cld.open_decoys(structures[0], 2)])
+    with pytest.raises(InputError, match=r"2 structures \(a, b\) have their origins"):
+        refuse_own_means([structures[0], *cld.as_decoys(structures[1])])
 
 
 def test_a_run_of_decoys_alone_is_refused(structures, build, tmp_path):
