@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Residuals:
 
 def write_residuals(path: Path, residuals: Residuals) -> None:
     """Write them, atomically."""
-    entries = {
+    entries: dict[str, NDArray[Any] | str] = {
         STACK: residuals.stack,
         IMAGE: residuals.image_in_stack,
         P_VALUE: residuals.p_value,

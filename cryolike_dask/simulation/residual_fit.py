@@ -192,7 +192,7 @@ def _summary(again: Again, images: ImageStack, of_run: xr.Dataset) -> xr.Dataset
     best = every[labels.LOG_LIKELIHOOD_INTEGRATED].argmax(labels.STRUCTURE)
     chosen = every[list(OF_POSES)].isel({labels.STRUCTURE: best})
     structures = np.array([one.structure for one in again.templates], object)
-    return chosen.assign_coords(
+    summary: xr.Dataset = chosen.assign_coords(
         {
             labels.IMAGE: images.image_in_stack,
             labels.STACK: (labels.IMAGE, images.stack),
@@ -200,3 +200,4 @@ def _summary(again: Again, images: ImageStack, of_run: xr.Dataset) -> xr.Dataset
             BEST_STRUCTURE: (labels.IMAGE, structures[best.values]),
         }
     ).assign_attrs(of_run.attrs)
+    return summary

@@ -49,7 +49,7 @@ def bins_of(power: FloatArray, grid: PolarGrid) -> NDArray[np.int64]:
     InputError
         If there are fewer than two shells with noise.
     """
-    known = (power > 0).all(axis=0)
+    known: NDArray[np.bool_] = np.all(power > 0, axis=0)
     if known.sum() < 2:
         raise InputError(f"{known.sum()} shell(s) have noise: residuals have no shape")
     n_bins = min(MOST_BINS, int(known.sum()))

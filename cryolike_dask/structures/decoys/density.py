@@ -33,7 +33,7 @@ EPS = 1e-6
 def voxels_of(atoms: Atoms, voxel_size_angstrom: float) -> int:
     """Voxels along a side that hold atoms, wherever they turn."""
     side = 2 * (atoms.reach_angstrom + MARGIN_ANGSTROM)
-    return fft.next_fast_len(2 * int(np.ceil(side / voxel_size_angstrom / 2)), real=True)
+    return int(fft.next_fast_len(2 * int(np.ceil(side / voxel_size_angstrom / 2)), real=True))
 
 
 def density_of(atoms: Atoms, n_voxels: int, voxel_size_angstrom: float) -> Volume:
@@ -152,4 +152,5 @@ def _power(
     if shape[2] % 2 == 0:
         twice[-1] = 1.0
     power = np.abs(transform) ** 2 * twice * chosen
-    return np.bincount(of_shell.ravel(), power.ravel(), int(of_shell.max()) + 1)
+    summed = np.bincount(of_shell.ravel(), power.ravel(), int(of_shell.max()) + 1)
+    return summed.astype(np.float64)

@@ -41,8 +41,8 @@ def residues_shuffled(model: Model, chosen: NDArray[np.bool_], rng: np.random.Ge
             remedy='Randomise phases: kind="phases" (--kind phases).',
         )
     positions = model.position_angstrom[moved]
-    centres = np.stack([np.bincount(place, axis) for axis in positions.T], axis=1)
-    centres /= np.bincount(place)[:, None]
+    sums = np.stack([np.bincount(place, axis) for axis in positions.T], axis=1)
+    centres = sums / np.bincount(place)[:, None]
     to = centres[_deranged(len(numbers), rng)]
     everywhere = model.position_angstrom.copy()
     everywhere[moved] = positions + (to - centres)[place]
