@@ -92,10 +92,10 @@ def residues(opening_degrees: float) -> Molecule:
     return Molecule(positions, np.full(shape, RESIDUE_ELECTRONS), np.full(shape, RESIDUE_SPREAD**2))
 
 
-def protein(opening_degrees: float, n_residues: int = 60) -> Protein:
+def protein(opening_degrees: float, n_residues: int = 60, seed: int = 0) -> Protein:
     """Two lobes of residues of all atoms, as dense as in proteins, the second turned about z by the
     opening. Stereochemistry is rough: electrons do not know it."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     radius = (VOLUME_OF_RESIDUE * n_residues / 2 * 3 / (4 * np.pi)) ** (1 / 3)
     positions, names, numbers, residue_names = [], [], [], []
     for lobe in (0, 1):

@@ -1,6 +1,7 @@
 """The public names and their modules: for type checkers, and for loading a name on first use."""
 
 from .analysis.dataset import open_results as open_results
+from .analysis.decoys.of_results import decoy_competition as decoy_competition
 from .analysis.export.cryosparc_export import export_cryosparc as export_cryosparc
 from .analysis.export.star_export import export_star as export_star
 from .analysis.export.star_export import export_star_subsets as export_star_subsets
@@ -78,12 +79,16 @@ from .runs.plan import plan_likelihood as plan_likelihood
 from .runs.verification import verify_likelihood as verify_likelihood
 from .simulation.calibrate import calibrate as calibrate
 from .simulation.rendering import Poses as Poses
+from .simulation.residual_fit import fit_residuals as fit_residuals
 from .simulation.simulate import simulate_particles as simulate_particles
 from .stacks import ImageStack as ImageStack
 from .stacks import TemplateStack as TemplateStack
 from .stacks import open_images as open_images
 from .stacks import open_templates as open_templates
 from .structures.atoms import Atoms as Atoms
+from .structures.decoys.files import make_decoys as make_decoys
+from .structures.decoys.opening import as_decoys as as_decoys
+from .structures.decoys.opening import open_decoys as open_decoys
 from .structures.making import make_templates as make_templates
 from .structures.opening import open_structure as open_structure
 from .structures.opening import open_structures as open_structures

@@ -8,6 +8,7 @@ from typing import Final, Literal
 AtomShape = Literal["default", "gaussian", "hard-sphere", "scattering"]
 AtomicB = float | Literal["none", "file"]
 BulkSolvent = tuple[float, float] | Literal["none", "babinet"]
+DecoyKind = Literal["phases", "residues"]
 Device = Literal["auto", "cpu", "cuda"]
 Downsampling = Literal["fourier", "mean", "max"]
 BFactorWord = Literal["auto", "fit", "none"]
@@ -58,6 +59,8 @@ NOISE_MODEL = "noise_model"
 SEARCH_METHOD = "search_method"
 TEMPLATE_SOURCE = "template_source"
 TEMPLATE_CONVENTIONS = "template_conventions"
+DECOY_OF = "decoy_of"
+RESIDUAL_P_VALUE = "residual_p_value"
 
 CROSS_CORRELATION = "cross_correlation"
 OPTIMAL_TEMPLATE = "optimal_template"
@@ -147,6 +150,12 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     RECENTERED: {"long_name": "was moved by its recorded origin before it was compared"},
     TEMPLATE_SOURCE: {"long_name": "what templates were made from: atoms, a map, or unknown"},
     TEMPLATE_CONVENTIONS: {"long_name": "conventions that templates were made under"},
+    DECOY_OF: {
+        "long_name": 'structure that this is a decoy of; its own name: of none; "": no decoy'
+    },
+    RESIDUAL_P_VALUE: {
+        "long_name": "probability that noise leaves a residual so unlike it over shells"
+    },
     TRUE_STRUCTURE: {"long_name": "structure that the particle was simulated from"},
     DISPLACEMENT_X: {"long_name": "displacement of the template along x", "units": "angstrom"},
     DISPLACEMENT_Y: {"long_name": "displacement of the template along y", "units": "angstrom"},

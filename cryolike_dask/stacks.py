@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, number
-from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.displacements import DisplacementGrid, not_displaced
 from cryolike_dask.geometry.known_poses import joined_poses
 from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -173,18 +173,19 @@ class TemplateStack:
     n_per_batch : int or None
         Templates per tile inside a task; None lets the kernel choose. Changes no result beyond
         rounding.
+    decoy_of : str
+        Structure that this is a decoy of, its own name if of none; "": images may show it.
     """
 
     source: ArraySource
     grid: PolarGrid
     viewing: ViewingAngles
-    displacements: DisplacementGrid = field(
-        default_factory=lambda: DisplacementGrid(np.zeros(1), np.zeros(1))
-    )
+    displacements: DisplacementGrid = field(default_factory=not_displaced)
     structure: str = "structure"
     conventions: ConventionsName | None = None
     chunks: tuple[int, ...] | None = None
     n_per_batch: int | None = None
+    decoy_of: str = ""
 
     def __post_init__(self) -> None:
         _check_source(self.source, self.grid, "templates")

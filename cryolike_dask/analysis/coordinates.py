@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.errors import InputError
-from cryolike_dask.runs.origins import Entries
+from cryolike_dask.runs.origins import DECOY_OF, Entries
 
 TEXT = {
     labels.IMAGE_FILE: "files",
@@ -43,6 +43,7 @@ SAME_WHERE_COMPARED = {
 }
 ALWAYS = (labels.IMAGE_FILE, labels.IMAGE_INDEX, labels.METADATA_FILE, labels.METADATA_ROW)
 
+Selected = TypeVar("Selected", xr.Dataset, xr.DataArray)
 Coordinate = tuple[str, NDArray[Any], dict[str, str]]
 """Dimension, values and attributes."""
 
@@ -82,7 +83,7 @@ def structure_coordinates(
     search_methods: Sequence[str],
 ) -> dict[str, Coordinate]:
     """Coordinates along structure: its name, what its templates were made from, what noise was
-    taken for, and how poses were searched."""
+    taken for, how poses were searched, and what decoys are of, where there are some."""
     texts = {
         labels.STRUCTURE: list(names),
         labels.NOISE_MODEL: list(noises),
@@ -91,6 +92,9 @@ def structure_coordinates(
         name: [str(description.get(key, UNKNOWN)) for description in descriptions]
         for name, key in OF_STRUCTURE.items()
     }
+    decoys = [str(description.get(DECOY_OF, "")) for description in descriptions]
+    if any(decoys):
+        texts[labels.DECOY_OF] = decoys
     return {
         name: (labels.STRUCTURE, np.array(values, object), labels.ATTRIBUTES.get(name, {}))
         for name, values in texts.items()
@@ -115,6 +119,26 @@ def refuse_mixed(results: xr.Dataset | xr.DataArray) -> None:
                 f"results of different {what} cannot be compared: {'; '.join(names[:4])}",
                 remedy="Compute all structures in one output folder.",
             )
+
+
+def decoys_of(results: xr.Dataset | xr.DataArray) -> NDArray[np.str_]:
+    """Of which structure each one is a decoy; "" for those that images may show, (structure,)."""
+    names = np.atleast_1d(results[labels.STRUCTURE].values)
+    if labels.DECOY_OF not in results.coords:
+        return np.full(len(names), "")
+    return np.atleast_1d(results[labels.DECOY_OF].values).astype(np.str_)
+
+
+def without_decoys(results: Selected) -> Selected:
+    """Leave out decoys, which images are known not to show; all of them are kept where there is
+    nothing else."""
+    if labels.STRUCTURE not in results.dims or labels.DECOY_OF not in results.coords:
+        return results
+    is_decoy = decoys_of(results) != ""
+    if is_decoy.all():
+        return results
+    kept: Selected = results.isel({labels.STRUCTURE: np.flatnonzero(~is_decoy)})
+    return kept.drop_vars(labels.DECOY_OF)
 
 
 def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:

@@ -13,6 +13,7 @@ import xarray as xr
 import cryolike_dask.analysis.accessor  # noqa: F401  (results.cryolike)
 from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import image_coordinates, structure_coordinates
+from cryolike_dask.analysis.decoys.of_images import with_residuals
 from cryolike_dask.analysis.inventory import Inventory, take_inventory
 from cryolike_dask.analysis.stored import StoredResults, views_of
 from cryolike_dask.errors import CryolikeError, InputFileError, listed
@@ -116,7 +117,7 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     for name in (labels.MICROGRAPH, labels.OPTICS_GROUP):
         if name in results.coords:
             results = results.set_xindex(name)
-    return results
+    return with_residuals(results, files, record)
 
 
 def _warn_of_gaps(folder_output: str | Path, stored: StoredResults) -> None:

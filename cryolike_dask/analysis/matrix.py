@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.coordinates import refuse_mixed
+from cryolike_dask.analysis.coordinates import refuse_mixed, without_decoys
 from cryolike_dask.errors import InputError, counted
 from cryolike_dask.io.export_names import MATRICES
 
@@ -41,7 +41,8 @@ def log_likelihood_ratio(
     InputError
         If there is no such structure or variable.
     """
-    values = matrix_of(results, variable)
+    # decoys are compared with structures like any other
+    values = matrix_of(results.drop_vars(labels.DECOY_OF, errors="ignore"), variable)
     names = [str(name) for name in values[labels.STRUCTURE].values]
     if reference not in names:
         first = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
@@ -126,7 +127,7 @@ def _shares_of(populations: xr.Dataset, values: xr.DataArray) -> NDArray[np.floa
 
 
 def matrix_of(results: xr.Dataset, variable: str) -> xr.DataArray:
-    """A variable as (structure, image), whatever was selected.
+    """A variable as (structure, image), whatever was selected; decoys are left out.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def matrix_of(results: xr.Dataset, variable: str) -> xr.DataArray:
     for dim in (labels.STRUCTURE, labels.IMAGE):
         if dim not in values.dims:
             values = values.expand_dims(dim)
-    return values.transpose(labels.STRUCTURE, labels.IMAGE)
+    return without_decoys(values).transpose(labels.STRUCTURE, labels.IMAGE)
 
 
 def parts(n_images: int) -> Iterator[slice]:

@@ -63,10 +63,10 @@ def write_likelihood_matrix(
     OutputError
         If there are images without a result.
     """
-    structures = np.atleast_1d(results[labels.STRUCTURE].values)
     written = []
     for variable in MATRICES:
         matrix = matrix_of(results, variable)
+        structures = matrix[labels.STRUCTURE].values
         with _filled(matrix) as values:
 
             def path(suffix: str, variable: str = variable) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from cryolike_dask.analysis.inventory import take_inventory
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.io.layout import CONFIGURATION, PARAMETERS, LikelihoodFiles
+from cryolike_dask.io.records import checksum_of_settings
 from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs.integrity import recorded_settings
@@ -102,10 +101,9 @@ def search_of_results(results: xr.Dataset, device: Device = "auto") -> SearchOfR
     if record is None or not len(x):
         raise InputError(f"{folder} does not say how its results were computed", remedy=AGAIN)
     settings = replace(recorded_settings(files, record), device=device)
-    text = json.dumps(record["settings"], sort_keys=True)
     return SearchOfResults(
         files,
         settings,
         DisplacementGrid(np.asarray(x, np.float64), np.asarray(y, np.float64)),
-        hashlib.sha256(text.encode()).hexdigest(),
+        checksum_of_settings(record),
     )

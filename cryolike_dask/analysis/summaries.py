@@ -18,7 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.coordinates import refuse_mixed
+from cryolike_dask.analysis.coordinates import refuse_mixed, without_decoys
 from cryolike_dask.errors import InputError
 
 BEST_STRUCTURE = "best_structure"
@@ -77,7 +77,7 @@ def summarise_results(results: xr.Dataset, structure: str | None = None) -> xr.D
     results : xarray.Dataset
         Dims (structure, image), or (image) of one structure; lazy or not. Missing results are NaN.
     structure : str, optional
-        Look at this structure alone.
+        Look at this structure alone. Default: all but decoys.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def _by_structure(results: xr.Dataset, structure: str | None) -> xr.Dataset:
     if structure is not None:
         results = results.isel({labels.STRUCTURE: positions_of(results, structure)})
     refuse_mixed(results)
-    return results
+    return results if structure is not None else without_decoys(results)
 
 
 @dataclass(frozen=True, eq=False)

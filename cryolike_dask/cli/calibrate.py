@@ -35,7 +35,7 @@ def calibrate(
     Writes calibration.json beside the results, which the report shows.
     """
     with errors_for_people():
-        results = _folder(run)
+        results = folder_of(run)
         need(results, "results")
         inputs.need()
         used = inputs.given_or_found(results, needed=True)
@@ -66,7 +66,7 @@ def calibrate(
         out.print(table)
 
 
-def _folder(run: Path) -> Path:
+def folder_of(run: Path) -> Path:
     """The output folder that a run, or its description, names."""
     if run.is_dir() or not run.exists():
         return run

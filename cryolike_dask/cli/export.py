@@ -35,6 +35,26 @@ class ExportOptions:
         str | None,
         typer.Option(help="Poses under this structure. Default: under the best one of each image."),
     ] = None
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Poses under the best of these, as A+B, of the images that they fit best; with "
+            "--min-probability, of those that show one of them so probably."
+        ),
+    ] = None
+    min_probability: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out images whose structure, or --structures together, are less probable."
+        ),
+    ] = None
+    max_q: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out images with a larger q-value: of those that are written about so "
+            "many show none of the structures. Needs decoys."
+        ),
+    ] = None
     metadata: Annotated[
         list[Path] | None,
         typer.Option(
@@ -68,6 +88,10 @@ class ExportOptions:
         if self.subsets is not None and self.structure is not None:
             raise InputError(
                 "--structure and --subsets exclude each other", remedy="Give one of them."
+            )
+        if self.structure is not None and self.structures:
+            raise InputError(
+                "--structure and --structures exclude each other", remedy="Give one of them."
             )
         if self.passthrough is not None and self.cs is None:
             raise InputError("--passthrough is for --cs", remedy="Leave it out.")
@@ -105,14 +129,21 @@ def export(options: ExportOptions) -> None:
 def _opened(options: ExportOptions) -> list[ExportFiles]:
     """All that is exported, checked and not yet written."""
     from cryolike_dask.analysis.dataset import open_results
+    from cryolike_dask.analysis.export.selection import Selection, joined_names
 
     results = open_results(options.output)
+    structures = joined_names(results, options.structures or ())
+    selection = Selection.of(structures, options.min_probability, options.max_q)
     exports: list[ExportFiles] = []
     if options.for_relion:
         from cryolike_dask.analysis.export.star_export import open_star
 
         particles = open_star(
-            results, options.structure, options.template_source, options.metadata_for(cs=False)
+            results,
+            options.structure,
+            options.template_source,
+            options.metadata_for(cs=False),
+            selection,
         )
         if options.star is not None:
             exports.append(particles.one(options.star))
@@ -129,6 +160,7 @@ def _opened(options: ExportOptions) -> list[ExportFiles]:
                 template_source=options.template_source,
                 metadata=options.metadata_for(cs=True),
                 passthrough=options.passthrough,
+                selection=selection,
             )
         )
     return exports

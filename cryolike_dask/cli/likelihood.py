@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import RESUME, errors_for_people, out, say
-from cryolike_dask.cli.inputs import need, need_comparable
+from cryolike_dask.cli.inputs import need, need_comparable, need_each
 from cryolike_dask.cli.options import (
     Conventions,
     PlaceOptions,
@@ -24,7 +24,15 @@ from cryolike_dask.cli.options import (
 )
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import InputError
-from cryolike_dask.labels import Device, KindName, OnError, Prior, SearchAsked, SearchWord
+from cryolike_dask.labels import (
+    DecoyKind,
+    Device,
+    KindName,
+    OnError,
+    Prior,
+    SearchAsked,
+    SearchWord,
+)
 
 if TYPE_CHECKING:
     from cryolike_dask.config.resolve import RunArguments
@@ -74,6 +82,26 @@ class LikelihoodOptions(TrajectoryOptions):
             '"0,2"; or "all".'
         ),
     ] = "all"
+    decoys: Annotated[
+        int,
+        typer.Option(
+            help="Decoys to be made of each structure file, of 20 at most, and compared beside: "
+            "images that show none of the structures are told by them."
+        ),
+    ] = 0
+    decoy_kind: Annotated[
+        DecoyKind,
+        typer.Option(
+            help="phases: random beyond the envelope; residues: moved to each other's places."
+        ),
+    ] = "phases"
+    decoy_structures: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of a structure that no image shows, or a folder of them: compared as a "
+            "decoy; repeatable."
+        ),
+    ] = None
     max_displacement_pixels: MaxDisplacement = 8.0
     n_displacements_x: Displacements = 16
     n_displacements_y: Displacements = 16
@@ -195,6 +223,7 @@ class LikelihoodOptions(TrajectoryOptions):
 
     def inputs(self) -> RunArguments:
         """Templates, particles and the search, opened."""
+        from cryolike_dask.config.decoys import DecoyRequest
         from cryolike_dask.io.layout import PARAMETERS, holds_image_stacks, holds_templates
         from cryolike_dask.particles.opening import open_particles
         from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
@@ -203,6 +232,7 @@ class LikelihoodOptions(TrajectoryOptions):
         templates, particles, conventions = self.templates, self.particles, self.conventions
         need_comparable(templates, particles)
         need(self.parameters, "parameters")
+        need_each(self.decoy_structures or (), "structures")
         are_templates, are_stacks = holds_templates(templates), holds_image_stacks(particles)
         if not are_templates and self.parameters is None:
             raise InputError(
@@ -210,21 +240,29 @@ class LikelihoodOptions(TrajectoryOptions):
                 remedy="See `parameters --help`.",
             )
         parameters = self.parameters or templates / PARAMETERS
-        return {
-            "file_config": configure_likelihood_files(
+        opened, files = DecoyRequest(
+            self.decoys, self.decoy_kind, self.decoy_structures or ()
+        ).added(
+            None
+            if are_templates
+            else open_structures(self.of(templates), parameters, conventions=conventions),
+            configure_likelihood_files(
                 templates if are_templates else None,
                 particles if are_stacks else None,
                 self.output,
                 self.n_stacks,
                 _structures(self.i_template),
             ),
+            parameters,
+            conventions,
+        )
+        return {
+            "file_config": files,
             "params_input": parameters,
             "displacer": configure_displacement(
                 self.max_displacement_pixels, self.n_displacements_x, self.n_displacements_y
             ),
-            "templates": None
-            if are_templates
-            else open_structures(self.of(templates), parameters, conventions=conventions),
+            "templates": opened,
             "images": None
             if are_stacks
             else open_particles(particles, parameters, conventions=conventions),

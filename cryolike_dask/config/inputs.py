@@ -21,6 +21,7 @@ from cryolike_dask.config.values import (
     Angstrom,
     AtomicB,
     Count,
+    Decoys,
     File,
     Files,
     Frame,
@@ -38,7 +39,7 @@ from cryolike_dask.config.values import (
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.parameters import make_parameters
-from cryolike_dask.labels import AtomShape, Downsampling, Models, Precision
+from cryolike_dask.labels import AtomShape, DecoyKind, Downsampling, Models, Precision
 from cryolike_dask.structures.selection import selected
 
 NEEDED, UNFIT = "needed", "unfit"
@@ -112,6 +113,20 @@ class Structures(Section):
     )
     i_template: Which = Field(
         default="all", description="Which structures, by position from 0: one, a list, or all."
+    )
+
+    decoys: Decoys = Field(
+        default=0,
+        description="Decoys to be made of each structure file (20 at most), and compared beside: "
+        "images that show none of the structures are told by them.",
+    )
+    decoy_kind: DecoyKind = Field(
+        default="phases",
+        description="phases: random beyond the envelope; residues: moved to each other's places.",
+    )
+    decoy_structures: Files | None = Field(
+        default=None,
+        description="Files of structures that no image shows, compared as decoys; one or a list.",
     )
 
     @field_validator("files")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from cryolike_dask.analysis.dataset import open_results
+from cryolike_dask.config.decoys import DecoyRequest
 from cryolike_dask.config.inputs import Parameters
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
@@ -95,12 +96,18 @@ def inputs_of(config: RunConfig) -> RunArguments:
     """
     need_inputs(config)
     parameters, likelihood = _parameters(config), config.likelihood
-    asked = config.noise.request
+    asked, structures = config.noise.request, config.structures
+    decoys = DecoyRequest(
+        structures.decoys, structures.decoy_kind, structures.decoy_structures or ()
+    )
+    templates, files = decoys.added(
+        _opened_structures(config, parameters), _files(config), parameters, likelihood.conventions
+    )
     return {
-        "file_config": _files(config),
+        "file_config": files,
         "params_input": parameters,
         "displacer": config.search.displacements,
-        "templates": _opened_structures(config, parameters),
+        "templates": templates,
         "images": _opened_particles(config, parameters),
         "conventions": likelihood.conventions,
         "precision": likelihood.precision,
@@ -190,7 +197,7 @@ def _named_paths(config: RunConfig) -> dict[str, list[Path]]:
         "noise": [config.noise.spectrum if isinstance(config.noise.spectrum, Path) else None],
     }
     listed = {
-        "structures": structures.files or (),
+        "structures": (*(structures.files or ()), *(structures.decoy_structures or ())),
         "particles": (*(particles.metadata or ()), *(particles.images or ())),
         "parameters": (),
         "noise": (),
@@ -208,6 +215,7 @@ def _need_kinds(config: RunConfig, part: str) -> None:
         "structures": [
             (structures.templates, ("templates",)),
             *((p, ("structures",)) for p in structures.files or ()),
+            *((p, ("structures",)) for p in structures.decoy_structures or ()),
         ],
         "particles": [
             (particles.stacks, ("image stacks",)),

@@ -248,6 +248,7 @@ _BULK_SOLVENT = {
 }
 
 Count = Annotated[int, Number(whole=True, at_least=1)]
+Decoys = Annotated[int, Number(whole=True, at_least=0, at_most=100)]
 Workers = Annotated[int, Number(whole=True, at_least=0, at_most=100_000)]
 Threads = Annotated[int, Number(whole=True, at_least=1, at_most=4096)]
 Pixels = Annotated[int, Number(whole=True, at_least=1, at_most=32_768)]

@@ -71,6 +71,11 @@ class _Displaceable(Protocol):
 Templates = TypeVar("Templates", bound=_Displaceable)
 
 
+def not_displaced() -> DisplacementGrid:
+    """The grid of (0, 0) alone."""
+    return DisplacementGrid(np.zeros(1), np.zeros(1))
+
+
 @dataclass(frozen=True)
 class DisplacementSearch:
     """A square search, and the callback that applies it: `search(templates)` gives templates that

@@ -6,12 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryolike_dask import labels
-from cryolike_dask.io.layout import STORE_SUFFIX
+from cryolike_dask.io.layout import METADATA_SUFFIX, STORE_SUFFIX
 
 SIMULATED_STAR = "particles.star"
 REPORT = "report.html"
 FRAMES, COUNTS, ASSIGNMENT = "frames.txt", "counts.txt", "assignment.csv"
 """Frames that stand for a trajectory, for how many each, and which of all are nearest to which."""
+RESIDUALS = f"residuals{METADATA_SUFFIX}"
+"""What fits of residuals have shown, beside the results."""
 DROPPED = "dropped.txt"
 """The list of particles that an export leaves out; beside a single file its name comes first."""
 

@@ -311,3 +311,23 @@ def write_mrc_stack(
         mrc.set_image_stack()
         mrc.voxel_size = pixel_size_angstrom
         mrc.header.label[0] = b""  # mrcfile writes the time there: same images, same bytes
+
+
+def write_mrc_map(
+    path: str | Path,
+    values: NDArray[np.float32],
+    voxel_size_angstrom: tuple[float, float, float],
+    middle_angstrom: tuple[float, float, float],
+    label: str,
+) -> None:
+    """Write a density map, (z, y, x), as an MRC file (mode 2), atomically; voxel n // 2 along each
+    axis lies at `middle_angstrom`, (x, y, z)."""
+    with replacing(path) as file, mrcfile.new(file.name, overwrite=True) as mrc:
+        mrc.set_data(values.astype(np.float32, copy=False))
+        mrc.set_volume()
+        mrc.voxel_size = voxel_size_angstrom
+        for axis, n, size, middle in zip(
+            "xyz", values.shape[::-1], voxel_size_angstrom, middle_angstrom, strict=True
+        ):
+            mrc.header.origin[axis] = middle - (n // 2) * size
+        mrc.header.label[0] = label[:80].encode("ascii", "replace")

@@ -161,6 +161,12 @@ def readable_record(path: Path) -> Record | None:
         return None
 
 
+def checksum_of_settings(record: Record) -> str:
+    """sha256 of all that is the same for all results of a folder."""
+    text = json.dumps(record["settings"], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def noise_name(settings: FolderSettings) -> str:
     """The name of what results take noise for: the same where they can be compared."""
     words = [settings.get("noise", WHITE)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.conventions import Conventions
-from cryolike_dask.geometry.displacements import DisplacementGrid
+from cryolike_dask.geometry.displacements import DisplacementGrid, not_displaced
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.reading import (
@@ -248,7 +248,7 @@ def constants_of_half_rings(comparison: Comparison, device: torch.device) -> Blo
     """Constants whose sums are over half rings, without a displacement."""
     from cryolike_dask.likelihoods.kernels.compressed import half
 
-    nowhere = DisplacementGrid(np.zeros(1), np.zeros(1))
+    nowhere = not_displaced()
     constants = make_constants(replace(comparison, displacements=nowhere), device)
     # half a turn adds the same again
     return replace(constants, weights=2 * half(constants.weights), mask=half(constants.mask))

@@ -32,11 +32,14 @@ def refuse_own_means(templates: Iterable[TemplateStack]) -> None:
     ------
     InputError
     """
-    own = [
-        stack.structure
-        for stack in templates
-        if OF_ATOMS & (described := _description(stack)).keys() and ORIGIN not in described
-    ]
+    # decoys that are made of a structure lie where it lies
+    own = list(
+        dict.fromkeys(
+            stack.decoy_of or stack.structure
+            for stack in templates
+            if OF_ATOMS & (described := _description(stack)).keys() and ORIGIN not in described
+        )
+    )
     if len(own) > 1:
         raise InputError(
             f"poses are recorded of one map, but {len(own)} structures ({', '.join(own[:3])}"

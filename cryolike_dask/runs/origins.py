@@ -31,12 +31,13 @@ from cryolike_dask.stacks import ImageStack, TemplateStack
 if TYPE_CHECKING:  # results are opened without what they are checked by
     from cryolike_dask.runs.integrity import Report, Result
 
+DECOY_OF = "decoyOf"
 ATOMS, MAPS = (".pdb", ".ent", ".cif", ".mmcif"), (".mrc", ".map", ".ccp4")
 OPTIONAL = (*STACK_OPTIONAL, *PER_IMAGE)
 TEXT = ("files", "metadataFile", "micrograph", "trueStructure")
 ONE = (
     *("n_images", "structure", "frame", "folder", "recentered", "conventions", "source", "inputs"),
-    "symmetry",
+    *("symmetry", DECOY_OF),
 )
 VIEWING = ("azimuth", "polar", "viewing_weight")
 
@@ -218,6 +219,7 @@ class _OfStructure:
             "conventions": templates.conventions or "unknown",
             "source": _kind(name),
             "folder": str(file.parent) if isinstance(source, Files) else "",
+            **({DECOY_OF: templates.decoy_of} if templates.decoy_of else {}),
         }
 
 

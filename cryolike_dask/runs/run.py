@@ -36,6 +36,7 @@ from cryolike_dask.likelihoods.cutting import Cut
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.likelihoods.setup import realised_table
+from cryolike_dask.runs.decoys import described, that_images_may_show
 from cryolike_dask.runs.envelope import MOST_STRUCTURES
 from cryolike_dask.runs.kinds import Kind
 from cryolike_dask.runs.options import NoiseRequest
@@ -240,7 +241,7 @@ def open_run(
             and any(images.source.knows_rings for images in image_stacks.values()),
         ),
         inputs=RunInputs(
-            {i: t.source.describe(np.arange(len(t))) for i, t in template_stacks.items()},
+            {i: described(t) for i, t in template_stacks.items()},
             {k: s.source.describe(np.arange(len(s))) for k, s in image_stacks.items()},
         ),
         displacements=displacements,
@@ -320,6 +321,7 @@ def _templates(
             "templates are not TemplateStacks",
             remedy="Give what open_structures or open_templates give.",
         )
+    that_images_may_show(listed)
     if files.folder_templates is not None:
         raise InputError(
             f"templates are given, and folder_templates={files.folder_templates} too",
@@ -336,9 +338,13 @@ def _some_templates(
     displacer: Displacer,
     given: TemplateStack | Sequence[TemplateStack] | None,
 ) -> list[TemplateStack]:
-    """The templates of at most `MOST_STRUCTURES`, whether the run covers them or not."""
-    n = len(files.template_files() if given is None else one_or_several(given, TemplateStack))
-    chosen = evenly_spread(n, MOST_STRUCTURES).tolist()
+    """The templates of at most `MOST_STRUCTURES`, whether the run covers them or not; of no
+    decoys, which explain nothing of the images."""
+    if given is None:
+        shown = np.arange(len(files.template_files()))
+    else:
+        shown = that_images_may_show(one_or_several(given, TemplateStack))
+    chosen = shown[evenly_spread(len(shown), MOST_STRUCTURES)].tolist()
     some = _templates(replace(files, i_template=chosen), parameters, given)
     return [_displaced(displacer, stack) for stack in some.values()]
 

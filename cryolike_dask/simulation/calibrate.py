@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import probabilities, regress
+from cryolike_dask.analysis.coordinates import without_decoys
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.matching import open_matching
 from cryolike_dask.analysis.search_of_results import (
@@ -51,6 +52,7 @@ from cryolike_dask.version import __version__
 logger = logging.getLogger("cryolike_dask")
 
 FloatArray = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 N_PILOT, N_PILOTS = 64, 2
 """Particles that the strength of the signal is set by, and how often."""
@@ -132,13 +134,28 @@ def calibrate(
             "no image has results under all structures", remedy="Run the likelihood first."
         )
     rows = rng.choice(np.flatnonzero(summary[COMPARABLE].values), size=n)
-    stacks, templates_by_name = open_matching(
-        summary, rows, templates, particles, parameters, names=names
-    )
-    displaced = [told.displaced(one) for one in templates_by_name]
-    originals = find_originals(summary, rows, stacks, told.settings)
-    drawn = draw_like(len(names), displaced[0], n, rng)
-    again = Again(
+    inputs = open_matching(summary, rows, templates, particles, parameters, names=names)
+    originals = find_originals(summary, rows, inputs[0], told.settings)
+    again = search_again(inputs, told, client, seed, rng)
+    drawn = draw_like(len(names), again.templates[0], n, rng)
+    outcome = _outcome(again, drawn, originals, progress=progress)
+    calibration = _calibration(outcome, drawn, originals, again, told)
+    if told.files is not None:
+        write_calibration(told.files.calibration, calibration)
+    return calibration
+
+
+def search_again(
+    inputs: tuple[list[ImageStack], list[TemplateStack]],
+    told: SearchOfResults,
+    client: Client | None,
+    seed: int,
+    rng: np.random.Generator,
+) -> Again:
+    """The search of results, to be done again for other particles than those of the inputs."""
+    stacks, templates = inputs
+    displaced = [told.displaced(one) for one in templates]
+    return Again(
         displaced,
         told.settings,
         client,
@@ -146,11 +163,6 @@ def calibrate(
         _slices(displaced, rng),
         knows_rings=all(stack.source.knows_rings for stack in stacks),
     )
-    outcome = _outcome(again, drawn, originals, progress=progress)
-    calibration = _calibration(outcome, drawn, originals, again, told)
-    if told.files is not None:
-        write_calibration(told.files.calibration, calibration)
-    return calibration
 
 
 def results_to_try(
@@ -171,7 +183,7 @@ def results_to_try(
     InputError, InputFileError, OutputError
         As `calibrate` does.
     """
-    opened = results if isinstance(results, xr.Dataset) else open_results(results)
+    opened = without_decoys(results if isinstance(results, xr.Dataset) else open_results(results))
     names = [str(name) for name in np.atleast_1d(opened[labels.STRUCTURE].values)]
     if len(names) < 2:
         raise InputError(
@@ -179,6 +191,12 @@ def results_to_try(
             remedy="Compare the images with two structures or more.",
         )
     number("n_images", n_images, whole=True, at_least=LEAST_PER_STRUCTURE * len(names))
+    return need_noise_and_inputs(opened, templates=templates, particles=particles)
+
+
+def need_noise_and_inputs(opened: xr.Dataset, *, templates: bool, particles: bool) -> xr.Dataset:
+    """Refuse results that no particles can be simulated for; parameters and errors are those of
+    `results_to_try`."""
     settings = search_of_results(opened).settings
     if not settings.rules.knows_noise:
         raise InputError(
@@ -295,22 +313,34 @@ def _slices(templates: Sequence[TemplateStack], rng: np.random.Generator) -> lis
 
 def _outcome(again: Again, drawn: Drawn, originals: Originals, *, progress: bool) -> Outcome:
     """Set the strength of the signal by a few particles, then compare all of them."""
-    n = len(drawn)
-    strength = _odds(originals.correlation) - GAINED / originals.n_free
-    pilot, found = np.arange(min(n, N_PILOT)), []
-    parts = [pilot] * N_PILOTS + np.split(np.arange(n), range(AT_A_TIME, n, AT_A_TIME))
-    for k, part in enumerate(counted(parts, "parts of the calibration", shown=progress)):
-        like = originals.take(part)
-        outcome = again.compare(drawn.take(part), like, strength[part])
-        if k < N_PILOTS:
-            more = (_odds(outcome.correlation()) - _odds(like.correlation)) * like.n_free
-            strength = strength - float(np.median(more)) / originals.n_free
-        else:
-            found.append(outcome)
+    strength = strength_like(again, drawn, originals)
+    parts = parts_of(len(drawn))
+    found = [
+        again.compare(drawn.take(part), originals.take(part), strength[part])
+        for part in counted(parts, "parts of the calibration", shown=progress)
+    ]
     return Outcome(
         np.concatenate([part.log_likelihood for part in found], axis=1),
         np.concatenate([part.correlations for part in found], axis=1),
     )
+
+
+def strength_like(again: Again, drawn: Drawn, originals: Originals) -> FloatArray:
+    """The strength of the signal at which few particles correlate as the images do that they stand
+    for, (particle,)."""
+    strength = _odds(originals.correlation) - GAINED / originals.n_free
+    pilot = np.arange(min(len(drawn), N_PILOT))
+    like = originals.take(pilot)
+    for _ in range(N_PILOTS):
+        outcome = again.compare(drawn.take(pilot), like, strength[pilot])
+        more = (_odds(outcome.correlation()) - _odds(like.correlation)) * like.n_free
+        strength = strength - float(np.median(more)) / originals.n_free
+    return strength
+
+
+def parts_of(n: int) -> list[Integers]:
+    """Particles that are made, and compared, together."""
+    return np.split(np.arange(n), range(AT_A_TIME, n, AT_A_TIME))
 
 
 def _odds(correlation: FloatArray) -> FloatArray:

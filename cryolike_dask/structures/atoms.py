@@ -160,7 +160,7 @@ class Atoms:
         stands for the sum over atoms and points.
         """
         positions = 2 * self.centred / box_size_angstrom
-        per_atom, per_point = self._factors(np.hypot(kx, ky), box_size_angstrom, conventions, eps)
+        per_atom, per_point = self.factors(np.hypot(kx, ky), box_size_angstrom, conventions, eps)
         s, t = (2 * np.pi * np.ascontiguousarray(k) for k in (kx, ky))
         values = np.empty((len(rotations), len(kx)), np.complex128)
         for i, rotation in enumerate(rotations):
@@ -175,7 +175,7 @@ class Atoms:
             )
         return values
 
-    def _factors(
+    def factors(
         self, k: FloatArray, box_size_angstrom: float, conventions: Conventions, eps: float
     ) -> tuple[NDArray[np.complex128], FloatArray]:
         """Factors (rank, atom) and (rank, point) whose products add up to the profile of every
@@ -200,7 +200,7 @@ class Atoms:
     def _scattering_factors(
         self, x: FloatArray, conventions: Conventions, eps: float
     ) -> tuple[NDArray[np.complex128], FloatArray]:
-        """As `_factors`; x is a quarter of the square of the spatial frequency, angstrom^-2."""
+        """As `factors`; x is a quarter of the square of the spatial frequency, angstrom^-2."""
         refuse_scattering(conventions)
         elements = self.electrons.astype(np.int64)
         per_atom, per_point = scattering_profiles(elements, self._b_factors, x, eps)

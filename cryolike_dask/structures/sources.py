@@ -18,6 +18,7 @@ from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription, describe_file, refuse_changed
 from cryolike_dask.io.sources import describe_array
 from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.columns import Model
 from cryolike_dask.structures.maps import read_map_values
 from cryolike_dask.structures.models import atoms_of, read_model
 from cryolike_dask.structures.pdb import Span
@@ -124,12 +125,18 @@ class ModelInFile:
 
     def load(self) -> Structure:
         """Read the model."""
+        return self.atoms(self.model())
+
+    def model(self) -> Model:
+        """The model, superposed as its atoms are."""
         refuse_changed(self.path, self.size, self.mtime_ns)
         model = read_model(self.path, self.position, self.span)
-        if self.placement is None:
-            return atoms_of(model, self.parameters)[0]
-        atoms, _ = atoms_of(self.placement.moved(model), self.parameters)
-        return self.placement.centred(atoms)
+        return model if self.placement is None else self.placement.moved(model)
+
+    def atoms(self, model: Model) -> Atoms:
+        """Atoms of a model in its place, made as the parameters say."""
+        atoms, _ = atoms_of(model, self.parameters)
+        return atoms if self.placement is None else self.placement.centred(atoms)
 
     def describe(self) -> list[InputDescription]:
         """The file, the model and how atoms are made of it."""

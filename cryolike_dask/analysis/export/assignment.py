@@ -11,7 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.coordinates import without_decoys
+from cryolike_dask.analysis.decoys.of_results import Q_VALUE
 from cryolike_dask.analysis.export.relion_poses import RelionPoses, relion_poses
+from cryolike_dask.analysis.export.selection import Selection, q_values_of
 from cryolike_dask.analysis.summaries import (
     BEST_STRUCTURE,
     COMPARABLE,
@@ -58,12 +61,13 @@ class Assignment:
     likelihoods : dict of str to (image,) float64
         The variables `LIKELIHOODS`, and that of refined poses if there are any.
     certainty : dict of str to (image,) float64
-        Probability and margin of the best structure (`summarise_results`); empty where there is one
-        structure only.
+        Probability and margin of the best structure (`summarise_results`), unless there is one
+        structure only; the q-value, where there are decoys; the p-value of residuals that were
+        fitted.
     posterior : dict of str to (image,) array
         The variables `OF_POSTERIOR`, as far as the results have them.
-    missing : str
-        Why an image may have no structure.
+    missing : (image,) str
+        Why an image that has no structure has none.
     """
 
     structures: tuple[str, ...]
@@ -72,7 +76,7 @@ class Assignment:
     likelihoods: dict[str, FloatArray]
     certainty: dict[str, FloatArray]
     posterior: dict[str, NDArray[Any]]
-    missing: str
+    missing: NDArray[np.object_]
 
     def names(self, rows: IntArray) -> NDArray[np.str_]:
         """Names of the structures of some images."""
@@ -80,28 +84,46 @@ class Assignment:
 
 
 def assign(
-    results: xr.Dataset, structure: str | None, template_source: TemplateSource | None
+    results: xr.Dataset,
+    structure: str | None,
+    template_source: TemplateSource | None,
+    selection: Selection,
 ) -> Assignment:
-    """Give each image its best structure, or the one that is named, and RELION's pose there.
+    """Give each image its best structure, or the one that is named, and RELION's pose there; leave
+    out images that are not selected.
 
     Raises
     ------
     InputError
-        If results are incomplete, there is no such structure, no image has a result, or the axes
-        of the templates are not known.
+        If results are incomplete, there is no such structure, no image has a result or is
+        selected, or the axes of the templates are not known.
     """
     _check_choice(template_source)
     _refuse_incomplete(results)
     if labels.STRUCTURE not in results.dims:
         results = results.expand_dims(labels.STRUCTURE)
-    summary = summarise_results(results, structure)
+    q = q_values_of(results, needed=selection.max_q is not None)
+    results = without_decoys(results)
+    summary = summarise_results(selection.among(results, structure), structure)
     structures = tuple(str(name) for name in results[labels.STRUCTURE].values)
     position = {name: i for i, name in enumerate(structures)}
     number = np.array([position.get(name, -1) for name in summary[BEST_STRUCTURE].values], np.int64)
-    missing = "no result" if structure is None else f"no result under {structure}"
+    no_result = "no result" if structure is None else f"no result under {structure}"
     if (number < 0).all():
         raise InputError(
-            f"{missing} of any of {len(number)} image(s)", remedy="Run the likelihood first."
+            f"{no_result} of any of {len(number)} image(s)", remedy="Run the likelihood first."
+        )
+    comparable = summary[COMPARABLE].values
+    of_best = np.where(comparable, summary[PROBABILITY].values, np.nan)
+    probability = selection.probability(results, structure, of_best)
+    missing = np.where(number < 0, no_result, selection.reasons(results, q, probability))
+    missing = missing.astype(object)
+    number[missing != ""] = -1
+    if (number < 0).all():
+        first = missing[missing != no_result][0]
+        raise InputError(
+            f"none of {len(number)} image(s) is left, such as by this: {first}",
+            remedy="Ask for less.",
         )
     winners = {labels.STRUCTURE: xr.DataArray(number.clip(0), dims=labels.IMAGE)}
     winners[labels.IMAGE] = xr.DataArray(np.arange(len(number)), dims=labels.IMAGE)
@@ -112,12 +134,12 @@ def assign(
         name: of_winners[name].values.astype(np.float64) for name in (*LIKELIHOODS, *of_likelihoods)
     }
     compared = len(structures) > 1 and structure is None
-    comparable = summary[COMPARABLE].values
-    certainty = {
-        name: np.where(comparable, summary[name].values, np.nan)
-        for name in (PROBABILITY, MARGIN)
-        if compared
-    }
+    certainty = {PROBABILITY: probability, MARGIN: np.where(comparable, summary[MARGIN], np.nan)}
+    certainty = certainty if compared else {}
+    if q is not None:
+        certainty[Q_VALUE] = q
+    if labels.RESIDUAL_P_VALUE in results.coords:
+        certainty[labels.RESIDUAL_P_VALUE] = results[labels.RESIDUAL_P_VALUE].values
     posterior = {name: of_winners[name].values for name in known}
     poses = _poses(results, summary, number, template_source)
     return Assignment(structures, number, poses, likelihoods, certainty, posterior, missing)

@@ -16,6 +16,7 @@ from cryolike_dask.analysis.export.assignment import LIKELIHOODS
 from cryolike_dask.analysis.export.files import Export, ExportFiles, named_with
 from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE, Described
 from cryolike_dask.analysis.export.particles import ExportedParticles, exported_particles
+from cryolike_dask.analysis.export.selection import Selection
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.cryosparc import read_cs, text
@@ -38,6 +39,9 @@ def export_cryosparc(
     template_source: TemplateSource | None = None,
     metadata: PathOrPaths | None = None,
     passthrough: str | Path | None = None,
+    structures: Sequence[str] | None = None,
+    min_probability: float | None = None,
+    max_q: float | None = None,
     overwrite: bool = False,
 ) -> Export:
     """Write the `.cs` file of the particles with the poses that were found, for cryoSPARC.
@@ -62,6 +66,14 @@ def export_cryosparc(
         not say it, and for files that have moved.
     passthrough : path, optional
         A `.cs` file whose further columns are added, joined by `uid`.
+    structures : sequence of str, optional
+        Write the poses under the best of these, of images that fit them best; with
+        `min_probability`, of images that show one of them so probably, summed over them.
+    min_probability : float, optional
+        Leave out images whose structure, or `structures` together, are less probable.
+    max_q : float, optional
+        Leave out images whose q_value (`decoy_competition`) is larger; needs decoys among the
+        results.
     overwrite : bool
         Replace the file, never the one that the particles came from.
 
@@ -92,6 +104,7 @@ def export_cryosparc(
         template_source=template_source,
         metadata=metadata,
         passthrough=passthrough,
+        selection=Selection.of(structures, min_probability, max_q),
     )
     return export.written(overwrite=overwrite)[""]
 
@@ -104,12 +117,13 @@ def open_cryosparc(
     template_source: TemplateSource | None,
     metadata: PathOrPaths | None,
     passthrough: str | Path | None,
+    selection: Selection,
 ) -> ExportFiles:
     """Read everything, and refuse what cannot be written."""
     path = named_with(path, ".cs")
     read = partial(_columns, passthrough=passthrough)
     particles, tables = exported_particles(
-        results, structure, template_source, metadata, ".cs", read, _described
+        results, structure, template_source, metadata, selection, ".cs", read, _described
     )
     rows = particles.rows.joined()[particles.images]
     kept = {name: values[rows] for name, values in _merged(particles.metadata, tables).items()}

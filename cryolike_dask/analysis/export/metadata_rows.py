@@ -57,8 +57,8 @@ class Rows:
         joined: IntArray = starts[self.number] + self.row
         return joined
 
-    def left_out(self, images: IntArray, missing: str) -> list[str]:
-        """Name every row whose image is not among those, with the reason; `missing` is that of
+    def left_out(self, images: IntArray, missing: NDArray[np.object_]) -> list[str]:
+        """Name every row whose image is not among those, with the reason; `missing` has those of
         images that are among the results."""
         ends = np.cumsum([file.n_rows for file in self.files])
         reasons = np.full(ends[-1], "not among the results given", object)

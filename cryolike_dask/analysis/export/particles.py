@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.analysis.export.assignment import Assignment, assign, with_images
 from cryolike_dask.analysis.export.metadata_rows import Described, Rows, metadata_files, rows_of
+from cryolike_dask.analysis.export.selection import Selection
 from cryolike_dask.labels import TemplateSource
 from cryolike_dask.particles.opening import PathOrPaths
 
@@ -48,6 +49,7 @@ def exported_particles(
     structure: str | None,
     template_source: TemplateSource | None,
     metadata: PathOrPaths | None,
+    selection: Selection,
     suffix: str,
     read: Callable[[Path], Table],
     described: Callable[[Path, Table], Described],
@@ -58,6 +60,7 @@ def exported_particles(
     ----------
     results, structure, template_source, metadata
         As for `export_star`.
+    selection : Selection
     suffix : ".star" | ".cs"
         The end of the names of the metadata files.
     read : callable
@@ -66,7 +69,7 @@ def exported_particles(
         Says which image each of its rows names.
     """
     results = with_images(results)
-    assignment = assign(results, structure, template_source)
+    assignment = assign(results, structure, template_source, selection)
     paths = metadata_files(results, metadata, suffix)
     tables = [read(path) for path in paths]
     files = [described(path, table) for path, table in zip(paths, tables, strict=True)]

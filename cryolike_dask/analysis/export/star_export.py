@@ -14,11 +14,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.decoys.of_results import Q_VALUE
 from cryolike_dask.analysis.export.assignment import of_images
 from cryolike_dask.analysis.export.files import Export, ExportFiles, named_with
 from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE, Described, Rows
 from cryolike_dask.analysis.export.names import names_seen_from
 from cryolike_dask.analysis.export.particles import ExportedParticles, exported_particles
+from cryolike_dask.analysis.export.selection import Selection
 from cryolike_dask.analysis.export.star_tables import Merged, merge
 from cryolike_dask.analysis.summaries import MARGIN, PROBABILITY
 from cryolike_dask.errors import InputError, OutputError
@@ -33,7 +35,12 @@ from cryolike_dask.particles.star_columns import StarColumns, open_columns
 IntArray = NDArray[np.int64]
 Columns = dict[str, NDArray[Any]]
 
-CERTAINTY = {PROBABILITY: "cryolikeProbability", MARGIN: "cryolikeLogLikelihoodMargin"}
+CERTAINTY = {
+    PROBABILITY: "cryolikeProbability",
+    MARGIN: "cryolikeLogLikelihoodMargin",
+    Q_VALUE: "cryolikeQValue",
+    labels.RESIDUAL_P_VALUE: "cryolikeResidualPValue",
+}
 COLUMNS = {
     labels.CROSS_CORRELATION: "cryolikeCrossCorrelation",
     labels.LOG_LIKELIHOOD_INTEGRATED: "cryolikeLogLikelihoodIntegrated",
@@ -62,6 +69,9 @@ def export_star(
     structure: str | None = None,
     template_source: TemplateSource | None = None,
     metadata: PathOrPaths | None = None,
+    structures: Sequence[str] | None = None,
+    min_probability: float | None = None,
+    max_q: float | None = None,
     overwrite: bool = False,
 ) -> Export:
     """Write the STAR file of the particles with the poses that were found, for RELION.
@@ -69,7 +79,8 @@ def export_star(
     Optics table and all columns of the particles stay as they are in the STAR files that the
     particles came from, but for pose, origin and class. Added, in columns that RELION passes by,
     are the assigned structure, likelihoods and correlation under it; and where structures compete
-    its probability, and by how many nat it is ahead of the next. In RELION's own columns:
+    its probability, and by how many nat it is ahead of the next; and where they compete with decoys
+    the q-value. In RELION's own columns:
     rlnLogLikeliContribution, the integrated log-likelihood; and of results with posteriors over
     poses rlnMaxValueProbDistribution and rlnNrOfSignificantSamples.
 
@@ -88,6 +99,14 @@ def export_star(
     metadata : path or several, optional
         The STAR file whose rows are the images in order: for stacks that CryoLike made, which do
         not say it, and for files that have moved.
+    structures : sequence of str, optional
+        Write the poses under the best of these, of images that fit them best; with
+        `min_probability`, of images that show one of them so probably, summed over them.
+    min_probability : float, optional
+        Leave out images whose structure, or `structures` together, are less probable.
+    max_q : float, optional
+        Leave out images whose q_value (`decoy_competition`) is larger; needs decoys among the
+        results.
     overwrite : bool
         Replace the file, never the one that the particles came from.
 
@@ -115,8 +134,9 @@ def export_star(
     3.1 and later convert it as they read it. Tables other than optics and particles are not
     written.
     """
+    selection = Selection.of(structures, min_probability, max_q)
     return (
-        open_star(results, structure, template_source, metadata)
+        open_star(results, structure, template_source, metadata, selection)
         .one(path)
         .written(overwrite=overwrite)[""]
     )
@@ -128,6 +148,9 @@ def export_star_subsets(
     *,
     template_source: TemplateSource | None = None,
     metadata: PathOrPaths | None = None,
+    structures: Sequence[str] | None = None,
+    min_probability: float | None = None,
+    max_q: float | None = None,
     overwrite: bool = False,
 ) -> dict[str, Export]:
     """Write one STAR file for each structure, `STRUCTURE.star`, of the particles whose best
@@ -135,7 +158,7 @@ def export_star_subsets(
 
     Parameters
     ----------
-    results, template_source, metadata, overwrite
+    results, template_source, metadata, structures, min_probability, max_q, overwrite
         As for `export_star`.
     folder : path
         Is created. Particles that are in no file are listed in `dropped.txt` there.
@@ -150,8 +173,9 @@ def export_star_subsets(
     InputError, InputFileError, OutputError
         As for `export_star`.
     """
+    selection = Selection.of(structures, min_probability, max_q)
     return (
-        open_star(results, None, template_source, metadata)
+        open_star(results, None, template_source, metadata, selection)
         .subsets(folder)
         .written(overwrite=overwrite)
     )
@@ -249,11 +273,12 @@ def open_star(
     structure: str | None,
     template_source: TemplateSource | None,
     metadata: PathOrPaths | None,
+    selection: Selection,
 ) -> StarParticles:
     """Read everything, and refuse what cannot be written."""
     read = partial(open_columns, need_names=False)
     particles, tables = exported_particles(
-        results, structure, template_source, metadata, ".star", read, _described
+        results, structure, template_source, metadata, selection, ".star", read, _described
     )
     _refuse_clashes(particles.results, particles.rows)
     return StarParticles(particles, merge(tables, replaced=(*ANGLES, *IN_ANGSTROM, *IN_PIXELS)))

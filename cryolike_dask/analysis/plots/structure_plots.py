@@ -12,6 +12,7 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.calibration import CALIBRATION_BINS, calibration, confusion, knows_truth
+from cryolike_dask.analysis.decoys.of_results import DECOY_MARGIN
 from cryolike_dask.analysis.matrix import log_likelihood_ratio
 from cryolike_dask.analysis.plots.drawing import (
     BLUE,
@@ -81,6 +82,21 @@ def plot_log_likelihood_ratio(results: xr.Dataset, structure: str, reference: st
         f"{n_right} images prefer {short(structure)}, {int((values < 0).sum())} {short(reference)}"
     )
     plain_title(axes, prefer)
+    return figure
+
+
+def plot_decoy_margin(found: xr.Dataset) -> Figure:
+    """Show how much more likely images are under the best structure than under the best decoy, as
+    `decoy_competition` gives it."""
+    values = found[DECOY_MARGIN].dropna(labels.IMAGE).values.astype(np.float64)
+    figure, axes = new_panel()
+    stacked_bars(axes, [values], edges_of(values), [None])
+    axes.axvline(0, color="black", linewidth=1)
+    finish_histogram(
+        axes, values, "log-likelihood of the best structure over the best decoy (nat)", legend=False
+    )
+    n_won = int((values > 0).sum())
+    plain_title(axes, f"structures win {n_won} images, decoys {len(values) - n_won}")
     return figure
 
 

@@ -20,6 +20,7 @@ from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.particle_plots import extreme_rows
 from cryolike_dask.analysis.report import (
     about_belief,
+    about_decoys,
     about_populations,
     about_poses,
     about_run,
@@ -114,6 +115,7 @@ def write_report(
         partial(about_populations.populations_section, opened, summary),
         partial(about_run.run_section, summary, blocks),
         partial(about_structures.structures_section, opened, summary),
+        partial(about_decoys.none_section, opened),
         partial(about_structures.truth_section, summary),
         partial(about_poses.correlation_section, summary),
         partial(about_poses.poses_section, summary),

@@ -1,0 +1,1 @@
+"""Images that show none of the structures, told by competition with decoys."""

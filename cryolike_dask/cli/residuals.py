@@ -1,0 +1,58 @@
+"""The command that sees whether what is left of images is noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cryolike_dask.cli.app import app
+from cryolike_dask.cli.calibrate import folder_of
+from cryolike_dask.cli.console import errors_for_people, out, say
+from cryolike_dask.cli.inputs import InputsOfResults, need
+from cryolike_dask.cli.options import PlaceOptions, client_in, takes_options
+
+LEVEL = 0.01
+
+
+@app.command()
+@takes_options()
+def residuals(
+    *,
+    run: Annotated[Path, typer.Argument(help="Output folder of a run, or its run.yaml.")],
+    inputs: InputsOfResults,
+    n_images: Annotated[
+        int, typer.Option("--images", help="Particles to simulate, 80 or more.")
+    ] = 400,
+    seed: Annotated[int, typer.Option(help="Same seed, same particles.")] = 0,
+    place: PlaceOptions,
+) -> None:
+    """Is what the best projection leaves of each image noise? Held against particles simulated
+    with a run's own structures, optics, noise and poses.
+
+    Writes residuals.npz beside the results, from where exports and the report have it.
+    """
+    with errors_for_people():
+        results = folder_of(run)
+        need(results, "results")
+        inputs.need()
+        used = inputs.given_or_found(results, needed=True)
+        from cryolike_dask.simulation.residual_fit import fit_residuals
+
+        with client_in(place) as client:
+            say(f"simulating {n_images} particles, and comparing them ...")
+            p_values = fit_residuals(
+                results,
+                templates=used.templates,
+                particles=used.particles,
+                parameters=used.parameters,
+                n_images=n_images,
+                seed=seed,
+                client=client,
+            ).values
+        n, n_small = int((p_values >= 0).sum()), int((p_values < LEVEL).sum())
+        out.print(
+            f"{n_small:,} of {n:,} images have residuals that noise leaves less often than once in "
+            f"{1 / LEVEL:.0f}; {LEVEL * n:,.0f} would by chance"
+        )

@@ -1,0 +1,1 @@
+"""Copies of structures that keep their envelope, and that no image shows."""

@@ -1,0 +1,51 @@
+"""What the report says of images of none of the structures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cryolike_dask as cld
+from cryolike_dask.analysis.report.about_decoys import none_section
+from cryolike_dask.analysis.report.report import write_report
+from tests.analysis.making import make_results, without
+
+NAMES = ("a", "b", "a~decoy1", "b~decoy1")
+
+
+@pytest.fixture
+def results(rng):
+    made = make_results(rng, NAMES, n_images=60)
+    made.log_likelihood_integrated[0, :50] += 30
+    return made.assign_coords(decoy_of=("structure", np.array(["", "", "a", "b"], object)))
+
+
+def test_the_section_tells_what_competition_says(results):
+    section = none_section(results)
+    found = cld.decoy_competition(results)
+    rows = dict(section.rows)
+    assert rows["images compared"] == "60 of 60"
+    n = int(found.n_images_shown[1])
+    assert n >= 50
+    assert rows["shown at a false discovery rate of 5%"] == f"{n} ({n / 60:.1%})"
+    share, error = float(found.share_shown), float(found.share_shown_error)
+    assert rows["part that shows a structure"] == f"{share:.1%} ± {error:.1%}, or more"
+    assert "2 decoys" in section.paragraphs[0]
+    assert [panel.key for panel in section.panels] == ["decoys"]
+
+
+def test_without_decoys_there_is_no_section_and_without_results_no_number(results):
+    assert none_section(results.drop_vars("decoy_of")) is None
+    assert none_section(results.isel(structure=[2, 3])) is None
+    nothing = without(results, np.array([[False], [False], [True], [True]]) & np.ones(60, bool))
+    section = none_section(nothing)
+    assert not section.rows
+    assert "yet" in section.paragraphs[0]
+
+
+def test_the_page_has_the_section_and_compares_no_decoy(results, tmp_path):
+    page = write_report(results, tmp_path / "r.html", n_examples=0, progress=False).read_text()
+    assert "Images of none of the structures" in page
+    assert "60 images compared with 2 structures" in page
+    ratio = cld.log_likelihood_ratio(results, "a~decoy1").sel(structure="a")
+    assert (ratio[:50] > 10).all()

@@ -1,0 +1,119 @@
+"""Decoys that a command or a configuration asks for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import cryolike_dask as cld
+from cryolike_dask.cli import app
+from cryolike_dask.config.decoys import DecoyRequest
+from cryolike_dask.config.reading import read_config
+from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.layout import LikelihoodFiles
+from cryolike_dask.io.parameters import write_parameters
+from tests.structures.decoys.proteins import write_protein
+
+PARAMETERS = ImageParameters(
+    16, 3.0, viewing_distance=1.5, use_protein_residue_model=False, precision="single"
+)
+NAMES = ["a", "b", "a~decoy1", "b~decoy1", "a_1"]
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Two structures, a third of the same name as one of them, and particles."""
+    for seed, name in enumerate(["structures/a", "structures/b", "others/a"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_protein(tmp_path / f"{name}.pdb", 30, seed)
+    write_parameters(tmp_path / "parameters.npz", PARAMETERS)
+    cld.simulate_particles(
+        tmp_path / "structures", PARAMETERS, tmp_path / "relion", n_images=4, progress=False
+    )
+    return tmp_path
+
+
+def test_a_command_compares_decoys_with_structures(inputs):
+    options = {
+        "templates": inputs / "structures",
+        "particles": inputs / "relion/particles.star",
+        "parameters": inputs / "parameters.npz",
+        "output": inputs / "out",
+        "decoys": 1,
+        "decoy-structures": inputs / "others/a.pdb",
+        "noise": "white",
+        "n-displacements-x": 1,
+        "n-displacements-y": 1,
+        "workers": 0,
+    }
+    command = [f"--{name}={value}" for name, value in options.items()]
+    done = CliRunner().invoke(app, ["optimal-pose", *command])
+    assert done.exit_code == 0, done.output
+    results = cld.open_results(inputs / "out")
+    assert results.structure.values.tolist() == NAMES
+    assert results.decoy_of.values.tolist() == ["", "", "a", "b", "a_1"]
+    done = CliRunner().invoke(app, ["optimal-pose", *command, "--i-template=0"])
+    assert done.exit_code == 1
+    assert "decoys are compared beside all" in " ".join(done.output.split())
+
+
+def test_a_configuration_says_the_same(inputs):
+    values = {
+        "structures": {"files": "structures", "decoys": 1, "decoy_structures": "others/a.pdb"},
+        "particles": {"metadata": "relion/particles.star"},
+        "parameters": "parameters.npz",
+        "search": {"n_displacements_x": 1, "n_displacements_y": 1},
+        "noise": "white",
+        "output": "out",
+    }
+    file = inputs / "run.yaml"
+    file.write_text(yaml.safe_dump(values))
+    results = cld.run_config(read_config(file))
+    assert results.structure.values.tolist() == NAMES
+    assert cld.decoy_competition(cld.open_results(inputs / "out")).attrs["n_decoys"] == 3
+    # the copy beside the results finds the same again
+    assert cld.verify_likelihood(
+        inputs / "out",
+        **_of_results(inputs / "out"),
+        n_samples=2,
+        progress=False,
+    ).ok
+    for key, value in (("decoys", -1), ("decoys", 1.5), ("decoy_kind", "x")):
+        file.write_text(yaml.safe_dump({**values, "structures": {"files": "a", key: value}}))
+        with pytest.raises(InputFileError, match=f"structures.{key}"):
+            read_config(file)
+    values["structures"]["decoy_structures"] = "nowhere.pdb"
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputFileError, match=r"nowhere\.pdb"):
+        cld.run_config(read_config(file))
+
+
+def _of_results(folder):
+    from cryolike_dask.config.resolve import inputs_of_results
+
+    found = inputs_of_results(folder)
+    return {
+        "params_input": found.parameters,
+        "templates": found.templates,
+        "images": found.particles,
+    }
+
+
+def test_structures_are_decoys_beside_templates_in_files(inputs):
+    folder = inputs / "templates"
+    cld.make_templates(inputs / "structures", PARAMETERS, folder, progress=False)
+    files = LikelihoodFiles(folder, None, inputs / "out", i_template="all")
+    asked = DecoyRequest(structures=[inputs / "others"])
+    templates, left = asked.added(None, files, PARAMETERS, "standard")
+    assert [stack.structure for stack in templates] == ["a", "b", "a_1"]
+    assert [stack.decoy_of for stack in templates] == ["", "", "a_1"]
+    assert left.folder_templates is None
+    assert DecoyRequest().added(None, files, PARAMETERS, "standard") == (None, files)
+    with pytest.raises(InputError, match=r"given as templates.*decoys"):
+        DecoyRequest(1).added(None, files, PARAMETERS, "standard")
+    with pytest.raises(InputError, match="decoys=-1"):
+        DecoyRequest(-1).added(None, files, PARAMETERS, "standard")
+    np.testing.assert_array_equal(templates[2].viewing.azimuth, templates[0].viewing.azimuth)
