@@ -107,7 +107,7 @@ def _run(config: RunConfig) -> None:
             f"{results.sizes['image']} images: results are in {folder}, and what was run in "
             f"{CONFIGURATION} there"
         )
-        if config.likelihood.kind == "optimal_pose":
+        if config.likelihood.kind == "optimal_pose" and not config.report:
             out.print(f"Next: cryolike-dask report {folder}")
 
 

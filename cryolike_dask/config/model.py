@@ -17,10 +17,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from cryolike_dask.config.inputs import NEEDED, Parameters, Particles, Section, Structures, not_with
-from cryolike_dask.config.place import Place
+from cryolike_dask.config.answer import Populations, asked, or_true
+from cryolike_dask.config.inputs import NEEDED, Parameters, Particles, Section, Structures
+from cryolike_dask.config.machine import Machine
 from cryolike_dask.config.values import (
-    Address,
     BFactor,
     Count,
     Displacement,
@@ -29,22 +29,17 @@ from cryolike_dask.config.values import (
     Freedom,
     Part,
     Spectrum,
-    Text,
-    Threads,
-    Workers,
 )
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS, DisplacementSearch
 from cryolike_dask.geometry.search_method import AskedAround, AskedSearch, search_asked
 from cryolike_dask.labels import (
-    Device,
     KindName,
-    OnError,
     Precision,
     Prior,
     SearchWord,
 )
-from cryolike_dask.runs.options import NoiseRequest, RunOptions
+from cryolike_dask.runs.options import NoiseRequest
 
 
 class Search(Section):
@@ -170,146 +165,6 @@ class Noise(Section):
         return NoiseRequest(self.spectrum, b_factor, self.degrees_of_freedom)
 
 
-class Machine(Section):
-    """Where it runs, and how; it changes no result beyond rounding."""
-
-    device: Device = Field(
-        default="auto", description="auto: the GPU of each worker, if it has one."
-    )
-    workers: Workers | None = Field(
-        default=None,
-        description="Worker processes. Default: one per GPU, or per core, or none for a run of "
-        "seconds; 0: none, this process alone.",
-    )
-    scheduler: Address | None = Field(
-        default=None,
-        description="Address of a running Dask scheduler, tcp://host:port or tls://host:port.",
-    )
-    scheduler_file: File | None = Field(
-        default=None,
-        description="File that a running Dask scheduler wrote, instead of its address.",
-    )
-    tls_ca_file: File | None = Field(
-        default=None, description="PEM file of who signed the certificates of scheduler and client."
-    )
-    tls_cert: File | None = Field(default=None, description="PEM file of the client's certificate.")
-    tls_key: File | None = Field(
-        default=None, validate_default=True, description="PEM file of its private key."
-    )
-    threads: Threads | None = Field(
-        default=None,
-        description="Threads of this process where there are no workers (workers: 0). Default: one "
-        "per core.",
-    )
-    n_templates_per_batch: Count | None = Field(
-        default=None, description="Templates in a tile inside a task."
-    )
-    n_images_per_batch: Count | None = Field(
-        default=None, description="Images in a tile inside a task."
-    )
-    discover_batch_size: bool = Field(
-        default=False,
-        description="Choose tiles by the device and its free memory, not by batch sizes.",
-    )
-    on_error: OnError = Field(
-        default="stop",
-        description="When an image stack fails: stop, or leave it out, go on, and list it at the "
-        "end.",
-    )
-    log_file: File | None = Field(
-        default=None, description="Append what happens to this file, one JSON object a line."
-    )
-    performance_report: File | None = Field(
-        default=None, description="Write Dask's report to this file, for a browser; needs workers."
-    )
-    note: Text | None = Field(
-        default=None, description="Text to keep with the results, in records and the report."
-    )
-    skip_exist: bool | None = Field(
-        default=None,
-        description="The older word: false means recompute: true, and true what happens in any "
-        "case.",
-        json_schema_extra={"deprecated": True},
-    )
-    recompute: bool | None = Field(
-        default=None,
-        description="Compute again what is complete and came from these very inputs. Default: keep "
-        "it.",
-    )
-    overwrite: bool = Field(
-        default=False,
-        description="Replace results of another search, conventions or noise in the output folder.",
-    )
-
-    @field_validator("scheduler", "scheduler_file")
-    @classmethod
-    def _one_scheduler(cls, value: Any, info: ValidationInfo) -> Any:
-        return not_with("scheduler", not_with("workers", value, info), info)
-
-    @field_validator("tls_key")
-    @classmethod
-    def _certificates(cls, value: Any, info: ValidationInfo) -> Any:
-        files = [*(info.data.get(name, "refused") for name in ("tls_ca_file", "tls_cert")), value]
-        places = [info.data.get(name, "refused") for name in ("scheduler", "scheduler_file")]
-        if any(files) and not all(files):
-            raise PydanticCustomError(
-                NEEDED, "TLS needs tls_ca_file, tls_cert and tls_key, all three"
-            )
-        if any(files) and (not any(places) or str(places[0]).startswith("tcp:")):
-            raise PydanticCustomError(
-                NEEDED, "certificates are for a scheduler_file, or a scheduler at tls://"
-            )
-        return value
-
-    @field_validator("recompute")
-    @classmethod
-    def _recompute_or_skip_exist(cls, value: Any, info: ValidationInfo) -> Any:
-        return not_with("skip_exist", value, info)
-
-    @field_validator("threads")
-    @classmethod
-    def _threads_of_this_process(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is not None and info.data.get("workers", 0) != 0:
-            raise ValueError("is for workers: 0; a worker has one thread")
-        return value
-
-    @field_validator("performance_report")
-    @classmethod
-    def _report_needs_workers(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is not None and info.data.get("workers") == 0:
-            raise ValueError("needs workers, but workers is 0")
-        return value
-
-    @property
-    def keeps(self) -> bool:
-        """Whether complete results of these very inputs and settings are kept."""
-        return not self.recompute and self.skip_exist is not False
-
-    @property
-    def place(self) -> Place:
-        """Where it runs."""
-        return Place(
-            workers=self.workers,
-            scheduler=self.scheduler,
-            scheduler_file=self.scheduler_file,
-            tls_ca_file=self.tls_ca_file,
-            tls_cert=self.tls_cert,
-            tls_key=self.tls_key,
-        )
-
-    @property
-    def run_options(self) -> RunOptions:
-        """How the run goes about its work."""
-        return RunOptions(
-            skip_exist=self.keeps,
-            overwrite=self.overwrite,
-            on_error=self.on_error,
-            log_file=self.log_file,
-            performance_report=self.performance_report,
-            note=self.note,
-        )
-
-
 def _empty_if_commented_out(section: Any) -> Any:
     """A section whose keys are all commented out is there, and empty."""
     return {} if section is None else section
@@ -367,9 +222,23 @@ class RunConfig(Section):
         json_schema_extra=_or_text,
     )
     output: File = Field(description="Folder for the results; it is created.")
+    populations: Annotated[Populations | None, BeforeValidator(asked)] = Field(
+        default=None,
+        description="Then estimate the share of each structure: true, or how.",
+        json_schema_extra=or_true,
+    )
+    report: bool = Field(default=False, description="Then write the report.")
     machine: Annotated[Machine, BeforeValidator(_empty_if_commented_out)] = Field(
         default_factory=Machine, description="Where to run, and how; no result depends on it."
     )
+
+    @field_validator("populations", "report")
+    @classmethod
+    def _of_best_poses(cls, value: Any, info: ValidationInfo) -> Any:
+        likelihood = info.data.get("likelihood")
+        if value and likelihood is not None and likelihood.kind != "optimal_pose":
+            raise ValueError(f"is of best poses, but likelihood.kind is {likelihood.kind}")
+        return value
 
     _text: str | None = PrivateAttr(None)
     _source: Path | None = PrivateAttr(None)
@@ -394,5 +263,6 @@ SECTIONS: dict[str, type[Section]] = {
     "search": Search,
     "likelihood": Likelihood,
     "noise": Noise,
+    "populations": Populations,
     "machine": Machine,
 }

@@ -13,6 +13,7 @@ import yaml
 from distributed import Client
 
 from cryolike_dask.compute.device import active_client, torch_threads
+from cryolike_dask.config.answer import answer
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.resolve import RunArguments, inputs_of
 from cryolike_dask.config.text import mapping_of
@@ -76,9 +77,11 @@ def run_opened(config: RunConfig, run: Run, client: Client | None) -> xr.Dataset
     with torch_threads(machine.threads if client is None else None):
         _make_folders_of(machine.log_file, machine.performance_report)
         kind = kind_named(config.likelihood.kind)
-        return compute_run(
+        results = compute_run(
             run, kind, client, machine.run_options, claimed=partial(keep_copy, config)
         )
+    answer(config.output, config.populations, report=config.report)
+    return results
 
 
 def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:

@@ -255,6 +255,9 @@ Pixels = Annotated[int, Number(whole=True, at_least=1, at_most=32_768)]
 Angles = Annotated[
     int, Number(whole=True, at_least=2, at_most=65_536), Field(json_schema_extra={"multipleOf": 2})
 ]
+Sets = Annotated[int, Number(whole=True, at_least=0, at_most=100_000)]
+Seed = Annotated[int, Number(whole=True, at_least=0, at_most=2**63)]
+Concentration = Annotated[float, Number(above=0, at_most=MOST)]
 Order = Annotated[int, Number(whole=True, at_least=0, at_most=8)]
 Angstrom = Annotated[float, Number(above=0, at_most=10_000)]
 Displacement = Annotated[float, Number(at_least=0, at_most=32_768)]

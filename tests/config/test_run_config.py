@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 import yaml
 
 import cryolike_dask as cld
@@ -118,6 +119,37 @@ def test_the_configuration_for_cryolike_runs(folder, tmp_path):
     )
     assert results.attrs["conventions"] == "cryolike"
     assert results.cross_correlation.dtype == np.float64
+
+
+def test_shares_and_the_report_come_with_the_run(folder, tmp_path):
+    counts = written(tmp_path, "open 3\nclosed 1\n", "counts.txt")
+    asked = {"counts": str(counts), "n_bootstrap": 5, "seed": 3, "n_chains": 2}
+    output = tmp_path / "answer"
+    values = {**small(folder), "output": str(output), "report": True}
+    run_config(read_config({**values, "populations": asked}))
+    found = xr.open_zarr(output / "populations/populations.zarr")
+    results = cld.open_results(output)
+    same(
+        cld.populations(
+            results, counts={"open": 3, "closed": 1}, n_bootstrap=5, n_chains=2, seed=3
+        ),
+        found,
+    )
+    assert found.population_draws.sizes["chain"] == 2
+    assert (output / "report.html").is_file()
+    # asked for as it is by default, and not
+    for said, is_asked in ((True, True), (None, True), (False, False)):
+        config = read_config({**values, "populations": said})
+        assert (config.populations is not None) == is_asked
+    assert read_config(values).populations is None
+    full = {**values, "likelihood": {"kind": "full_cross_correlation"}}
+    for key in ("report", "populations"):
+        with pytest.raises(
+            InputError, match=f"{key}=.*is of best poses, but likelihood"
+        ):
+            read_config({**full, "report": False, key: True})
+    with pytest.raises(InputError, match=r"populations\.prior"):
+        read_config({**values, "populations": {"prior": 0}})
 
 
 def test_a_new_folder_is_searched_coarse_to_fine_unless_told_otherwise(

@@ -1,0 +1,81 @@
+"""What a configuration asks for once all is compared: shares of structures, and the report."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from cryolike_dask.config.inputs import Section
+from cryolike_dask.config.values import Concentration, Count, File, Seed, Sets
+
+logger = logging.getLogger("cryolike_dask")
+
+
+class Populations(Section):
+    """How shares of structures are estimated."""
+
+    prior: Concentration = Field(
+        default=1.0, description="Concentration of the Dirichlet prior; 1: all shares alike."
+    )
+    counts: File | None = Field(
+        default=None,
+        description="Text file of what each structure stands for: a number a line, or a name and a "
+        "number.",
+    )
+    draw: bool | None = Field(
+        default=None,
+        description="Draw from the posterior. Default: up to 10 million likelihoods.",
+    )
+    n_chains: Count = Field(default=4, description="Chains of draws.")
+    n_bootstrap: Sets | None = Field(
+        default=None,
+        description="Sets of images drawn again. Default: 200 up to a million likelihoods, else 0.",
+    )
+    seed: Seed = Field(default=0, description="Of all that is random.")
+
+    def write(self, folder: Path) -> list[Path]:
+        """Estimate shares from the results of a folder, and write them there."""
+        from cryolike_dask.analysis.dataset import open_results
+        from cryolike_dask.analysis.populations.estimate import populations
+        from cryolike_dask.analysis.populations.written import write_populations
+        from cryolike_dask.io.counts import read_counts
+        from cryolike_dask.io.export_names import POPULATIONS_SCRATCH
+
+        found = populations(
+            open_results(folder),
+            prior=self.prior,
+            counts=None if self.counts is None else read_counts(self.counts),
+            draw=self.draw,
+            n_chains=self.n_chains,
+            n_bootstrap=self.n_bootstrap,
+            seed=self.seed,
+            scratch=folder / POPULATIONS_SCRATCH,
+        )
+        return write_populations(found, folder)
+
+
+def answer(folder: Path, populations: Populations | None, *, report: bool) -> None:
+    """Do what is asked for once all is compared, and log what was written."""
+    written = [] if populations is None else populations.write(folder)
+    if report:
+        from cryolike_dask.analysis.report.report import write_report
+
+        written.append(write_report(folder))
+    for path in written:
+        logger.info("written: %s", path)
+
+
+def asked(section: Any) -> Any:
+    """A section whose keys are all commented out, or true in its place, asks for it as it is by
+    default; false does not ask."""
+    if section is True or section is None:
+        return {}
+    return None if section is False else section
+
+
+def or_true(schema: dict[str, Any]) -> None:
+    """Let the JSON schema of a section take true and false in its place."""
+    schema["anyOf"].append({"type": "boolean"})
