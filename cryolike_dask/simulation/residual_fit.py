@@ -44,6 +44,7 @@ from cryolike_dask.simulation.calibrate import (
 )
 from cryolike_dask.simulation.resembling import Drawn, Originals, draw_like, find_originals
 from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
 FloatArray = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -63,7 +64,7 @@ AT_ONCE = 32
 def fit_residuals(
     results: str | Path | xr.Dataset,
     *,
-    templates: str | Path | TemplateStack | Sequence[TemplateStack] | None = None,
+    templates: str | Path | Trajectory | TemplateStack | Sequence[TemplateStack] | None = None,
     particles: str | Path | ImageStack | Sequence[ImageStack] | None = None,
     parameters: str | Path | ImageParameters | None = None,
     n_images: int = 400,

@@ -144,9 +144,7 @@ def test_shares_and_the_report_come_with_the_run(folder, tmp_path):
     assert read_config(values).populations is None
     full = {**values, "likelihood": {"kind": "full_cross_correlation"}}
     for key in ("report", "populations"):
-        with pytest.raises(
-            InputError, match=f"{key}=.*is of best poses, but likelihood"
-        ):
+        with pytest.raises(InputError, match=f"{key}=.*is of best poses, but likelihood"):
             read_config({**full, "report": False, key: True})
     with pytest.raises(InputError, match=r"populations\.prior"):
         read_config({**values, "populations": {"prior": 0}})
