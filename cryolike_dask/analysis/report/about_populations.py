@@ -7,6 +7,14 @@ import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.coordinates import without_decoys
+from cryolike_dask.analysis.decoys.of_results import (
+    Q_VALUE,
+    SHARE_ERROR,
+    SHARE_SHOWN,
+    decoy_competition,
+    has_decoys,
+)
 from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.population_plots import plot_populations
 from cryolike_dask.analysis.populations.estimate import MOST_CELLS, about_micrographs, populations
@@ -31,15 +39,17 @@ def populations_section(
     if len(done) * summary.sizes[labels.IMAGE] > MOST_READ:
         text = "There are too many likelihoods for a report: `cryolike-dask populations` says it."
         return Section(KEY, title, (text,)), []
-    found = populations(results.isel({labels.STRUCTURE: done}), n_bootstrap=0)
+    shown = without_decoys(results).isel({labels.STRUCTURE: done})
+    found = populations(shown, n_bootstrap=0)
     warning = about_micrographs(found)
     text = (
         f"Shares of {found.attrs['n_images']:,} images, each of which is taken to show one of "
         "these structures, with intervals of 95%. They are shares of the particles that were "
         "given, not of the sample, and as good as what the next section says."
     )
+    rows = (*_rows(found), *_none_of_these(results))
     return (
-        Section(KEY, title, (text, *_about_groups(found)), _rows(found), (_figure(found),)),
+        Section(KEY, title, (text, *_about_groups(found)), rows, (_figure(found),)),
         [Finding(KEY, warning)] if warning else [],
     )
 
@@ -57,6 +67,20 @@ def _rows(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
         rest = order[MOST_ROWS:]
         rows.append((f"{len(rest)} others", f"{share[rest].sum():.1%} together"))
     return tuple(rows)
+
+
+def _none_of_these(results: xr.Dataset) -> tuple[tuple[str, str], ...]:
+    """How many images show none of the structures, where decoys tell it; they have shares
+    nevertheless."""
+    if not has_decoys(results):
+        return ()
+    found = decoy_competition(results)
+    n = int(found[Q_VALUE].notnull().sum())
+    share, error = float(found[SHARE_SHOWN]), float(found[SHARE_ERROR])
+    if not n:
+        return ()
+    said = f"{n * (1 - share):,.0f} of {n:,} images, or fewer ({1 - share:.1%} \u00b1 {error:.1%})"
+    return (("none of these, by decoys", said),)
 
 
 def _about_groups(found: xr.Dataset) -> list[str]:

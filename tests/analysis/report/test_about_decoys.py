@@ -7,7 +7,9 @@ import pytest
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.report.about_decoys import none_section
+from cryolike_dask.analysis.report.about_populations import populations_section
 from cryolike_dask.analysis.report.report import write_report
+from cryolike_dask.analysis.summaries import summarise_results
 from tests.analysis.making import make_results, without
 
 NAMES = ("a", "b", "a~decoy1", "b~decoy1")
@@ -32,6 +34,17 @@ def test_the_section_tells_what_competition_says(results):
     assert rows["part that shows a structure"] == f"{share:.1%} ± {error:.1%}, or more"
     assert "2 decoys" in section.paragraphs[0]
     assert [panel.key for panel in section.panels] == ["decoys"]
+
+
+def test_the_shares_at_the_head_count_images_of_none(results):
+    found = cld.decoy_competition(results)
+    turned = results.isel(structure=[3, 0, 2, 1])  # wherever decoys stand
+    for given in (results, turned):
+        section, _ = populations_section(given, summarise_results(given))
+        rows = dict(section.rows)
+        assert set(rows) == {"a", "b", "none of these, by decoys"}
+        assert f"{1 - float(found.share_shown):.1%}" in rows["none of these, by decoys"]
+        assert "of 60 images, or fewer" in rows["none of these, by decoys"]
 
 
 def test_without_decoys_there_is_no_section_and_without_results_no_number(results):
