@@ -97,6 +97,7 @@ def run(
 def _run(config: RunConfig) -> None:
     say("opening templates and particles ...")
     from cryolike_dask.config.run_config import needs_no_workers, opened, run_opened
+    from cryolike_dask.io.export_names import REPORT
     from cryolike_dask.io.layout import CONFIGURATION
 
     inputs = opened(config)  # what is wrong with them is said before workers start
@@ -107,7 +108,9 @@ def _run(config: RunConfig) -> None:
             f"{results.sizes['image']} images: results are in {folder}, and what was run in "
             f"{CONFIGURATION} there"
         )
-        if config.likelihood.kind == "optimal_pose" and not config.report:
+        if config.report:
+            out.print(f"The report is {escape(str(config.output / REPORT))}")
+        elif config.likelihood.kind == "optimal_pose":
             out.print(f"Next: cryolike-dask report {folder}")
 
 

@@ -150,6 +150,8 @@ def _voxels(projections: Projections, kind: DecoyKind, voxel_size: float) -> int
     except InputFileError:
         raise
     except InputError as error:
+        if source.path in str(error):  # the file is told already
+            raise
         raise InputFileError(str(error), source=source.path) from error
 
 

@@ -85,7 +85,7 @@ class Decoy:
     def _of_residues(self) -> ModelInFile:
         if not isinstance(self.structure, ModelInFile):
             raise InputError(
-                f"{self.path} has no residues to be shuffled",
+                "has no residues to be shuffled: it is no model in a file",
                 remedy='Randomise phases: kind="phases" (--kind phases).',
             )
         if self.structure.parameters.use_protein_residue_model:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
-from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.errors import InputError, InputFileError, NotFiniteError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.structures.atoms import Atoms
 from tests.structures.decoys.proteins import write_protein
@@ -117,6 +117,13 @@ def test_structures_without_residues_density_or_a_file_are_refused(tmp_path, rng
     (few,) = cld.open_structures(write_protein(tmp_path / "few.pdb", 4), PARAMETERS)
     with pytest.raises(InputFileError, match=r"few\.pdb: 4 residue"):
         cld.open_decoys(few, kind="residues")
+    volume = np.ones((8, 8, 8), np.float32)
+    volume[4, 4, 4] = np.nan
+    np.save(tmp_path / "nan.npy", volume)
+    (unknown,) = cld.open_structures(tmp_path / "nan.npy", PARAMETERS)
+    with pytest.raises(NotFiniteError) as raised:
+        cld.open_decoys(unknown)
+    assert str(raised.value).count("nan.npy") == 1
     (flat,) = cld.open_structures(cld.Volume(np.ones((8, 8, 8)), (3.0,) * 3), PARAMETERS)
     with pytest.raises(InputFileError, match="no density above"):
         cld.open_decoys(flat)
