@@ -62,8 +62,16 @@ def answer(folder: Path, populations: Populations | None, *, report: bool) -> No
     written = [] if populations is None else populations.write(folder)
     if report:
         from cryolike_dask.analysis.report.report import write_report
+        from cryolike_dask.config.resolve import inputs_of_results
 
-        written.append(write_report(folder))
+        used = inputs_of_results(folder)
+        page = write_report(
+            folder,
+            templates=used.templates,
+            particles=used.particles,
+            parameters=used.parameters,
+        )
+        written.append(page)
     for path in written:
         logger.info("written: %s", path)
 

@@ -136,7 +136,9 @@ def test_shares_and_the_report_come_with_the_run(folder, tmp_path):
         found,
     )
     assert found.population_draws.sizes["chain"] == 2
-    assert (output / "report.html").is_file()
+    page = (output / "report.html").read_text()
+    assert "not at hand" not in page  # inputs are those of the run
+    assert 'id="best"' in page
     # asked for as it is by default, and not
     for said, is_asked in ((True, True), (None, True), (False, False)):
         config = read_config({**values, "populations": said})
