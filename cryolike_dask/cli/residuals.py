@@ -38,12 +38,19 @@ def residuals(
         need(results, "results")
         inputs.need()
         used = inputs.given_or_found(results, needed=True)
-        from cryolike_dask.simulation.residual_fit import fit_residuals
+        from cryolike_dask.simulation.residual_fit import fit_residuals, results_to_fit
 
+        # before workers start
+        opened = results_to_fit(
+            results,
+            n_images,
+            templates=used.templates is not None,
+            particles=used.particles is not None,
+        )
         with client_in(place) as client:
             say(f"simulating {n_images} particles, and comparing them ...")
             p_values = fit_residuals(
-                results,
+                opened,
                 templates=used.templates,
                 particles=used.particles,
                 parameters=used.parameters,

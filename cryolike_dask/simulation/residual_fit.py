@@ -118,11 +118,10 @@ def fit_residuals(
     supposed.
     """
     client = active_client(client)
-    n = number("n_images", n_images, whole=True, at_least=LEAST_IMAGES)
+    n = number("n_images", n_images, whole=True)
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
-    opened = results if isinstance(results, xr.Dataset) else open_results(results)
-    opened = need_noise_and_inputs(
-        without_decoys(opened), templates=templates is not None, particles=particles is not None
+    opened = results_to_fit(
+        results, n, templates=templates is not None, particles=particles is not None
     )
     names = [str(name) for name in np.atleast_1d(opened[labels.STRUCTURE].values)]
     told, summary = search_of_results(opened, device), summarise_results(opened)
@@ -154,6 +153,16 @@ def fit_residuals(
         labels.RESIDUAL_P_VALUE,
         labels.ATTRIBUTES[labels.RESIDUAL_P_VALUE],
     )
+
+
+def results_to_fit(
+    results: str | Path | xr.Dataset, n_images: int, *, templates: bool, particles: bool
+) -> xr.Dataset:
+    """Open results, and refuse those whose residuals cannot be fitted, as far as that can be known
+    before anything is computed; parameters and errors are those of `results_to_try`."""
+    number("n_images", n_images, whole=True, at_least=LEAST_IMAGES)
+    opened = results if isinstance(results, xr.Dataset) else open_results(results)
+    return need_noise_and_inputs(without_decoys(opened), templates=templates, particles=particles)
 
 
 def _powers(summary: xr.Dataset, inputs: Inputs, noise: NoiseModel | None) -> FloatArray:
