@@ -13,11 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.populations.estimate import PROBABILITY
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.structures.trajectories.subset import FrameAssignment, read_assignment
 
-PROBABILITY = 0.95
-"""That values lie in their intervals."""
 FRAME, BIN, BOUND = "frame", "bin", "bound"
 COLLECTIVE_VARIABLE, FREE_ENERGY = "collective_variable", "free_energy"
 OF_FRAMES = "of the frames as they are, each with its prior weight"

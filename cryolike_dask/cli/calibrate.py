@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.table import Table
@@ -12,6 +14,11 @@ from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import errors_for_people, out, say
 from cryolike_dask.cli.inputs import InputsOfResults, need, need_description
 from cryolike_dask.cli.options import PlaceOptions, client_in, takes_options
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Found = TypeVar("Found")
 
 
 @app.command()
@@ -35,35 +42,55 @@ def calibrate(
     Writes calibration.json beside the results, which the report shows.
     """
     with errors_for_people():
-        results = folder_of(run)
-        need(results, "results")
-        inputs.need()
-        used = inputs.given_or_found(results, needed=True)
         from cryolike_dask.analysis.calibration import calibration_in_words
         from cryolike_dask.simulation.calibrate import calibrate, results_to_try
 
-        # before workers start
-        opened = results_to_try(
-            results,
-            n_images,
-            templates=used.templates is not None,
-            particles=used.particles is not None,
-        )
-        with client_in(place) as client:
-            say(f"simulating {n_images} particles, and comparing them ...")
-            calibration = calibrate(
-                opened,
-                templates=used.templates,
-                particles=used.particles,
-                parameters=used.parameters,
-                n_images=n_images,
-                seed=seed,
-                client=client,
-            )
+        simulation = Simulation(n_images, seed)
+        calibration = simulation.tried(run, inputs, place, results_to_try, calibrate)
         table = Table(show_header=False, box=None)
         for name, value in calibration_in_words(calibration).items():
             table.add_row(f"[bold]{name}[/]", value)
         out.print(table)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """So many particles to be simulated for a run."""
+
+    n_images: int
+    seed: int
+
+    def tried(
+        self,
+        run: Path,
+        inputs: InputsOfResults,
+        place: PlaceOptions,
+        refusing: Callable[..., xr.Dataset],
+        trying: Callable[..., Found],
+    ) -> Found:
+        """What is found with them; results that cannot be tried are refused before workers
+        start."""
+        results = folder_of(run)
+        need(results, "results")
+        inputs.need()
+        used = inputs.given_or_found(results, needed=True)
+        opened = refusing(
+            results,
+            self.n_images,
+            templates=used.templates is not None,
+            particles=used.particles is not None,
+        )
+        with client_in(place) as client:
+            say(f"simulating {self.n_images} particles, and comparing them ...")
+            return trying(
+                opened,
+                templates=used.templates,
+                particles=used.particles,
+                parameters=used.parameters,
+                n_images=self.n_images,
+                seed=self.seed,
+                client=client,
+            )
 
 
 def folder_of(run: Path) -> Path:

@@ -54,23 +54,17 @@ def populations(
     with errors_for_people():
         need(results, "results")
         say("reading results ...")
-        from cryolike_dask.analysis.dataset import open_results
-        from cryolike_dask.analysis.populations import estimate
-        from cryolike_dask.analysis.populations.written import write_populations
-        from cryolike_dask.io.counts import read_counts
-        from cryolike_dask.io.export_names import POPULATIONS_SCRATCH
+        from cryolike_dask.analysis.populations.written import estimate_and_write
 
-        target = results if folder is None else folder
-        found = estimate.populations(
-            open_results(results),
+        found, written = estimate_and_write(
+            results,
+            results if folder is None else folder,
+            counts,
             prior=prior,
-            counts=None if counts is None else read_counts(counts),
             draw=draw,
             n_bootstrap=n_bootstrap,
             seed=seed,
-            scratch=target / POPULATIONS_SCRATCH,
         )
-        written = write_populations(found, target)
         _show(found)
         for path in written:
             out.print(f"  {path}", markup=False, highlight=False)

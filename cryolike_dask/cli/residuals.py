@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from cryolike_dask.cli.app import app
-from cryolike_dask.cli.calibrate import folder_of
-from cryolike_dask.cli.console import errors_for_people, out, say
-from cryolike_dask.cli.inputs import InputsOfResults, need
-from cryolike_dask.cli.options import PlaceOptions, client_in, takes_options
+from cryolike_dask.cli.calibrate import Simulation
+from cryolike_dask.cli.console import errors_for_people, out
+from cryolike_dask.cli.inputs import InputsOfResults
+from cryolike_dask.cli.options import PlaceOptions, takes_options
 
 LEVEL = 0.01
 
@@ -34,30 +34,10 @@ def residuals(
     Writes residuals.npz beside the results, from where exports and the report have it.
     """
     with errors_for_people():
-        results = folder_of(run)
-        need(results, "results")
-        inputs.need()
-        used = inputs.given_or_found(results, needed=True)
         from cryolike_dask.simulation.residual_fit import fit_residuals, results_to_fit
 
-        # before workers start
-        opened = results_to_fit(
-            results,
-            n_images,
-            templates=used.templates is not None,
-            particles=used.particles is not None,
-        )
-        with client_in(place) as client:
-            say(f"simulating {n_images} particles, and comparing them ...")
-            p_values = fit_residuals(
-                opened,
-                templates=used.templates,
-                particles=used.particles,
-                parameters=used.parameters,
-                n_images=n_images,
-                seed=seed,
-                client=client,
-            ).values
+        simulation = Simulation(n_images, seed)
+        p_values = simulation.tried(run, inputs, place, results_to_fit, fit_residuals).values
         n, n_small = int((p_values >= 0).sum()), int((p_values < LEVEL).sum())
         out.print(
             f"{n_small:,} of {n:,} images have residuals that noise leaves less often than once in "

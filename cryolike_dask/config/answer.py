@@ -38,23 +38,10 @@ class Populations(Section):
 
     def write(self, folder: Path) -> list[Path]:
         """Estimate shares from the results of a folder, and write them there."""
-        from cryolike_dask.analysis.dataset import open_results
-        from cryolike_dask.analysis.populations.estimate import populations
-        from cryolike_dask.analysis.populations.written import write_populations
-        from cryolike_dask.io.counts import read_counts
-        from cryolike_dask.io.export_names import POPULATIONS_SCRATCH
+        from cryolike_dask.analysis.populations.written import estimate_and_write
 
-        found = populations(
-            open_results(folder),
-            prior=self.prior,
-            counts=None if self.counts is None else read_counts(self.counts),
-            draw=self.draw,
-            n_chains=self.n_chains,
-            n_bootstrap=self.n_bootstrap,
-            seed=self.seed,
-            scratch=folder / POPULATIONS_SCRATCH,
-        )
-        return write_populations(found, folder)
+        options = self.model_dump()
+        return estimate_and_write(folder, folder, **options)[1]
 
 
 def answer(folder: Path, populations: Populations | None, *, report: bool) -> None:

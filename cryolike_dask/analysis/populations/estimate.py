@@ -130,7 +130,7 @@ def populations(
         estimate = _estimate(likelihoods.structures, group, maximum, errors, drawn)
         estimate.update(confusion(results, likelihoods, images, estimate[labels.POPULATION].values))
         estimate.update(_resampled(results, likelihoods, maximum, n_bootstrap, seed))
-        differing = _differing_micrographs(results, likelihoods, images, maximum, seed)
+        differing = _differing_micrographs(results, likelihoods, maximum, errors, seed)
     if shares_before is not None:
         weight = estimate[labels.POPULATION] / (shares_before / shares_before.sum())
         estimate["weight"] = weight.assign_attrs(
@@ -275,13 +275,14 @@ def _members(
 
 
 def _differing_micrographs(
-    results: xr.Dataset, likelihoods: Likelihoods, images: Images, maximum: Maximum, seed: int
+    results: xr.Dataset, likelihoods: Likelihoods, maximum: Maximum, errors: Precision, seed: int
 ) -> dict[str, float | int]:
     """Whether micrographs differ by more than chance."""
     members = _members(results, likelihoods, labels.MICROGRAPH)
     if members is None:
         return {}
-    found = heterogeneity(images, maximum.shares, members, seed)
+    images = Images(likelihoods.relative, np.ones(likelihoods.n_images))
+    found = heterogeneity(images, maximum.shares, errors.information, members, seed)
     if found is None:
         return {}
     return {

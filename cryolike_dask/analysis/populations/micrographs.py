@@ -45,7 +45,7 @@ class Heterogeneity:
 
 
 def heterogeneity(
-    images: Images, shares: Floats, members: Integers, seed: int
+    images: Images, shares: Floats, information: Floats, members: Integers, seed: int
 ) -> Heterogeneity | None:
     """Compare what images of each micrograph show with what all show.
 
@@ -54,6 +54,8 @@ def heterogeneity(
     images : Images
     shares : float64 array, (structure,)
         Those of all, of largest likelihood.
+    information : float64 array, (structure, structure)
+        As `precision` gives it.
     members : int array, (image,)
         Number of the micrograph of each image, from 0.
     seed : int
@@ -67,7 +69,7 @@ def heterogeneity(
     if (sizes > 0).sum() < 2 or len(sizes) == len(members):
         return None
     # of probabilities of structures, whose mean are the shares
-    covariance = images.joint(shares) / images.n - np.outer(shares, shares)
+    covariance = np.outer(shares, shares) * (information / images.n - 1)
     values, vectors = np.linalg.eigh(covariance)
     kept = np.flatnonzero(values > LEAST_VARIANCE)[-MOST_DIRECTIONS:]
     if not len(kept):

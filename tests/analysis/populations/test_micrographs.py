@@ -8,6 +8,7 @@ from scipy.stats import kstest
 from cryolike_dask.analysis.populations.maximum import maximum_likelihood
 from cryolike_dask.analysis.populations.micrographs import LARGEST_P, heterogeneity
 from cryolike_dask.analysis.populations.passes import Images
+from cryolike_dask.analysis.populations.precision import precision
 from tests.analysis.populations.mixtures import relative
 
 
@@ -19,7 +20,9 @@ def shown(rng, shares):
 
 
 def compared(images, members, seed):
-    return heterogeneity(images, maximum_likelihood(images).shares, members, seed)
+    maximum = maximum_likelihood(images)
+    information = precision(images, maximum, 0.95).information
+    return heterogeneity(images, maximum.shares, information, members, seed)
 
 
 def test_of_micrographs_that_are_alike_p_is_uniform(rng):
