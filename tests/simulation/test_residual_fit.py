@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.decoys.of_results import competition_if_any
 from cryolike_dask.analysis.export.star_export import export_star
 from cryolike_dask.analysis.report.about_decoys import none_section
 from cryolike_dask.cli import app
@@ -73,7 +74,7 @@ def test_images_of_another_structure_leave_no_noise(folder, tmp_path):
     export_star(results, tmp_path / "out.star")
     columns = text_of(tmp_path / "out.star")
     np.testing.assert_allclose(np.array(columns["cryolikeResidualPValue"], float), p, atol=1e-9)
-    rows = dict(none_section(results).rows)
+    rows = dict(none_section(results, competition_if_any(results)).rows)
     found = rows["residuals that noise leaves less often than once in 100"]
     assert found.startswith(f"{(p.values < 0.01).sum()} of 120")
 

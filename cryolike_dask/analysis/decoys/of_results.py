@@ -121,6 +121,11 @@ def competitors(results: xr.Dataset, decoys: Sequence[str] | None = None) -> Com
     return Competitors(tuple(targets.tolist()), tuple(np.flatnonzero(is_decoy).tolist()))
 
 
+def competition_if_any(results: xr.Dataset) -> xr.Dataset | None:
+    """What competition with decoys says, where some were computed beside structures."""
+    return decoy_competition(results) if has_decoys(results) else None
+
+
 def has_decoys(results: xr.Dataset) -> bool:
     """Whether decoys were computed beside structures."""
     recorded = decoys_of(results) != ""

@@ -11,8 +11,6 @@ from cryolike_dask.analysis.decoys.of_results import (
     Q_VALUE,
     SHARE_ERROR,
     SHARE_SHOWN,
-    decoy_competition,
-    has_decoys,
 )
 from cryolike_dask.analysis.plots.structure_plots import plot_decoy_margin
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
@@ -23,21 +21,20 @@ SMALL = 0.01
 """A p-value that is worth counting."""
 
 
-def none_section(results: xr.Dataset) -> Section | None:
+def none_section(results: xr.Dataset, competition: xr.Dataset | None) -> Section | None:
     """How many images show any of the structures, where decoys compete with these, and how many
     residuals are not those of noise, where they were fitted."""
     key, title = "decoys", "Images of none of the structures"
-    parts = [part for part in (_of_decoys(results), _of_residuals(results)) if part is not None]
+    parts = [part for part in (_of_decoys(competition), _of_residuals(results)) if part is not None]
     if not parts:
         return None
     text, rows, panels = (sum(of, ()) for of in zip(*parts, strict=True))
     return Section(key, title, text, rows=rows, panels=panels)
 
 
-def _of_decoys(results: xr.Dataset) -> Part | None:
-    if not has_decoys(results):
+def _of_decoys(found: xr.Dataset | None) -> Part | None:
+    if found is None:
         return None
-    found = decoy_competition(results)
     known = found[Q_VALUE].notnull()
     n, n_known = found.sizes["image"], int(known.sum())
     if not n_known:

@@ -12,8 +12,6 @@ from cryolike_dask.analysis.decoys.of_results import (
     Q_VALUE,
     SHARE_ERROR,
     SHARE_SHOWN,
-    decoy_competition,
-    has_decoys,
 )
 from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.population_plots import plot_populations
@@ -28,7 +26,7 @@ KEY = "populations"
 
 
 def populations_section(
-    results: xr.Dataset, summary: xr.Dataset
+    results: xr.Dataset, summary: xr.Dataset, competition: xr.Dataset | None
 ) -> tuple[Section | None, list[Finding]]:
     """Shares of structures with their intervals, and what to be wary of; none where structures do
     not compete."""
@@ -47,7 +45,7 @@ def populations_section(
         "these structures, with intervals of 95%. They are shares of the particles that were "
         "given, not of the sample, and as good as what the next section says."
     )
-    rows = (*_rows(found), *_none_of_these(results))
+    rows = (*_rows(found), *_none_of_these(competition))
     return (
         Section(KEY, title, (text, *_about_groups(found)), rows, (_figure(found),)),
         [Finding(KEY, warning)] if warning else [],
@@ -69,12 +67,11 @@ def _rows(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def _none_of_these(results: xr.Dataset) -> tuple[tuple[str, str], ...]:
+def _none_of_these(found: xr.Dataset | None) -> tuple[tuple[str, str], ...]:
     """How many images show none of the structures, where decoys tell it; they have shares
     nevertheless."""
-    if not has_decoys(results):
+    if found is None:
         return ()
-    found = decoy_competition(results)
     n = int(found[Q_VALUE].notnull().sum())
     share, error = float(found[SHARE_SHOWN]), float(found[SHARE_ERROR])
     if not n:

@@ -16,6 +16,7 @@ from cryolike_dask import labels
 from cryolike_dask.analysis import findings, summaries
 from cryolike_dask.analysis.block_times import Blocks, read_blocks
 from cryolike_dask.analysis.dataset import open_results
+from cryolike_dask.analysis.decoys.of_results import competition_if_any
 from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.particle_plots import extreme_rows
 from cryolike_dask.analysis.report import (
@@ -110,12 +111,13 @@ def write_report(
         raise InputError("no image has a result", remedy="Run the likelihood first.")
     inputs = Inputs(templates, particles, parameters)
     table, blocks = _blocks(opened)
+    competition = competition_if_any(opened)
     parts: list[Callable[[], Any]] = [
         partial(_steps, summary, inputs),
-        partial(about_populations.populations_section, opened, summary),
+        partial(about_populations.populations_section, opened, summary, competition),
         partial(about_run.run_section, summary, blocks),
         partial(about_structures.structures_section, opened, summary),
-        partial(about_decoys.none_section, opened),
+        partial(about_decoys.none_section, opened, competition),
         partial(about_structures.truth_section, summary),
         partial(about_poses.correlation_section, summary),
         partial(about_poses.poses_section, summary),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.decoys.of_results import competition_if_any
 from cryolike_dask.analysis.report.about_decoys import none_section
 from cryolike_dask.analysis.report.about_populations import populations_section
 from cryolike_dask.analysis.report.report import write_report
@@ -23,7 +24,7 @@ def results(rng):
 
 
 def test_the_section_tells_what_competition_says(results):
-    section = none_section(results)
+    section = none_section(results, competition_if_any(results))
     found = cld.decoy_competition(results)
     rows = dict(section.rows)
     assert rows["images compared"] == "60 of 60"
@@ -40,7 +41,7 @@ def test_the_shares_at_the_head_count_images_of_none(results):
     found = cld.decoy_competition(results)
     turned = results.isel(structure=[3, 0, 2, 1])  # wherever decoys stand
     for given in (results, turned):
-        section, _ = populations_section(given, summarise_results(given))
+        section, _ = populations_section(given, summarise_results(given), competition_if_any(given))
         rows = dict(section.rows)
         assert set(rows) == {"a", "b", "none of these, by decoys"}
         assert f"{1 - float(found.share_shown):.1%}" in rows["none of these, by decoys"]
@@ -48,10 +49,20 @@ def test_the_shares_at_the_head_count_images_of_none(results):
 
 
 def test_without_decoys_there_is_no_section_and_without_results_no_number(results):
-    assert none_section(results.drop_vars("decoy_of")) is None
-    assert none_section(results.isel(structure=[2, 3])) is None
+    assert (
+        none_section(
+            results.drop_vars("decoy_of"), competition_if_any(results.drop_vars("decoy_of"))
+        )
+        is None
+    )
+    assert (
+        none_section(
+            results.isel(structure=[2, 3]), competition_if_any(results.isel(structure=[2, 3]))
+        )
+        is None
+    )
     nothing = without(results, np.array([[False], [False], [True], [True]]) & np.ones(60, bool))
-    section = none_section(nothing)
+    section = none_section(nothing, competition_if_any(nothing))
     assert not section.rows
     assert "yet" in section.paragraphs[0]
 
