@@ -63,13 +63,13 @@ def design(
         from cryolike_dask.simulation.design import design as designed
         from cryolike_dask.simulation.design import results_to_design, write_design
 
-        asked = {
-            "shares": None if shares is None else read_counts(shares),
-            "error": error,
-            "n_particles": n_particles,
-        }
+        told = None if shares is None else read_counts(shares)
         found = Simulation(n_images, seed).tried(
-            run, inputs, place, partial(results_to_design, **asked), partial(designed, **asked)
+            run,
+            inputs,
+            place,
+            partial(results_to_design, shares=told, error=error, n_particles=n_particles),
+            partial(designed, shares=told, error=error, n_particles=n_particles),
         )
         written = [write_design(found, folder_of(run))]
         if plots:
@@ -95,6 +95,11 @@ def _show(found: xr.Dataset) -> None:
         f"{bits:.2f} ± {error:.2f} of {bound:.3g} bit",
         highlight=False,
     )
+    needed = _particles(found["particles_needed_worst"], found["particles_needed_worst_error"])
+    out.print(
+        f"particles for standard errors of all shares of {found.attrs['error']:g}: {needed}",
+        highlight=False,
+    )
     _show_structures(found, names)
     if len(names) <= MOST_COLUMNS:
         _show_confusion(found, names)
@@ -107,11 +112,12 @@ def _show_structures(found: xr.Dataset, names: list[str]) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("structure")
-    wanted = f"particles for ±{found.attrs['error']:g}"
-    for column in ("share", "probability", "best", wanted):
-        table.add_column(column, justify="right")
-    table.add_column("most taken for")
+    table.add_column("structure", overflow="fold")
+    share = found["share"].values
+    differ = bool((share != share[0]).any())
+    for column in (*["share"] * differ, "probability", "best", "particles"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("most taken for", overflow="fold")
     needed = found["particles_needed"].values
     order = range(len(names))
     shown = order if len(names) <= MOST_ROWS else (-needed).argsort(kind="stable")[:MOST_ROWS]
@@ -121,11 +127,11 @@ def _show_structures(found: xr.Dataset, names: list[str]) -> None:
         most = int(others.argmax())
         table.add_row(
             Text(names[i]),
-            f"{float(found['share'][i]):.1%}",
+            *[f"{share[i]:.1%}"] * differ,
             _percent(found, "confusion", i, i),
-            _percent(found, "confusion_best", i, i),
-            _particles(found, "particles_needed", i),
-            Text(f"{names[most]} ({others[most]:.0%})"),
+            f"{float(found['confusion_best'][i, i]):.0%}",
+            _particles(found["particles_needed"][i], found["particles_needed_error"][i]),
+            Text(f"{names[most]} {others[most]:.0%}"),
         )
     out.print(table, highlight=False)
     if len(names) > MOST_ROWS:
@@ -154,20 +160,24 @@ def _show_groups(found: xr.Dataset, names: list[str]) -> None:
     group = found[labels.GROUP].values
     n, n_groups = found.attrs["n_particles"], int(group.max()) + 1
     if n_groups == len(names):
-        out.print(f"{n:,} particles tell all of them apart", highlight=False)
+        out.print(f"{n:,} particles tell all structures apart", highlight=False)
         return
     bits = float(found["group_mutual_information"])
     out.print(
-        f"{n:,} particles tell {n_groups} of {len(names)} apart ({bits:.2f} bit an image); these "
-        "they do not, which are one:",
+        f"{n:,} particles: {n_groups} of {len(names)} structures are worth keeping ({bits:.2f} bit "
+        "an image); not told apart, and best taken as one:",
         highlight=False,
     )
     for g in range(n_groups):
         members = [name for name, its in zip(names, group, strict=True) if its == g]
         if len(members) > 1:
             more = f" and {len(members) - MOST_COLUMNS} more" if len(members) > MOST_COLUMNS else ""
-            needed = _particles(found, "group_particles_needed", g)
-            text = f"  {', '.join(members[:MOST_COLUMNS])}{more}: {needed} particles together"
+            needed = _particles(
+                found["group_particles_needed"][g], found["group_particles_needed_error"][g]
+            )
+            text = (
+                f"  {', '.join(members[:MOST_COLUMNS])}{more}: {needed} particles for their share"
+            )
             out.print(text, markup=False, highlight=False)
 
 
@@ -176,8 +186,8 @@ def _percent(found: xr.Dataset, variable: str, i: int, j: int) -> str:
     return f"{value:.1f} ± {error:.1f}%"
 
 
-def _particles(found: xr.Dataset, variable: str, i: int) -> str:
-    value, error = (float(found[name][i]) for name in (variable, f"{variable}_error"))
+def _particles(needed: xr.DataArray, its_error: xr.DataArray) -> str:
+    value, error = float(needed), float(its_error)
     if not math.isfinite(value):
         return "never"
-    return f"{value:,.0f}" + (f" ± {error:,.0f}" if math.isfinite(error) else "")
+    return f"{value:,.0f}" + (f" ± {error / value:.0%}" if math.isfinite(error) else "")

@@ -12,7 +12,8 @@ import xarray as xr
 from distributed import Client
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.populations.design import KnownImages, design_of, surplus
+from cryolike_dask.analysis.calibration import Regression, is_off, regress
+from cryolike_dask.analysis.populations.design import KnownImages, design_of
 from cryolike_dask.analysis.populations.priors import OfEach, one_of_each
 from cryolike_dask.analysis.populations.written import write_store
 from cryolike_dask.compute.device import active_client
@@ -27,10 +28,6 @@ from cryolike_dask.structures.trajectories.trajectory import Trajectory
 from cryolike_dask.version import __version__
 
 logger = logging.getLogger("cryolike_dask")
-
-TOO_SURE, STANDARD_ERRORS = 0.02, 4.0
-"""A part of the entropy of the shares, and standard errors, beyond which it is said that
-probabilities promise more than they keep."""
 
 
 def design(
@@ -89,16 +86,18 @@ def design(
         `confusion`, mean probability; `confusion_best`, part of which it is the most probable;
         with `confusion_error` and `confusion_best_error`.
 
-        (n_particles, structure): `population_sd`, the standard error of the share of so many.
+        (n_particles, structure): `population_sd`, the standard error of the share of so many, at
+        most 0.5.
 
         (): `mutual_information`, bit an image, with its error and `mutual_information_bound`, the
         entropy of the shares; `particles_needed_worst` and its error, for all structures.
 
-        The same of groups in place of structures, (structure_group): `group_confusion`,
-        `group_confusion_best`, `group_mutual_information`, `group_particles_needed`.
+        The same of groups in place of structures, (structure_group, structure_group_other):
+        `group_confusion`, `group_confusion_best`, `group_mutual_information`,
+        `group_mutual_information_bound`, `group_particles_needed`.
 
-        Attributes: `error`, `n_particles`, `n_images`, `seed`, `folder`, `results` (checksum of the
-        settings of the run), `version`.
+        Attributes: `error`, `n_particles`, `n_images`, `seed`, `slope` and `slope_error` (as
+        `calibrate` has them), `folder`, `results` (checksum of the settings of the run), `version`.
 
     Raises
     ------
@@ -108,8 +107,10 @@ def design(
     Notes
     -----
     Errors of shares are those of largest likelihood by its curvature (Fisher), where each image
-    shows one of the structures and likelihoods are right. A warning says where images tell less of
-    the truth than their probabilities promise.
+    shows one of the structures and likelihoods are right. A warning says where probabilities do
+    not keep what they promise. Mutual information is the mean of how much more probable the true
+    structure is by the image than by its share: at most what an image could tell, less where
+    probabilities are wrong, and below 0 where the shares alone would tell more.
     """
     client = active_client(client)
     opened = results_to_design(
@@ -135,7 +136,8 @@ def design(
     )
     share = np.ones(len(names)) if shares is None else one_of_each("shares", shares, names)
     known = KnownImages(tried.outcome.log_likelihood.T, tried.drawn.which, share / share.sum())
-    _warn_if_too_sure(known)
+    fitted = regress(tried.outcome.log_likelihood, tried.drawn.which)
+    _warn_if_wrong(fitted)
     structures = np.array(names, object)
     return (
         design_of(known, float(error), int(planned), seed)
@@ -147,6 +149,8 @@ def design(
             n_particles=int(planned),
             n_images=int(n_images),
             seed=int(seed),
+            slope=fitted.slope,
+            slope_error=fitted.slope_error,
             folder=str(opened.attrs["folder"]),
             results=tried.told.checksum,
             version=__version__,
@@ -176,15 +180,15 @@ def results_to_design(
     return opened
 
 
-def _warn_if_too_sure(known: KnownImages) -> None:
-    bits, error = surplus(known)
-    entropy = float(-(known.shares * np.log2(known.shares)).sum())
-    if bits > max(TOO_SURE * entropy, STANDARD_ERRORS * error):
+def _warn_if_wrong(fitted: Regression) -> None:
+    """What is said of particles that are needed holds if probabilities keep what they promise."""
+    if is_off(fitted.slope, fitted.slope_error):
         logger.warning(
-            "by their own probabilities images tell %.2g bit more than they do: probabilities are "
-            "too sure, and shares will be known less well than is said; cryolike-dask calibrate "
-            "says more",
-            bits,
+            "probabilities are too %s (slope %.2f ± %.2f, where 1 is right): shares will be off by "
+            "more than is said, and no number of particles mends that. Search finer, first of all",
+            "sure" if fitted.slope < 1 else "unsure",
+            fitted.slope,
+            fitted.slope_error,
         )
 
 

@@ -62,8 +62,9 @@ def plot_design(design: xr.Dataset) -> Figure:
 def _confusion(axes: Axes, design: xr.Dataset, names: list[str]) -> None:
     """A heat map of mean probabilities."""
     percent = 100 * design["confusion"].values
-    drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     k = len(names)
+    most = 100 if k <= MOST_NUMBERS else float(percent.max())
+    drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=most, aspect="auto")
     if k <= MOST_NUMBERS:
         for (row, column), value in np.ndenumerate(percent):
             colour = "white" if value > 55 else "black"
@@ -73,7 +74,7 @@ def _confusion(axes: Axes, design: xr.Dataset, names: list[str]) -> None:
     if k <= MOST_NAMED:
         axes.set_xticks(range(k), names, fontsize="small", parse_math=False)
         axes.set_yticks(range(k), names, fontsize="small", parse_math=False)
-        if k > 2 or max(map(len, names)) > 10:
+        if k * max(map(len, names)) > 20:
             for name in axes.get_xticklabels():
                 name.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set(xlabel="taken for", ylabel="structure shown")
@@ -92,7 +93,8 @@ def _errors(axes: Axes, design: xr.Dataset, names: list[str]) -> None:
         colour = COLOURS[j] if in_colour else GREY
         # structures that are as well known lie on each other
         style = ((j, (3, len(names) - 1)) if len(names) > 1 else "-") if in_colour else "-"
-        axes.loglog(n, sd[:, j], color=colour, linestyle=style, label=name if in_colour else None)
+        width, label = (1.5, name) if in_colour else (0.7, None)
+        axes.loglog(n, sd[:, j], color=colour, linestyle=style, linewidth=width, label=label)
     if not in_colour:
         worst = int(np.argmax(sd[0]))
         axes.loglog(n, sd[:, worst], color=ORANGE, label=names[worst])
@@ -102,16 +104,12 @@ def _errors(axes: Axes, design: xr.Dataset, names: list[str]) -> None:
         axes.axvline(planned, color="0.3", linestyle="--", linewidth=0.8)
     axes.set(xlabel="particles", ylabel="standard error of the share")
     axes.set_xlim(n[0], n[-1])
-    top = min(1.0, 1.2 * float(sd.max()))
+    top = 1.3 * float(max(sd.max(), design.attrs["error"]))
     axes.set_ylim(min(sd.min(), design.attrs["error"] / 2, top / 10), top)
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(frameon=False, fontsize="small")
     for text in legend.get_texts():
         text.set_parse_math(False)
-    needed = float(design["particles_needed_worst"])
-    plain_title(
-        axes,
-        f"{design.attrs['error']:g}: {needed:,.0f} particles"
-        if np.isfinite(needed)
-        else f"{design.attrs['error']:g}: never",
-    )
+    needed, error = float(design["particles_needed_worst"]), design.attrs["error"]
+    how_many = f"{needed:,.0f} particles" if np.isfinite(needed) else "never"
+    plain_title(axes, f"all to {error:g}: {how_many}")

@@ -19,6 +19,8 @@ from cryolike_dask.analysis.populations.precision import groups
 N_BOOTSTRAP = 100
 MOST_PARTICLES = 1e9
 """More than anybody has: a share that needs more is never known."""
+LARGEST_SD = 0.5
+"""Of anything between 0 and 1."""
 FLAT = 1e-13
 """Of the largest curvature along any direction: along less, rounding is all that is seen."""
 PARTICLES = np.round(10 ** np.arange(2, 7.01, 0.25)).astype(np.int64)
@@ -79,7 +81,7 @@ def design_of(known: KnownImages, error: float, n_particles: int, seed: int) -> 
     group = _groups(known, information, n_particles)
     needs = _needs(known, images, information, group, error, seed)
     one, curve = (labels.STRUCTURE,), ("n_particles", labels.STRUCTURE)
-    sd = np.sqrt(np.diag(needs.covariance) / PARTICLES[:, None])
+    sd = np.minimum(np.sqrt((needs.root**2).sum(axis=1) / PARTICLES[:, None]), LARGEST_SD)
     variables: dict[str, tuple[Any, ...]] = {
         "share": (one, known.shares, "share that the structure is supposed to have", "1"),
         "n_simulated": (one, known.n_of_each, "particles simulated of the structure", "1"),
@@ -175,17 +177,6 @@ def _said(
     }
 
 
-def surplus(known: KnownImages) -> tuple[float, float]:
-    """What images tell by their own probabilities less what they tell of the truth, bit an image,
-    and its standard error: 0 where probabilities are right, above it where they are too sure."""
-    joint = known.log_likelihood + np.log(known.shares)
-    log_posterior = joint - logsumexp(joint, axis=1, keepdims=True)
-    gain = (log_posterior - np.log(known.shares)) / np.log(2)
-    posterior = np.exp(log_posterior)
-    promised = np.where(posterior > 0, posterior * gain, 0).sum(axis=1)
-    return _over_all(known, promised - gain[np.arange(len(gain)), known.truth])
-
-
 def _over_all(known: KnownImages, values: Floats) -> tuple[float, float]:
     """Mean over the mixture of a value of each image, and its standard error."""
     mean, error = known.mean(values)
@@ -199,9 +190,10 @@ def _in_rows(rows: Floats, error: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Needs:
-    """Particles that are needed, and the covariance of shares that one particle leaves."""
+    """Particles that are needed, and the root of the covariance of shares that one particle
+    leaves."""
 
-    covariance: Floats
+    root: Floats
     of_each: Floats
     of_each_error: Floats
     of_worst: float
@@ -237,14 +229,13 @@ def _needs(
     members = (np.arange(group.max() + 1)[:, None] == group).astype(np.float64)
     k, everyone = len(known.shares), np.arange(len(known.shares))
 
-    def needed(covariance: Floats) -> Floats:
+    def needed(root: Floats) -> Floats:
         """Of each structure, of the worst, and of each group."""
-        each = np.diag(covariance)
-        of_groups = np.einsum("gj,jk,gk->g", members, covariance, members)
+        each, of_groups = ((one**2).sum(axis=1) for one in (root, members @ root))
         found = np.concatenate([each, [each.max()], of_groups]) / error**2
-        return np.where(found > MOST_PARTICLES, np.inf, np.maximum(found, 0))
+        return np.where(found > MOST_PARTICLES, np.inf, found)
 
-    covariance = covariance_of_one(information)
+    root = root_of_covariance(information)
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(known.truth == j) for j in everyone]
     again = []
@@ -254,11 +245,11 @@ def _needs(
             drawn = rng.integers(len(its), size=len(its))
             copies[its] = np.bincount(drawn, minlength=len(its))
         drawn_again = Images(images.relative, copies * images.copies)
-        again.append(needed(covariance_of_one(drawn_again.curvature(known.shares, everyone))))
-    value, finite = needed(covariance), np.isfinite(again).all(axis=0)
+        again.append(needed(root_of_covariance(drawn_again.curvature(known.shares, everyone))))
+    value, finite = needed(root), np.isfinite(again).all(axis=0)
     sd = np.where(finite & np.isfinite(value), np.std(np.where(finite, again, 0), axis=0), np.nan)
     return _Needs(
-        covariance,
+        root,
         value[:k],
         sd[:k],
         float(value[k]),
@@ -268,9 +259,9 @@ def _needs(
     )
 
 
-def covariance_of_one(information: Floats) -> Floats:
-    """The covariance of shares, whose sum is held, after one image that tells so much; of n images
-    it is an n-th of it.
+def root_of_covariance(information: Floats) -> Floats:
+    """A root R of the covariance R R' of shares, whose sum is held, after one image that tells so
+    much; of n images it is an n-th of it. Sums of shares are well known by R where R R' cancels.
 
     Parameters
     ----------
@@ -284,5 +275,4 @@ def covariance_of_one(information: Floats) -> Floats:
     basis = np.linalg.qr(np.column_stack([np.ones(k), np.eye(k)[:, 1:]]))[0][:, 1:]
     curvature, directions = np.linalg.eigh(basis.T @ information @ basis)
     spread = basis @ directions / np.sqrt(np.maximum(curvature, FLAT * curvature[-1]))
-    covariance: Floats = spread @ spread.T
-    return covariance
+    return np.asarray(spread, np.float64)
