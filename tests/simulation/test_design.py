@@ -168,10 +168,16 @@ def test_a_command_that_cannot_be_meant_starts_no_workers(
     assert "Traceback" not in refused.stderr
 
 
-def test_what_was_not_run_is_said(folder, tmp_path):
-    refused = in_process("design", folder / "t")
-    assert refused.returncode == 1
-    assert "templates" in refused.stderr
-    refused = in_process("design", tmp_path / "nowhere")
-    assert refused.returncode == 1
-    assert "nowhere" in refused.stderr
+def test_what_was_not_run_is_said(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    worked(in_process("config", "init", "run.yaml"))
+    for given, told in (
+        ([folder / "t"], "templates"),
+        (["nowhere"], "nowhere"),
+        (["run.yaml"], "Run it first: cryolike-dask run run.yaml"),
+        ([folder / "out", "--seed", -1], "--seed -1"),
+    ):
+        refused = in_process("design", *given)
+        assert refused.returncode == 1
+        assert told in " ".join(refused.stderr.split())
+        assert "starting" not in refused.stderr

@@ -134,6 +134,13 @@ def test_what_is_told_apart_depends_on_how_many_there_are(rng):
     assert found == [[0, 0], [0, 1]]
 
 
+def test_one_between_others_takes_most_particles(rng):
+    known = known_images(rng, [0, 0.8, 1.6], np.full(3, 1 / 3), 3000)
+    needed = design_of(known, 0.01, 100, 0).particles_needed.values
+    assert needed.argmax() == 1
+    assert needed[1] > 2 * needed[[0, 2]].max()
+
+
 def test_probabilities_that_are_wrong_tell_less(rng):
     known = known_images(rng, [0, 1, 2], np.full(3, 1 / 3), 900)
     told = [
