@@ -248,7 +248,7 @@ def _outcome(again: Again, drawn: Drawn, originals: Originals, *, progress: bool
     parts = parts_of(len(drawn))
     found = [
         again.compare(drawn.take(part), originals.take(part), strength[part])
-        for part in counted(parts, "parts of the calibration", shown=progress)
+        for part in counted(parts, "parts of the simulation", shown=progress)
     ]
     return Outcome(
         np.concatenate([part.log_likelihood for part in found], axis=1),

@@ -112,4 +112,4 @@ def _errors(axes: Axes, design: xr.Dataset, names: list[str]) -> None:
         text.set_parse_math(False)
     needed, error = float(design["particles_needed_worst"]), design.attrs["error"]
     how_many = f"{needed:,.0f} particles" if np.isfinite(needed) else "never"
-    plain_title(axes, f"all to {error:g}: {how_many}")
+    plain_title(axes, f"all shares to {error:g}: {how_many}")
