@@ -190,4 +190,5 @@ def _particles(needed: xr.DataArray, its_error: xr.DataArray) -> str:
     value, error = float(needed), float(its_error)
     if not math.isfinite(value):
         return "never"
-    return f"{value:,.0f}" + (f" ± {error / value:.0%}" if math.isfinite(error) else "")
+    known = math.isfinite(error) and value >= 1
+    return f"{value:,.0f}" + (f" ± {error / value:.0%}" if known else "")

@@ -22,7 +22,7 @@ MOST_PARTICLES = 1e9
 LARGEST_SD = 0.5
 """Of anything between 0 and 1."""
 FLAT = 1e-13
-"""Of the largest curvature along any direction: along less, rounding is all that is seen."""
+"""Of the sum of all curvatures: along a direction of less, rounding is all that is seen."""
 PARTICLES = np.round(10 ** np.arange(2, 7.01, 0.25)).astype(np.int64)
 """For which errors of shares are given."""
 GROUP_DIMS = ("structure_group", "structure_group_other")
@@ -170,7 +170,7 @@ def _said(
         f"{prefix}mutual_information_error": ((), value_error, "its standard error", "bit"),
         f"{prefix}mutual_information_bound": (
             (),
-            -(share * np.log2(share)).sum(),
+            (share * np.log2(1 / share)).sum(),
             f"entropy of the shares of {what}: no image tells more",
             "bit",
         ),
@@ -274,5 +274,5 @@ def root_of_covariance(information: Floats) -> Floats:
     # and do not spoil what is known of others
     basis = np.linalg.qr(np.column_stack([np.ones(k), np.eye(k)[:, 1:]]))[0][:, 1:]
     curvature, directions = np.linalg.eigh(basis.T @ information @ basis)
-    spread = basis @ directions / np.sqrt(np.maximum(curvature, FLAT * curvature[-1]))
+    spread = basis @ directions / np.sqrt(np.maximum(curvature, FLAT * np.trace(information)))
     return np.asarray(spread, np.float64)
