@@ -12,6 +12,7 @@ from .analysis.matrix import log_likelihood_ratio as log_likelihood_ratio
 from .analysis.matrix import structure_probability as structure_probability
 from .analysis.matrix_files import write_likelihood_matrix as write_likelihood_matrix
 from .analysis.matrix_files import write_reweighting_inputs as write_reweighting_inputs
+from .analysis.plots.design_plots import plot_design as plot_design
 from .analysis.plots.landscape_plots import plot_free_energy as plot_free_energy
 from .analysis.plots.noise_plots import plot_noise as plot_noise
 from .analysis.plots.particle_plots import plot_matches as plot_matches
@@ -78,6 +79,8 @@ from .runs.noise_estimation import estimate_noise as estimate_noise
 from .runs.plan import plan_likelihood as plan_likelihood
 from .runs.verification import verify_likelihood as verify_likelihood
 from .simulation.calibrate import calibrate as calibrate
+from .simulation.design import design as design
+from .simulation.design import write_design as write_design
 from .simulation.rendering import Poses as Poses
 from .simulation.residual_fit import fit_residuals as fit_residuals
 from .simulation.simulate import simulate_particles as simulate_particles

@@ -161,6 +161,12 @@ def probabilities(log_likelihood: Floats) -> Floats:
     return probability
 
 
+def is_off(slope: float, error: float) -> bool:
+    """Whether a slope is further from 1 than is good, and than chance makes it; one that is not
+    known is not."""
+    return abs(slope - 1) > NEAR_ONE + 2 * error
+
+
 def calibration_light(calibration: RunCalibration) -> Light:
     """Say whether the probabilities of a run keep what they promise on particles simulated for
     it."""
@@ -175,7 +181,7 @@ def calibration_light(calibration: RunCalibration) -> Light:
     told = f"Slope {slope:.2f} ± {error:.2f}"
     if np.isfinite(calibration.intercept):
         told += f", intercept {calibration.intercept:.2f} ± {calibration.intercept_error:.2f} nat"
-    if abs(slope - 1) > NEAR_ONE + 2 * error:
+    if is_off(slope, error):
         how = "large" if slope < 1 else "small"
         return Light(
             "bad", f"{told}, where 1 and 0 are right: probabilities are too {how}. {found}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import errors_for_people, out, say
 from cryolike_dask.cli.inputs import InputsOfResults, need, need_description
 from cryolike_dask.cli.options import PlaceOptions, client_in, takes_options
+from cryolike_dask.errors import InputFileError, number
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -70,6 +72,7 @@ class Simulation:
     ) -> Found:
         """What is found with them; results that cannot be tried are refused before workers
         start."""
+        number("seed", self.seed, whole=True, at_least=0)
         results = folder_of(run)
         need(results, "results")
         inputs.need()
@@ -100,4 +103,11 @@ def folder_of(run: Path) -> Path:
     need_description(run)
     from cryolike_dask.config.reading import read_config
 
-    return read_config(run).output
+    output = read_config(run).output
+    if not output.exists():
+        raise InputFileError(
+            f"its results, in {output}, are not there",
+            source=run,
+            remedy=f"Run it first: {shlex.join(['cryolike-dask', 'run', str(run)])}",
+        )
+    return output

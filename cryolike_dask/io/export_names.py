@@ -31,6 +31,8 @@ LOG_LIKELIHOOD_TABLE = "log_likelihood_image_by_structure.npy"
 POPULATIONS_TABLE = "populations/populations.csv"
 POPULATIONS_STORE = f"populations/populations{STORE_SUFFIX}"
 POPULATIONS_SCRATCH = "populations/unfinished"
+DESIGN_STORE = f"design/design{STORE_SUFFIX}"
+DESIGN_FIGURE = "design/design.png"
 
 
 def simulated_stack(folder: Path, k: int) -> Path:

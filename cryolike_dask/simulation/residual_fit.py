@@ -35,13 +35,8 @@ from cryolike_dask.io.residuals import Residuals, write_residuals
 from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.interface import optimal_poses
-from cryolike_dask.simulation.calibrate import (
-    Again,
-    need_noise_and_inputs,
-    parts_of,
-    search_again,
-    strength_like,
-)
+from cryolike_dask.simulation.again import Again, parts_of, search_again, strength_like
+from cryolike_dask.simulation.calibrate import need_noise_and_inputs
 from cryolike_dask.simulation.resembling import Drawn, Originals, draw_like, find_originals
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.trajectories.trajectory import Trajectory

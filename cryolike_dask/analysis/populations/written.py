@@ -78,14 +78,26 @@ def write_populations(populations: xr.Dataset, folder_output: str | Path) -> lis
         writer.writerow([name, *(f"{v:.6g}" if isinstance(v, np.floating) else v for v in values)])
     with replacing(table) as file:
         file.write(text.getvalue().encode())
+    write_store(populations, store)
+    return [table, store]
+
+
+def write_store(dataset: xr.Dataset, store: Path) -> None:
+    """Write a Dataset as a Zarr store that is complete once it has its name; one of before is
+    replaced.
+
+    Raises
+    ------
+    OutputError
+        If the folder or the disk does not take it.
+    """
     with writing(store), warnings.catch_warnings():
         # xarray warns where there is none, too
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         unfinished = store.with_name(f".{store.name}.{uuid4().hex}.part")
         try:
-            populations.to_zarr(unfinished, zarr_format=3, consolidated=True)
+            dataset.to_zarr(unfinished, zarr_format=3, consolidated=True)
             shutil.rmtree(store, ignore_errors=True)
             unfinished.rename(store)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    return [table, store]
