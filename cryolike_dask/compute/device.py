@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from distributed import Client, default_client
 
+from cryolike_dask.compute.gpu import free_memory_of_gpu
 from cryolike_dask.errors import DeviceError, InputError
 
 if TYPE_CHECKING:
@@ -49,9 +50,7 @@ def free_memory(device: str) -> int:
     """Bytes that this process may still use: of the GPU, of the machine, or of the limit of the
     worker that it is."""
     if device == "cuda":
-        import torch
-
-        return int(torch.cuda.mem_get_info()[0])
+        return free_memory_of_gpu()
     import psutil
     from distributed import get_worker
 

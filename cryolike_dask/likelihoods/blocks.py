@@ -10,7 +10,6 @@ imports this module too.
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +23,25 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.block_reports import announce
 from cryolike_dask.compute.device import real_dtype
-from cryolike_dask.errors import CryolikeError
+from cryolike_dask.compute.gpu import is_out_of_memory
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.envelope import BestOfStructures, choose_structures
 from cryolike_dask.likelihoods.poses import no_poses
-from cryolike_dask.likelihoods.setup import best_nodes, find_basis, log_likelihood_at
+from cryolike_dask.likelihoods.setup import (
+    IMAGES_AT_A_TIME,
+    best_nodes,
+    find_basis,
+    log_likelihood_at,
+)
 from cryolike_dask.likelihoods.tiled_block import Block, open_block
 from cryolike_dask.likelihoods.tiles import smaller_tile
+from cryolike_dask.likelihoods.turns import (
+    TURN,
+    fewer_at_once,
+    give_back_memory,
+    opened,
+    turn,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +65,6 @@ Found = TypeVar("Found")
 UNKNOWN = -1
 """In place of the index of a pose that nobody has asked for yet."""
 
-TURN = threading.Lock()
-"""One block at a time in a process, so that a device never runs two."""
 KEPT_BASES = 8
 """Radial bases of the latest comparisons that a process keeps, some MB each: one takes as long as
 preparing two hundred templates, and stacks of images under one structure have the same."""
@@ -120,12 +129,12 @@ def with_log_likelihoods(
     POSE. Those of windows are near displacements of the search, and come to the best of these."""
     poses = poses.copy()
     there = np.flatnonzero(np.isfinite(poses["cross_correlation"]))
-    with TURN:
+    with turn(comparison):
         if of_windows and len(there):
-            poses["displacement"][there] = best_nodes(image_rows[there], poses[there], comparison)
-        poses["log_likelihood_optimal"][there] = log_likelihood_at(
-            image_rows[there], poses[there], comparison
-        )
+            look = partial(best_nodes, image_rows[there], poses[there], comparison)
+            poses["displacement"][there] = fewer_at_once(look, IMAGES_AT_A_TIME)
+        look = partial(log_likelihood_at, image_rows[there], poses[there], comparison)
+        poses["log_likelihood_optimal"][there] = fewer_at_once(look, IMAGES_AT_A_TIME)
     return poses
 
 
@@ -318,17 +327,15 @@ def run(
     search: Callable[[Block], Found],
 ) -> Found:
     """Search a block; on running out of memory, start again with half the tile."""
-    import torch
-
-    with TURN, torch.inference_mode():
+    with turn(comparison):
         # its name is made of all templates: not for each block that is given the same one
         if basis and all(basis is not kept for kept in _LATEST.values()):
             _keep(_what_bases_depend_on(comparison), basis)
-        block = open_block(image_rows, template_rows, basis, comparison)
+        block = opened(partial(open_block, image_rows, template_rows, basis, comparison))
     tile_tried_first = block.tile
     while True:
         try:
-            with TURN, torch.inference_mode():
+            with turn(comparison):
                 start = time.perf_counter()
                 results = search(block)
                 seconds = time.perf_counter() - start
@@ -342,20 +349,9 @@ def run(
     return results
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that the memory of the GPU or of the machine did not suffice."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return not isinstance(error, CryolikeError)
-    return "DefaultCPUAllocator" in str(error)  # torch has no type for this
-
-
 def _smaller(block: Block, reason: str) -> Block:
     """The same block with half the tile, and no memory kept from before."""
-    import torch
-
     block.constants.scratch.kept.clear()
-    torch.cuda.empty_cache()
+    give_back_memory()
     tile = smaller_tile(block.tile, reason)
     return replace(block, tile=tile, n_images_at_a_time=max(tile[0], block.n_images_at_a_time // 2))

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.io.sources import evenly_spread
-from cryolike_dask.likelihoods.blocks import TURN
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.image_formation import contrast_at_points
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.setup import make_constants
+from cryolike_dask.likelihoods.turns import turn
 from cryolike_dask.stacks import ImageStack
 
 FloatArray = NDArray[np.float64]
@@ -77,13 +77,12 @@ def explained_by_pairs(
         Minus infinity for pairs of other structures.
     explained : (image, pair, shell) float64
     """
-    import torch
 
     from cryolike_dask.likelihoods.kernels.posterior import draw_pose
 
     log_likelihood = np.full(templates.shape, -np.inf)
     explained = np.zeros((*templates.shape, comparison.grid.n_shells))
-    with TURN, torch.inference_mode():
+    with turn(comparison):
         constants = make_constants(comparison, resolve_device(comparison.device))
         for m in np.flatnonzero((templates >= 0).any(axis=1)):
             image = read_images(image_rows[m : m + 1], comparison, constants)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.block_reports import BlockReport, Teller
 from cryolike_dask.compute.device import resolve_device
+from cryolike_dask.compute.gpu import name_of_device
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.setup import make_constants
@@ -67,7 +68,7 @@ class Block:
             first_template=int(self.template_rows["index"][0]),
             n_templates=len(self.template_rows),
             of_templates=self.comparison.templates.shape[0],
-            device=str(self.constants.weights.device),
+            device=name_of_device(self.constants.weights.device.type),
             dtype=str(self.constants.weights.dtype).removeprefix("torch."),
             tile=self.tile,
             first_tile=tile_tried_first,

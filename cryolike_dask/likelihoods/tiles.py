@@ -32,7 +32,7 @@ IMAGES_BYTES = 2**30
 prepared anew for each turn."""
 MEMORY_FRACTION = 0.125
 """Part of the free memory for each of a tile's products, its templates, and the images."""
-
+OF_LESS_MEMORY = "Use fewer displacements, a lower resolution factor, or a device with more memory."
 
 TERMS_BYTES = 128
 """Bytes that a tile holds of a pair beside its products, for each angle of half a turn, about:
@@ -99,8 +99,7 @@ def smaller_tile(tile: tuple[int, int], reason: str) -> tuple[int, int]:
     if n_images == n_templates == 1:
         raise CannotFitError(
             f"one image and one template do not fit into the memory of the device ({reason})",
-            remedy="Use fewer displacements, a lower resolution factor, or a device with more "
-            "memory.",
+            remedy=OF_LESS_MEMORY,
         )
     return (
         ((n_images + 1) // 2, n_templates)

@@ -3,7 +3,9 @@ loops and by torch."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,12 +18,14 @@ from cryolike_dask import (
     configure_displacement,
     open_structure,
 )
+from cryolike_dask.errors import CannotFitError
 from cryolike_dask.likelihoods import blocks, interface
 from cryolike_dask.likelihoods.envelope import choose_structures
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
-from cryolike_dask.likelihoods.kernels import tile
+from cryolike_dask.likelihoods.kernels import tile, with_triton
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.kernels.windows import Windows
+from cryolike_dask.likelihoods.search.gathered import add_at
 from cryolike_dask.likelihoods.search.places import Arcs, Window
 from cryolike_dask.likelihoods.search.windows import (
     best_of_pairs_in_windows,
@@ -48,7 +52,7 @@ log-likelihoods make of them, and thresholds."""
 @pytest.fixture(autouse=True)
 def without_triton(monkeypatch):
     """As where triton is not installed: its kernel is tested in `test_fused`."""
-    monkeypatch.setattr(tile, "find_spec", lambda name: None)
+    monkeypatch.setattr(with_triton, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -370,3 +374,56 @@ def test_a_tile_waits_as_often_for_many_pairs_as_for_few(build):
     of_few, of_many, of_two_tiles = waits(4, 16), waits(16, 16), waits(16, 8)
     print(of_few, of_many, of_two_tiles)
     assert of_few == of_many < of_two_tiles <= of_many + MOST_WAITS
+
+
+@pytest.fixture
+def broken_triton(monkeypatch):
+    """As where it is installed, and there is no C compiler that it needs."""
+
+    def summarise(*args, **options):
+        raise RuntimeError("Failed to find C compiler")
+
+    fake = ModuleType("fused_cuda")
+    fake.TileTerms, fake.summarise_fused = lambda *terms: terms, summarise
+    monkeypatch.setitem(sys.modules, "cryolike_dask.likelihoods.kernels.fused_cuda", fake)
+    monkeypatch.setattr(with_triton, "find_spec", lambda name: name)
+    monkeypatch.setattr(with_triton, "_failed", [])
+    return fake
+
+
+def test_where_triton_does_not_work_torch_sums_and_it_is_said_once(build, broken_triton, caplog):
+    images, templates = build.stacks(5, 6, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
+    assert_same(
+        lambda device: compute_optimal_pose(
+            images, templates, device=device, precision="single"
+        ).compute(scheduler="sync")
+    )
+    told = [record.message for record in caplog.records if "Triton" in record.message]
+    assert len(told) == 1
+    assert "Failed to find C compiler" in told[0]
+
+
+def test_memory_that_does_not_suffice_is_no_fault_of_triton(build, broken_triton):
+    def summarise(*args, **options):
+        raise RuntimeError("Triton Error [CUDA]: out of memory")
+
+    broken_triton.summarise_fused = summarise
+    images, templates = build.stacks(5, 6, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
+    lazy = compute_optimal_pose(images, templates, device="cuda", precision="single")
+    with pretended_gpu(), pytest.raises(CannotFitError, match="Triton Error"):
+        lazy.compute(scheduler="sync")
+    assert with_triton.is_usable()
+
+
+def test_posteriors_add_up_in_the_same_way_on_both():
+    rng = np.random.default_rng(0)
+    index = torch.from_numpy(rng.integers(0, 50, 1000))
+    values = torch.from_numpy(rng.random(1000))
+    expected = np.bincount(index.numpy(), values.numpy(), 50)
+    on_cpu = torch.zeros(50, dtype=torch.float64)
+    add_at(on_cpu, index, values)
+    np.testing.assert_allclose(on_cpu.numpy(), expected, rtol=1e-12)
+    with pretended_gpu():
+        there = torch.zeros(50, dtype=torch.float64).to("cuda")
+        add_at(there, index.to("cuda"), values.to("cuda"))
+        np.testing.assert_allclose(there.cpu().numpy(), expected, rtol=1e-12)

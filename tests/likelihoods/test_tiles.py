@@ -15,7 +15,7 @@ from cryolike_dask.errors import CannotFitError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.sources import InMemory
-from cryolike_dask.likelihoods import tiles
+from cryolike_dask.likelihoods import blocks, tiles
 from cryolike_dask.likelihoods.comparison import Comparison, Whitening
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows
 from cryolike_dask.likelihoods.interface import (
@@ -64,9 +64,8 @@ def test_a_block_that_runs_out_of_memory_goes_on_with_smaller_tiles(build, compu
     images, templates = build.stacks(n_images=6, n_templates=9)
     settings = {"device": "cpu", "discover_batch_size": discover}
     expected = compute(images, templates, **settings).compute(scheduler="sync")
+    # the templates of the six winners are settled two at a time
     found = compute(scarce(images, 6), scarce(templates, 2), **settings)
-    if compute is compute_optimal_pose:  # reads the templates of the six winners at once
-        found = compute(scarce(images, 6), scarce(templates, 6), **settings)
     xr.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-12)
 
 
@@ -76,6 +75,26 @@ def test_what_does_not_fit_at_all_is_said(build):
         CannotFitError, match=r"one image and one template do not fit .*no memory for 1 rows"
     ):
         compute_optimal_pose(images, scarce(templates, 0), device="cpu").compute(scheduler="sync")
+
+
+@pytest.mark.parametrize("n_failures", [1, 2])
+def test_a_block_that_cannot_be_opened_is_opened_once_more(build, monkeypatch, n_failures):
+    images, templates = build.stacks()
+    lazy = compute_optimal_pose(images, templates, device="cpu")
+    expected, open_block = lazy.compute(scheduler="sync"), blocks.open_block
+    failures = iter([torch.OutOfMemoryError("CUDA out of memory")] * n_failures)
+
+    def opening(*args):
+        for failure in failures:
+            raise failure
+        return open_block(*args)
+
+    monkeypatch.setattr(blocks, "open_block", opening)
+    if n_failures == 1:
+        xr.testing.assert_identical(lazy.compute(scheduler="sync"), expected)
+        return
+    with pytest.raises(CannotFitError, match=r"what all poses share .*CUDA out of memory"):
+        lazy.compute(scheduler="sync")
 
 
 def test_the_larger_side_is_halved():

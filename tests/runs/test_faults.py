@@ -21,6 +21,7 @@ import torch
 
 import cryolike_dask as cld
 from benchmarks.processes import killing, processes
+from cryolike_dask.compute.gpu import is_out_of_memory
 from cryolike_dask.compute.local import local_cluster
 from cryolike_dask.compute.log import reporting_to
 from cryolike_dask.errors import (
@@ -31,7 +32,6 @@ from cryolike_dask.errors import (
     NotFiniteError,
     OutputError,
 )
-from cryolike_dask.likelihoods.blocks import is_out_of_memory
 
 PARAMETERS = cld.ImageParameters(
     n_pixels=32, pixel_size_angstrom=2.0, n_inplanes=64, viewing_distance=0.5
@@ -285,6 +285,12 @@ def test_a_disk_that_takes_no_more_is_one_clear_error(files, tmp_path, on_error)
         torch.OutOfMemoryError("CUDA out of memory"),
         MemoryError(),
         np._core._exceptions._ArrayMemoryError((1 << 50,), np.dtype("f4")),
+        getattr(torch, "AcceleratorError", RuntimeError)("CUDA error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate`"),
+        RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+        RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"),
     ],
 )
 def test_what_says_that_memory_did_not_suffice(error):

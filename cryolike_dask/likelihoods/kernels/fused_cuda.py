@@ -5,9 +5,11 @@ A program has one image, one template and up to 32 displacements. The transform 
 four products of n x n matrices, n = (W + 2) // 4: where four divides W, the quarter turn and q =
 W/2 have factors of +-1 only and are left to sums, so that a power of two leaves no product padded.
 Up to W = 512 all n rows are one block: products are read exactly once, 16 q at a time, into four
-accumulators of rows x displacements, 64 registers a thread. As compiled for an H100 a program takes
-166, so that three are on a multiprocessor at W = 128 and 256, one at W = 512, and none spill.
-Larger W take several blocks of 128 rows, and read the products again, from the cache, for each.
+accumulators of rows x displacements, 64 registers a thread. As compiled for an H100 by Triton 3.6 a
+program takes 164 to 168, so that three are on a multiprocessor at W = 128 and 256, one at W = 512,
+and none spill; by Triton 3.9 it takes 217 at W = 256, and two are. Larger W take several blocks of
+128 rows, read the products again, from the cache, for each, and spill (18 words). GPUs before sm_80
+have no tensor cores for TF32: other units do the same there.
 
 Everything is float32, and likelihoods are relative to the pair's largest height. What that costs a
 log-likelihood is twice the relative error of v times exponent v^2 scale, and up to 3e-8 exponent
@@ -35,7 +37,8 @@ SERIES_BELOW = tl.constexpr(0.05)
 ROUNDING = tl.constexpr(torch.finfo(torch.float32).eps)
 
 
-@triton.jit
+# otherwise compiled anew wherever one of these is 1 or a multiple of 16, as in a last tile
+@triton.jit(do_not_specialize=["n_pairs", "n_templates", "n_displacements"])
 def _summarise_block(
     products,
     matrices,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryolike_dask.likelihoods.kernels import with_triton
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 from cryolike_dask.likelihoods.kernels.threads import threads
@@ -142,8 +142,8 @@ class Tile:
         """
         if self.products.is_cpu:
             best, fit, summed = self._reduce_on_cpu(reference)
-        elif self.products.dtype == torch.float32 and find_spec("triton") is not None:
-            best, fit, summed = self._reduce_on_gpu(integrate=reference is not None)
+        elif self.products.dtype == torch.float32 and with_triton.is_usable():
+            best, fit, summed = self._reduce_on_gpu(reference)
         else:
             best, fit, summed, _ = self.reduce(reference)
         return best.clamp_(-1, 1), fit, summed
@@ -248,21 +248,21 @@ class Tile:
         best.clamp_(max=1)
         return results
 
-    def _reduce_on_gpu(self, *, integrate: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Summarise in one kernel; it sums every pose, within reach or not."""
-        from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused
+    def _reduce_on_gpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Summarise in one kernel, if it works here; it sums every pose, within reach or not."""
+        try:
+            from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused
 
-        terms = TileTerms(
-            products=self.products,
-            n_displacements=self.constants.translation[0].shape[-1],
-            shift=self.shift,
-            norm=self.norm,
-            scale=self.scale,
-            height=self.height,
-            exponents=self.exponent,
-        )
-        with torch.cuda.device(self.products.device):
-            return summarise_fused(terms, self.constants.folding, integrate=integrate)
+            n_displacements = self.constants.translation[0].shape[-1]
+            of_poses = self.shift, self.norm, self.scale, self.height, self.exponent
+            terms = TileTerms(self.products, n_displacements, *of_poses)
+            with torch.cuda.device(self.products.device):
+                return summarise_fused(
+                    terms, self.constants.folding, integrate=reference is not None
+                )
+        except Exception as error:
+            with_triton.give_up(error)
+            return self.reduce(reference)[:3]
 
     def reduce(
         self,

@@ -92,7 +92,7 @@ class Gathered:
         log_mass = torch.logsumexp(spread.log_density + volume.log(), 1)
         density = spread.log_density.exp()
         mass = density * volume
-        self.squares.index_add_(0, image, (mass * density).sum(1))
+        add_at(self.squares, image, (mass * density).sum(1))
         of_rotation = np.zeros(len(at), ROTATION)
         of_rotation["place"] = at
         of_rotation["template"] = s.start + spread.template.cpu().numpy()
@@ -111,8 +111,8 @@ class Gathered:
         ).nonzero(as_tuple=True)
         logs, mass, image = spread.log_density[n, point], mass[n, point], image[n]
         of_bins = ((HIGHEST - logs) * BINS_PER_NAT).long().clamp_(0, N_BINS - 1) + image * N_BINS
-        self.bins[0].index_add_(0, of_bins, volume[n, point])
-        self.bins[1].index_add_(0, of_bins, mass)
+        add_at(self.bins[0], of_bins, volume[n, point])
+        add_at(self.bins[1], of_bins, mass)
         self._add_to_lattice(at, spread, n, point, mass, image)
 
     def _add_to_lattice(
@@ -141,8 +141,8 @@ class Gathered:
         node = image * NODES**2 + j.long() * NODES + i.long()
         right, up = mass * (u - i), v - j
         for step, part in ((0, mass - right), (1, right)):
-            self.lattice.index_add_(0, node + step, part * (1 - up))
-            self.lattice.index_add_(0, node + step + NODES, part * up)
+            add_at(self.lattice, node + step, part * (1 - up))
+            add_at(self.lattice, node + step + NODES, part * up)
 
     def sum_up(
         self,
@@ -280,3 +280,11 @@ class Gathered:
                 place, float(gamma[i]), int(rotations["displacement"][i])
             )
             record["probability"][k] = min(1.0, np.exp(rotations["log_density"][i]) * scale)
+
+
+def add_at(sums: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:
+    """Add values to the sums of their indices, in the same order in every run."""
+    if sums.is_cpu:
+        sums.index_add_(0, index, values)
+    else:  # on a GPU this one sorts, where the other adds as threads come
+        sums.index_put_((index,), values, accumulate=True)
