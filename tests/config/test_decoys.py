@@ -58,6 +58,17 @@ def test_a_command_compares_decoys_with_structures(inputs):
     results = cld.open_results(inputs / "out")
     assert results.structure.values.tolist() == NAMES
     assert results.decoy_of.values.tolist() == ["", "", "a", "b", "a_1"]
+    # they tell how many images show none
+    shares = ["populations", str(inputs / "out"), "--no-draw", "--n-bootstrap=0"]
+    done = CliRunner().invoke(app, shares)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "none of these: " in said
+    assert "of all images (" in said
+    assert "by 3 decoys; shares are of the others" in said
+    done = CliRunner().invoke(app, [*shares, "--no-decoys"])
+    assert done.exit_code == 0, done.output
+    assert "none of these" not in done.output
     # that the run made are made again: by the structures alone
     given = [f"--{name}={options[name]}" for name in ("templates", "particles", "parameters")]
     done = CliRunner().invoke(
