@@ -4,16 +4,18 @@ Particles of one structure, of another molecule as large, and of nothing but noi
 independent simulator and read from files as a user's are. They are compared with the structure,
 its decoys of both kinds, and a third molecule that is given as a decoy. For each mixture and each
 set of decoys, at stated false discovery rates of 1, 5 and 10%: how many images are accepted, the
-largest q-value among them, and which part of them does not show the structure; and what part of the
-images is held to show it.
+largest q-value among them, and which part of them does not show the structure; what part of the
+images is held to show it, counted by those that decoys win; and the part of none of the structures
+that `populations` estimates.
 
 All mixtures are drawn from one pool of images, whose noise is estimated from all of them under the
 structure.
 
 Exits with 1 unless, of the structure and noise, stated and true rates are within 2 points with
 decoys of random phases; of noise alone, 95% of images have q-values above 0.05; and with another
-molecule and the third one as a decoy, the true rate is at most 2 points above 5 and 10%. What made
-decoys give with another molecule is printed, and not judged.
+molecule and the third one as a decoy, the true rate is at most 2 points above 5 and 10%; and unless
+the part of none, beside the structure and noise, is within three of its standard deviations. What
+made decoys give with another molecule is printed, and not judged.
 
     python -m benchmarks.junk [--images 3000] [--seed 0] [--decoys 4] [--matched 180]
 """
@@ -29,6 +31,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 import cryolike_dask as cld
@@ -49,6 +52,7 @@ from cryolike_dask.analysis.decoys.competition import Competition, compete
 LEVELS = (0.01, 0.05, 0.10)
 WITHIN = 0.02
 NOISE_Q, NOISE_PART = 0.05, 0.95
+N_SD = 3.0
 RIGHT, OTHER, NOISE = "right", "other", "noise"
 MIXTURES: Mapping[str, Mapping[str, float]] = {
     "right and noise": {RIGHT: 0.7, NOISE: 0.3},
@@ -74,6 +78,8 @@ class Row:
     true: tuple[float, ...]
     share: float
     share_error: float
+    none: float
+    none_sd: float
     above: float
 
     @property
@@ -81,9 +87,15 @@ class Row:
         """The bounds that are not met."""
         if self.mixture == "noise":
             return ["q"] if self.above < NOISE_PART else []
-        if self.mixture == "right and noise" and self.decoys == "phases":
+        if self.mixture == "right and noise":
+            is_off = abs(self.none - MIXTURES[self.mixture][NOISE]) > N_SD * self.none_sd
+            of_none = ["none"] if is_off else []
+            if self.decoys != "phases":
+                return of_none
             pairs = zip(LEVELS, self.stated, self.true, strict=True)
-            return [f"{level:.0%}" for level, said, is_so in pairs if abs(said - is_so) > WITHIN]
+            return of_none + [
+                f"{level:.0%}" for level, said, is_so in pairs if abs(said - is_so) > WITHIN
+            ]
         if self.mixture == "another molecule" and self.decoys == "given":
             pairs = zip(LEVELS[1:], LEVELS[1:], self.true[1:], strict=True)
             return [f"{level:.0%}" for level, said, is_so in pairs if is_so > said + WITHIN]
@@ -96,14 +108,15 @@ class Row:
         )
         return (
             f"{self.mixture:<18}{self.decoys:<10}{rates}{self.share:>8.3f} +- "
-            f"{self.share_error:.3f}{self.above:>8.3f}  {', '.join(self.wrong) or 'right'}"
+            f"{self.share_error:.3f}{self.none:>8.3f} +- {self.none_sd:.3f}{self.above:>8.3f}  "
+            f"{', '.join(self.wrong) or 'right'}"
         )
 
 
 HEAD = (
     f"{'mixture':<18}{'decoys':<10}"
     + "".join(f"{f'{level:.0%}: n':>7}{'stated':>7}{'true':>7}" for level in LEVELS)
-    + f"{'part shown':>17}{'q>0.05':>8}"
+    + f"{'part shown':>17}{'none':>17}{'q>0.05':>8}"
 )
 
 
@@ -186,8 +199,20 @@ def judged(
         tuple(float(q[of].max(initial=0.0)) for of in accepted),
         tuple(float((of & ~shows).sum() / max(of.sum(), 1)) for of in accepted),
         *found.share_shown(),
+        *share_of_none(log_likelihood[chosen], is_decoy),
         float((q > NOISE_Q).mean()),
     )
+
+
+def share_of_none(log_likelihood: FloatArray, is_decoy: NDArray[np.bool_]) -> tuple[float, float]:
+    """The part of images of none of the structures, and its standard deviation."""
+    names = np.array([f"{i}" for i in range(len(is_decoy))], object)
+    results = xr.Dataset(
+        {"log_likelihood_integrated": (("structure", "image"), log_likelihood)},
+        {"structure": names, "decoy_of": ("structure", np.where(is_decoy, "0", "").astype(object))},
+    )
+    shares = cld.populations(results, draw=False, n_bootstrap=0)
+    return float(shares.population_of_none), float(shares.population_of_none_sd)
 
 
 def main() -> int:

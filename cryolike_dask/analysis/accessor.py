@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from cryolike_dask import labels
 
 if TYPE_CHECKING:
     from cryolike_dask.analysis.export.files import Export
+    from cryolike_dask.analysis.populations.priors import OfEach
 
 
 @xr.register_dataset_accessor("cryolike")  # type: ignore[no-untyped-call]
@@ -33,7 +33,7 @@ class Results:
         return log_likelihood_ratio(self._results, reference, variable)
 
     def probability(
-        self, shares: Sequence[float] | None = None, *, populations: xr.Dataset | None = None
+        self, shares: OfEach | None = None, *, populations: xr.Dataset | None = None
     ) -> xr.DataArray:
         """Probability of each structure for each image: `structure_probability`."""
         from cryolike_dask.analysis.matrix import structure_probability

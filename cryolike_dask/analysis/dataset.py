@@ -13,7 +13,7 @@ import xarray as xr
 import cryolike_dask.analysis.accessor  # noqa: F401  (results.cryolike)
 from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import image_coordinates, structure_coordinates
-from cryolike_dask.analysis.decoys.of_images import with_residuals
+from cryolike_dask.analysis.decoys.of_images import with_q_values, with_residuals
 from cryolike_dask.analysis.inventory import Inventory, take_inventory
 from cryolike_dask.analysis.stored import StoredResults, views_of
 from cryolike_dask.errors import CryolikeError, InputFileError, listed
@@ -54,8 +54,10 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
         best view, optimal_azimuth and optimal_polar (radian). Where there is no result yet values
         are NaN, or -1 where they are whole numbers. Coordinates of each image: its stack and
         position there, image file and position there, metadata file and row, and what was recorded
-        of micrograph, optics group, half-set and pose; true_structure of simulated particles.
-        Attributes say what was run, notes that runs were given included.
+        of micrograph, optics group, half-set and pose; true_structure of simulated particles;
+        residual_p_value where residuals were fitted. Where decoys were compared, q_value, (image),
+        as `decoy_competition` gives it for all images, computed when it is asked for. Attributes
+        say what was run, notes that runs were given included.
 
     Raises
     ------
@@ -117,7 +119,7 @@ def open_results(folder_output: str | Path) -> xr.Dataset:
     for name in (labels.MICROGRAPH, labels.OPTICS_GROUP):
         if name in results.coords:
             results = results.set_xindex(name)
-    return with_residuals(results, files, record)
+    return with_residuals(with_q_values(results), files, record)
 
 
 def _warn_of_gaps(folder_output: str | Path, stored: StoredResults) -> None:

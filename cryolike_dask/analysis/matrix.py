@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import refuse_mixed, without_decoys
+from cryolike_dask.analysis.populations.priors import OfEach, one_of_each
 from cryolike_dask.errors import InputError, counted
 from cryolike_dask.io.export_names import MATRICES
 
@@ -58,7 +59,7 @@ def log_likelihood_ratio(
 
 def structure_probability(
     results: xr.Dataset,
-    shares: Sequence[float] | None = None,
+    shares: OfEach | None = None,
     *,
     populations: xr.Dataset | None = None,
 ) -> xr.DataArray:
@@ -68,9 +69,9 @@ def structure_probability(
     ----------
     results : xarray.Dataset
         As `open_results` gives it.
-    shares : sequence of float, optional
+    shares : one for each structure, optional
         How much of the sample each structure is held to be beforehand, in the order of
-        `results.structure`; default: all the same.
+        `results.structure`, or by names; default: all the same.
     populations : xarray.Dataset, optional
         As `populations` gives it, in place of shares: its `population`, by the names of structures.
 
@@ -86,18 +87,13 @@ def structure_probability(
         of other structures.
     """
     values = matrix_of(results, labels.LOG_LIKELIHOOD_INTEGRATED).astype(np.float64)
-    n = values.sizes[labels.STRUCTURE]
+    names = [str(name) for name in values[labels.STRUCTURE].values]
     if populations is not None:
         if shares is not None:
             raise InputError("both shares and populations", remedy="Give one of them.")
         prior = _shares_of(populations, values)
     else:
-        prior = np.ones(n) if shares is None else np.asarray(shares, np.float64)
-    if prior.shape != (n,) or not (prior > 0).all() or not np.isfinite(prior).all():
-        raise InputError(
-            f"shares={list(prior.ravel())} for {n} structure(s)",
-            remedy="Give one positive share for each.",
-        )
+        prior = np.ones(len(names)) if shares is None else one_of_each("shares", shares, names)
     relative = xr.apply_ufunc(np.exp, values - values.max(labels.STRUCTURE), dask="allowed")
     odds = relative * xr.DataArray(prior, dims=labels.STRUCTURE)
     probability: xr.DataArray = odds / odds.sum(labels.STRUCTURE, skipna=False)

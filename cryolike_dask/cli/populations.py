@@ -48,6 +48,13 @@ def populations(
             help="Sets of images drawn again; default: 200 up to a million likelihoods, else 0."
         ),
     ] = None,
+    decoys: Annotated[
+        bool,
+        typer.Option(
+            "--decoys/--no-decoys",
+            help="Let decoys of the run tell how many images show none of the structures.",
+        ),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
 ) -> None:
     """Estimate which share of the particles shows each structure, and how well that is known."""
@@ -63,6 +70,7 @@ def populations(
             prior=prior,
             draw=draw,
             n_bootstrap=n_bootstrap,
+            decoys=decoys,
             seed=seed,
         )
         _show(found)
@@ -106,3 +114,11 @@ def _show(found: xr.Dataset) -> None:
     out.print(table, highlight=False)
     if len(order) > MOST_ROWS:
         out.print(f"and {len(order) - MOST_ROWS} structures of smaller shares", highlight=False)
+    if labels.POPULATION_OF_NONE in found:
+        low, high = found[labels.POPULATION_OF_NONE_INTERVAL].values
+        out.print(
+            f"none of these: {float(found[labels.POPULATION_OF_NONE]):.2%} of all images "
+            f"({low:.2%} to {high:.2%}), by {found.attrs['n_decoys']} decoys; shares are of the "
+            "others",
+            highlight=False,
+        )

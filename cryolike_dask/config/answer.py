@@ -35,6 +35,10 @@ class Populations(Section):
         description="Sets of images drawn again. Default: 200 up to a million likelihoods, else 0.",
     )
     seed: Seed = Field(default=0, description="Of all that is random.")
+    decoys: bool = Field(
+        default=True,
+        description="Let decoys of the run tell how many images show none of the structures.",
+    )
 
     def write(self, folder: Path) -> list[Path]:
         """Estimate shares from the results of a folder, and write them there."""

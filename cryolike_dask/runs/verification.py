@@ -26,6 +26,7 @@ from cryolike_dask.io.layout import (
 )
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.particles.opening import open_particles
+from cryolike_dask.runs.decoys import is_given_as_decoy, with_decoys
 from cryolike_dask.runs.integrity import (
     Report,
     Result,
@@ -37,7 +38,7 @@ from cryolike_dask.runs.integrity import (
 from cryolike_dask.runs.origins import check_descriptions
 from cryolike_dask.runs.recomputation import beyond_tolerance, compare_again, no_sample
 from cryolike_dask.runs.run import Run, open_run
-from cryolike_dask.stacks import ImageStack, TemplateStack
+from cryolike_dask.stacks import ImageStack, TemplateStack, one_or_several
 from cryolike_dask.structures.opening import open_structures
 from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
@@ -88,8 +89,8 @@ def verify_likelihood(
     Every file of every record must be there, be a plain tensor of the recorded shape, and have the
     recorded checksum; so must the noise model. The sample is computed in this process in double
     precision, on the CPU, without compression, from the original inputs, which must still be those
-    that the records describe. Records name inputs but no folders: without `templates` and `images`
-    only files are checked.
+    that the records describe. Decoys that the run made of structures are made again. Records name
+    inputs but no folders: without `templates` and `images` only files are checked.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ def verify_likelihood(
     with report.listing():
         search = read_search(files, results[0]) if results else None
         if parameters is not None and search is not None:
-            drawn = draw(results, n, rng)
+            drawn = draw(_of_these_templates(results, templates, report), n, rng)
             run = _open(
                 files, read_parameters(parameters), templates, images, search, [r for r, _ in drawn]
             )
@@ -202,6 +203,20 @@ def draw(
     return [(results[i], drawn[which == i] - (ends[i] - sizes[i])) for i in np.unique(which)]
 
 
+def _of_these_templates(results: list[Result], templates: Any, report: Report) -> list[Result]:
+    """Without results of decoys that the run was given beside structures, which the files of these
+    do not hold."""
+    if not isinstance(templates, (str, Path, Trajectory)):
+        return results
+    known = [result for result in results if not is_given_as_decoy(result)]
+    if n_left := len({result.i_template for result in results} - {r.i_template for r in known}):
+        report.notes.append(
+            f"no result of {n_left} structure(s) given as decoys was computed again. Give all as "
+            "templates=[*structures, *as_decoys(...)]."
+        )
+    return known
+
+
 def _open(
     files: LikelihoodFiles,
     parameters: ImageParameters,
@@ -223,6 +238,8 @@ def _open(
         files, images = replace(files, folder_particles=Path(images)), None
     elif isinstance(images, (str, Path)):
         images = open_particles(images, parameters, conventions=rules.name)
+    if templates is not None:
+        templates = with_decoys(one_or_several(templates, TemplateStack), results)
     run = open_run(
         replace(
             files,

@@ -55,11 +55,13 @@ def test_probabilities_follow_bayes(results):
     values = results.log_likelihood_integrated.values.astype(np.float64)
     odds = np.exp(values - values[0]) * np.array(shares)[:, None]
     np.testing.assert_allclose(found, odds / odds.sum(0), rtol=1e-12)
+    named = dict(zip(results.structure.values[::-1], shares[::-1], strict=True))
+    np.testing.assert_array_equal(cld.structure_probability(results, named), found)
     np.testing.assert_allclose(cld.structure_probability(results).sum("structure"), 1)
     unfinished = results.where(results.image != 3)
     assert np.isnan(cld.structure_probability(unfinished)[:, 3]).all()
-    for wrong in ([1, 2], [1, 2, 0], [1, 2, np.nan]):
-        with pytest.raises(InputError, match="shares="):
+    for wrong in ([1, 2], [1, 2, 0], [1, 2, np.nan], {"x": 1}):
+        with pytest.raises(InputError, match="shares"):
             cld.structure_probability(results, wrong)
 
 

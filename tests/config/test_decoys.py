@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import yaml
@@ -55,6 +58,43 @@ def test_a_command_compares_decoys_with_structures(inputs):
     results = cld.open_results(inputs / "out")
     assert results.structure.values.tolist() == NAMES
     assert results.decoy_of.values.tolist() == ["", "", "a", "b", "a_1"]
+    # they tell how many images show none
+    shares = ["populations", str(inputs / "out"), "--no-draw", "--n-bootstrap=0"]
+    done = CliRunner().invoke(app, shares)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "none of these: " in said
+    assert "of all images (" in said
+    assert "by 3 decoys; shares are of the others" in said
+    done = CliRunner().invoke(app, [*shares, "--no-decoys"])
+    assert done.exit_code == 0, done.output
+    assert "none of these" not in done.output
+    # that the run made are made again: by the structures alone
+    given = [f"--{name}={options[name]}" for name in ("templates", "particles", "parameters")]
+    done = CliRunner().invoke(
+        app, ["verify", str(inputs / "out"), "--n-samples=20", *given], terminal_width=500
+    )
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "no result of 1 structure(s) given as decoys was computed again" in said
+    assert "16 results computed again: nothing is wrong" in said
+    structures = cld.open_structures(inputs / "structures", PARAMETERS)
+    (named,) = cld.open_structures(
+        inputs / "others/a.pdb", PARAMETERS, viewing=structures[0].viewing
+    )
+    named = replace(named, structure="a_1")
+    every = [*structures, *cld.open_decoys(structures, 1), *cld.as_decoys(named)]
+    verify = partial(
+        cld.verify_likelihood,
+        inputs / "out",
+        PARAMETERS,
+        images=inputs / "relion/particles.star",
+        progress=False,
+        n_samples=20,
+    )
+    assert verify(templates=every).ok
+    other = [*structures, *cld.open_decoys(structures, 1, seed=1), *every[4:]]
+    assert "phases 1 of seed" in " ".join(verify(templates=other).findings)
     done = CliRunner().invoke(app, ["optimal-pose", *command, "--i-template=0"])
     assert done.exit_code == 1
     assert "decoys are compared beside all" in " ".join(done.output.split())

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.decoys import of_images
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -53,12 +54,18 @@ def test_decoys_are_recorded_with_results(structures, build, tmp_path):
     found = cld.decoy_competition(results)
     assert found.attrs == {"n_structures": 2, "n_decoys": 3}
     assert np.isfinite(found.q_value).all()
+    np.testing.assert_array_equal(results.q_value, found.q_value)
+    assert "least false discovery rate" in results.q_value.attrs["long_name"]
     assert set(summarise_results(results).best_structure.values) <= {"a", "b"}
     xr.testing.assert_identical(
         cld.decoy_competition(results, ["c"]).n_images_shown,
         cld.decoy_competition(results.sel(structure=["a", "b", "c"])).n_images_shown,
     )
     without = cld.open_results(tmp_path / "out").sel(structure=["a", "b"])
+    # images compete with all of the run, whatever is selected
+    some = without.isel(image=[7, 2, 2])
+    np.testing.assert_array_equal(some.q_value, found.q_value[[7, 2, 2]])
+    np.testing.assert_array_equal(without.load().q_value[3:5], found.q_value[3:5])
     assert cld.structure_probability(without).dims == ("structure", "image")
 
 
@@ -94,3 +101,26 @@ def test_a_run_of_decoys_alone_is_refused(structures, build, tmp_path):
     with pytest.raises(InputError, match="all templates are decoys"):
         computed(tmp_path / "out", cld.as_decoys(structures), stack_of(build))
     assert not (tmp_path / "out").exists()
+
+
+def test_q_values_are_computed_when_they_are_asked_for(structures, build, tmp_path, monkeypatch):
+    computed(tmp_path / "out", [*structures, *cld.open_decoys(structures, 1)], stack_of(build))
+    expected = cld.decoy_competition(cld.open_results(tmp_path / "out")).q_value
+    asked = []
+
+    def counted(results):
+        asked.append(results)
+        return cld.decoy_competition(results)
+
+    monkeypatch.setattr(of_images, "decoy_competition", counted)
+    results = cld.open_results(tmp_path / "out")
+    assert "q_value" in repr(results)
+    assert results.q_value.isel(image=slice(2)).sizes == {"image": 2}
+    assert not asked
+    results.to_zarr(tmp_path / "copy.zarr", consolidated=False)
+    assert len(asked) == 1
+    np.testing.assert_array_equal(
+        xr.open_zarr(tmp_path / "copy.zarr", consolidated=False).q_value, expected
+    )
+    computed(tmp_path / "plain", structures, stack_of(build))
+    assert "q_value" not in cld.open_results(tmp_path / "plain")

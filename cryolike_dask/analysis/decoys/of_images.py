@@ -1,14 +1,24 @@
-"""What fits of residuals have shown of each image, opened with the results that they are of."""
+"""What decoys and fits of residuals say of each image, opened with the results that they are of."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
 from cryolike_dask import labels
-from cryolike_dask.errors import InputFileError
+from cryolike_dask.analysis.coordinates import refuse_mixed
+from cryolike_dask.analysis.decoys.of_results import (
+    ATTRIBUTES,
+    Q_VALUE,
+    decoy_competition,
+    has_decoys,
+)
+from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.io.export_names import RESIDUALS
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.records import Record, checksum_of_settings
@@ -40,3 +50,34 @@ def with_residuals(
     attributes = labels.ATTRIBUTES[labels.RESIDUAL_P_VALUE]
     p_value = (labels.IMAGE, found.p_value, attributes)
     return results.assign_coords({labels.RESIDUAL_P_VALUE: p_value})
+
+
+def with_q_values(results: xr.Dataset) -> xr.Dataset:
+    """Results with the q-values of images, a variable that is computed when it is asked for, where
+    decoys were compared; without where they cannot compete."""
+    if not has_decoys(results):
+        return results
+    try:
+        refuse_mixed(results)
+    except InputError:
+        return results
+    lazy = indexing.LazilyIndexedArray(_QValues(results))
+    return results.assign({Q_VALUE: (labels.IMAGE, lazy, ATTRIBUTES[Q_VALUE])})
+
+
+class _QValues(BackendArray):
+    """Q-values of all images of results, which compete together whatever is selected of them.
+
+    As a Dask array they would need a graph over all files as soon as results are opened.
+    """
+
+    def __init__(self, results: xr.Dataset) -> None:
+        self.results = results
+        self.shape = (results.sizes[labels.IMAGE],)
+        self.dtype = np.dtype(np.float64)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        values = decoy_competition(self.results)[Q_VALUE].values
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, lambda at: values[at]
+        )

@@ -30,7 +30,8 @@ def plot_populations(populations: xr.Dataset) -> Figure:
     -------
     matplotlib.figure.Figure
         A point for each structure, of at most 40, with its interval; grey if the images cannot tell
-        it from others, with the joint share of these and two standard deviations in orange.
+        it from others, with the joint share of these and two standard deviations in orange. Where
+        decoys have told it, the last is the part of all images that show none.
 
     Raises
     ------
@@ -47,8 +48,11 @@ def plot_populations(populations: xr.Dataset) -> Figure:
     # those of one group beside each other
     order = np.lexsort((-share, group, -joint.round(12)))[:MOST_SHARES]
     rows = np.arange(len(order))
-    longest = max(len(short(names[i])) for i in order)
-    figure, axes = new_panel(5.0 + 0.065 * longest, max(2.6, 1.2 + 0.2 * len(order)))
+    shown = [short(names[i]) for i in order]
+    if labels.POPULATION_OF_NONE in populations:
+        shown.append("none, of all images")
+    longest = max(map(len, shown))
+    figure, axes = new_panel(5.0 + 0.065 * longest, max(2.6, 1.2 + 0.2 * len(shown)))
     alone = np.bincount(group)[group[order]] == 1
     for these, colour, what in (
         (alone, BLUE, "share"),
@@ -79,8 +83,14 @@ def plot_populations(populations: xr.Dataset) -> Figure:
             markersize=4,
             label="all of a group",
         )
-    axes.set_yticks(rows, [short(names[i]) for i in order], fontsize="small", parse_math=False)
-    axes.set_ylim(max(len(order), 4) - 0.5, -0.5)
+    if len(shown) > len(order):
+        middle = float(populations[labels.POPULATION_OF_NONE])
+        low, high = populations[labels.POPULATION_OF_NONE_INTERVAL].values
+        axes.errorbar(
+            middle, len(order), xerr=[[middle - low], [high - middle]], fmt="s", color=GREY
+        )
+    axes.set_yticks(np.arange(len(shown)), shown, fontsize="small", parse_math=False)
+    axes.set_ylim(max(len(shown), 4) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set(xlabel="share of the images", ylabel="structure")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.3g}")

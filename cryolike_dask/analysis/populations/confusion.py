@@ -14,16 +14,24 @@ Floats = NDArray[np.float64]
 
 
 def confusion(
-    results: xr.Dataset, likelihoods: Likelihoods, images: Images, shares: Floats
+    results: xr.Dataset, likelihoods: Likelihoods, shown: Floats, shares: Floats
 ) -> dict[str, xr.DataArray]:
     """The probability of each structure, over images that show another: expected, if the
     likelihoods are right, and found, where it is recorded what images show.
 
     Both weigh structures by their shares. Where they differ, likelihoods are not right, or shares
     not those of these images.
+
+    Parameters
+    ----------
+    results : xarray.Dataset
+    likelihoods : Likelihoods
+    shown : float64 array, (image,)
+        Probability that the image shows one of the structures.
+    shares : float64 array, (structure,)
     """
     dims = (labels.STRUCTURE, labels.STRUCTURE_OTHER)
-    joint = images.joint(shares)
+    joint = Images(likelihoods.relative, shown).joint(shares)
     with np.errstate(invalid="ignore"):  # of structures without a share
         expected = joint / joint.sum(axis=1, keepdims=True)
     what = "probability of the other, over images that show the one"

@@ -12,11 +12,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.decoys.of_results import has_decoys
 from cryolike_dask.analysis.populations.confusion import confusion
 from cryolike_dask.analysis.populations.gibbs import Posterior, posterior
 from cryolike_dask.analysis.populations.likelihoods import Likelihoods, likelihoods_of
 from cryolike_dask.analysis.populations.maximum import WITHIN, Maximum, maximum_likelihood
 from cryolike_dask.analysis.populations.micrographs import LARGEST_P, heterogeneity
+from cryolike_dask.analysis.populations.none_of_these import none_of_these
 from cryolike_dask.analysis.populations.passes import Images
 from cryolike_dask.analysis.populations.precision import Precision, groups, precision
 from cryolike_dask.analysis.populations.priors import OfEach, concentration, one_of_each, said
@@ -45,13 +47,15 @@ def populations(
     n_chains: int = 4,
     n_bootstrap: int | None = None,
     seed: int = 0,
+    decoys: bool = True,
     scratch: str | Path | None = None,
 ) -> xr.Dataset:
     """Estimate which share of the particles shows each structure.
 
     Each image is taken to show one of the structures, each structure with a probability, its
     share. Shares are of the particles that were given, not of the sample: picking, ice and earlier
-    selections may favour some.
+    selections may favour some. Where decoys were computed beside structures, images may show none,
+    and shares are those of the images that show one.
 
     Parameters
     ----------
@@ -74,6 +78,8 @@ def populations(
         1e6 likelihoods.
     seed : int
         Of all that is random.
+    decoys : bool
+        Whether those that were computed tell how many images show none of the structures.
     scratch : path, optional
         A folder for matrices of more than a gigabyte, from which a second call goes on if the
         first was killed; it is removed once all is done. Default: a folder that is not kept.
@@ -88,18 +94,31 @@ def populations(
         `found_confusion`, (structure, structure_other). If drawn, `population_draws`, (chain,
         draw, structure), `r_hat`, `effective_draws`; if resampled, `population_bootstrap_sd`
         (resampled, structure), and `population_of_half_set` where half-sets are recorded. With
-        `counts`, `weight`. Attributes say of how many images, under which prior.
+        `counts`, `weight`. With decoys, `population_of_none`, the part of all images that show
+        none, `population_of_none_sd` and `population_of_none_interval` (bound). Attributes say of
+        how many images, under which prior.
 
     Raises
     ------
     InputError
         If there are no likelihoods, or the prior does not fit the structures.
+
+    Notes
+    -----
+    An image that shows none of T structures and D decoys is held to prefer each with the same
+    probability. The likelihood of shares w is then the product over images of
+
+        p_i + (1 - p_i) (T + D) sum_j w_j L_ij / sum_k L_ik,
+
+    with j over structures, k over decoys too, and p_i the probability of none, which falls with the
+    log-likelihood of the best of all less their mean and is otherwise free.
     """
     number("n_chains", n_chains, whole=True, at_least=1)
     number("seed", seed, whole=True, at_least=0)
     if n_bootstrap is not None:
         number("n_bootstrap", n_bootstrap, whole=True, at_least=0)
-    with likelihoods_of(results, None if scratch is None else Path(scratch)) as likelihoods:
+    where = None if scratch is None else Path(scratch)
+    with likelihoods_of(results, where, decoys=decoys and has_decoys(results)) as likelihoods:
         names = likelihoods.structures
         n_cells = likelihoods.relative.size
         shares_before = None if counts is None else one_of_each("counts", counts, names)
@@ -113,7 +132,12 @@ def populations(
                 f"prior={prior} of a posterior that is not drawn",
                 remedy="Give draw=True, or leave the prior.",
             )
-        images = Images(likelihoods.relative, np.ones(likelihoods.n_images))
+        none = none_of_these(likelihoods, PROBABILITY, seed)
+        images = Images(
+            likelihoods.relative,
+            np.ones(likelihoods.n_images),
+            None if none is None else none.likelihood,
+        )
         maximum = maximum_likelihood(
             images, likelihoods.start, each=lambda step: likelihoods.reached(step.shares)
         )
@@ -124,18 +148,20 @@ def populations(
             )
         errors = precision(images, maximum, PROBABILITY)
         group = groups(images, maximum, errors.information)
-        drawn = (
-            posterior(likelihoods.relative, concentrations, group, n_chains, seed) if draw else None
-        )
+        drawn = posterior(images, concentrations, group, n_chains, seed) if draw else None
         estimate = _estimate(likelihoods.structures, group, maximum, errors, drawn)
-        estimate.update(confusion(results, likelihoods, images, estimate[labels.POPULATION].values))
-        estimate.update(_resampled(results, likelihoods, maximum, n_bootstrap, seed))
-        differing = _differing_micrographs(results, likelihoods, maximum, errors, seed)
+        shares = estimate[labels.POPULATION].values
+        shown = images.copies if none is None else none.shown(images, shares)
+        estimate.update(confusion(results, likelihoods, shown, shares))
+        estimate.update(_resampled(results, likelihoods, images, maximum, n_bootstrap, seed))
+        differing = _differing_micrographs(results, likelihoods, images, maximum, errors, seed)
     if shares_before is not None:
         weight = estimate[labels.POPULATION] / (shares_before / shares_before.sum())
         estimate["weight"] = weight.assign_attrs(
             long_name="share over that of the counts: what each of what it stands for weighs"
         )
+    if none is not None:
+        estimate = estimate.assign(none.variables()).assign_attrs(n_decoys=none.n_decoys)
     estimate = estimate.assign_attrs(
         n_images=likelihoods.n_images,
         n_images_left_out=likelihoods.n_left_out,
@@ -227,7 +253,12 @@ def _estimate(
 
 
 def _resampled(
-    results: xr.Dataset, likelihoods: Likelihoods, maximum: Maximum, n: int, seed: int
+    results: xr.Dataset,
+    likelihoods: Likelihoods,
+    images: Images,
+    maximum: Maximum,
+    n: int,
+    seed: int,
 ) -> dict[str, xr.DataArray]:
     """Standard deviations by a bootstrap, and shares of half-sets."""
     if not n:
@@ -236,10 +267,7 @@ def _resampled(
     members = _members(results, likelihoods, labels.MICROGRAPH)
     if members is not None:
         ways["micrograph"] = members
-    sd = [
-        bootstrap(likelihoods.relative, maximum.shares, n, seed, which).std(axis=0)
-        for which in ways.values()
-    ]
+    sd = [bootstrap(images, maximum.shares, n, seed, which).std(axis=0) for which in ways.values()]
     found = {
         "population_bootstrap_sd": xr.DataArray(
             sd,
@@ -253,7 +281,7 @@ def _resampled(
         numbers = range(int(halves.max()) + 1)
         recorded = results[labels.RANDOM_SUBSET].values[likelihoods.images]
         found["population_of_half_set"] = xr.DataArray(
-            of_parts(likelihoods.relative, halves, numbers),
+            of_parts(images, halves, numbers),
             dims=("half_set", labels.STRUCTURE),
             coords={"half_set": np.unique(recorded)},
             attrs={"long_name": "share of largest likelihood, of one half-set alone"},
@@ -275,13 +303,17 @@ def _members(
 
 
 def _differing_micrographs(
-    results: xr.Dataset, likelihoods: Likelihoods, maximum: Maximum, errors: Precision, seed: int
+    results: xr.Dataset,
+    likelihoods: Likelihoods,
+    images: Images,
+    maximum: Maximum,
+    errors: Precision,
+    seed: int,
 ) -> dict[str, float | int]:
     """Whether micrographs differ by more than chance."""
     members = _members(results, likelihoods, labels.MICROGRAPH)
     if members is None:
         return {}
-    images = Images(likelihoods.relative, np.ones(likelihoods.n_images))
     found = heterogeneity(images, maximum.shares, errors.information, members, seed)
     if found is None:
         return {}

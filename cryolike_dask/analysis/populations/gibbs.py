@@ -2,7 +2,8 @@
 
 Each sweep draws the structure of every image, given the shares, and then shares, given how many
 images each structure has. An image that one structure explains by more than 25 nat is always its:
-such images are counted once.
+such images are counted once. Where images may show no structure, they may be drawn so, and then
+count for none.
 
 Where structures are so alike that images cannot tell them apart, sweeps alone move little: an image
 that was given to one of them counts for it in the next draw. So between sweeps what two of
@@ -24,6 +25,7 @@ from dask.system import CPU_COUNT
 from numpy.typing import NDArray
 
 from cryolike_dask.analysis.populations.likelihoods import Relative
+from cryolike_dask.analysis.populations.passes import Images
 from cryolike_dask.likelihoods.kernels.compiled import compiled
 
 CERTAIN = math.exp(-25.0)
@@ -71,14 +73,14 @@ class Posterior:
 
 
 def posterior(
-    relative: Relative, prior: Floats, group: NDArray[np.int64], n_chains: int, seed: int
+    images: Images, prior: Floats, group: NDArray[np.int64], n_chains: int, seed: int
 ) -> Posterior:
     """Draw shares from their posterior, until chains agree.
 
     Parameters
     ----------
-    relative : float32 array, (image, structure)
-        Likelihoods, up to a factor of each image.
+    images : Images
+        Each counted once.
     prior : float64 array, (structure,)
         Concentrations of the Dirichlet prior; 1 of each: all shares are equally likely.
     group : int array, (structure,)
@@ -92,18 +94,21 @@ def posterior(
     Posterior
         `converged` says whether chains agree.
     """
-    n_structures = relative.shape[1]
+    relative, n_structures = images.relative, images.n_structures
     best = relative.argmax(axis=1)
     is_certain = (
         np.partition(relative, -2, axis=1)[:, -2] < CERTAIN
         if n_structures > 1
         else np.ones(len(relative), bool)
     )
+    none = np.zeros(len(relative)) if images.none is None else images.none
+    is_certain &= none < CERTAIN
     counted = np.bincount(best[is_certain], minlength=n_structures).astype(np.float64)
     swept = np.ascontiguousarray(relative[~is_certain])
     generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(n_chains)]
     chains = [
-        _Chain(swept, counted + prior, group, rng, _dirichlet(prior, rng)) for rng in generators
+        _Chain(swept, none[~is_certain], counted + prior, group, rng, _dirichlet(prior, rng))
+        for rng in generators
     ]
     affordable = FIRST_LIKELIHOODS // max(1, n_chains * swept.size)
     n_new = min(max(affordable, LEAST_SWEEPS), ENOUGH_SWEEPS)
@@ -122,12 +127,13 @@ class _Chain:
     def __init__(
         self,
         relative: Relative,
+        none: Floats,
         known: Floats,
         group: NDArray[np.int64],
         rng: np.random.Generator,
         shares: Floats,
     ) -> None:
-        self.relative = relative
+        self.relative, self.none = relative, none
         self.known = known
         # structures group by group, and where each group of several begins and ends
         self.order = np.argsort(group, kind="stable")
@@ -141,7 +147,8 @@ class _Chain:
     def sweep(self, n: int) -> None:
         """Go on for some sweeps."""
         new = np.empty((n, len(self.shares)))
-        _sweep(self.relative, self.known, (self.order, self.alike), self.rng, self.shares, new)
+        images, alike = (self.relative, self.none), (self.order, self.alike)
+        _sweep(images, self.known, alike, self.rng, self.shares, new)
         self.draws = np.concatenate([self.draws, new])
 
 
@@ -180,10 +187,11 @@ def _log_density(x: Any, first: Any, rest: Any, known: Any) -> Any:
 
 @compiled
 def _divide(
-    relative: Any, known: Any, shares: Any, pair: Any, rng: Any, first: Any, rest: Any
+    images: Any, known: Any, shares: Any, pair: Any, rng: Any, first: Any, rest: Any
 ) -> None:
     """Draw how what two structures have is divided between them: by slice sampling, from an
     interval that shrinks."""
+    relative, none = images
     one, two = pair
     together = shares[one] + shares[two]
     part = shares[one] / together
@@ -194,7 +202,7 @@ def _divide(
         for j in range(n_structures):
             total += relative[i, j] * shares[j]
         first[i] = together * (relative[i, one] - relative[i, two])
-        rest[i] = total + together * relative[i, two]
+        rest[i] = total + together * relative[i, two] + none[i]
     concentrations = known[one], known[two]
     level = _log_density(part, first, rest, concentrations) + math.log(1.0 - rng.random())
     low, high = 0.0, 1.0
@@ -212,8 +220,9 @@ def _divide(
 
 
 @compiled
-def _sweep(relative: Any, known: Any, alike: Any, rng: Any, shares: Any, draws: Any) -> None:
+def _sweep(images: Any, known: Any, alike: Any, rng: Any, shares: Any, draws: Any) -> None:
     """Draw structures of images and shares, in turn; leave the last in `shares`."""
+    relative, none = images
     n_images, n_structures = relative.shape
     order, groups = alike
     cumulative, counts = np.empty(n_structures), np.empty(n_structures)
@@ -221,11 +230,13 @@ def _sweep(relative: Any, known: Any, alike: Any, rng: Any, shares: Any, draws: 
     for k in range(len(draws)):
         counts[:] = known
         for i in range(n_images):
-            total = 0.0
+            total = none[i]
             for j in range(n_structures):
                 total += relative[i, j] * shares[j]
                 cumulative[j] = total
             x = rng.random() * total
+            if x < none[i]:
+                continue
             low, high = 0, n_structures - 1
             while low < high:
                 middle = (low + high) // 2
@@ -244,5 +255,5 @@ def _sweep(relative: Any, known: Any, alike: Any, rng: Any, shares: Any, draws: 
             a = rng.integers(begin, end)
             b = rng.integers(begin, end - 1)
             b += b >= a
-            _divide(relative, known, shares, (order[a], order[b]), rng, first, rest)
+            _divide(images, known, shares, (order[a], order[b]), rng, first, rest)
         draws[k] = shares

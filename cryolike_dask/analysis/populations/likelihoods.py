@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.coordinates import decoys_of
+from cryolike_dask.analysis.decoys.competition import compete
 from cryolike_dask.analysis.matrix import matrix_of, parts
 from cryolike_dask.errors import InputError, InputFileError, counted, listed
 from cryolike_dask.io.archives import read_archive, write_archive
@@ -56,6 +59,8 @@ class Likelihoods:
     structures : tuple of str
     n_left_out : int
         Images of the results that lack some likelihood.
+    beside_decoys : BesideDecoys or None
+        How structures and decoys compete for the images, where decoys were asked for.
     scratch : _Scratch or None
         Where a large matrix is kept.
     """
@@ -64,6 +69,7 @@ class Likelihoods:
     images: Integers
     structures: tuple[str, ...]
     n_left_out: int
+    beside_decoys: BesideDecoys | None
     scratch: _Scratch | None
 
     @property
@@ -82,8 +88,31 @@ class Likelihoods:
             self.scratch.write()
 
 
+@dataclass(frozen=True, eq=False)
+class BesideDecoys:
+    """Structures and decoys, of which images of neither prefer each alike.
+
+    Attributes
+    ----------
+    n_structures, n_decoys : int
+    margin, score : float64 array, (image,)
+        As of `Competition`, nat.
+    log_all : float64 array, (image,)
+        Logarithm of the sum of all likelihoods, those of decoys too, over the largest of the
+        structures.
+    """
+
+    n_structures: int
+    n_decoys: int
+    margin: Floats
+    score: Floats
+    log_all: Floats
+
+
 @contextmanager
-def likelihoods_of(results: xr.Dataset, folder: Path | None = None) -> Iterator[Likelihoods]:
+def likelihoods_of(
+    results: xr.Dataset, folder: Path | None = None, *, decoys: bool = False
+) -> Iterator[Likelihoods]:
     """Read the likelihoods of results, some images at a time.
 
     Images without a result under some structure are left out, with a warning.
@@ -91,6 +120,8 @@ def likelihoods_of(results: xr.Dataset, folder: Path | None = None) -> Iterator[
     Parameters
     ----------
     results : xarray.Dataset
+    decoys : bool
+        Read those under decoys too, of which there are some.
     folder : path, optional
         Where a large matrix is kept until all is done; default: nowhere, and a second time begins
         anew.
@@ -100,16 +131,21 @@ def likelihoods_of(results: xr.Dataset, folder: Path | None = None) -> Iterator[
     InputError
         If a structure has no results at all, or no image has results under all structures.
     """
-    values = matrix_of(results, labels.LOG_LIKELIHOOD_INTEGRATED)
-    n_structures, n_all = values.sizes[labels.STRUCTURE], values.sizes[labels.IMAGE]
+    is_decoy = decoys_of(results) != ""
+    values = matrix_of(
+        results.drop_vars(labels.DECOY_OF) if decoys else results, labels.LOG_LIKELIHOOD_INTEGRATED
+    )
+    if not decoys:
+        is_decoy = np.zeros(values.sizes[labels.STRUCTURE], np.bool_)
+    n_structures, n_all = int((~is_decoy).sum()), values.sizes[labels.IMAGE]
     names = tuple(str(name) for name in np.atleast_1d(values[labels.STRUCTURE].values))
-    with _scratch(values, names, folder) as scratch:
+    with _scratch(values, names, is_decoy, folder) as scratch:
         array = (
             np.empty((n_all, n_structures), np.float32)
             if scratch is None
             else np.memmap(scratch.file, np.float32, "r+", shape=(n_all, n_structures))
         )
-        state = scratch or _Reading.at_the_beginning(n_all, n_structures)
+        state = scratch or _Reading.at_the_beginning(n_all, is_decoy)
         for part in parts(n_all):
             if part.start >= state.n_read:
                 _read(values[:, part], part, array, state)
@@ -125,20 +161,33 @@ def likelihoods_of(results: xr.Dataset, folder: Path | None = None) -> Iterator[
                 counted(n_all - n, "image"),
                 listed(np.flatnonzero(~state.known)),
             )
-        yield Likelihoods(array[:n], np.flatnonzero(state.known), names, n_all - n, scratch)
+        yield Likelihoods(
+            array[:n],
+            np.flatnonzero(state.known),
+            tuple(name for name, is_one in zip(names, is_decoy, strict=True) if not is_one),
+            n_all - n,
+            BesideDecoys(n_structures, int(is_decoy.sum()), *state.beside[:, :n])
+            if decoys
+            else None,
+            scratch,
+        )
 
 
 @dataclass(eq=False)
 class _Reading:
-    """How far a matrix has been read: images that are known go into its rows, in their order."""
+    """How far a matrix has been read: images that are known go into its rows, in their order, and
+    margin, score and logarithm of all of `BesideDecoys` into columns."""
 
+    is_decoy: Bools
     n_read: int
     known: Bools
     has_results: Bools
+    beside: Floats
 
     @classmethod
-    def at_the_beginning(cls, n_images: int, n_structures: int) -> _Reading:
-        return cls(0, np.zeros(n_images, bool), np.zeros(n_structures, bool))
+    def at_the_beginning(cls, n_images: int, is_decoy: Bools) -> _Reading:
+        beside = np.zeros((3, n_images if is_decoy.any() else 0))
+        return cls(is_decoy, 0, np.zeros(n_images, bool), np.zeros(len(is_decoy), bool), beside)
 
     @property
     def n_known(self) -> int:
@@ -151,9 +200,13 @@ def _read(values: xr.DataArray, part: slice, array: Relative, state: _Reading) -
     finite = np.isfinite(block)
     known: Bools = np.asarray(finite.all(axis=1))
     block = block[known]
-    n = state.n_known
-    best = block.max(axis=1, keepdims=True, initial=-np.inf)
-    array[n : n + len(block)] = np.exp(block - best)
+    rows = slice(state.n_known, state.n_known + len(block))
+    of_structures = block[:, ~state.is_decoy]
+    best = of_structures.max(axis=1, keepdims=True, initial=-np.inf)
+    array[rows] = np.exp(of_structures - best)
+    if state.is_decoy.any():
+        log_all = logsumexp(block - best, axis=1) if len(block) else np.empty(0)
+        state.beside[:, rows] = *compete(block.T, state.is_decoy), log_all
     state.has_results |= finite.any(axis=0)
     state.known[part.start : part.start + len(known)] = known
     state.n_read = part.start + len(known)
@@ -165,7 +218,8 @@ def _refuse_gaps(state: _Reading, names: tuple[str, ...]) -> None:
         raise InputError(
             f"{counted(len(without), 'structure')} without results: "
             f"{', '.join(names[j] for j in without[:5])}",
-            remedy="Finish the run, or select the structures that are done.",
+            remedy="Finish the run, or select the structures that are done"
+            + (", or leave decoys out (decoys=False)." if state.is_decoy.any() else "."),
         )
     if not state.known.any():
         raise InputError("no image has results under all structures", remedy="Finish the run.")
@@ -194,6 +248,7 @@ class _Scratch(_Reading):
                 "n_read": self.n_read,
                 "known": self.known,
                 "has_results": self.has_results,
+                "beside": self.beside,
                 "shares": self.shares,
             },
         )
@@ -211,25 +266,29 @@ class _Scratch(_Reading):
             if str(state["identity"]) != self.identity or not self.file.is_file():
                 return
             known, has_results = state["known"], state["has_results"]
+            beside = state["beside"]
             n_read = int(str(state["n_read"]))
         except (InputFileError, KeyError, TypeError, ValueError):
             return
         if known is None or has_results is None or known.shape != self.known.shape:
             return
+        if beside is None or beside.shape != self.beside.shape:
+            return
         if not known[:n_read].all():  # they may have results by now
             return
         self.n_read, self.known, self.has_results = n_read, known, has_results
+        self.beside = beside
         self.shares = state.get("shares")
         logger.info("goes on after %d images that had been read", n_read)
 
 
 @contextmanager
 def _scratch(
-    values: xr.DataArray, names: tuple[str, ...], folder: Path | None
+    values: xr.DataArray, names: tuple[str, ...], is_decoy: Bools, folder: Path | None
 ) -> Iterator[_Scratch | None]:
     """A scratch file for a matrix that is too large for memory; it goes once all is done."""
-    n_structures, n_images = values.shape
-    n_bytes = 4 * n_structures * n_images
+    n_images = values.sizes[labels.IMAGE]
+    n_bytes = 4 * int((~is_decoy).sum()) * n_images
     if n_bytes <= IN_MEMORY:
         yield None
         return
@@ -238,9 +297,9 @@ def _scratch(
         with writing(where):
             where.mkdir(parents=True, exist_ok=True)
             scratch = _Scratch(
-                **vars(_Reading.at_the_beginning(n_images, n_structures)),
+                **vars(_Reading.at_the_beginning(n_images, is_decoy)),
                 folder=where,
-                identity=_identity(values, names),
+                identity=_identity(values, names, is_decoy),
             )
             scratch.go_on()
             with open(scratch.file, "ab") as file:
@@ -253,9 +312,9 @@ def _scratch(
     shutil.rmtree(where, ignore_errors=True)
 
 
-def _identity(values: xr.DataArray, names: tuple[str, ...]) -> str:
+def _identity(values: xr.DataArray, names: tuple[str, ...], is_decoy: Bools) -> str:
     """A checksum of names, sizes and the likelihoods of some images."""
     probed = np.unique(np.linspace(0, values.shape[1] - 1, N_PROBED).astype(int))
-    digest = hashlib.sha256(repr((names, values.shape)).encode())
+    digest = hashlib.sha256(repr((names, is_decoy.tolist(), values.shape)).encode())
     digest.update(np.ascontiguousarray(values[:, probed].values).tobytes())
     return digest.hexdigest()

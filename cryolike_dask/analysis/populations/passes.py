@@ -32,10 +32,14 @@ class Images:
     relative : float32 array, (image, structure)
     copies : float64 array, (image,)
         How often each is counted.
+    none : float64 array, (image,), optional
+        Likelihood of no structure, beside those. It is added to that of each: the same, for shares
+        add up to 1.
     """
 
     relative: Relative
     copies: Floats
+    none: Floats | None = None
 
     @property
     def n(self) -> float:
@@ -49,11 +53,16 @@ class Images:
     def gradient(self, shares: Floats) -> tuple[float, Floats]:
         """Log-likelihood of shares, in nat, and its derivative after each share: over images, sums
         of L_ij / (L w)_i."""
+        none = np.zeros(len(self.relative)) if self.none is None else self.none
 
         def of_block(rows: slice) -> tuple[float, Floats]:
             derivative = np.zeros(self.n_structures)
             value = _add_gradient(
-                self.relative[rows], self.copies[rows], np.ascontiguousarray(shares), derivative
+                self.relative[rows],
+                none[rows],
+                self.copies[rows],
+                np.ascontiguousarray(shares),
+                derivative,
             )
             return value, derivative
 
@@ -68,7 +77,7 @@ class Images:
         over images, sums of L_ij L_ik / (L w)_i^2."""
 
         def of_block(rows: slice) -> Floats:
-            block = self.relative[rows].astype(np.float64)
+            block = self._all(rows)
             mixture = np.maximum(block @ shares, np.finfo(np.float64).tiny)
             scaled = block[:, columns] * (np.sqrt(self.copies[rows]) / mixture)[:, None]
             product: Floats = scaled.T @ scaled
@@ -88,11 +97,22 @@ class Images:
         (image, direction)."""
 
         def of_block(rows: slice) -> Floats:
-            weighed = self.relative[rows] * shares
+            weighed = self._all(rows) * shares
             product: Floats = (weighed / weighed.sum(axis=1, keepdims=True)) @ directions
             return product
 
         return np.concatenate(list(self._each_block(of_block)))
+
+    def likelihood(self, shares: Floats) -> Floats:
+        """Of each image, under structures of these shares alone, (image,)."""
+        return np.concatenate(list(self._each_block(lambda rows: self.relative[rows] @ shares)))
+
+    def _all(self, rows: slice) -> Floats:
+        """Likelihoods of some images, that of none included."""
+        block: Floats = self.relative[rows].astype(np.float64)
+        if self.none is not None:
+            block += self.none[rows, None]
+        return block
 
     def _each_block(self, function: Callable[[slice], Any]) -> Iterator[Any]:
         step = max(1, VALUES_PER_BLOCK // self.n_structures)
@@ -106,13 +126,16 @@ class Images:
 
 
 @compiled
-def _add_gradient(relative: Any, copies: Any, shares: Any, derivative: Any) -> Any:
+def _add_gradient(relative: Any, none: Any, copies: Any, shares: Any, derivative: Any) -> Any:
     n_images, n_structures = relative.shape
-    total = 0.0
+    total, whole = 0.0, 0.0
+    for j in range(n_structures):
+        whole += shares[j]
     for i in range(n_images):
         mixture = 0.0
         for j in range(n_structures):
             mixture += relative[i, j] * shares[j]
+        mixture += none[i] * whole
         if copies[i] == 0.0:
             continue
         if mixture <= 0.0:
@@ -120,5 +143,5 @@ def _add_gradient(relative: Any, copies: Any, shares: Any, derivative: Any) -> A
         total += copies[i] * math.log(mixture)
         factor = copies[i] / mixture
         for j in range(n_structures):
-            derivative[j] += factor * relative[i, j]
+            derivative[j] += factor * (relative[i, j] + none[i])
     return total

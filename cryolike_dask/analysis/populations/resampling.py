@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.analysis.populations.likelihoods import Relative
 from cryolike_dask.analysis.populations.maximum import maximum_likelihood
 from cryolike_dask.analysis.populations.passes import Images
 
@@ -19,13 +19,13 @@ Integers = NDArray[np.int64]
 
 
 def bootstrap(
-    relative: Relative, start: Floats, n: int, seed: int, members: Integers | None = None
+    images: Images, start: Floats, n: int, seed: int, members: Integers | None = None
 ) -> Floats:
     """Shares of images drawn with replacement, or of groups of images that are drawn together.
 
     Parameters
     ----------
-    relative : float32 array, (image, structure)
+    images : Images
     start : float64 array, (structure,)
         Shares of all.
     n : int
@@ -39,18 +39,18 @@ def bootstrap(
     float64 array, (set, structure)
     """
     rng = np.random.default_rng(seed)
-    which = np.arange(len(relative)) if members is None else members
+    which = np.arange(len(images.copies)) if members is None else members
     n_groups = int(which.max()) + 1
     begin = (start + 1e-3 / len(start)) / (1 + 1e-3)
     found = []
     for _ in range(n):
         drawn = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
-        copies = drawn[which].astype(np.float64)
-        found.append(maximum_likelihood(Images(relative, copies), begin, WITHIN).shares)
+        again = replace(images, copies=drawn[which].astype(np.float64))
+        found.append(maximum_likelihood(again, begin, WITHIN).shares)
     return np.array(found)
 
 
-def of_parts(relative: Relative, members: Integers, numbers: Sequence[int]) -> Floats:
+def of_parts(images: Images, members: Integers, numbers: Sequence[int]) -> Floats:
     """Shares of each part of the images alone, (part, structure)."""
     copies = [(members == number).astype(np.float64) for number in numbers]
-    return np.array([maximum_likelihood(Images(relative, c)).shares for c in copies])
+    return np.array([maximum_likelihood(replace(images, copies=c)).shares for c in copies])

@@ -34,6 +34,8 @@ COLUMNS = (
     labels.GROUP_POPULATION_SD,
 )
 
+NONE_OF_THESE = "none of these"
+
 
 def estimate_and_write(
     results: Path, folder_output: Path, counts: Path | None, **options: Any
@@ -57,7 +59,8 @@ def write_populations(populations: xr.Dataset, folder_output: str | Path) -> lis
     populations : xarray.Dataset
         As `populations` gives it.
     folder_output : path
-        Gets `populations/populations.csv` and `populations/populations.zarr`, which
+        Gets `populations/populations.csv`, whose last line is the part of all images that show none
+        of the structures where decoys have told it, and `populations/populations.zarr`, which
         `xarray.open_zarr` opens; those of before are replaced.
 
     Returns
@@ -76,6 +79,16 @@ def write_populations(populations: xr.Dataset, folder_output: str | Path) -> lis
     writer.writerow([labels.STRUCTURE, *columns])
     for name, *values in zip(populations[labels.STRUCTURE].values, *columns.values(), strict=True):
         writer.writerow([name, *(f"{v:.6g}" if isinstance(v, np.floating) else v for v in values)])
+    if labels.POPULATION_OF_NONE in populations:
+        low, high = populations[labels.POPULATION_OF_NONE_INTERVAL].values
+        of_none = {
+            labels.POPULATION: float(populations[labels.POPULATION_OF_NONE]),
+            labels.POPULATION_SD: float(populations[labels.POPULATION_OF_NONE_SD]),
+            "lower": low,
+            "upper": high,
+        }
+        known = [f"{of_none[name]:.6g}" if name in of_none else "" for name in columns]
+        writer.writerow([NONE_OF_THESE, *known])
     with replacing(table) as file:
         file.write(text.getvalue().encode())
     write_store(populations, store)

@@ -8,11 +8,7 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.coordinates import without_decoys
-from cryolike_dask.analysis.decoys.of_results import (
-    Q_VALUE,
-    SHARE_ERROR,
-    SHARE_SHOWN,
-)
+from cryolike_dask.analysis.decoys.of_results import Q_VALUE
 from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.population_plots import plot_populations
 from cryolike_dask.analysis.populations.estimate import MOST_CELLS, about_micrographs, populations
@@ -34,18 +30,26 @@ def populations_section(
         return None, []
     title = "How much of each structure"
     done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
-    if len(done) * summary.sizes[labels.IMAGE] > MOST_READ:
+    is_told = competition is not None and bool(competition[Q_VALUE].notnull().any())
+    n_read = results.sizes[labels.STRUCTURE] if is_told else len(done)
+    if n_read * summary.sizes[labels.IMAGE] > MOST_READ:
         text = "There are too many likelihoods for a report: `cryolike-dask populations` says it."
         return Section(KEY, title, (text,)), []
-    shown = without_decoys(results).isel({labels.STRUCTURE: done})
+    # where images are compared with all of them, decoys tell how many show none
+    shown = results if is_told else without_decoys(results).isel({labels.STRUCTURE: done})
     found = populations(shown, n_bootstrap=0)
     warning = about_micrographs(found)
+    n = f"{found.attrs['n_images']:,}"
+    whose = (
+        f"those of {n} images that show one of these structures"
+        if is_told
+        else f"{n} images, each of which is taken to show one of these structures"
+    )
     text = (
-        f"Shares of {found.attrs['n_images']:,} images, each of which is taken to show one of "
-        "these structures, with intervals of 95%. They are shares of the particles that were "
+        f"Shares of {whose}, with intervals of 95%. They are shares of the particles that were "
         "given, not of the sample, and as good as what the next section says."
     )
-    rows = (*_rows(found), *_none_of_these(competition))
+    rows = (*_rows(found), *_none_of_these(found))
     return (
         Section(KEY, title, (text, *_about_groups(found)), rows, (_figure(found),)),
         [Finding(KEY, warning)] if warning else [],
@@ -67,16 +71,13 @@ def _rows(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
     return tuple(rows)
 
 
-def _none_of_these(found: xr.Dataset | None) -> tuple[tuple[str, str], ...]:
-    """How many images show none of the structures, where decoys tell it; they have shares
-    nevertheless."""
-    if found is None:
+def _none_of_these(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
+    """How many of all images show none of the structures, where decoys tell it."""
+    if labels.POPULATION_OF_NONE not in found:
         return ()
-    n = int(found[Q_VALUE].notnull().sum())
-    share, error = float(found[SHARE_SHOWN]), float(found[SHARE_ERROR])
-    if not n:
-        return ()
-    said = f"{n * (1 - share):,.0f} of {n:,} images, or fewer ({1 - share:.1%} \u00b1 {error:.1%})"
+    share, n = float(found[labels.POPULATION_OF_NONE]), found.attrs["n_images"]
+    low, high = found[labels.POPULATION_OF_NONE_INTERVAL].values
+    said = f"{n * share:,.0f} of {n:,} images: {share:.1%} ({low:.1%} to {high:.1%})"
     return (("none of these, by decoys", said),)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from cryolike_dask.labels import DecoyKind
 from cryolike_dask.stacks import TemplateStack, one_or_several
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.decoys.density import molecular_mask, voxels_of
-from cryolike_dask.structures.decoys.sources import PHASES, Decoy
+from cryolike_dask.structures.decoys.sources import PHASES, SAID, Decoy
 from cryolike_dask.structures.sources import Projections
 from cryolike_dask.structures.volumes import Volume
 
@@ -82,6 +82,28 @@ def open_decoys(
         for i in range(1, n + 1)
         for stack, source in zip(drawn, sources, strict=True)
     ]
+
+
+def decoys_again(
+    structures: TemplateStack | Sequence[TemplateStack], described: Iterable[str]
+) -> list[TemplateStack]:
+    """Make decoys of structures again, as descriptions of decoys say that they were made; what
+    says something else was not made.
+
+    Raises
+    ------
+    InputError
+        If they were made in different ways, or as for `open_decoys`.
+    """
+    said = [match for match in map(SAID.fullmatch, described) if match is not None]
+    if not said:
+        return []
+    ways = sorted({(match[1], int(match[3])) for match in said})
+    if len(ways) > 1:
+        raise InputError(f"decoys were made in {len(ways)} ways: {ways[:3]}")
+    ((kind, seed),) = ways
+    n = max(int(match[2]) for match in said)
+    return open_decoys(structures, n, kind=cast(DecoyKind, kind), seed=seed)
 
 
 def as_decoys(structures: TemplateStack | Sequence[TemplateStack]) -> list[TemplateStack]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ from cryolike_dask.structures.sources import ModelInFile, StructureSource
 from cryolike_dask.structures.volumes import Volume
 
 PHASES: DecoyKind = "phases"
+DECOY, HOW = "decoy", "{kind} {number} of seed {seed}"
+"""What a decoy is described by, and how it is said."""
+SAID = re.compile(r"(phases|residues) (\d{1,9}) of seed (\d{1,18})")
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Decoy:
 
     def describe(self) -> list[InputDescription]:
         """What the structure is read from, and how the decoy is made of it."""
-        how = f"{self.kind} {self.number} of seed {self.seed}"
-        return [*self.structure.describe(), InputDescription(name="decoy", value=how)]
+        how = HOW.format(kind=self.kind, number=self.number, seed=self.seed)
+        return [*self.structure.describe(), InputDescription(name=DECOY, value=how)]
 
     def _random(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.number])

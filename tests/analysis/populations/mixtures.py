@@ -31,3 +31,25 @@ def as_results(log_likelihood, names=None, **coords):
         {"structure": np.array(names, object), "image": np.arange(n_images)}
         | {name: ("image", values) for name, values in coords.items()},
     )
+
+
+def beside_decoys(rng, shares, of_none, n_images, n_decoys, strength=4.0):
+    """Log-likelihoods of structures and decoys, (image, structure), and which structure each image
+    shows; of none, their number.
+
+    Structures and decoys are points on axes of their own, as far from the middle as the strength
+    says. An image of none is unit noise around the middle, as far from each.
+    """
+    n = len(shares) + n_decoys
+    truth = rng.choice(len(shares) + 1, n_images, p=[*np.multiply(shares, 1 - of_none), of_none])
+    seen = rng.normal(size=(n_images, n))
+    shows = np.flatnonzero(truth < len(shares))
+    seen[shows, truth[shows]] += strength
+    return strength * seen, truth
+
+
+def with_decoys(log_likelihood, n_decoys, **coords):
+    """As `open_results` gives them, the last being decoys of the first."""
+    made = as_results(log_likelihood, **coords)
+    of = [""] * (log_likelihood.shape[1] - n_decoys) + ["s0"] * n_decoys
+    return made.assign_coords(decoy_of=("structure", np.array(of, object)))

@@ -7,13 +7,16 @@ import pytest
 
 from cryolike_dask.analysis.populations import gibbs
 from cryolike_dask.analysis.populations.gibbs import posterior
+from cryolike_dask.analysis.populations.passes import Images
 from tests.analysis.populations.mixtures import log_likelihoods, relative
 
 
 def drawn(likelihoods, prior, group=None, seed=3):
     n = likelihoods.shape[1]
     group = np.arange(n) if group is None else np.array(group)
-    found = posterior(likelihoods, np.asarray(prior, float), group, 4, seed)
+    found = posterior(
+        Images(likelihoods, np.ones(len(likelihoods))), np.asarray(prior, float), group, 4, seed
+    )
     assert found.converged
     return found
 
@@ -89,6 +92,8 @@ def test_chains_that_never_agree_end_and_say_so(rng, monkeypatch):
     monkeypatch.setattr(gibbs, "MOST_SWEEPS", 150)
     monkeypatch.setattr(gibbs, "ENOUGH_SWEEPS", 100)
     likelihoods = np.ones((5000, 2), np.float32)
-    found = posterior(likelihoods, np.ones(2), np.arange(2), 4, 0)
+    found = posterior(
+        Images(likelihoods, np.ones(len(likelihoods))), np.ones(2), np.arange(2), 4, 0
+    )
     assert not found.converged
     assert found.n_sweeps == 150

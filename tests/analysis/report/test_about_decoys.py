@@ -38,14 +38,16 @@ def test_the_section_tells_what_competition_says(results):
 
 
 def test_the_shares_at_the_head_count_images_of_none(results):
-    found = cld.decoy_competition(results)
+    found = cld.populations(results, n_bootstrap=0)
     turned = results.isel(structure=[3, 0, 2, 1])  # wherever decoys stand
     for given in (results, turned):
         section, _ = populations_section(given, summarise_results(given), competition_if_any(given))
         rows = dict(section.rows)
         assert set(rows) == {"a", "b", "none of these, by decoys"}
-        assert f"{1 - float(found.share_shown):.1%}" in rows["none of these, by decoys"]
-        assert "of 60 images, or fewer" in rows["none of these, by decoys"]
+        share = float(found.population_of_none)
+        said = f"{60 * share:,.0f} of 60 images: {share:.1%} ("
+        assert rows["none of these, by decoys"].startswith(said)
+        assert "those of 60 images that show one of these" in section.paragraphs[0]
 
 
 def test_without_decoys_there_is_no_section_and_without_results_no_number(results):
