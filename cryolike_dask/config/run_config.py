@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import yaml
 from distributed import Client
 
 from cryolike_dask.compute.device import active_client, torch_threads
-from cryolike_dask.config.answer import answer
+from cryolike_dask.config.answer import Populations, answer
 from cryolike_dask.config.model import RunConfig
-from cryolike_dask.config.resolve import RunArguments, inputs_of
+from cryolike_dask.config.resolve import RunArguments, inputs_of, inputs_with, need_inputs
+from cryolike_dask.config.subset import ChosenSubset, chosen_subset
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
@@ -68,19 +69,48 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
     if not isinstance(config, RunConfig):
         raise InputError(f"config is a {type(config).__name__}", remedy="Read it with read_config.")
     client = _client(config, client)
-    return run_opened(config, opened(config), client)
+    return run_opened(opened(config), client)
 
 
-def run_opened(config: RunConfig, run: Run, client: Client | None) -> xr.Dataset:
+@dataclass(frozen=True, eq=False)
+class OpenConfig:
+    """A configuration whose inputs are open.
+
+    Attributes
+    ----------
+    config : RunConfig
+    subset : ChosenSubset or None
+        The frames of a trajectory that were chosen for it, if it asks for that.
+    run : Run
+    """
+
+    config: RunConfig
+    subset: ChosenSubset | None
+    run: Run
+
+    def keep(self) -> None:
+        """Write what was run, and the frames that were chosen, into the output folder."""
+        keep_copy(self.config)
+        if self.subset is not None:
+            self.subset.keep()
+
+    @property
+    def populations(self) -> Populations | None:
+        """How shares are estimated; of frames that stand for others, with their counts."""
+        asked = self.config.populations
+        if asked is None or self.subset is None or asked.counts is not None:
+            return asked
+        return asked.model_copy(update={"counts": self.subset.counts})
+
+
+def run_opened(given: OpenConfig, client: Client | None) -> xr.Dataset:
     """Run what `opened` gives of a configuration, as `run_config` does."""
-    machine = config.machine
+    config, run, machine = given.config, given.run, given.config.machine
     with torch_threads(machine.threads if client is None else None):
         _make_folders_of(machine.log_file, machine.performance_report)
         kind = kind_named(config.likelihood.kind)
-        results = compute_run(
-            run, kind, client, machine.run_options, claimed=partial(keep_copy, config)
-        )
-    answer(config.output, config.populations, report=config.report)
+        results = compute_run(run, kind, client, machine.run_options, claimed=given.keep)
+    answer(config.output, given.populations, report=config.report)
     return results
 
 
@@ -199,13 +229,16 @@ def _content(text: str) -> dict[Any, Any]:
         return {}
 
 
-def opened(config: RunConfig) -> Run:
-    """Every input open and held against the others."""
+def opened(config: RunConfig) -> OpenConfig:
+    """Every input open and held against the others; of a trajectory, frames chosen."""
+    need_inputs(config)
+    subset = chosen_subset(config)
     machine = config.machine
     tiling = Tiling(
         machine.n_images_per_batch, machine.n_templates_per_batch, machine.discover_batch_size
     )
-    return opened_of(inputs_of(config), machine.device, tiling)
+    inputs = inputs_with(config, subset)
+    return OpenConfig(config, subset, opened_of(inputs, machine.device, tiling))
 
 
 def opened_of(inputs: RunArguments, device: Device, tiling: Tiling) -> Run:
