@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,6 +141,27 @@ def test_counts_of_your_own_come_first(data, tmp_path):
     ran(data, tmp_path / "out", populations={"counts": str(tmp_path / "counts.txt")})
     shares = xr.open_zarr(tmp_path / "out/populations/populations.zarr")
     assert shares.attrs["prior"] == "Dirichlet(0.75, 0.75, 1.5)"
+
+
+def test_the_readme_goes_from_a_simulation_to_a_figure(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(shutil.copytree(data, tmp_path / "here"))
+    readme = (Path(cld.__file__).parents[1] / "README.md").read_text()
+    said, code = (
+        re.search(rf"<!-- {name} -->\n```\w+\n(.*?)\n```", readme, re.DOTALL)[1]
+        for name in ("simulation", "free energy")
+    )
+    values, small = yaml.safe_load(said), described(data, "results")
+    values["structures"]["subset"]["n"] = 3
+    values["parameters"] |= {"n_pixels": 16, "pixel_size_angstrom": 3.0, "viewing_distance": 1.5}
+    values |= {key: small[key] for key in ("search", "noise", "machine")}
+    Path("simulation.yaml").write_text(yaml.safe_dump(values))
+    worked(in_process("run", "simulation.yaml"))
+    np.savetxt("distance.txt", np.arange(N_FRAMES))
+    names = {}
+    exec(code, names)
+    assert names["weight"].sizes == {"frame": N_FRAMES}
+    assert np.nanmin(names["profile"].free_energy) == 0
+    assert Path("free-energy.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
