@@ -12,7 +12,7 @@ from cryolike_dask.config.decoys import DecoyRequest
 from cryolike_dask.config.inputs import Parameters
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
-from cryolike_dask.config.subset import ChosenSubset, chosen_subset
+from cryolike_dask.config.subset import ChosenSubset, chosen_subset, subset_in_words
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, counted, missing_files
 from cryolike_dask.geometry.noise import NoiseModel
@@ -331,9 +331,8 @@ def _structures_in_words(config: RunConfig) -> str:
     files, folder = config.structures.files, config.structures.templates
     if files is None:
         return f"{len(_files(config).structures())} of the templates in {folder}"
-    if (subset := config.structures.subset) is not None:
-        of = subset.by.name if isinstance(subset.by, Path) else subset.by
-        return f"{counted(subset.n, 'frame')} of {files[0].name} ({subset.method}, by {of})"
+    if subset := subset_in_words(config):
+        return subset
     names = ", ".join([path.name for path in files[:4]] + ["..."] * (len(files) > 4))
     return f"{len(files)} file(s) or folder(s), projected while it runs: {names}"
 

@@ -12,11 +12,13 @@ import xarray as xr
 import yaml
 from distributed import Client
 
+from cryolike_dask.analysis.populations.cost import plan_populations
 from cryolike_dask.compute.device import active_client, torch_threads
 from cryolike_dask.config.answer import Populations, answer
 from cryolike_dask.config.model import RunConfig
+from cryolike_dask.config.plan import RunPlan
 from cryolike_dask.config.resolve import RunArguments, inputs_of, inputs_with, need_inputs
-from cryolike_dask.config.subset import ChosenSubset, chosen_subset
+from cryolike_dask.config.subset import ChosenSubset, chosen_subset, subset_in_words
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
@@ -24,7 +26,6 @@ from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import CONFIGURATION
 from cryolike_dask.labels import Device, SearchAsked
 from cryolike_dask.likelihoods.settings import Settings, Tiling
-from cryolike_dask.runs.cost import LikelihoodPlan
 from cryolike_dask.runs.kinds import kind_named
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.plan import plan_likelihood
@@ -114,7 +115,7 @@ def run_opened(given: OpenConfig, client: Client | None) -> xr.Dataset:
     return results
 
 
-def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
+def plan_config(config: RunConfig, client: Client | None) -> RunPlan:
     """Say what a run of a configuration will cost; nothing is written.
 
     Parameters
@@ -129,7 +130,7 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
     if client is None:
         is_small = needs_no_workers(config, opened_of(inputs, machine.device, Tiling()))
         n_workers = 0 if is_small else machine.place.n_workers
-    return plan_likelihood(
+    likelihood = plan_likelihood(
         **inputs,
         skip_exist=machine.keeps,
         n_templates_per_batch=machine.n_templates_per_batch,
@@ -141,6 +142,13 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
         n_workers=n_workers,
         device=machine.device,
     )
+    asked, shares, templates = config.populations, None, inputs["templates"]
+    if asked is not None:
+        n = likelihood.n_structures
+        if templates is not None:
+            n = sum(not stack.decoy_of for stack in templates)
+        shares = plan_populations(likelihood.n_images, n, draw=asked.draw, n_chains=asked.n_chains)
+    return RunPlan(likelihood, subset_in_words(config), shares)
 
 
 def needs_no_workers(config: RunConfig, run: Run) -> bool:

@@ -126,6 +126,15 @@ def chosen_subset(config: RunConfig) -> ChosenSubset | None:
     return ChosenSubset(tuple(found.chosen.tolist()), folder, found, record)
 
 
+def subset_in_words(config: RunConfig) -> str:
+    """Say which frames a configuration asks for; empty: it asks for no subset."""
+    asked, files = config.structures.subset, config.structures.files
+    if asked is None or files is None:
+        return ""
+    of = asked.by.name if isinstance(asked.by, Path) else asked.by
+    return f"{counted(asked.n, 'frame')} of {files[0].name} ({asked.method}, by {of})"
+
+
 def _asked(config: RunConfig, asked: Subset) -> tuple[Trajectory, Record]:
     """The trajectory, and how frames of it are chosen."""
     structures = config.structures

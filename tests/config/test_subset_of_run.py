@@ -232,11 +232,15 @@ def test_a_trajectory_that_was_made_again_is_looked_at_again(data, tmp_path):
 
 def test_a_check_and_a_plan_write_nothing(data, tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(described(data, tmp_path / "out")))
+    values = described(data, tmp_path / "out")
+    values["structures"]["decoys"] = 1
+    path.write_text(yaml.safe_dump({**values, "populations": True}))
     said = worked(in_process("config", "check", path))
     assert "3 frames of run.xtc (farthest, by rmsd)" in said
     planned = worked(in_process("run", path, "--plan"))
-    assert "3 structures x 6 images" in planned
+    assert "6 structures x 6 images" in planned
+    assert "  frames  3 frames of run.xtc (farthest, by rmsd)" in planned
+    assert "  shares  drawn, of 18 likelihoods (6 images x 3 structures): " in planned
     assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
 
 
