@@ -19,6 +19,7 @@ import xarray as xr
 import zarr
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.populations.cost import plan_populations
 
 IMAGES_AT_ONCE = 4096
 
@@ -74,6 +75,10 @@ def main() -> None:
         f"{((low <= shares) & (shares <= high)).mean():.1%} of shares in their intervals; "
         f"{len(np.unique(found['group'].values))} groups"
     )
+    if arguments.draws:
+        sizes = arguments.images, arguments.structures
+        planned = plan_populations(*sizes, draw=True, n_chains=found.sizes["chain"])
+        print(f"{found.attrs['n_sweeps']} sweeps of each chain; planned: {planned}")
 
 
 if __name__ == "__main__":

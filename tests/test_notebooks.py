@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
-def test_there_are_five():
-    assert len(NOTEBOOKS) == 5
+def test_there_are_six():
+    assert len(NOTEBOOKS) == 6
 
 
 def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
@@ -32,7 +33,8 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
 def executions(tmp_path_factory, request):
     """The notebooks whose tests are to come, executed two at a time: each spends half of its time
     starting processes, which one core does."""
-    chosen = [item.callspec.params["path"] for item in request.session.items if is_of_here(item)]
+    items = [item for item in request.session.items if is_of_here(item)]
+    chosen = dict.fromkeys(item.callspec.params["path"] for item in items)
     with ThreadPoolExecutor(2) as pool:
         yield {
             path: pool.submit(executed, path, tmp_path_factory.mktemp(path.stem)) for path in chosen
@@ -59,3 +61,17 @@ def test_runs_and_ends_in_a_figure(path, executions):
         output.text for cell in code for output in cell.outputs if output.output_type == "stream"
     ]
     assert not any("Traceback" in text or "Warning" in text for text in said)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[5:], ids=lambda path: path.stem)
+def test_the_shares_of_a_simulation_are_those_of_the_truth(path, executions):
+    """As the README tells it."""
+    code = [cell for cell in executions[path].result().cells if cell.cell_type == "code"]
+    said = "".join(o.text for cell in code for o in cell.outputs if o.output_type == "stream")
+    numbers = re.search(
+        r"open: (\d+)% \+- (\d+)% by the particles, (\d+)% of the frames\nin truth (\d+)%", said
+    )
+    found, sd, simulated, true = map(int, numbers.groups())
+    assert (simulated, true) == (36, 82)
+    assert abs(found - 84) <= 2
+    assert sd in (2, 3, 4)

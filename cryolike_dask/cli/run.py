@@ -100,9 +100,9 @@ def _run(config: RunConfig) -> None:
     from cryolike_dask.io.export_names import REPORT
     from cryolike_dask.io.layout import CONFIGURATION
 
-    inputs = opened(config)  # what is wrong with them is said before workers start
-    with client_in(config.machine.place, is_small=needs_no_workers(config, inputs)) as client:
-        results = run_opened(config, inputs, client)
+    given = opened(config)  # what is wrong with inputs is said before workers start
+    with client_in(config.machine.place, is_small=needs_no_workers(config, given.run)) as client:
+        results = run_opened(given, client)
         folder = escape(str(config.output))
         out.print(
             f"{results.sizes['image']} images: results are in {folder}, and what was run in "

@@ -37,7 +37,7 @@ def check_config(config: RunConfig) -> None:
     machine, place = config.machine, config.machine.place
     n_workers = place.n_workers
     kind, starts_anew = kind_named(config.likelihood.kind), machine.run_options.starts_anew
-    run = settled(opened(config), kind, starts_anew=starts_anew)
+    run = settled(opened(config).run, kind, starts_anew=starts_anew)
     if place.running_scheduler is not None:
         check_connection(place.running_scheduler, **place.certificates)
     elif kind.keeps_every_pose:

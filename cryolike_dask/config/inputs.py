@@ -3,11 +3,12 @@ share."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -20,6 +21,7 @@ from cryolike_dask.config.values import (
     Angles,
     Angstrom,
     AtomicB,
+    By,
     Count,
     Decoys,
     File,
@@ -38,8 +40,9 @@ from cryolike_dask.config.values import (
 )
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.io.kinds import TRAJECTORY_SUFFIXES
 from cryolike_dask.io.parameters import make_parameters
-from cryolike_dask.labels import AtomShape, DecoyKind, Downsampling, Models, Precision
+from cryolike_dask.labels import AtomShape, DecoyKind, Downsampling, Models, Precision, SubsetMethod
 from cryolike_dask.structures.selection import selected
 
 NEEDED, UNFIT = "needed", "unfit"
@@ -63,11 +66,47 @@ def one_of(other: str, value: Any, info: ValidationInfo, needed: str) -> Any:
     return value
 
 
+def empty_if_commented_out(section: Any) -> Any:
+    """A section whose keys are all commented out is there, and empty."""
+    return {} if section is None else section
+
+
 def not_with(other: str, value: Any, info: ValidationInfo) -> Any:
     """Refuse a key that would be of no effect."""
     if value is not None and info.data.get(other) is not None:
         raise ValueError(f"excludes {other}={shown(info.data[other])}; leave one of them out")
     return value
+
+
+class Subset(Section):
+    """Frames that stand for all of a trajectory."""
+
+    n: Count = Field(description="Frames that are chosen.")
+    method: SubsetMethod = Field(
+        default="farthest",
+        description="farthest: as far from each other as can be; clusters: the middles of "
+        "clusters.",
+    )
+    by: By = Field(
+        default="rmsd",
+        description="rmsd: of atoms, superposed; or a text file of features, a line for each "
+        "frame.",
+    )
+    selection: Text | None = Field(
+        default=None,
+        description="Atoms that are superposed. Default: name CA; or all that are heavy.",
+    )
+
+    @field_validator("selection")
+    @classmethod
+    def _of_atoms(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("by", "rmsd") != "rmsd":
+            raise ValueError(f"is of rmsd, but by={shown(info.data['by'])}; leave one of them out")
+        try:
+            selected(NoAtoms(), value)
+        except InputError as error:
+            raise ValueError(f"cannot be used: {error}") from error
+        return value
 
 
 class Structures(Section):
@@ -115,6 +154,10 @@ class Structures(Section):
         default="all", description="Which structures, by position from 0: one, a list, or all."
     )
 
+    subset: Annotated[Subset | None, BeforeValidator(empty_if_commented_out)] = Field(
+        default=None,
+        description="Of these frames of a trajectory, only some that stand for all.",
+    )
     decoys: Decoys = Field(
         default=0,
         description="Decoys to be made of each structure file (20 at most), and compared beside: "
@@ -147,6 +190,25 @@ class Structures(Section):
     )
     @classmethod
     def _not_of_files_made_before(cls, value: Any, info: ValidationInfo) -> Any:
+        return not_with("templates", value, info)
+
+    @field_validator("subset")
+    @classmethod
+    def _of_one_trajectory(cls, value: Any, info: ValidationInfo) -> Any:
+        files, which = info.data.get("files"), info.data.get("i_template", "all")
+        if value is None:
+            return value
+        if files is not None and [path.suffix.lower() in TRAJECTORY_SUFFIXES for path in files] != [
+            True
+        ]:
+            raise PydanticCustomError(
+                NEEDED,
+                "subset is of frames of a trajectory, but files is not one (XTC, TRR, DCD ...)",
+            )
+        if which != "all":
+            raise PydanticCustomError(
+                NEEDED, "subset stands for all frames, but i_template leaves some out"
+            )
         return not_with("templates", value, info)
 
     @field_validator("viewing_angles")
@@ -305,7 +367,7 @@ class Parameters(Section):
         try:
             self.made()
             for selection in (self.atom_selection, self.superpose):
-                selected(_NoAtoms(), selection)
+                selected(NoAtoms(), selection)
         except InputError as error:
             raise PydanticCustomError(UNFIT, "{reason}", {"reason": str(error)}) from error
         return self
@@ -315,7 +377,7 @@ class Parameters(Section):
         return make_parameters(**dict(self))
 
 
-class _NoAtoms:
+class NoAtoms:
     """Nothing, for a selection to be tried on before any structure is read."""
 
     name = residue_name = chain = residue_number = np.empty(0, np.int64)

@@ -18,7 +18,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from cryolike_dask.config.answer import Populations, asked, or_true
-from cryolike_dask.config.inputs import NEEDED, Parameters, Particles, Section, Structures
+from cryolike_dask.config.inputs import (
+    NEEDED,
+    Parameters,
+    Particles,
+    Section,
+    Structures,
+    Subset,
+    empty_if_commented_out,
+)
 from cryolike_dask.config.machine import Machine
 from cryolike_dask.config.values import (
     BFactor,
@@ -165,16 +173,11 @@ class Noise(Section):
         return NoiseRequest(self.spectrum, b_factor, self.degrees_of_freedom)
 
 
-def _empty_if_commented_out(section: Any) -> Any:
-    """A section whose keys are all commented out is there, and empty."""
-    return {} if section is None else section
-
-
 def _spectrum_alone(section: Any) -> Any:
     """A word or a file in place of the section is the spectrum."""
     if isinstance(section, (str, Path)):
         return {"spectrum": section}
-    return _empty_if_commented_out(section)
+    return empty_if_commented_out(section)
 
 
 def _or_text(schema: dict[str, Any]) -> None:
@@ -197,10 +200,10 @@ class RunConfig(Section):
         default=None,
         description="Absolute path where relative ones start. Default: the folder of this file.",
     )
-    structures: Annotated[Structures, BeforeValidator(_empty_if_commented_out)] = Field(
+    structures: Annotated[Structures, BeforeValidator(empty_if_commented_out)] = Field(
         description="The candidate structures."
     )
-    particles: Annotated[Particles, BeforeValidator(_empty_if_commented_out)] = Field(
+    particles: Annotated[Particles, BeforeValidator(empty_if_commented_out)] = Field(
         description="The particle images."
     )
     parameters: Annotated[FromFile | Inline, Discriminator(_source_of_parameters)] | None = Field(
@@ -209,11 +212,11 @@ class RunConfig(Section):
         description="The grid and how atoms are made: parameters.npz, or its content. Default: "
         "that of the templates.",
     )
-    search: Annotated[Search, BeforeValidator(_empty_if_commented_out)] = Field(
+    search: Annotated[Search, BeforeValidator(empty_if_commented_out)] = Field(
         default_factory=Search,
         description="Which displacements to try, in the plane of the images, and how to search.",
     )
-    likelihood: Annotated[Likelihood, BeforeValidator(_empty_if_commented_out)] = Field(
+    likelihood: Annotated[Likelihood, BeforeValidator(empty_if_commented_out)] = Field(
         default_factory=Likelihood, description="What to compute, and by whose conventions."
     )
     noise: Annotated[Noise, BeforeValidator(_spectrum_alone)] = Field(
@@ -228,7 +231,7 @@ class RunConfig(Section):
         json_schema_extra=or_true,
     )
     report: bool = Field(default=False, description="Then write the report.")
-    machine: Annotated[Machine, BeforeValidator(_empty_if_commented_out)] = Field(
+    machine: Annotated[Machine, BeforeValidator(empty_if_commented_out)] = Field(
         default_factory=Machine, description="Where to run, and how; no result depends on it."
     )
 
@@ -258,6 +261,7 @@ class RunConfig(Section):
 SECTIONS: dict[str, type[Section]] = {
     "": RunConfig,
     "structures": Structures,
+    "structures.subset": Subset,
     "particles": Particles,
     "parameters": Parameters,
     "search": Search,

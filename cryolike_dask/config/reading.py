@@ -84,7 +84,9 @@ def validated(values: Mapping[Any, Any], folder: Path, source: Path | None = Non
 
 
 def _keys(value: Any) -> Any:
-    return {_key(k): v for k, v in value.items()} if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    return {_key(name): _keys(inner) for name, inner in value.items()}
 
 
 def _key(key: Any) -> str:
@@ -106,7 +108,7 @@ def _in_our_words(problem: Any) -> str:
         return f"{key} is missing: {SECTIONS['.'.join(path)].model_fields[last].description}"
     if kind == "extra_forbidden":
         return f"{key} is not known; {_nearest('.'.join(path), last)}"
-    return f"{key}={shown(problem['input'])} {_wrong(problem, last)}"
+    return f"{key}={shown(problem['input'])} {_wrong(problem, key)}"
 
 
 def _dotted(location: tuple[Any, ...]) -> list[str]:

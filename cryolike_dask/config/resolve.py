@@ -12,6 +12,7 @@ from cryolike_dask.config.decoys import DecoyRequest
 from cryolike_dask.config.inputs import Parameters
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.reading import read_config
+from cryolike_dask.config.subset import ChosenSubset, chosen_subset, subset_in_words
 from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import InputError, InputFileError, counted, missing_files
 from cryolike_dask.geometry.noise import NoiseModel
@@ -95,13 +96,22 @@ def inputs_of(config: RunConfig) -> RunArguments:
         not fit together.
     """
     need_inputs(config)
+    return inputs_with(config, chosen_subset(config))
+
+
+def inputs_with(config: RunConfig, subset: ChosenSubset | None) -> RunArguments:
+    """Open structures and particles, which are there, as `inputs_of` does, in the frames that
+    were chosen."""
     parameters, likelihood = _parameters(config), config.likelihood
     asked, structures = config.noise.request, config.structures
     decoys = DecoyRequest(
         structures.decoys, structures.decoy_kind, structures.decoy_structures or ()
     )
     templates, files = decoys.added(
-        _opened_structures(config, parameters), _files(config), parameters, likelihood.conventions
+        _opened_structures(config, parameters, subset),
+        _files(config),
+        parameters,
+        likelihood.conventions,
     )
     return {
         "file_config": files,
@@ -132,7 +142,8 @@ def inputs_of_results(folder: str | Path) -> ResultInputs:
     copy = Path(folder) / CONFIGURATION
     if copy.is_file():
         config = read_config(copy)
-        inputs = inputs_of(config)
+        # a folder that was moved has its own subset of frames
+        inputs = inputs_of(config.model_copy(update={"output": copy.parent}))
         return ResultInputs(
             config.structures.templates if inputs["templates"] is None else inputs["templates"],
             config.particles.stacks if inputs["images"] is None else inputs["images"],
@@ -183,6 +194,7 @@ def describe_inputs(config: RunConfig) -> dict[str, str]:
 def _named_paths(config: RunConfig) -> dict[str, list[Path]]:
     """The files and folders that each section of inputs names."""
     structures, particles, parameters = config.structures, config.particles, config.parameters
+    subset = structures.subset
     if parameters is None and structures.templates is not None:
         parameters = structures.templates / PARAMETERS
     one_by_one = {
@@ -191,6 +203,7 @@ def _named_paths(config: RunConfig) -> dict[str, list[Path]]:
             structures.viewing_angles,
             structures.topology,
             structures.frames if isinstance(structures.frames, Path) else None,
+            subset.by if subset is not None and isinstance(subset.by, Path) else None,
         ],
         "particles": [particles.stacks, particles.folder, particles.passthrough],
         "parameters": [None if isinstance(parameters, Parameters) else parameters],
@@ -259,7 +272,7 @@ def _views(config: RunConfig, parameters: ImageParameters) -> ViewingAngles | No
 
 
 def _opened_structures(
-    config: RunConfig, parameters: ImageParameters
+    config: RunConfig, parameters: ImageParameters, subset: ChosenSubset | None
 ) -> list[TemplateStack] | None:
     """The structure files, opened; None: templates were made before."""
     structures = config.structures
@@ -270,8 +283,8 @@ def _opened_structures(
         parameters,
         models=structures.models,
         topology=structures.topology,
-        frames=structures.frames,
-        every=structures.every,
+        frames=structures.frames if subset is None else subset.frames,
+        every=structures.every if subset is None else 1,
         viewing=_views(config, parameters),
         conventions=config.likelihood.conventions,
         voxel_size_angstrom=structures.voxel_size_angstrom,
@@ -318,6 +331,8 @@ def _structures_in_words(config: RunConfig) -> str:
     files, folder = config.structures.files, config.structures.templates
     if files is None:
         return f"{len(_files(config).structures())} of the templates in {folder}"
+    if subset := subset_in_words(config):
+        return subset
     names = ", ".join([path.name for path in files[:4]] + ["..."] * (len(files) > 4))
     return f"{len(files)} file(s) or folder(s), projected while it runs: {names}"
 

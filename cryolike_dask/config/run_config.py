@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import xarray as xr
 import yaml
 from distributed import Client
 
+from cryolike_dask.analysis.populations.cost import plan_populations
 from cryolike_dask.compute.device import active_client, torch_threads
-from cryolike_dask.config.answer import answer
+from cryolike_dask.config.answer import Populations, answer
 from cryolike_dask.config.model import RunConfig
-from cryolike_dask.config.resolve import RunArguments, inputs_of
+from cryolike_dask.config.plan import RunPlan
+from cryolike_dask.config.resolve import RunArguments, inputs_of, inputs_with, need_inputs
+from cryolike_dask.config.subset import ChosenSubset, chosen_subset, subset_in_words
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError, OutputError
@@ -23,7 +26,6 @@ from cryolike_dask.io.atomic import replacing
 from cryolike_dask.io.layout import CONFIGURATION
 from cryolike_dask.labels import Device, SearchAsked
 from cryolike_dask.likelihoods.settings import Settings, Tiling
-from cryolike_dask.runs.cost import LikelihoodPlan
 from cryolike_dask.runs.kinds import kind_named
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.plan import plan_likelihood
@@ -68,23 +70,52 @@ def run_config(config: RunConfig, client: Client | None = None) -> xr.Dataset:
     if not isinstance(config, RunConfig):
         raise InputError(f"config is a {type(config).__name__}", remedy="Read it with read_config.")
     client = _client(config, client)
-    return run_opened(config, opened(config), client)
+    return run_opened(opened(config), client)
 
 
-def run_opened(config: RunConfig, run: Run, client: Client | None) -> xr.Dataset:
+@dataclass(frozen=True, eq=False)
+class OpenConfig:
+    """A configuration whose inputs are open.
+
+    Attributes
+    ----------
+    config : RunConfig
+    subset : ChosenSubset or None
+        The frames of a trajectory that were chosen for it, if it asks for that.
+    run : Run
+    """
+
+    config: RunConfig
+    subset: ChosenSubset | None
+    run: Run
+
+    def keep(self) -> None:
+        """Write what was run, and the frames that were chosen, into the output folder."""
+        keep_copy(self.config)
+        if self.subset is not None:
+            self.subset.keep()
+
+    @property
+    def populations(self) -> Populations | None:
+        """How shares are estimated; of frames that stand for others, with their counts."""
+        asked = self.config.populations
+        if asked is None or self.subset is None or asked.counts is not None:
+            return asked
+        return asked.model_copy(update={"counts": self.subset.counts})
+
+
+def run_opened(given: OpenConfig, client: Client | None) -> xr.Dataset:
     """Run what `opened` gives of a configuration, as `run_config` does."""
-    machine = config.machine
+    config, run, machine = given.config, given.run, given.config.machine
     with torch_threads(machine.threads if client is None else None):
         _make_folders_of(machine.log_file, machine.performance_report)
         kind = kind_named(config.likelihood.kind)
-        results = compute_run(
-            run, kind, client, machine.run_options, claimed=partial(keep_copy, config)
-        )
-    answer(config.output, config.populations, report=config.report)
+        results = compute_run(run, kind, client, machine.run_options, claimed=given.keep)
+    answer(config.output, given.populations, report=config.report)
     return results
 
 
-def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
+def plan_config(config: RunConfig, client: Client | None) -> RunPlan:
     """Say what a run of a configuration will cost; nothing is written.
 
     Parameters
@@ -99,7 +130,7 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
     if client is None:
         is_small = needs_no_workers(config, opened_of(inputs, machine.device, Tiling()))
         n_workers = 0 if is_small else machine.place.n_workers
-    return plan_likelihood(
+    likelihood = plan_likelihood(
         **inputs,
         skip_exist=machine.keeps,
         n_templates_per_batch=machine.n_templates_per_batch,
@@ -111,6 +142,13 @@ def plan_config(config: RunConfig, client: Client | None) -> LikelihoodPlan:
         n_workers=n_workers,
         device=machine.device,
     )
+    asked, shares, templates = config.populations, None, inputs["templates"]
+    if asked is not None:
+        n = likelihood.n_structures
+        if templates is not None:
+            n = sum(not stack.decoy_of for stack in templates)
+        shares = plan_populations(likelihood.n_images, n, draw=asked.draw, n_chains=asked.n_chains)
+    return RunPlan(likelihood, subset_in_words(config), shares)
 
 
 def needs_no_workers(config: RunConfig, run: Run) -> bool:
@@ -199,13 +237,16 @@ def _content(text: str) -> dict[Any, Any]:
         return {}
 
 
-def opened(config: RunConfig) -> Run:
-    """Every input open and held against the others."""
+def opened(config: RunConfig) -> OpenConfig:
+    """Every input open and held against the others; of a trajectory, frames chosen."""
+    need_inputs(config)
+    subset = chosen_subset(config)
     machine = config.machine
     tiling = Tiling(
         machine.n_images_per_batch, machine.n_templates_per_batch, machine.discover_batch_size
     )
-    return opened_of(inputs_of(config), machine.device, tiling)
+    inputs = inputs_with(config, subset)
+    return OpenConfig(config, subset, opened_of(inputs, machine.device, tiling))
 
 
 def opened_of(inputs: RunArguments, device: Device, tiling: Tiling) -> Run:

@@ -145,6 +145,10 @@ def _frame(value: Any, info: ValidationInfo) -> Any:
     return value if value == "file" else _path(value, info)
 
 
+def _by(value: Any, info: ValidationInfo) -> Any:
+    return value if value == "rmsd" else _path(value, info)
+
+
 def _frames(value: Any, info: ValidationInfo) -> Any:
     """Frames of a trajectory: numbers and ranges as text, the file of these, or numbers."""
     if isinstance(value, str) and value != "all" and value.strip():
@@ -271,6 +275,7 @@ Spectrum = Annotated[
 Frame = Annotated[
     Path | str, BeforeValidator(_frame), WithJsonSchema({"type": "string", "minLength": 1})
 ]
+By = Annotated[Path | str, BeforeValidator(_by), WithJsonSchema({"type": "string", "minLength": 1})]
 BFactor = Annotated[
     float | str,
     BeforeValidator(_b_factor),

@@ -63,7 +63,7 @@ CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
 """Claims of output folders, and the holders of claims: `io/claims`, `io/holders`."""
 LEFTOVER = re.compile(r"\..+(?:\.[0-9a-f]{32}|\.zarr)\.part")
 """Files and stores that were not finished."""
-PLACES_OF_LEFTOVERS = ("", RECORDS, "fft", "phys", "images", "template*", "template*/*")
+PLACES_OF_LEFTOVERS = ("", RECORDS, "fft", "phys", "images", "subset", "template*", "template*/*")
 
 OF_FOURIER = labels.LOG_LIKELIHOOD_INTEGRATED, labels.LOG_LIKELIHOOD_OPTIMAL
 STEM_SUFFIX = dict.fromkeys(OF_FOURIER, "_fourier")

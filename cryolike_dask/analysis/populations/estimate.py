@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cryolike_dask import labels
 from cryolike_dask.analysis.decoys.of_results import has_decoys
 from cryolike_dask.analysis.populations.confusion import confusion
+from cryolike_dask.analysis.populations.cost import draws_unasked
 from cryolike_dask.analysis.populations.gibbs import Posterior, posterior
 from cryolike_dask.analysis.populations.likelihoods import Likelihoods, likelihoods_of
 from cryolike_dask.analysis.populations.maximum import WITHIN, Maximum, maximum_likelihood
@@ -27,8 +28,6 @@ from cryolike_dask.errors import InputError, counted, number
 
 PROBABILITY = 0.95
 """That shares lie in their intervals."""
-MOST_CELLS = 10**7
-"""Of a matrix whose posterior is drawn unless told otherwise: two minutes on two cores."""
 MOST_RESAMPLED = 10**6
 """Cells of a matrix that is resampled unless told otherwise."""
 N_BOOTSTRAP = 200
@@ -124,7 +123,7 @@ def populations(
         shares_before = None if counts is None else one_of_each("counts", counts, names)
         concentrations = concentration(prior, shares_before, names)
         if draw is None:
-            draw = n_cells <= MOST_CELLS
+            draw = draws_unasked(n_cells)
         if n_bootstrap is None:
             n_bootstrap = N_BOOTSTRAP if n_cells <= MOST_RESAMPLED else 0
         if not draw and prior != 1.0:

@@ -107,21 +107,26 @@ def posterior(
     swept = np.ascontiguousarray(relative[~is_certain])
     generators = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(n_chains)]
     chains = [
-        _Chain(swept, none[~is_certain], counted + prior, group, rng, _dirichlet(prior, rng))
+        Chain(swept, none[~is_certain], counted + prior, group, rng, _dirichlet(prior, rng))
         for rng in generators
     ]
-    affordable = FIRST_LIKELIHOODS // max(1, n_chains * swept.size)
-    n_new = min(max(affordable, LEAST_SWEEPS), ENOUGH_SWEEPS)
+    n_new = first_sweeps(n_chains, swept.size)
     with ThreadPoolExecutor(min(CPU_COUNT, n_chains)) as pool:
         while True:
-            list(pool.map(_Chain.sweep, chains, repeat(n_new)))
+            list(pool.map(Chain.sweep, chains, repeat(n_new)))
             found = _looked_at(chains, int(is_certain.sum()))
             if found.converged or found.n_sweeps >= MOST_SWEEPS:
                 return found
             n_new = found.n_sweeps // 2
 
 
-class _Chain:
+def first_sweeps(n_chains: int, n_likelihoods: int) -> int:
+    """Sweeps of each chain before chains are looked at."""
+    affordable = FIRST_LIKELIHOODS // max(1, n_chains * n_likelihoods)
+    return min(max(affordable, LEAST_SWEEPS), ENOUGH_SWEEPS)
+
+
+class Chain:
     """One chain: where it is, and where it was."""
 
     def __init__(
@@ -152,7 +157,7 @@ class _Chain:
         self.draws = np.concatenate([self.draws, new])
 
 
-def _looked_at(chains: list[_Chain], n_counted: int) -> Posterior:
+def _looked_at(chains: list[Chain], n_counted: int) -> Posterior:
     """The second half of each chain, and whether they agree."""
     n_sweeps = len(chains[0].draws)
     draws = np.stack([chain.draws[n_sweeps // 2 :] for chain in chains])

@@ -11,7 +11,8 @@ from cryolike_dask.analysis.coordinates import without_decoys
 from cryolike_dask.analysis.decoys.of_results import Q_VALUE
 from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.population_plots import plot_populations
-from cryolike_dask.analysis.populations.estimate import MOST_CELLS, about_micrographs, populations
+from cryolike_dask.analysis.populations.cost import MOST_CELLS
+from cryolike_dask.analysis.populations.estimate import about_micrographs, populations
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
 
 MOST_ROWS = 10

@@ -182,19 +182,22 @@ def write_subset(
         If one of them is there, or the disk does not take it.
     """
     folder = Path(folder_output)
-    contents = {
-        folder / FRAMES: "".join(f"{frame}\n" for frame in subset.chosen.tolist()),
-        folder / COUNTS: "".join(
-            f"{name} {n}\n"
-            for name, n in zip(subset.structures.tolist(), subset.counts.tolist(), strict=True)
-        ),
-        folder / ASSIGNMENT: _table(subset),
-    }
+    contents = files_of(subset)
     refuse_subset(folder, overwrite=overwrite)
-    for path, text in contents.items():
-        with replacing(path) as file:
-            file.write(text.encode())
-    return [*contents]
+    for name, content in contents.items():
+        with replacing(folder / name) as file:
+            file.write(content)
+    return [folder / name for name in contents]
+
+
+def files_of(subset: FrameSubset) -> dict[str, bytes]:
+    """The files of a subset, by name."""
+    counts = zip(subset.structures.tolist(), subset.counts.tolist(), strict=True)
+    return {
+        FRAMES: "".join(f"{frame}\n" for frame in subset.chosen.tolist()).encode(),
+        COUNTS: "".join(f"{name} {n}\n" for name, n in counts).encode(),
+        ASSIGNMENT: _table(subset).encode(),
+    }
 
 
 def refuse_subset(folder: Path, *, overwrite: bool) -> None:
