@@ -3,9 +3,9 @@ that is used, and particles of these that are drawn anew for each, by the benchm
 
 A mixture has two or five structures, its shares are drawn from the flat Dirichlet distribution, and
 each of its images shows one of the structures by these probabilities, in a pose off all grids. Its
-signal-to-noise ratio is drawn between 0.05 and 0.2 (evenly in its logarithm; power of particles over
-that of the noise, as well seen as in white noise of that ratio). The noise is white, and taken as
-white; or coloured, with the spectrum given, or estimated from the images as a run does.
+signal-to-noise ratio is drawn between 0.05 and 0.2 (evenly in its logarithm; power of particles
+over that of the noise, as well seen as in white noise of that ratio). The noise is white, and taken
+as white; or coloured, with the spectrum given, or estimated from the images as a run does.
 
 Printed is which part of the true shares, those by which images were drawn, lies in the intervals of
 the posterior and in those of the curvature of the likelihood; with counting errors, by mixtures,
@@ -21,6 +21,7 @@ Exits with 1 if the posterior's intervals hold other than 91 to 99% of all share
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -48,14 +49,14 @@ from cryolike_dask.geometry.optics import OPTICS
 from cryolike_dask.io.sources import InMemory
 from cryolike_dask.particles.transform import stack_and_rings
 
-N_PIXELS, PIXEL_SIZE = 32, 3.0
+N_PIXELS, PIXEL_SIZE = 24, 4.0
 OPENINGS = {2: (0.0, 60.0), 5: (0.0, 30.0, 60.0, 90.0, 120.0)}
 """Degrees by which the second lobe of each structure is turned."""
 RATIOS = (0.05, 0.2)
-LARGEST_SHIFT = 1.5
+LARGEST_SHIFT = 1.0
 """Angstrom, along x and y."""
 DEFOCUS = (5000.0, 10000.0)
-BAND, VIEWS, STEP = 0.5, 0.3, 0.5
+BAND, VIEWS, STEP = 2 / 3, 0.25, 0.5
 """Part of the band, distance of views in radian, and longest step in pixels."""
 COLOURED = Coloured()
 NOISES: tuple[tuple[str, Spectrum], ...] = (
@@ -210,7 +211,9 @@ def row(name: str, mixtures: list[Mixture]) -> str:
     for inside in ([m.covered for m in mixtures], [m.covered_by_curvature for m in mixtures]):
         part, error = _part(inside)
         text += f"{part:>9.1%} +- {error:.1%}"
-    below = np.concatenate([(m.shares <= m.interval[:, 1])[m.shares < NEARLY_ABSENT] for m in mixtures])
+    below = np.concatenate(
+        [(m.shares <= m.interval[:, 1])[m.shares < NEARLY_ABSENT] for m in mixtures]
+    )
     text += f"{f'{below.sum()} of {len(below)}':>15}"
     off = np.concatenate([(m.found - m.shares) / m.sd for m in mixtures])
     first = np.array([(m.found[0] - m.shares[0]) / m.sd[0] for m in mixtures])
@@ -237,13 +240,13 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     start, processor = time.perf_counter(), time.process_time()
+    logging.disable(logging.WARNING)  # images in memory do not say whether they are masked
     templates = Templates.made(arguments.finer)
     mixtures = []
     for number in range(arguments.mixtures):
         mixtures.append(measure(number, arguments.images, arguments.seed, templates))
         if number % 10 == 9:
-            part, error = _part([m.covered for m in mixtures])
-            print(f"{number + 1} mixtures: {part:.1%} +- {error:.1%}", file=sys.stderr, flush=True)
+            print(row("so far", mixtures), file=sys.stderr, flush=True)
     n_views = len(next(iter(templates.stacks.values())))
     print(
         f"{arguments.images} images a mixture, {n_views} views; "
