@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from itertools import count
 
 import numpy as np
 import pytest
@@ -10,11 +10,13 @@ import pytest
 from cryolike_dask.analysis.populations import cost
 from cryolike_dask.analysis.populations.cost import (
     MOST_CELLS,
+    TRIED_CELLS,
     draws_unasked,
     plan_populations,
     seconds_of_a_sweep,
 )
-from cryolike_dask.analysis.populations.gibbs import Chain, first_sweeps, posterior
+from cryolike_dask.analysis.populations.gibbs import first_sweeps, posterior
+from cryolike_dask.analysis.populations.passes import Images
 from tests.analysis.populations.mixtures import log_likelihoods, relative
 
 
@@ -59,23 +61,16 @@ def test_the_number_is_the_one_that_decides():
 
 def test_sweeps_are_those_of_a_posterior(rng):
     likelihoods = relative(log_likelihoods(rng, [[0], [1], [3]], [0.5, 0.3, 0.2], 400)[0])
-    found = posterior(likelihoods, np.ones(3), np.arange(3), 4, 1)
+    images = Images(likelihoods, np.ones(400))
+    found = posterior(images, np.ones(3), np.arange(3), 4, 1)
     few, _ = plan_populations(400, 3, draw=True, n_chains=4, measure=False).n_sweeps
     assert few == first_sweeps(4, 1200) == 2000
     assert found.n_sweeps >= few
 
 
-def test_a_sweep_takes_what_sweeps_of_a_whole_matrix_take(rng):
-    """Within a factor that no other work on the machine makes of it: the best of several."""
-    n_images, n_structures = 40_000, 50
-    likelihoods = rng.random((n_images, n_structures), np.float32)
-    each = np.full(n_structures, 1 / n_structures)
-    chain = Chain(likelihoods, np.ones(n_structures), np.arange(n_structures), rng, each)
-    chain.sweep(1)
-    tries = []
-    for _ in range(5):
-        started = time.process_time()
-        chain.sweep(10)
-        tries.append((time.process_time() - started) / 10)
-    said = min(seconds_of_a_sweep(n_images, n_structures) for _ in range(5))
-    assert min(tries) / 5 < said < 20 * min(tries)
+def test_few_images_are_swept_and_more_take_in_proportion(monkeypatch):
+    ticks = count(0, 0.06)
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(ticks))
+    # ten sweeps, seen to have taken 0.12 seconds
+    assert seconds_of_a_sweep(300, 10) == pytest.approx(0.012)
+    assert seconds_of_a_sweep(3 * TRIED_CELLS // 10, 10) == pytest.approx(3 * 0.012)
