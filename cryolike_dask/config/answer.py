@@ -1,8 +1,7 @@
-"""What a configuration asks for once all is compared: shares of structures, and the report."""
+"""What a configuration asks for once all is compared."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ from pydantic import Field
 
 from cryolike_dask.config.inputs import Section
 from cryolike_dask.config.values import Concentration, Count, File, Seed, Sets
-
-logger = logging.getLogger("cryolike_dask")
 
 
 class Populations(Section):
@@ -46,25 +43,6 @@ class Populations(Section):
 
         options = self.model_dump()
         return estimate_and_write(folder, folder, **options)[1]
-
-
-def answer(folder: Path, populations: Populations | None, *, report: bool) -> None:
-    """Do what is asked for once all is compared, and log what was written."""
-    written = [] if populations is None else populations.write(folder)
-    if report:
-        from cryolike_dask.analysis.report.report import write_report
-        from cryolike_dask.config.resolve import inputs_of_results
-
-        used = inputs_of_results(folder)
-        page = write_report(
-            folder,
-            templates=used.templates,
-            particles=used.particles,
-            parameters=used.parameters,
-        )
-        written.append(page)
-    for path in written:
-        logger.info("written: %s", path)
 
 
 def asked(section: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +15,16 @@ from distributed import Client
 
 from cryolike_dask.analysis.populations.cost import plan_populations
 from cryolike_dask.compute.device import active_client, torch_threads
-from cryolike_dask.config.answer import Populations, answer
+from cryolike_dask.config.answer import Populations
 from cryolike_dask.config.model import RunConfig
 from cryolike_dask.config.plan import RunPlan
-from cryolike_dask.config.resolve import RunArguments, inputs_of, inputs_with, need_inputs
+from cryolike_dask.config.resolve import (
+    RunArguments,
+    inputs_of,
+    inputs_of_results,
+    inputs_with,
+    need_inputs,
+)
 from cryolike_dask.config.subset import ChosenSubset, chosen_subset, subset_in_words
 from cryolike_dask.config.text import mapping_of
 from cryolike_dask.config.values import shown
@@ -33,6 +40,8 @@ from cryolike_dask.runs.run import Run, open_run
 from cryolike_dask.runs.small import takes_seconds
 from cryolike_dask.runs.writing import compute_run
 from cryolike_dask.version import __version__
+
+logger = logging.getLogger("cryolike_dask")
 
 MARK = "# Copied from"
 SKIP_EXIST = re.compile(r"^( +)skip_exist *:.*\n?", re.MULTILINE)
@@ -111,7 +120,7 @@ def run_opened(given: OpenConfig, client: Client | None) -> xr.Dataset:
         _make_folders_of(machine.log_file, machine.performance_report)
         kind = kind_named(config.likelihood.kind)
         results = compute_run(run, kind, client, machine.run_options, claimed=given.keep)
-    answer(config.output, given.populations, report=config.report)
+    _answer(config.output, given.populations, report=config.report)
     return results
 
 
@@ -295,3 +304,21 @@ def _make_folders_of(*files: Path | None) -> None:
                 raise OutputError(
                     f"cannot be written: {error.strerror or error}", source=path
                 ) from error
+
+
+def _answer(folder: Path, populations: Populations | None, *, report: bool) -> None:
+    """Do what is asked for once all is compared, and log what was written."""
+    written = [] if populations is None else populations.write(folder)
+    if report:
+        from cryolike_dask.analysis.report.report import write_report
+
+        used = inputs_of_results(folder)
+        page = write_report(
+            folder,
+            templates=used.templates,
+            particles=used.particles,
+            parameters=used.parameters,
+        )
+        written.append(page)
+    for path in written:
+        logger.info("written: %s", path)
