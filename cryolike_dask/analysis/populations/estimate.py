@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def populations(
             draw = draws_unasked(n_cells)
         if n_bootstrap is None:
             n_bootstrap = N_BOOTSTRAP if n_cells <= MOST_RESAMPLED else 0
-        if not draw and not (np.ndim(prior) == 0 and prior == 1.0):
+        if not draw and not (isinstance(prior, Real) and prior == 1.0):
             raise InputError(
                 f"prior={prior} of a posterior that is not drawn",
                 remedy="Give draw=True, or leave the prior.",
