@@ -22,11 +22,11 @@ from cryolike_dask.analysis.search_of_results import (
 )
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.conventions import STANDARD
-from cryolike_dask.errors import InputError, number
+from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.calibration import RunCalibration, write_calibration
 from cryolike_dask.labels import Device
-from cryolike_dask.simulation.again import Simulated, simulate_for
+from cryolike_dask.simulation.again import Simulated, number_to_simulate, simulate_for
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.trajectories.trajectory import Trajectory
 from cryolike_dask.version import __version__
@@ -130,7 +130,7 @@ def results_to_try(
             f"the results are of one structure, {names[0]}, so that nothing is assigned",
             remedy="Compare the images with two structures or more.",
         )
-    number("n_images", n_images, whole=True, at_least=LEAST_PER_STRUCTURE * len(names))
+    number_to_simulate(n_images, LEAST_PER_STRUCTURE * len(names))
     return need_noise_and_inputs(opened, templates=templates, particles=particles)
 
 

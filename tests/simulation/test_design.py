@@ -134,6 +134,7 @@ def test_what_cannot_be_meant_is_refused(folder, rng, tmp_path, monkeypatch):
         ("n_particles=0", out, {"n_particles": 0}),
         ("n_particles=1000000.0 is not a whole number", out, {"n_particles": 1e6}),
         ("n_images=29 is not a whole number, 30 or more", out, {"n_images": 29}),
+        ("n_images=1000000000.* is too many", out, {"n_images": 10**20}),
         ("for 3 structures", out, {"shares": [0.5, 0.5]}),
         ("for 3 structures", out, {"shares": [0.5, 0.5, 0]}),
         ("for 3 structures", out, {"shares": [0.5, 0.5, np.nan]}),

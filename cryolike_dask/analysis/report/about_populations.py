@@ -48,7 +48,8 @@ def populations_section(
     )
     text = (
         f"Shares of {whose}, with intervals of 95%. They are shares of the particles that were "
-        "given, not of the sample, and as good as what the next section says."
+        "given, not of the sample, and as good as what the next section says. Beforehand all "
+        "shares are held to be equally likely; `cryolike-dask populations` takes other priors."
     )
     rows = (*_rows(found), *_none_of_these(found))
     return (
