@@ -88,7 +88,7 @@ def calibrate(
     ------
     InputError, InputFileError
         If there are no results under several structures, inputs are not there any more, or the run
-        followed conventions that make no noise model.
+        followed conventions that make no noise model, or searched by recorded poses.
     OutputError
         If the noise model of the results is not there, or the file cannot be written.
     """
@@ -143,6 +143,13 @@ def need_noise_and_inputs(opened: xr.Dataset, *, templates: bool, particles: boo
             f'the run used conventions="{settings.conventions}", whose probabilities are too '
             "large, and whose images lie otherwise",
             remedy=f'Run it with conventions="{STANDARD.name}".',
+        )
+    if settings.around is not None:
+        raise InputError(
+            f"the run searched by recorded poses alone ({settings.search}), and particles that are "
+            "simulated for it have none",
+            remedy="Compare some of its images by a search of all poses, adaptive or exhaustive, "
+            "in a folder of its own.",
         )
     for kind, is_given in (("templates", templates), ("particles", particles)):
         if not is_given and not opened.attrs.get(f"folder_{kind}"):
