@@ -34,6 +34,15 @@ def knows_truth(summary: xr.Dataset) -> bool:
     return labels.TRUE_STRUCTURE in summary.coords
 
 
+def is_among_the_compared(summary: xr.Dataset) -> bool:
+    """Whether some images are recorded to show a structure that was compared; those that were made
+    of others cannot be assigned rightly."""
+    if not knows_truth(summary):
+        return False
+    names = summary[labels.STRUCTURE].values.astype(str)
+    return bool(np.isin(summary[labels.TRUE_STRUCTURE].values.astype(str), names).any())
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Posterior probability of the best structure against how often it is right, in bins of equal

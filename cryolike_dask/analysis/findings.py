@@ -9,7 +9,7 @@ import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
-from cryolike_dask.analysis.calibration import calibration, knows_truth
+from cryolike_dask.analysis.calibration import calibration, is_among_the_compared
 from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.search_steps import Step
 
@@ -107,7 +107,7 @@ def _about_the_edge(summary: xr.Dataset) -> list[Finding]:
 
 
 def _about_calibration(summary: xr.Dataset) -> list[Finding]:
-    if not knows_truth(summary) or not summaries.are_compared(summary):
+    if not is_among_the_compared(summary) or not summaries.are_compared(summary):
         return []
     assigned = calibration(summary)
     if (

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from cryolike_dask.analysis.populations.priors import one_of_each
 from cryolike_dask.config.inputs import Section
 from cryolike_dask.config.values import Concentration, Count, File, Seed, Sets
+from cryolike_dask.errors import InputError, InputFileError
+from cryolike_dask.io.counts import read_counts
 
 
 class Populations(Section):
@@ -36,6 +40,35 @@ class Populations(Section):
         default=True,
         description="Let decoys of the run tell how many images show none of the structures.",
     )
+
+    def refuse(self, structures: Sequence[str] | None) -> None:
+        """Refuse before anything is computed what would be refused once all is compared.
+
+        Parameters
+        ----------
+        structures : sequence of str, optional
+            Those whose shares are estimated, where they are known.
+
+        Raises
+        ------
+        InputError, InputFileError
+            If counts cannot be read, or are not of these structures; or a prior asks for draws,
+            and there are to be none.
+        """
+        if self.draw is False and self.prior != 1.0:
+            raise InputError(
+                f"populations.prior={self.prior:g}, but populations.draw=False, and a prior is of "
+                "draws",
+                remedy="Leave one of them out.",
+            )
+        if self.counts is None:
+            return
+        counts = read_counts(self.counts)
+        if structures is not None:
+            try:
+                one_of_each("counts", counts, structures)
+            except InputError as error:
+                raise InputFileError(str(error), source=self.counts) from error
 
     def write(self, folder: Path) -> list[Path]:
         """Estimate shares from the results of a folder, and write them there."""

@@ -255,7 +255,18 @@ def opened(config: RunConfig) -> OpenConfig:
         machine.n_images_per_batch, machine.n_templates_per_batch, machine.discover_batch_size
     )
     inputs = inputs_with(config, subset)
-    return OpenConfig(config, subset, opened_of(inputs, machine.device, tiling))
+    run = opened_of(inputs, machine.device, tiling)
+    if config.populations is not None:
+        config.populations.refuse(_structures_that_get_shares(run))
+    return OpenConfig(config, subset, run)
+
+
+def _structures_that_get_shares(run: Run) -> list[str] | None:
+    """Names of all structures but decoys; None where results will call them otherwise, or the run
+    covers some of them only."""
+    names = [stack.structure for stack in run.templates.values() if not stack.decoy_of]
+    is_all = len(run.templates) == run.n_structures and len(set(names)) == len(names)
+    return names if is_all else None
 
 
 def opened_of(inputs: RunArguments, device: Device, tiling: Tiling) -> Run:

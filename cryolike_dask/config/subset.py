@@ -112,9 +112,10 @@ def chosen_subset(config: RunConfig) -> ChosenSubset | None:
                 source=config.output,
                 remedy=REMEDY,
             )
-    elif there["made_from"] == record["made_from"] and _are_there(folder, there["files"]):
-        numbers = (folder / FRAMES).read_text().split()
-        return ChosenSubset(tuple(map(int, numbers)), folder, None, record)
+    elif there["made_from"] == record["made_from"]:
+        frames = _frames_in(folder, there["files"])
+        if frames is not None:
+            return ChosenSubset(frames, folder, None, record)
     n_frames = counted(record["subset"]["frames"]["number"], "frame")
     logger.info("choosing %s of %s, each of which is read", asked.n, n_frames)
     found = choose_subset(
@@ -178,9 +179,13 @@ def _record_in(folder: Path) -> Record | None:
         return None
 
 
-def _are_there(folder: Path, checksums: Mapping[str, object]) -> bool:
-    """Whether the files of a subset are those that were written."""
-    return all(
-        (folder / name).is_file() and checksum(folder / name) == value
-        for name, value in ((name, checksums.get(name)) for name in (FRAMES, COUNTS, ASSIGNMENT))
-    )
+def _frames_in(folder: Path, checksums: Mapping[str, object]) -> tuple[int, ...] | None:
+    """The frames of a folder; None if its files are not those that were written."""
+    for name in (FRAMES, COUNTS, ASSIGNMENT):
+        path = folder / name
+        if not path.is_file() or checksum(path) != checksums.get(name):
+            return None
+    try:
+        return tuple(map(int, (folder / FRAMES).read_text().split()))
+    except ValueError:  # the record was edited, too
+        return None

@@ -59,6 +59,8 @@ rotation, displacement, and scale."""
 LEAST_STRENGTH = 1e-6
 AT_A_TIME = 256
 """Particles that are made, and compared, together."""
+MOST_SIMULATED = 10**6
+"""Particles: more would take days, and tell nothing more."""
 LARGEST = 1 - 1e-6
 """Largest correlation that an image counts as having."""
 
@@ -187,7 +189,7 @@ def simulate_for(
         As `calibrate` does.
     """
     names = [str(name) for name in opened[labels.STRUCTURE].values]
-    n = number("n_images", n_images, whole=True)
+    n = number_to_simulate(n_images, 1)
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     told = search_of_results(opened, device)
     summary = summarise_results(opened)
@@ -254,6 +256,22 @@ def _outcome(again: Again, drawn: Drawn, originals: Originals, *, progress: bool
         np.concatenate([part.log_likelihood for part in found], axis=1),
         np.concatenate([part.correlations for part in found], axis=1),
     )
+
+
+def number_to_simulate(n_images: int, at_least: int) -> int:
+    """The particles that are asked for.
+
+    Raises
+    ------
+    InputError
+        If they are too few, or more than anybody waits for.
+    """
+    n: int = number("n_images", n_images, whole=True, at_least=at_least)
+    if n > MOST_SIMULATED:
+        raise InputError(
+            f"n_images={n} is too many", remedy=f"Simulate {MOST_SIMULATED:,} at most."
+        )
+    return n
 
 
 def strength_like(again: Again, drawn: Drawn, originals: Originals) -> FloatArray:

@@ -22,11 +22,11 @@ from cryolike_dask.analysis.search_of_results import (
 )
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.conventions import STANDARD
-from cryolike_dask.errors import InputError, number
+from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.calibration import RunCalibration, write_calibration
 from cryolike_dask.labels import Device
-from cryolike_dask.simulation.again import Simulated, simulate_for
+from cryolike_dask.simulation.again import Simulated, number_to_simulate, simulate_for
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.trajectories.trajectory import Trajectory
 from cryolike_dask.version import __version__
@@ -88,7 +88,7 @@ def calibrate(
     ------
     InputError, InputFileError
         If there are no results under several structures, inputs are not there any more, or the run
-        followed conventions that make no noise model.
+        followed conventions that make no noise model, or searched by recorded poses.
     OutputError
         If the noise model of the results is not there, or the file cannot be written.
     """
@@ -130,7 +130,7 @@ def results_to_try(
             f"the results are of one structure, {names[0]}, so that nothing is assigned",
             remedy="Compare the images with two structures or more.",
         )
-    number("n_images", n_images, whole=True, at_least=LEAST_PER_STRUCTURE * len(names))
+    number_to_simulate(n_images, LEAST_PER_STRUCTURE * len(names))
     return need_noise_and_inputs(opened, templates=templates, particles=particles)
 
 
@@ -143,6 +143,13 @@ def need_noise_and_inputs(opened: xr.Dataset, *, templates: bool, particles: boo
             f'the run used conventions="{settings.conventions}", whose probabilities are too '
             "large, and whose images lie otherwise",
             remedy=f'Run it with conventions="{STANDARD.name}".',
+        )
+    if settings.around is not None:
+        raise InputError(
+            f"the run searched by recorded poses alone ({settings.search}), and particles that are "
+            "simulated for it have none",
+            remedy="Compare some of its images by a search of all poses, adaptive or exhaustive, "
+            "in a folder of its own.",
         )
     for kind, is_given in (("templates", templates), ("particles", particles)):
         if not is_given and not opened.attrs.get(f"folder_{kind}"):

@@ -35,7 +35,13 @@ from cryolike_dask.io.residuals import Residuals, write_residuals
 from cryolike_dask.labels import Device
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.interface import optimal_poses
-from cryolike_dask.simulation.again import Again, parts_of, search_again, strength_like
+from cryolike_dask.simulation.again import (
+    Again,
+    number_to_simulate,
+    parts_of,
+    search_again,
+    strength_like,
+)
 from cryolike_dask.simulation.calibrate import need_noise_and_inputs
 from cryolike_dask.simulation.resembling import Drawn, Originals, draw_like, find_originals
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -113,7 +119,7 @@ def fit_residuals(
     supposed.
     """
     client = active_client(client)
-    n = number("n_images", n_images, whole=True)
+    n = number_to_simulate(n_images, 1)
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     opened = results_to_fit(
         results, n, templates=templates is not None, particles=particles is not None
@@ -155,7 +161,7 @@ def results_to_fit(
 ) -> xr.Dataset:
     """Open results, and refuse those whose residuals cannot be fitted, as far as that can be known
     before anything is computed; parameters and errors are those of `results_to_try`."""
-    number("n_images", n_images, whole=True, at_least=LEAST_IMAGES)
+    number_to_simulate(n_images, LEAST_IMAGES)
     opened = results if isinstance(results, xr.Dataset) else open_results(results)
     return need_noise_and_inputs(without_decoys(opened), templates=templates, particles=particles)
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import cryolike_dask as cld
 from cryolike_dask.analysis import findings
 from cryolike_dask.analysis.calibration import OTHERS, calibration, confusion, regress
+from cryolike_dask.analysis.report.about_structures import truth_section
 from cryolike_dask.analysis.summaries import summarise_results
 from tests.analysis.making import make_results, with_truth
 
@@ -83,6 +85,21 @@ def test_structures_of_the_truth_that_were_not_compared(rng):
     assert table.names == ["closed", "open", "another"]
     assert table.counts.sum(axis=1)[2] == 5
     assert not table.counts[:, 2].any()
+
+
+def test_where_no_image_shows_what_was_compared_nothing_is_held_against_the_truth(rng):
+    """Frames of a simulation, say, of particles that were made of other structures."""
+    probability = rng.uniform(0.5, 0.99, 200)
+    summary = summary_of_probabilities(probability, np.zeros(200, bool))
+    assert findings.warnings_about(summary)
+    assert truth_section(summary).key == "calibration"
+    summary.true_structure[:] = "x"
+    assert not findings.warnings_about(summary)
+    assert truth_section(summary) is None
+    results = with_truth(make_results(rng), rng)
+    results.true_structure[:] = "x"
+    (axes,) = cld.plot_log_likelihood_ratio(results, "open", "closed").axes
+    assert axes.get_legend() is None
 
 
 @pytest.mark.parametrize("n_structures", [2, 3])

@@ -15,6 +15,7 @@ import yaml
 
 import cryolike_dask as cld
 from cryolike_dask.compute.device import torch_threads
+from cryolike_dask.config.checking import check_config
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.config.run_config import copy_of, run_config
 from cryolike_dask.errors import GridMismatchError, InputError, InputFileError, OutputError
@@ -150,6 +151,34 @@ def test_shares_and_the_report_come_with_the_run(folder, tmp_path):
             read_config({**full, "report": False, key: True})
     with pytest.raises(InputError, match=r"populations\.prior"):
         read_config({**values, "populations": {"prior": 0}})
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "told"),
+    [
+        (None, {}, "cannot be read"),
+        ("", {}, "says no number"),
+        ("1\n2\n3\n", {}, "for 2 structures"),
+        ("closed 1\nopne 2\n", {}, r"lacks \['open'\], and names \['opne'\]"),
+        ("1\n2\n", {"prior": 2, "draw": False}, "a prior is of draws"),
+    ],
+)
+def test_shares_that_cannot_be_estimated_are_refused_before_the_run(
+    folder, tmp_path, monkeypatch, text, more, told
+):
+    def never(*_, **__):
+        raise AssertionError("it is computed")
+
+    monkeypatch.setattr("cryolike_dask.config.run_config.compute_run", never)
+    counts = tmp_path / "counts.txt"
+    if text is not None:
+        counts.write_text(text)
+    asked = {"counts": str(counts), **more}
+    config = read_config({**small(folder), "output": str(tmp_path / "o"), "populations": asked})
+    for refused in (run_config, check_config):
+        with pytest.raises(InputError, match=told):
+            refused(config)
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_new_folder_is_searched_coarse_to_fine_unless_told_otherwise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryolike_dask.config import subset as of_runs
 from cryolike_dask.config.reading import read_config
 from cryolike_dask.config.run_config import run_config
 from cryolike_dask.errors import InputError, InputFileError, OutputError
+from cryolike_dask.io.records import checksum
 from tests.commands import in_process, worked
 from tests.structures.trajectories import Simulation
 
@@ -187,6 +189,14 @@ def test_another_subset_is_refused(data, finished, changed, told):
     assert "--overwrite" in str(refusal.value)
 
 
+def with_record(folder, frames):
+    """Another list of frames, of which the record says that it was written."""
+    (folder / "frames.txt").write_text(frames)
+    record = json.loads((folder / "subset.json").read_text())
+    record["files"]["frames.txt"] = checksum(folder / "frames.txt")
+    (folder / "subset.json").write_text(json.dumps(record))
+
+
 def test_overwriting_and_what_is_missing_or_changed(data, tmp_path, monkeypatch):
     output = tmp_path / "out"
     ran(data, output)
@@ -194,6 +204,7 @@ def test_overwriting_and_what_is_missing_or_changed(data, tmp_path, monkeypatch)
     for spoil in (
         lambda: (output / "subset/frames.txt").write_text("0\n2\n4\n"),
         lambda: (output / "subset/assignment.csv").unlink(),
+        lambda: with_record(output / "subset", "0\nzwei\n4\n"),
         lambda: [(output / "subset" / n).unlink() for n in ("frames.txt", "counts.txt")],
     ):
         spoil()  # as a run that was killed leaves it, or a careless hand

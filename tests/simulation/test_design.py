@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.calibration import Regression
+from cryolike_dask.analysis.search_of_results import search_of_results
 from cryolike_dask.cli import calibrate as command
 from cryolike_dask.errors import InputError, InputFileError, OutputError
+from cryolike_dask.geometry.known_poses import Around
+from cryolike_dask.simulation import calibrate as calibrating
 from cryolike_dask.simulation.demo import write_hinge
 from cryolike_dask.simulation.design import _warn_if_wrong
 from tests.analysis.making import make_results
@@ -134,6 +139,7 @@ def test_what_cannot_be_meant_is_refused(folder, rng, tmp_path, monkeypatch):
         ("n_particles=0", out, {"n_particles": 0}),
         ("n_particles=1000000.0 is not a whole number", out, {"n_particles": 1e6}),
         ("n_images=29 is not a whole number, 30 or more", out, {"n_images": 29}),
+        ("n_images=1000000000.* is too many", out, {"n_images": 10**20}),
         ("for 3 structures", out, {"shares": [0.5, 0.5]}),
         ("for 3 structures", out, {"shares": [0.5, 0.5, 0]}),
         ("for 3 structures", out, {"shares": [0.5, 0.5, np.nan]}),
@@ -146,6 +152,13 @@ def test_what_cannot_be_meant_is_refused(folder, rng, tmp_path, monkeypatch):
             cld.design(results, progress=False, **asked)
     with pytest.raises(InputFileError, match="holds no results"):
         cld.design(tmp_path, progress=False)
+    told = search_of_results(cld.open_results(out))
+    for search in ("recorded", Around(10, 2)):
+        by_poses = replace(told, settings=replace(told.settings, search=search))
+        monkeypatch.setattr(calibrating, "search_of_results", lambda _, is_so=by_poses: is_so)
+        for command_of in (cld.design, cld.calibrate, cld.fit_residuals):
+            with pytest.raises(InputError, match="searched by recorded poses alone"):
+                command_of(out, progress=False)
     assert not (tmp_path / "design").exists()
 
 

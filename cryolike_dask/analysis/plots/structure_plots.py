@@ -103,11 +103,13 @@ def plot_decoy_margin(found: xr.Dataset) -> Figure:
 def _by_truth(
     ratio: xr.DataArray, structure: str, reference: str
 ) -> list[tuple[str | None, Floats]]:
-    """Values by true structure, where that is recorded."""
+    """Values by true structure, where that is recorded and is one of these for some."""
     values = ratio.values.astype(np.float64)
     if labels.TRUE_STRUCTURE not in ratio.coords:
         return [(None, values)]
     truth = ratio[labels.TRUE_STRUCTURE].values
+    if not np.isin(truth, [structure, reference]).any():
+        return [(None, values)]
     parts: list[tuple[str | None, Floats]] = [
         (f"truly {short(n)}", values[truth == n]) for n in (structure, reference)
     ]

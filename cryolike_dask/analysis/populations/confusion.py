@@ -41,7 +41,7 @@ def confusion(
         )
     }
     if labels.TRUE_STRUCTURE in results.coords:
-        truth = results[labels.TRUE_STRUCTURE].values[likelihoods.images].astype(str)
+        truth = likelihoods.recorded(results, labels.TRUE_STRUCTURE).astype(str)
         rows = np.array([_mean(likelihoods, shares, truth == s) for s in likelihoods.structures])
         if not np.isnan(rows).all():
             found["found_confusion"] = xr.DataArray(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def populations(
             draw = draws_unasked(n_cells)
         if n_bootstrap is None:
             n_bootstrap = N_BOOTSTRAP if n_cells <= MOST_RESAMPLED else 0
-        if not draw and prior != 1.0:
+        if not draw and not (isinstance(prior, Real) and prior == 1.0):
             raise InputError(
                 f"prior={prior} of a posterior that is not drawn",
                 remedy="Give draw=True, or leave the prior.",
@@ -278,7 +279,7 @@ def _resampled(
     halves = _members(results, likelihoods, labels.RANDOM_SUBSET)
     if halves is not None:
         numbers = range(int(halves.max()) + 1)
-        recorded = results[labels.RANDOM_SUBSET].values[likelihoods.images]
+        recorded = likelihoods.recorded(results, labels.RANDOM_SUBSET)
         found["population_of_half_set"] = xr.DataArray(
             of_parts(images, halves, numbers),
             dims=("half_set", labels.STRUCTURE),
@@ -295,7 +296,7 @@ def _members(
     recorded of all, or is the same."""
     if coordinate not in results.coords:
         return None
-    values = results[coordinate].values[likelihoods.images]
+    values = likelihoods.recorded(results, coordinate)
     is_unknown = values < 0 if values.dtype.kind in "iu" else values.astype(str) == ""
     distinct, members = np.unique(values, return_inverse=True)
     return None if is_unknown.any() or len(distinct) < 2 else members.astype(np.int64)

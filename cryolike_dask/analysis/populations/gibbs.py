@@ -164,7 +164,10 @@ def _looked_at(chains: list[Chain], n_counted: int) -> Posterior:
     if draws.shape[2] == 1:
         r_hat, effective = np.ones(1), np.array([float(draws.size)])
     else:
-        r_hat = np.asarray(array_stats.rhat(draws, chain_axis=0, draw_axis=1))
+        compared = draws
+        if len(draws) == 1:  # it has to agree with itself
+            compared = np.concatenate(np.split(draws[:, draws.shape[1] % 2 :], 2, axis=1))
+        r_hat = np.asarray(array_stats.rhat(compared, chain_axis=0, draw_axis=1))
         effective = np.asarray(array_stats.ess(draws, chain_axis=0, draw_axis=1))
     step = -(-draws.shape[1] // KEPT)
     return Posterior(draws[:, ::step], r_hat, effective, n_sweeps, n_counted)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -81,6 +82,10 @@ class Likelihoods:
         """Shares that were reached before, if this is the second time."""
         return None if self.scratch is None else self.scratch.shares
 
+    def recorded(self, results: xr.Dataset, coordinate: str) -> NDArray[Any]:
+        """What a coordinate of the results says of these images, (image,)."""
+        return np.asarray(np.atleast_1d(results[coordinate].values)[self.images])
+
     def reached(self, shares: Floats) -> None:
         """Keep shares to go on from, should this be killed."""
         if self.scratch is not None:
@@ -129,7 +134,8 @@ def likelihoods_of(
     Raises
     ------
     InputError
-        If a structure has no results at all, or no image has results under all structures.
+        If there are no images, a structure has no results at all, or no image has results under all
+        structures.
     """
     is_decoy = decoys_of(results) != ""
     values = matrix_of(
@@ -138,6 +144,8 @@ def likelihoods_of(
     if not decoys:
         is_decoy = np.zeros(values.sizes[labels.STRUCTURE], np.bool_)
     n_structures, n_all = int((~is_decoy).sum()), values.sizes[labels.IMAGE]
+    if not n_all:
+        raise InputError("there are no images among the results", remedy="Select some.")
     names = tuple(str(name) for name in np.atleast_1d(values[labels.STRUCTURE].values))
     with _scratch(values, names, is_decoy, folder) as scratch:
         array = (

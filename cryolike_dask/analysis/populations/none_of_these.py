@@ -40,6 +40,8 @@ N_BOOTSTRAP, MOST_RESAMPLED = 100, 5000
 DOUBTFUL = 4.0
 """Nat, and one for each structure, within which all images, or none, may show a structure: what
 steps gain by chance (pure noise in `tests/analysis/populations/test_none_of_these.py`)."""
+LARGEST_SD = 0.5
+"""Of anything between 0 and 1."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -183,7 +185,7 @@ def _error(ratio: Floats, pi: Floats, beside: BesideDecoys, seed: int) -> tuple[
         found.append(again.copies @ _steps(ratio[there], pi[there], again) / m)
     fewer = np.sqrt(m / n)
     one = (beside.n_structures + beside.n_decoys) / beside.n_decoys / n
-    sd = float(np.hypot(np.std(found) * fewer, one))
+    sd = min(float(np.hypot(np.std(found) * fewer, one)), LARGEST_SD)
     return sd, float(np.mean(found) - share) * fewer
 
 

@@ -281,6 +281,8 @@ def _calibration(summary: xr.Dataset, basis: Basis) -> Light:
         return Light("unsure", str(error))
     if summary.sizes[labels.STRUCTURE] < 2:
         return Light("unsure", "Not tried: under one structure no image is assigned.")
+    if basis.told is not None and basis.told.settings.around is not None:
+        return Light("unsure", "Not tried: particles that are simulated have no recorded poses.")
     if calibration is None:
         return Light("unsure", f"Not tried yet: {get}")
     if basis.told is None or calibration.results != basis.told.checksum:

@@ -34,7 +34,7 @@ def populations_section(
     is_told = competition is not None and bool(competition[Q_VALUE].notnull().any())
     n_read = results.sizes[labels.STRUCTURE] if is_told else len(done)
     if n_read * summary.sizes[labels.IMAGE] > MOST_READ:
-        text = "There are too many likelihoods for a report: `cryolike-dask populations` says it."
+        text = "There are too many likelihoods for a report: cryolike-dask populations says it."
         return Section(KEY, title, (text,)), []
     # where images are compared with all of them, decoys tell how many show none
     shown = results if is_told else without_decoys(results).isel({labels.STRUCTURE: done})
@@ -48,7 +48,8 @@ def populations_section(
     )
     text = (
         f"Shares of {whose}, with intervals of 95%. They are shares of the particles that were "
-        "given, not of the sample, and as good as what the next section says."
+        "given, not of the sample, and as good as what the next section says. Beforehand all "
+        "shares are held to be equally likely; cryolike-dask populations takes other priors."
     )
     rows = (*_rows(found), *_none_of_these(found))
     return (
@@ -102,11 +103,15 @@ def _about_groups(found: xr.Dataset) -> list[str]:
 def _figure(found: xr.Dataset) -> Panel:
     share = found[labels.POPULATION]
     most = str(share[labels.STRUCTURE].values[share.values.argmax()])
+    caption = "Shares with intervals of 95%."
+    if np.bincount(found[labels.GROUP].values).max() > 1:
+        caption += " Grey dots: not told from others; orange: what these have together."
+    if labels.POPULATION_OF_NONE in found:
+        caption += " Square: the part of all images that shows none."
     return panel(
         KEY,
         plot_populations(found),
         f"Shares of the structures with their intervals; the largest, {float(share.max()):.1%}, is "
         f"that of {most}.",
-        "Shares with intervals of 95%. Grey: not told from others; orange: what these have "
-        "together.",
+        caption,
     )

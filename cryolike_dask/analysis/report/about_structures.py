@@ -6,7 +6,7 @@ import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
-from cryolike_dask.analysis.calibration import MOST_CONFUSED, calibration, knows_truth
+from cryolike_dask.analysis.calibration import MOST_CONFUSED, calibration, is_among_the_compared
 from cryolike_dask.analysis.plots import structure_plots
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
 from cryolike_dask.conventions import CRYOLIKE
@@ -67,8 +67,8 @@ def _assignment(summary: xr.Dataset, names: list[str]) -> Panel:
 
 
 def truth_section(summary: xr.Dataset) -> Section | None:
-    """Assignments and probabilities against the truth, where that is known."""
-    if not knows_truth(summary) or not summaries.are_compared(summary):
+    """Assignments and probabilities against the truth, where that is known, and was compared."""
+    if not is_among_the_compared(summary) or not summaries.are_compared(summary):
         return None
     assigned = calibration(summary)
     n, n_right = int(assigned.n_images.sum()), int(assigned.n_right.sum())

@@ -203,6 +203,7 @@ def test_counts_centre_the_prior_and_say_what_each_weighs(made):
         ({"prior": [1, 2]}, r"prior=\[1.0, 2.0\] for 3 structures"),
         ({"prior": [1, 2, np.nan]}, "Give one positive number for each structure"),
         ({"prior": ["a", "b", "c"]}, "are no numbers"),
+        ({"prior": np.ones(3), "draw": False}, "of a posterior that is not drawn"),
         ({"prior": [1, 1, 1], "counts": [1, 2, 3]}, "both a prior of each structure and counts"),
         ({"counts": {"s0": 1, "s1": 2, "x": 3}}, r"lacks \['s2'\], and names \['x'\]"),
         ({"counts": [1, 2, -3]}, r"counts=\[1.0, 2.0, -3.0\]"),
@@ -214,6 +215,17 @@ def test_counts_centre_the_prior_and_say_what_each_weighs(made):
 def test_what_does_not_fit_is_one_clear_error(made, options, match):
     with pytest.raises(InputError, match=match):
         cld.populations(made[0], **options)
+
+
+def test_one_image_says_little_and_none_is_refused(made):
+    results, _ = made
+    found = cld.populations(results.isel(image=7), n_bootstrap=20)
+    assert found.attrs["n_images"] == 1
+    np.testing.assert_array_equal(
+        found.population, cld.populations(results.isel(image=[7]), n_bootstrap=0).population
+    )
+    with pytest.raises(InputError, match="there are no images"):
+        cld.populations(results.isel(image=[]))
 
 
 def test_micrographs_that_differ_are_warned_of(rng, caplog):

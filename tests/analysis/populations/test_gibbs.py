@@ -88,6 +88,14 @@ def test_draws_are_those_of_the_seed(rng):
     assert not np.isin(other.draws, one.draws).any()
 
 
+def test_one_chain_alone_agrees_with_itself_or_not(rng):
+    likelihoods = relative(log_likelihoods(rng, [[0.0], [2.0]], (0.3, 0.7), 100)[0])
+    found = posterior(Images(likelihoods, np.ones(100)), np.ones(2), np.arange(2), 1, 3)
+    assert found.converged
+    assert found.n_sweeps < 10 * gibbs.ENOUGH_SWEEPS
+    assert_moments(found, *on_a_grid(likelihoods, [1, 1]))
+
+
 def test_chains_that_never_agree_end_and_say_so(rng, monkeypatch):
     monkeypatch.setattr(gibbs, "MOST_SWEEPS", 150)
     monkeypatch.setattr(gibbs, "ENOUGH_SWEEPS", 100)

@@ -209,6 +209,7 @@ def test_three_images_say_nothing(rng):
     values, _ = beside_decoys(rng, (0.5, 0.5), 0.0, 3, 2, 9.0)
     found = cld.populations(with_decoys(values, 2), n_bootstrap=0)
     assert found.population_of_none_interval[1] > 0.5
+    assert found.population_of_none_sd == 0.5
     flat = cld.populations(with_decoys(np.zeros((40, 4)), 2), n_bootstrap=0)
     assert np.isfinite(flat.population_of_none)
     assert flat.population_of_none_interval.values.tolist() == [0, 1]

@@ -48,6 +48,9 @@ def test_the_shares_at_the_head_count_images_of_none(results):
         said = f"{60 * share:,.0f} of 60 images: {share:.1%} ("
         assert rows["none of these, by decoys"].startswith(said)
         assert "those of 60 images that show one of these" in section.paragraphs[0]
+        # grey means one thing
+        caption = "Shares with intervals of 95%. Square: the part of all images that shows none."
+        assert section.panels[0].caption == caption
 
 
 def test_without_decoys_there_is_no_section_and_without_results_no_number(results):

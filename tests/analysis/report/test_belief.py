@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import cryolike_dask as cld
+from cryolike_dask.analysis.report import about_belief
 from cryolike_dask.analysis.report.about_belief import belief_section
 from cryolike_dask.analysis.search_of_results import search_of_results
 from cryolike_dask.analysis.search_steps import Step
@@ -174,6 +175,14 @@ def test_a_calibration_is_shown(folder, change, colour, told):
     light = section_of(folder).lights["Calibration"]
     assert light.colour == colour
     assert told in light.text
+
+
+def test_no_calibration_is_asked_for_that_is_refused(folder, monkeypatch):
+    told = search_of_results(cld.open_results(folder))
+    by_poses = replace(told, settings=replace(told.settings, search="recorded"))
+    monkeypatch.setattr(about_belief, "search_of_results", lambda _: by_poses)
+    light = section_of(folder).lights["Calibration"]
+    assert light.text == "Not tried: particles that are simulated have no recorded poses."
 
 
 def test_a_wrong_calibration_is_warned_of(folder):
