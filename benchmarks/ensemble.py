@@ -1,8 +1,8 @@
 """Shares of a published ensemble from images in unknown poses, against those in known poses.
 
-Ten structures of chignolin, and the 5277 frames of a simulation that images were made of to
-reweight them (Tang et al., J. Phys. Chem. B 127, 5410 (2023)). One image is drawn of each frame by
-the benchmarks' own simulator, as there: 128 pixels of 0.2 angstrom, a Gaussian of 1.5 angstrom for
+Ten structures of chignolin, and the 5277 frames of a simulation that are published with them (Tang
+et al., J. Phys. Chem. B 127, 5410 (2023)). One image is drawn of each frame by the benchmarks' own
+simulator, as there: 128 pixels of 0.2 angstrom, a Gaussian of 1.5 angstrom for
 each C-alpha, no contrast transfer, white noise of as much power as the particle; in a random
 orientation, and displaced a little if that is asked for, off all grids.
 
