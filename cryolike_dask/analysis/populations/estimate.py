@@ -139,7 +139,9 @@ def populations(
             None if none is None else none.likelihood,
         )
         maximum = maximum_likelihood(
-            images, likelihoods.start, each=lambda step: likelihoods.reached(step.shares)
+            images,
+            likelihoods.start,
+            each=lambda step: likelihoods.reached(step.shares, step.certificate),
         )
         if maximum.certificate > WITHIN:
             logger.warning(

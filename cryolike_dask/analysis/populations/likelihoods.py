@@ -86,11 +86,13 @@ class Likelihoods:
         """What a coordinate of the results says of these images, (image,)."""
         return np.asarray(np.atleast_1d(results[coordinate].values)[self.images])
 
-    def reached(self, shares: Floats) -> None:
-        """Keep shares to go on from, should this be killed."""
+    def reached(self, shares: Floats, nat: float) -> None:
+        """Keep shares to go on from, should this be killed, and say how many nat they may be below
+        the largest log-likelihood."""
         if self.scratch is not None:
             self.scratch.shares = shares
             self.scratch.write()
+            logger.info("shares are at most %.2g nat below the largest log-likelihood", nat)
 
 
 @dataclass(frozen=True, eq=False)

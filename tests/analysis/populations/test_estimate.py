@@ -105,7 +105,8 @@ class Killed(BaseException):
     """As a signal would."""
 
 
-def test_a_large_matrix_goes_on_where_it_was_killed(made, monkeypatch, tmp_path):
+def test_a_large_matrix_goes_on_where_it_was_killed(made, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "cryolike_dask")
     results, _ = made
     whole = cld.populations(results, n_bootstrap=0)
     monkeypatch.setattr("cryolike_dask.analysis.matrix.IMAGES_AT_ONCE", 100)
@@ -145,6 +146,7 @@ def test_a_large_matrix_goes_on_where_it_was_killed(made, monkeypatch, tmp_path)
         for _ in range(2):
             with pytest.raises(Killed):
                 cld.populations(results, n_bootstrap=0, scratch=scratch)
+    assert "nat below the largest log-likelihood" in caplog.text
     assert started[0] is None
     np.testing.assert_array_equal(started[1], whole_maximum.shares)
     # that of other results, or of results that were not all there, is no use
