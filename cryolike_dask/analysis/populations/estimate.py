@@ -17,7 +17,7 @@ from cryolike_dask.analysis.decoys.of_results import has_decoys
 from cryolike_dask.analysis.populations.confusion import confusion
 from cryolike_dask.analysis.populations.cost import draws_unasked
 from cryolike_dask.analysis.populations.gibbs import Posterior, posterior
-from cryolike_dask.analysis.populations.likelihoods import Likelihoods, likelihoods_of
+from cryolike_dask.analysis.populations.likelihoods import Likelihoods, identity_of, likelihoods_of
 from cryolike_dask.analysis.populations.maximum import WITHIN, Maximum, maximum_likelihood
 from cryolike_dask.analysis.populations.micrographs import LARGEST_P, heterogeneity
 from cryolike_dask.analysis.populations.none_of_these import none_of_these
@@ -167,6 +167,7 @@ def populations(
     estimate = estimate.assign_attrs(
         n_images=likelihoods.n_images,
         n_images_left_out=likelihoods.n_left_out,
+        results=identity_of(results),
         prior=said(concentrations),
         method="posterior mean" if draw else "maximum likelihood",
         probability_of_intervals=PROBABILITY,

@@ -322,6 +322,16 @@ def _scratch(
     shutil.rmtree(where, ignore_errors=True)
 
 
+def identity_of(results: xr.Dataset) -> str:
+    """A checksum that tells these likelihoods, those under decoys too, from others."""
+    is_decoy = decoys_of(results) != ""
+    values = matrix_of(
+        results.drop_vars(labels.DECOY_OF, errors="ignore"), labels.LOG_LIKELIHOOD_INTEGRATED
+    )
+    names = tuple(str(name) for name in np.atleast_1d(values[labels.STRUCTURE].values))
+    return _identity(values, names, is_decoy)
+
+
 def _identity(values: xr.DataArray, names: tuple[str, ...], is_decoy: Bools) -> str:
     """A checksum of names, sizes and the likelihoods of some images."""
     probed = np.unique(np.linspace(0, values.shape[1] - 1, N_PROBED).astype(int))

@@ -16,6 +16,7 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.populations.estimate import populations
+from cryolike_dask.analysis.populations.likelihoods import identity_of
 from cryolike_dask.io.atomic import replacing, writing
 from cryolike_dask.io.counts import read_counts
 from cryolike_dask.io.export_names import (
@@ -93,6 +94,21 @@ def write_populations(populations: xr.Dataset, folder_output: str | Path) -> lis
         file.write(text.getvalue().encode())
     write_store(populations, store)
     return [table, store]
+
+
+def written_populations(results: xr.Dataset) -> xr.Dataset | None:
+    """Shares that were written beside results, if they are of these very results, and all images
+    had some; else None."""
+    folder = results.attrs.get("folder")
+    store = Path(folder or ".") / POPULATIONS_STORE
+    if not folder or not store.is_dir():
+        return None
+    try:
+        found: xr.Dataset = xr.open_zarr(store).load()
+    except Exception:  # whatever is wrong with the files: shares can be estimated again
+        return None
+    is_whole = found.attrs.get("n_images_left_out") == 0 and set(COLUMNS) <= set(found)
+    return found if is_whole and found.attrs.get("results") == identity_of(results) else None
 
 
 def write_store(dataset: xr.Dataset, store: Path) -> None:

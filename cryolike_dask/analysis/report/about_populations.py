@@ -13,12 +13,15 @@ from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.plots.population_plots import plot_populations
 from cryolike_dask.analysis.populations.cost import MOST_CELLS
 from cryolike_dask.analysis.populations.estimate import about_micrographs, populations
+from cryolike_dask.analysis.populations.written import written_populations
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
 
 MOST_ROWS = 10
 """Structures of the table, those of the largest shares; the figure has more."""
 MOST_READ = 10 * MOST_CELLS
 """Likelihoods from which shares are estimated for a report: some seconds without draws."""
+LONGEST_PRIOR = 60
+"""Characters of a prior; that of many structures goes on."""
 KEY = "populations"
 
 
@@ -33,29 +36,44 @@ def populations_section(
     done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
     is_told = competition is not None and bool(competition[Q_VALUE].notnull().any())
     n_read = results.sizes[labels.STRUCTURE] if is_told else len(done)
-    if n_read * summary.sizes[labels.IMAGE] > MOST_READ:
-        text = "There are too many likelihoods for a report: cryolike-dask populations says it."
-        return Section(KEY, title, (text,)), []
-    # where images are compared with all of them, decoys tell how many show none
-    shown = results if is_told else without_decoys(results).isel({labels.STRUCTURE: done})
-    found = populations(shown, n_bootstrap=0)
+    found = written_populations(results)
+    before = "as cryolike-dask populations has written them"
+    if found is None:
+        if n_read * summary.sizes[labels.IMAGE] > MOST_READ:
+            text = "There are too many likelihoods for a report: cryolike-dask populations says it."
+            return Section(KEY, title, (text,)), []
+        # where images are compared with all of them, decoys tell how many show none
+        shown = results if is_told else without_decoys(results).isel({labels.STRUCTURE: done})
+        found = populations(shown, n_bootstrap=0)
+        before = "cryolike-dask populations takes other priors"
     warning = about_micrographs(found)
     n = f"{found.attrs['n_images']:,}"
     whose = (
         f"those of {n} images that show one of these structures"
-        if is_told
+        if labels.POPULATION_OF_NONE in found
         else f"{n} images, each of which is taken to show one of these structures"
     )
     text = (
         f"Shares of {whose}, with intervals of 95%. They are shares of the particles that were "
-        "given, not of the sample, and as good as what the next section says. Beforehand all "
-        "shares are held to be equally likely; cryolike-dask populations takes other priors."
+        f"given, not of the sample, and as good as what the next section says. {_prior(found)}; "
+        f"{before}."
     )
     rows = (*_rows(found), *_none_of_these(found))
     return (
         Section(KEY, title, (text, *_about_groups(found)), rows, (_figure(found),)),
         [Finding(KEY, warning)] if warning else [],
     )
+
+
+def _prior(found: xr.Dataset) -> str:
+    """What is held beforehand, in words."""
+    prior = str(found.attrs["prior"])
+    if found.attrs["method"] != "posterior mean":
+        return "No prior is used, they are the shares of largest likelihood"
+    if prior == "Dirichlet(1)":
+        return "Beforehand all shares are held to be equally likely"
+    short = prior if len(prior) <= LONGEST_PRIOR else f"{prior[:LONGEST_PRIOR]}...)"
+    return f"Their prior is {short}"
 
 
 def _rows(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
