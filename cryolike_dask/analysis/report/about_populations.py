@@ -28,13 +28,14 @@ KEY = "populations"
 def populations_section(
     results: xr.Dataset, summary: xr.Dataset, competition: xr.Dataset | None
 ) -> tuple[Section | None, list[Finding]]:
-    """Shares of structures with their intervals, and what to be wary of; none where structures do
-    not compete."""
-    if not summaries.are_compared(summary):
-        return None, []
-    title = "How much of each structure"
-    done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
+    """Shares of structures with their intervals, and what to be wary of; of one structure how many
+    images show it, where decoys tell that; else none."""
     is_told = competition is not None and bool(competition[Q_VALUE].notnull().any())
+    is_shared = summaries.are_compared(summary)
+    if not is_shared and not is_told:
+        return None, []
+    title = "How much of each structure" if is_shared else "How many images show the structure"
+    done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
     n_read = results.sizes[labels.STRUCTURE] if is_told else len(done)
     found = written_populations(results)
     before = "as cryolike-dask populations has written them"
@@ -46,6 +47,9 @@ def populations_section(
         shown = results if is_told else without_decoys(results).isel({labels.STRUCTURE: done})
         found = populations(shown, n_bootstrap=0)
         before = "cryolike-dask populations takes other priors"
+    if not is_shared:
+        text = "What decoys tell, with an interval of 95%; all other images show the structure."
+        return Section(KEY, title, (text,), _none_of_these(found)), []
     warning = about_micrographs(found)
     n = f"{found.attrs['n_images']:,}"
     whose = (

@@ -53,6 +53,17 @@ def test_the_shares_at_the_head_count_images_of_none(results):
         assert section.panels[0].caption == caption
 
 
+def test_of_one_structure_the_head_says_how_many_images_show_none(results):
+    one = results.isel(structure=[0, 2])
+    section, _ = populations_section(one, summarise_results(one), competition_if_any(one))
+    share = float(cld.populations(one, n_bootstrap=0).population_of_none)
+    ((name, said),) = section.rows
+    assert name == "none of these, by decoys"
+    assert said.startswith(f"{60 * share:,.0f} of 60 images: {share:.1%} (")
+    alone = results.isel(structure=[0]).drop_vars("decoy_of")
+    assert populations_section(alone, summarise_results(alone), None) == (None, [])
+
+
 def test_without_decoys_there_is_no_section_and_without_results_no_number(results):
     assert (
         none_section(
