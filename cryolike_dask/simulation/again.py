@@ -178,7 +178,7 @@ def simulate_for(
     given : tuple
         Templates, particles and parameters, as for `calibrate`.
     n_images, seed, device, client, progress
-        As for `calibrate`.
+        As for `calibrate`; `results_to_try` has let the number pass, too.
     as_many_of_each : bool
         Whether as many particles are made of each structure, within one; default: structures are
         drawn.
@@ -189,7 +189,7 @@ def simulate_for(
         As `calibrate` does.
     """
     names = [str(name) for name in opened[labels.STRUCTURE].values]
-    n = number_to_simulate(n_images, 1)
+    n = int(n_images)
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     told = search_of_results(opened, device)
     summary = summarise_results(opened)

@@ -119,11 +119,11 @@ def fit_residuals(
     supposed.
     """
     client = active_client(client)
-    n = number_to_simulate(n_images, 1)
     rng = np.random.default_rng(number("seed", seed, whole=True, at_least=0))
     opened = results_to_fit(
-        results, n, templates=templates is not None, particles=particles is not None
+        results, n_images, templates=templates is not None, particles=particles is not None
     )
+    n = int(n_images)
     names = [str(name) for name in np.atleast_1d(opened[labels.STRUCTURE].values)]
     told, summary = search_of_results(opened, device), summarise_results(opened)
     known = np.flatnonzero(summary[BEST_STRUCTURE].values != NO_STRUCTURE)

@@ -139,16 +139,10 @@ def likelihoods_of(
         If there are no images, a structure has no results at all, or no image has results under all
         structures.
     """
-    is_decoy = decoys_of(results) != ""
-    values = matrix_of(
-        results.drop_vars(labels.DECOY_OF) if decoys else results, labels.LOG_LIKELIHOOD_INTEGRATED
-    )
-    if not decoys:
-        is_decoy = np.zeros(values.sizes[labels.STRUCTURE], np.bool_)
+    values, names, is_decoy = _matrix(results, decoys=decoys)
     n_structures, n_all = int((~is_decoy).sum()), values.sizes[labels.IMAGE]
     if not n_all:
         raise InputError("there are no images among the results", remedy="Select some.")
-    names = tuple(str(name) for name in np.atleast_1d(values[labels.STRUCTURE].values))
     with _scratch(values, names, is_decoy, folder) as scratch:
         array = (
             np.empty((n_all, n_structures), np.float32)
@@ -324,12 +318,19 @@ def _scratch(
 
 def identity_of(results: xr.Dataset) -> str:
     """A checksum that tells these likelihoods, those under decoys too, from others."""
+    return _identity(*_matrix(results, decoys=True))
+
+
+def _matrix(results: xr.Dataset, *, decoys: bool) -> tuple[xr.DataArray, tuple[str, ...], Bools]:
+    """Likelihoods, (structure, image), those under decoys too or not; names of the structures, and
+    which of them are decoys."""
     is_decoy = decoys_of(results) != ""
     values = matrix_of(
-        results.drop_vars(labels.DECOY_OF, errors="ignore"), labels.LOG_LIKELIHOOD_INTEGRATED
+        results.drop_vars(labels.DECOY_OF, errors="ignore") if decoys else results,
+        labels.LOG_LIKELIHOOD_INTEGRATED,
     )
     names = tuple(str(name) for name in np.atleast_1d(values[labels.STRUCTURE].values))
-    return _identity(values, names, is_decoy)
+    return values, names, is_decoy if decoys else np.zeros(len(names), np.bool_)
 
 
 def _identity(values: xr.DataArray, names: tuple[str, ...], is_decoy: Bools) -> str:

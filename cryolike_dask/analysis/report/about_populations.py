@@ -37,7 +37,7 @@ def populations_section(
     title = "How much of each structure" if is_shared else "How many images show the structure"
     done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
     n_read = results.sizes[labels.STRUCTURE] if is_told else len(done)
-    found = written_populations(results)
+    found = written_populations(results) if is_shared else None
     before = "as cryolike-dask populations has written them"
     if found is None:
         if n_read * summary.sizes[labels.IMAGE] > MOST_READ:

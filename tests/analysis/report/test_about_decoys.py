@@ -7,6 +7,7 @@ import pytest
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.decoys.of_results import competition_if_any
+from cryolike_dask.analysis.populations.written import write_populations
 from cryolike_dask.analysis.report.about_decoys import none_section
 from cryolike_dask.analysis.report.about_populations import populations_section
 from cryolike_dask.analysis.report.report import write_report
@@ -53,8 +54,10 @@ def test_the_shares_at_the_head_count_images_of_none(results):
         assert section.panels[0].caption == caption
 
 
-def test_of_one_structure_the_head_says_how_many_images_show_none(results):
-    one = results.isel(structure=[0, 2])
+def test_of_one_structure_the_head_says_how_many_images_show_none(results, tmp_path):
+    one = results.isel(structure=[0, 2]).assign_attrs(folder=str(tmp_path))
+    # shares that were written without decoys do not tell it
+    write_populations(cld.populations(one, decoys=False, n_bootstrap=0), tmp_path)
     section, _ = populations_section(one, summarise_results(one), competition_if_any(one))
     share = float(cld.populations(one, n_bootstrap=0).population_of_none)
     ((name, said),) = section.rows
