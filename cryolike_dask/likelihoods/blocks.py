@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.block_reports import announce
 from cryolike_dask.compute.device import real_dtype
-from cryolike_dask.compute.gpu import is_out_of_memory
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.envelope import BestOfStructures, choose_structures
 from cryolike_dask.likelihoods.poses import no_poses
@@ -37,10 +36,10 @@ from cryolike_dask.likelihoods.tiled_block import Block, open_block
 from cryolike_dask.likelihoods.tiles import smaller_tile
 from cryolike_dask.likelihoods.turns import (
     TURN,
-    fewer_at_once,
-    give_back_memory,
+    fewer_images,
     opened,
     turn,
+    with_less,
 )
 
 if TYPE_CHECKING:
@@ -132,9 +131,9 @@ def with_log_likelihoods(
     with turn(comparison):
         if of_windows and len(there):
             look = partial(best_nodes, image_rows[there], poses[there], comparison)
-            poses["displacement"][there] = fewer_at_once(look, IMAGES_AT_A_TIME)
+            poses["displacement"][there] = with_less(look, IMAGES_AT_A_TIME, fewer_images)
         look = partial(log_likelihood_at, image_rows[there], poses[there], comparison)
-        poses["log_likelihood_optimal"][there] = fewer_at_once(look, IMAGES_AT_A_TIME)
+        poses["log_likelihood_optimal"][there] = with_less(look, IMAGES_AT_A_TIME, fewer_images)
     return poses
 
 
@@ -332,26 +331,20 @@ def run(
         if basis and all(basis is not kept for kept in _LATEST.values()):
             _keep(_what_bases_depend_on(comparison), basis)
         block = opened(partial(open_block, image_rows, template_rows, basis, comparison))
-    tile_tried_first = block.tile
-    while True:
-        try:
-            with turn(comparison):
-                start = time.perf_counter()
-                results = search(block)
-                seconds = time.perf_counter() - start
-            break
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            message = str(error)
-        block = _smaller(block, message)
-    announce(block.report(tile_tried_first, seconds))
+
+    def timed(block: Block) -> tuple[Block, Found, float]:
+        with turn(comparison):
+            start = time.perf_counter()
+            results = search(block)
+            return block, results, time.perf_counter() - start
+
+    done, results, seconds = with_less(timed, block, _smaller)
+    announce(done.report(block.tile, seconds))
     return results
 
 
 def _smaller(block: Block, reason: str) -> Block:
-    """The same block with half the tile, and no memory kept from before."""
+    """The same block with half the tile, and no scratch memory."""
     block.constants.scratch.kept.clear()
-    give_back_memory()
     tile = smaller_tile(block.tile, reason)
     return replace(block, tile=tile, n_images_at_a_time=max(tile[0], block.n_images_at_a_time // 2))

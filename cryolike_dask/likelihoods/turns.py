@@ -11,9 +11,10 @@ from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.compute.gpu import float32_products, is_out_of_memory
 from cryolike_dask.errors import CannotFitError
 from cryolike_dask.likelihoods.comparison import Comparison
-from cryolike_dask.likelihoods.tiles import OF_LESS_MEMORY
+from cryolike_dask.likelihoods.tiles import OF_LESS_MEMORY, smaller_tile
 
 Made = TypeVar("Made")
+Size = TypeVar("Size")
 
 TURN = threading.Lock()
 """One block at a time in a process, so that a device never runs two."""
@@ -29,45 +30,46 @@ def turn(comparison: Comparison) -> Iterator[None]:
         yield
 
 
+def with_less(
+    compute: Callable[[Size], Made], size: Size, less: Callable[[Size, str], Size]
+) -> Made:
+    """Compute with so much at once; on running out of memory, again with less, and with nothing
+    kept from before. `less` is given the size that did not fit, and what was said of it, and raises
+    an error where there is no less."""
+    import torch
+
+    while True:
+        try:
+            return compute(size)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error)
+        # what the error holds is let go of by now
+        size = less(size, reason)
+        torch.cuda.empty_cache()
+
+
 def opened(open_it: Callable[[], Made]) -> Made:
-    """Open a block; on running out of memory once more, with no memory kept from before.
+    """Open a block; on running out of memory once more.
 
     Raises
     ------
     CannotFitError
         If that does not help: what all tiles share is not made smaller by smaller tiles.
     """
-    try:
-        return open_it()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    give_back_memory()
-    try:
-        return open_it()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise CannotFitError(
-            f"what all poses share does not fit into the memory of the device ({error})",
-            remedy=OF_LESS_MEMORY,
-        ) from error
+
+    def once_more(n_times_left: int, reason: str) -> int:
+        if n_times_left == 0:
+            raise CannotFitError(
+                f"what all poses share does not fit into the memory of the device ({reason})",
+                remedy=OF_LESS_MEMORY,
+            )
+        return n_times_left - 1
+
+    return with_less(lambda _: open_it(), 1, once_more)
 
 
-def give_back_memory() -> None:
-    """Give back what torch keeps for later."""
-    import torch
-
-    torch.cuda.empty_cache()
-
-
-def fewer_at_once(compute: Callable[[int], Made], n_at_once: int) -> Made:
-    """Compute with so many images at once, or with half of them where memory does not suffice."""
-    while True:
-        try:
-            return compute(n_at_once)
-        except (MemoryError, RuntimeError) as error:
-            if n_at_once == 1 or not is_out_of_memory(error):
-                raise
-        give_back_memory()
-        n_at_once = (n_at_once + 1) // 2
+def fewer_images(n_images: int, reason: str) -> int:
+    """Half of the images, where one did not fit alone."""
+    return smaller_tile((n_images, 1), reason)[0]
