@@ -61,6 +61,22 @@ class DeviceError(CryolikeError, RuntimeError):
     """The device that was asked for is not there, or is used in a way that it cannot be."""
 
 
+class BrokenGpuError(DeviceError):
+    """A GPU has failed, so that its process can compute nothing more there.
+
+    Attributes
+    ----------
+    worker : str
+        Address of the worker whose process it is; empty: of none.
+    device : str
+        The GPU, as its node calls it.
+    reason : str
+        What CUDA said of it.
+    """
+
+    worker, device, reason = "", "", ""
+
+
 class CannotFitError(CryolikeError, MemoryError):
     """A result or a block is larger than the memory or the disk."""
 

@@ -1,5 +1,5 @@
 """What CUDA leaves to whoever uses it: how precise products are, how it says that memory did not
-suffice, and which GPU of a node a process has.
+suffice or that the GPU has failed, and which GPU of a node a process has.
 
 torch is imported inside the functions: the scheduler imports this package too, and does not need
 torch.
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from cryolike_dask.errors import CryolikeError
+from cryolike_dask.errors import BrokenGpuError, CryolikeError
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -28,6 +28,24 @@ NO_MEMORY = (
 """What messages of torch, CUDA, Triton and CUDA's libraries have in them that have no type of their
 own. The last two but one also stand for other things; with half the tile these fail once more."""
 
+HAS_FAILED = (
+    "device-side assert",
+    "unspecified launch failure",
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "hardware stack error",
+    "launch timed out",
+    "uncorrectable ECC",
+    "no CUDA-capable device",
+    "device(s) is/are busy or unavailable",
+    "GPU is lost",
+)
+"""What CUDA's errors have in them after which a process can do nothing more on its GPU: CUDA gives
+the same error to all that follows."""
+_failed: list[str] = []
+"""What CUDA said when the GPU of this process failed."""
+
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that the memory of the GPU or of the machine did not suffice."""
@@ -38,6 +56,52 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return any(said in str(error) for said in NO_MEMORY)
+
+
+def says_that_it_failed(error: Exception) -> bool:
+    """Whether an error says that the GPU can do nothing more for this process."""
+    if isinstance(error, CryolikeError) or not isinstance(error, RuntimeError):
+        return False
+    return any(said in str(error) for said in HAS_FAILED)
+
+
+@contextmanager
+def noticing_failure(kind: str) -> Iterator[None]:
+    """Tell of a GPU that fails meanwhile, and refuse to go on in a process whose GPU has failed.
+
+    Raises
+    ------
+    BrokenGpuError
+    """
+    if kind == "cpu":
+        yield
+        return
+    if _failed:
+        raise _broken_gpu(_failed[0])
+    try:
+        yield
+    except RuntimeError as error:
+        if not says_that_it_failed(error):
+            raise
+        _failed.append(str(error).strip().partition("\n")[0])
+        raise _broken_gpu(_failed[0]) from error
+
+
+def _broken_gpu(reason: str) -> BrokenGpuError:
+    """The error of a GPU that has failed, with the worker that it happened in."""
+    from distributed import get_worker
+
+    error = BrokenGpuError(
+        f"{name_of_device('cuda')} has failed ({reason})",
+        remedy="Start this program again, or its workers; if it fails again, look at it with "
+        "nvidia-smi, and leave it out by CUDA_VISIBLE_DEVICES.",
+    )
+    error.device, error.reason = name_of_device("cuda"), reason
+    try:
+        error.worker = get_worker().address
+    except ValueError:
+        error.worker = ""
+    return error
 
 
 def free_memory_of_gpu() -> int:

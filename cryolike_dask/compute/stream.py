@@ -18,8 +18,14 @@ from dask.delayed import Delayed
 from distributed import Client, Future, KilledWorker, as_completed
 
 from cryolike_dask.compute.device import count_workers
+from cryolike_dask.compute.failures import FailedGpus
 from cryolike_dask.compute.progress import watch
-from cryolike_dask.errors import ClusterError, CryolikeError, FailedPiecesError
+from cryolike_dask.errors import (
+    BrokenGpuError,
+    ClusterError,
+    CryolikeError,
+    FailedPiecesError,
+)
 from cryolike_dask.labels import OnError
 
 logger = logging.getLogger("cryolike_dask")
@@ -110,6 +116,8 @@ def stream(
         If items failed and were left out.
     ClusterError
         If the scheduler is lost, or an item loses one worker after the other.
+    DeviceError
+        If one GPU after the other fails under an item, or no worker is left.
     """
     failed = {}
     with watch(client, n_images, title, progress=progress, table=table) as meter:
@@ -153,18 +161,31 @@ def _on(client: Client, items: Iterable[WorkItem], started: Callable[[str], None
     waiting, completed = iter(items), as_completed(loop=client.loop)
     in_flight: dict[Future, WorkItem] = {}
     submitted_again: set[str] = set()
+    failed_gpus, again = FailedGpus(client), list[WorkItem]()
 
-    def submit(item: WorkItem) -> None:
-        graph = lean(item.build())  # type: ignore[misc]
-        # before its blocks can tell of themselves: reports of items not in work are not counted
-        started(item.blocks)
-        with _connected():
-            future = client.compute(graph)
+    def submit(item: WorkItem) -> CryolikeError | None:
+        """Submit an item, or give the error of its inputs: they are opened while graphs are built,
+        so that one may be found damaged here."""
+        try:
+            graph = lean(item.build())  # type: ignore[misc]
+            # before its blocks can tell of themselves: reports of items not in work are not counted
+            started(item.blocks)
+            with _connected():
+                future = client.compute(graph)
+        except CryolikeError as failure:
+            return failure
         in_flight[future] = item
         completed.add(future)
+        return None
 
     try:
         while True:
+            # a task that several items share would fail for all of them until all have let go of it
+            if not any(future.status == "error" for future in in_flight):
+                for failed in again:
+                    if (failure := submit(failed)) is not None:
+                        yield failed, failure
+                again.clear()
             # asked each time: workers may come and go while a run goes on
             with _connected():
                 limit = min(IN_FLIGHT_PER_WORKER * count_workers(client), MOST_IN_FLIGHT)
@@ -172,11 +193,7 @@ def _on(client: Client, items: Iterable[WorkItem], started: Callable[[str], None
                 # nothing to compute, and no place in flight: runs that go on pass these quickly
                 if item.build is None:
                     yield item, None
-                    continue
-                # inputs are opened while graphs are built, so that one may be found damaged here
-                try:
-                    submit(item)
-                except CryolikeError as failure:
+                elif (failure := submit(item)) is not None:
                     yield item, failure
             if not in_flight:
                 return
@@ -189,13 +206,17 @@ def _on(client: Client, items: Iterable[WorkItem], started: Callable[[str], None
                 # it may only have been there when others made their worker die
                 if item.name not in submitted_again:
                     submitted_again.add(item.name)
-                    try:
-                        submit(item)
+                    error = submit(item)
+                    if error is None:
                         continue
-                    except CryolikeError as failure:
-                        error = failure
                 else:
                     error = _killed(item)
+            elif isinstance(error, BrokenGpuError):
+                with _connected():
+                    error = failed_gpus.done_about(error, item.name)
+                if error is None:
+                    again.append(item)
+                    continue
             yield item, error
     finally:
         # an error or Ctrl-C ends the loop: workers shall not go on with what nobody waits for

@@ -35,7 +35,6 @@ from cryolike_dask.likelihoods.setup import (
 from cryolike_dask.likelihoods.tiled_block import Block, open_block
 from cryolike_dask.likelihoods.tiles import smaller_tile
 from cryolike_dask.likelihoods.turns import (
-    TURN,
     fewer_images,
     opened,
     turn,
@@ -74,7 +73,7 @@ def radial_basis_of(comparison: Comparison) -> RadialBasis:
     """Radial basis that all blocks of a comparison are given; made once in a process for all images
     that are compared with the same templates."""
     key = _what_bases_depend_on(comparison)
-    with TURN:
+    with turn(comparison):
         basis = _LATEST.get(key)
         basis = find_basis(comparison) if basis is None else basis
         _keep(key, basis)
@@ -141,7 +140,7 @@ def best_of_structures(
     image_rows: Rows, poses: Sequence[Rows], comparisons: Sequence[Comparison]
 ) -> BestOfStructures:
     """The likeliest structure of each image, and the power of its template at the best pose."""
-    with TURN:
+    with turn(comparisons[0]):
         return choose_structures(image_rows, poses, comparisons)
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from cryolike_dask.compute.device import resolve_device
-from cryolike_dask.compute.gpu import float32_products, is_out_of_memory
+from cryolike_dask.compute.gpu import float32_products, is_out_of_memory, noticing_failure
 from cryolike_dask.errors import CannotFitError
 from cryolike_dask.likelihoods.comparison import Comparison
 from cryolike_dask.likelihoods.tiles import OF_LESS_MEMORY, smaller_tile
@@ -26,7 +26,7 @@ def turn(comparison: Comparison) -> Iterator[None]:
     import torch
 
     kind = resolve_device(comparison.device).type
-    with TURN, torch.inference_mode(), float32_products(kind):
+    with TURN, noticing_failure(kind), torch.inference_mode(), float32_products(kind):
         yield
 
 
