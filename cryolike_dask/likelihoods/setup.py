@@ -55,6 +55,7 @@ def make_constants(
     """Make the constants that all tiles share, on the device."""
     import torch
 
+    from cryolike_dask.likelihoods.kernels.checks import Checks
     from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.displaced import measured_displacements
     from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
@@ -89,6 +90,7 @@ def make_constants(
         recomputes_offset_above=conventions.recomputes_offset_above,
         piece_bytes=piece_bytes(device.type),
         scratch=Scratch(weights),
+        checks=Checks(device.type == "cpu"),
     )
 
 
