@@ -7,12 +7,14 @@ torch.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dask.system import CPU_COUNT
 from distributed import Client, default_client
 
 from cryolike_dask.compute.gpu import free_memory_of_gpu
@@ -60,6 +62,32 @@ def free_memory(device: str) -> int:
     except (ValueError, AttributeError):
         return free
     return free if not limit else max(0, min(free, int(limit) - psutil.Process().memory_info().rss))
+
+
+def threads_of_a_worker() -> int:
+    """Threads that a worker may use on the processor: one, as each core has a worker of its own;
+    beside a GPU its share of the cores, for there is one worker for each GPU that it sees."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 1
+    return share_of_cores(len(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")))
+
+
+def share_of_cores(n_workers: int) -> int:
+    """Cores of this machine that are for each of so many workers."""
+    return max(1, CPU_COUNT // max(1, n_workers))
+
+
+def host_threads() -> int:
+    """Threads for what the processor does for a GPU, such as projecting and transforming: as many
+    as torch may use, and as are near the GPU where workers are kept on such cores. 1 without a GPU:
+    what needs that is called by many tasks at a time then, or in a worker of one core."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 1
+    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
 
 
 @contextmanager

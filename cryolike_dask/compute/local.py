@@ -30,6 +30,7 @@ from cryolike_dask.compute.closing import (
     loop_without_ctrl_c,
 )
 from cryolike_dask.compute.dashboard import mute_the_dashboard
+from cryolike_dask.compute.device import share_of_cores
 from cryolike_dask.errors import ClusterError, CryolikeError, DeviceError, InputError, number
 
 LOOPBACK = "127.0.0.1"
@@ -38,8 +39,9 @@ MOST_WORKERS_PER_CORE = 16
 WORKER_SETUP = "cryolike_dask.compute.worker_setup"
 """Module that workers import first."""
 INSTALL_CUDA = "Install cryolike_dask[cuda12] or cryolike_dask[cuda13] for your CUDA version."
+THREADS_OF_LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 WORKER_ENVIRONMENT = {
-    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
+    **dict.fromkeys(THREADS_OF_LIBRARIES, 1),
     "MALLOC_TRIM_THRESHOLD_": 2**28,
     "MALLOC_MMAP_THRESHOLD_": 2**25,
 }
@@ -74,9 +76,9 @@ def local_cluster(
     can run programs on them. The dashboard is open to all users of this machine, who can look but
     change nothing.
 
-    With GPUs and dask-cuda: a LocalCUDACluster, one process and one thread per GPU. Otherwise a
-    LocalCluster: one process per core with one thread of Dask and one of torch. With a GPU but
-    without dask-cuda: one process, so that the GPU runs one block at a time.
+    With GPUs and dask-cuda: a LocalCUDACluster, one process per GPU with one thread of Dask, on the
+    cores that are near that GPU, of which it has its share for reading and transforming. Otherwise a LocalCluster: one process per core with one thread of Dask and one of torch. With a
+    GPU but without dask-cuda: one process, so that the GPU runs one block at a time.
 
     Parameters
     ----------
@@ -119,7 +121,7 @@ def local_cluster(
     mute_the_dashboard()
     runner = loop_without_ctrl_c()
     try:
-        with _starting(runner):
+        with _starting(runner, _environment(n)):
             cluster = _cluster(
                 n, {"security": _security(security), "loop": runner.loop, **settings}
             )
@@ -190,18 +192,36 @@ def _cluster(n_workers: int, settings: Mapping[str, object]) -> Any:
     return LocalCluster(n_workers=n_workers, processes=True, preload=[WORKER_SETUP], **settings)
 
 
+def _environment(n_workers: int) -> dict[str, int]:
+    """Variables of workers; each of a GPU has its share of the cores."""
+    n_threads = share_of_cores(n_workers) if count_gpus() else 1
+    return {**WORKER_ENVIRONMENT, **dict.fromkeys(THREADS_OF_LIBRARIES, n_threads)}
+
+
 def _cuda_cluster(n_workers: int, settings: Mapping[str, object]) -> Any:
     try:
         from dask_cuda import LocalCUDACluster
 
         return LocalCUDACluster(
-            n_workers=n_workers, device_memory_limit=None, preload=[WORKER_SETUP], **settings
+            CUDA_VISIBLE_DEVICES=_first_gpus(n_workers),
+            n_workers=n_workers,
+            device_memory_limit=None,
+            preload=[WORKER_SETUP],
+            **settings,
         )
     # ImportError without the CUDA bindings; pynvml's errors without a driver
     except Exception as error:
         raise DeviceError(
             f"dask-cuda cannot start ({type(error).__name__}: {error})", remedy=INSTALL_CUDA
         ) from error
+
+
+def _first_gpus(n: int) -> list[str] | None:
+    """The first of the GPUs that may be used: workers see no others, and know by their number with
+    how many they share the cores."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(k) for k in range(count_gpus())]
+    return [name.strip() for name in names[:n]] or None
 
 
 def _security(asked: Security | bool) -> Security | None:
@@ -236,12 +256,12 @@ def _scratch_folder() -> Path:
 
 
 @contextmanager
-def _starting(runner: LoopRunner) -> Iterator[None]:
+def _starting(runner: LoopRunner, environment: Mapping[str, int]) -> Iterator[None]:
     """One error for all that can go wrong, in place of what scheduler and workers say of it one
     after the other."""
     watch = asyncio.run_coroutine_threadsafe(abandon_if_stuck(runner), runner.loop.asyncio_loop)
     settings = {
-        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        "distributed.nanny.pre-spawn-environ": environment,
         **FLAT_MEMORY,
         **FEW_LOOKS,
     }

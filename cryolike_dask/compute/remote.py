@@ -13,6 +13,7 @@ from distributed.deploy import Cluster
 
 from cryolike_dask.compute.addresses import address_in, check_scheduler, warn_if_open_to_others
 from cryolike_dask.compute.closing import OnceClosingClient
+from cryolike_dask.compute.device import threads_of_a_worker
 from cryolike_dask.errors import ClusterError, InputError, missing_files, number
 from cryolike_dask.io.identity import regular_file
 
@@ -21,7 +22,7 @@ logger = logging.getLogger("cryolike_dask")
 
 class OneTorchThread(WorkerPlugin):  # type: ignore[misc]
     """One thread of torch in a worker process: blocks of all workers together take as many cores as
-    there are workers.
+    there are workers. Beside a GPU it is the worker's share of the cores of its machine.
 
     It holds for every task of the process, and for workers that join later, until it is taken off
     (`client.unregister_worker_plugin(OneTorchThread.name)`), which restores the number of before.
@@ -31,11 +32,11 @@ class OneTorchThread(WorkerPlugin):  # type: ignore[misc]
     name = "cryolike_dask-one-torch-thread"
 
     def setup(self, worker: Worker) -> None:
-        """Remember how many threads torch would use, and use one."""
+        """Remember how many threads torch would use, and use as many as a worker may."""
         import torch
 
         self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads_of_a_worker())
 
     def teardown(self, worker: Worker) -> None:
         """Put the number of threads back."""
@@ -56,7 +57,8 @@ def connect(
 ) -> Client:
     """Connect to a scheduler that runs already, and make its workers ready.
 
-    Its workers compute with one thread of torch from then on (`OneTorchThread`). Warnings tell when
+    Its workers compute with one thread of torch from then on, or beside a GPU with its share of the
+    cores (`OneTorchThread`). Warnings tell when
     anyone on the network can use the scheduler, and when workers have threads that would only wait
     for each other.
 

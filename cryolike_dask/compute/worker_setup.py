@@ -11,15 +11,17 @@ from typing import Any
 
 
 def dask_setup(worker: Any) -> None:
-    """One thread of torch for one core; errors are told once, by the client that they reach, but
-    memory is warned of.
+    """One thread of torch for one core, or a GPU's share of the cores; errors are told once, by the
+    client that they reach, but memory is warned of.
 
     A terminal sends Ctrl-C to workers as well, whose end is the client's business.
     """
     import torch
 
+    from cryolike_dask.compute.device import threads_of_a_worker
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads_of_a_worker())
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
     logging.getLogger("distributed.worker.memory").setLevel(logging.WARNING)
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
