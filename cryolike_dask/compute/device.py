@@ -76,18 +76,20 @@ def threads_of_a_worker() -> int:
 
 def share_of_cores(n_workers: int) -> int:
     """Cores of this machine that are for each of so many workers."""
-    return max(1, CPU_COUNT // max(1, n_workers))
+    cores: int = CPU_COUNT
+    return max(1, cores // max(1, n_workers))
 
 
 def host_threads() -> int:
     """Threads for what the processor does for a GPU, such as projecting and transforming: as many
     as torch may use, and as are near the GPU where workers are kept on such cores. 1 without a GPU:
     what needs that is called by many tasks at a time then, or in a worker of one core."""
+    import psutil
     import torch
 
     if not torch.cuda.is_available():
         return 1
-    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0))))
+    return max(1, min(torch.get_num_threads(), len(psutil.Process().cpu_affinity())))
 
 
 @contextmanager

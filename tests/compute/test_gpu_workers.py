@@ -43,7 +43,7 @@ def test_a_worker_of_a_gpu_has_its_share_of_the_cores(visible, n, monkeypatch):
 @pytest.mark.usefixtures("with_gpus", "on_32_cores")
 def test_threads_of_the_host_are_those_of_torch_on_the_cores_near_the_gpu(monkeypatch):
     before = torch.get_num_threads()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(psutil.Process, "cpu_affinity", lambda _: list(range(6)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
     plugin = OneTorchThread()
     plugin.setup(None)
