@@ -32,7 +32,7 @@ from cryolike_dask.io.records import FolderSettings
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.labels import AUTO
 from cryolike_dask.likelihoods.comparable import check_comparable, notes_on
-from cryolike_dask.likelihoods.cutting import Cut
+from cryolike_dask.likelihoods.cutting import Cut, largest_first
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.settings import Settings, Tiling
 from cryolike_dask.likelihoods.setup import realised_table
@@ -128,8 +128,10 @@ class Run:
         return len(self.structure_names)
 
     def pairs(self) -> Iterator[tuple[int, int]]:
-        """(structure, stack) in the order of work: structures are the outer loop."""
-        return ((i, k) for i in self.templates for k in self.images)
+        """(structure, stack) in the order of work: structures are the outer loop, large ones come
+        first, so that in the end workers wait for small ones."""
+        images = largest_first(self.images)
+        return ((i, k) for i in largest_first(self.templates) for k in images)
 
     def note_left_out(self) -> None:
         """Say how many stacks the run takes, where it leaves some out."""
