@@ -24,7 +24,9 @@ def jobs_of(sizes, cut, n_templates=STANDARD[0], n_displacements=STANDARD[1]):
     for n_images in sizes:
         work = Work(n_images, n_templates, n_displacements)
         parts = cut.parts(work)
-        chunks = [even_chunks(n, -(-n // p)) for n, p in zip((n_images, n_templates), parts)]
+        chunks = [
+            even_chunks(n, -(-n // p)) for n, p in zip((n_images, n_templates), parts, strict=True)
+        ]
         one = np.ones(1, np.int64)
         blocks = [
             Work(m, s, n_displacements).of_block(one, one).item()
