@@ -2,8 +2,9 @@
 
 Blocks run on it as on a GPU, and can be compared with those on a CPU. Tensors of two devices in one
 operation are refused, as a GPU would refuse them, even of a single number; wherever a program waits
-for its GPU, whatever it sends there, and all kernels that it would start, are counted. What cannot be seen are faults of CUDA itself:
-types that an operation is not there for, sums whose order is left to chance, memory that runs out.
+for its GPU, whatever it sends there, and all kernels that it would start, are counted. What cannot
+be seen are faults of CUDA itself: types that an operation is not there for, sums whose order is
+left to chance, memory that runs out.
 """
 
 from __future__ import annotations
@@ -89,8 +90,6 @@ class PretendedGpu(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in SAID:
             return SAID[func] if is_on_gpu else func(*args)
-        if func is Tensor.pin_memory:
-            return args[0].clone().as_subclass(Pinned)
         if func in MOVING:
             return self._moved(func, *args, **kwargs)
         if is_on_gpu and func in (Tensor.numpy, Tensor.__array__):
@@ -238,5 +237,7 @@ def pretended_gpu(free: int = 8 * 2**30) -> Iterator[PretendedGpu]:
             ("device", lambda *_: nullcontext()),
         ):
             patch.setattr(torch.cuda, name, value)
+        # for threads too, which have no modes
+        patch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone().as_subclass(Pinned))
         with PretendedGpu() as gpu, Kernels(gpu):
             yield gpu

@@ -41,6 +41,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.likelihoods.kernels.cross_correlation import squared, without_power
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
 from cryolike_dask.likelihoods.kernels.displaced import (
@@ -85,7 +86,7 @@ class ImageTerms:
 
     def take(self, rows: NDArray[np.int64]) -> ImageTerms:
         """Some of the images."""
-        chosen = torch.from_numpy(rows).to(self.power.device)
+        chosen = sent(rows, self.power.device)
         return ImageTerms(
             spectra=tuple(
                 _both_parts(group).index_select(2, chosen).flatten(1, 2) for group in self.spectra
@@ -269,7 +270,7 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
 
 
 def _offsets(contrast_of_mask: Tensor, mask_products: Tensor) -> Tensor:
-    """Isx, (image, template): one product for each template, so that equal templates tie exactly."""
+    """Isx, (image, template): a product for each template, so that equal templates tie exactly."""
     if contrast_of_mask.is_cpu:
         return torch.stack([contrast_of_mask @ product for product in mask_products], 1)
     of_templates = contrast_of_mask.expand(len(mask_products), -1, -1)

@@ -1,5 +1,5 @@
-"""What turns sums over shells into correlations and likelihoods: numbers of each image, template and
-rotation, the same for all displacements."""
+"""What turns sums over shells into correlations and likelihoods: numbers of each image, template
+and rotation, the same for all displacements."""
 
 from __future__ import annotations
 
