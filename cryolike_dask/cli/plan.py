@@ -25,6 +25,13 @@ def plan(
     measure: Annotated[
         bool, typer.Option(help="Compute and time a block; without it the time is left out.")
     ] = True,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for workers with this GPU each, such as H100, A100 or 'RTX 4090', here or "
+            "not: an estimate by stated rates. --workers says how many."
+        ),
+    ] = None,
     place: PlaceOptions,
 ) -> None:
     """Say what a run will cost: tasks, bytes, memory and time. Takes the options of the run, and
@@ -43,6 +50,7 @@ def plan(
             overwrite=options.overwrite,
             client=client,
             n_workers=None if client is not None else place.n_workers,
+            gpu=gpu,
             device=options.device,
             measure=measure,
         )

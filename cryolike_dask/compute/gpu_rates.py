@@ -37,8 +37,8 @@ class GpuRates:
 
     def __str__(self) -> str:
         return (
-            f"{self.name} ({self.memory_gb:g} GB, {self.bandwidth:g} TB/s, {self.half:g} TFLOP/s in "
-            f"half precision, {self.single:g} in single; stated, not measured)"
+            f"{self.name} ({self.memory_gb:g} GB, {self.bandwidth:g} TB/s, {self.half:g} TFLOP/s "
+            f"in half precision, {self.single:g} in single; stated, not measured)"
         )
 
 

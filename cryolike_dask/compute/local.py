@@ -77,8 +77,9 @@ def local_cluster(
     change nothing.
 
     With GPUs and dask-cuda: a LocalCUDACluster, one process per GPU with one thread of Dask, on the
-    cores that are near that GPU, of which it has its share for reading and transforming. Otherwise a LocalCluster: one process per core with one thread of Dask and one of torch. With a
-    GPU but without dask-cuda: one process, so that the GPU runs one block at a time.
+    cores that are near that GPU, of which it has its share for reading and transforming. Otherwise
+    a LocalCluster: one process per core with one thread of Dask and one of torch. With a GPU but
+    without dask-cuda: one process, so that the GPU runs one block at a time.
 
     Parameters
     ----------

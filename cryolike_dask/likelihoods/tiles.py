@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,19 @@ OF_LESS_MEMORY = "Use fewer displacements, a lower resolution factor, or a devic
 TERMS_BYTES = 128
 """Bytes that a tile holds of a pair beside its products, for each angle of half a turn, about:
 norms and heights in double precision, and what they are made of."""
+
+
+class Place(NamedTuple):
+    """A device, "cpu" or "cuda", and the bytes that are free there."""
+
+    device: str
+    free_bytes: int
+
+    @classmethod
+    def here(cls, comparison: Comparison) -> Place:
+        """The device of this process that a comparison is for."""
+        device = resolve_device(comparison.device).type
+        return cls(device, free_memory(device))
 
 
 @dataclass(frozen=True)
@@ -109,12 +122,16 @@ def smaller_tile(tile: tuple[int, int], reason: str) -> tuple[int, int]:
 
 
 def first_tile(
-    n_images: int, n_templates: int, comparison: Comparison, footprint: Footprint
+    n_images: int,
+    n_templates: int,
+    comparison: Comparison,
+    footprint: Footprint,
+    place: Place | None = None,
 ) -> tuple[int, int]:
     """Choose the (images, templates) of a tile: as asked, as far as memory allows, or what the
-    device does best."""
-    device = resolve_device(comparison.device).type
-    limit = min(MOST_TILE_BYTES[device], int(free_memory(device) * MEMORY_FRACTION))
+    device does best; by default that of this process."""
+    device, free = place or Place.here(comparison)
+    limit = min(MOST_TILE_BYTES[device], int(free * MEMORY_FRACTION))
     asked_images = asked_templates = None
     if not comparison.discover_tiles:
         asked_images = comparison.n_images_per_tile
@@ -132,9 +149,13 @@ def first_tile(
     return int(images if asked_images else -(-n_images // -(-n_images // images))), int(templates)
 
 
-def images_at_a_time(comparison: Comparison, footprint: Footprint, tile: tuple[int, int]) -> int:
+def images_at_a_time(
+    comparison: Comparison,
+    footprint: Footprint,
+    tile: tuple[int, int],
+    place: Place | None = None,
+) -> int:
     """Number of images whose terms a task holds, in whole tiles."""
-    budget = min(
-        IMAGES_BYTES, int(free_memory(resolve_device(comparison.device).type) * MEMORY_FRACTION)
-    )
+    _, free = place or Place.here(comparison)
+    budget = min(IMAGES_BYTES, int(free * MEMORY_FRACTION))
     return max(1, budget // (footprint.image * tile[0])) * tile[0]

@@ -64,6 +64,9 @@ class LikelihoodPlan:
         With how many poses each image of a trial of an adaptive search is compared in the whole
         band, as a part of those that there are under the first structure, more than 1 where its
         steps are finer; empty: none was tried.
+    gpu : str
+        The GPU of each worker, and how fast it is: measured, or an estimate by stated rates; empty:
+        none.
     noise_seconds : float or None
         Of all workers together, to estimate the noise and to fit a B-factor; 0 where neither is to
         be done.
@@ -97,6 +100,7 @@ class LikelihoodPlan:
     noise: str = "white"
     search: str = "exhaustive"
     parts_compared: tuple[float, ...] = ()
+    gpu: str = ""
     noise_seconds: float | None = None
     basis_seconds: float | None = None
     read_seconds: float | None = None
@@ -141,6 +145,7 @@ class LikelihoodPlan:
             f"{self.tile[0]} images x {self.tile[1]} templates",
             "noise": self.noise,
             **({} if self.search == "exhaustive" else {"search": self._less()}),
+            **({"gpu": self.gpu} if self.gpu else {}),
             "time": self._time(),
         }
         return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])

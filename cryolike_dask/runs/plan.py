@@ -19,6 +19,7 @@ from typing import TypeVar
 from distributed import Client
 
 from cryolike_dask.compute.device import active_client, count_workers, device_of_workers, real_dtype
+from cryolike_dask.compute.gpu_rates import GpuRates, gpu_named
 from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.conventions import ConventionsName
@@ -48,6 +49,7 @@ from cryolike_dask.runs.folder import output_folder, settled
 from cryolike_dask.runs.kinds import Kind, kind_named
 from cryolike_dask.runs.noise_cost import NoiseWork, work_of_noise
 from cryolike_dask.runs.noise_of_run import noise_said, with_known_noise
+from cryolike_dask.runs.on_paper import try_on_paper
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.run import FULL_CORRELATION_COPIES, Displacer, Run, open_run
 from cryolike_dask.runs.search_trial import (
@@ -100,6 +102,7 @@ def plan_likelihood(
     overwrite: bool = False,
     client: Client | None = None,
     n_workers: int | None = None,
+    gpu: str | None = None,
     device: Device = "auto",
     precision: Precision = "default",
     tolerance: float | None = None,
@@ -125,6 +128,10 @@ def plan_likelihood(
     n_workers : int, optional
         Plan for so many workers on this machine, as `local_cluster` starts them; 0: for this
         process alone. Default: the workers of the client, or else this process alone.
+    gpu : str, optional
+        Plan for workers that have this GPU each, such as "H100" or "RTX 4090", whether there is one
+        here or not: time is an estimate by the rates that its maker states, of a search of every
+        pose, and reading as on this machine with one thread.
     measure : bool
         False leaves the time out, and computes nothing.
 
@@ -141,8 +148,8 @@ def plan_likelihood(
     InputError, InputFileError, GridMismatchError, OutputError
         As the run would.
     """
-    chosen = kind_named(kind)
-    client = active_client(client) if n_workers is None else None
+    chosen, rates = kind_named(kind), None if gpu is None else gpu_named(gpu)
+    client = active_client(client) if n_workers is None and rates is None else None
     n = (
         count_workers(client)
         if client is not None
@@ -163,17 +170,21 @@ def plan_likelihood(
         run = with_known_noise(run)
     done = find_done(run, chosen) if skip_exist else []
     tries = (
-        measure and len(done) < len(run.images) * len(run.templates) and worth_a_trial(run, chosen)
+        measure
+        and rates is None
+        and len(done) < len(run.images) * len(run.templates)
+        and worth_a_trial(run, chosen)
     )
+    where = "cuda" if rates else device_of_workers(client, device)
     with progress_bar(3 + tries, "steps of the plan", shown=progress) as show:
-        groups = group_jobs(run, chosen, done, run.cut(n, device_of_workers(client, device)))
+        groups = group_jobs(run, chosen, done, run.cut(n, where))
         show(1)
         noise_work = work_of_noise(run)
         of_everything = measure and not (tries and noise_work == NoiseWork())
-        trials = _trials(groups, chosen, client, n, measure=of_everything)
+        trials = _trials(groups, chosen, client or rates, n, measure=of_everything)
         show(2)
         plan = _without_time(run, chosen, groups, len(done), trials[0], client, n)
-        _refuse_what_cannot_fit(run, plan, groups, trials[0], client)
+        _refuse_what_cannot_fit(run, plan, groups, trials[0], client, is_here=rates is None)
         show(3)
         if not measure:
             return plan
@@ -187,17 +198,24 @@ def plan_likelihood(
 
 
 def _trials(
-    groups: Sequence[Group], kind: Kind, client: Client | None, n_workers: int, *, measure: bool
+    groups: Sequence[Group],
+    kind: Kind,
+    where: Client | GpuRates | None,
+    n_workers: int,
+    *,
+    measure: bool,
 ) -> list[Trial]:
     """Try the first block of the largest job here; or, with a client, on all workers of one host
-    at the same time."""
+    at the same time; or on paper, on a GPU whose rates are known."""
     largest = max(groups, key=lambda group: (group.n_jobs > 0, group.n_pairs_of_block)).graph
     measure &= any(group.n_jobs for group in groups)
     comparison = largest.comparison
     images = image_rows(largest.images, comparison.conventions)[: max(largest.image_chunks)]
     templates = template_rows(largest.templates, comparison.conventions)
     block = comparison, images, templates[: max(largest.template_chunks)], kind
-    return _tried(partial(try_block, measure=measure), block, client, n_workers)
+    if isinstance(where, GpuRates):
+        return [try_on_paper(*block, where, measure=measure)]
+    return _tried(partial(try_block, measure=measure), block, where, n_workers)
 
 
 def _try_search(run: Run, client: Client | None, n_workers: int) -> SearchTrial:
@@ -257,6 +275,7 @@ def _without_time(
         free_disk_bytes=shutil.disk_usage(existing(run.files.folder_output)).free,
         block_bytes=trial.memory.total,
         device_free_bytes=trial.free_bytes if client or trial.device == "cuda" else memory,
+        gpu=trial.gpu,
         worker_bytes=host + (trial.memory.total if trial.device == "cpu" else 0),
         worker_memory_bytes=memory,
         tile=trial.tile,
@@ -279,10 +298,16 @@ def _held_bytes(group: Group, kind: Kind) -> int:
 
 
 def _refuse_what_cannot_fit(
-    run: Run, plan: LikelihoodPlan, groups: Sequence[Group], trial: Trial, client: Client | None
+    run: Run,
+    plan: LikelihoodPlan,
+    groups: Sequence[Group],
+    trial: Trial,
+    client: Client | None,
+    *,
+    is_here: bool,
 ) -> None:
-    """Refuse what fits neither the device, nor a worker, nor the disk, with the number and what
-    would fit."""
+    """Refuse what fits neither the device, nor a worker if it runs here, nor the disk, with the
+    number and what would fit."""
     _refuse_tile(plan, trial, len(groups[0].graph.templates.displacements))
     if kind_named(plan.kind).keeps_every_pose:
         jobs = {
@@ -296,7 +321,7 @@ def _refuse_what_cannot_fit(
         if plan.device == "cpu"
         else plan.worker_bytes
     )
-    if in_worker > plan.worker_memory_bytes:
+    if is_here and in_worker > plan.worker_memory_bytes:
         fitting = plan.worker_memory_bytes * plan.n_workers // in_worker
         raise CannotFitError(
             f"a worker takes {size_of(in_worker)}, but may use {size_of(plan.worker_memory_bytes)}",

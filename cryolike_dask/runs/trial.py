@@ -3,6 +3,7 @@ takes on real data."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.compute.device import free_memory, real_dtype, resolve_device, torch_threads
+from cryolike_dask.compute.device import real_dtype, torch_threads
 from cryolike_dask.io.sources import ArraySource
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.setup import find_basis
 from cryolike_dask.likelihoods.tiled_block import slices
 from cryolike_dask.likelihoods.tiles import (
     Footprint,
+    Place,
     first_tile,
     images_at_a_time,
     piece_bytes,
@@ -82,6 +84,8 @@ class Trial:
         not in files, the part of one image and one template.
     compare_seconds_per_pair : tuple of float
         To compare them; several turns if they are short.
+    gpu : str
+        Which GPU it is, with what is known of it; empty: none.
     """
 
     device: str
@@ -92,6 +96,7 @@ class Trial:
     basis_seconds: float = 0.0
     read_seconds_per_pair: float = 0.0
     compare_seconds_per_pair: tuple[float, ...] = ()
+    gpu: str = ""
 
 
 def try_block(
@@ -105,22 +110,47 @@ def try_block(
 ) -> Trial:
     """Try a block in this process, with so many threads of torch; None: as many as it has."""
     with torch_threads(n_threads):
-        device = resolve_device(comparison.device).type
-        free = free_memory(device)
-        started = time.perf_counter()
-        basis = find_basis(comparison) if measure else ()
-        basis_seconds = time.perf_counter() - started
-        ranks = ranks_of(basis, comparison)
-        if comparison.tolerance and not basis:
-            ranks = (ranks * COMPRESSED).round().astype(np.int64)
-        footprint = Footprint.of(comparison, ranks)
-        tile = first_tile(len(images), len(templates), comparison, footprint)
-        at_a_time = images_at_a_time(comparison, footprint, tile)
-        memory = memory_of(
-            comparison, ranks, tile, (min(len(images), at_a_time), len(templates)), kind, device
-        )
-        trial = Trial(device, free, tile, at_a_time, memory, basis_seconds)
-        return _timed(trial, comparison, images, templates, basis, kind) if measure else trial
+        place = Place.here(comparison)
+        trial, basis = cut_block(comparison, images, templates, kind, place, measure=measure)
+        if not measure:
+            return trial
+        trial = _timed(trial, comparison, images, templates, basis, kind)
+        return replace(trial, gpu=_measured(trial, comparison)) if place.device == "cuda" else trial
+
+
+def _measured(trial: Trial, comparison: Comparison) -> str:
+    """The GPU of this process, and how fast it was."""
+    import torch
+
+    of_pair = statistics.median(trial.compare_seconds_per_pair)
+    rate = len(comparison.displacements) / max(of_pair, 1e-12) / 1e9
+    name = torch.cuda.get_device_name()
+    return f"{name}: {rate:.2g} G (image, template, displacement) per second, measured"
+
+
+def cut_block(
+    comparison: Comparison,
+    images: Rows,
+    templates: Rows,
+    kind: Kind,
+    place: Place,
+    *,
+    measure: bool,
+) -> tuple[Trial, RadialBasis]:
+    """Say how a block is cut there, and what memory it takes; with the radial basis, which is made
+    here, and timed, if `measure`."""
+    started = time.perf_counter()
+    basis = find_basis(comparison) if measure else ()
+    basis_seconds = time.perf_counter() - started
+    ranks = ranks_of(basis, comparison)
+    if comparison.tolerance and not basis:
+        ranks = (ranks * COMPRESSED).round().astype(np.int64)
+    footprint = Footprint.of(comparison, ranks)
+    tile = first_tile(len(images), len(templates), comparison, footprint, place)
+    at_a_time = images_at_a_time(comparison, footprint, tile, place)
+    at_once = min(len(images), at_a_time), len(templates)
+    memory = memory_of(comparison, ranks, tile, at_once, kind, place.device)
+    return Trial(*place, tile, at_a_time, memory, basis_seconds), basis
 
 
 def memory_of(
@@ -172,14 +202,8 @@ def _timed(
         kind.block(images[:n_images], templates[:n_templates], basis, comparison=comparison)
         return time.perf_counter() - started
 
-    n_read, n_templates = min(len(images), MOST_READ), len(templates)
-    first, again = (
-        (
-            _read_seconds(comparison.images, images[:n_read], trial.tile[0]) / n_read,
-            _read_seconds(comparison.templates, templates, trial.tile[1]),
-        )
-        for _ in range(2)
-    )
+    n_templates = len(templates)
+    first, again = (reading_seconds(trial, comparison, images, templates) for _ in range(2))
     n_images = min(trial.tile[0], len(images))
     compare(n_images, min(trial.tile[1], n_templates))  # compiles, and gets memory from the system
     seconds = [compare(n_images, n_templates)]
@@ -192,9 +216,24 @@ def _timed(
     compared = (max(0.0, s - n_images * again[0] - again[1]) / n_images for s in seconds)
     return replace(
         trial,
-        read_seconds_per_pair=first[0] / n_templates + first[1] / n_templates / len(images),
+        read_seconds_per_pair=per_pair(first, images, templates),
         compare_seconds_per_pair=tuple(s / n_templates for s in compared),
     )
+
+
+def reading_seconds(
+    trial: Trial, comparison: Comparison, images: Rows, templates: Rows
+) -> tuple[float, float]:
+    """What reading an image takes, and all templates."""
+    some = images[:MOST_READ]
+    of_images = _read_seconds(comparison.images, some, trial.tile[0])
+    return of_images / len(some), _read_seconds(comparison.templates, templates, trial.tile[1])
+
+
+def per_pair(reading: tuple[float, float], images: Rows, templates: Rows) -> float:
+    """The part of one image and one template of what `reading_seconds` says."""
+    of_image, of_templates = reading
+    return (of_image + of_templates / len(images)) / len(templates)
 
 
 def _read_seconds(source: ArraySource, rows: Rows, n_at_a_time: int) -> float:

@@ -46,4 +46,4 @@ def test_a_plan_takes_the_options_of_a_run_that_change_its_costs():
     )
     assert run == full
     assert run - plan == set(NOT_OF_A_PLAN)
-    assert plan - run == {"kind", "measure"}
+    assert plan - run == {"gpu", "kind", "measure"}

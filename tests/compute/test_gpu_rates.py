@@ -36,7 +36,9 @@ def test_names_as_drivers_and_people_write_them(written, name):
     assert gpu_named(written).name == name
 
 
-@pytest.mark.parametrize("name", ["", "H1000", "A1000", "L400", "nvidia", "RTX", "MI300X", "\x00", "100"])
+@pytest.mark.parametrize(
+    "name", ["", "H1000", "A1000", "L400", "nvidia", "RTX", "MI300X", "\x00", "100"]
+)
 def test_others_are_refused_with_those_that_are_known(name):
     assert find_gpu(name) is None
     with pytest.raises(InputError, match=r"is no GPU whose rates are known.*H100.*RTX 4090"):
