@@ -115,6 +115,14 @@ class PretendedGpu(TorchFunctionMode):
         finally:
             self.computes = before
 
+    @contextmanager
+    def one_kernel(self) -> Iterator[None]:
+        """Count all that is done meanwhile as one kernel: what a compiled one would do."""
+        before = [counter.copy() for counter in (self.waits, self.sent, self.launches)]
+        yield
+        self.waits, self.sent, self.launches = before
+        self.launches[line()] += 1
+
     def _moved(self, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Copy to another device, or none where it is there."""
         was_there, target = isinstance(tensor, OnGpu), None

@@ -21,7 +21,9 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.block_reports import announce
-from cryolike_dask.compute.device import real_dtype
+from cryolike_dask.compute.device import real_dtype, resolve_device
+from cryolike_dask.errors import CryolikeError
+from cryolike_dask.likelihoods import kept_images
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.envelope import BestOfStructures, choose_structures
 from cryolike_dask.likelihoods.found import BestOfImages, BestOfPairs, Likelihoods
@@ -119,12 +121,13 @@ def with_log_likelihoods(
     POSE. Those of windows are near displacements of the search, and come to the best of these."""
     poses = poses.copy()
     there = np.flatnonzero(np.isfinite(poses["cross_correlation"]))
+    at_once = IMAGES_AT_A_TIME[resolve_device(comparison.device).type]
     with turn(comparison):
         if of_windows and len(there):
             look = partial(best_nodes, image_rows[there], poses[there], comparison)
-            poses["displacement"][there] = with_less(look, IMAGES_AT_A_TIME, fewer_images)
+            poses["displacement"][there] = with_less(look, at_once, fewer_images)
         look = partial(log_likelihood_at, image_rows[there], poses[there], comparison)
-        poses["log_likelihood_optimal"][there] = with_less(look, IMAGES_AT_A_TIME, fewer_images)
+        poses["log_likelihood_optimal"][there] = with_less(look, at_once, fewer_images)
     return poses
 
 
@@ -262,8 +265,12 @@ def run(
     def timed(block: Block) -> tuple[Block, Found, float]:
         with turn(comparison):
             start = time.perf_counter()
-            results = search(block)
-            block.constants.checks.read()  # what has not been looked at
+            try:
+                results = search(block)
+                block.constants.checks.read()  # what has not been looked at
+            except CryolikeError:
+                kept_images.forget()  # among them may be those that it is about
+                raise
             return block, results, time.perf_counter() - start
 
     done, results, seconds = with_less(timed, block, _smaller)
@@ -275,5 +282,6 @@ def _smaller(block: Block, reason: str) -> Block:
     """The same block with half the tile, and nothing left of before."""
     block.constants.scratch.kept.clear()
     block.constants.checks.forget()
+    kept_images.forget()
     tile = smaller_tile(block.tile, reason)
     return replace(block, tile=tile, n_images_at_a_time=max(tile[0], block.n_images_at_a_time // 2))

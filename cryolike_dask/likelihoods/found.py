@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Likelihoods:
     """Log-likelihoods of the pairs of a block, summed over displacements and rotations.
 
-    Pairs whose offset must be taken at the pose are left until all tiles are done (`doubtful`).
+    Pairs whose offset must be taken at the pose are not sure, and left until all tiles are done.
     """
 
     def __init__(self, block: Block) -> None:
@@ -35,7 +35,7 @@ class Likelihoods:
         self.block, self.device = block, block.constants.weights.device
         self.of_pairs = self.nothing(block.shape, torch.float64)
         self.of_images = self.nothing(block.shape[:1], torch.float64)
-        self.doubtful = torch.zeros(block.shape, dtype=torch.bool, device=self.device)
+        self.sure = torch.ones(block.shape, dtype=torch.bool, device=self.device)
         self.log_prior = sent(block.template_rows["log_prior"], self.device)
 
     def nothing(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -59,14 +59,15 @@ class Likelihoods:
             self.block.shape[1] * math.prod(self.block.pose_shape) / self.block.constants.rounding
         )
         far = self.log_prior + (reach if neglects else math.inf)
+        above = self.block.constants.recomputes_offset_above
         for m, s, tile in self.block.tiles():
-            best, fit, summed = tile.summarise(self.of_images[m, None] - far[s])
-            doubtful = ~(fit < self.block.constants.recomputes_offset_above)
-            self.doubtful[m, s] = doubtful
-            self.of_pairs[m, s] = summed.masked_fill_(doubtful, -math.inf)
-            self.keep(m, s, tile, best.masked_fill_(doubtful, -math.inf))
-            of_tile = torch.logsumexp(summed + self.log_prior[s], 1)
-            torch.logaddexp(self.of_images[m], of_tile, out=self.of_images[m])
+            of_images, of_pairs, sure = self.of_images[m], self.of_pairs[m, s], self.sure[m, s]
+            best, fit, summed = tile.summarise(of_images[:, None] - far[s])
+            torch.lt(fit, above, out=sure)
+            torch.where(sure, summed, of_pairs, out=of_pairs)
+            self.keep(m, s, tile, torch.where(sure, best, -math.inf))
+            of_tile = torch.logsumexp(of_pairs + self.log_prior[s], 1)
+            torch.logaddexp(of_images, of_tile, out=of_images)
 
     def keep(self, m: slice, s: slice, tile: Tile, best: torch.Tensor) -> None:
         """Keep more of a tile, whose best correlations these are, (image, template)."""
@@ -84,13 +85,13 @@ class Likelihoods:
         """
         while True:
             values = (getattr(self, name) for name in names)
-            doubtful, *found = self.block.constants.checks.read(self.doubtful, *values)
-            if not doubtful.any():
+            sure, *found = self.block.constants.checks.read(self.sure, *values)
+            if sure.all():
                 return found
-            self._settle(doubtful)
+            self._settle(~sure)
 
     def _settle(self, doubtful: NDArray[np.bool_]) -> None:
-        """Put exact numbers in the place of those that are doubtful."""
+        """Put exact numbers in their place."""
         import torch
 
         from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
@@ -100,7 +101,7 @@ class Likelihoods:
             self.of_pairs[m, s] = summed
             self.of_images[m] = torch.logaddexp(self.of_images[m], summed + self.log_prior[s])
             self.keep_exact(m, s, *correlation.flatten(1).max(1))
-        self.doubtful.zero_()
+        self.sure.fill_(True)
 
 
 class BestOfImages(Likelihoods):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from cryolike_dask.compute.block_reports import BlockReport, Teller
 from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.compute.gpu import name_of_device, sent
+from cryolike_dask.likelihoods import kept_images
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.setup import make_constants
@@ -168,8 +170,12 @@ class Block:
                 )
 
     def images(self, m: slice | NDArray[np.int64]) -> WhitenedImages:
-        """Read images and their contrast."""
-        return read_images(self.image_rows[m], self.comparison, self.constants)
+        """Read images and their contrast; a GPU may have those of a tile from the block before."""
+        rows = self.image_rows[m]
+        read = partial(read_images, rows, self.comparison, self.constants)
+        if self.constants.weights.is_cpu or not isinstance(m, slice):
+            return read()
+        return kept_images.kept(kept_images.key_of(rows, self.comparison), read)
 
     def templates(self, parts: Sequence[slice]) -> Iterator[torch.Tensor]:
         """Read templates part by part."""

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryolike_dask.compute.gpu import sent
+
 
 @dataclass(frozen=True)
 class Scratch:
@@ -74,6 +76,7 @@ class Folding:
         return self.rotations.numel()
 
 
+@lru_cache(maxsize=8)
 def fold(n_inplanes: int, dtype: torch.dtype, device: torch.device) -> Folding:
     """Make the matrices for W rotations; W is even, and need not be divisible by four."""
     half, quarter = n_inplanes // 2, n_inplanes // 4 + 1
@@ -83,9 +86,12 @@ def fold(n_inplanes: int, dtype: torch.dtype, device: torch.device) -> Folding:
     twice[0] = twice[-1] = 1
     scale = 2 / math.sqrt(n_inplanes)
 
+    def on_device(values: Tensor) -> Tensor:
+        return sent(values.numpy(), device)
+
     def by_parity(matrix: Tensor, transposed: bool = False) -> tuple[Tensor, Tensor]:
         even, odd = (part.T if transposed else part for part in (matrix[:, 0::2], matrix[:, 1::2]))
-        return even.to(device, dtype).contiguous(), odd.to(device, dtype).contiguous()
+        return on_device(even.to(dtype)), on_device(odd.to(dtype))
 
     sines = torch.sin(angle) * scale
     sines[:, 0::2] *= -1
@@ -98,9 +104,9 @@ def fold(n_inplanes: int, dtype: torch.dtype, device: torch.device) -> Folding:
         sines=by_parity(torch.sin(angle) * twice),
         plain_cosines=by_parity(torch.cos(angle) * scale, transposed=True),
         plain_sines=by_parity(sines, transposed=True),
-        multiplicity=twice.to(device),
-        rotations=rotations.to(device),
-        angles=torch.cat([w, half - mirrored]).to(device),
+        multiplicity=on_device(twice),
+        rotations=on_device(rotations),
+        angles=on_device(torch.cat([w, half - mirrored])),
     )
 
 

@@ -21,7 +21,7 @@ from cryolike_dask.likelihoods.kernels import with_triton
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 from cryolike_dask.likelihoods.kernels.threads import threads
-from cryolike_dask.likelihoods.kernels.windows import Windows
+from cryolike_dask.likelihoods.kernels.windows import Windows, extremes
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations
@@ -289,7 +289,7 @@ class Tile:
             least = self._least_covariance(reference)
         for m, sums in self.pieces():
             part = None if allowed is None else allowed[:, :, m]
-            high, low = _extremes(sums, part)
+            high, low = extremes(sums, part)
             best[m] = ((high + self.shift[m]) * self.norm[:, m]).amax((0, 1))
             farthest = torch.maximum(high, -low).clamp_(min=0)
             fits = farthest.double() ** 2 * self.scale[:, m]
@@ -390,16 +390,6 @@ class Tile:
             self.scale.new_empty(shape),
             self.scale.new_full(shape, -math.inf),
         )
-
-
-def _extremes(sums: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Largest and smallest over displacements, of those that are allowed."""
-    if allowed is None:
-        return sums.amax(-1), sums.amin(-1)
-    return (
-        sums.masked_fill(~allowed, -math.inf).amax(-1),
-        sums.masked_fill(~allowed, math.inf).amin(-1),
-    )
 
 
 def by_pairs(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:

@@ -341,3 +341,13 @@ def interpolation(
     overlaps = np.sinc(2 * band * (nodes[:, None] - nodes)) + ROUNDED**2 * np.eye(n)
     matrix = np.linalg.solve(overlaps, np.sinc(2 * band * (nodes[:, None] - at)))
     return at, matrix.T
+
+
+def extremes(sums: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Largest and smallest over displacements, of those that are allowed."""
+    if allowed is None:
+        return sums.amax(-1), sums.amin(-1)
+    return (
+        sums.masked_fill(~allowed, -math.inf).amax(-1),
+        sums.masked_fill(~allowed, math.inf).amin(-1),
+    )
