@@ -38,7 +38,7 @@ from tests.conftest import Builder
 from tests.likelihoods.test_known_poses import with_poses
 from tests.likelihoods.test_posterior import particles
 from tests.likelihoods.test_search import no_places
-from tests.pretended_gpu import pretended_gpu
+from benchmarks.pretended_gpu import pretended_gpu
 from tests.real_space import two_lobes
 
 NAT = {"single": 1e-4, "double": 1e-9}

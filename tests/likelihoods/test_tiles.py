@@ -37,7 +37,7 @@ from cryolike_dask.likelihoods.tiles import (
     ranks_of,
     smaller_tile,
 )
-from tests.pretended_gpu import pretended_gpu
+from benchmarks.pretended_gpu import pretended_gpu
 
 
 @dataclass(frozen=True, eq=False)

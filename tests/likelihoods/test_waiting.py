@@ -19,7 +19,7 @@ from cryolike_dask.likelihoods.kernels.checks import Checks, on_host
 from cryolike_dask.likelihoods.kernels.norms import norms
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.settings import Settings
-from tests.pretended_gpu import pretended_gpu
+from benchmarks.pretended_gpu import pretended_gpu
 
 MOST_WAITS = 1
 """Of a block, whatever its size."""

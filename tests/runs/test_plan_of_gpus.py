@@ -15,7 +15,7 @@ from cryolike_dask.runs import trial
 from cryolike_dask.runs.kinds import OPTIMAL_POSE
 from cryolike_dask.runs.roofline import stages_on
 from tests.likelihoods.test_pretended_gpu import rows_and_comparison
-from tests.pretended_gpu import pretended_gpu
+from benchmarks.pretended_gpu import pretended_gpu
 from tests.runs.test_plan import PARAMETERS, files, plan  # noqa: F401
 
 STANDARD = (133, 256), 4797, 1024

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -236,16 +236,22 @@ def line() -> str:
 @contextmanager
 def pretended_gpu(free: int = 8 * 2**30) -> Iterator[PretendedGpu]:
     """Let torch say that there is a GPU, of so many free bytes."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("is_available", lambda: True),
-            ("device_count", lambda: 1),
-            ("mem_get_info", lambda *_: (free, free)),
-            ("empty_cache", lambda: None),
-            ("device", lambda *_: nullcontext()),
-        ):
-            patch.setattr(torch.cuda, name, value)
+    of_cuda = {
+        "is_available": lambda: True,
+        "device_count": lambda: 1,
+        "mem_get_info": lambda *_: (free, free),
+        "empty_cache": lambda: None,
+        "device": lambda *_: nullcontext(),
+    }
+    with (
+        patch.multiple(torch.cuda, **of_cuda),
         # for threads too, which have no modes
-        patch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone().as_subclass(Pinned))
-        with PretendedGpu() as gpu, Kernels(gpu):
-            yield gpu
+        patch.object(Tensor, "pin_memory", _pinned),
+        PretendedGpu() as gpu,
+        Kernels(gpu),
+    ):
+        yield gpu
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.clone().as_subclass(Pinned)
