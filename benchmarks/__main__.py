@@ -22,18 +22,25 @@ beside it. "products" is the time of the kernel's own matrix products alone, "ra
 the best pose reaches of the device's rate for a large product, "MB" the memory that a call adds.
 The last columns are the largest differences of any pair from `batched`.
 
+On a GPU also whole blocks: triples and poses a second, the share of its ceilings, launches, waits
+and energy, beside published rates (`benchmarks.rates`; `benchmarks.gpu` looks at everything).
+
     python -m benchmarks [--case standard] [--device cpu] [--threads 1] [--runs 5]
+    python -m benchmarks --device cuda [--case standard]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import tempfile
+from pathlib import Path
 
 import torch
 
 from benchmarks.cases import CASES, Case
 from benchmarks.contenders import Contender, baselines, inputs, kernel, peak_megabytes, seconds
+from benchmarks.rates import print_rates
 
 BLOCK_IMAGES, BLOCK_TEMPLATES = 1024, 2370
 STRONG = 0.13
@@ -128,6 +135,8 @@ def main() -> None:
     devices = arguments.device or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     if "cuda" not in devices:
         print("CPU only: this machine has no CUDA GPU, or it is not asked for")
+    elif not torch.cuda.is_available():
+        parser.error("--device cuda: this machine has no CUDA GPU")
     for case in CASES:
         if arguments.case and case.name not in arguments.case:
             continue
@@ -138,6 +147,9 @@ def main() -> None:
             ):
                 with torch.inference_mode():
                     run(case, device, n_threads, arguments.runs)
+            if device == "cuda":
+                with tempfile.TemporaryDirectory() as folder:
+                    print_rates(Path(folder), dry=False, case=case.name)
 
 
 if __name__ == "__main__":
