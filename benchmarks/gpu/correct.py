@@ -159,7 +159,8 @@ def block(bench: Bench) -> None:
 def _off(one: Any, other: Any) -> float:
     """The largest difference of numbers of which some may be unknown on both sides."""
     same = (one == other) | (np.isnan(one) & np.isnan(other))
-    return float(np.where(same, 0.0, np.abs(np.where(same, 0.0, one - other))).max())
+    with np.errstate(invalid="ignore"):
+        return float(np.where(same, 0.0, np.abs(one - other)).max())
 
 
 def kinds(bench: Bench) -> None:
