@@ -50,12 +50,14 @@ def test_every_stage_runs_dry(stage, folder):
 
 
 def test_a_stage_that_hangs_or_fails_keeps_none_of_the_others(folder, capsys, monkeypatch):
-    """In processes: the fused kernel in Triton's interpreter, one stopped, one that fails."""
+    """In processes: one stopped, the fused kernel in Triton's interpreter, workers; one that
+    fails."""
     monkeypatch.setitem(gpu_check.STAGES, "kinds", ("correct", 1))
-    assert gpu_check.run_all(folder, ["kinds", "fused"], 2, dry=True) == 1
+    assert gpu_check.run_all(folder, ["kinds", "fused", "cluster"], 2, dry=True) == 1
     said = capsys.readouterr().out
     assert "kinds: stopped" in said
     assert "fused: done" in said
+    assert "cluster: done" in said
     assert "not done within 1 s" in said
     of_fused = findings(folder, "fused")
     for finding in of_fused:

@@ -14,6 +14,7 @@ import torch
 from distributed import get_worker
 
 from cryolike_dask.compute import gpu
+from cryolike_dask.compute.failures import FailedGpus
 from cryolike_dask.compute.gpu import noticing_failure, says_that_it_failed
 from cryolike_dask.compute.local import local_cluster
 from cryolike_dask.compute.stream import WorkItem, stream, task
@@ -29,30 +30,23 @@ def whole(monkeypatch):
     monkeypatch.setattr(gpu, "_failed", [])
 
 
-def computed_on(folder, item, broken, seconds=0.3):
-    """Fail where the GPU of a worker is broken: always, or the first time; else take some time, and
-    write down where."""
+def computed_on(folder, item, broken):
+    """Fail where the GPU of a worker is broken; else take some time, and write down where."""
     name = str(get_worker().name)
     with noticing_failure("cuda"):
-        if name in broken:
-            times = folder / f"failed-{name}"
-            times.write_text(times.read_text() + "x" if times.exists() else "x")
-            if broken[name] == "always" or len(times.read_text()) <= broken[name]:
-                raise RuntimeError(ASSERTED)
-        time.sleep(seconds)
-        (folder / item).write_text(f"{name} {os.getpid()}")
+        if name == broken:
+            with (folder / "failed").open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            raise RuntimeError(ASSERTED)
+        time.sleep(0.2)
+        (folder / item).write_text(name)
 
 
-def items(folder, broken, n, **options):
+def items(folder, broken, n):
     def build(k):
-        return task("block", computed_on, folder, f"item-{k}", broken, *options.values())
+        return task("block", computed_on, folder, f"item-{k}", broken)
 
     return [WorkItem(f"item-{k}", 1, lambda k=k: build(k)) for k in range(n)]
-
-
-def streamed(client, folder, broken, n=8):
-    stream(items(folder, broken, n), client, n_images=n, progress=False, title="images")
-    return [(folder / f"item-{k}").read_text().split() for k in range(n)]
 
 
 def warnings(caplog):
@@ -64,30 +58,89 @@ def warnings(caplog):
 
 
 def test_a_gpu_that_fails_is_started_anew_once_then_left_out(tmp_path, caplog):
+    """Several items fail in each of its processes; all are computed by the other worker."""
     with local_cluster(2) as client:
-        folder = tmp_path / "once"
-        folder.mkdir()
-        before = dict(client.run(lambda dask_worker: (str(dask_worker.name), os.getpid())).values())
-        where = streamed(client, folder, {"1": 1})
-        assert {name for name, _ in where} == {"0", "1"}
-        assert before["1"] not in [int(pid) for _, pid in where]
-        assert before["0"] in [int(pid) for _, pid in where]
-        (said,) = warnings(caplog)
-        assert "cuda:0 has failed (CUDA error: device-side assert triggered)" in said
-        assert "started anew" in said
-        caplog.clear()
-
-        folder = tmp_path / "always"
-        folder.mkdir()
-        assert {name for name, _ in streamed(client, folder, {"1": "always"})} == {"0"}
-        assert ["started anew" in text for text in warnings(caplog)] == [True, False]
-        assert "failed again" in warnings(caplog)[1]
+        stream(items(tmp_path, "1", 6), client, n_images=6, progress=False, title="images")
         assert [w["name"] for w in client.scheduler_info()["workers"].values()] == [0]
+    assert [(tmp_path / f"item-{k}").read_text() for k in range(6)] == ["0"] * 6
+    assert len(set((tmp_path / "failed").read_text().split())) == 2
+    first, second = warnings(caplog)
+    assert "cuda:0 has failed (CUDA error: device-side assert triggered)" in first
+    assert "started anew" in first
+    assert "failed again" in second
 
-        caplog.clear()
-        with pytest.raises(BrokenGpuError, match=r"has failed .*nvidia-smi"):
-            streamed(client, tmp_path, {"0": "always"}, n=3)
-        assert len(warnings(caplog)) == 1
+
+class Workers:
+    """A client of workers, "a" and "b" with nannies, "c" without one."""
+
+    def __init__(self, *names):
+        self.names, self.done = list(names), []
+
+    def scheduler_info(self, n_workers):
+        return {"workers": {n: {"nanny": None if n == "c" else n[0] * 2} for n in self.names}}
+
+    def restart_workers(self, names, **options):
+        (name,) = names
+        self.done.append(f"restart {name}")
+        self.names[self.names.index(name)] = f"{name}'"
+
+    def retire_workers(self, names, close_workers):
+        self.done.append(f"retire {names[0]}")
+        self.names.remove(names[0])
+
+
+def broken(worker):
+    error = BrokenGpuError(f"{worker} has failed")
+    error.worker, error.device, error.reason = worker, f"GPU of {worker}", "ECC"
+    return error
+
+
+def test_a_worker_is_started_anew_once_for_all_items_that_fail_in_it():
+    client = Workers("a", "b")
+    failed = FailedGpus(client)
+    assert [failed.done_about(broken("a"), item) for item in ("x", "y", "x")] == [None] * 3
+    assert client.done == ["restart a"]
+    assert failed.done_about(broken("a'"), "x") is None
+    assert client.done == ["restart a", "retire a'"]
+
+
+def test_an_item_under_which_one_gpu_after_the_other_fails_is_an_error():
+    client = Workers("a", "b", "d")
+    failed = FailedGpus(client)
+    assert failed.done_about(broken("a"), "x") is None
+    with pytest.raises(DeviceError, match="x: one GPU after the other failed.*ECC"):
+        raise failed.done_about(broken("b"), "x")
+    assert failed.done_about(broken("d"), "y") is None
+
+
+def test_the_last_worker_is_started_anew_and_then_an_error():
+    client = Workers("a")
+    failed = FailedGpus(client)
+    assert failed.done_about(broken("a"), "x") is None
+    last = broken("a'")
+    assert failed.done_about(last, "x") is last
+    assert client.done == ["restart a"]
+
+
+def test_a_worker_that_nobody_starts_anew_is_left_out():
+    client = Workers("c", "a")
+    assert FailedGpus(client).done_about(broken("c"), "x") is None
+    assert client.done == ["retire c"]
+
+
+def test_where_a_worker_does_not_come_back_the_others_go_on(caplog):
+    client = Workers("a", "b")
+
+    def late(names, **options):
+        client.names.remove("a")
+        raise TimeoutError
+
+    client.restart_workers = late
+    assert FailedGpus(client).done_about(broken("a"), "x") is None
+    assert "has not come back" in caplog.text
+    client.names.clear()
+    error = broken("a")
+    assert FailedGpus(client).done_about(error, "x") is error
 
 
 def test_what_cuda_says_of_a_gpu_that_failed():
