@@ -108,7 +108,7 @@ def test_an_item_under_which_one_gpu_after_the_other_fails_is_an_error():
     client = Workers("a", "b", "d")
     failed = FailedGpus(client)
     assert failed.done_about(broken("a"), "x") is None
-    with pytest.raises(DeviceError, match="x: one GPU after the other failed.*ECC"):
+    with pytest.raises(DeviceError, match=r"x: one GPU after the other failed.*ECC"):
         raise failed.done_about(broken("b"), "x")
     assert failed.done_about(broken("d"), "y") is None
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.pretended_gpu import pretended_gpu
 from cryolike_dask import (
     Around,
     ImageParameters,
@@ -38,7 +39,6 @@ from tests.conftest import Builder
 from tests.likelihoods.test_known_poses import with_poses
 from tests.likelihoods.test_posterior import particles
 from tests.likelihoods.test_search import no_places
-from benchmarks.pretended_gpu import pretended_gpu
 from tests.real_space import two_lobes
 
 NAT = {"single": 1e-4, "double": 1e-9}

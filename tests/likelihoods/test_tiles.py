@@ -10,6 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
+from benchmarks.pretended_gpu import pretended_gpu
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.errors import CannotFitError
 from cryolike_dask.geometry.displacements import DisplacementSearch
@@ -37,7 +38,6 @@ from cryolike_dask.likelihoods.tiles import (
     ranks_of,
     smaller_tile,
 )
-from benchmarks.pretended_gpu import pretended_gpu
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.pretended_gpu import pretended_gpu
 from cryolike_dask.errors import InputError, NotFiniteError, ZeroPowerError
 from cryolike_dask.io.sources import Files, InMemory
 from cryolike_dask.io.tensors import open_tensor, save_tensor
@@ -19,7 +20,6 @@ from cryolike_dask.likelihoods.kernels.checks import Checks, on_host
 from cryolike_dask.likelihoods.kernels.norms import norms
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.settings import Settings
-from benchmarks.pretended_gpu import pretended_gpu
 
 MOST_WAITS = 1
 """Of a block, whatever its size."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from benchmarks.pretended_gpu import pretended_gpu
 from cryolike_dask.cli import app
 from cryolike_dask.compute.gpu_rates import GPUS, gpu_named
 from cryolike_dask.errors import CannotFitError
@@ -15,7 +16,6 @@ from cryolike_dask.runs import trial
 from cryolike_dask.runs.kinds import OPTIMAL_POSE
 from cryolike_dask.runs.roofline import stages_on
 from tests.likelihoods.test_pretended_gpu import rows_and_comparison
-from benchmarks.pretended_gpu import pretended_gpu
 from tests.runs.test_plan import PARAMETERS, files, plan  # noqa: F401
 
 STANDARD = (133, 256), 4797, 1024
