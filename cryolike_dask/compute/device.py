@@ -23,6 +23,10 @@ from cryolike_dask.errors import DeviceError, InputError
 if TYPE_CHECKING:
     import torch
 
+MOST_THREADS = 64
+_of_worker: list[int] = []
+"""Threads of the worker that this process is; empty: it is none of ours."""
+
 
 def real_dtype(precision: str) -> np.dtype[Any]:
     """The real numpy type of a precision."""
@@ -75,21 +79,32 @@ def threads_of_a_worker() -> int:
 
 
 def share_of_cores(n_workers: int) -> int:
-    """Cores of this machine that are for each of so many workers."""
-    cores: int = CPU_COUNT
+    """Cores of this machine that are for each of so many workers: two threads of one core would
+    only wait for each other."""
+    import psutil
+
+    cores: int = min(CPU_COUNT, psutil.cpu_count(logical=False) or CPU_COUNT)
     return max(1, cores // max(1, n_workers))
 
 
-def host_threads() -> int:
-    """Threads for what the processor does for a GPU, such as projecting and transforming: as many
-    as torch may use, and as are near the GPU where workers are kept on such cores. 1 without a GPU:
-    what needs that is called by many tasks at a time then, or in a worker of one core."""
-    import psutil
+def take_threads_of_a_worker() -> None:
+    """Let torch, and what asks for `host_threads`, have the threads of a worker in this process."""
     import torch
 
-    if not torch.cuda.is_available():
-        return 1
-    return max(1, min(torch.get_num_threads(), len(psutil.Process().cpu_affinity())))
+    n = threads_of_a_worker()
+    torch.set_num_threads(n)
+    _of_worker[:] = [n]
+
+
+def host_threads() -> int:
+    """Threads for what the processor does by libraries of its own, such as transforms: those of a
+    worker, as far as OMP_NUM_THREADS allows, and as are near its GPU where it is kept on such
+    cores. 1 where nothing is known, as many tasks may ask at a time then."""
+    import psutil
+
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    n = min(max(_of_worker, default=1), int(allowed) if allowed.isdecimal() else MOST_THREADS)
+    return max(1, n if n <= 1 else min(n, len(psutil.Process().cpu_affinity())))
 
 
 @contextmanager

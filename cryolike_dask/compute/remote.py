@@ -13,7 +13,7 @@ from distributed.deploy import Cluster
 
 from cryolike_dask.compute.addresses import address_in, check_scheduler, warn_if_open_to_others
 from cryolike_dask.compute.closing import OnceClosingClient
-from cryolike_dask.compute.device import threads_of_a_worker
+from cryolike_dask.compute.device import take_threads_of_a_worker
 from cryolike_dask.errors import ClusterError, InputError, missing_files, number
 from cryolike_dask.io.identity import regular_file
 
@@ -36,7 +36,7 @@ class OneTorchThread(WorkerPlugin):  # type: ignore[misc]
         import torch
 
         self.before = torch.get_num_threads()
-        torch.set_num_threads(threads_of_a_worker())
+        take_threads_of_a_worker()
 
     def teardown(self, worker: Worker) -> None:
         """Put the number of threads back."""

@@ -16,12 +16,10 @@ def dask_setup(worker: Any) -> None:
 
     A terminal sends Ctrl-C to workers as well, whose end is the client's business.
     """
-    import torch
-
-    from cryolike_dask.compute.device import threads_of_a_worker
+    from cryolike_dask.compute.device import take_threads_of_a_worker
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads_of_a_worker())
+    take_threads_of_a_worker()
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
     logging.getLogger("distributed.worker.memory").setLevel(logging.WARNING)
     logging.getLogger("tornado.application").setLevel(logging.CRITICAL)

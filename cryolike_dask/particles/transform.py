@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from cryolike_dask.compute.device import host_threads
 from cryolike_dask.errors import (
     GridMismatchError,
     InputError,
@@ -70,9 +71,9 @@ def _half_rings(images: NDArray[Any], grid: PolarGrid, precision: str) -> NDArra
         for k in grid.points()
     )
     modes = np.ascontiguousarray(images, complex_type)
-    values: NDArray[Any] = finufft.nufft2d2(ky, kx, modes, eps=eps, isign=-1, nthreads=1).reshape(
-        -1, grid.n_shells, half
-    )
+    values: NDArray[Any] = finufft.nufft2d2(
+        ky, kx, modes, eps=eps, isign=-1, nthreads=host_threads()
+    ).reshape(-1, grid.n_shells, half)
     values *= real_type(4 * np.pi / n)
     return values
 

@@ -10,6 +10,7 @@ import finufft
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.device import host_threads
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import InputError, NotFiniteError
 
@@ -81,7 +82,9 @@ class Volume:
             part = slice(start, start + at_once)
             points = rotations[part, :, :2] @ np.stack([kx, ky])  # (template, x y z, point)
             points = per_voxel * points.transpose(1, 0, 2).reshape(3, -1)[list(axes)]
-            waves = finufft.nufft3d2(*points, modes, eps=eps, isign=-1, nthreads=1, upsampfac=finer)
+            waves = finufft.nufft3d2(
+                *points, modes, eps=eps, isign=-1, nthreads=host_threads(), upsampfac=finer
+            )
             slices[part] = np.where(np.abs(points).max(axis=0) <= np.pi, waves, 0).reshape(
                 -1, len(kx)
             )
