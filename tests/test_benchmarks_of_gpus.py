@@ -135,7 +135,7 @@ def test_flops_of_the_contraction_are_those_of_its_formula(counted):
     assert (counted.n_tiles, counted.n_triples) == ((2, 3), 64 * 12 * 9)
     in_compressed = {
         place: n
-        for kind in ("single", "tf32", "half")
+        for kind in ("single", "half")
         for place, n in counted.counts[kind].items()
         if place.startswith("likelihoods/kernels/compressed") or "split" in place
     }

@@ -51,7 +51,7 @@ OF_FUSED = "kernels/fused_cuda.py"
 PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
 """Products of matrices, and which argument their first factor is."""
 CHOOSING = ("index", "index_select", "gather", "take")
-KINDS = ("launches", "waits", "sent", "bytes", "single", "tf32", "half")
+KINDS = ("launches", "waits", "sent", "bytes", "single", "half")
 """What is counted: of flops, those of each kind of operands."""
 
 Counts = dict[str, Counter[str]]
@@ -99,9 +99,8 @@ def bytes_of(value: object) -> int:
 
 def kind_of(operand: Tensor, at: str) -> str:
     """Which units multiply an operand."""
-    if operand.dtype == torch.float16:
-        return "half"
-    return "tf32" if "/split.py" in at else "single"
+    # a pretended GPU multiplies the parts of split operands in float32
+    return "half" if operand.dtype == torch.float16 or "/split.py" in at else "single"
 
 
 @contextmanager
@@ -195,7 +194,6 @@ class Counted:
         rates = {
             "single": OF_SINGLE * gpu.single,
             "half": OF_MATRICES * gpu.half,
-            "tf32": OF_MATRICES * gpu.half / 2 if gpu.has_tf32 else OF_SINGLE * gpu.single,
         }
         kernels = 0.0
         for place in set().union(*self.counts.values()) - {OF_FUSED}:
@@ -225,7 +223,8 @@ def count(case: Case, gpu: GpuRates) -> Counted:
     n_displacements = len(case.search.grid(case.parameters.grid.pixel_size_angstrom))
     n_templates = max(1, POSES_PER_BLOCK["cuda"] // (IMAGES * n_displacements))
     comparison, rows, ranks = _inputs(case, 2 * FEW_IMAGES, None)
-    footprint = Footprint.of(comparison, ranks)
+    with pretended_gpu():  # operands are held as there
+        footprint = Footprint.of(comparison, ranks)
     tile = first_tile(IMAGES, n_templates, comparison, footprint, place)
     n_tiles = -(-IMAGES // tile[0]), -(-n_templates // tile[1])
     comparison, rows, ranks = _inputs(case, 4 * FEW_IMAGES, 2 * tile[1])
@@ -297,7 +296,7 @@ def print_counts(case: Case, gpu: GpuRates) -> None:
     print(f"{'for 1e6 triples':<40}{'launches':>10}{'waits':>8}{'sent':>8}{'MB':>9}{'Gflop':>9}")
     totals = {kind: found.total(kind) for kind in KINDS}
     for name, values in {**found.of_rooms(), "all": totals}.items():
-        flops = sum(values[kind] for kind in ("single", "tf32", "half"))
+        flops = values["single"] + values["half"]
         print(
             f"{name:<40}{values['launches']:>10.1f}{values['waits']:>8.3f}{values['sent']:>8.3f}"
             f"{values['bytes'] / 1e6:>9.1f}{flops / 1e9:>9.2f}"
