@@ -15,6 +15,7 @@ from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations, Su
 from cryolike_dask.likelihoods.kernels.rotations import fold, plan
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.tiled_block import open_block
+from cryolike_dask.likelihoods.tiles import columns_of_template
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -68,14 +69,20 @@ def at_rotations(values):
     return placed
 
 
-def on_gpu(arguments, **options):
-    """Arrays that summarise_fused gives."""
-    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in arguments.items() if k != "shape"}
-    n_displacements = arguments["products"].shape[-1]
-    tensors["products"] = padded(arguments).to(DEVICE)
-    folding = fold(2 * len(arguments["norm"]), torch.float32, torch.device(DEVICE))
-    terms = TileTerms(**tensors, n_displacements=n_displacements)
-    results = summarise_fused(terms, folding, **options)
+def on_gpu(given, reference=-math.inf, repeated=None, **options):
+    """Arrays that summarise_fused gives; columns of templates are a multiple of eight where there
+    are many, as on a GPU, or as many more as are told."""
+    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in given.items()}
+    n_displacements = given["products"].shape[-1]
+    if repeated is None:
+        repeated = columns_of_template(n_displacements, "cuda") - n_displacements
+    tensors["products"] = padded(given, repeated).to(DEVICE)
+    terms = TileTerms(
+        **tensors, n_displacements=n_displacements, column_stride=n_displacements + repeated
+    )
+    if reference is not None:
+        reference = torch.full(terms.shift.shape, reference, dtype=torch.float64, device=DEVICE)
+    results = summarise_fused(terms, reference, **options)
     assert [r.dtype for r in results] == [torch.float32, torch.float64, torch.float64]
     return [r.cpu().numpy() for r in results]
 
@@ -107,17 +114,18 @@ def on_cpu(given, dtype=torch.float32, reference=-math.inf):
     return found
 
 
-def padded(given):
-    """Products in columns; what lies beside those of templates must not matter."""
-    return torch.nn.functional.pad(
-        torch.from_numpy(given["products"]).flatten(3), (0, 5), value=torch.nan
-    )
+def padded(given, repeated=0):
+    """Products in columns, of which the last of each template is repeated so often; what lies
+    beside those of templates must not matter."""
+    columns = np.pad(given["products"], [(0, 0)] * 4 + [(0, repeated)], mode="edge")
+    columns = torch.from_numpy(columns).flatten(3)
+    return torch.nn.functional.pad(columns, (0, 5), value=torch.nan)
 
 
 def reduced(kernel, given):
     """Best, fit and summed log-likelihood."""
     if kernel == "gpu":
-        return on_gpu(given, integrate=True)
+        return on_gpu(given)
     return on_cpu(given, torch.float64 if "double" in kernel else torch.float32)
 
 
@@ -186,17 +194,19 @@ def test_is_what_tiles_reduce_to(build, conventions):
     )
     with torch.inference_mode():
         for _, _, tile in open_block(*rows, (), graph.comparison).tiles():
+            n_displacements = len(templates.displacements)
             terms = TileTerms(
                 tile.products,
-                len(templates.displacements),
+                n_displacements,
+                n_displacements,
                 tile.shift,
                 tile.norm,
                 tile.scale,
                 tile.height,
                 tile.exponent,
             )
-            found = summarise_fused(terms, tile.constants.folding, integrate=True)
             everything = torch.full_like(tile.error_bound, -math.inf)
+            found = summarise_fused(terms, everything)
             best, fit, summed, _ = tile.reduce(everything)
             for of_kernel in found, tile.summarise(everything):
                 np.testing.assert_allclose(of_kernel[0].cpu(), best.cpu(), rtol=0, atol=2e-6)
@@ -242,7 +252,7 @@ def test_what_is_out_of_reach_is_neglected_on_cpus(rng, squared):
 
 def test_sums_nothing_unless_asked(rng):
     given = arguments(rng, 12, 3, 2, 2, 0.3)
-    with_sum, without = (on_gpu(given, integrate=integrate) for integrate in (True, False))
+    with_sum, without = (on_gpu(given, reference) for reference in (-math.inf, None))
     np.testing.assert_array_equal(without[0], with_sum[0])
     np.testing.assert_array_equal(without[1], with_sum[1])
     assert (without[2] == -math.inf).all()
