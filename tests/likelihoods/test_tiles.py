@@ -138,11 +138,8 @@ def test_discovery_does_not_ask_for_batch_sizes(build):
     )
 
 
-@pytest.mark.parametrize("asked", [(1024, 2370), (1024, 1), (1, 2370), (None, None)])
-@pytest.mark.parametrize("free", [2**34, 2**32, 2**31])
-def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free):
-    """The standard case, 1024 images and 2370 templates: a tile and the images of a task stay
-    far below 4 GB."""
+def standard_case(device, asked=(None, None)):
+    """1024 images and 2370 templates."""
     parameters = ImageParameters(132, 1.35, n_inplanes=256, precision="single")
     rows = InMemory(np.zeros((1, *parameters.grid.shape), "c8"))
     comparison = Comparison(
@@ -153,11 +150,18 @@ def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free)
         STANDARD,
         Whitening(np.ones((1, parameters.grid.n_shells)), np.ones((1, 1)), np.ones(1)),
         "single",
-        "cpu",
+        device,
         1e-6,
         *asked,
     )
-    footprint = Footprint.of(comparison, np.full(129, 40))
+    return comparison, Footprint.of(comparison, np.full(129, 40))
+
+
+@pytest.mark.parametrize("asked", [(1024, 2370), (1024, 1), (1, 2370), (None, None)])
+@pytest.mark.parametrize("free", [2**34, 2**32, 2**31])
+def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free):
+    """At the standard case a tile and the images of a task stay far below 4 GB."""
+    comparison, footprint = standard_case("cpu", asked)
     monkeypatch.setattr(tiles, "free_memory", lambda device: free)
     n_images, n_templates = first_tile(1024, 2370, comparison, footprint)
     held = images_at_a_time(comparison, footprint, (n_images, n_templates))
@@ -168,6 +172,14 @@ def test_no_batch_size_takes_more_memory_than_there_is(monkeypatch, asked, free)
     )
     assert taken < free / 2
     assert taken < 2.5e9
+
+
+def test_a_large_gpu_takes_all_images_of_a_stack_at_once():
+    """Templates are then prepared once for all of them."""
+    with pretended_gpu(80 * 2**30):
+        assert first_tile(1024, 2370, *standard_case("cuda")) == (1024, 7)
+    with pretended_gpu(8 * 2**30):
+        assert first_tile(1024, 2370, *standard_case("cuda"))[0] < 600
 
 
 def test_tiles_of_a_single_displacement_fit(build):

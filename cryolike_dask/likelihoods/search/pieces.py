@@ -53,6 +53,8 @@ class Piece:
         Summed over displacements and rotations, without and with the prior.
     log_missed : (row, template) float64
         What is as much as lies beyond the window, with the prior.
+    error_bound : (row, template) float64
+        As of `Tile`.
     """
 
     rows: Positions
@@ -64,6 +66,7 @@ class Piece:
     log_likelihood: FloatArray
     log_posterior: FloatArray
     log_missed: FloatArray
+    error_bound: FloatArray
 
     def locate(self, rows: Positions, templates: Positions) -> tuple[Positions, Positions]:
         """Displacement and rotation of the best poses of some pairs."""
@@ -89,20 +92,21 @@ def pieces(
         if places.arcs is not None and places.arcs.log_prior is not None:
             log_prior = log_prior + places.arcs.log_prior[image, s]
         reference = np.where(wants, sums[image, None] - log_prior - reach, np.inf)
-        best, fit, log_likelihood, at_edge, poses = block.constants.checks.read(
-            *tile.summarise_in_windows(
-                sent(reference, device),
-                sent(wants, device),
-                windows_of(block, places, rows, window, s, bits),
-            )
+        found = tile.summarise_in_windows(
+            sent(reference, device),
+            sent(wants, device),
+            windows_of(block, places, rows, window, s, bits),
         )
+        read = block.constants.checks.read(*found, tile.error_bound)
+        best, fit, log_likelihood, at_edge, poses, error_bound = read
         best = best.astype(np.float64)
         for k, j in np.argwhere(wants & ~(fit < block.constants.recomputes_offset_above)):
             best[k, j], poses[k, j], log_likelihood[k, j] = _compared_directly(
                 block, places, int(rows[k]), s.start + int(j), window, bits[k : k + 1, j : j + 1]
             )
         posterior, missed = log_likelihood + log_prior, at_edge + log_prior
-        yield Piece(rows, image, s, tile, best, poses, log_likelihood, posterior, missed)
+        of_pairs = best, poses, log_likelihood, posterior, missed, error_bound
+        yield Piece(rows, image, s, tile, *of_pairs)
 
 
 def _compared_directly(

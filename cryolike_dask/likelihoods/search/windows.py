@@ -263,7 +263,7 @@ def _optimal_poses(
         np.logaddexp.at(missed, piece.image, np.logaddexp.reduce(piece.log_missed, axis=1))
         np.logaddexp.at(log_pairs[:, piece.s], piece.image, piece.log_posterior)
         # of templates that it wants: with which others these share a tile is left to chance
-        of_wanted = np.where(np.isfinite(piece.best), piece.tile.error_bound.cpu().numpy(), 0)
+        of_wanted = np.where(np.isfinite(piece.best), piece.error_bound, 0)
         np.maximum.at(bounds, piece.image, of_wanted.max(axis=1))
         best = piece.best.argmax(axis=1)
         values = piece.best[np.arange(len(best)), best]
