@@ -177,8 +177,8 @@ def _multiprocessors(device: torch.device) -> int:
 
 @lru_cache(maxsize=4)
 def _matrices(n_inplanes: int, device: torch.device) -> Tensor:
-    """High and low parts of cosines and sines of even, then of odd q, without the quarter turn and q
-    = W/2, padded: float16 (4, 2, row, q)."""
+    """High and low parts of cosines and sines of even, then of odd q, without the quarter turn and
+    q = W/2, padded: float16 (4, 2, row, q)."""
     shape, n = shape_of(n_inplanes), (n_inplanes + 2) // 4
     folding = fold(n_inplanes, torch.float64, torch.device("cpu"))
     four = torch.stack(

@@ -200,8 +200,8 @@ def summarise_pairs(
                     mirror_even = tl.where(zeroth, quarter_even, mirror_even)
                     odd = tl.where(zeroth, cosine_odd, odd)
                     mirror_odd = tl.where(zeroth, sine_odd, mirror_odd)
-                # v is even + odd here, and even - odd half a turn further, where norms are the same:
-                # the larger of both is even + |odd|, and the larger |v| |even| + |odd|
+                # v is even + odd here, and even - odd half a turn further, with the same norms: the
+                # larger of both is even + |odd|, and the larger |v| |even| + |odd|
                 odd, mirror_odd = tl.abs(odd), tl.abs(mirror_odd)
                 found = _extremes(even, odd, of_rows, shift, inside, narrow)
                 mirror = _extremes(mirror_even, mirror_odd, of_mirror, shift, inside, narrow)
@@ -290,9 +290,9 @@ def _extremes(even, odd, of_rows, shift, inside, narrow: tl.constexpr):
 @triton.jit
 def _above(far, height, exponent, least):
     """Not negative, if a log-likelihood can reach the least that counts: -log(1 - x) is no more
-    than x / (1 - x)."""
+    than x (1 - x / 2) / (1 - x)."""
     x = tl.minimum(far * far, 1 - ROUNDING)
-    return x * exponent + (x - 1) * (least - height)
+    return x * (1 - 0.5 * x) * exponent + (x - 1) * (least - height)
 
 
 @triton.jit

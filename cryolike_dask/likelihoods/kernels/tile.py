@@ -260,17 +260,17 @@ class Tile:
 
     def _reduce_on_gpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Summarise in one kernel, if it works here."""
-        try:
+
+        def by_kernel() -> tuple[Tensor, Tensor, Tensor]:
             from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused
 
             of_columns = self.constants.n_displacements, self.constants.translation[0].shape[-1]
             of_poses = self.shift, self.norm, self.scale, self.height, self.exponent
-            terms = TileTerms(self.products, *of_columns, *of_poses)
-            with torch.cuda.device(self.products.device):
-                return summarise_fused(terms, reference)
-        except Exception as error:
-            with_triton.give_up(error)
-            return self.reduce(reference)[:3]
+            return summarise_fused(TileTerms(self.products, *of_columns, *of_poses), reference)
+
+        return with_triton.on_device(
+            self.products.device, by_kernel, lambda: self.reduce(reference)[:3]
+        )
 
     def reduce(
         self,
