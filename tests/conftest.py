@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections import Counter
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -30,6 +31,7 @@ torch.set_num_threads(1)  # the arrays are small: threads of torch would only wa
 # processes than cores, each took up to three times as long
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+ONLY_FOR_A_RELEASE = "they take minutes; .ci/release runs them"
 SLOW = {"test_readme", "test_notebooks", "test_docs", "test_app", "test_faults", "test_remote"}
 GOLDEN = Path(__file__).parents[1] / ".." / "shared" / "golden"
 
@@ -44,9 +46,26 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_collection_modifyitems(items):
-    """Begin with the files that take longest, so that none is left to one process at the end."""
+def pytest_collection_modifyitems(config, items):
+    """Begin with the files that take longest, so that none is left to one process at the end; and
+    leave out what only a release needs."""
     items.sort(key=lambda item: item.path.stem not in SLOW)
+    if "release" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("release"):
+                item.add_marker(pytest.mark.skip(reason=ONLY_FOR_A_RELEASE))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was left out."""
+    reports = terminalreporter.stats.get("skipped", [])
+    files = Counter(
+        report.nodeid.partition("::")[0]
+        for report in reports
+        if ONLY_FOR_A_RELEASE in str(report.longrepr)
+    )
+    for file, n in sorted(files.items()):
+        terminalreporter.write_line(f"{file}: {n} tests left out: {ONLY_FOR_A_RELEASE}")
 
 
 @pytest.fixture

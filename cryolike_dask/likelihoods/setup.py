@@ -26,7 +26,7 @@ from cryolike_dask.likelihoods.reading import (
     torch_real,
     whitened,
 )
-from cryolike_dask.likelihoods.tiles import piece_bytes
+from cryolike_dask.likelihoods.tiles import columns_of_template, piece_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +72,7 @@ def make_constants(
         weights=weights,
         mask=tensor_on(mask, comparison.precision, device),
         translation=_translation(comparison, folding.angles),
+        n_displacements=len(comparison.displacements),
         folding=folding,
         basis=tuple(
             tensor_on(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis
@@ -115,7 +116,7 @@ def degrees_of_freedom(grid: PolarGrid, conventions: Conventions) -> float:
 
 def _translation(comparison: Comparison, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Real and imaginary parts of the factors that displace, on half rings: (W/2, shell,
-    displacement)."""
+    displacement), of which the last may be repeated."""
     import torch
 
     from cryolike_dask.likelihoods.kernels import translation_factors
@@ -123,7 +124,8 @@ def _translation(comparison: Comparison, angles: torch.Tensor) -> tuple[torch.Te
     grid, device = comparison.grid, angles.device
     kx, ky = (sent(k, device)[:, angles].T for k in grid.points())
     shifts = shifts_in_half_boxes(comparison.displacements, grid, comparison.conventions)
-    x, y = (sent(v, device) for v in shifts)
+    repeated = columns_of_template(shifts.shape[1], device.type) - shifts.shape[1]
+    x, y = (sent(v, device) for v in np.pad(shifts, ((0, 0), (0, repeated)), mode="edge"))
     parts = tuple(
         torch.empty(*kx.shape, len(x), device=device, dtype=torch_real(comparison.precision))
         for _ in range(2)

@@ -34,6 +34,12 @@ MEMORY_FRACTION = 0.125
 """Part of the free memory for each of a tile's products, its templates, and the images."""
 OF_LESS_MEMORY = "Use fewer displacements, a lower resolution factor, or a device with more memory."
 
+MANY_DISPLACEMENTS = 32
+COLUMNS_OF_SECTOR = 8
+"""On a GPU templates of many displacements have a multiple of columns, so that loads begin with
+whole sectors of memory: a fused kernel then takes a fifth less instructions, and 264 columns in
+place of 257 are a fortieth more work before it."""
+
 TERMS_BYTES = 128
 """Bytes that a tile holds of a pair beside its products, for each angle of half a turn, about:
 norms and heights in double precision, and what they are made of."""
@@ -68,7 +74,7 @@ class Footprint:
         """Count what the kernel holds for these ranks at each angular frequency."""
         n_shells, n_inplanes = comparison.grid.shape
         item = real_dtype(comparison.precision).itemsize
-        n_displacements = len(comparison.displacements)
+        n_displacements = columns_of_template(len(comparison.displacements), comparison.device)
         coefficients, half = int(ranks.sum()), n_inplanes // 2
         return cls(
             image=item * (4 * coefficients + n_shells * half + 2 * n_shells * (half // 2 + 1)),
@@ -82,6 +88,14 @@ class Footprint:
             pair=item * 2 * (half + 1) * n_displacements,
             terms=TERMS_BYTES * half,
         )
+
+
+def columns_of_template(n_displacements: int, device: str) -> int:
+    """Columns of products that a template takes: one for each displacement, and on a GPU some that
+    repeat the last."""
+    if device != "cuda" or n_displacements < MANY_DISPLACEMENTS:
+        return n_displacements
+    return -(-n_displacements // COLUMNS_OF_SECTOR) * COLUMNS_OF_SECTOR
 
 
 def ranks_of(basis: RadialBasis, comparison: Comparison) -> NDArray[np.int64]:

@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from cryolike_dask import compute_optimal_pose
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.kernels import norms, with_triton
+from cryolike_dask.likelihoods.kernels.compressed import prepare_images
 from cryolike_dask.likelihoods.kernels.fused_cpu import PairTerms, Rotations, Summary, reduce_pairs
 from cryolike_dask.likelihoods.kernels.rotations import fold, plan
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.tiled_block import open_block
+from cryolike_dask.likelihoods.tiles import columns_of_template
+from tests.pretended_gpu import pretended_gpu
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -22,7 +27,13 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton", reason="the fused kernel of GPUs needs triton")
 
-from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused  # noqa: E402
+from cryolike_dask.likelihoods.kernels import fused_cuda  # noqa: E402
+from cryolike_dask.likelihoods.kernels.fused_cuda import (  # noqa: E402
+    TileTerms,
+    shape_of,
+    summarise_fused,
+)
+from cryolike_dask.likelihoods.kernels.norms_cuda import norms_in_one_kernel  # noqa: E402
 
 ROUNDING = torch.finfo(torch.float32).eps
 KERNELS = ["gpu", "cpu", "cpu, double"]
@@ -68,14 +79,21 @@ def at_rotations(values):
     return placed
 
 
-def on_gpu(arguments, **options):
-    """Arrays that summarise_fused gives."""
-    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in arguments.items() if k != "shape"}
-    n_displacements = arguments["products"].shape[-1]
-    tensors["products"] = padded(arguments).to(DEVICE)
-    folding = fold(2 * len(arguments["norm"]), torch.float32, torch.device(DEVICE))
-    terms = TileTerms(**tensors, n_displacements=n_displacements)
-    results = summarise_fused(terms, folding, **options)
+def on_gpu(given, reference=-math.inf, repeated=None, **options):
+    """Arrays that summarise_fused gives; columns of templates are a multiple of eight where there
+    are many, as on a GPU, or as many more as are told."""
+    tensors = {k: torch.from_numpy(v).to(DEVICE) for k, v in given.items()}
+    n_displacements = given["products"].shape[-1]
+    if repeated is None:
+        repeated = columns_of_template(n_displacements, "cuda") - n_displacements
+    tensors["products"] = padded(given, repeated).to(DEVICE)
+    terms = TileTerms(
+        **tensors, n_displacements=n_displacements, column_stride=n_displacements + repeated
+    )
+    if reference is not None:
+        reference = np.broadcast_to(np.float64(reference), given["shift"].shape)
+        reference = torch.from_numpy(reference.copy()).to(DEVICE)
+    results = summarise_fused(terms, reference, **options)
     assert [r.dtype for r in results] == [torch.float32, torch.float64, torch.float64]
     return [r.cpu().numpy() for r in results]
 
@@ -107,17 +125,18 @@ def on_cpu(given, dtype=torch.float32, reference=-math.inf):
     return found
 
 
-def padded(given):
-    """Products in columns; what lies beside those of templates must not matter."""
-    return torch.nn.functional.pad(
-        torch.from_numpy(given["products"]).flatten(3), (0, 5), value=torch.nan
-    )
+def padded(given, repeated=0):
+    """Products in columns, of which the last of each template is repeated so often; what lies
+    beside those of templates must not matter."""
+    columns = np.pad(given["products"], [(0, 0)] * 4 + [(0, repeated)], mode="edge")
+    columns = torch.from_numpy(columns).flatten(3)
+    return torch.nn.functional.pad(columns, (0, 5), value=torch.nan)
 
 
 def reduced(kernel, given):
     """Best, fit and summed log-likelihood."""
     if kernel == "gpu":
-        return on_gpu(given, integrate=True)
+        return on_gpu(given)
     return on_cpu(given, torch.float64 if "double" in kernel else torch.float32)
 
 
@@ -186,22 +205,51 @@ def test_is_what_tiles_reduce_to(build, conventions):
     )
     with torch.inference_mode():
         for _, _, tile in open_block(*rows, (), graph.comparison).tiles():
+            n_displacements = len(templates.displacements)
             terms = TileTerms(
                 tile.products,
-                len(templates.displacements),
+                n_displacements,
+                n_displacements,
                 tile.shift,
                 tile.norm,
                 tile.scale,
                 tile.height,
                 tile.exponent,
             )
-            found = summarise_fused(terms, tile.constants.folding, integrate=True)
             everything = torch.full_like(tile.error_bound, -math.inf)
+            found = summarise_fused(terms, everything)
             best, fit, summed, _ = tile.reduce(everything)
             for of_kernel in found, tile.summarise(everything):
                 np.testing.assert_allclose(of_kernel[0].cpu(), best.cpu(), rtol=0, atol=2e-6)
                 np.testing.assert_allclose(of_kernel[1].cpu(), fit.cpu(), rtol=1e-5)
                 np.testing.assert_allclose(of_kernel[2].cpu(), summed.cpu(), rtol=0, atol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in")  # numpy's, of the interpreter, on purpose
+@pytest.mark.parametrize("conventions", ["standard", "cryolike"])
+def test_norms_of_one_kernel_are_those_of_torch(build, conventions):
+    images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
+    settings = Settings(conventions=conventions, precision="single")
+    comparison = ComparisonGraph(images, templates, settings).comparison
+    rows = (
+        image_rows(images, comparison.conventions),
+        template_rows(templates, comparison.conventions),
+    )
+    block = open_block(*rows, (), comparison)
+    of_images = prepare_images(block.images(slice(0, 3)), block.constants)
+    power = torch.rand(3, 4, 12) + 1
+    power[0, 1, 2], power[1, 2, 3] = 0, math.nan
+    mask = torch.rand(3, 4) / 100
+    given = power, mask, (of_images.power, of_images.mask, of_images.noise), block.constants
+    expected, found = norms._norms(*given), norms_in_one_kernel(*given)
+    assert found.is_empty.tolist() == expected.is_empty.tolist() == [False, True, True, False]
+    for name in set(vars(expected)) - {"is_empty"}:
+        one, other = (getattr(of, name) for of in (found, expected))
+        assert one.dtype == other.dtype
+        good = [0, 3]
+        rounding = torch.finfo(one.dtype).eps
+        pairs = (v[:, good] if v.ndim == 2 else v[:, :, good] for v in (one, other))
+        torch.testing.assert_close(*pairs, rtol=4 * rounding, atol=0)
 
 
 def test_threads_share_the_work_and_change_nothing(build):
@@ -242,7 +290,106 @@ def test_what_is_out_of_reach_is_neglected_on_cpus(rng, squared):
 
 def test_sums_nothing_unless_asked(rng):
     given = arguments(rng, 12, 3, 2, 2, 0.3)
-    with_sum, without = (on_gpu(given, integrate=integrate) for integrate in (True, False))
+    with_sum, without = (on_gpu(given, reference) for reference in (-math.inf, None))
     np.testing.assert_array_equal(without[0], with_sum[0])
     np.testing.assert_array_equal(without[1], with_sum[1])
     assert (without[2] == -math.inf).all()
+
+
+def test_programs_share_pairs_and_blocks_and_change_nothing(rng):
+    given = arguments(rng, 12, 70, 1, 2, 0.3)
+    expected = on_gpu(given, n_programs=1)  # one after the other
+    for n_programs in 2, 50:  # a pair each; parts of pairs, fewer than programs
+        found = on_gpu(given, n_programs=n_programs)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_allclose(found[2], expected[2], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_displacements", [1, 17, 40])
+def test_displacements_that_are_repeated_count_once(rng, n_displacements):
+    given = arguments(rng, 12, n_displacements, 1, 2, 0.3)
+    best, fit, summed = on_gpu(given, repeated=0)
+    width = max(shape_of(12).columns, n_displacements)
+    found = on_gpu(given, repeated=-(-width // 8) * 8 - n_displacements)
+    np.testing.assert_allclose(found[0], best, rtol=1e-6)
+    np.testing.assert_allclose(found[1], fit, rtol=1e-6)
+    np.testing.assert_allclose(found[2], summed, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("squared", [0.03, 0.3])
+def test_what_is_out_of_reach_is_neglected_on_gpus_and_nothing_else(rng, squared):
+    """Whole blocks are left out: only poses below the reference, by whatever rounding is."""
+    given = arguments(rng, 12, 70, 1, 2, squared)
+    # hardly anything is left of the last blocks
+    given["products"] *= np.geomspace(1, 0.01, 70).astype(np.float32)
+    given["scale"] *= squared / squared_correlations(given["products"], given["scale"])[1].max()
+    best, fit, everything = on_gpu(given)
+    below = log_likelihoods(given)
+    highest, error = below.max((0, 3)), 1e-5 * (1 + given["exponents"].max())
+    for away in 20, 1, -0.5, -30, -math.inf:
+        found = on_gpu(given, highest - away)
+        np.testing.assert_array_equal(found[0], best)
+        np.testing.assert_array_equal(found[1], fit)
+        relative = np.exp(below - highest[..., None])
+        counting = np.where(relative >= np.exp(-away), relative, 0).sum((0, 3))
+        summed = np.exp(found[2] - highest)
+        if away > 0:  # all that counts is there, and what is left out is less than the reference
+            assert (summed >= counting * (1 - error)).all()
+            left_out = np.exp(everything - highest) - summed
+            assert (left_out <= relative[..., 0, 0, :].size * np.exp(-away) + error).all()
+        elif away < -20:  # farther above than slack, and than the bound is
+            assert (summed == 0).all()
+
+
+def log_likelihoods(given):
+    """Of every pose, from the definition: (rotation, image, template, displacement)."""
+    fits = squared_correlations(given["products"], given["scale"])[1]
+    of_images = given["exponents"][:, None, None]
+    return at_rotations(given["height"]) - of_images * np.log1p(-fits.clip(max=1 - ROUNDING))
+
+
+def test_poses_far_below_a_pairs_best_are_not_summed(rng):
+    """Without a reference, too: the best so far is one."""
+    given = arguments(rng, 12, 70, 1, 1, 0.9)
+    given["products"] *= np.geomspace(1, 0.01, 70).astype(np.float32)
+    given["exponents"][:] = 1000
+    whole = on_gpu(given, n_programs=1)[2]
+    given["products"][..., 32:] *= -1  # which changes no likelihood but the rounding of its sum
+    np.testing.assert_array_equal(on_gpu(given, n_programs=1)[2], whole)
+
+
+def test_products_of_any_size_are_in_the_range_of_half_precision(rng):
+    given = arguments(rng, 128, 17, 1, 1, 0.3)
+    given["shift"] *= 0
+    expected = on_gpu(given)
+    for size in 1e-30, 1e12:
+        of_size = dict(given)
+        of_size["products"] = (given["products"].astype(float) * (1e-10 * size)).astype(np.float32)
+        of_size["scale"] = given["scale"] / (1e-10 * size) ** 2
+        np.testing.assert_allclose(on_gpu(of_size)[1], expected[1], rtol=1e-5)
+
+
+def test_split_products_are_as_exact_as_single_precision(rng):
+    """To rounding of the best |v|, far below that of the products themselves."""
+    given = arguments(rng, 256, 16, 1, 2, 0.3)
+    fits = squared_correlations(given["products"], given["scale"])[1].max((0, 3))
+    np.testing.assert_allclose(on_gpu(given)[1], fits, rtol=4e-7)
+
+
+def test_whole_blocks_on_a_pretended_gpu(build, monkeypatch):
+    monkeypatch.setattr(fused_cuda, "_multiprocessors", lambda device: 2)
+    images, templates = build.stacks(2, 2, n_pixels=16, n_inplanes=24, search=(2.0, 6, 6))
+    assert len(templates.displacements) > 32
+
+    def fields(device):
+        lazy = compute_optimal_pose(images, templates, device=device, precision="single")
+        return lazy.compute(scheduler="sync")
+
+    on_cpu = fields("cpu")
+    with pretended_gpu():
+        on_gpu = fields("cuda")
+    assert with_triton.is_usable()
+    for name, expected in on_cpu.items():
+        tolerance = 2e-3 if "likelihood" in name else 2e-6
+        np.testing.assert_allclose(on_gpu[name], expected, rtol=1e-6, atol=tolerance, err_msg=name)

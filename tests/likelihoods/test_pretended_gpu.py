@@ -23,7 +23,7 @@ from cryolike_dask.errors import CannotFitError
 from cryolike_dask.likelihoods import blocks, interface
 from cryolike_dask.likelihoods.envelope import choose_structures
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
-from cryolike_dask.likelihoods.kernels import tile, with_triton
+from cryolike_dask.likelihoods.kernels import norms, tile, with_triton
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.kernels.windows import Windows
 from cryolike_dask.likelihoods.search.gathered import add_at
@@ -386,6 +386,9 @@ def broken_triton(monkeypatch):
     fake = ModuleType("fused_cuda")
     fake.TileTerms, fake.summarise_fused = lambda *terms: terms, summarise
     monkeypatch.setitem(sys.modules, "cryolike_dask.likelihoods.kernels.fused_cuda", fake)
+    of_norms = ModuleType("norms_cuda")
+    of_norms.norms_in_one_kernel = norms._norms
+    monkeypatch.setitem(sys.modules, "cryolike_dask.likelihoods.kernels.norms_cuda", of_norms)
     monkeypatch.setattr(with_triton, "find_spec", lambda name: name)
     monkeypatch.setattr(with_triton, "_failed", [])
     return fake

@@ -53,7 +53,7 @@ from cryolike_dask.likelihoods.kernels.displaced import (
 from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
 from cryolike_dask.likelihoods.kernels.norms import norms
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
-from cryolike_dask.likelihoods.kernels.tile import Tile, by_pairs
+from cryolike_dask.likelihoods.kernels.tile import Tile, by_templates
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class TemplateTerms:
     ----------
     spectra : tuple of Tensor, real, (q, 2 * rank, column)
         [Re; Im] of the displaced templates on each group's basis; columns are (template,
-        displacement), padded.
+        displacement), padded (`tile.by_templates`).
     power : Tensor, complex, (even q, shell, template)
         Spectra of |template|^2.
     mask_products : Tensor, real, (template, shell * W/2)
@@ -254,7 +254,7 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
     )
     # the offset is the same at every rotation, so that its place is q = 0: taken away here, sums
     # over q are the covariance that the likelihood needs
-    zero_frequency = by_pairs(products[0, 0], len(templates), constants)
+    zero_frequency = by_templates(products[0, 0], len(templates), constants)
     zero_frequency.sub_(found.offset[..., None].to(products.dtype))
     return Tile(
         products=products,

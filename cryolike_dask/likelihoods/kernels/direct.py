@@ -68,7 +68,10 @@ class BlockConstants:
     mask : Tensor, complex, (shell, angle)
     translation : (Tensor, Tensor), real, (W/2, shell, displacement)
         Real and imaginary parts of the factors that displace, on half rings in the order of
-        `folding.angles`.
+        `folding.angles`. On GPUs the last displacement may be repeated, so that columns of
+        templates begin where loads are fast.
+    n_displacements : int
+        Without those that are repeated.
     folding : Folding
     basis : tuple of Tensor, real, (2 * q, rank, shell)
         Orthonormal radial functions, for groups of consecutive angular frequencies, each twice: for
@@ -94,6 +97,7 @@ class BlockConstants:
     weights: Tensor
     mask: Tensor
     translation: tuple[Tensor, Tensor]
+    n_displacements: int
     folding: Folding
     basis: tuple[Tensor, ...]
     measured: Tensor
@@ -116,7 +120,7 @@ class BlockConstants:
     def translation_factors(self) -> Tensor:
         """Complex (displacement, shell, angle)."""
         half = torch.complex(*self.translation)[self.folding.angles.argsort()].permute(2, 1, 0)
-        return torch.cat([half, half.conj()], -1)
+        return torch.cat([half, half.conj()], -1)[: self.n_displacements]
 
     @cached_property
     def row_order(self) -> Tensor:
@@ -127,7 +131,7 @@ class BlockConstants:
     def at_measured(self) -> BlockConstants:
         """The same, of the displacements at which what is left out is measured."""
         cosine, sine = (part[..., self.measured].contiguous() for part in self.translation)
-        return replace(self, translation=(cosine, sine))
+        return replace(self, translation=(cosine, sine), n_displacements=len(self.measured))
 
     @cached_property
     def few_shells(self) -> FewShells:

@@ -26,7 +26,7 @@ from torch import Tensor
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra, plan
 from cryolike_dask.likelihoods.kernels.threads import threads
-from cryolike_dask.likelihoods.kernels.tile import by_pairs
+from cryolike_dask.likelihoods.kernels.tile import by_pairs, by_templates
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.displaced_cpu import Rings, Series
@@ -163,7 +163,7 @@ def left_out(rooted: Tensor, constants: BlockConstants) -> Tensor:
         of_parts = rest.square_().sum(1).view(len(basis) // 2, 2, -1).sum(1).double()
         power += constants.folding.multiplicity[q] @ of_parts
     lost = by_pairs(power, len(rooted), some).amax(1).sqrt()
-    return lost if len(constants.measured) == constants.translation[0].shape[2] else lost * MARGIN
+    return lost if len(constants.measured) == constants.n_displacements else lost * MARGIN
 
 
 def _coefficients(spectra: Tensor, constants: BlockConstants) -> Iterator[Tensor]:
@@ -237,7 +237,7 @@ def _expand_by_products(rooted: Tensor, constants: BlockConstants, spectra: Tens
         for part in (real, imaginary):
             part[..., n_pairs:] = 0  # or padding might hold NaN
         displaced_real, displaced_imaginary = (
-            by_pairs(part, n_templates, constants) for part in (real, imaginary)
+            by_templates(part, n_templates, constants) for part in (real, imaginary)
         )
         # (cosine + i sine) template, in parts: the transform takes them apart anyway
         cosine, sine = (part[:, n, None] for part in constants.translation)

@@ -178,7 +178,7 @@ class Tile:
         # loops would be compiled anew for arrays that are not contiguous
         terms = PairTerms(
             products=self.products.numpy(),
-            n_displacements=self.constants.translation[0].shape[-1],
+            n_displacements=self.constants.n_displacements,
             shift=self.shift.contiguous().numpy(),
             norm=self.norm.contiguous().numpy(),
             scale=self.scale.contiguous().numpy(),
@@ -259,20 +259,18 @@ class Tile:
         return results
 
     def _reduce_on_gpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Summarise in one kernel, if it works here; it sums every pose, within reach or not."""
-        try:
+        """Summarise in one kernel, if it works here."""
+
+        def by_kernel() -> tuple[Tensor, Tensor, Tensor]:
             from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused
 
-            n_displacements = self.constants.translation[0].shape[-1]
+            of_columns = self.constants.n_displacements, self.constants.translation[0].shape[-1]
             of_poses = self.shift, self.norm, self.scale, self.height, self.exponent
-            terms = TileTerms(self.products, n_displacements, *of_poses)
-            with torch.cuda.device(self.products.device):
-                return summarise_fused(
-                    terms, self.constants.folding, integrate=reference is not None
-                )
-        except Exception as error:
-            with_triton.give_up(error)
-            return self.reduce(reference)[:3]
+            return summarise_fused(TileTerms(self.products, *of_columns, *of_poses), reference)
+
+        return with_triton.on_device(
+            self.products.device, by_kernel, lambda: self.reduce(reference)[:3]
+        )
 
     def reduce(
         self,
@@ -365,7 +363,7 @@ class Tile:
     @property
     def _reach(self) -> float:
         """Nat below the best pose that all others together do not count."""
-        n_poses = self.constants.folding.n_inplanes * self.constants.translation[0].shape[-1]
+        n_poses = self.constants.folding.n_inplanes * self.constants.n_displacements
         return math.log(n_poses / self.constants.rounding)
 
     def _tops(self, height: Tensor, fits: Tensor, m: slice) -> Tensor:
@@ -394,7 +392,12 @@ class Tile:
 
 def by_pairs(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:
     """View (..., column) as (..., template, displacement), without the padding."""
-    n_displacements = constants.translation[0].shape[-1]
+    return by_templates(columns, n_templates, constants)[..., : constants.n_displacements]
+
+
+def by_templates(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:
+    """The same with all columns of each template."""
+    of_template = constants.translation[0].shape[-1]
     return torch.unflatten(
-        columns[..., : n_templates * n_displacements], -1, (n_templates, n_displacements)
+        columns[..., : n_templates * of_template], -1, (n_templates, of_template)
     )
