@@ -74,9 +74,19 @@ def _against_sums(
         -fits.clamp(max=1 - 1.2e-7)
     )
     summed = torch.logsumexp(poses.permute(1, 2, 0, 3).flatten(2), 2)
-    terms = TileTerms(products, d, shift, norm, scale, height, exponents)
+    terms = TileTerms(
+        products=products,
+        n_displacements=d,
+        column_stride=d,
+        shift=shift,
+        norm=norm,
+        scale=scale,
+        height=height,
+        exponents=exponents,
+    )
+    everything = torch.full((m, s), -math.inf, device=device, dtype=torch.float64)
     started = time.perf_counter()
-    found = summarise_fused(terms, fold(w, torch.float32, device), integrate=True)
+    found = summarise_fused(terms, everything)
     bench.synchronize()
     bench.say(
         shape=list(shape),
@@ -112,12 +122,12 @@ def _resources(bench: Bench) -> None:
     """Registers, spills and shared memory of all that was compiled."""
     import triton
 
-    from cryolike_dask.likelihoods.kernels import fused_cuda
+    from cryolike_dask.likelihoods.kernels import norms_cuda, pairs_cuda
 
     bench.say(triton=triton.__version__, torch=torch.__version__)
-    if bench.needs_cuda("what the kernel was compiled to"):
+    if bench.needs_cuda("what the kernels were compiled to"):
         return
-    for function in vars(fused_cuda).values():
+    for function in (*vars(pairs_cuda).values(), *vars(norms_cuda).values()):
         for cache in getattr(function, "device_caches", {}).values():
             for kernel in cache[0].values():
                 bench.say(

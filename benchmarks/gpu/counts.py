@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -34,7 +35,7 @@ from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.cutting import POSES_PER_BLOCK
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
-from cryolike_dask.likelihoods.kernels import with_triton
+from cryolike_dask.likelihoods.kernels import compressed, norms, with_triton
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.tiles import Footprint, Place, first_tile, ranks_of
@@ -47,7 +48,7 @@ IMAGES = 1024
 """Of a block."""
 SECONDS_OF_LAUNCH, SECONDS_OF_WAIT = 5e-6, 20e-6
 """Of the host, to start a kernel; and until it goes on after the device is done."""
-OF_FUSED = "kernels/fused_cuda.py"
+OF_FUSED, OF_NORMS = "likelihoods/kernels/fused_cuda.py", "likelihoods/kernels/norms_cuda.py"
 PRODUCTS = {"mm": 0, "bmm": 0, "mv": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
 """Products of matrices, and which argument their first factor is."""
 CHOOSING = ("index", "index_select", "gather", "take")
@@ -105,23 +106,32 @@ def kind_of(operand: Tensor, at: str) -> str:
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """Count what a pretended GPU is asked for meanwhile."""
+    """Count what a pretended GPU is asked for meanwhile; kernels of Triton are one each, of what
+    they read and write."""
     counts: Counts = {kind: Counter() for kind in KINDS}
+    with pretended_gpu() as gpu, Traffic(gpu, counts):
 
-    def fused(tile: Tile, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        terms = tile.products, tile.norm, tile.scale, tile.height
-        counts["launches"][OF_FUSED] += 1
-        counts["bytes"][OF_FUSED] += sum(map(bytes_of, terms))
-        best = tile.shift.new_zeros(tile.shift.shape)
-        return best, best.double(), best.double()
+        def one(name: str, function: Callable[..., Any], *terms: Any) -> Any:
+            before = {kind: counts[kind].copy() for kind in KINDS}
+            with gpu.one_kernel():
+                found = function(*terms)
+            counts.update(before)
+            # tensors of a tile, or of tuples and of classes of terms
+            moved = leaves([getattr(term, "__dict__", term) for term in (*terms, found)])
+            counts["bytes"][name] += sum(map(bytes_of, moved))
+            return found
 
-    with (
-        mock.patch.object(Tile, "_reduce_on_gpu", fused),
-        mock.patch.object(with_triton, "is_usable", return_value=True),
-        pretended_gpu() as gpu,
-        Traffic(gpu, counts),
-    ):
-        yield counts
+        def reduced(tile: Tile, reference: Tensor | None) -> Any:
+            return tile.reduce(reference)[:3]
+
+        with (
+            mock.patch.object(
+                Tile, "_reduce_on_gpu", lambda *terms: one(OF_FUSED, reduced, *terms)
+            ),
+            mock.patch.object(compressed, "norms", partial(one, OF_NORMS, norms._norms)),
+            mock.patch.object(with_triton, "is_usable", return_value=True),
+        ):
+            yield counts
     for kind in ("launches", "waits", "sent"):
         counts[kind] += getattr(gpu, kind)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -31,8 +32,16 @@ TILES = (
     (1024, 16),
 )
 """Images and templates."""
-FUSED_SHAPES = ((64, 16, 4), (64, 32, 8), (64, 16, 8), (64, 64, 8))
-"""Rows and displacements of a block of the fused kernel, and its warps."""
+OTHER_SHAPES: tuple[dict[str, int], ...] = (
+    {"columns": 16},
+    {"columns": 16, "programs": 4},
+    {"warps": 8},
+    {"columns": 64, "warps": 8, "programs": 1},
+    {"depth": 32},
+    {"depth": 32, "stages": 2},
+    {"depth": 16, "programs": 3},
+)
+"""What may be changed of the shape of the fused kernel for 256 rotations."""
 OPERANDS = ("float32", "tf32", "tf32x3", "float16x3")
 
 
@@ -186,13 +195,13 @@ def sizes(bench: Bench) -> None:
 
 
 def shapes(bench: Bench) -> None:
-    """Blocks of the fused kernel: rows, displacements and warps."""
-    if bench.needs_cuda("blocks of the fused kernel") or find_spec("triton") is None:
+    """Ways to cut the work of the fused kernel."""
+    if bench.needs_cuda("shapes of the fused kernel") or find_spec("triton") is None:
         return
     from cryolike_dask.likelihoods.kernels import fused_cuda
 
     one = setting(bench, 512, 8)
-    block, chosen = one.block, fused_cuda.block_shape
+    block, n_inplanes = one.block, one.block.pose_shape[1]
     with torch.inference_mode():
         (templates,) = block.templates([slice(0, block.tile[1])])
         images = prepare_images(block.images(slice(0, block.tile[0])), block.constants)
@@ -200,17 +209,16 @@ def shapes(bench: Bench) -> None:
         tile = correlate(images, of_templates, block.constants)
         everything = torch.full_like(tile.error_bound, -math.inf)
         n_triples = len(images) * len(of_templates) * block.pose_shape[0]
-        for shape in (None, *FUSED_SHAPES):
-            if shape is not None:
-                fused_cuda.block_shape = lambda *_, shape=shape: shape
-            try:
+        chosen = fused_cuda.shape_of(n_inplanes)
+        for changes in ({}, *OTHER_SHAPES):
+            shape = chosen._replace(**changes)
+            with mock.patch.object(fused_cuda, "shape_of", return_value=shape):
+                fused_cuda._matrices.cache_clear()
                 seconds = bench.attempt(
-                    lambda: bench.seconds(lambda: tile.summarise(everything)), shape=shape
+                    lambda: bench.seconds(lambda: tile.summarise(everything)), shape=list(shape)
                 )
-            finally:
-                fused_cuda.block_shape = chosen
-                with_triton._failed.clear()  # another shape may work
+            with_triton._failed.clear()  # another shape may work
             if seconds is not None:
-                bench.say(
-                    shape=shape or "chosen", ms=seconds * 1e3, ns_each=seconds / n_triples * 1e9
-                )
+                ns = seconds / n_triples * 1e9
+                bench.say(shape=list(shape), ms=seconds * 1e3, ns_each=ns)
+    fused_cuda._matrices.cache_clear()

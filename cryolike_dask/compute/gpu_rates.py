@@ -25,7 +25,8 @@ class GpuRates:
     single : float
         Single precision without tensor cores, TFLOP/s.
     has_tf32 : bool
-        Whether its tensor cores take single precision with 10 bits, at half the rate of `half`.
+        Whether its tensor cores take single precision with 10 bits too; Triton's kernels use those of
+        older GPUs not at all.
     """
 
     name: str

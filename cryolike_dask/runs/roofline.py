@@ -15,8 +15,9 @@ OF_BANDWIDTH = 0.85
 OF_ISSUE = 0.45
 """Part of the instructions that could be issued while rotations are normalised and summed, by
 programs of which few fit on a multiprocessor at a time."""
-OF_ROTATION = 55
-"""Instructions for one rotation of one displacement: norms, the largest, and the exponential."""
+OF_ROTATION = 16
+"""Instructions for one rotation of one displacement: norms, and the largest; of few the exponential
+too."""
 SPLIT = 3
 """Products of halves of numbers in place of one of single precision."""
 
@@ -61,7 +62,7 @@ def stages_on(
     products = 4 * 2 * (n_inplanes // 2 + 1) / bandwidth
     n = (n_inplanes + 2) // 4
     inverse = 4 * n * n * 2
-    of_matrices = SPLIT * inverse / (half / 2) if gpu.has_tf32 else inverse / single
+    of_matrices = SPLIT * inverse / half if gpu.has_tf32 else inverse / single
     # two flops an instruction is how rates are stated
     of_rotations = n_inplanes * OF_ROTATION / (OF_ISSUE * gpu.single * 1e12 / 2)
     # half rings, real and imaginary, to angular frequencies in four products; to coefficients; and

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.pretended_gpu import pretended_gpu
 from cryolike_dask import compute_optimal_pose
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels import norms, with_triton
@@ -19,7 +20,6 @@ from cryolike_dask.likelihoods.kernels.rotations import fold, plan
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.tiled_block import open_block
 from cryolike_dask.likelihoods.tiles import columns_of_template
-from tests.pretended_gpu import pretended_gpu
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":

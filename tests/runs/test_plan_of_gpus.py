@@ -28,8 +28,8 @@ def test_no_stage_is_faster_than_what_is_stated_allows(gpu):
     products = 8 * 129 / gpu.bandwidth / 1e12
     assert min(stages.contraction, stages.rotations) > products
     assert stages.contraction > 3 * 8 * 4797 / gpu.half / 1e12
-    assert stages.rotations > 256 * 55 / (gpu.single / 2) / 1e12
-    assert 0.02 < 1e-9 / stages.seconds < 0.9
+    assert stages.rotations > 256 * 16 / (gpu.single / 2) / 1e12
+    assert 0.02 < 1e-9 / stages.seconds < 1.5
 
 
 def test_newer_gpus_are_faster_and_an_h100_is_as_estimated():
@@ -38,7 +38,7 @@ def test_newer_gpus_are_faster_and_an_h100_is_as_estimated():
         for name in ("T4", "A100", "H100", "H200")
     ]
     assert rates == sorted(rates)
-    assert rates[2] == pytest.approx(0.43, abs=0.06)
+    assert rates[2] == pytest.approx(0.65, abs=0.06)
 
 
 def test_the_time_is_that_of_stated_rates(files):  # noqa: F811
@@ -52,6 +52,7 @@ def test_the_time_is_that_of_stated_rates(files):  # noqa: F811
     rate = float(re.search(r"about ([\d.]+) G", planned.gpu)[1]) * 1e9
     triples = planned.n_poses_per_image * planned.n_images / PARAMETERS.grid.n_inplanes
     assert planned.compare_seconds == pytest.approx(triples / rate, rel=0.06)
+    assert planned.least_seconds < planned.seconds < planned.most_seconds
     slower = plan(files, measure=True, gpu="Tesla T4", n_workers=4, search="exhaustive")
     assert slower.compare_seconds > 3 * planned.compare_seconds
 
