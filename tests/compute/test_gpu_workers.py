@@ -112,6 +112,7 @@ def threads_beside_a_gpu():
         torch.cuda.is_available = seen
 
 
+@pytest.mark.release
 @pytest.mark.skipif(find_spec("dask_cuda") is None, reason="dask-cuda is not installed")
 @pytest.mark.parametrize(
     ("n_workers", "share"), [(None, share_of_cores(2)), (1, share_of_cores(1))]
