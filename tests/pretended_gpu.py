@@ -76,6 +76,8 @@ class PretendedGpu(TorchFunctionMode):
         self._refuse_mixed(func, given, allowed=is_on_gpu and func in (*INDEXING, Tensor.copy_))
         if any(isinstance(one, OnGpu) for one in given):
             self._count(func, args)
+        if func is torch.bmm and "out_dtype" in kwargs:
+            func = product_of_halves
         devices = [device for device in map(device_of, given) if device is not None]
         if not devices:
             return func(*args, **kwargs)
@@ -122,6 +124,15 @@ class PretendedGpu(TorchFunctionMode):
     def _add(self, to: Counter[str], n: int) -> None:
         if n:
             to[line()] += n
+
+
+def product_of_halves(
+    first: Tensor, second: Tensor, *, out_dtype: torch.dtype, out: Tensor
+) -> Tensor:
+    """What tensor cores do: products of numbers of float16 are exact in float32."""
+    assert first.dtype == second.dtype == torch.float16
+    assert out_dtype == out.dtype == torch.float32
+    return torch.bmm(first.float(), second.float(), out=out)
 
 
 def is_on_host(value: Any) -> bool:
@@ -184,6 +195,7 @@ def pretended_gpu(free: int = 8 * 2**30) -> Iterator[PretendedGpu]:
             ("mem_get_info", lambda *_: (free, free)),
             ("empty_cache", lambda: None),
             ("device", lambda *_: nullcontext()),
+            ("get_device_capability", lambda *_: (9, 0)),
         ):
             patch.setattr(torch.cuda, name, value)
         with PretendedGpu() as gpu:
