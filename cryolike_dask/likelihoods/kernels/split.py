@@ -6,8 +6,9 @@ Tensor cores multiply numbers of 11 bits, exactly, and sum in float32. A number 
     x y = high high + low high + high low
 
 but for low low and for what is left of both: about as exact as float32. One product of matrices of
-three times the length is all three, [high, low, high] by [high; high; low], and operands are split
-once, when images and templates are prepared.
+three times the length is all three, [low, high, high] by [high; low; high], and operands are split
+once, when images and templates are prepared. What is small comes first: summed in this order,
+measured, 2 to 3 times less is rounded than in the other, and as little as of float32 itself.
 
 Parts are float16, or, where torch cannot add up products of these in float32, TF32: float32 that
 holds no more bits. Numbers of float16 end at 65504, and below 2^-14 they are multiples of 2^-24. So
@@ -90,23 +91,23 @@ def scales(norms: Tensor) -> Tensor:
 
 
 def columns_of_images(values: Tensor, way: Way) -> Tensor:
-    """[high, low, high] of (q, row, k), along k; as they are, if they are not split."""
-    return _parts(values, way, 2, slice(0, None, 2), 1) if way.is_split else values
+    """[low, high, high] of (q, row, k), along k; as they are, if they are not split."""
+    return _parts(values, way, 2, 0, slice(1, 3)) if way.is_split else values
 
 
 def rows_of_templates(values: Tensor, way: Way) -> Tensor:
-    """[high; high; low] of (q, k, column), along k; as they are, if they are not split."""
-    return _parts(values, way, 1, slice(0, 2), 2) if way.is_split else values
+    """[high; low; high] of (q, k, column), along k; as they are, if they are not split."""
+    return _parts(values, way, 1, 1, slice(0, None, 2)) if way.is_split else values
 
 
-def _parts(values: Tensor, way: Way, dim: int, high_at: slice, low_at: int) -> Tensor:
+def _parts(values: Tensor, way: Way, dim: int, low_at: int, high_at: slice) -> Tensor:
     """Split values, with their parts one after the other along a dimension, padded with 0."""
     shape, n = list(values.shape), values.shape[dim]
     shape[dim] = way.length(n)
     out = values.new_empty(shape, dtype=way.dtype(values.dtype))
     out.narrow(dim, 3 * n, shape[dim] - 3 * n).zero_()
     parts = torch.unflatten(out.narrow(dim, 0, 3 * n), dim, (3, n)).movedim(dim, 0)
-    high, low = parts[high_at], parts[low_at]
+    low, high = parts[low_at], parts[high_at]
     if way is Way.HALVES:  # that copies round saves a pass over values
         high.copy_(values)
         torch.sub(values, high[0], out=low)
