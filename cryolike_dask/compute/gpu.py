@@ -51,15 +51,15 @@ def free_memory_of_gpu() -> int:
 @contextmanager
 def float32_products(device: str) -> Iterator[None]:
     """Let products of float32 matrices be float32 on a GPU meanwhile, whatever the process or its
-    container asks for: with the 10 bits of TF32 correlations are off by up to 1e-4, a hundred times
-    what `correlation_error_bound` says. And let products of float16 be summed in float32."""
+    container asks for: with the 10 bits of TF32 correlations are off by up to 1e-4, ten thousand
+    times as much. And let products of float16 be summed in float32."""
     import torch
 
     if device == "cpu":
         yield
         return
     matmul = torch.backends.cuda.matmul
-    # torch before 2.7 cannot sum in float16, and takes the name for one of its own
+    # torch before 2.7 has no such setting, and never sums so
     in_float16 = getattr(matmul, "allow_fp16_accumulation", False)
     with _products("highest", "ieee", _say_once):
         if in_float16:
