@@ -25,8 +25,8 @@ class GpuRates:
     single : float
         Single precision without tensor cores, TFLOP/s.
     has_tf32 : bool
-        Whether its tensor cores take single precision with 10 bits too; Triton's kernels use those of
-        older GPUs not at all.
+        Whether its tensor cores take single precision with 10 bits too; Triton's kernels do not
+        use those of older GPUs.
     """
 
     name: str
