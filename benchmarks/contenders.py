@@ -20,6 +20,7 @@ from benchmarks.cases import Case, make_inputs, operands
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.likelihoods.blocks import radial_basis_of
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
+from cryolike_dask.likelihoods.kernels import split
 from cryolike_dask.likelihoods.kernels.compressed import (
     correlate,
     prepare_images,
@@ -294,9 +295,11 @@ def _products(images: Any, templates: Any, constants: Any) -> None:
     n_q = constants.folding.n_inplanes // 2 + 1
     products = constants.scratch.take("products", n_q, 2, len(images) * columns)
     first = 0
-    for a, b in zip(images.spectra, templates.spectra, strict=True):
-        torch.bmm(a, b, out=products[first : first + len(a)].view(len(a), 2 * len(images), columns))
-        first += len(a)
+    with split.multiplying(split.way_of(products)):
+        for a, b in zip(images.spectra, templates.spectra, strict=True):
+            of_group = products[first : first + len(a)].view(len(a), 2 * len(images), columns)
+            split.multiply(a, b, of_group)
+            first += len(a)
     if products.is_cpu:
         return
     step = max(1, constants.piece_bytes // (2 * n_q * columns * products.element_size())) * columns

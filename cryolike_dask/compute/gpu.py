@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -79,26 +79,54 @@ def sent(values: NDArray[Any] | torch.Tensor, device: torch.device) -> torch.Ten
 @contextmanager
 def float32_products(device: str) -> Iterator[None]:
     """Let products of float32 matrices be float32 on a GPU meanwhile, whatever the process or its
-    container asks for: with the 10 bits of TF32 correlations are off by up to 1e-4, a hundred times
-    what `correlation_error_bound` says."""
+    container asks for: with the 10 bits of TF32 correlations are off by up to 1e-4, ten thousand
+    times as much. And let products of float16 be summed in float32."""
     import torch
 
     if device == "cpu":
         yield
         return
     matmul = torch.backends.cuda.matmul
+    # torch before 2.7 has no such setting, and never sums so
+    in_float16 = getattr(matmul, "allow_fp16_accumulation", False)
+    with _products("highest", "ieee", _say_once):
+        if in_float16:
+            matmul.allow_fp16_accumulation = False
+        try:
+            yield
+        finally:
+            if in_float16:
+                matmul.allow_fp16_accumulation = True
+
+
+@contextmanager
+def tf32_products() -> Iterator[None]:
+    """Let products of float32 matrices be those of TF32 on a GPU meanwhile: for numbers that have
+    no more bits."""
+    with _products("high", "tf32"):
+        yield
+
+
+@contextmanager
+def _products(
+    wanted: str, by_newer_name: str, say: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Let products of float32 matrices have a precision meanwhile; say what it was, if that is
+    another."""
+    import torch
+
+    matmul = torch.backends.cuda.matmul
     try:
         before, pin = torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision
-        exact = "highest"
     except RuntimeError:  # it was set in the newer of two ways, which refuses the other
 
         def pin(precision: str) -> None:
             matmul.fp32_precision = precision
 
-        before, exact = matmul.fp32_precision, "ieee"
-    if before != exact:
-        _say_once(before)
-    pin(exact)
+        before, wanted = matmul.fp32_precision, by_newer_name
+    if before != wanted and say is not None:
+        say(before)
+    pin(wanted)
     try:
         yield
     finally:

@@ -61,14 +61,16 @@ class Footprint:
         """Count what the kernel holds for these ranks at each angular frequency."""
         n_shells, n_inplanes = comparison.grid.shape
         item = real_dtype(comparison.precision).itemsize
-        n_displacements = columns_of_template(len(comparison.displacements), comparison.device)
-        coefficients, half = int(ranks.sum()), n_inplanes // 2
+        n_displacements = columns_of_template(
+            len(comparison.displacements), resolve_device(comparison.device).type
+        )
+        operand, half = _bytes_of_operands(comparison, ranks), n_inplanes // 2
         return cls(
-            image=item * (4 * coefficients + n_shells * half + 2 * n_shells * (half // 2 + 1)),
-            template=item
+            image=2 * operand + item * (n_shells * half + 2 * n_shells * (half // 2 + 1)),
+            template=operand * n_displacements
+            + item
             * (
-                2 * coefficients * n_displacements
-                + 2 * n_shells * (half + 1) * n_displacements  # before they are compressed
+                2 * n_shells * (half + 1) * n_displacements  # before they are compressed
                 + n_shells * half
                 + 2 * n_shells * (half // 2 + 1)
             ),
@@ -80,9 +82,19 @@ class Footprint:
 def columns_of_template(n_displacements: int, device: str) -> int:
     """Columns of products that a template takes: one for each displacement, and on a GPU some that
     repeat the last."""
-    if device != "cuda" or n_displacements < MANY_DISPLACEMENTS:
+    if device == "cpu" or n_displacements < MANY_DISPLACEMENTS:
         return n_displacements
     return -(-n_displacements // COLUMNS_OF_SECTOR) * COLUMNS_OF_SECTOR
+
+
+def _bytes_of_operands(comparison: Comparison, ranks: NDArray[np.int64]) -> int:
+    """A row of all products of matrices over real and imaginary parts of so many coefficients."""
+    from cryolike_dask.likelihoods.kernels.split import way_on
+    from cryolike_dask.likelihoods.reading import torch_real
+
+    dtype = torch_real(comparison.precision)
+    way = way_on(resolve_device(comparison.device), dtype)
+    return sum(way.bytes_of(2 * rank, dtype) for rank in ranks.tolist())
 
 
 def ranks_of(basis: RadialBasis, comparison: Comparison) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ import torch
 
 from cryolike_dask.compute import gpu
 from cryolike_dask.compute.device import free_memory
-from cryolike_dask.compute.gpu import float32_products, name_of_device
+from cryolike_dask.compute.gpu import float32_products, name_of_device, tf32_products
 
 MATMUL = torch.backends.cuda.matmul
 
@@ -44,6 +44,33 @@ def test_products_are_float32_where_the_newer_way_was_taken(caplog):
         assert MATMUL.fp32_precision == "ieee"
     assert MATMUL.fp32_precision == "tf32"
     assert "less than float32 ('tf32')" in caplog.text
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_products_of_tf32_are_taken_where_they_are_asked_for(newer, caplog):
+    if newer:
+        MATMUL.fp32_precision = "ieee"
+
+    def precision():
+        return MATMUL.fp32_precision if newer else torch.get_float32_matmul_precision()
+
+    exact, fast = ("ieee", "tf32") if newer else ("highest", "high")
+    with float32_products("cuda"):
+        with tf32_products():
+            assert precision() == fast
+        assert precision() == exact
+    assert not caplog.records
+
+
+def test_products_of_float16_are_summed_in_float32():
+    MATMUL.allow_fp16_accumulation = True
+    with float32_products("cuda"):
+        assert not MATMUL.allow_fp16_accumulation
+    assert MATMUL.allow_fp16_accumulation
+    MATMUL.allow_fp16_accumulation = False
+    with float32_products("cuda"):
+        assert not MATMUL.allow_fp16_accumulation
+    assert not MATMUL.allow_fp16_accumulation
 
 
 def test_nothing_is_touched_on_a_cpu_or_said_where_all_is_well(caplog):

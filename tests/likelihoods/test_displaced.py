@@ -74,11 +74,13 @@ def test_products_of_matrices_give_the_same(build, monkeypatch):
         build, tolerance=1e-3, n_pixels=12, n_inplanes=24, search=(2.0, 8, 6)
     )
     by_loops = displaced_spectra(rooted, constants).clone()
-    coefficients, lost = compressed_templates(rooted, constants), left_out(rooted, constants)
+    coefficients = tuple(compressed_templates(rooted, constants))
+    lost = left_out(rooted, constants)
     monkeypatch.setattr(displaced, "_in_loops", lambda constants: False)
     by_products = displaced_spectra(rooted, constants)
     torch.testing.assert_close(by_products, by_loops, rtol=0, atol=1e-13 * float(by_loops.max()))
-    projected, least = compressed_templates(rooted, constants), left_out(rooted, constants)
+    projected = tuple(compressed_templates(rooted, constants))
+    least = left_out(rooted, constants)
     assert (lost >= least * (1 - 1e-12)).all()
     twice = constants.folding.multiplicity
     changed, first = 0.0, 0

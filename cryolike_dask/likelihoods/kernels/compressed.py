@@ -9,7 +9,8 @@ frequency, and a transform from angular frequencies to rotations. Six steps make
    on the same basis. What is lost of a template, |R|, is measured, and bounds the error of every
    correlation: |CTF I| |R| / (|CTF T| |I|).
 3. The complex contraction is one real product of [Re, Im; -Im, Re] with [Re; Im] for each group
-   of angular frequencies: a batched matrix product at the full rate of the device.
+   of angular frequencies: a batched matrix product at the full rate of the device. On tensor cores
+   its operands are split, and it is three times as long (`split`).
 4. The transform is done in the layout that the contraction leaves: an FFT of many columns at a
    time on CPUs, four real matrix products on GPUs (`rotations`).
 5. The norm depends on image, template and rotation but not on displacement, so that the largest
@@ -42,6 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryolike_dask.compute.gpu import sent
+from cryolike_dask.likelihoods.kernels import split
 from cryolike_dask.likelihoods.kernels.cross_correlation import squared, without_power
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
 from cryolike_dask.likelihoods.kernels.displaced import (
@@ -58,12 +60,14 @@ from cryolike_dask.likelihoods.kernels.tile import Tile, by_templates
 
 @dataclass(frozen=True)
 class ImageTerms:
-    """Terms that depend on the images alone.
+    """Terms that depend on the images alone; where operands are split, of images that are
+    multiplied by powers of two (`split.scales`).
 
     Attributes
     ----------
     spectra : tuple of Tensor, real, (q, 2 * image, 2 * rank)
-        [Re, Im] and [-Im, Re] of the filtered images on each group's basis.
+        [Re, Im] and [-Im, Re] of the filtered images on each group's basis. Split, three times as
+        many columns, padded.
     contrast_of_mask : Tensor, real, (image, shell * W/2)
     contrast_power : Tensor, complex, (even q, image, shell)
         Spectra of contrast^2, conjugated.
@@ -124,18 +128,22 @@ def _both_parts(spectra: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TemplateTerms:
-    """Terms that depend on the templates alone.
+    """Terms that depend on the templates alone; where operands are split, of templates that are
+    multiplied by powers of two.
 
     Attributes
     ----------
     spectra : tuple of Tensor, real, (q, 2 * rank, column)
         [Re; Im] of the displaced templates on each group's basis; columns are (template,
-        displacement), padded (`tile.by_templates`).
+        displacement), padded (`tile.by_templates`). Split, three times as many rows, padded.
     power : Tensor, complex, (even q, shell, template)
         Spectra of |template|^2.
     mask_products : Tensor, real, (template, shell * W/2)
     lost : Tensor, float64, (template,)
-        Norm of what coefficients leave out of the worst displacement (`displaced`).
+        Norm of what coefficients leave out of the worst displacement (`displaced`), and of what
+        split operands round.
+    log_scale : Tensor, float64, (template,)
+        Logarithm of what each is multiplied by.
     first : int
         The number of the first template in messages.
     """
@@ -144,6 +152,7 @@ class TemplateTerms:
     power: Tensor
     mask_products: Tensor
     lost: Tensor
+    log_scale: Tensor
     first: int
 
     def __len__(self) -> int:
@@ -164,6 +173,11 @@ def prepare_images(images: WhitenedImages, constants: BlockConstants) -> ImageTe
     metric = constants.template_whitening
     roots = weights.sqrt() * torch.where(metric > 0, 1 / metric, 0)[:, None]
     filtered = half(images.values) * images.contrast * roots
+    way, norms = split.way_of(weights), _norms(filtered)
+    scales = torch.ones_like(norms)
+    if way.is_split:
+        scales = split.scales(norms)
+        filtered = filtered * _of_each(scales, weights)
     rings = filtered[..., constants.folding.angles].permute(2, 1, 0).flatten(1)
     spectra = spectra_memory(constants, n)
     angular_spectra(
@@ -179,7 +193,7 @@ def prepare_images(images: WhitenedImages, constants: BlockConstants) -> ImageTe
         # first row gives the real part of the product, the second the imaginary one
         real, imaginary = coefficients.transpose(2, 3).unbind(1)
         parts = torch.stack([torch.cat([real, imaginary], 2), torch.cat([-imaginary, real], 2)], 1)
-        groups.append(parts.flatten(1, 2))
+        groups.append(split.columns_of_images(parts.flatten(1, 2), way))
     # |image|^2 of the model needs CTF^2 alone, which repeats after half a turn: even q only
     contrast_power = (
         torch.fft.rfft(images.contrast**2 * weights.sqrt(), norm="ortho").conj().permute(2, 0, 1)
@@ -188,10 +202,10 @@ def prepare_images(images: WhitenedImages, constants: BlockConstants) -> ImageTe
         spectra=tuple(groups),
         contrast_of_mask=images.contrast_of_mask.flatten(1),
         contrast_power=contrast_power.resolve_conj().contiguous(),
-        power=images.power,
-        mask=images.mask,
-        filtered_norm=squared(filtered).double().sum((1, 2)).mul(2).sqrt(),
-        noise=images.noise,
+        power=images.power * scales**2,
+        mask=images.mask * scales,
+        filtered_norm=norms * scales,
+        noise=images.noise.of_scaled(scales),
     )
 
 
@@ -200,20 +214,45 @@ def prepare_templates(
 ) -> TemplateTerms:
     """Displace, expand and compress templates, complex (template, shell, angle); messages count
     from `first`."""
-    weights = half(constants.weights)
+    weights, rings = half(constants.weights), half(templates)
     # all that depends on a template alone is made here, once for all images of the block
-    rooted = half(templates) * weights.sqrt()
+    rooted = rings * weights.sqrt()
     in_metric = rooted * constants.template_whitening[:, None]
+    way, log_scale = split.way_of(weights), torch.zeros_like(weights[0, 0], dtype=torch.float64)
+    if way.is_split:
+        norms = _norms(in_metric)
+        scales = split.scales(norms)
+        log_scale = scales.log()
+        rings, rooted, in_metric = (
+            part * _of_each(scales, weights) for part in (rings, rooted, in_metric)
+        )
+    lost = left_out(in_metric, constants)
+    spectra = tuple(
+        split.rows_of_templates(group.flatten(1, 2), way)
+        for group in compressed_templates(in_metric, constants)
+    )
+    if way.is_split:
+        lost = lost + split.relative_error(spectra) * norms * scales
     return TemplateTerms(
-        lost=left_out(in_metric, constants),
-        spectra=tuple(group.flatten(1, 2) for group in compressed_templates(in_metric, constants)),
+        spectra=spectra,
         power=torch.fft.rfft(squared(rooted) / weights.sqrt(), norm="ortho")
         .permute(2, 1, 0)
         .contiguous(),
-        mask_products=2
-        * ((half(constants.mask).conj() * half(templates)).real * weights).flatten(1),
+        mask_products=2 * ((half(constants.mask).conj() * rings).real * weights).flatten(1),
+        lost=lost,
+        log_scale=log_scale.expand(len(lost)),
         first=first,
     )
+
+
+def _norms(rings: Tensor) -> Tensor:
+    """Of half rings, complex (x, shell, W/2), and the other halves: float64 (x,)."""
+    return squared(rings).double().sum((1, 2)).mul(2).sqrt()
+
+
+def _of_each(scales: Tensor, weights: Tensor) -> Tensor:
+    """Scales as factors of half rings."""
+    return scales.to(weights.dtype)[:, None, None]
 
 
 def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockConstants) -> Tile:
@@ -233,12 +272,14 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
     # scratch memory: each tile overwrites the one before, which has been reduced by then
     products = constants.scratch.take("products", n_q, 2, len(images), columns)
     first = 0
-    for image_spectra, template_spectra in zip(images.spectra, templates.spectra, strict=True):
-        q = slice(first, first + len(image_spectra))
-        first = q.stop
-        # real and imaginary parts are rows: one real product in place of four
-        of_group = products[q].view(len(image_spectra), 2 * len(images), columns)
-        torch.bmm(image_spectra, template_spectra, out=of_group)
+    way = split.way_of(products)
+    with split.multiplying(way):
+        for image_spectra, template_spectra in zip(images.spectra, templates.spectra, strict=True):
+            q = slice(first, first + len(image_spectra))
+            first = q.stop
+            # real and imaginary parts are rows: one real product in place of four
+            of_group = products[q].view(len(image_spectra), 2 * len(images), columns)
+            split.multiply(image_spectra, template_spectra, of_group)
 
     # Ixx turns with the template, but is the same for all displacements; it has even q only, since
     # |T|^2 and CTF^2 are the same half a turn further: W/2 rotations are all there is
@@ -261,9 +302,10 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
         shift=found.shift,
         norm=found.norm,
         scale=found.scale,
-        height=found.height,
+        # templates are as likely as before they were multiplied
+        height=found.height + templates.log_scale if way.is_split else found.height,
         exponent=images.noise.exponent,
-        # Cauchy and Schwarz: no product of the image with what the basis leaves out is larger
+        # Cauchy and Schwarz: no product of the image with what is lost of a template is larger
         error_bound=images.filtered_norm[:, None] * templates.lost * found.largest,
         constants=constants,
     )

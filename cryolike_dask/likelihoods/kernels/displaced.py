@@ -15,7 +15,7 @@ displacement of the cases of `benchmarks` more than 1.2 times the largest of the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,19 +54,20 @@ def measured_displacements(x: NDArray[np.float64], y: NDArray[np.float64]) -> ND
     return np.sort(np.concatenate([farthest, others[some]]))
 
 
-def compressed_templates(rooted: Tensor, constants: BlockConstants) -> tuple[Tensor, ...]:
+def compressed_templates(rooted: Tensor, constants: BlockConstants) -> Iterable[Tensor]:
     """Displace, expand and compress half rings, complex (template, shell, W/2).
 
     Returns
     -------
-    tuple of Tensor, real, (q, 2, rank, column)
-        Of each group of angular frequencies; one of all shells if there is no basis.
+    iterable of Tensor, real, (q, 2, rank, column)
+        Of each group of angular frequencies; one of all shells if there is no basis. To be taken
+        before anything else is displaced: products of matrices are done then.
     """
     if not constants.basis:
         # complete spectra are in scratch memory, coefficients are not
         return (displaced_spectra(rooted, constants).clone(),)
     if not _in_loops(constants):
-        return tuple(on_basis(displaced_spectra(rooted, constants), constants))
+        return on_basis(displaced_spectra(rooted, constants), constants)
     from cryolike_dask.likelihoods.kernels.displaced_cpu import expand, project
     from cryolike_dask.likelihoods.kernels.fft_cpu import COLUMNS
 

@@ -99,6 +99,12 @@ class NoiseTerms:
             torch.cat([part.constant for part in parts]),
         )
 
+    def of_scaled(self, scales: Tensor) -> NoiseTerms:
+        """The same for images that are multiplied by something, each, float64 (x,): as likely as
+        they were before."""
+        higher = 2 * self.exponent * scales.log()
+        return NoiseTerms(self.mask_power, self.exponent, self.constant + higher)
+
     def along(self, n_more: int) -> NoiseTerms:
         """The same, with so many more axes of 1 behind."""
         shape = (-1, *(1,) * n_more)
