@@ -73,7 +73,8 @@ def needs_of(compiled):
         "spills": sum(name.startswith(("LDL", "STL")) for name in names),
         "shared": compiled.metadata.shared,
         "warps": compiled.metadata.num_warps,
-        "tensor_core_instructions": sum("MMA" in name for name in names),
+        # not all that say so: HFMA2.MMA is none
+        "tensor_core_instructions": sum(name.startswith(("HMMA", "HGMMA")) for name in names),
         "instructions": len(names),
         # what is read of half precision after the first loop has begun: matrices are
         "matrices_in_loop": compiled.asm["ttgir"].split("scf.for", 1)[1].count("ptr<f16>"),

@@ -74,7 +74,9 @@ class Footprint:
         """Count what the kernel holds for these ranks at each angular frequency."""
         n_shells, n_inplanes = comparison.grid.shape
         item = real_dtype(comparison.precision).itemsize
-        n_displacements = columns_of_template(len(comparison.displacements), comparison.device)
+        n_displacements = columns_of_template(
+            len(comparison.displacements), resolve_device(comparison.device).type
+        )
         operand, half = _bytes_of_operands(comparison, ranks), n_inplanes // 2
         return cls(
             image=2 * operand + item * (n_shells * half + 2 * n_shells * (half // 2 + 1)),
@@ -93,7 +95,7 @@ class Footprint:
 def columns_of_template(n_displacements: int, device: str) -> int:
     """Columns of products that a template takes: one for each displacement, and on a GPU some that
     repeat the last."""
-    if device != "cuda" or n_displacements < MANY_DISPLACEMENTS:
+    if device == "cpu" or n_displacements < MANY_DISPLACEMENTS:
         return n_displacements
     return -(-n_displacements // COLUMNS_OF_SECTOR) * COLUMNS_OF_SECTOR
 

@@ -241,7 +241,7 @@ def test_norms_of_one_kernel_are_those_of_torch(build, conventions):
     power[0, 1, 2], power[1, 2, 3] = 0, math.nan
     mask = torch.rand(3, 4) / 100
     given = power, mask, (of_images.power, of_images.mask, of_images.noise), block.constants
-    expected, found = norms._norms(*given), norms_in_one_kernel(*given)
+    expected, found = norms.norms_by_torch(*given), norms_in_one_kernel(*given)
     assert found.is_empty.tolist() == expected.is_empty.tolist() == [False, True, True, False]
     for name in set(vars(expected)) - {"is_empty"}:
         one, other = (getattr(of, name) for of in (found, expected))
@@ -391,5 +391,7 @@ def test_whole_blocks_on_a_pretended_gpu(build, monkeypatch):
         on_gpu = fields("cuda")
     assert with_triton.is_usable()
     for name, expected in on_cpu.items():
+        if name == "correlation_error_bound":
+            continue  # a bound, of other arithmetic
         tolerance = 2e-3 if "likelihood" in name else 2e-6
         np.testing.assert_allclose(on_gpu[name], expected, rtol=1e-6, atol=tolerance, err_msg=name)

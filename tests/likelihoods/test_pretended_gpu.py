@@ -391,7 +391,7 @@ def broken_triton(monkeypatch):
     fake.TileTerms, fake.summarise_fused = lambda *terms: terms, summarise
     monkeypatch.setitem(sys.modules, "cryolike_dask.likelihoods.kernels.fused_cuda", fake)
     of_norms = ModuleType("norms_cuda")
-    of_norms.norms_in_one_kernel = norms._norms
+    of_norms.norms_in_one_kernel = norms.norms_by_torch
     monkeypatch.setitem(sys.modules, "cryolike_dask.likelihoods.kernels.norms_cuda", of_norms)
     monkeypatch.setattr(with_triton, "find_spec", lambda name: name)
     monkeypatch.setattr(with_triton, "_failed", [])

@@ -17,7 +17,7 @@ from cryolike_dask.likelihoods import blocks, kept_images
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
 from cryolike_dask.likelihoods.kernels import compressed, with_triton
 from cryolike_dask.likelihoods.kernels.checks import Checks, on_host
-from cryolike_dask.likelihoods.kernels.norms import norms
+from cryolike_dask.likelihoods.kernels.norms import norms_by_torch
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.settings import Settings
 
@@ -45,7 +45,7 @@ def gpu(monkeypatch):
 
         def norms_on_gpu(*terms):
             with gpu.one_kernel():
-                return norms(*terms)
+                return norms_by_torch(*terms)
 
         monkeypatch.setattr(Tile, "_reduce_on_gpu", reduce_on_gpu)
         monkeypatch.setattr(compressed, "norms", norms_on_gpu)

@@ -72,8 +72,7 @@ class TileTerms(NamedTuple):
         there are `n_displacements`, nothing need be repeated, but loads are slower.
     shift : Tensor, float32, (image, template)
     norm : Tensor, float32, (W/2, image, template)
-        Positive. With `scale` and `height`, which lie in memory alike, of any order of rows and
-        pairs.
+        Positive. Rows and pairs lie in memory in any order.
     scale, height : Tensor, float64, (W/2, image, template)
     exponents : Tensor, float64, (image,)
     """
@@ -122,14 +121,20 @@ def summarise_fused(
     fit = terms.scale.new_empty(best.shape)
     summed = terms.scale.new_full(best.shape, -math.inf)
     row_stride, _, pair_stride = terms.norm.stride()
+    scale, height = (
+        values
+        if values.stride() == terms.norm.stride()
+        else torch.empty_like(terms.norm, dtype=values.dtype).copy_(values)
+        for values in (terms.scale, terms.height)
+    )
     step = COLUMN_STEP if padded else 1
     summarise_pairs[(min(n_programs, best.numel()),)](
         products=terms.products,
         matrices=_matrices(2 * n_rows, terms.products.device),
         shifts=terms.shift.contiguous(),
         norms=terms.norm,
-        scales=terms.scale,
-        heights=terms.height,
+        scales=scale,
+        heights=height,
         exponents=terms.exponents,
         references=summed if reference is None else reference.contiguous(),
         best_of_parts=best,
@@ -155,6 +160,7 @@ def summarise_fused(
         integrate=reference is not None,
         num_warps=shape.warps,
         num_stages=shape.stages,
+        enable_fp_fusion=True,  # or Triton 3.9 warns, and later ones do without
     )
     if n_splits == 1:
         return best[..., 0], fit[..., 0], summed[..., 0]

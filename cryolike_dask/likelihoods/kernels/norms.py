@@ -62,17 +62,17 @@ def norms(
     given = template_power, template_mask, image_terms, constants
     in_single = constants.weights.dtype == torch.float32
     if template_power.is_cpu or not in_single or not with_triton.is_usable():
-        return _norms(*given)
+        return norms_by_torch(*given)
 
     def by_kernel() -> Norms:
         from cryolike_dask.likelihoods.kernels.norms_cuda import norms_in_one_kernel
 
         return norms_in_one_kernel(*given)
 
-    return with_triton.on_device(template_power.device, by_kernel, lambda: _norms(*given))
+    return with_triton.on_device(template_power.device, by_kernel, lambda: norms_by_torch(*given))
 
 
-def _norms(
+def norms_by_torch(
     template_power: Tensor,
     template_mask: Tensor,
     image_terms: tuple[Tensor, Tensor, NoiseTerms],

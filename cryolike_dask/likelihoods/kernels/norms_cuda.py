@@ -114,6 +114,7 @@ def norms_in_one_kernel(
         n_padded=triton.next_power_of_2(n_rows),
         zero_normalised=constants.zero_normalised,
         num_warps=4,
+        enable_fp_fusion=True,  # or Triton 3.9 warns, and later ones do without
     )
     return Norms(
         offset=in_double[0],

@@ -268,9 +268,8 @@ class Tile:
             of_poses = self.shift, self.norm, self.scale, self.height, self.exponent
             return summarise_fused(TileTerms(self.products, *of_columns, *of_poses), reference)
 
-        return with_triton.on_device(
-            self.products.device, by_kernel, lambda: self.reduce(reference)[:3]
-        )
+        device = self.products.device
+        return with_triton.on_device(device, by_kernel, lambda: self.reduce(reference)[:3])
 
     def reduce(
         self,
@@ -397,7 +396,5 @@ def by_pairs(columns: Tensor, n_templates: int, constants: BlockConstants) -> Te
 
 def by_templates(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:
     """The same with all columns of each template."""
-    of_template = constants.translation[0].shape[-1]
-    return torch.unflatten(
-        columns[..., : n_templates * of_template], -1, (n_templates, of_template)
-    )
+    shape = n_templates, constants.translation[0].shape[-1]
+    return torch.unflatten(columns[..., : math.prod(shape)], -1, shape)
