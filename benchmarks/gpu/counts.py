@@ -35,7 +35,8 @@ from cryolike_dask.likelihoods import blocks
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.cutting import POSES_PER_BLOCK
 from cryolike_dask.likelihoods.graph import ComparisonGraph, image_rows, template_rows
-from cryolike_dask.likelihoods.kernels import compressed, norms, with_triton
+from cryolike_dask.likelihoods.kernels import compressed, with_triton
+from cryolike_dask.likelihoods.kernels.norms import norms_by_torch
 from cryolike_dask.likelihoods.kernels.tile import Tile
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.likelihoods.tiles import Footprint, Place, first_tile, ranks_of
@@ -128,7 +129,7 @@ def counting() -> Iterator[Counts]:
             mock.patch.object(
                 Tile, "_reduce_on_gpu", lambda *terms: one(OF_FUSED, reduced, *terms)
             ),
-            mock.patch.object(compressed, "norms", partial(one, OF_NORMS, norms._norms)),
+            mock.patch.object(compressed, "norms", partial(one, OF_NORMS, norms_by_torch)),
             mock.patch.object(with_triton, "is_usable", return_value=True),
         ):
             yield counts
