@@ -1,7 +1,7 @@
 """From products of spectra to the best pose and the likelihood on a GPU: shapes of blocks, and what
 the kernel (`pairs_cuda`) is given.
 
-As compiled by Triton 3.9, at W = 256 a program takes 251 registers on sm_90 and 72 KB of shared
+As compiled by Triton 3.9 (3.3 is the first that can), at W = 256 a program takes 251 registers on sm_90 and 72 KB of shared
 memory, so that two are on a multiprocessor; on sm_80 two, on sm_86 one. None leaves a register in
 memory up to W = 1024 (`tests/likelihoods/test_compiled_ahead.py` compiles them). Where no
 exponentials are needed a pose takes half an instruction of a warp.

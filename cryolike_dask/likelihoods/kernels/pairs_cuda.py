@@ -116,7 +116,8 @@ def summarise_pairs(
         exponent = tl.load(exponents + image).to(tl.float32)
         pair_terms = pair * pair_stride
         mirror_terms = pair_terms + (half - n) * row_stride
-        highest, smallest = -float("inf"), float("inf")
+        highest = -float("inf")
+        smallest = float("inf")
         for first in tl.static_range(0, n_rows, block_rows):
             at, valid = (first + rows) * row_stride, first + rows < n
             height = tl.load(heights + pair_terms + at, valid, -float("inf"))
