@@ -216,10 +216,11 @@ def tile_parts(inputs, tolerance=None, n_templates=2):
 
 
 def correlations(parts, products_of):
-    """Of operands that are multiplied by a function, float64 (2, W/2, image, column)."""
+    """Of operands that are multiplied by a function, float64 (2, W/2, image, template,
+    displacement); and the largest bound of their error."""
     images, templates, constants, _ = parts
     terms = prepare_images(images, constants), prepare_templates(templates, constants)
-    norm = correlate(*terms, constants).norm.double()
+    tile = correlate(*terms, constants)
     products = torch.cat(
         [products_of(a, b) for a, b in zip(terms[0].spectra, terms[1].spectra, strict=True)]
     ).double()
@@ -227,7 +228,8 @@ def correlations(parts, products_of):
     sums = rotate(products.view(len(products), 2, -1), folding, Scratch(products.new_empty(0)))
     n_displacements = constants.translation[0].shape[2]
     columns = sums.view(*sums.shape[:2], len(images), -1)[..., : len(templates) * n_displacements]
-    return columns.unflatten(3, (len(templates), -1)) * norm[..., None]
+    found = columns.unflatten(3, (len(templates), -1)) * tile.norm.double()[..., None]
+    return found, float(tile.error_bound.max())
 
 
 def rms(values):
@@ -238,7 +240,8 @@ def rms(values):
 @pytest.mark.parametrize("tolerance", [None, 0.0], ids=["compressed", "all shells"])
 def test_parts_are_as_exact_as_float32(monkeypatch, way, tolerance):
     """Particles of the strength of real ones: correlations of rounded operands are within 3e-9 of
-    those of float32, both multiplied in float64; summed in float32, they are about as far off."""
+    those of float32, both multiplied in float64; summed in float32, they are about as far off, and
+    thousands of times less than the bound says."""
     images, templates, _ = make_inputs(CASES[0], 8, 2, signal=0.13)
     parts = tile_parts((images, templates), tolerance)
 
@@ -248,13 +251,15 @@ def test_parts_are_as_exact_as_float32(monkeypatch, way, tolerance):
     def summed(a, b):
         return torch.bmm(a.float(), b.float())
 
-    wanted, in_float32 = (correlations(parts, products_of) for products_of in (exact, summed))
+    wanted, in_float32 = (correlations(parts, products_of)[0] for products_of in (exact, summed))
     take(monkeypatch, way)
-    rounded, in_parts = (correlations(parts, products_of) for products_of in (exact, summed))
+    rounded, _ = correlations(parts, exact)
+    in_parts, bound = correlations(parts, summed)
     assert float(wanted.max()) > 0.1
     print(rms(rounded - wanted), rms(in_parts - wanted), rms(in_float32 - wanted))
     assert 0 < rms(rounded - wanted) < 3e-9
     assert rms(in_parts - wanted) < 2 * rms(in_float32 - wanted)
+    assert 1000 * float((in_parts - wanted).abs().max()) < bound < 2e-4
 
 
 @pytest.mark.parametrize("way", SPLIT)

@@ -54,7 +54,7 @@ class Tile:
         The log-likelihood is height - exponent log(1 - v^2 scale).
     exponent : Tensor, float64, (image,)
     error_bound : Tensor, float64, (image, template)
-        Largest error of the correlation, for what the basis leaves out.
+        Largest error of the correlation: what the basis leaves out, and split operands round.
     """
 
     products: Tensor
