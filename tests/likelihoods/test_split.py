@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -404,11 +405,14 @@ def test_a_gpu_multiplies_halves(build, monkeypatch):
         split, "multiply_halves", lambda a, b, out: multiplied.append(a.shape) or real(a, b, out)
     )
     images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(1.5, 3, 3))
-    for precision, n in (("single", 12), ("double", 0)):
+    for precision, tolerance, n in (("single", 1e-6, 12), ("single", 0, 1), ("double", 0, 0)):
         multiplied.clear()
+        lazy = partial(
+            compute_optimal_pose, images, templates, precision=precision, tolerance=tolerance
+        )
         with pretended_gpu():
-            compute_optimal_pose(images, templates, device="cuda", precision=precision).compute(
-                scheduler="sync"
-            )
+            found = lazy(device="cuda").compute(scheduler="sync")
         assert len(multiplied) == n
         assert all(shape[2] % 8 == 0 for shape in multiplied)
+        expected = lazy(device="cpu").compute(scheduler="sync").cross_correlation
+        np.testing.assert_allclose(found.cross_correlation, expected, rtol=0, atol=1e-6)
