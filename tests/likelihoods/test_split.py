@@ -194,6 +194,19 @@ def test_products_are_within_their_bound(rng, monkeypatch, way, of_images, of_te
             assert (error >= 0.2 * bound * norms).all(), "the bound is about what can be lost"
 
 
+def test_the_bound_is_the_sum_of_what_can_be_lost():
+    """At the standard case, and of so many values that what float16 ends at is seen."""
+    standard = [torch.empty(11, 6 * rank, 1, device="meta") for rank in (64, 32, 17)]
+    many = [torch.empty(10**12, 48, 1, device="meta")]
+    for operands, longest, n_values in (
+        (standard, 384, 4 * 11 * (64 + 32 + 17)),
+        (many, 48, 4 * 8 * 10**12),
+    ):
+        products = 3 * 2.0**-22 + n_values**0.5 * 2.0**-37
+        wanted = 2**0.5 * (products + longest * 2.0**-23)
+        assert split.relative_error(operands) == pytest.approx(wanted, rel=1e-9)
+
+
 # Blocks
 
 
