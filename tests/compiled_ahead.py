@@ -115,7 +115,8 @@ def compile_pairs(architecture, n_inplanes, integrate, column_step, tiles=((3, 2
         terms, reference = tile_terms(
             n_inplanes, n_displacements, n_images, n_templates, column_step
         )
-        fused_cuda.summarise_fused(terms, reference if integrate else None)
+        of_best = (reference, terms.shift[:, 0]) if integrate else (None, None)
+        fused_cuda.summarise_fused(terms, *of_best)
     return kernel.compiled()
 
 

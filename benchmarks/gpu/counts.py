@@ -122,8 +122,9 @@ def counting() -> Iterator[Counts]:
             counts["bytes"][name] += sum(map(bytes_of, moved))
             return found
 
-        def reduced(tile: Tile, reference: Tensor | None) -> Any:
-            return tile.reduce(reference)[:3]
+        def reduced(tile: Tile, reference: Tensor | None, _: Tensor | None) -> Any:
+            best, fit, summed, _ = tile.reduce(reference)
+            return best, fit, summed, torch.zeros_like(best, dtype=torch.int32)
 
         with (
             mock.patch.object(

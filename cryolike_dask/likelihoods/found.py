@@ -62,15 +62,20 @@ class Likelihoods:
         above = self.block.constants.recomputes_offset_above
         for m, s, tile in self.block.tiles():
             of_images, of_pairs, sure = self.of_images[m], self.of_pairs[m, s], self.sure[m, s]
-            best, fit, summed = tile.summarise(of_images[:, None] - far[s])
+            best, fit, summed, poses = tile.summarise(of_images[:, None] - far[s], self.to_beat(m))
             torch.lt(fit, above, out=sure)
             torch.where(sure, summed, of_pairs, out=of_pairs)
-            self.keep(m, s, tile, torch.where(sure, best, -math.inf))
+            self.keep(m, s, tile, torch.where(sure, best, -math.inf), poses)
             of_tile = torch.logsumexp(of_pairs + self.log_prior[s], 1)
             torch.logaddexp(of_images, of_tile, out=of_images)
 
-    def keep(self, m: slice, s: slice, tile: Tile, best: torch.Tensor) -> None:
-        """Keep more of a tile, whose best correlations these are, (image, template)."""
+    def to_beat(self, m: slice) -> torch.Tensor | None:
+        """Correlations beyond which it matters where the best one of a tile is, (image,)."""
+
+    def keep(
+        self, m: slice, s: slice, tile: Tile, best: torch.Tensor, poses: torch.Tensor | None
+    ) -> None:
+        """Keep more of a tile: its best correlations, (image, template), and where they are."""
 
     def keep_exact(self, m: torch.Tensor, s: int, best: torch.Tensor, pose: torch.Tensor) -> None:
         """The same of a few images under one template, (image,)."""
@@ -117,13 +122,19 @@ class BestOfImages(Likelihoods):
         self.pose = torch.zeros_like(self.template)
         self.error_bound = torch.zeros(n, dtype=torch.float64, device=self.device)
 
-    def keep(self, m: slice, s: slice, tile: Tile, best: torch.Tensor) -> None:
+    def to_beat(self, m: slice) -> torch.Tensor:
+        """The best so far."""
+        return self.correlation[m]
+
+    def keep(
+        self, m: slice, s: slice, tile: Tile, best: torch.Tensor, poses: torch.Tensor | None
+    ) -> None:
         """Update the poses of images that some template of a tile fits better."""
         import torch
 
         top, template = best.max(1)  # the first of equal ones
         improved = top > self.correlation[m]
-        pose = tile.locate_best(template, improved)
+        pose = tile.locate_best(template, improved, poses)
         for kept, new in (
             (self.correlation, top),
             (self.template, template + s.start),
@@ -166,7 +177,9 @@ class BestOfPairs(Likelihoods):
         self.correlation = self.nothing(block.shape, block.constants.weights.dtype)
         self.pose = torch.zeros(block.shape, dtype=torch.int64, device=self.device)
 
-    def keep(self, m: slice, s: slice, tile: Tile, best: torch.Tensor) -> None:
+    def keep(
+        self, m: slice, s: slice, tile: Tile, best: torch.Tensor, poses: torch.Tensor | None
+    ) -> None:
         """The best of all correlations: where is asked for every pair."""
         for i, correlation in tile.correlations():
             part = slice(m.start + i.start, m.start + i.stop)

@@ -99,7 +99,8 @@ def compute_optimal_pose(
         log_likelihood_optimal and log_likelihood_integrated (natural log; the latter with the prior
         weight / sum of weights over viewing directions and flat over displacements and rotations);
         correlation_error_bound, on what compression changes of any of the image's correlations, of
-        more than ten displacements an estimate from above. Unless all poses are compared also
+        more than ten displacements an estimate from above; on GPUs also on what products of split
+        numbers round, if all errors had one sign. Unless all poses are compared also
         log_likelihood_error, an estimate of what log_likelihood_integrated lacks (nat): what lies
         in views that are left out by an adaptive search, by the part of the band that says so, and
         beyond windows of displacements, as much as in the step at their edge; NaN without windows;

@@ -94,7 +94,8 @@ def on_gpu(given, reference=-math.inf, repeated=None, **options):
         reference = np.broadcast_to(np.float64(reference), given["shift"].shape)
         reference = torch.from_numpy(reference.copy()).to(DEVICE)
     results = summarise_fused(terms, reference, **options)
-    assert [r.dtype for r in results] == [torch.float32, torch.float64, torch.float64]
+    types = [torch.float32, torch.float64, torch.float64, torch.int32]
+    assert [r.dtype for r in results] == types
     return [r.cpu().numpy() for r in results]
 
 
@@ -136,7 +137,7 @@ def padded(given, repeated=0):
 def reduced(kernel, given):
     """Best, fit and summed log-likelihood."""
     if kernel == "gpu":
-        return on_gpu(given)
+        return on_gpu(given)[:3]
     return on_cpu(given, torch.float64 if "double" in kernel else torch.float32)
 
 
@@ -192,6 +193,34 @@ def test_correlations_beyond_one_stay_finite(rng, kernel):
     check(kernel, arguments(rng, 12, 3, 2, 1, 2.0), 2.0)
 
 
+@pytest.mark.parametrize("n_programs", [1, 7])
+@pytest.mark.parametrize("shape", [*SHAPES, (516, 33, 1, 1)], ids=str)
+def test_where_the_best_pose_is(rng, shape, n_programs):
+    """Of pairs that beat what their image has; of poses as good to rounding any."""
+    given = arguments(rng, *shape, 0.3)
+    v, _ = squared_correlations(given["products"], given["scale"])
+    correlation = (v + given["shift"][..., None]) * at_rotations(given["norm"])
+    by_pose = correlation.transpose(1, 2, 3, 0).reshape(*given["shift"].shape, -1)
+    largest = by_pose.max(2)
+    to_beat = (largest.min(1) - 1e-3).astype(np.float32)
+    if len(largest) > 1:
+        to_beat[1:] = largest[1:].max(1) + 1e-3
+    options = {"n_programs": n_programs, "to_beat": torch.from_numpy(to_beat).to(DEVICE)}
+    best, *_, poses = on_gpu(given, **options)
+    np.testing.assert_allclose(best, largest, rtol=1e-5, atol=1e-5)
+    found = by_pose[0, np.arange(largest.shape[1]), poses[0]]
+    np.testing.assert_allclose(found, largest[0], rtol=1e-5, atol=1e-5)
+
+
+def test_of_poses_that_are_alike_it_is_the_first(rng):
+    """Displacements that are repeated, as padding is, and in both halves of a turn."""
+    given = arguments(rng, 24, 40, 1, 2, 0.3)
+    given["products"][..., 1:] = given["products"][..., :1]
+    given["products"][1::2] = 0  # even angular frequencies alone: the same half a turn further
+    *_, poses = on_gpu(given, to_beat=torch.full((1,), -math.inf).to(DEVICE))
+    assert (poses < 12).all()
+
+
 @pytest.mark.parametrize("conventions", ["standard", "cryolike"])
 def test_is_what_tiles_reduce_to(build, conventions):
     """Images and templates of a real comparison, as a task has them."""
@@ -217,8 +246,11 @@ def test_is_what_tiles_reduce_to(build, conventions):
                 tile.exponent,
             )
             everything = torch.full_like(tile.error_bound, -math.inf)
-            found = summarise_fused(terms, everything)
+            found = summarise_fused(terms, everything, torch.full_like(tile.shift[:, 0], -2))
             best, fit, summed, _ = tile.reduce(everything)
+            pairs = np.indices(best.shape).reshape(2, -1)
+            located = tile.locate(*map(torch.from_numpy, pairs))
+            np.testing.assert_array_equal(found[3].cpu().flatten(), located.cpu())
             for of_kernel in found, tile.summarise(everything):
                 np.testing.assert_allclose(of_kernel[0].cpu(), best.cpu(), rtol=0, atol=2e-6)
                 np.testing.assert_allclose(of_kernel[1].cpu(), fit.cpu(), rtol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -193,6 +194,19 @@ def test_products_are_within_their_bound(rng, monkeypatch, way, of_images, of_te
             assert (error >= 0.2 * bound * norms).all(), "the bound is about what can be lost"
 
 
+def test_the_bound_is_the_sum_of_what_can_be_lost():
+    """At the standard case, and of so many values that what float16 ends at is seen."""
+    standard = [torch.empty(11, 6 * rank, 1, device="meta") for rank in (64, 32, 17)]
+    many = [torch.empty(10**12, 48, 1, device="meta")]
+    for operands, longest, n_values in (
+        (standard, 384, 4 * 11 * (64 + 32 + 17)),
+        (many, 48, 4 * 8 * 10**12),
+    ):
+        products = 3 * 2.0**-22 + n_values**0.5 * 2.0**-37
+        wanted = 2**0.5 * (products + longest * 2.0**-23)
+        assert split.relative_error(operands) == pytest.approx(wanted, rel=1e-9)
+
+
 # Blocks
 
 
@@ -216,10 +230,11 @@ def tile_parts(inputs, tolerance=None, n_templates=2):
 
 
 def correlations(parts, products_of):
-    """Of operands that are multiplied by a function, float64 (2, W/2, image, column)."""
+    """Of operands that are multiplied by a function, float64 (2, W/2, image, template,
+    displacement); and the largest bound of their error."""
     images, templates, constants, _ = parts
     terms = prepare_images(images, constants), prepare_templates(templates, constants)
-    norm = correlate(*terms, constants).norm.double()
+    tile = correlate(*terms, constants)
     products = torch.cat(
         [products_of(a, b) for a, b in zip(terms[0].spectra, terms[1].spectra, strict=True)]
     ).double()
@@ -227,7 +242,8 @@ def correlations(parts, products_of):
     sums = rotate(products.view(len(products), 2, -1), folding, Scratch(products.new_empty(0)))
     n_displacements = constants.translation[0].shape[2]
     columns = sums.view(*sums.shape[:2], len(images), -1)[..., : len(templates) * n_displacements]
-    return columns.unflatten(3, (len(templates), -1)) * norm[..., None]
+    found = columns.unflatten(3, (len(templates), -1)) * tile.norm.double()[..., None]
+    return found, float(tile.error_bound.max())
 
 
 def rms(values):
@@ -238,7 +254,8 @@ def rms(values):
 @pytest.mark.parametrize("tolerance", [None, 0.0], ids=["compressed", "all shells"])
 def test_parts_are_as_exact_as_float32(monkeypatch, way, tolerance):
     """Particles of the strength of real ones: correlations of rounded operands are within 3e-9 of
-    those of float32, both multiplied in float64; summed in float32, they are about as far off."""
+    those of float32, both multiplied in float64; summed in float32, they are about as far off, and
+    thousands of times less than the bound says."""
     images, templates, _ = make_inputs(CASES[0], 8, 2, signal=0.13)
     parts = tile_parts((images, templates), tolerance)
 
@@ -248,13 +265,15 @@ def test_parts_are_as_exact_as_float32(monkeypatch, way, tolerance):
     def summed(a, b):
         return torch.bmm(a.float(), b.float())
 
-    wanted, in_float32 = (correlations(parts, products_of) for products_of in (exact, summed))
+    wanted, in_float32 = (correlations(parts, products_of)[0] for products_of in (exact, summed))
     take(monkeypatch, way)
-    rounded, in_parts = (correlations(parts, products_of) for products_of in (exact, summed))
+    rounded, _ = correlations(parts, exact)
+    in_parts, bound = correlations(parts, summed)
     assert float(wanted.max()) > 0.1
     print(rms(rounded - wanted), rms(in_parts - wanted), rms(in_float32 - wanted))
     assert 0 < rms(rounded - wanted) < 3e-9
     assert rms(in_parts - wanted) < 2 * rms(in_float32 - wanted)
+    assert 1000 * float((in_parts - wanted).abs().max()) < bound < 2e-4
 
 
 @pytest.mark.parametrize("way", SPLIT)
@@ -399,11 +418,14 @@ def test_a_gpu_multiplies_halves(build, monkeypatch):
         split, "multiply_halves", lambda a, b, out: multiplied.append(a.shape) or real(a, b, out)
     )
     images, templates = build.stacks(3, 4, n_pixels=16, n_inplanes=24, search=(1.5, 3, 3))
-    for precision, n in (("single", 12), ("double", 0)):
+    for precision, tolerance, n in (("single", 1e-6, 12), ("single", 0, 1), ("double", 0, 0)):
         multiplied.clear()
+        lazy = partial(
+            compute_optimal_pose, images, templates, precision=precision, tolerance=tolerance
+        )
         with pretended_gpu():
-            compute_optimal_pose(images, templates, device="cuda", precision=precision).compute(
-                scheduler="sync"
-            )
+            found = lazy(device="cuda").compute(scheduler="sync")
         assert len(multiplied) == n
         assert all(shape[2] % 8 == 0 for shape in multiplied)
+        expected = lazy(device="cpu").compute(scheduler="sync").cross_correlation
+        np.testing.assert_allclose(found.cross_correlation, expected, rtol=0, atol=1e-6)

@@ -39,9 +39,12 @@ def gpu(monkeypatch):
     monkeypatch.setattr(with_triton, "_failed", [])
     with pretended_gpu() as gpu:
 
-        def reduce_on_gpu(tile, reference):
+        def reduce_on_gpu(tile, reference, to_beat):
             with gpu.one_kernel():
-                return tile.reduce(reference)[:3]
+                best, fit, summed, _ = tile.reduce(reference)
+                m, s = torch.meshgrid(*map(torch.arange, best.shape), indexing="ij")
+                there = [index.flatten().to("cuda") for index in (m, s)]
+                return best, fit, summed, tile.locate(*there).view(best.shape)
 
         def norms_on_gpu(*terms):
             with gpu.one_kernel():
@@ -106,7 +109,7 @@ def test_a_wait_in_the_loop_is_seen(build, gpu, monkeypatch):
     monkeypatch.setattr(
         Tile,
         "summarise",
-        lambda tile, reference: [real(tile, reference), float(tile.shift[0, 0])][0],
+        lambda tile, *given: [real(tile, *given), float(tile.shift[0, 0])][0],
     )
     counted(gpu, stacks_of(build, 12, 8), (4, 3), blocks.optimal_poses)
     assert gpu.waits.total() == MOST_WAITS + 9

@@ -44,6 +44,7 @@ from torch import Tensor
 
 from cryolike_dask.compute.gpu import sent
 from cryolike_dask.likelihoods.kernels import split
+from cryolike_dask.likelihoods.kernels.columns import by_templates
 from cryolike_dask.likelihoods.kernels.cross_correlation import squared, without_power
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
 from cryolike_dask.likelihoods.kernels.displaced import (
@@ -55,7 +56,7 @@ from cryolike_dask.likelihoods.kernels.displaced import (
 from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
 from cryolike_dask.likelihoods.kernels.norms import norms
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
-from cryolike_dask.likelihoods.kernels.tile import Tile, by_templates
+from cryolike_dask.likelihoods.kernels.tile import Tile
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class TemplateTerms:
     ----------
     spectra : tuple of Tensor, real, (q, 2 * rank, column)
         [Re; Im] of the displaced templates on each group's basis; columns are (template,
-        displacement), padded (`tile.by_templates`). Split, three times as many rows, padded.
+        displacement), padded (`columns`). Split, three times as many rows, padded.
     power : Tensor, complex, (even q, shell, template)
         Spectra of |template|^2.
     mask_products : Tensor, real, (template, shell * W/2)

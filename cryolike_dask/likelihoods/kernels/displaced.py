@@ -23,10 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryolike_dask.likelihoods.kernels.columns import by_pairs, by_templates
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra, plan
 from cryolike_dask.likelihoods.kernels.threads import threads
-from cryolike_dask.likelihoods.kernels.tile import by_pairs, by_templates
 
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.displaced_cpu import Rings, Series

@@ -1,10 +1,10 @@
 """From products of spectra to the best pose and the likelihood on a GPU: shapes of blocks, and what
 the kernel (`pairs_cuda`) is given.
 
-As compiled by Triton 3.9 (3.3 is the first that can), at W = 256 a program takes 251 registers on sm_90 and 72 KB of shared
-memory, so that two are on a multiprocessor; on sm_80 two, on sm_86 one. None leaves a register in
-memory up to W = 1024 (`tests/likelihoods/test_compiled_ahead.py` compiles them). Where no
-exponentials are needed a pose takes half an instruction of a warp.
+As compiled by Triton 3.9 (3.3 is the first that can), at W = 256 a program takes 251 registers on
+sm_90 and 72 KB of shared memory, so that two are on a multiprocessor; on sm_80 two, on sm_86 one.
+None leaves a register in memory up to W = 1024 (`tests/likelihoods/test_compiled_ahead.py` compiles
+them). Where no exponentials are needed a pose takes half an instruction of a warp.
 """
 
 from __future__ import annotations
@@ -88,8 +88,12 @@ class TileTerms(NamedTuple):
 
 
 def summarise_fused(
-    terms: TileTerms, reference: Tensor | None, *, n_programs: int | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+    terms: TileTerms,
+    reference: Tensor | None,
+    to_beat: Tensor | None = None,
+    *,
+    n_programs: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Transform products of spectra to rotations, and reduce over displacements and rotations.
 
     Parameters
@@ -97,6 +101,8 @@ def summarise_fused(
     terms : TileTerms
     reference : Tensor, float64, (image, template), optional
         As of `Tile.summarise`.
+    to_beat : Tensor, float32, (image,), optional
+        Where the best pose is, is only asked for of pairs whose best is larger; None: of none.
     n_programs : int, optional
         Programs that share the pairs; as many as the device runs at a time.
 
@@ -108,6 +114,8 @@ def summarise_fused(
         The largest v^2 scale.
     log_likelihood : Tensor, float64, (image, template)
         Summed; minus infinity where nothing is within reach, or there is no reference.
+    poses : Tensor, int32, (image, template)
+        Of the best, over (displacement, rotation), where it is asked for.
     """
     n_rows, n_images, n_templates = terms.norm.shape
     shape = shape_of(2 * n_rows)
@@ -120,6 +128,7 @@ def summarise_fused(
     best = terms.shift.new_empty(n_images, n_templates, n_splits)
     fit = terms.scale.new_empty(best.shape)
     summed = terms.scale.new_full(best.shape, -math.inf)
+    poses = best.new_empty(best.shape, dtype=torch.int32)
     row_stride, _, pair_stride = terms.norm.stride()
     scale, height = (
         values
@@ -137,9 +146,11 @@ def summarise_fused(
         heights=height,
         exponents=terms.exponents,
         references=summed if reference is None else reference.contiguous(),
+        to_beat=best if to_beat is None else to_beat.contiguous(),
         best_of_parts=best,
         fit_of_parts=fit,
         sum_of_parts=summed,
+        pose_of_parts=poses,
         n_parts=best.numel(),
         n_splits=n_splits,
         n_images=n_images,
@@ -158,13 +169,16 @@ def summarise_fused(
         depth=shape.depth,
         stages=shape.stages,
         integrate=reference is not None,
+        locate=to_beat is not None,
         num_warps=shape.warps,
         num_stages=shape.stages,
         enable_fp_fusion=True,  # or Triton 3.9 warns, and later ones do without
     )
     if n_splits == 1:
-        return best[..., 0], fit[..., 0], summed[..., 0]
-    return best.amax(-1), fit.amax(-1), torch.logsumexp(summed, -1)
+        return best[..., 0], fit[..., 0], summed[..., 0], poses[..., 0]
+    best, part = best.max(-1)  # the first of equal ones
+    of_best = poses.gather(-1, part[..., None])[..., 0]
+    return best, fit.amax(-1), torch.logsumexp(summed, -1), of_best
 
 
 def shape_of(n_inplanes: int) -> Shape:

@@ -42,6 +42,8 @@ LARGEST = tl.constexpr(2.0**9)
 """Largest product of spectra after scaling, about: half precision goes to 2^16, for those that
 Cauchy and Schwarz do not hold for, as where an offset is far larger than what is beside it."""
 EXPONENT_BITS = tl.constexpr(0x7F800000)
+BEYOND = tl.constexpr(2**31 - 1)
+"""Index of no pose."""
 NOTHING = tl.constexpr(-1e30)
 """Height of rows that are none."""
 
@@ -68,9 +70,11 @@ def summarise_pairs(
     heights,
     exponents,
     references,
+    to_beat,
     best_of_parts,
     fit_of_parts,
     sum_of_parts,
+    pose_of_parts,
     n_parts,
     n_splits,
     n_images,
@@ -88,8 +92,10 @@ def summarise_pairs(
     depth: tl.constexpr,
     stages: tl.constexpr,
     integrate: tl.constexpr,
+    locate: tl.constexpr,
 ):
-    """Reduce pairs, or parts of their displacements: best, fit, and summed log-likelihood."""
+    """Reduce pairs, or parts of their displacements: best, fit, summed log-likelihood, and where
+    the best is."""
     # sizes that depend on W are constants: a run has one W, and shapes of blocks must be known when
     # they are compiled
     n: tl.constexpr = (half + 1) // 2
@@ -141,6 +147,9 @@ def summarise_pairs(
         best_of_rows = tl.full((block_rows,), -float("inf"), tl.float32)
         far_of_rows = tl.zeros((block_rows,), tl.float32)
         peak, total = tl.full((), -float("inf"), tl.float32), tl.full((), 0.0, tl.float32)
+        pose, beaten = tl.full((), 0, tl.int32), tl.full((), float("inf"), tl.float32)
+        if locate:
+            beaten = tl.load(to_beat + image)
         start = part % n_splits * of_part
         for block in tl.range(start, tl.minimum(start + of_part, n_blocks)):
             # a last block begins earlier, so that none is left half empty
@@ -203,12 +212,27 @@ def summarise_pairs(
                     mirror_odd = tl.where(zeroth, sine_odd, mirror_odd)
                 # v is even + odd here, and even - odd half a turn further, with the same norms: the
                 # larger of both is even + |odd|, and the larger |v| |even| + |odd|
+                signs, mirror_signs = odd, mirror_odd
                 odd, mirror_odd = tl.abs(odd), tl.abs(mirror_odd)
                 found = _extremes(even, odd, of_rows, shift, inside, narrow)
                 mirror = _extremes(mirror_even, mirror_odd, of_mirror, shift, inside, narrow)
                 best_of_rows = tl.maximum(best_of_rows, tl.where(w < n, found[0], -float("inf")))
                 best = tl.where(mirrored, mirror[0], -float("inf"))
                 best_of_rows = tl.maximum(best_of_rows, best)
+                if locate:
+                    best = tl.max(tl.maximum(best, tl.where(w < n, found[0], -float("inf"))), 0)
+                    # where is asked for few pairs: those that fit an image better than all before
+                    if best > beaten:
+                        beaten = best
+                        turned = tl.where(quartered & (w == 0), half // 2, 2 * half - w)
+                        at = tl.minimum(d, n_displacements - 1)[None, :] * (2 * half)
+                        first_at = _position(even, signs, of_rows, shift, w, at, best, half)
+                        valid = (w < n)[:, None] & inside
+                        pose = _least(first_at, valid)
+                        first_at = _position(
+                            mirror_even, mirror_signs, of_mirror, shift, turned, at, best, half
+                        )
+                        pose = tl.minimum(pose, _least(first_at, mirrored[:, None] & inside))
                 far_of_rows = tl.maximum(far_of_rows, tl.maximum(found[1], mirror[1]))
                 if integrate:
                     least = tl.maximum(reference, peak - reach)
@@ -232,6 +256,8 @@ def summarise_pairs(
                         total = total * tl.exp(peak - top) + tl.sum(tl.where(counted, sums, 0.0))
                         peak = top
         tl.store(best_of_parts + part, tl.max(best_of_rows, 0))
+        if locate:
+            tl.store(pose_of_parts + part, pose)
         root = tl.max(far_of_rows, 0).to(tl.float64)
         tl.store(fit_of_parts + part, root * root)
         if integrate:
@@ -286,6 +312,21 @@ def _extremes(even, odd, of_rows, shift, inside, narrow: tl.constexpr):
         high = tl.where(inside, high, -float("inf"))
     high = tl.max(high, 1)
     return (high + shift) * norm, tl.maximum(high, tl.max(odd - even, 1)) * root
+
+
+@triton.jit
+def _position(even, odd, of_rows, shift, rotation, at, best, half: tl.constexpr):
+    """Where a pose is the best: of a rotation, or of half a turn further; else beyond all."""
+    norm = of_rows[0][:, None]
+    opposite = (rotation + half) % (2 * half)
+    here = tl.where((even + odd + shift) * norm == best, rotation[:, None] + at, BEYOND)
+    there = tl.where((even - odd + shift) * norm == best, opposite[:, None] + at, BEYOND)
+    return tl.minimum(here, there)
+
+
+@triton.jit
+def _least(positions, valid):
+    return tl.min(tl.min(tl.where(valid, positions, BEYOND), 1), 0)
 
 
 @triton.jit

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryolike_dask.likelihoods.kernels import with_triton
+from cryolike_dask.likelihoods.kernels.columns import by_pairs
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.rotations import plan, rotate
 from cryolike_dask.likelihoods.kernels.threads import threads
@@ -54,7 +55,7 @@ class Tile:
         The log-likelihood is height - exponent log(1 - v^2 scale).
     exponent : Tensor, float64, (image,)
     error_bound : Tensor, float64, (image, template)
-        Largest error of the correlation, for what the basis leaves out.
+        Largest error of the correlation: what the basis leaves out, and split operands round.
     """
 
     products: Tensor
@@ -95,15 +96,18 @@ class Tile:
         for m, sums in self.pieces():
             yield m, self._correlations(sums, self.shift[m], self.norm[:, m])
 
-    def locate_best(self, template: Tensor, improved: Tensor) -> Tensor:
+    def locate_best(self, template: Tensor, improved: Tensor, poses: Tensor | None) -> Tensor:
         """Find the best pose of each image under a template of its own, where it is improved; of
-        others any: int64 (image,), over (displacement, rotation)."""
+        others any: int64 (image,), over (displacement, rotation). `poses` are those of `summarise`,
+        if it gives them."""
         m = torch.arange(len(template), device=template.device)
+        if poses is not None:
+            return poses[m, template]
         if not self.products.is_cpu:  # to know which are improved, the program would have to wait
             return self.locate(m, template)
-        poses, m = torch.zeros_like(template), m[improved]
-        poses[m] = self.locate(m, template[m])
-        return poses
+        found, m = torch.zeros_like(template), m[improved]
+        found[m] = self.locate(m, template[m])
+        return found
 
     def locate(self, m: Tensor, s: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over
@@ -132,7 +136,9 @@ class Tile:
         by_rotation[self.constants.folding.rotations.flatten()] = correlation.flatten(0, 1)
         return by_rotation.movedim(0, -1).clamp_(-1, 1)
 
-    def summarise(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def summarise(
+        self, reference: Tensor | None, to_beat: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Reduce over displacements and rotations.
 
         Parameters
@@ -140,6 +146,8 @@ class Tile:
         reference : Tensor, float64, (image, template), optional
             Log-likelihoods so far below what counts that poses of that value may be neglected;
             None: do not sum.
+        to_beat : Tensor, real, (image,), optional
+            Correlations beyond which it matters where the best is.
 
         Returns
         -------
@@ -149,14 +157,17 @@ class Tile:
             The largest v^2 scale: 1 - fit is the part of the image's variance that is left.
         log_likelihood : Tensor, float64, (image, template)
             Summed; minus infinity where no pose is within reach.
+        poses : Tensor, int, (image, template), or None
+            Of the best, over (displacement, rotation), where it matters; None: `locate` tells it.
         """
+        poses = None
         if self.products.is_cpu:
             best, fit, summed = self._reduce_on_cpu(reference)
         elif self.products.dtype == torch.float32 and with_triton.is_usable():
-            best, fit, summed = self._reduce_on_gpu(reference)
+            best, fit, summed, poses = self._reduce_on_gpu(reference, to_beat)
         else:
             best, fit, summed, _ = self.reduce(reference)
-        return best.clamp_(-1, 1), fit, summed
+        return best.clamp_(-1, 1), fit, summed, None if to_beat is None else poses
 
     def _reduce_on_cpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Summarise in compiled loops."""
@@ -258,18 +269,23 @@ class Tile:
         best.clamp_(max=1)
         return results
 
-    def _reduce_on_gpu(self, reference: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _reduce_on_gpu(
+        self, reference: Tensor | None, to_beat: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Summarise in one kernel, if it works here."""
 
-        def by_kernel() -> tuple[Tensor, Tensor, Tensor]:
+        def by_kernel() -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
             from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused
 
             of_columns = self.constants.n_displacements, self.constants.translation[0].shape[-1]
             of_poses = self.shift, self.norm, self.scale, self.height, self.exponent
-            return summarise_fused(TileTerms(self.products, *of_columns, *of_poses), reference)
+            terms = TileTerms(self.products, *of_columns, *of_poses)
+            return summarise_fused(terms, reference, to_beat)
 
-        device = self.products.device
-        return with_triton.on_device(device, by_kernel, lambda: self.reduce(reference)[:3])
+        def by_torch() -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+            return *self.reduce(reference)[:3], None
+
+        return with_triton.on_device(self.products.device, by_kernel, by_torch)
 
     def reduce(
         self,
@@ -387,14 +403,3 @@ class Tile:
             self.scale.new_empty(shape),
             self.scale.new_full(shape, -math.inf),
         )
-
-
-def by_pairs(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:
-    """View (..., column) as (..., template, displacement), without the padding."""
-    return by_templates(columns, n_templates, constants)[..., : constants.n_displacements]
-
-
-def by_templates(columns: Tensor, n_templates: int, constants: BlockConstants) -> Tensor:
-    """The same with all columns of each template."""
-    shape = n_templates, constants.translation[0].shape[-1]
-    return torch.unflatten(columns[..., : math.prod(shape)], -1, shape)
