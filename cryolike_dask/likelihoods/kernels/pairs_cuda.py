@@ -224,15 +224,15 @@ def summarise_pairs(
                     # where is asked for few pairs: those that fit an image better than all before
                     if best > beaten:
                         beaten = best
-                        turned = tl.where(quartered & (w == 0), half // 2, 2 * half - w)
-                        at = tl.minimum(d, n_displacements - 1)[None, :] * (2 * half)
-                        first_at = _position(even, signs, of_rows, shift, w, at, best, half)
-                        valid = (w < n)[:, None] & inside
-                        pose = _least(first_at, valid)
-                        first_at = _position(
-                            mirror_even, mirror_signs, of_mirror, shift, turned, at, best, half
+                        index = tl.minimum(d, n_displacements - 1)[None, :] * (2 * half)
+                        position = _position(even, signs, of_rows, shift, w, index, best, half)
+                        pose = _least(position, (w < n)[:, None] & inside)
+                        # the mirror image of row 0 is the quarter turn
+                        turned = tl.where(w == 0, half // 2, 2 * half - w)
+                        position = _position(
+                            mirror_even, mirror_signs, of_mirror, shift, turned, index, best, half
                         )
-                        pose = tl.minimum(pose, _least(first_at, mirrored[:, None] & inside))
+                        pose = tl.minimum(pose, _least(position, mirrored[:, None] & inside))
                 far_of_rows = tl.maximum(far_of_rows, tl.maximum(found[1], mirror[1]))
                 if integrate:
                     least = tl.maximum(reference, peak - reach)
