@@ -51,26 +51,24 @@ def check(*of_kernel, cache):
 
 
 def test_fits_and_leaves_nothing_in_memory(tmp_path):
-    check(90, 256, True, WIDE, cache=tmp_path)
+    check(90, 256, WIDE, cache=tmp_path)
 
 
 def test_is_compiled_once_for_all_tiles(tmp_path):
     tiles = [(1, 1, 33), (16, 16, 48), (3, 1, 257), (1, 32, 128), (7, 3, 64)]
-    check(86, 64, True, WIDE, tiles, cache=tmp_path)
+    check(86, 64, WIDE, tiles, cache=tmp_path)
 
 
 @pytest.mark.release
 @pytest.mark.parametrize("column_step", [WIDE, NARROW])
-@pytest.mark.parametrize("integrate", [True, False])
 @pytest.mark.parametrize("n_inplanes", [64, 128, 200, 202, 256, 360, 512, 1024])
 @pytest.mark.parametrize("architecture", [80, 86, 90])
-def test_fits_everywhere(architecture, n_inplanes, integrate, column_step, tmp_path):
-    check(architecture, n_inplanes, integrate, column_step, cache=tmp_path)
+def test_fits_everywhere(architecture, n_inplanes, column_step, tmp_path):
+    check(architecture, n_inplanes, column_step, cache=tmp_path)
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("integrate", [True, False])
 @pytest.mark.parametrize("architecture", [80, 90])
-def test_is_compiled_once_for_narrow_tiles_too(architecture, integrate, tmp_path):
+def test_is_compiled_once_for_narrow_tiles_too(architecture, tmp_path):
     tiles = [(1, 1, 1), (16, 16, 16), (3, 1, 7), (1, 32, 31)]
-    check(architecture, 64, integrate, NARROW, tiles, cache=tmp_path)
+    check(architecture, 64, NARROW, tiles, cache=tmp_path)

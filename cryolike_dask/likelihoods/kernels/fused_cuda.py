@@ -1,10 +1,11 @@
 """From products of spectra to the best pose and the likelihood on a GPU: shapes of blocks, and what
 the kernel (`pairs_cuda`) is given.
 
-As compiled by Triton 3.9 (3.3 is the first that can), at W = 256 a program takes 251 registers on sm_90 and 72 KB of shared
+As compiled by Triton 3.9, at W = 256 a program takes 251 registers on sm_90 and 72 KB of shared
 memory, so that two are on a multiprocessor; on sm_80 two, on sm_86 one. None leaves a register in
-memory up to W = 1024 (`tests/likelihoods/test_compiled_ahead.py` compiles them). Where no
-exponentials are needed a pose takes half an instruction of a warp.
+memory up to W = 1024 (`tests/likelihoods/test_compiled_ahead.py` compiles them). Where nothing is
+summed a pose takes half an instruction of a warp. Triton 3.3 is the first that can compile it; by
+3.6 five and twelve words are left in memory on sm_80 and sm_86.
 """
 
 from __future__ import annotations
@@ -119,7 +120,9 @@ def summarise_fused(
     n_splits = max(1, min(n_blocks, n_programs * PARTS_OF_PROGRAM // max(1, n_pairs)))
     best = terms.shift.new_empty(n_images, n_templates, n_splits)
     fit = terms.scale.new_empty(best.shape)
-    summed = terms.scale.new_full(best.shape, -math.inf)
+    summed = torch.empty_like(fit)
+    if reference is None:  # nothing comes within reach
+        reference = terms.scale.new_full(terms.shift.shape, math.inf)
     row_stride, _, pair_stride = terms.norm.stride()
     scale, height = (
         values
@@ -136,7 +139,7 @@ def summarise_fused(
         scales=scale,
         heights=height,
         exponents=terms.exponents,
-        references=summed if reference is None else reference.contiguous(),
+        references=reference.contiguous(),
         best_of_parts=best,
         fit_of_parts=fit,
         sum_of_parts=summed,
@@ -157,7 +160,6 @@ def summarise_fused(
         width=width,
         depth=shape.depth,
         stages=shape.stages,
-        integrate=reference is not None,
         num_warps=shape.warps,
         num_stages=shape.stages,
         enable_fp_fusion=True,  # or Triton 3.9 warns, and later ones do without
