@@ -21,6 +21,9 @@ WIDE, NARROW = 8, 1
 PROGRAMS = {(80, 256): 2, (90, 256): 2}
 """Programs that are to be on a multiprocessor, where more than one, by architecture and W."""
 KEPT_UP_TO = 256
+FEW_WORDS = 8
+"""That may be left in memory where displacements are few: what is read is masked then, and there
+is less to read."""
 
 
 def compiled(*of_kernel, cache):
@@ -38,8 +41,9 @@ def check(*of_kernel, cache):
     """One kernel is all that comes of it, and needs no more than there is."""
     (needs,) = compiled(*of_kernel, cache=cache)
     print(*of_kernel, needs)  # the table, with -s
-    architecture, n_inplanes, *_ = of_kernel
-    assert needs["stack"] == needs["spills"] == 0
+    architecture, n_inplanes, column_step, *_ = of_kernel
+    assert needs["spills"] <= (0 if column_step == WIDE else FEW_WORDS)
+    assert needs["stack"] <= 4 * needs["spills"]
     assert needs["tensor_core_instructions"] > 0
     programs = PROGRAMS.get((architecture, n_inplanes), 1)
     # registers are given by eights to each thread
