@@ -4,9 +4,9 @@ the kernel (`pairs_cuda`) is given.
 As compiled by Triton 3.9, at W = 256 a program takes 251 registers on sm_90 and 72 KB of shared
 memory, so that two are on a multiprocessor; on sm_80 two, on sm_86 one. None leaves a register in
 memory up to W = 1024, but for a few where displacements are few
-(`tests/likelihoods/test_compiled_ahead.py` compiles them). Where nothing is summed a pose takes half
-an instruction of a warp. Triton 3.3 is the first that can compile it; by
-3.6 five and twelve words are left in memory on sm_80 and sm_86.
+(`tests/likelihoods/test_compiled_ahead.py` compiles them). Where nothing is summed a pose takes
+half an instruction of a warp. Triton 3.3 is the first that can compile it; by 3.6 five and twelve
+words are left in memory on sm_80 and sm_86.
 """
 
 from __future__ import annotations
