@@ -1,7 +1,7 @@
 """Kernels compiled for GPUs that are not here, by the way that a launch takes: what each needs of a
 multiprocessor, and how often it is compiled.
 
-    python -m tests.compiled_ahead ARCHITECTURE W INTEGRATE COLUMN_STEP [TILES]
+    python -m tests.compiled_ahead ARCHITECTURE W COLUMN_STEP [TILES]
 
 prints that of the kernel of pairs as JSON, for tiles of [[images, templates, displacements], ...].
 In a process of its own, as Triton's interpreter cannot be left once a kernel was made for it.
@@ -102,7 +102,7 @@ def tile_terms(n_inplanes, n_displacements, n_images, n_templates, column_step):
     ), by_rows[0]
 
 
-def compile_pairs(architecture, n_inplanes, integrate, column_step, tiles=((3, 2, 60),)):
+def compile_pairs(architecture, n_inplanes, column_step, tiles=((3, 2, 60),)):
     """Compile the kernel of pairs for tiles of (images, templates, displacements): all that comes
     of it."""
     from triton.runtime import driver
@@ -115,8 +115,7 @@ def compile_pairs(architecture, n_inplanes, integrate, column_step, tiles=((3, 2
         terms, reference = tile_terms(
             n_inplanes, n_displacements, n_images, n_templates, column_step
         )
-        of_best = (reference, terms.shift[:, 0]) if integrate else (None, None)
-        fused_cuda.summarise_fused(terms, *of_best)
+        fused_cuda.summarise_fused(terms, reference, terms.shift[:, 0])
     return kernel.compiled()
 
 

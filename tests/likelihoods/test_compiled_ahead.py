@@ -21,6 +21,9 @@ WIDE, NARROW = 8, 1
 PROGRAMS = {(80, 256): 2, (90, 256): 2}
 """Programs that are to be on a multiprocessor, where more than one, by architecture and W."""
 KEPT_UP_TO = 256
+FEW_WORDS = 8
+"""That may be left in memory where displacements are few: what is read is masked then, and there
+is less to read."""
 
 
 def compiled(*of_kernel, cache):
@@ -38,8 +41,9 @@ def check(*of_kernel, cache):
     """One kernel is all that comes of it, and needs no more than there is."""
     (needs,) = compiled(*of_kernel, cache=cache)
     print(*of_kernel, needs)  # the table, with -s
-    architecture, n_inplanes, *_ = of_kernel
-    assert needs["stack"] == needs["spills"] == 0
+    architecture, n_inplanes, column_step, *_ = of_kernel
+    assert needs["spills"] <= (0 if column_step == WIDE else FEW_WORDS)
+    assert needs["stack"] <= 4 * needs["spills"]
     assert needs["tensor_core_instructions"] > 0
     programs = PROGRAMS.get((architecture, n_inplanes), 1)
     # registers are given by eights to each thread
@@ -51,26 +55,24 @@ def check(*of_kernel, cache):
 
 
 def test_fits_and_leaves_nothing_in_memory(tmp_path):
-    check(90, 256, True, WIDE, cache=tmp_path)
+    check(90, 256, WIDE, cache=tmp_path)
 
 
 def test_is_compiled_once_for_all_tiles(tmp_path):
     tiles = [(1, 1, 33), (16, 16, 48), (3, 1, 257), (1, 32, 128), (7, 3, 64)]
-    check(86, 64, True, WIDE, tiles, cache=tmp_path)
+    check(86, 64, WIDE, tiles, cache=tmp_path)
 
 
 @pytest.mark.release
 @pytest.mark.parametrize("column_step", [WIDE, NARROW])
-@pytest.mark.parametrize("integrate", [True, False])
 @pytest.mark.parametrize("n_inplanes", [64, 128, 200, 202, 256, 360, 512, 1024])
 @pytest.mark.parametrize("architecture", [80, 86, 90])
-def test_fits_everywhere(architecture, n_inplanes, integrate, column_step, tmp_path):
-    check(architecture, n_inplanes, integrate, column_step, cache=tmp_path)
+def test_fits_everywhere(architecture, n_inplanes, column_step, tmp_path):
+    check(architecture, n_inplanes, column_step, cache=tmp_path)
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("integrate", [True, False])
 @pytest.mark.parametrize("architecture", [80, 90])
-def test_is_compiled_once_for_narrow_tiles_too(architecture, integrate, tmp_path):
+def test_is_compiled_once_for_narrow_tiles_too(architecture, tmp_path):
     tiles = [(1, 1, 1), (16, 16, 16), (3, 1, 7), (1, 32, 31)]
-    check(architecture, 64, integrate, NARROW, tiles, cache=tmp_path)
+    check(architecture, 64, NARROW, tiles, cache=tmp_path)

@@ -170,7 +170,7 @@ def test_matches_plain_sums(rng, kernel, shape, squared):
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_last_blocks_of_rows_and_displacements_count(rng, kernel):
-    given = arguments(rng, 516, 33, 1, 1, 0.003)
+    given = arguments(rng, 1028, 33, 1, 1, 0.003)
     given["products"][..., :-1] /= 2
     given["height"][-1] += 6
     given["shift"] = -2 * abs(squared_correlations(given["products"], given["scale"])[0]).max(

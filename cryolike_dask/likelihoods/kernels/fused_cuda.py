@@ -1,10 +1,12 @@
 """From products of spectra to the best pose and the likelihood on a GPU: shapes of blocks, and what
 the kernel (`pairs_cuda`) is given.
 
-As compiled by Triton 3.9 (3.3 is the first that can), at W = 256 a program takes 251 registers on
-sm_90 and 72 KB of shared memory, so that two are on a multiprocessor; on sm_80 two, on sm_86 one.
-None leaves a register in memory up to W = 1024 (`tests/likelihoods/test_compiled_ahead.py` compiles
-them). Where no exponentials are needed a pose takes half an instruction of a warp.
+As compiled by Triton 3.9, at W = 256 a program takes 251 registers on sm_90 and 72 KB of shared
+memory, so that two are on a multiprocessor; on sm_80 two, on sm_86 one. None leaves a register in
+memory up to W = 1024, but for a few where displacements are few
+(`tests/likelihoods/test_compiled_ahead.py` compiles them). Where nothing is summed a pose takes
+half an instruction of a warp. Triton 3.3 is the first that can compile it; by 3.6 five and twelve
+words are left in memory on sm_80 and sm_86.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ SHAPES = {
     64: Shape(rows=16, columns=32, depth=16, warps=4, stages=1, programs=4),
     128: Shape(rows=32, columns=32, depth=32, warps=4, stages=1, programs=2),
     256: Shape(rows=64, columns=32, depth=64, warps=4, stages=1, programs=2),
-    512: Shape(rows=128, columns=32, depth=32, warps=8, stages=2, programs=1),
+    512: Shape(rows=128, columns=32, depth=16, warps=8, stages=2, programs=1),
     1024: Shape(rows=256, columns=16, depth=16, warps=8, stages=2, programs=1),
 }
 """By the largest W that they are for. Larger W take several blocks of rows of the last, and read
@@ -127,8 +129,12 @@ def summarise_fused(
     n_splits = max(1, min(n_blocks, n_programs * PARTS_OF_PROGRAM // max(1, n_pairs)))
     best = terms.shift.new_empty(n_images, n_templates, n_splits)
     fit = terms.scale.new_empty(best.shape)
-    summed = terms.scale.new_full(best.shape, -math.inf)
     poses = best.new_empty(best.shape, dtype=torch.int32)
+    summed = torch.empty_like(fit)
+    if reference is None:  # nothing comes within reach
+        reference = terms.scale.new_full(terms.shift.shape, math.inf)
+    if to_beat is None:
+        to_beat = terms.shift.new_full((n_images,), math.inf)
     row_stride, _, pair_stride = terms.norm.stride()
     scale, height = (
         values
@@ -145,8 +151,8 @@ def summarise_fused(
         scales=scale,
         heights=height,
         exponents=terms.exponents,
-        references=summed if reference is None else reference.contiguous(),
-        to_beat=best if to_beat is None else to_beat.contiguous(),
+        references=reference.contiguous(),
+        to_beat=to_beat.contiguous(),
         best_of_parts=best,
         fit_of_parts=fit,
         sum_of_parts=summed,
@@ -168,8 +174,6 @@ def summarise_fused(
         width=width,
         depth=shape.depth,
         stages=shape.stages,
-        integrate=reference is not None,
-        locate=to_beat is not None,
         num_warps=shape.warps,
         num_stages=shape.stages,
         enable_fp_fusion=True,  # or Triton 3.9 warns, and later ones do without

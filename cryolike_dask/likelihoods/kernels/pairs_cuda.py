@@ -91,8 +91,6 @@ def summarise_pairs(
     width: tl.constexpr,
     depth: tl.constexpr,
     stages: tl.constexpr,
-    integrate: tl.constexpr,
-    locate: tl.constexpr,
 ):
     """Reduce pairs, or parts of their displacements: best, fit, summed log-likelihood, and where
     the best is."""
@@ -141,15 +139,11 @@ def summarise_pairs(
             of_rows = _rows(terms, pair_terms, rows, rows < n, row_stride, unit, highest)
             mirrored = (rows < n) & (rows >= half % 2)
             of_mirror = _rows(terms, mirror_terms, rows, mirrored, row_stride, unit, highest)
-        reference = NOTHING
-        if integrate:
-            reference = (tl.load(references + pair) - highest).to(tl.float32) - SLACK
+        reference = (tl.load(references + pair) - highest).to(tl.float32) - SLACK
         best_of_rows = tl.full((block_rows,), -float("inf"), tl.float32)
         far_of_rows = tl.zeros((block_rows,), tl.float32)
         peak, total = tl.full((), -float("inf"), tl.float32), tl.full((), 0.0, tl.float32)
-        pose, beaten = tl.full((), 0, tl.int32), tl.full((), float("inf"), tl.float32)
-        if locate:
-            beaten = tl.load(to_beat + image)
+        pose, beaten = tl.full((), 0, tl.int32), tl.load(to_beat + image)
         start = part % n_splits * of_part
         for block in tl.range(start, tl.minimum(start + of_part, n_blocks)):
             # a last block begins earlier, so that none is left half empty
@@ -213,58 +207,56 @@ def summarise_pairs(
                 # v is even + odd here, and even - odd half a turn further, with the same norms: the
                 # larger of both is even + |odd|, and the larger |v| |even| + |odd|
                 signs, mirror_signs = odd, mirror_odd
+                if quartered:  # a quarter turn further sines of odd q are taken away
+                    mirror_signs = tl.where(zeroth, -sine_odd, mirror_odd)
                 odd, mirror_odd = tl.abs(odd), tl.abs(mirror_odd)
                 found = _extremes(even, odd, of_rows, shift, inside, narrow)
                 mirror = _extremes(mirror_even, mirror_odd, of_mirror, shift, inside, narrow)
                 best_of_rows = tl.maximum(best_of_rows, tl.where(w < n, found[0], -float("inf")))
                 best = tl.where(mirrored, mirror[0], -float("inf"))
                 best_of_rows = tl.maximum(best_of_rows, best)
-                if locate:
-                    best = tl.max(tl.maximum(best, tl.where(w < n, found[0], -float("inf"))), 0)
-                    # where is asked for few pairs: those that fit an image better than all before
-                    if best > beaten:
-                        beaten = best
-                        index = tl.minimum(d, n_displacements - 1)[None, :] * (2 * half)
-                        position = _position(even, signs, of_rows, shift, w, index, best, half)
-                        pose = _least(position, (w < n)[:, None] & inside)
-                        # the mirror image of row 0 is the quarter turn
-                        turned = tl.where(w == 0, half // 2, 2 * half - w)
-                        position = _position(
-                            mirror_even, mirror_signs, of_mirror, shift, turned, index, best, half
-                        )
-                        pose = tl.minimum(pose, _least(position, mirrored[:, None] & inside))
+                best = tl.max(tl.maximum(best, tl.where(w < n, found[0], -float("inf"))), 0)
+                # where is asked for few pairs: those that fit an image better than all before
+                if best > beaten:
+                    beaten = best
+                    index = tl.minimum(d, n_displacements - 1)[None, :] * (2 * half)
+                    position = _position(even, signs, of_rows, shift, w, index, best, half)
+                    pose = _least(position, (w < n)[:, None] & inside)
+                    # the mirror image of row 0 is the quarter turn
+                    turned = tl.where(w == 0, half // 2, 2 * half - w)
+                    position = _position(
+                        mirror_even, mirror_signs, of_mirror, shift, turned, index, best, half
+                    )
+                    pose = tl.minimum(pose, _least(position, mirrored[:, None] & inside))
                 far_of_rows = tl.maximum(far_of_rows, tl.maximum(found[1], mirror[1]))
-                if integrate:
-                    least = tl.maximum(reference, peak - reach)
-                    above = _above(found[1], of_rows[2], exponent, least)
-                    above = tl.maximum(above, _above(mirror[1], of_mirror[2], exponent, least))
-                    # a branch for the whole block
-                    if tl.max(above, 0) >= 0:
-                        # and another: the series is cheaper than log, and exact where log(1 - x)
-                        # rounds x away
-                        far = tl.max(tl.maximum(found[1], mirror[1]), 0)
-                        small = far * far < SERIES_BELOW
-                        tops = _log_likelihood(found[1], of_rows[2], exponent, small)
-                        mirror_tops = _log_likelihood(mirror[1], of_mirror[2], exponent, small)
-                        # relative to the highest value so far, and rescaled when a higher one
-                        # comes: exp stays between 0 and 1 whatever the log-likelihoods are
-                        top = tl.maximum(peak, tl.max(tl.maximum(tops, mirror_tops), 0))
-                        scalars = exponent, top, small
-                        sums = _likelihoods(even, odd, of_rows, scalars)
-                        sums += _likelihoods(mirror_even, mirror_odd, of_mirror, scalars)
-                        counted = (d >= block * width)[None, :] & inside
-                        total = total * tl.exp(peak - top) + tl.sum(tl.where(counted, sums, 0.0))
-                        peak = top
+                least = tl.maximum(reference, peak - reach)
+                above = _above(found[1], of_rows[2], exponent, least)
+                above = tl.maximum(above, _above(mirror[1], of_mirror[2], exponent, least))
+                # a branch for the whole block
+                if tl.max(above, 0) >= 0:
+                    # and another: the series is cheaper than log, and exact where log(1 - x)
+                    # rounds x away
+                    far = tl.max(tl.maximum(found[1], mirror[1]), 0)
+                    small = far * far < SERIES_BELOW
+                    tops = _log_likelihood(found[1], of_rows[2], exponent, small)
+                    mirror_tops = _log_likelihood(mirror[1], of_mirror[2], exponent, small)
+                    # relative to the highest value so far, and rescaled when a higher one
+                    # comes: exp stays between 0 and 1 whatever the log-likelihoods are
+                    top = tl.maximum(peak, tl.max(tl.maximum(tops, mirror_tops), 0))
+                    scalars = exponent, top, small
+                    sums = _likelihoods(even, odd, of_rows, scalars)
+                    sums += _likelihoods(mirror_even, mirror_odd, of_mirror, scalars)
+                    counted = (d >= block * width)[None, :] & inside
+                    total = total * tl.exp(peak - top) + tl.sum(tl.where(counted, sums, 0.0))
+                    peak = top
         tl.store(best_of_parts + part, tl.max(best_of_rows, 0))
-        if locate:
-            tl.store(pose_of_parts + part, pose)
+        tl.store(pose_of_parts + part, pose)
         root = tl.max(far_of_rows, 0).to(tl.float64)
         tl.store(fit_of_parts + part, root * root)
-        if integrate:
-            # a sum that rounds to nothing beside another part's highest value has a logarithm too;
-            # where nothing is within reach, the peak is minus infinity, and so is the sum
-            summed = peak.to(tl.float64) + tl.log(tl.maximum(total, 1e-37).to(tl.float64))
-            tl.store(sum_of_parts + part, highest + summed)
+        # a sum that rounds to nothing beside another part's highest value has a logarithm too;
+        # where nothing is within reach, the peak is minus infinity, and so is the sum
+        summed = peak.to(tl.float64) + tl.log(tl.maximum(total, 1e-37).to(tl.float64))
+        tl.store(sum_of_parts + part, highest + summed)
 
 
 @triton.jit
