@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.likelihoods.kernels.pairs_cuda import summarise_pairs
 from cryolike_dask.likelihoods.kernels.rotations import fold
 
@@ -218,4 +219,4 @@ def _matrices(n_inplanes: int, device: torch.device) -> Tensor:
     high = four.half()
     both = torch.stack([high, (four - high.double()).half()], 1)
     padding = (0, -n % shape.depth, 0, -n % shape.rows)
-    return torch.nn.functional.pad(both, padding).to(device)
+    return sent(torch.nn.functional.pad(both, padding).numpy(), device)
