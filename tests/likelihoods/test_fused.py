@@ -341,7 +341,7 @@ def test_programs_share_pairs_and_blocks_and_change_nothing(rng):
 @pytest.mark.parametrize("n_displacements", [1, 17, 40])
 def test_displacements_that_are_repeated_count_once(rng, n_displacements):
     given = arguments(rng, 12, n_displacements, 1, 2, 0.3)
-    best, fit, summed = on_gpu(given, repeated=0)
+    best, fit, summed, _ = on_gpu(given, repeated=0)
     width = max(shape_of(12).columns, n_displacements)
     found = on_gpu(given, repeated=-(-width // 8) * 8 - n_displacements)
     np.testing.assert_allclose(found[0], best, rtol=1e-6)
@@ -356,7 +356,7 @@ def test_what_is_out_of_reach_is_neglected_on_gpus_and_nothing_else(rng, squared
     # hardly anything is left of the last blocks
     given["products"] *= np.geomspace(1, 0.01, 70).astype(np.float32)
     given["scale"] *= squared / squared_correlations(given["products"], given["scale"])[1].max()
-    best, fit, everything = on_gpu(given)
+    best, fit, everything, _ = on_gpu(given)
     below = log_likelihoods(given)
     highest, error = below.max((0, 3)), 1e-5 * (1 + given["exponents"].max())
     for away in 20, 1, -0.5, -30, -math.inf:
