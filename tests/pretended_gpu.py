@@ -2,8 +2,9 @@
 
 Blocks run on it as on a GPU, and can be compared with those on a CPU. Tensors of two devices in one
 operation are refused, as a GPU would refuse them, even of a single number; wherever a program waits
-for its GPU, and whatever it sends there, is counted. What cannot be seen are faults of CUDA itself:
-types that an operation is not there for, sums whose order is left to chance, memory that runs out.
+for its GPU, whatever it sends there, and all kernels that it would start, are counted. What cannot
+be seen are faults of CUDA itself: types that an operation is not there for, sums whose order is
+left to chance, memory that runs out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import cryolike_dask
 
@@ -39,6 +41,20 @@ WAITING = {
     *(torch.linalg.solve, torch.linalg.inv, torch.linalg.cholesky, torch.linalg.eigh),
 }
 """Functions whose result, or its shape, or whether there is one, the program needs to go on."""
+NO_KERNEL = {
+    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh"),
+    *(
+        "set_",
+        "alias",
+        "detach",
+        "resize_",
+        "is_same_size",
+        "_local_scalar_dense",
+        "_unsafe_view",
+        "_reshape_alias",
+    ),
+}
+"""Operations that compute nothing, beside those that only look at memory another way."""
 INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
 MOVING = {Tensor.to, Tensor.cpu, Tensor.cuda}
 
@@ -47,18 +63,24 @@ class OnGpu(Tensor):
     """A tensor that says that it is on a GPU."""
 
 
+class Pinned(Tensor):
+    """A tensor in memory that a GPU reads by itself."""
+
+
 class PretendedGpu(TorchFunctionMode):
     """What torch does meanwhile, in this thread.
 
     Attributes
     ----------
-    waits, sent : Counter of str
-        Lines of the package that wait for the GPU, and that send it something.
+    waits, sent, launches : Counter of str
+        Lines of the package that wait for the GPU; that send it what is not in pinned memory, and
+        wait until it has been sent; and that start kernels.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.waits, self.sent = Counter[str](), Counter[str]()
+        self.waits, self.sent, self.launches = Counter[str](), Counter[str](), Counter[str]()
+        self.computes = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -74,13 +96,24 @@ class PretendedGpu(TorchFunctionMode):
             raise TypeError("a tensor on a GPU is no array; copy it to the CPU first")
         given = list(leaves((args, kwargs)))
         self._refuse_mixed(func, given, allowed=is_on_gpu and func in (*INDEXING, Tensor.copy_))
-        if any(isinstance(one, OnGpu) for one in given):
+        on_gpu = any(isinstance(one, OnGpu) for one in given)
+        if on_gpu:
             self._count(func, args)
         devices = [device for device in map(device_of, given) if device is not None]
-        if not devices:
-            return func(*args, **kwargs)
-        made = func(*in_memory(args), **in_memory(kwargs))
-        return with_type(made, OnGpu if devices[0].type == "cuda" else Tensor)
+        with self._computing(on_gpu or any(device.type == "cuda" for device in devices)):
+            if not devices:
+                return func(*args, **kwargs)
+            made = func(*in_memory(args), **in_memory(kwargs))
+            return with_type(made, OnGpu if devices[0].type == "cuda" else Tensor)
+
+    @contextmanager
+    def _computing(self, on_gpu: bool) -> Iterator[None]:
+        """Count what is done meanwhile as done by the GPU."""
+        before, self.computes = self.computes, on_gpu
+        try:
+            yield
+        finally:
+            self.computes = before
 
     def _moved(self, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Copy to another device, or none where it is there."""
@@ -92,12 +125,14 @@ class PretendedGpu(TorchFunctionMode):
         goes_there = was_there if target is None else target.type == "cuda"
         if was_there and not goes_there:
             self.waits[line()] += 1
-        if goes_there and not was_there:
+        is_pinned = isinstance(tensor, Pinned) and kwargs.get("non_blocking")
+        if goes_there and not was_there and not is_pinned:
             self.sent[line()] += 1
         if goes_there != was_there:
             kwargs["copy"] = True
         args, kwargs = in_memory(args), in_memory(kwargs)
-        moved = tensor.as_subclass(Tensor).to(*args, **kwargs)
+        with self._computing(was_there and goes_there):
+            moved = tensor.as_subclass(Tensor).to(*args, **kwargs)
         return moved.as_subclass(OnGpu) if goes_there else moved
 
     def _refuse_mixed(self, func: Any, given: list[Any], *, allowed: bool) -> None:
@@ -122,6 +157,22 @@ class PretendedGpu(TorchFunctionMode):
     def _add(self, to: Counter[str], n: int) -> None:
         if n:
             to[line()] += n
+
+
+class Kernels(TorchDispatchMode):
+    """Counts what a GPU is told to compute."""
+
+    def __init__(self, gpu: PretendedGpu) -> None:
+        super().__init__()
+        self.gpu = gpu
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if self.gpu.computes and not func.is_view and name not in NO_KERNEL:
+            self.gpu.launches[line()] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def is_on_host(value: Any) -> bool:
@@ -186,5 +237,7 @@ def pretended_gpu(free: int = 8 * 2**30) -> Iterator[PretendedGpu]:
             ("device", lambda *_: nullcontext()),
         ):
             patch.setattr(torch.cuda, name, value)
-        with PretendedGpu() as gpu:
+        # for threads too, which have no modes
+        patch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone().as_subclass(Pinned))
+        with PretendedGpu() as gpu, Kernels(gpu):
             yield gpu

@@ -1,5 +1,5 @@
 """What CUDA leaves to whoever uses it: how precise products are, how it says that memory did not
-suffice, and which GPU of a node a process has.
+suffice, how values go there, and which GPU of a node a process has.
 
 torch is imported inside the functions: the scheduler imports this package too, and does not need
 torch.
@@ -12,8 +12,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cryolike_dask.errors import CryolikeError
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -46,6 +53,27 @@ def free_memory_of_gpu() -> int:
 
     kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return int(torch.cuda.mem_get_info()[0]) + int(kept)
+
+
+def ready(values: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A copy of an array, to be sent to a device: in pinned memory, which a GPU reads by itself.
+
+    For a CPU it is in memory of torch's own alignment: sums over the same values then round the
+    same way every time.
+    """
+    import torch
+
+    tensor = torch.from_numpy(np.asarray(values, order="C"))
+    return tensor.clone() if device.type == "cpu" else tensor.pin_memory()
+
+
+def sent(values: NDArray[Any] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A copy of an array on a device, or what was made ready for it; to a GPU it goes while the
+    program goes on."""
+    import torch
+
+    tensor = values if isinstance(values, torch.Tensor) else ready(values, device)
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
 
 
 @contextmanager

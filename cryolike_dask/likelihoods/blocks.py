@@ -9,10 +9,9 @@ imports this module too.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,7 +24,7 @@ from cryolike_dask.compute.block_reports import announce
 from cryolike_dask.compute.device import real_dtype
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.envelope import BestOfStructures, choose_structures
-from cryolike_dask.likelihoods.poses import no_poses
+from cryolike_dask.likelihoods.found import BestOfImages, BestOfPairs, Likelihoods
 from cryolike_dask.likelihoods.setup import (
     IMAGES_AT_A_TIME,
     best_nodes,
@@ -43,10 +42,7 @@ from cryolike_dask.likelihoods.turns import (
 )
 
 if TYPE_CHECKING:
-    import torch
-
     from cryolike_dask.likelihoods.kernels.radial_basis import RadialBasis
-    from cryolike_dask.likelihoods.kernels.tile import Tile
 
 PAIR = np.dtype(
     [
@@ -60,9 +56,6 @@ BEST_DISPLACEMENT = np.dtype([("cross_correlation", "f8"), ("displacement", "i4"
 BEST_ROTATION = np.dtype([("cross_correlation", "f8"), ("rotation", "i4")])
 
 Found = TypeVar("Found")
-
-UNKNOWN = -1
-"""In place of the index of a pose that nobody has asked for yet."""
 
 KEPT_BASES = 8
 """Radial bases of the latest comparisons that a process keeps, some MB each: one takes as long as
@@ -116,9 +109,8 @@ def optimal_poses_and_pairs(
 ) -> tuple[NDArray[np.void], NDArray[np.float64]]:
     """The same, and likelihood times prior under each of these templates, their logarithm, (image,
     template)."""
-    log_pairs = np.empty((len(image_rows), len(template_rows)))
-    search = partial(_search, log_pairs=log_pairs)
-    return run(image_rows, template_rows, basis, comparison, search)[:, None], log_pairs
+    poses, log_pairs = run(image_rows, template_rows, basis, comparison, _search_with_pairs)
+    return poses[:, None], log_pairs
 
 
 def with_log_likelihoods(
@@ -145,72 +137,20 @@ def best_of_structures(
         return choose_structures(image_rows, poses, comparisons)
 
 
-def _search(block: Block, log_pairs: NDArray[np.float64] | None = None) -> Rows:
-    """Go through the tiles of a block, and keep the best pose and the likelihood of each image, and
-    of each pair where there is an array for them."""
-    import torch
-
-    poses = no_poses((block.shape[0],))
-    device = block.constants.weights.device
-    sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=device)
-    bounds = torch.zeros_like(sums)
-    for m, s, tile, best, poses_of_best, summed in _summed_tiles(block, sums):
-        if log_pairs is not None:
-            log_pairs[m, s] = summed.cpu().numpy() + block.template_rows["log_prior"][s]
-        indices = block.template_rows["index"][s]
-        _keep_best(poses[m], tile, best, poses_of_best, indices, block.pose_shape)
-        bounds[m] = torch.maximum(bounds[m], tile.error_bound.amax(1))
-    poses["log_likelihood_integrated"] = sums.cpu().numpy()
-    poses["correlation_error_bound"] = bounds.cpu().numpy()
-    poses["n_poses"] = block.shape[1] * math.prod(block.pose_shape)
-    return poses
+def _search(block: Block) -> Rows:
+    """Best poses and likelihoods of images."""
+    found = BestOfImages(block)
+    found.compare()
+    return found.poses()
 
 
-def _summed_tiles(
-    block: Block, sums: torch.Tensor
-) -> Iterator[tuple[slice, slice, Tile, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Go through the tiles of a block, and add to the integrated likelihood of each image, `sums`:
-    images and templates, their tile, best correlations, poses of these where they are known, and
-    log-likelihoods summed over displacements and rotations."""
-    import torch
-
-    priors = torch.from_numpy(block.template_rows["log_prior"].copy()).to(sums.device)
-    # all poses that are farther below the sum than this would change it by less than rounding does
-    reach = math.log(block.shape[1] * math.prod(block.pose_shape) / block.constants.rounding)
-    for m, s, tile in block.tiles():
-        best, fit, summed = tile.summarise(sums[m, None] - priors[s] - reach)
-        poses_of_best = torch.full(best.shape, UNKNOWN, device=sums.device)
-        block.settle_doubtful_pairs(m, s, fit, best, poses_of_best, summed)
-        sums[m] = torch.logaddexp(sums[m], torch.logsumexp(summed + priors[s], 1))
-        yield m, s, tile, best, poses_of_best, summed
-
-
-def _keep_best(
-    poses: Rows,
-    tile: Tile,
-    best: torch.Tensor,
-    poses_of_best: torch.Tensor,
-    indices: NDArray[np.int64],
-    pose_shape: tuple[int, int],
-) -> None:
-    """Update the poses of images that some template of a tile fits better; find out where only
-    for these."""
-    import torch
-
-    top, template = best.max(1)  # the first of equal ones
-    values = top.cpu().numpy()
-    improved = np.flatnonzero(values > poses["cross_correlation"])
-    if not len(improved):
-        return
-    m = torch.from_numpy(improved).to(best.device)
-    s = template[m]
-    known = poses_of_best[m, s]
-    located = torch.where(known == UNKNOWN, tile.locate(m, s), known)
-    poses["cross_correlation"][improved] = values[improved]
-    poses["template"][improved] = indices[s.cpu().numpy()]
-    poses["displacement"][improved], poses["rotation"][improved] = np.unravel_index(
-        located.cpu().numpy(), pose_shape
-    )
+def _search_with_pairs(block: Block) -> tuple[Rows, NDArray[np.float64]]:
+    """The same, and likelihood times prior of each pair, their logarithm."""
+    found = BestOfImages(block)
+    found.compare()
+    poses = found.poses()
+    (of_pairs,) = found.read("of_pairs")
+    return poses, of_pairs + block.template_rows["log_prior"]
 
 
 def best_of_pairs(
@@ -218,21 +158,14 @@ def best_of_pairs(
 ) -> NDArray[np.void]:
     """Best displacement and rotation, and the log-likelihood summed over both: (image, template),
     PAIR."""
-    import torch
 
     def search(block: Block) -> Rows:
+        found = BestOfPairs(block)
+        found.compare(neglects=False)
         pairs = np.zeros(block.shape, PAIR)
-        for m, s, tile in block.tiles():
-            best, fit, summed = tile.summarise(torch.full_like(tile.error_bound, -math.inf))
-            poses_of_best = torch.full(best.shape, UNKNOWN, device=best.device)
-            for part, correlation in tile.correlations():
-                best[part], poses_of_best[part] = correlation.flatten(2).max(2)
-            block.settle_doubtful_pairs(m, s, fit, best, poses_of_best, summed)
-            pairs["cross_correlation"][m, s] = best.cpu().numpy()
-            pairs["displacement"][m, s], pairs["rotation"][m, s] = np.unravel_index(
-                poses_of_best.cpu().numpy(), block.pose_shape
-            )
-            pairs["log_likelihood"][m, s] = summed.cpu().numpy()
+        correlation, pose, of_pairs = found.read("correlation", "pose", "of_pairs")
+        pairs["cross_correlation"], pairs["log_likelihood"] = correlation, of_pairs
+        pairs["displacement"], pairs["rotation"] = np.unravel_index(pose, block.pose_shape)
         return pairs
 
     return run(image_rows, template_rows, basis, comparison, search)
@@ -258,15 +191,11 @@ def integrated_log_likelihoods(
 
 
 def _log_likelihoods(block: Block) -> NDArray[np.float64]:
-    """Go through the tiles of a block for sums over displacements and rotations alone."""
-    import torch
-
-    likelihoods = np.full(block.shape, -np.inf)
-    device = block.constants.weights.device
-    sums = torch.full(block.shape[:1], -math.inf, dtype=torch.float64, device=device)
-    for m, s, _, _, _, summed in _summed_tiles(block, sums):
-        likelihoods[m, s] = summed.cpu().numpy()
-    return likelihoods
+    """Sums over displacements and rotations alone."""
+    found = Likelihoods(block)
+    found.compare()
+    (of_pairs,) = found.read("of_pairs")
+    return of_pairs
 
 
 def best_displacements(
@@ -297,9 +226,8 @@ def _best_along(block: Block, dim: int, best: Rows, name: str) -> Rows:
     """Fill in the largest correlation along a dimension, and the index, of this name, where it
     is."""
     for m, s, correlation in block.correlations():
-        largest, index = correlation.max(dim)
-        best["cross_correlation"][m, s] = largest.cpu().numpy()
-        best[name][m, s] = index.cpu().numpy()
+        found = block.constants.checks.read(*correlation.max(dim))
+        best["cross_correlation"][m, s], best[name][m, s] = found
     return best
 
 
@@ -312,7 +240,7 @@ def all_correlations(
         shape = (*block.shape, *block.pose_shape)
         correlations = np.zeros(shape, real_dtype(comparison.precision))
         for m, s, correlation in block.correlations():
-            correlations[m, s] = correlation.cpu().numpy()
+            (correlations[m, s],) = block.constants.checks.read(correlation)
         return correlations
 
     return run(image_rows, template_rows, basis, comparison, search)
@@ -336,6 +264,7 @@ def run(
         with turn(comparison):
             start = time.perf_counter()
             results = search(block)
+            block.constants.checks.read()  # what has not been looked at
             return block, results, time.perf_counter() - start
 
     done, results, seconds = with_less(timed, block, _smaller)
@@ -344,7 +273,8 @@ def run(
 
 
 def _smaller(block: Block, reason: str) -> Block:
-    """The same block with half the tile, and no scratch memory."""
+    """The same block with half the tile, and nothing left of before."""
     block.constants.scratch.kept.clear()
+    block.constants.checks.forget()
     tile = smaller_tile(block.tile, reason)
     return replace(block, tile=tile, n_images_at_a_time=max(tile[0], block.n_images_at_a_time // 2))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.geometry.optics import OPTICS, electron_wavelength_angstrom
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -59,18 +60,15 @@ def contrast_on_device(
     device: torch.device,
 ) -> torch.Tensor:
     """Contrast transfer as `contrast_at_points` gives it, computed on a device and left there."""
-    import torch
 
     from cryolike_dask.likelihoods.kernels.contrast_transfer import contrast_of_points
 
-    columns = {
-        name: torch.from_numpy(optics[name].copy()).to(device) for name in OPTICS.names or ()
-    }
+    columns = {name: sent(optics[name].copy(), device) for name in OPTICS.names or ()}
     return contrast_of_points(
         columns,
         electron_wavelength_angstrom(columns["voltage_kilovolt"], conventions.elementary_charge),
-        torch.from_numpy(spatial_frequencies).to(device),
-        torch.from_numpy(angles).to(device),
+        sent(spatial_frequencies, device),
+        sent(angles, device),
         signed_astigmatism=conventions.signed_astigmatism,
         envelope=conventions.applies_envelope,
     )

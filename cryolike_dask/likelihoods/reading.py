@@ -6,7 +6,7 @@ torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.gpu import ready, sent
 from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError, listed
 from cryolike_dask.io.sources import ArraySource
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
@@ -32,14 +33,16 @@ def read_images(rows: Rows, comparison: Comparison, constants: BlockConstants) -
     ------
     NotFiniteError, ZeroPowerError, InputError
         If a value is not finite, an image is constant, or not the transform of a real image; files
-        and rows named.
+        and rows named. On a GPU when results are read (`BlockConstants.checks`).
     """
     device = constants.weights.device
     values = tensor_on(comparison.images.take(rows["index"]), comparison.precision, device)
-    _refuse_bad(values, constants, comparison.images, rows["index"], "image")
+    refuse = partial(
+        _refuse, constants=constants, source=comparison.images, rows=rows["index"], what="image"
+    )
+    _refuse_bad(values, constants, refuse)
     images = whitened(values, rows, comparison, constants)
     power = (images.contrast**2).sum((1, 2))
-    refuse = partial(_refuse, source=comparison.images, rows=rows["index"], what="image")
     refuse(power == 0, why="have a contrast transfer of 0 everywhere", error=ZeroPowerError)
     refuse(~power.isfinite(), why="have a contrast transfer that overflows", error=NotFiniteError)
     return images
@@ -50,17 +53,15 @@ def whitened(
 ) -> WhitenedImages:
     """Divide images that were read, or their half rings where the constants are of half rings, by
     the noise of their groups."""
-    import torch
-
     from cryolike_dask.likelihoods.kernels.direct import whiten
 
     rings = comparison.images.rings(rows["index"]) if comparison.conventions.knows_noise else None
     return whiten(
         values,
         _contrast_of_rows(rows, comparison, values.device),
-        torch.from_numpy(rows["group"].astype(np.int64)).to(values.device),
+        sent(rows["group"].astype(np.int64), values.device),
         constants,
-        None if rings is None else torch.from_numpy(rings).to(values.device),
+        None if rings is None else sent(rings, values.device),
     )
 
 
@@ -75,15 +76,22 @@ def read_templates(
     NotFiniteError, ZeroPowerError, InputError
         As `read_images`.
     """
-    source = comparison.templates
+    source, device = comparison.templates, constants.weights.device
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(source.take, parts[0])
+
+        def read(rows: NDArray[np.int64]) -> torch.Tensor:
+            return ready(source.take(rows), device)
+
+        ahead = reader.submit(read, parts[0])
         for indices, following in zip(parts, [*parts[1:], None], strict=True):
             taken = ahead.result()
             if following is not None:
-                ahead = reader.submit(source.take, following)
-            values = tensor_on(taken, comparison.precision, constants.weights.device)
-            _refuse_bad(values, constants, source, indices, "template")
+                ahead = reader.submit(read, following)
+            values = _typed(sent(taken, device), comparison.precision)
+            refuse = partial(
+                _refuse, constants=constants, source=source, rows=indices, what="template"
+            )
+            _refuse_bad(values, constants, refuse)
             yield values
 
 
@@ -102,11 +110,7 @@ def _contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) 
 
 def tensor_on(values: NDArray[Any], precision: str, device: torch.device) -> torch.Tensor:
     """A copy of an array on a device, in a precision."""
-    import torch
-
-    # copied into memory of torch's own alignment: sums over the same values then round the same way
-    # every time
-    return _typed(torch.from_numpy(np.ascontiguousarray(values)).to(device, copy=True), precision)
+    return _typed(sent(values, device), precision)
 
 
 def _typed(values: torch.Tensor, precision: str) -> torch.Tensor:
@@ -122,17 +126,12 @@ def torch_real(precision: str) -> torch.dtype:
 
 
 def _refuse_bad(
-    values: torch.Tensor,
-    constants: BlockConstants,
-    source: ArraySource,
-    rows: NDArray[np.int64],
-    what: str,
+    values: torch.Tensor, constants: BlockConstants, refuse: Callable[..., None]
 ) -> None:
     """Refuse values that are not finite, have no power beside a constant offset, or do not
     transform a real image."""
     from cryolike_dask.likelihoods.kernels.cross_correlation import overlaps, powers
 
-    refuse = partial(_refuse, source=source, rows=rows, what=what)
     power = powers(values, constants.weights)
     refuse(~power.isfinite(), why="hold NaN or infinite values", error=NotFiniteError)
     refuse(power == 0, why="have no power: they are zero everywhere", error=ZeroPowerError)
@@ -151,6 +150,7 @@ def _refuse_bad(
 def _refuse(
     bad: torch.Tensor,
     *,
+    constants: BlockConstants,
     source: ArraySource,
     rows: NDArray[np.int64],
     what: str,
@@ -158,11 +158,13 @@ def _refuse(
     error: type[CryolikeError],
 ) -> None:
     """Refuse rows, naming their files and where they are there."""
-    if not bool(bad.any()):
-        return
-    files: dict[str, list[int]] = {}
-    for row in rows[bad.cpu().numpy()]:
-        path, position = source.locate(int(row))
-        files.setdefault(path, []).append(position)
-    where = "; ".join(f"{path}: {what}(s) {listed(positions)}" for path, positions in files.items())
-    raise error(f"{where} {why}", remedy=f"Leave these {what}s out, or make the file again.")
+
+    def said(which: NDArray[np.bool_]) -> CryolikeError:
+        files: dict[str, list[int]] = {}
+        for row in rows[which]:
+            path, position = source.locate(int(row))
+            files.setdefault(path, []).append(position)
+        where = "; ".join(f"{path}: {what}(s) {listed(at)}" for path, at in files.items())
+        return error(f"{where} {why}", remedy=f"Leave these {what}s out, or make the file again.")
+
+    constants.checks.refuse(bad, said)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import resolve_device
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.geometry.displacements import DisplacementGrid, not_displaced
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -53,8 +54,8 @@ def make_constants(
     comparison: Comparison, device: torch.device, basis: RadialBasis = ()
 ) -> BlockConstants:
     """Make the constants that all tiles share, on the device."""
-    import torch
 
+    from cryolike_dask.likelihoods.kernels.checks import Checks
     from cryolike_dask.likelihoods.kernels.direct import BlockConstants
     from cryolike_dask.likelihoods.kernels.displaced import measured_displacements
     from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
@@ -74,11 +75,9 @@ def make_constants(
         basis=tuple(
             tensor_on(np.repeat(group, 2, axis=0), comparison.precision, device) for group in basis
         ),
-        measured=torch.from_numpy(measured_displacements(*comparison.displacements.table())).to(
-            device
-        ),
-        whitening=torch.from_numpy(whitening.factors).to(device),
-        envelopes=torch.from_numpy(whitening.envelopes).to(device),
+        measured=sent(measured_displacements(*comparison.displacements.table()), device),
+        whitening=sent(whitening.factors, device),
+        envelopes=sent(whitening.envelopes, device),
         template_whitening=tensor_on(whitening.of_templates, comparison.precision, device),
         noise=NoiseTerms.of(
             _mask_powers(mask, whitening.factors, grid),
@@ -89,6 +88,7 @@ def make_constants(
         recomputes_offset_above=conventions.recomputes_offset_above,
         piece_bytes=piece_bytes(device.type),
         scratch=Scratch(weights),
+        checks=Checks(device.type == "cpu"),
     )
 
 
@@ -120,9 +120,9 @@ def _translation(comparison: Comparison, angles: torch.Tensor) -> tuple[torch.Te
     from cryolike_dask.likelihoods.kernels import translation_factors
 
     grid, device = comparison.grid, angles.device
-    kx, ky = (torch.from_numpy(k).to(device)[:, angles].T for k in grid.points())
+    kx, ky = (sent(k, device)[:, angles].T for k in grid.points())
     shifts = shifts_in_half_boxes(comparison.displacements, grid, comparison.conventions)
-    x, y = (torch.from_numpy(v).to(device) for v in shifts)
+    x, y = (sent(v, device) for v in shifts)
     parts = tuple(
         torch.empty(*kx.shape, len(x), device=device, dtype=torch_real(comparison.precision))
         for _ in range(2)
@@ -196,6 +196,7 @@ def find_basis(comparison: Comparison) -> RadialBasis:
             # what is left out is a part of each template
             brightness = squared(template).sum((1, 2), keepdim=True).sqrt()
             moments = moments + second_moments(displaced_spectra(template / brightness, constants))
+        constants.checks.read()
         return radial_basis(moments, constants.folding.multiplicity, comparison.tolerance)
 
 
@@ -226,13 +227,13 @@ def best_nodes(
     table = comparison.displacements.table()
     steps = np.array(comparison.displacements.steps)
     offsets = np.array([(i, j) for i in (0, -1, 1) for j in (0, -1, 1)]).T * steps[:, None]
-    kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
-    x, y = torch.from_numpy(2 * offsets / grid.box_size_angstrom).to(device)
+    kx, ky = (sent(k, device) for k in grid.points())
+    x, y = sent(2 * offsets / grid.box_size_angstrom, device)
     factors = translation_factors(x, y, kx, ky)
     angles = torch.arange(grid.n_inplanes // 2, device=device)
     best = poses["displacement"].astype(np.int64)
     for part, images, templates, constants in at_poses(image_rows, poses, comparison, n_at_once):
-        rotation = torch.from_numpy(poses["rotation"][part].astype(np.int64)).to(device)
+        rotation = sent(poses["rotation"][part].astype(np.int64), device)
         turned = (angles + rotation[:, None]) % grid.n_inplanes
         at_angles = factors[:, :, turned].transpose(1, 2)
         covariance = covariances_at_offsets(images, templates, at_angles, constants).cpu().numpy()
@@ -267,14 +268,14 @@ def at_poses(
     device = resolve_device(comparison.device)
     grid, exact = comparison.grid, replace(comparison, precision="double")
     constants = constants_of_half_rings(exact, device)
-    kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
+    kx, ky = (sent(k, device) for k in grid.points())
     table = realised_table(comparison.displacements, comparison.conventions)
-    shifts = torch.from_numpy(2 * table / grid.box_size_angstrom).to(device)
+    shifts = sent(2 * table / grid.box_size_angstrom, device)
     angles = torch.arange(grid.n_inplanes // 2, device=device)
     for start in range(0, len(image_rows), n_at_once):
         part = slice(start, start + n_at_once)
-        x, y = shifts[:, torch.from_numpy(poses["displacement"][part].astype(np.int64)).to(device)]
-        rotation = torch.from_numpy(poses["rotation"][part].astype(np.int64)).to(device)
+        x, y = shifts[:, sent(poses["displacement"][part].astype(np.int64), device)]
+        rotation = sent(poses["rotation"][part].astype(np.int64), device)
         turned = (angles + rotation[:, None]) % grid.n_inplanes
         factors = translation_factors(
             x, y, kx[:, turned].transpose(0, 1), ky[:, turned].transpose(0, 1)

@@ -89,6 +89,7 @@ def explained_by_pairs(
             known = float(levels[m, 0]), float(levels[m, 1])
             pairs = np.flatnonzero(templates[m] >= 0)
             (of_pairs,) = read_templates([templates[m, pairs]], comparison, constants)
+            constants.checks.read()
             for k, template in zip(pairs, of_pairs, strict=True):
                 found = draw_pose(image, template[None], known, float(uniform[m, k]), constants)
                 log_likelihood[m, k] = found[0]

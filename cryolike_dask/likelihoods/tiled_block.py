@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.block_reports import BlockReport, Teller
 from cryolike_dask.compute.device import resolve_device
-from cryolike_dask.compute.gpu import name_of_device
+from cryolike_dask.compute.gpu import name_of_device, sent
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.reading import read_images, read_templates
 from cryolike_dask.likelihoods.setup import make_constants
@@ -117,61 +117,55 @@ class Block:
     def correlations(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
         """Give all correlations, (image, template, displacement, rotation), a few images at a
         time."""
+        above = self.constants.recomputes_offset_above
         for m, s, tile in self.tiles():
             for i, correlation in tile.correlations():
                 part = slice(m.start + i.start, m.start + i.stop)
                 if self.constants.zero_normalised:
-                    for k, j, exact, _ in self.doubtful_pairs(
-                        part, s, correlation.square().amax((2, 3))
-                    ):
+                    largest = correlation.square().amax((2, 3))
+                    (doubtful,) = self.constants.checks.read(~(largest < above))
+                    for k, j, exact, _ in self.compared_directly(doubtful, (part.start, s.start)):
                         correlation[k, j] = exact
                 yield part, s, correlation
 
-    def settle_doubtful_pairs(
-        self,
-        m: slice,
-        s: slice,
-        fit: torch.Tensor,
-        best: torch.Tensor,
-        poses_of_best: torch.Tensor,
-        summed: torch.Tensor,
-    ) -> None:
-        """Put the best correlation, its pose and the summed log-likelihood of doubtful pairs in
-        place of a tile's."""
-        from cryolike_dask.likelihoods.kernels import integrate_log_likelihood
-
-        for i, j, correlation, log_likelihood in self.doubtful_pairs(m, s, fit):
-            best[i, j], poses_of_best[i, j] = correlation.flatten(1).max(1)
-            summed[i, j] = integrate_log_likelihood(log_likelihood[:, None])[:, 0]
-
-    def doubtful_pairs(
-        self, m: slice, s: slice, fit: torch.Tensor
+    def compared_directly(
+        self, pairs: NDArray[np.bool_], first: tuple[int, int] = (0, 0)
     ) -> Iterator[tuple[torch.Tensor, int, torch.Tensor, torch.Tensor]]:
-        """Compare those pairs of a tile directly, over all shells, whose offset must be taken at
-        the pose.
+        """Compare those of some pairs directly, over all shells, whose offset must be taken at the
+        pose.
 
         Parameters
         ----------
-        fit : Tensor, real, (image, template)
-            The largest part of each image's variance that a pose explains.
+        pairs : bool, (image, template)
+            Which.
+        first : (int, int)
+            The first image and the first template of these.
 
         Yields
         ------
-        Images and template within the tile; correlation and log-likelihood, (image, displacement,
+        Images and template among these; correlation and log-likelihood, (image, displacement,
         rotation).
         """
         from cryolike_dask.likelihoods.kernels.direct import compare
 
-        doubtful = ~(fit < self.constants.recomputes_offset_above)
-        for j in doubtful.any(0).nonzero().flatten().tolist():
-            (template,) = self.templates([slice(s.start + j, s.start + j + 1)])
-            first = int(self.template_rows["index"][s.start + j])
-            rows = doubtful[:, j].nonzero().flatten()
+        for j in np.flatnonzero(pairs.any(axis=0)).tolist():
+            at = first[1] + j
+            (template,) = self.templates([slice(at, at + 1)])
+            rows = np.flatnonzero(pairs[:, j])
             for part in slices(0, len(rows), PAIRS_AT_A_TIME):
                 i = rows[part]
-                images = self.images(np.arange(m.start, m.stop)[i.cpu().numpy()])
-                correlation, log_likelihood = compare(images, template, self.constants, first)
-                yield i, j, correlation[:, 0], log_likelihood[:, 0]
+                correlation, log_likelihood = compare(
+                    self.images(first[0] + i),
+                    template,
+                    self.constants,
+                    int(self.template_rows["index"][at]),
+                )
+                yield (
+                    sent(i, self.constants.weights.device),
+                    j,
+                    correlation[:, 0],
+                    log_likelihood[:, 0],
+                )
 
     def images(self, m: slice | NDArray[np.int64]) -> WhitenedImages:
         """Read images and their contrast."""

@@ -71,7 +71,7 @@ def on_each(compute):
         on_cpu.append(compute("cpu"))
     with pretended_gpu() as gpu:
         on_gpu = compute("cuda")
-    assert gpu.sent.total() > 0
+    assert gpu.launches.total() > 0
     return on_gpu, on_cpu
 
 

@@ -34,13 +34,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels.cross_correlation import refuse_without_power, squared
+from cryolike_dask.compute.gpu import sent
+from cryolike_dask.likelihoods.kernels.cross_correlation import squared, without_power
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
 from cryolike_dask.likelihoods.kernels.displaced import (
     compressed_templates,
@@ -48,7 +50,8 @@ from cryolike_dask.likelihoods.kernels.displaced import (
     on_basis,
     spectra_memory,
 )
-from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms, log_likelihood_height
+from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
+from cryolike_dask.likelihoods.kernels.norms import norms
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
 from cryolike_dask.likelihoods.kernels.tile import Tile, by_pairs
 
@@ -83,7 +86,7 @@ class ImageTerms:
 
     def take(self, rows: NDArray[np.int64]) -> ImageTerms:
         """Some of the images."""
-        chosen = torch.from_numpy(rows).to(self.power.device)
+        chosen = sent(rows, self.power.device)
         return ImageTerms(
             spectra=tuple(
                 _both_parts(group).index_select(2, chosen).flatten(1, 2) for group in self.spectra
@@ -223,7 +226,8 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
     Raises
     ------
     ZeroPowerError
-        If a filtered template has no power beside a constant offset.
+        If a filtered template has no power beside a constant offset; on a GPU when results are read
+        (`BlockConstants.checks`).
     """
     n_q, columns = constants.weights.shape[1] // 2 + 1, templates.spectra[0].shape[2]
     # scratch memory: each tile overwrites the one before, which has been reduced by then
@@ -238,45 +242,36 @@ def correlate(images: ImageTerms, templates: TemplateTerms, constants: BlockCons
 
     # Ixx turns with the template, but is the same for all displacements; it has even q only, since
     # |T|^2 and CTF^2 are the same half a turn further: W/2 rotations are all there is
-    n_rows = constants.weights.shape[1] // 2
     power_spectra = torch.bmm(images.contrast_power, templates.power).permute(1, 2, 0)
-    template_power = 2 * torch.fft.irfft(power_spectra, n=n_rows, norm="forward").double()
-    refuse_without_power(template_power.amin((0, 2)), "filtered template", templates.first)
-    # one product per template, so that equal templates tie exactly
-    template_mask = torch.stack(
-        [images.contrast_of_mask @ product for product in templates.mask_products], 1
-    ).double()
-    # from here on in double precision: the likelihood is a difference of large numbers, and there
-    # are W/2 numbers per pair, not one for each pose
-    noise, mask_power = images.noise.along(2), images.noise.mask_power[:, None]
-    offset = template_mask * images.mask[:, None] / mask_power
-    template_variance = template_power - (template_mask**2 / mask_power)[..., None]
-    refuse_without_power(template_variance.amin((0, 2)), "filtered template", templates.first)
-    image_variance = (images.power[:, None] - images.mask[:, None] ** 2 / mask_power)[..., None]
-    scale = 1 / (template_variance * image_variance)
-    # residual_fraction has both variances multiplied by Iss
-    height = log_likelihood_height(
-        template_variance * noise.mask_power, image_variance * noise.mask_power, noise
+    found = norms(
+        2 * torch.fft.irfft(power_spectra, n=constants.weights.shape[1] // 2, norm="forward"),
+        _offsets(images.contrast_of_mask, templates.mask_products),
+        (images.power, images.mask, images.noise),
+        constants,
+    )
+    constants.checks.refuse(
+        found.is_empty, partial(without_power, what="filtered template", first=templates.first)
     )
     # the offset is the same at every rotation, so that its place is q = 0: taken away here, sums
     # over q are the covariance that the likelihood needs
     zero_frequency = by_pairs(products[0, 0], len(templates), constants)
-    zero_frequency.sub_(offset[..., None].to(products.dtype))
-    # the plain correlation needs Ixy, and has the offset added again
-    if constants.zero_normalised:
-        norm, shift = scale.sqrt(), torch.zeros_like(offset)
-    else:
-        norm, shift = (template_power * images.power[:, None, None]).rsqrt(), offset
-    # rows of `rotate` come in an order of their own, in which norms are read one after the other
-    order = constants.folding.rotations[0] % n_rows
+    zero_frequency.sub_(found.offset[..., None].to(products.dtype))
     return Tile(
         products=products,
-        shift=shift.to(products.dtype),
-        norm=norm[..., order].permute(2, 0, 1).to(products.dtype).contiguous(),
-        scale=scale[..., order].permute(2, 0, 1).contiguous(),
-        height=height[..., order].permute(2, 0, 1).contiguous(),
+        shift=found.shift,
+        norm=found.norm,
+        scale=found.scale,
+        height=found.height,
         exponent=images.noise.exponent,
         # Cauchy and Schwarz: no product of the image with what the basis leaves out is larger
-        error_bound=images.filtered_norm[:, None] * templates.lost * norm.amax(2),
+        error_bound=images.filtered_norm[:, None] * templates.lost * found.largest,
         constants=constants,
     )
+
+
+def _offsets(contrast_of_mask: Tensor, mask_products: Tensor) -> Tensor:
+    """Isx, (image, template): a product for each template, so that equal templates tie exactly."""
+    if contrast_of_mask.is_cpu:
+        return torch.stack([contrast_of_mask @ product for product in mask_products], 1)
+    of_templates = contrast_of_mask.expand(len(mask_products), -1, -1)
+    return torch.bmm(of_templates, mask_products[..., None])[..., 0].T

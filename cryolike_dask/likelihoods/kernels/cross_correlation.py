@@ -7,7 +7,9 @@ theta + 2 pi w / W, so its content turns by -2 pi w / W.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cryolike_dask.errors import ZeroPowerError, listed
@@ -149,10 +151,15 @@ def compute_cross_correlation(
 def refuse_without_power(power: Tensor, what: str, first: int = 0) -> None:
     """Raise ZeroPowerError naming the indices, counted from `first`, whose power is not positive
     and finite."""
-    bad = torch.nonzero(~((power > 0) & power.isfinite())).flatten()
-    if len(bad):
-        raise ZeroPowerError(
-            f"{what}(s) {listed(first + i for i in bad.tolist())} have no power: all zero, or "
-            f"constant; or too much",
-            remedy=f"Leave such {what}s out.",
-        )
+    bad = ~((power > 0) & power.isfinite())
+    if bad.any():
+        raise without_power(bad.cpu().numpy(), what, first)
+
+
+def without_power(bad: NDArray[np.bool_], what: str, first: int = 0) -> ZeroPowerError:
+    """The error that names what is bad, counted from `first`."""
+    return ZeroPowerError(
+        f"{what}(s) {listed(first + i for i in np.flatnonzero(bad).tolist())} have no power: all "
+        f"zero, or constant; or too much",
+        remedy=f"Leave such {what}s out.",
+    )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cryolike_dask.errors import ZeroPowerError, listed
+from cryolike_dask.likelihoods.kernels.checks import Checks
 from cryolike_dask.likelihoods.kernels.cross_correlation import (
     contrast_power_spectra,
     cross_terms,
@@ -86,6 +87,8 @@ class BlockConstants:
     piece_bytes : int
         Bytes of the correlation that is in the cache at a time.
     scratch : Scratch
+    checks : Checks
+        What must hold of images and templates.
     """
 
     weights: Tensor
@@ -102,6 +105,7 @@ class BlockConstants:
     recomputes_offset_above: float
     piece_bytes: int
     scratch: Scratch
+    checks: Checks
 
     @property
     def rounding(self) -> float:
@@ -113,6 +117,11 @@ class BlockConstants:
         """Complex (displacement, shell, angle)."""
         half = torch.complex(*self.translation)[self.folding.angles.argsort()].permute(2, 1, 0)
         return torch.cat([half, half.conj()], -1)
+
+    @cached_property
+    def row_order(self) -> Tensor:
+        """Which of W/2 rotations each row of `rotate` holds, int64 (W/2,)."""
+        return self.folding.rotations[0] % (self.weights.shape[1] // 2)
 
     @cached_property
     def at_measured(self) -> BlockConstants:

@@ -95,6 +95,16 @@ class Tile:
         for m, sums in self.pieces():
             yield m, self._correlations(sums, self.shift[m], self.norm[:, m])
 
+    def locate_best(self, template: Tensor, improved: Tensor) -> Tensor:
+        """Find the best pose of each image under a template of its own, where it is improved; of
+        others any: int64 (image,), over (displacement, rotation)."""
+        m = torch.arange(len(template), device=template.device)
+        if not self.products.is_cpu:  # to know which are improved, the program would have to wait
+            return self.locate(m, template)
+        poses, m = torch.zeros_like(template), m[improved]
+        poses[m] = self.locate(m, template[m])
+        return poses
+
     def locate(self, m: Tensor, s: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Find the best poses of some pairs of images and templates: int64 (pair,), over
         (displacement, rotation)."""

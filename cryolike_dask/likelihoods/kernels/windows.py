@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cryolike_dask.compute.gpu import sent
+
 if TYPE_CHECKING:
     from cryolike_dask.likelihoods.kernels.window_points_cpu import WindowTerms
 
@@ -73,11 +75,11 @@ class Axis:
         at = [displacements[0] + in_steps * step for in_steps, _ in parts]
         prior = [np.exp(-((x / sigma) ** 2) / 2) if sigma else np.ones(len(x)) for x in at]
         of_parts: list[tuple[Tensor, ...]] = [
-            tuple(torch.from_numpy(one).to(device) for one in some)
+            tuple(sent(one, device) for one in some)
             for some in (at, [matrix for _, matrix in parts], prior)
         ]
         points, matrices, priors = of_parts
-        nodes = torch.from_numpy(displacements).to(device)
+        nodes = sent(displacements, device)
         return cls(nodes, points, matrices, n * step / 2, limit, priors)
 
     @cached_property

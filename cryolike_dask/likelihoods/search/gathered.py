@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.likelihoods.comparison import Rows
 from cryolike_dask.likelihoods.search.between import (
     NEAR,
@@ -86,7 +87,7 @@ class Gathered:
 
         device = self.squares.device
         at = rows[spread.row.cpu().numpy()]
-        image = torch.from_numpy(self.places.image[at]).to(device)
+        image = sent(self.places.image[at], device)
         volume = spread.volume * math.exp(self.window.log_volume)
         # of rotations that are far below the best no more is left than a logarithm
         log_mass = torch.logsumexp(spread.log_density + volume.log(), 1)
@@ -106,9 +107,9 @@ class Gathered:
         ):
             of_rotation[name] = values.cpu().numpy()
         self.rotations.append(of_rotation)
-        n, point = (
-            spread.log_density >= torch.from_numpy(least).to(device)[image][:, None]
-        ).nonzero(as_tuple=True)
+        n, point = (spread.log_density >= sent(least, device)[image][:, None]).nonzero(
+            as_tuple=True
+        )
         logs, mass, image = spread.log_density[n, point], mass[n, point], image[n]
         of_bins = ((HIGHEST - logs) * BINS_PER_NAT).long().clamp_(0, N_BINS - 1) + image * N_BINS
         add_at(self.bins[0], of_bins, volume[n, point])
@@ -130,10 +131,10 @@ class Gathered:
         device, grid = mass.device, self.block.comparison.grid
         x, y = self.points
         turned = turns(grid.angles[spread.rotation.cpu().numpy()])
-        cosine, sine = (torch.from_numpy(turned[:, i, 0]).to(device)[n] for i in (0, 1))
+        cosine, sine = (sent(turned[:, i, 0], device)[n] for i in (0, 1))
         dx, dy = x[point % len(x)], y[point // len(x)]
         origin = torch.from_numpy(self.places.at[at] - self.origin[self.places.image[at]])
-        spacing = torch.from_numpy(self.spacing).to(device)[image]
+        spacing = sent(self.spacing, device)[image]
         px, py = origin.to(device)[n].unbind(1)
         u = (px + cosine * dx + sine * dy) / spacing
         v = (py + cosine * dy - sine * dx) / spacing

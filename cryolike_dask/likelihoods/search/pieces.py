@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.likelihoods.search.places import (
     FloatArray,
     PlaceBits,
@@ -75,7 +76,6 @@ def pieces(
     block: Block, places: Places, wanted: PlaceBits, window: Window, sums: FloatArray
 ) -> Iterator[Piece]:
     """Compare; poses that would change `sums` of images by less than rounding may be left out."""
-    import torch
 
     device = block.constants.weights.device
     of_templates = block.template_rows["log_prior"]
@@ -89,11 +89,10 @@ def pieces(
         if places.arcs is not None and places.arcs.log_prior is not None:
             log_prior = log_prior + places.arcs.log_prior[image, s]
         reference = np.where(wants, sums[image, None] - log_prior - reach, np.inf)
-        best, fit, log_likelihood, at_edge, poses = (
-            values.cpu().numpy()
-            for values in tile.summarise_in_windows(
-                torch.from_numpy(reference).to(device),
-                torch.from_numpy(wants).to(device),
+        best, fit, log_likelihood, at_edge, poses = block.constants.checks.read(
+            *tile.summarise_in_windows(
+                sent(reference, device),
+                sent(wants, device),
                 windows_of(block, places, rows, window, s, bits),
             )
         )
@@ -138,7 +137,7 @@ def _compared_directly(
     if places.arcs is not None:
         on_arc, log_weight = places.arcs.of_pair(int(places.image[row]), template, angles)
         allowed &= on_arc[:, None]
-        log_likelihood = log_likelihood + torch.from_numpy(log_weight).to(correlation.device)
+        log_likelihood = log_likelihood + sent(log_weight, correlation.device)
     inside = torch.from_numpy(allowed)
     outside = ~inside.T.to(correlation.device)
     correlation = correlation.masked_fill(outside, -math.inf)
@@ -174,16 +173,13 @@ def tiles(
 
 
 def _prepared(block: Block, places: Places, group: slice) -> ImageTerms:
-    import torch
 
     from cryolike_dask.likelihoods.kernels.compressed import ImageTerms, prepare_images
 
     parts = []
     for part in slices(group.start, group.stop, block.tile[0]):
         rows, row_of_place = np.unique(places.image[part], return_inverse=True)
-        images = block.images(rows).take(
-            torch.from_numpy(row_of_place).to(block.constants.weights.device)
-        )
+        images = block.images(rows).take(sent(row_of_place, block.constants.weights.device))
         moved = replace(images, values=images.values * _moving_back(places.at[part], block))
         parts.append(prepare_images(moved, block.constants))
     return ImageTerms.joined(parts)
@@ -191,13 +187,12 @@ def _prepared(block: Block, places: Places, group: slice) -> ImageTerms:
 
 def _moving_back(places: FloatArray, block: Block) -> torch.Tensor:
     """Factors that move images back by their places, complex (place, shell, angle)."""
-    import torch
 
     from cryolike_dask.likelihoods.kernels import translation_factors
 
     grid, device = block.comparison.grid, block.constants.mask.device
-    kx, ky = (torch.from_numpy(k).to(device) for k in grid.points())
-    x, y = (torch.from_numpy(-2 * v / grid.box_size_angstrom).to(device) for v in places.T)
+    kx, ky = (sent(k, device) for k in grid.points())
+    x, y = (sent(-2 * v / grid.box_size_angstrom, device) for v in places.T)
     return translation_factors(x, y, kx, ky).to(block.constants.mask.dtype)
 
 
@@ -206,22 +201,19 @@ def windows_of(
 ) -> Windows:
     """Windows of some places under some templates, which want those of their image that bits, (row,
     template), say; on the device."""
-    import torch
 
     from cryolike_dask.likelihoods.kernels.windows import Windows
 
     device = block.constants.weights.device
     return Windows(
         *axes_of(window, float(block.comparison.grid.spatial_frequencies[-1]), device),
-        torch.from_numpy(block.comparison.grid.angles).to(device),
-        torch.from_numpy(places.of_image[rows]).to(device),
-        torch.from_numpy(places.number[rows]).to(device),
-        torch.from_numpy(bits.astype(np.int64)).to(device),
-        torch.from_numpy(rows < places.n_free).to(device),
+        sent(block.comparison.grid.angles, device),
+        sent(places.of_image[rows], device),
+        sent(places.number[rows], device),
+        sent(bits.astype(np.int64), device),
+        sent(rows < places.n_free, device),
         window.edge,
-        None
-        if places.arcs is None
-        else torch.from_numpy(places.arcs.terms[places.image[rows], s]).to(device),
+        None if places.arcs is None else sent(places.arcs.terms[places.image[rows], s], device),
         0.0 if places.arcs is None else places.arcs.slope,
         window.neglects,
         window.missed,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.search.between import Nodes
 from cryolike_dask.likelihoods.search.gathered import NEGLECTED, Gathered
@@ -179,7 +180,6 @@ def _spread(
     stage: Stage,
 ) -> Rows:
     """Gather the posteriors of a block's images, and sum them up."""
-    import torch
 
     from cryolike_dask.likelihoods.kernels.spread import Always, spread_of
 
@@ -198,12 +198,12 @@ def _spread(
         for spread in spread_of(
             tile,
             windows_of(block, places, rows, window, s, wanted[image, s]),
-            torch.from_numpy(places.wanted_by(wanted[:, s], rows)).to(device),
-            torch.from_numpy(above).to(device),
-            torch.from_numpy(least[image]).to(device),
+            sent(places.wanted_by(wanted[:, s], rows), device),
+            sent(above, device),
+            sent(least[image], device),
             Always(
-                torch.from_numpy(first[image, s]).to(device),
-                torch.from_numpy(count[image, s]).to(device),
+                sent(first[image, s], device),
+                sent(count[image, s], device),
                 known.nodes.step,
             ),
         ):

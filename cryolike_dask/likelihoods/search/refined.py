@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import resolve_device
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.geometry.viewing_angles import angles_of_rotation, viewing_rotation
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.reading import tensor_on, whitened
@@ -179,9 +180,8 @@ class _Images:
 
     def take(self, rows: NDArray[np.int64]) -> _Images:
         """Some of them."""
-        import torch
 
-        images, at = self.images, torch.from_numpy(rows).to(self.constants.mask.device)
+        images, at = self.images, sent(rows, self.constants.mask.device)
         names = ("values", "contrast", "whitening", "power", "mask")
         taken = {name: getattr(images, name)[at] for name in names}
         return replace(self, images=replace(images, noise=images.noise.at(at), **taken))
@@ -297,7 +297,7 @@ class _Images:
         rows = self.comparison.templates.take(poses.template)
         values = tensor_on(rows, "double", self.constants.mask.device)
         turned = self.views[poses.template].transpose(0, 2, 1) @ poses.rotations
-        gamma = torch.from_numpy(np.arctan2(turned[:, 1, 0], turned[:, 0, 0])).to(values.device)
+        gamma = sent(np.arctan2(turned[:, 1, 0], turned[:, 0, 0]), values.device)
         n = values.shape[-1]
         q = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64, device=values.device)
         factors = torch.exp(1j * q * gamma[:, None]) * (1j * q) ** derivative
@@ -309,19 +309,18 @@ class _Images:
     def _frequencies(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Phase by which a displacement of an angstrom along x and y turns a point of half
         rings."""
-        import torch
 
         grid, device = self.comparison.grid, self.constants.mask.device
         half = grid.n_inplanes // 2
         scale = 4 * np.pi / grid.box_size_angstrom
-        kx, ky = (torch.from_numpy(scale * k[:, :half]).to(device) for k in grid.points())
+        kx, ky = (sent(scale * k[:, :half], device) for k in grid.points())
         return kx, ky
 
     def _phases(self, poses: _Poses) -> torch.Tensor:
         import torch
 
         kx, ky = self._frequencies
-        x, y = (torch.from_numpy(v).to(kx.device)[:, None, None] for v in poses.places.T)
+        x, y = (sent(v, kx.device)[:, None, None] for v in poses.places.T)
         factors: torch.Tensor = torch.exp(-1j * (kx * x + ky * y))
         return factors
 
