@@ -4,6 +4,7 @@ interpolate in; half of it, for its counterpart is the conjugate."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from cryolike_dask.fourier.window import Window, centred
 if TYPE_CHECKING:
     import torch
 
-CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**29}
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 """Bytes of a grid that are transformed, and of values that are gathered, at a time; on a CPU about
 the cache of a core."""
 
@@ -27,20 +28,17 @@ class Gridded:
     ----------
     values : Tensor, real, (z y x and real and imaginary part)
         Of contiguous cells; those beyond half of the grid that windows reach are repeated.
-    shape, first : (int, int, int)
-        Cells along z, y and x, and the frequency of the first of each, in cells.
-    cells_per_cycle : (x, y, z)
-        Cells of the grid by unit of frequency.
-    highest : (x, y, z)
-        Frequency beyond which the transform is taken to be 0, in cells.
+    axes : (Axis, Axis, Axis)
+        z, y and x.
+    cells_per_cycle, highest : Tensor, float64, (x y z)
+        Cells by unit of frequency; and beyond which the transform is taken to be 0.
     window : Window
     """
 
     values: torch.Tensor
-    shape: tuple[int, int, int]
-    first: tuple[int, int, int]
-    cells_per_cycle: tuple[float, float, float]
-    highest: tuple[float, float, float]
+    axes: tuple[Axis, ...]
+    cells_per_cycle: torch.Tensor
+    highest: torch.Tensor
     window: Window
 
     @classmethod
@@ -64,27 +62,14 @@ class Gridded:
             any direction.
         window : Window
         """
-        reach, first, cells, limits = math.ceil(window.width / 2), [], [], []
-        for n, step in zip(values.shape, spacing[::-1], strict=True):
-            n_cells = window.cells(n)
-            limits.append(n_cells / 2)
-            cells.append(n_cells * step)
-            last = math.ceil(min(n_cells / 2, n_cells * step * highest)) + reach
-            # of the first axis half is kept
-            start = -last if first else -reach
-            first.append(start)
-            values = _along_first_axis(values, window, n_cells, range(start, last + 1))
         import torch
 
-        shape = (values.shape[0], values.shape[1], values.shape[2])
-        return cls(
-            torch.view_as_real(values).flatten(),
-            shape,
-            (first[0], first[1], first[2]),
-            (cells[2], cells[1], cells[0]),
-            (limits[2], limits[1], limits[0]),
-            window,
-        )
+        axes = axes_of(values.shape, spacing, highest, window)
+        for axis in axes:
+            values = _along_first_axis(values, window, axis)
+        cells = [[axis.cells_per_cycle, axis.n_cells / 2] for axis in axes[::-1]]
+        scales = torch.tensor(cells, dtype=torch.float64).to(values.device)
+        return cls(torch.view_as_real(values).flatten(), axes, scales[:, 0], scales[:, 1], window)
 
     @property
     def n_bytes(self) -> int:
@@ -109,12 +94,12 @@ class Gridded:
 
         results = []
         device = self.values.device
-        cells = torch.tensor(self.cells_per_cycle, dtype=torch.float64, device=device)
         points = torch.stack([kx, ky])
         together = max(1, CHUNK_BYTES[device.type] // (points.shape[1] * self._bytes_of_point))
-        for part in axes.split(together):
-            at = (part * cells[:, None]) @ points
-            results.append(self._at(at.transpose(1, 2).reshape(-1, 3)).reshape(len(part), -1))
+        for start in range(0, max(1, len(axes)), together):
+            part = axes[start : start + together]
+            at = (part * self.cells_per_cycle[:, None]) @ points
+            results.append(self._at(at.transpose(1, 2).reshape(-1, 3)).reshape(len(part), len(kx)))
         return torch.cat(results)
 
     @property
@@ -127,16 +112,15 @@ class Gridded:
         import torch
 
         device, real, w = at.device, self.values.dtype, self.window.width
-        highest = torch.tensor(self.highest, dtype=at.dtype, device=device)
-        inside = (at.abs() <= highest).all(1)
-        at = at.clamp(-highest, highest)
+        inside = (at.abs() <= self.highest).all(1)
+        at = at.clamp(-self.highest, self.highest)
         # the conjugate of the point opposite, where that is in the half that is kept
         other = 1 - 2 * (at[:, 2:] < 0).to(at.dtype)
         at *= other
         first, taps = self.window.taps(at, real)
         of_plane = (taps[:, 2, :, None] * taps[:, 1, None, :]).flatten(1)
-        _, n_y, n_x = self.shape
-        z, y, x = (first[:, 2 - i] - self.first[i] for i in range(3))
+        _, n_y, n_x = (len(axis.kept) for axis in self.axes)
+        z, y, x = (first[:, 2 - i] - axis.kept.start for i, axis in enumerate(self.axes))
         start = (z * n_y + y) * n_x + x
         steps = torch.arange(w, device=device)
         rows = start[:, None] + (steps[:, None] * n_y + steps).flatten() * n_x
@@ -153,23 +137,58 @@ class Gridded:
         return torch.view_as_complex(sums)
 
 
-def _along_first_axis(
-    values: torch.Tensor, window: Window, n_cells: int, kept: range
-) -> torch.Tensor:
-    """Transform the first axis, which becomes the last: divided by the transform of the window, on
-    `n_cells` cells, of which some are kept."""
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a grid of frequencies.
+
+    Attributes
+    ----------
+    n_cells : int
+        Of the FFT; half of them is the frequency beyond which the transform is taken to be 0.
+    cells_per_cycle : float
+        By unit of frequency.
+    kept : range
+        Cells that are kept.
+    """
+
+    n_cells: int
+    cells_per_cycle: float
+    kept: range
+
+
+def axes_of(
+    shape: Sequence[int], spacing: tuple[float, float, float], highest: float, window: Window
+) -> tuple[Axis, ...]:
+    """Axes z, y and x that `Gridded.of` makes; half of the first is kept."""
+    reach, axes = math.ceil(window.width / 2), list[Axis]()
+    for n, step in zip(shape, spacing[::-1], strict=True):
+        n_cells = window.cells(n)
+        last = math.ceil(min(n_cells / 2, n_cells * step * highest)) + reach
+        axes.append(Axis(n_cells, n_cells * step, range(-last if axes else -reach, last + 1)))
+    return tuple(axes)
+
+
+def bytes_of(axes: tuple[Axis, ...], real_bytes: int) -> tuple[int, int]:
+    """That a grid takes on its device, and about how many while it is made."""
+    kept = 2 * real_bytes * math.prod(len(axis.kept) for axis in axes)
+    return kept, 3 * kept
+
+
+def _along_first_axis(values: torch.Tensor, window: Window, axis: Axis) -> torch.Tensor:
+    """Transform the first axis, which becomes the last: divided by the transform of the window,
+    and of the cells of its FFT those that are kept."""
     import torch
 
     n, device, real = len(values), values.device, values.real.dtype
-    frequency = (np.arange(n) - n // 2) / n_cells
+    frequency = (np.arange(n) - n // 2) / axis.n_cells
     undone = torch.from_numpy(1 / window.transform(frequency)).to(device, real)
-    index = torch.from_numpy(np.arange(kept.start, kept.stop) % n_cells).to(device)
+    index = torch.arange(axis.kept.start, axis.kept.stop, device=device) % axis.n_cells
     values = values.permute(1, 2, 0)
-    result = torch.empty((*values.shape[:2], len(kept)), dtype=real.to_complex(), device=device)
-    bytes_of_row = values.shape[1] * n_cells * result.element_size()
+    result = torch.empty((*values.shape[:2], len(index)), dtype=real.to_complex(), device=device)
+    bytes_of_row = values.shape[1] * axis.n_cells * result.element_size()
     together = max(1, CHUNK_BYTES[device.type] // bytes_of_row)
     for start in range(0, len(values), together):
         part = slice(start, start + together)
-        waves = torch.fft.fft(centred(values[part] * undone, n_cells, n))
+        waves = torch.fft.fft(centred(values[part] * undone, axis.n_cells, n))
         result[part] = waves[..., index]
     return result

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from scipy.special import i0
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.fourier.gridded import CHUNK_BYTES
 from cryolike_dask.fourier.window import Window
@@ -89,17 +90,17 @@ def band_limited(
     per_atom, profiles = atoms.factors(frequencies, box_size_angstrom, conventions, eps)
     profiles = profiles * _step(frequencies / voxels.highest - 1, eps)
     at = 2 * atoms.centred / (box_size_angstrom * voxels.step) + n // 2
-    places = torch.from_numpy(at[:, ::-1].copy()).to(device)  # z, y, x
+    places = sent(at[:, ::-1].copy(), device)  # z, y, x
     cells, half = torch.arange(n, device=device), n // 2 + 1
     square = (cells - n * (cells >= half)).square().to(torch.int32)
     distance = square[:, None, None] + square[:, None] + square[:half]
     distance.clamp_(max=profiles.shape[1] - 1)
-    undone = torch.from_numpy(1 / window.transform(np.fft.fftfreq(n))).to(device, real)
+    undone = sent(1 / window.transform(np.asarray(np.fft.fftfreq(n), np.float64)), device).to(real)
     total = torch.zeros((n, n, half), dtype=real.to_complex(), device=device)
     for weights, profile in zip(per_atom.real, profiles, strict=True):
-        strength = torch.from_numpy(np.ascontiguousarray(weights)).to(device, real)
+        strength = sent(np.ascontiguousarray(weights), device).to(real)
         waves = torch.fft.rfftn(_spread(places, strength, n, window))
-        waves *= torch.from_numpy(profile).to(device, real)[distance]
+        waves *= sent(profile, device).to(real)[distance]
         total += waves
     total *= undone[:, None, None] * undone[:, None] * undone[:half]
     values: torch.Tensor = torch.fft.irfftn(total, s=(n, n, n))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.conventions import Conventions
-from cryolike_dask.fourier.gridded import Gridded
+from cryolike_dask.fourier.gridded import Gridded, axes_of, bytes_of
 from cryolike_dask.fourier.window import Window
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.structures.atoms import Atoms
@@ -49,9 +50,7 @@ class Central:
 
     def slices(self, rotations: FloatArray) -> torch.Tensor:
         """Those of `Volume.slices` or `Atoms.slices`, by `scale`, complex (rotation, point)."""
-        import torch
-
-        axes = torch.from_numpy(np.ascontiguousarray(rotations[:, :, :2])).to(self.kx.device)
+        axes = sent(np.ascontiguousarray(rotations[:, :, :2]), self.kx.device)
         return self.gridded.slices(axes, self.kx, self.ky) - self.box
 
     def half_rings(self, rotations: FloatArray) -> torch.Tensor:
@@ -62,6 +61,21 @@ class Central:
         norm = power.sum((1, 2)).sqrt()
         values /= norm.where(norm != 0, 1).to(values.real.dtype)[:, None, None]
         return values
+
+
+def bytes_on_device(
+    structure: Atoms | Volume, grid: PolarGrid, conventions: Conventions, precision: str
+) -> tuple[int, int]:
+    """That a `Central` takes, and about how many while it is made."""
+    size, highest, eps = grid.box_size_angstrom, grid.radius_max, EPS[precision]
+    window, item = Window.of(eps), 4 if precision == "single" else 8
+    if isinstance(structure, Volume):
+        values, spacing = structure.voxels(size, conventions)
+        return bytes_of(axes_of(values.shape, spacing, highest, window), item)
+    voxels = Voxels.of(structure, size, highest, eps)
+    axes = axes_of((voxels.n,) * 3, (voxels.step,) * 3, highest, window)
+    kept, making = bytes_of(axes, item)
+    return kept, max(making + item * voxels.n**3, 5 * item * voxels.n**3)
 
 
 def central(
@@ -90,7 +104,7 @@ def central(
     if isinstance(structure, Volume):
         values, spacing = structure.voxels(size, conventions)
         scale = float(np.abs(values, dtype=np.float64).max()) or 1.0
-        density = torch.from_numpy(np.ascontiguousarray(values / scale)).to(device, real)
+        density = sent(np.ascontiguousarray(values / scale), device).to(real)
     else:
         scale, voxels = 1.0, Voxels.of(structure, size, highest, eps)
         density = band_limited(structure, voxels, size, conventions, eps, real, device)
@@ -101,8 +115,8 @@ def central(
     return Central(
         Gridded.of(density, spacing, highest, Window.of(eps)),
         scale,
-        torch.from_numpy(kx).to(device),
-        torch.from_numpy(ky).to(device),
-        torch.from_numpy(box).to(device, real),
-        torch.from_numpy(2 * grid.weights[:, None]).to(device),
+        sent(kx, device),
+        sent(ky, device),
+        sent(box, device).to(real),
+        sent(2 * grid.weights[:, None], device),
     )
