@@ -56,7 +56,8 @@ class Central:
     def half_rings(self, rotations: FloatArray) -> torch.Tensor:
         """Project along any axes, as `projection.project_half_rings`, complex (rotation, shell,
         W/2). A projection without power is zero everywhere; one whose power overflows, NaN."""
-        values = self.slices(rotations).view(len(rotations), len(self.weights), -1)
+        n_shells = len(self.weights)
+        values = self.slices(rotations).view(-1, n_shells, len(self.kx) // n_shells)
         power = (values.real.double().square() + values.imag.double().square()) * self.weights
         norm = power.sum((1, 2)).sqrt()
         values /= norm.where(norm != 0, 1).to(values.real.dtype)[:, None, None]
