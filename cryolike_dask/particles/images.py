@@ -138,7 +138,7 @@ class ParticleImages:
         if device.type == "cpu":
             return None
         transform = transform_on(
-            self.grid, self.precision, device, resolves_corners=self.knows_rings
+            self.grid, self.precision, device.type, resolves_corners=self.knows_rings
         )
         values, rings = [], []
         for start in range(0, len(rows), AT_ONCE):

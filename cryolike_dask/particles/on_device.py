@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.compute.gpu import sent
 from cryolike_dask.fourier.planar import Points
 from cryolike_dask.fourier.window import Window
@@ -101,6 +102,8 @@ class Transform:
 
     def _power(self, values: torch.Tensor) -> torch.Tensor:
         """Of half rings of the grid, float64, (image,)."""
+        import torch
+
         weights = self.weights * (self.fine.n_inplanes / self.grid.n_inplanes)
         return torch.view_as_real(values).double().square().sum((2, 3)) @ weights
 
@@ -121,7 +124,7 @@ class Transform:
 
 @lru_cache(maxsize=1)
 def transform_on(
-    grid: PolarGrid, precision: str, device: torch.device, *, resolves_corners: bool
+    grid: PolarGrid, precision: str, device: str, *, resolves_corners: bool
 ) -> Transform:
     """The latest `Transform` of a process: 40 MB in single precision for 132 pixels."""
-    return Transform.of(grid, precision, device, resolves_corners=resolves_corners)
+    return Transform.of(grid, precision, resolve_device(device), resolves_corners=resolves_corners)

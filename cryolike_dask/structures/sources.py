@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.compute.device import free_memory
+from cryolike_dask.compute.device import free_memory, resolve_device
 from cryolike_dask.compute.gpu import is_out_of_memory
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import InputError, InputFileError, ZeroPowerError
@@ -262,7 +262,7 @@ class Projections:
         if device.type == "cpu":
             return None
         transform = _transformed(
-            self.structure, self.grid, self.conventions, self.precision, device
+            self.structure, self.grid, self.conventions, self.precision, device.type
         )
         if transform is None:
             return None
@@ -322,15 +322,15 @@ def _transformed(
     grid: PolarGrid,
     conventions: Conventions,
     precision: str,
-    device: torch.device,
+    device: str,
 ) -> Central | None:
     """The transform of the structure of the latest task of this process, for the next one; None
     where a GPU has no room for it, which is said."""
     structure = _loaded(source)
     _, making = bytes_on_device(structure, grid, conventions, precision)
-    if making <= ROOM * free_memory(device.type):
+    if making <= ROOM * free_memory(device):
         try:
-            return central(structure, grid, conventions, precision, device)
+            return central(structure, grid, conventions, precision, resolve_device(device))
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
