@@ -15,7 +15,7 @@ from cryolike_dask.fourier.window import Window, centred
 if TYPE_CHECKING:
     import torch
 
-CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**29}
 """Bytes of a grid that are transformed, and of values that are gathered, at a time; on a CPU about
 the cache of a core."""
 

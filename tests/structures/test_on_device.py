@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import projection as benchmark
 from cryolike_dask import Atoms, ImageParameters, ViewingAngles, Volume, open_structure
 from cryolike_dask.conventions import CRYOLIKE, STANDARD
 from cryolike_dask.errors import NotFiniteError
@@ -258,3 +259,13 @@ def test_the_identity_of_templates_does_not_depend_on_where_they_are_made(rng):
         "single",
     )
     np.testing.assert_array_equal(source.take(np.arange(len(expected))), expected)
+
+
+def test_the_benchmark_runs(capsys):
+    rows = benchmark.run(16, CPU, 2, 2, (30, 40))
+    assert [row.name for row in rows] == [
+        *("map", "30 residues", "40 atoms that scatter"),
+        "particles",
+    ]
+    assert all(row.device_error < 2e-6 for row in rows)
+    assert "H100 at best (estimate)" in capsys.readouterr().out
