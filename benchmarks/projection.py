@@ -98,9 +98,7 @@ def structures(
     elements, b_factors = rng.choice([6, 7, 8, 16], len(atoms)), rng.uniform(20, 100, len(atoms))
     return {
         "map": Volume(values, (PIXEL_SIZE,) * 3),
-        f"{n_atoms[0]} residues": Atoms(
-            residues, np.full(len(residues), 60.0), radii, "hard-sphere"
-        ),
+        f"{n_atoms[0]} residues": Atoms(residues, electrons, radii, "hard-sphere"),
         f"{n_atoms[1]} atoms that scatter": Atoms.scattering(atoms, elements, b_factors),
     }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.compute.gpu import sent
+from cryolike_dask.compute.gpu import float32_products, sent
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.fourier.gridded import Gridded, axes_of, bytes_of
 from cryolike_dask.fourier.window import Window
@@ -51,7 +51,8 @@ class Central:
     def slices(self, rotations: FloatArray) -> torch.Tensor:
         """Those of `Volume.slices` or `Atoms.slices`, by `scale`, complex (rotation, point)."""
         axes = sent(np.ascontiguousarray(rotations[:, :, :2]), self.kx.device)
-        return self.gridded.slices(axes, self.kx, self.ky) - self.box
+        with float32_products(axes.device.type):
+            return self.gridded.slices(axes, self.kx, self.ky) - self.box
 
     def half_rings(self, rotations: FloatArray) -> torch.Tensor:
         """Project along any axes, as `projection.project_half_rings`, complex (rotation, shell,

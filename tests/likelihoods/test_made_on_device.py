@@ -15,11 +15,14 @@ from cryolike_dask import (
     open_particles,
     open_structure,
 )
+from cryolike_dask.errors import ZeroPowerError
 from cryolike_dask.io.sources import InMemory, on_device
 from cryolike_dask.io.star import write_star
 from cryolike_dask.likelihoods.search.coarser import Coarser, coarser_grid
 from cryolike_dask.particles.transform import fourier_to_pixels
 from cryolike_dask.structures.atoms import Atoms
+from cryolike_dask.structures.sources import StructureInMemory
+from cryolike_dask.structures.volumes import Volume
 from tests.conftest import Builder
 from tests.likelihoods.test_pretended_gpu import fields_of, searched
 from tests.likelihoods.test_pretended_gpu import without_triton as without_triton
@@ -88,6 +91,16 @@ def test_images_and_templates_are_made_while_the_program_goes_on(lazy):
         assert not waits
         sent = [line for line in gpu.sent if line.startswith(lines)]
     assert not sent
+
+
+def test_templates_without_power_are_refused_by_name(lazy):
+    images, templates = lazy("single")
+    structure = StructureInMemory(Volume(np.zeros((8, 8, 8)), (4.0, 4.0, 4.0)))
+    empty = replace(templates, source=replace(templates.source, structure=structure))
+    with pretended_gpu(), pytest.raises(ZeroPowerError, match=r"in memory: template\(s\) 0, 1, 2"):
+        searched(images, empty)("cuda")
+    with pretended_gpu(), pytest.raises(ZeroPowerError, match="no power"):
+        searched(images, empty, tolerance=0)("cuda")
 
 
 def test_a_part_of_the_band_of_what_is_made_on_the_device(lazy, build):

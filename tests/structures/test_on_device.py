@@ -151,6 +151,25 @@ def test_few_at_a_time(rng, monkeypatch):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
 
 
+def test_products_are_float32_whatever_the_process_asks_for(rng, monkeypatch):
+    volume = Volume(rng.standard_normal((6, 6, 6)), (2.0, 2.0, 2.0))
+    asked, product = [], torch.bmm
+
+    def told(*args):
+        asked.append(torch.get_float32_matmul_precision())
+        return product(*args)
+
+    monkeypatch.setattr(torch, "bmm", told)
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pretended_gpu():
+            transform = central(volume, PolarGrid(6, 2.0, 1.5, 12), STANDARD, "single", GPU)
+            transform.half_rings(axes(rng, 2))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(asked) == {"highest"}
+
+
 # From sources of templates, on a pretended GPU
 
 PARAMETERS = ImageParameters(12, 2.5, n_inplanes=32, viewing_distance=0.8, precision="single")
