@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryolike_dask.io.identity import InputDescription
-from cryolike_dask.io.sources import ArraySource, Subset
+from cryolike_dask.io.sources import ArraySource, OnDevice, Subset, on_device
+
+if TYPE_CHECKING:
+    import torch
 
 Rows = NDArray[np.int64]
 
@@ -42,6 +45,26 @@ class Joined:
         for part, here, inside in self._by_part(rows):
             values[here] = part.take(inside)
         return values
+
+    def take_on(self, rows: Rows, device: torch.device) -> OnDevice | None:
+        """Make rows on a device if all parts that hold some of them do."""
+        import torch
+
+        places, made = [], []
+        for part, here, inside in self._by_part(rows):
+            of_part = on_device(part, inside, device)
+            if of_part is None:
+                return None
+            places.append(here)
+            made.append(of_part)
+        if not made:
+            return None
+        order = torch.from_numpy(np.argsort(np.concatenate(places))).to(device)
+        rings = [one.ring_sums for one in made if one.ring_sums is not None]
+        return OnDevice(
+            torch.cat([one.half_rings for one in made])[order],
+            torch.cat(rings)[order] if len(rings) == len(made) and self.knows_rings else None,
+        )
 
     @property
     def knows_rings(self) -> bool:

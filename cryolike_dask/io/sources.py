@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import dask.array as da
 import numpy as np
@@ -18,6 +18,9 @@ from cryolike_dask.io.identity import InputDescription, describe_file
 from cryolike_dask.io.layout import metadata_file
 from cryolike_dask.io.noise_entries import read_rings
 from cryolike_dask.io.tensors import TensorFile
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ArraySource(Protocol):
@@ -55,6 +58,29 @@ class ArraySource(Protocol):
 
     def subset(self, rows: NDArray[np.int64]) -> ArraySource:
         """These rows as a source, which carries what these rows need and no more."""
+
+
+class OnDevice(NamedTuple):
+    """Rows that were made on a device: complex half rings, (row, shell, W/2), and the sums of
+    `ArraySource.rings`, float64."""
+
+    half_rings: torch.Tensor
+    ring_sums: torch.Tensor | None
+
+
+@runtime_checkable
+class MadeOnDevice(Protocol):
+    """An `ArraySource` whose rows need not be made on the host."""
+
+    def take_on(self, rows: NDArray[np.int64], device: torch.device) -> OnDevice | None:
+        """Make rows on a device; None where they are read, or made on the host as fast."""
+
+
+def on_device(
+    source: ArraySource, rows: NDArray[np.int64], device: torch.device
+) -> OnDevice | None:
+    """Rows that their source makes on a device; None where they are to be taken and sent there."""
+    return source.take_on(rows, device) if isinstance(source, MadeOnDevice) else None
 
 
 @dataclass(frozen=True)
@@ -231,6 +257,10 @@ class Subset:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy rows into memory."""
         return self.source.take(self.rows[rows])
+
+    def take_on(self, rows: NDArray[np.int64], device: torch.device) -> OnDevice | None:
+        """Make rows where the other source makes them."""
+        return on_device(self.source, self.rows[rows], device)
 
     @property
     def knows_rings(self) -> bool:

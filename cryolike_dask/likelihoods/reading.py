@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.compute.gpu import ready, sent
 from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, ZeroPowerError, listed
-from cryolike_dask.io.sources import ArraySource
+from cryolike_dask.io.sources import ArraySource, on_device
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.image_formation import contrast_on_device
 
@@ -36,32 +36,56 @@ def read_images(rows: Rows, comparison: Comparison, constants: BlockConstants) -
         and rows named. On a GPU when results are read (`BlockConstants.checks`).
     """
     device = constants.weights.device
-    values = tensor_on(comparison.images.take(rows["index"]), comparison.precision, device)
+    values, rings = taken(rows["index"], comparison.images, comparison.precision, device)
     refuse = partial(
         _refuse, constants=constants, source=comparison.images, rows=rows["index"], what="image"
     )
     _refuse_bad(values, constants, refuse)
-    images = whitened(values, rows, comparison, constants)
+    images = whitened(values, rings, rows, comparison, constants)
     power = (images.contrast**2).sum((1, 2))
     refuse(power == 0, why="have a contrast transfer of 0 everywhere", error=ZeroPowerError)
     refuse(~power.isfinite(), why="have a contrast transfer that overflows", error=NotFiniteError)
     return images
 
 
+def taken(
+    rows: NDArray[np.int64], source: ArraySource, precision: str, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Rows on a device, complex (row, shell, angle). Those that their source makes there come with
+    the sums over their rings, where it knows them."""
+    import torch
+
+    made = on_device(source, rows, device)
+    if made is None:
+        return tensor_on(source.take(rows), precision, device), None
+    half = _typed(made.half_rings, precision)
+    return torch.cat([half, half.conj()], -1), made.ring_sums
+
+
 def whitened(
-    values: torch.Tensor, rows: Rows, comparison: Comparison, constants: BlockConstants
+    values: torch.Tensor,
+    rings: torch.Tensor | None,
+    rows: Rows,
+    comparison: Comparison,
+    constants: BlockConstants,
 ) -> WhitenedImages:
-    """Divide images that were read, or their half rings where the constants are of half rings, by
-    the noise of their groups."""
+    """Divide images that were taken, or their half rings where the constants are of half rings, by
+    the noise of their groups. `rings`: sums over their rings, as far as they have come with
+    them."""
     from cryolike_dask.likelihoods.kernels.direct import whiten
 
-    rings = comparison.images.rings(rows["index"]) if comparison.conventions.knows_noise else None
+    device = values.device
+    if not comparison.conventions.knows_noise:
+        rings = None
+    elif rings is None:
+        known = comparison.images.rings(rows["index"])
+        rings = None if known is None else sent(known, device)
     return whiten(
         values,
-        _contrast_of_rows(rows, comparison, values.device),
-        sent(rows["group"].astype(np.int64), values.device),
+        _contrast_of_rows(rows, comparison, device),
+        sent(rows["group"].astype(np.int64), device),
         constants,
-        None if rings is None else sent(rings, values.device),
+        rings,
     )
 
 
@@ -76,23 +100,35 @@ def read_templates(
     NotFiniteError, ZeroPowerError, InputError
         As `read_images`.
     """
-    source, device = comparison.templates, constants.weights.device
+    source = comparison.templates
+    taken_ahead = _taken_ahead(parts, comparison, constants.weights.device)
+    for indices, values in zip(parts, taken_ahead, strict=True):
+        refuse = partial(_refuse, constants=constants, source=source, rows=indices, what="template")
+        _refuse_bad(values, constants, refuse)
+        yield values
+
+
+def _taken_ahead(
+    parts: Sequence[NDArray[np.int64]], comparison: Comparison, device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Templates part by part: made on the device, which is asked before it is done with what was
+    before; or read by another thread."""
+    source = comparison.templates
+    if on_device(source, parts[0][:0], device) is not None:
+        for rows in parts:
+            yield taken(rows, source, comparison.precision, device)[0]
+        return
     with ThreadPoolExecutor(1) as reader:
 
         def read(rows: NDArray[np.int64]) -> torch.Tensor:
             return ready(source.take(rows), device)
 
         ahead = reader.submit(read, parts[0])
-        for indices, following in zip(parts, [*parts[1:], None], strict=True):
-            taken = ahead.result()
+        for following in [*parts[1:], None]:
+            values = ahead.result()
             if following is not None:
                 ahead = reader.submit(read, following)
-            values = _typed(sent(taken, device), comparison.precision)
-            refuse = partial(
-                _refuse, constants=constants, source=source, rows=indices, what="template"
-            )
-            _refuse_bad(values, constants, refuse)
-            yield values
+            yield _typed(sent(values, device), comparison.precision)
 
 
 def _contrast_of_rows(rows: Rows, comparison: Comparison, device: torch.device) -> torch.Tensor:

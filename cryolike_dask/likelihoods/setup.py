@@ -22,6 +22,7 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
 from cryolike_dask.likelihoods.reading import (
     read_templates,
+    taken,
     tensor_on,
     torch_real,
     whitened,
@@ -288,8 +289,8 @@ def at_poses(
         factors = translation_factors(
             x, y, kx[:, turned].transpose(0, 1), ky[:, turned].transpose(0, 1)
         )
-        templates = tensor_on(comparison.templates.take(poses["template"][part]), "double", device)
+        templates, _ = taken(poses["template"][part], comparison.templates, "double", device)
         templates = templates.gather(2, turned[:, None, :].expand(factors.shape)) * factors
-        read = tensor_on(comparison.images.take(image_rows["index"][part]), "double", device)
-        images = whitened(half(read), image_rows[part], exact, constants)
+        values, rings = taken(image_rows["index"][part], comparison.images, "double", device)
+        images = whitened(half(values), rings, image_rows[part], exact, constants)
         yield part, images, templates, constants

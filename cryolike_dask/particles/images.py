@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,14 @@ from cryolike_dask.errors import CryolikeError, InputError, NotFiniteError, Zero
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.identity import InputDescription, describe_file
 from cryolike_dask.io.mrc import MrcStack
-from cryolike_dask.io.sources import describe_array
+from cryolike_dask.io.sources import OnDevice, describe_array
+from cryolike_dask.particles.on_device import transform_on
 from cryolike_dask.particles.resample import block_offset_pixels, downsample
 from cryolike_dask.particles.table import ParticleTable
 from cryolike_dask.particles.transform import normalised_stack, stack_and_rings
+
+if TYPE_CHECKING:
+    import torch
 
 AT_ONCE = 64
 """Images that are read and transformed together: what is needed besides the result stays small."""
@@ -28,10 +32,14 @@ REMEMBERED_BYTES = 2**29
 templates, need them again, and the transform (4 ms per image of 128 pixels) would take as long
 as the comparison with a small chunk."""
 
+REMEMBERED_PIXEL_BYTES = 2**28
+"""Their pixels instead, where they are transformed on a GPU: a quarter of the bytes of an image."""
+
 REMEMBERED_RING_BYTES = 2**26
 """Sums over their rings that a process keeps, of many more images."""
 
 _LATEST: dict[Hashable, NDArray[Any]] = {}
+_LATEST_PIXELS: dict[Hashable, NDArray[Any]] = {}
 _LATEST_RINGS: dict[Hashable, NDArray[Any]] = {}
 _REMEMBERING = threading.Lock()
 
@@ -123,6 +131,41 @@ class ParticleImages:
             values[part], _ = self._read(rows[part])
         return values
 
+    def take_on(self, rows: NDArray[np.int64], device: torch.device) -> OnDevice | None:
+        """Read images, and transform them on a GPU."""
+        import torch
+
+        if device.type == "cpu":
+            return None
+        transform = transform_on(
+            self.grid, self.precision, device.type, resolves_corners=self.knows_rings
+        )
+        values, rings = [], []
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            pixels = self._remembered_pixels(part)
+            offset, shift = self._moves(pixels, part)
+            if self.preparation.transposed:
+                pixels = pixels.swapaxes(1, 2)
+                shift = None if shift is None else shift[:, ::-1]
+            of_part = transform.stack_and_rings(pixels, offset, shift)
+            values.append(of_part[0])
+            rings.append(of_part[1])
+        if not values:
+            return None
+        return OnDevice(torch.cat(values), torch.cat(rings) if self.knows_rings else None)
+
+    def _remembered_pixels(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`pixels`; those of late are remembered."""
+        keys, n = self._keys(rows), self.grid.n_pixels
+        pixels = np.empty((len(rows), n, n), np.float32)
+        unknown = _recall(_LATEST_PIXELS, keys, pixels)
+        if len(unknown):
+            pixels[unknown] = self.pixels(rows[unknown])
+            new = [keys[i] for i in unknown]
+            _remember(_LATEST_PIXELS, new, pixels[unknown], REMEMBERED_PIXEL_BYTES)
+        return pixels
+
     @property
     def knows_rings(self) -> bool:
         """They are summed when images are transformed, but for stacks as CryoLike has them."""
@@ -179,12 +222,18 @@ class ParticleImages:
         take part of the particle, which would then be missing from the box where the image was, not
         from where it is.
         """
-        moves = self.preparation.recenter or bool(self._block_offset_angstrom)
-        offset = mean_of_rim(pixels) if moves else None
-        shift = 2 * self._shift_angstrom(rows) / self.grid.box_size_angstrom if moves else None
+        offset, shift = self._moves(pixels, rows)
         if self.preparation.transposed:
             return self._transform_transposed(pixels, offset, shift), None
         return stack_and_rings(pixels, self.grid, self.precision, offset, shift)
+
+    def _moves(
+        self, pixels: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Offset of images that are moved, (image,), and how far, half boxes along x and y."""
+        if not (self.preparation.recenter or self._block_offset_angstrom):
+            return None, None
+        return mean_of_rim(pixels), 2 * self._shift_angstrom(rows) / self.grid.box_size_angstrom
 
     def _transform_transposed(
         self,

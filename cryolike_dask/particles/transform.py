@@ -197,11 +197,11 @@ def stack_and_rings(
     NotFiniteError, ZeroPowerError
         If an image has NaN or infinite pixels, or is constant; names their indices.
     """
-    fine = _fine_grid(grid)
+    fine = fine_grid(grid)
     half_rings = _half_rings(scaled(images, offset), fine, precision)
     values = np.empty((len(images), *grid.shape), half_rings.dtype)
     rings = np.empty((len(images), 2, grid.n_shells))
-    weights = _half_weights(fine)
+    weights = half_weights(fine)
     # one by one: whole rings of all images would be four times as large as what is kept
     for i, image in enumerate(half_rings):
         if shift is not None:
@@ -214,7 +214,7 @@ def stack_and_rings(
     return values, rings
 
 
-def _fine_grid(grid: PolarGrid) -> PolarGrid:
+def fine_grid(grid: PolarGrid) -> PolarGrid:
     """The grid with angles, a multiple of its own, that resolve all of the box up to the Nyquist
     frequency: four for each pixel."""
     return replace(
@@ -242,7 +242,7 @@ def _ring_sums(
 
 
 @lru_cache(maxsize=1)
-def _half_weights(grid: PolarGrid) -> tuple[NDArray[np.float64], ...]:
+def half_weights(grid: PolarGrid) -> tuple[NDArray[np.float64], ...]:
     """Weights of the sums over rings of which half is given: of |F|^2, (shell,), and of the real
     and the imaginary part of F in Re conj(s) F, (shell, angle)."""
     weights = 2 * grid.weights

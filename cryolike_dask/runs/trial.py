@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cryolike_dask.compute.device import real_dtype, torch_threads
-from cryolike_dask.io.sources import ArraySource
+from cryolike_dask.compute.device import real_dtype, resolve_device, torch_threads
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.reading import taken
 from cryolike_dask.likelihoods.setup import find_basis
 from cryolike_dask.likelihoods.tiled_block import slices
 from cryolike_dask.likelihoods.tiles import (
@@ -226,8 +226,8 @@ def reading_seconds(
 ) -> tuple[float, float]:
     """What reading an image takes, and all templates."""
     some = images[:MOST_READ]
-    of_images = _read_seconds(comparison.images, some, trial.tile[0])
-    return of_images / len(some), _read_seconds(comparison.templates, templates, trial.tile[1])
+    of_images = _read_seconds(comparison, "images", some, trial.tile[0])
+    return of_images / len(some), _read_seconds(comparison, "templates", templates, trial.tile[1])
 
 
 def per_pair(reading: tuple[float, float], images: Rows, templates: Rows) -> float:
@@ -236,9 +236,11 @@ def per_pair(reading: tuple[float, float], images: Rows, templates: Rows) -> flo
     return (of_image + of_templates / len(images)) / len(templates)
 
 
-def _read_seconds(source: ArraySource, rows: Rows, n_at_a_time: int) -> float:
-    """Take rows as a block does, and drop them."""
+def _read_seconds(comparison: Comparison, name: str, rows: Rows, n_at_a_time: int) -> float:
+    """Take images or templates as a block does, and drop them."""
+    source, device = getattr(comparison, name), resolve_device(comparison.device)
     started = time.perf_counter()
     for part in slices(0, len(rows), n_at_a_time):
-        source.take(rows["index"][part])
+        values, _ = taken(rows["index"][part], source, comparison.precision, device)
+    values.abs().sum().item()  # a GPU is done by then
     return time.perf_counter() - started

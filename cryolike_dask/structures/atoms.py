@@ -13,7 +13,11 @@ from scipy.special import spherical_jn
 
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import InputError
-from cryolike_dask.structures.scattering import check_scattering, scattering_profiles
+from cryolike_dask.structures.scattering import (
+    check_scattering,
+    scattering_profiles,
+    widest_b_factor,
+)
 
 FloatArray = NDArray[np.float64]
 Shape = Literal["gaussian", "hard-sphere", "scattering"]
@@ -125,6 +129,18 @@ class Atoms:
         with np.errstate(over="ignore"):
             return float(np.linalg.norm(self.centred, axis=1).max())
 
+    def radius_angstrom(self, eps: float) -> float:
+        """Distance from the middle of an atom beyond which no more than a part `eps` of what is
+        highest there is seen of it."""
+        if self.shape == "hard-sphere":
+            return float(self.radii_angstrom.max())
+        largest = float(self.radii_angstrom.max())
+        if self.shape == "scattering":
+            solvent = 0.0 if self.bulk_solvent is None else self.bulk_solvent[1]
+            widest = widest_b_factor(self.electrons.astype(np.int64)) + self._b_factors.max()
+            largest = np.sqrt(float(widest + solvent) / 8) / np.pi
+        return float(largest * np.sqrt(-2 * np.log(eps)))
+
     def slices(
         self,
         rotations: FloatArray,
@@ -168,12 +184,15 @@ class Atoms:
             waves = finufft.nufft2d3(x, y, per_atom, s, t, eps=eps, isign=-1, nthreads=1)
             values[i] = (np.atleast_2d(waves) * per_point).sum(axis=0)
         if conventions.removes_box_from_templates and self.shape == "gaussian":
-            values -= (
-                self._masses(box_size_angstrom, conventions).sum()
-                * np.sinc(2 * kx)
-                * np.sinc(2 * ky)
-            )
+            box = self.removed_box(box_size_angstrom, conventions)
+            values -= box * np.sinc(2 * kx) * np.sinc(2 * ky)
         return values
+
+    def removed_box(self, box_size_angstrom: float, conventions: Conventions) -> float:
+        """Integral of the constant box that is subtracted from projections."""
+        if not conventions.removes_box_from_templates or self.shape != "gaussian":
+            return 0.0
+        return float(self._masses(box_size_angstrom, conventions).sum())
 
     def factors(
         self, k: FloatArray, box_size_angstrom: float, conventions: Conventions, eps: float

@@ -32,6 +32,9 @@ class Structure(Protocol):
     ) -> NDArray[np.complex128]:
         """Transform of the projection along each direction, (template, point)."""
 
+    def removed_box(self, box_size_angstrom: float, conventions: Conventions) -> float:
+        """Integral of the constant box that is subtracted from projections."""
+
 
 def project(
     structure: Structure,

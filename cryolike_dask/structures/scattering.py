@@ -53,6 +53,11 @@ def scattering_factors(elements: IntArray, x: FloatArray) -> FloatArray:
     )
 
 
+def widest_b_factor(elements: IntArray) -> float:
+    """That of the widest of the Gaussians that these elements are made of, angstrom^2."""
+    return max(max(FACTORS[z].b) for z in np.unique(elements).tolist())
+
+
 def scattering_profiles(
     elements: IntArray, b_factors: FloatArray, x: FloatArray, eps: float
 ) -> tuple[FloatArray, FloatArray]:

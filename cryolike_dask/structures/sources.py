@@ -3,32 +3,43 @@ when needed."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.device import free_memory, resolve_device
+from cryolike_dask.compute.gpu import is_out_of_memory
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.errors import InputError, InputFileError, ZeroPowerError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription, describe_file, refuse_changed
-from cryolike_dask.io.sources import describe_array
+from cryolike_dask.io.sources import OnDevice, describe_array
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.columns import Model
 from cryolike_dask.structures.maps import read_map_values
 from cryolike_dask.structures.models import atoms_of, read_model
+from cryolike_dask.structures.on_device import Central, bytes_on_device, central
 from cryolike_dask.structures.pdb import Span
-from cryolike_dask.structures.projection import Structure, project, project_half_rings
+from cryolike_dask.structures.projection import project, project_half_rings
 from cryolike_dask.structures.superposing import Placement
 from cryolike_dask.structures.volumes import Volume
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("cryolike_dask")
 
 PAGE = 64
 """Projections of a map made at once: each non-uniform FFT repeats the FFT of the whole map (a
 second at 132 voxels)."""
+ROOM = 0.25
+"""Part of what is free on a GPU that the transform of a structure may take while it is made."""
 ORIGIN: Final = "origin_angstrom"
 BETWEEN = 1e-9
 """Error of a projection that is compared with those in directions near by, of its largest value."""
@@ -68,7 +79,7 @@ class StructureSource(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def load(self) -> Structure:
+    def load(self) -> Atoms | Volume:
         """Read it."""
 
     def describe(self) -> list[InputDescription]:
@@ -123,7 +134,7 @@ class ModelInFile:
     mtime_ns: int
     placement: Placement | None = None
 
-    def load(self) -> Structure:
+    def load(self) -> Atoms | Volume:
         """Read the model."""
         return self.atoms(self.model())
 
@@ -164,7 +175,7 @@ class MapInFile:
     size: int
     mtime_ns: int
 
-    def load(self) -> Structure:
+    def load(self) -> Atoms | Volume:
         """Read the map."""
         refuse_changed(self.path, self.size, self.mtime_ns)
         try:
@@ -192,7 +203,7 @@ class StructureInMemory:
         """A phrase, for there is no file."""
         return "structure in memory"
 
-    def load(self) -> Structure:
+    def load(self) -> Atoms | Volume:
         """Give it."""
         return self.structure
 
@@ -245,6 +256,21 @@ class Projections:
             values[rows_of_page] = _page(self, int(page))[rows[rows_of_page] % PAGE]
         return values
 
+    def take_on(self, rows: NDArray[np.int64], device: torch.device) -> OnDevice | None:
+        """Project along the directions of rows on a GPU, unless the transform of the structure is
+        too large for it. On a CPU a non-uniform FFT is faster."""
+        if device.type == "cpu":
+            return None
+        transform = _transformed(
+            self.structure, self.grid, self.conventions, self.precision, device.type
+        )
+        if transform is None:
+            return None
+        viewing = self.viewing.take(rows)
+        if self.conventions.rounds_to_single:
+            viewing = viewing.in_single_precision()
+        return OnDevice(transform.half_rings(viewing.rotations()), None)
+
     def at_rotations(self, rotations: NDArray[np.float64]) -> NDArray[np.complex128]:
         """Project along any axes, columns of rotations in the coordinates of the structure: half
         rings, (rotation, shell, W/2)."""
@@ -285,9 +311,35 @@ class Projections:
 
 
 @lru_cache(maxsize=1)
-def _loaded(source: StructureSource) -> Structure:
+def _loaded(source: StructureSource) -> Atoms | Volume:
     """The structure of the latest task of this process: the next task is likely to need it too."""
     return source.load()
+
+
+@lru_cache(maxsize=1)
+def _transformed(
+    source: StructureSource,
+    grid: PolarGrid,
+    conventions: Conventions,
+    precision: str,
+    device: str,
+) -> Central | None:
+    """The transform of the structure of the latest task of this process, for the next one; None
+    where a GPU has no room for it, which is said."""
+    structure = _loaded(source)
+    _, making = bytes_on_device(structure, grid, conventions, precision)
+    if making <= ROOM * free_memory(device):
+        try:
+            return central(structure, grid, conventions, precision, resolve_device(device))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+    logger.warning(
+        "%s is projected on the CPU: its transform takes %.3g GB of the GPU while it is made",
+        source.path,
+        making / 1e9,
+    )
+    return None
 
 
 @lru_cache(maxsize=1)

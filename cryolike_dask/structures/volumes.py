@@ -89,8 +89,26 @@ class Volume:
                 -1, len(kx)
             )
         if conventions.removes_box_from_templates:
-            slices -= values.sum(dtype=np.float64) * np.sinc(2 * kx) * np.sinc(2 * ky)
+            box = self.removed_box(box_size_angstrom, conventions)
+            slices -= box * np.sinc(2 * kx) * np.sinc(2 * ky)
         return slices
+
+    def voxels(
+        self, box_size_angstrom: float, conventions: Conventions
+    ) -> tuple[NDArray[Any], tuple[float, float, float]]:
+        """Values along (z, y, x) of the coordinates of poses, and the size of a voxel along (x, y,
+        z), half boxes."""
+        if not conventions.reads_map_header:
+            x, y, z = (2 / n for n in self.values.shape)
+            return self.values.transpose(2, 1, 0), (x, y, z)
+        x, y, z = (2 * size / box_size_angstrom for size in self.voxel_size_angstrom)
+        return self.values, (x, y, z)
+
+    def removed_box(self, box_size_angstrom: float, conventions: Conventions) -> float:
+        """Integral of the constant box that is subtracted from projections."""
+        if not conventions.removes_box_from_templates:
+            return 0.0
+        return float(self.values.sum(dtype=np.float64))
 
 
 NEGLIGIBLE = 0.01

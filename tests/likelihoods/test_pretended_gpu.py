@@ -276,8 +276,9 @@ def test_views_are_refined(build):
     images, *_ = particles(build.rng, NARROW, 3, 0.2)
     images = with_poses(build, images, 3.0)
     templates = configure_displacement(2, 5, 5)(open_structure(ATOMS, NARROW))
-    around = Around(20, 1, check=False, refine=True)
-    assert_same(searched(images, templates, search=around))
+    refined = searched(images, templates, search=Around(20, 1, check=False, refine=True))
+    # of templates that are made there what is left out, mostly rounding, is not the same
+    assert_same(lambda device: refined(device).drop_vars("correlation_error_bound"))
 
 
 def test_poses_are_drawn(build):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import mrcfile
 import numpy as np
 import pytest
+import torch
 
 import cryolike_dask as cld
 from cryolike_dask.errors import GridMismatchError, InputFileError
@@ -15,6 +16,7 @@ from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.star import write_star
 from cryolike_dask.particles import images as module
 from cryolike_dask.particles.images import mean_of_rim
+from cryolike_dask.particles.on_device import Transform
 from cryolike_dask.particles.transform import normalised_stack, scaled, stack_and_rings
 from cryolike_dask.particles.variance import variance_map
 from cryolike_dask.stacks import ImageStack, TemplateStack, open_image_stacks, open_images
@@ -55,10 +57,20 @@ def kept(values, n_angles):
     return coefficients @ np.exp(2j * np.pi * np.outer(q, np.arange(n_angles)) / n_angles)
 
 
+def on_device(images, grid, precision, shift):
+    """The same, as it is made on the device of a task."""
+    transform = Transform.of(grid, precision, torch.device("cpu"), resolves_corners=True)
+    half, rings = (part.numpy() for part in transform.stack_and_rings(images, None, shift))
+    return np.concatenate([half, half.conj()], axis=2), rings
+
+
 @pytest.mark.parametrize("precision", ["single", "double"])
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize(("n_pixels", "n_inplanes"), [(12, 24), (13, 20), (8, 2), (12, 48)])
-def test_stack_and_rings_are_explicit_sums(rng, n_pixels, n_inplanes, shifted, precision):
+@pytest.mark.parametrize("stack_and_rings", [stack_and_rings, on_device], ids=["host", "device"])
+def test_stack_and_rings_are_explicit_sums(
+    rng, n_pixels, n_inplanes, shifted, precision, stack_and_rings
+):
     grid = grid_of(n_pixels, n_inplanes)
     images = rng.standard_normal((3, n_pixels, n_pixels))
     shift = rng.uniform(-0.5, 0.5, (3, 2)) if shifted else None

@@ -6,20 +6,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.spatial import KDTree
 
+from cryolike_dask.compute.gpu import sent
 from cryolike_dask.geometry.displacements import DisplacementGrid
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.symmetry import PointGroup, point_group
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.identity import InputDescription
-from cryolike_dask.io.sources import ArraySource, evenly_spread
+from cryolike_dask.io.sources import ArraySource, OnDevice, evenly_spread, on_device
 from cryolike_dask.stacks import ImageStack, TemplateStack
+
+if TYPE_CHECKING:
+    import torch
 
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -84,6 +88,21 @@ class Coarser:
         series = self._radial.astype(values.real.dtype) @ kept
         result: NDArray[Any] = (np.fft.ifft(series, axis=-1) * (few / n)).astype(values.dtype)
         return result
+
+    def take_on(self, rows: Rows, device: torch.device) -> OnDevice | None:
+        """The same of rows that the source makes on a device."""
+        import torch
+
+        made = on_device(self.source, rows, device)
+        if made is None:
+            return None
+        values = torch.cat([made.half_rings, made.half_rings.conj()], -1)
+        n, few = self.fine.n_inplanes, self.grid.n_inplanes
+        series = torch.fft.fft(values)
+        kept = torch.cat([series[..., : few // 2], series[..., n - few // 2 :]], -1)
+        kept[..., few // 2] = 0
+        series = sent(self._radial, device).to(kept.dtype) @ kept
+        return OnDevice(torch.fft.ifft(series)[..., : few // 2] * (few / n), None)
 
     @property
     def knows_rings(self) -> bool:

@@ -13,7 +13,7 @@ from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.compute.gpu import sent
 from cryolike_dask.geometry.viewing_angles import angles_of_rotation, viewing_rotation
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
-from cryolike_dask.likelihoods.reading import tensor_on, whitened
+from cryolike_dask.likelihoods.reading import taken, tensor_on, whitened
 from cryolike_dask.likelihoods.search.places import FloatArray, turns
 from cryolike_dask.likelihoods.setup import constants_of_half_rings
 
@@ -175,8 +175,9 @@ class _Images:
         device = resolve_device(comparison.device)
         exact = replace(comparison, precision="double")
         constants = constants_of_half_rings(exact, device)
-        values = half(tensor_on(comparison.images.take(rows["index"]), "double", device))
-        return cls(whitened(values, rows, exact, constants), constants, comparison, views)
+        values, rings = taken(rows["index"], comparison.images, "double", device)
+        images = whitened(half(values), rings, rows, exact, constants)
+        return cls(images, constants, comparison, views)
 
     def take(self, rows: NDArray[np.int64]) -> _Images:
         """Some of them."""
@@ -294,8 +295,8 @@ class _Images:
         trigonometric polynomials. Or how they change."""
         import torch
 
-        rows = self.comparison.templates.take(poses.template)
-        values = tensor_on(rows, "double", self.constants.mask.device)
+        device = self.constants.mask.device
+        values, _ = taken(poses.template, self.comparison.templates, "double", device)
         turned = self.views[poses.template].transpose(0, 2, 1) @ poses.rotations
         gamma = sent(np.arctan2(turned[:, 1, 0], turned[:, 0, 0]), values.device)
         n = values.shape[-1]

@@ -14,7 +14,6 @@ from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.columns import Model
 from cryolike_dask.structures.decoys.density import density_of, phases_randomised
 from cryolike_dask.structures.decoys.residues import residues_shuffled
-from cryolike_dask.structures.projection import Structure
 from cryolike_dask.structures.selection import selected
 from cryolike_dask.structures.sources import ModelInFile, StructureSource
 from cryolike_dask.structures.volumes import Volume
@@ -56,7 +55,7 @@ class Decoy:
         """The file of the structure."""
         return self.structure.path
 
-    def load(self) -> Structure:
+    def load(self) -> Atoms | Volume:
         """Read the structure, and make the decoy."""
         if self.kind == PHASES:
             return self.density()

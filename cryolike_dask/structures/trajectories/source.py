@@ -9,13 +9,14 @@ from typing import cast
 from cryolike_dask.errors import InputError, InputFileError
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.io.identity import InputDescription, describe_file
+from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.columns import Model
 from cryolike_dask.structures.models import atoms_of
-from cryolike_dask.structures.projection import Structure
 from cryolike_dask.structures.sources import describe_atoms
 from cryolike_dask.structures.superposing import Placement
 from cryolike_dask.structures.trajectories.contents import FramePlace
 from cryolike_dask.structures.trajectories.topology import TopologyFile
+from cryolike_dask.structures.volumes import Volume
 
 
 class FrameDescription(InputDescription, total=False):
@@ -52,7 +53,7 @@ class FrameInFile:
         """Read the atoms of the frame, periodic images made whole."""
         return model_of_frame(self.place, self.topology)
 
-    def load(self) -> Structure:
+    def load(self) -> Atoms | Volume:
         """Read the frame."""
         model = self.model()
         try:
