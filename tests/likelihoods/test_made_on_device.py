@@ -9,6 +9,7 @@ import mrcfile
 import numpy as np
 import pytest
 
+from benchmarks.pretended_gpu import GPU, pretended_gpu
 from cryolike_dask import (
     ImageParameters,
     configure_displacement,
@@ -26,7 +27,6 @@ from cryolike_dask.structures.volumes import Volume
 from tests.conftest import Builder
 from tests.likelihoods.test_pretended_gpu import fields_of, searched
 from tests.likelihoods.test_pretended_gpu import without_triton as without_triton
-from benchmarks.pretended_gpu import GPU, pretended_gpu
 from tests.real_space import two_lobes
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import cryolike_dask as cld
+from benchmarks.pretended_gpu import GPU, pretended_gpu
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.joined import Joined
 from cryolike_dask.io.sources import on_device
@@ -18,7 +19,6 @@ from cryolike_dask.particles import images as module
 from cryolike_dask.particles.on_device import Transform, transform_on
 from cryolike_dask.particles.transform import stack_and_rings
 from tests.particles.test_images import particles as particles
-from benchmarks.pretended_gpu import GPU, pretended_gpu
 
 CPU = torch.device("cpu")
 ERROR = {"single": 1e-6, "double": 1e-11}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import projection as benchmark
+from benchmarks.pretended_gpu import GPU, pretended_gpu
 from cryolike_dask import Atoms, ImageParameters, ViewingAngles, Volume, open_structure
 from cryolike_dask.conventions import CRYOLIKE, STANDARD
 from cryolike_dask.errors import NotFiniteError
@@ -19,7 +20,6 @@ from cryolike_dask.io.sources import InMemory, Subset, on_device
 from cryolike_dask.structures import sources
 from cryolike_dask.structures.on_device import bytes_on_device, central
 from cryolike_dask.structures.projection import project, project_half_rings
-from benchmarks.pretended_gpu import GPU, pretended_gpu
 
 CPU = torch.device("cpu")
 BOTH = pytest.mark.parametrize("conventions", [STANDARD, CRYOLIKE], ids=lambda c: c.name)

@@ -33,6 +33,8 @@ POINTS_AT_A_TIME, FEWEST_POINTS = 2**22, 32
 """Points of windows that likelihoods are summed over at a time, of narrow peaks hundreds a step;
 and for how many a rotation counts at least."""
 
+Reduced = tuple[Tensor, Tensor, Tensor, Tensor | None]
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -97,9 +99,8 @@ class Tile:
             yield m, self._correlations(sums, self.shift[m], self.norm[:, m])
 
     def locate_best(self, template: Tensor, improved: Tensor, poses: Tensor | None) -> Tensor:
-        """Find the best pose of each image under a template of its own, where it is improved; of
-        others any: int64 (image,), over (displacement, rotation). `poses` are those of `summarise`,
-        if it gives them."""
+        """Where each image is best under a template of its own, if that improves it: int (image,),
+        over (displacement, rotation). `poses` are those of `summarise`, if it gives them."""
         m = torch.arange(len(template), device=template.device)
         if poses is not None:
             return poses[m, template]
@@ -136,9 +137,7 @@ class Tile:
         by_rotation[self.constants.folding.rotations.flatten()] = correlation.flatten(0, 1)
         return by_rotation.movedim(0, -1).clamp_(-1, 1)
 
-    def summarise(
-        self, reference: Tensor | None, to_beat: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def summarise(self, reference: Tensor | None, to_beat: Tensor | None = None) -> Reduced:
         """Reduce over displacements and rotations.
 
         Parameters
@@ -269,12 +268,10 @@ class Tile:
         best.clamp_(max=1)
         return results
 
-    def _reduce_on_gpu(
-        self, reference: Tensor | None, to_beat: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def _reduce_on_gpu(self, reference: Tensor | None, to_beat: Tensor | None) -> Reduced:
         """Summarise in one kernel, if it works here."""
 
-        def by_kernel() -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        def by_kernel() -> Reduced:
             from cryolike_dask.likelihoods.kernels.fused_cuda import TileTerms, summarise_fused
 
             of_columns = self.constants.n_displacements, self.constants.translation[0].shape[-1]
@@ -282,7 +279,7 @@ class Tile:
             terms = TileTerms(self.products, *of_columns, *of_poses)
             return summarise_fused(terms, reference, to_beat)
 
-        def by_torch() -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        def by_torch() -> Reduced:
             return *self.reduce(reference)[:3], None
 
         return with_triton.on_device(self.products.device, by_kernel, by_torch)
