@@ -279,10 +279,9 @@ class Tile:
             terms = TileTerms(self.products, *of_columns, *of_poses)
             return summarise_fused(terms, reference, to_beat)
 
-        def by_torch() -> Reduced:
-            return *self.reduce(reference)[:3], None
-
-        return with_triton.on_device(self.products.device, by_kernel, by_torch)
+        return with_triton.on_device(
+            self.products.device, by_kernel, lambda: (*self.reduce(reference)[:3], None)
+        )
 
     def reduce(
         self,
