@@ -76,6 +76,8 @@ def test_images_and_templates_that_are_made_on_the_device(lazy, options, precisi
         # single precision: of images by the non-uniform FFT, whose points are rounded
         within = {"single": {"rtol": 0, "atol": 2e-3 if "likelihood" in name else 2e-6}}
         within["double"] = {"rtol": 0, "atol": 1e-8 if "likelihood" in name else 1e-11}
+        if name == "correlation_error_bound":  # on GPUs also of what split operands round
+            within["single"]["atol"] = 1e-4
         np.testing.assert_allclose(values, expected[name], **within[precision], err_msg=name)
 
 

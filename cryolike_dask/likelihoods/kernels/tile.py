@@ -279,9 +279,8 @@ class Tile:
             terms = TileTerms(self.products, *of_columns, *of_poses)
             return summarise_fused(terms, reference, to_beat)
 
-        return with_triton.on_device(
-            self.products.device, by_kernel, lambda: (*self.reduce(reference)[:3], None)
-        )
+        found = with_triton.on_device(self.products.device, by_kernel, lambda: None)
+        return (*self.reduce(reference)[:3], None) if found is None else found
 
     def reduce(
         self,
