@@ -6,6 +6,7 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -180,9 +181,11 @@ def _rounded_down(value: float) -> float:
 def _another_run(summary: xr.Dataset, changes: list[Change], described: RunFile | None) -> NextStep:
     """All changes together, in one new run."""
     folder = str(summary.attrs.get("folder") or "results")
+    number = next(n for n in count(2) if not Path(f"{folder}-{n}").exists())
     if described is None:
         options = [_option(change) for change in changes]
-        command = " ".join(["cryolike-dask optimal-pose ...", *options, f"--output {folder}-2"])
+        new = shlex.quote(f"{folder}-{number}")
+        command = " ".join(["cryolike-dask optimal-pose ...", *options, "--output", new])
         return NextStep(
             "Run again into a new folder, with the options of before and these in place of theirs:",
             "",
@@ -190,9 +193,9 @@ def _another_run(summary: xr.Dataset, changes: list[Change], described: RunFile 
         )
     output = described.values.get("output")
     was = output if isinstance(output, str) else Path(folder).name
-    again = Change("", "output", f"{was}-2", was, "what is there stays")
-    copy = Path(described.path).name == CONFIGURATION and str(Path(described.path).parent) == folder
-    where = f"a copy of {described.path}" if copy else described.path
+    again = Change("", "output", f"{was}-{number}", was, "what is there stays")
+    copy = Path(folder) / CONFIGURATION
+    where = f"a copy of {copy}" if Path(described.path) == copy else described.path
     return NextStep(
         f"Run again into a new folder, with this in {where}; values of before stand behind:",
         _as_yaml([*changes, again]),

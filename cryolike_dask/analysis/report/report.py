@@ -45,7 +45,7 @@ from cryolike_dask.errors import (
 )
 from cryolike_dask.errors import counted as counted_words
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.atomic import replacing, writing
 from cryolike_dask.io.export_names import REPORT
 from cryolike_dask.io.layout import LikelihoodFiles
 from cryolike_dask.io.sources import evenly_spread
@@ -106,7 +106,7 @@ def write_report(
     InputError, InputFileError
         If there are no results, or an argument cannot be used.
     OutputError
-        If there is another file, or the page cannot be written.
+        If there is another file, or the page or the folder of figures cannot be written.
     """
     n = number("n_examples", n_examples, whole=True, at_least=0)
     if n > MOST_EXAMPLES:
@@ -116,6 +116,8 @@ def write_report(
     opened = results if isinstance(results, xr.Dataset) else open_results(results)
     page = _place(opened, path)
     refuse_others(page, overwrite)
+    if figures is not None:
+        _make_folder(Path(figures))
     summary = summarise_results(opened)
     if (summary[summaries.BEST_STRUCTURE] == summaries.NO_STRUCTURE).all():
         raise InputError("no image has a result", remedy="Run the likelihood first.")
@@ -128,6 +130,12 @@ def write_report(
     for warning in content.warnings:
         logger.warning("%s", warning.text)
     return page
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder for figures before anything is drawn."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _content(
@@ -170,7 +178,7 @@ def _content(
     ]
     todo = next_steps(summary, steps, lights, described, has_decoys=competition is not None)
     *first, examples = sections
-    figures = [*first, noise_section(basis), about_poses.steps_section(steps), examples, groups]
+    figures = [*first, noise_section(basis), about_poses.steps_section(steps), examples]
     return Content(
         title=_title(opened, "Report"),
         subtitle=_compared(summary),
@@ -182,7 +190,7 @@ def _content(
         sections=tuple(section for section in figures if section is not None),
         particles=particles_section(summary),
         table=particles,
-        last=tuple(section for section in (times, run) if section is not None),
+        last=tuple(section for section in (groups, times, run) if section is not None),
     )
 
 

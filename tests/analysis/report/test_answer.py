@@ -20,6 +20,7 @@ from cryolike_dask.analysis.report.sentence import sentence
 from cryolike_dask.analysis.report.trust import edge_light, trust
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.analysis.summaries import summarise_results
+from cryolike_dask.errors import OutputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.io.export_names import REPORT
 from tests.analysis.making import make_results, without
@@ -190,6 +191,34 @@ def test_a_finer_search_loses_little(rng):
     assert changes(steps_of(results, coarse, healpix))["structures"]["healpix_order"] == 3
 
 
+def test_every_key_is_one_of_the_run_yaml(rng):
+    """The file with all changes is one that is read."""
+    results = make_results(rng).assign_attrs(conventions="cryolike")
+    results["cross_correlation"] *= -1
+    results.optimal_displacement_x[:] = 6
+    coarse = [Step(name, 0.3, 20.0) for name in ("displacements", "rotations", "views")]
+    given = {
+        "structures": {"files": "a.pdb"},
+        "particles": {"metadata": "particles.star"},
+        "parameters": {"n_pixels": 24, "pixel_size_angstrom": 5.0},
+        "output": "results",
+    }
+    found = steps_of(results, coarse, RunFile("run.yaml", "", given), has_decoys=False)
+    new = changes(found)
+    assert set(new) == {"structures", "particles", "parameters", "search", "likelihood", "output"}
+    merged = dict(given)
+    for section, its in new.items():
+        merged[section] = {**given.get(section, {}), **its} if isinstance(its, dict) else its
+    config = cld.read_config(merged)
+    assert config.search.max_displacement_pixels == 8.0
+    assert config.particles.invert_contrast
+    summary = summarise_results(inside(make_results(rng)))
+    lights = trust(summary, FINE, basis_of(summary))
+    white = Lights({"Noise": Light("unsure", "Supposed to be white.")})
+    found = next_steps(summary, FINE, {**lights, "Noise": white}, DESCRIBED, has_decoys=True)
+    assert cld.read_config({**given, **changes(found)}).noise.spectrum == "estimate"
+
+
 def test_without_a_run_yaml_they_are_options(rng):
     results = make_results(rng, folder="/a folder/out")
     results.optimal_displacement_x[:] = 6
@@ -261,3 +290,9 @@ def test_figures_in_files(rng, tmp_path):
     svg = (tmp_path / "f/ratio.svg").read_text()
     assert "log-likelihood ratio" in svg
     assert "var(" not in svg  # black on white, for papers
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="file"):
+        write_report(
+            make_results(rng), tmp_path / "s.html", figures=tmp_path / "file", progress=False
+        )
+    assert not (tmp_path / "s.html").exists()
