@@ -13,6 +13,7 @@ from cryolike_dask import labels
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.particles.image_names import split_names
 from cryolike_dask.particles.opening import read_optics
+from cryolike_dask.particles.relion import optics_of
 from cryolike_dask.particles.star_columns import open_columns
 
 IMAGE_NAME = "rlnImageName"
@@ -58,32 +59,40 @@ def called(results: xr.Dataset) -> Called:
     defocus = np.full(n, np.nan)
     for file in sorted({str(file) for file in files if file}):
         chosen = np.flatnonzero((files == file) & (rows >= 0))
-        try:
-            of_file, of_optics = _of_star(file), read_optics(file)
-        except (CryolikeError, OSError):
-            continue
+        of_file, of_optics = _described(file)
         its = rows[chosen]
-        if not len(chosen) or its.max() >= len(of_optics):
+        n_rows = min((len(of) for of in (of_file, of_optics) if of is not None), default=0)
+        if not len(chosen) or its.max() >= n_rows:
             continue
         if of_file is not None:
             if not _are_the_same(of_file[its], results, chosen):
                 continue
             names[chosen] = of_file[its]
-        both = of_optics["defocus_u_angstrom"] + of_optics["defocus_v_angstrom"]
-        defocus[chosen] = both[its] / 2
+        if of_optics is not None:
+            both = of_optics["defocus_u_angstrom"] + of_optics["defocus_v_angstrom"]
+            defocus[chosen] = both[its] / 2
     return Called(names, defocus if np.isfinite(defocus).any() else None)
 
 
-def _of_star(file: str) -> NDArray[np.str_] | None:
-    """The names in a STAR file; None in a .cs file, and where there are none."""
-    if file.lower().endswith(".cs"):
-        return None
-    return open_columns(file, need_names=False).particles.get(IMAGE_NAME)
+def _described(file: str) -> tuple[NDArray[np.str_] | None, NDArray[np.void] | None]:
+    """Names and optics in a metadata file; None of what it does not say."""
+    names = None
+    try:
+        if file.lower().endswith(".cs"):
+            return None, read_optics(file)
+        columns = open_columns(file, need_names=False)
+        names = columns.particles.get(IMAGE_NAME)
+        return names, optics_of(columns)
+    except (CryolikeError, OSError):
+        return names, None
 
 
 def _are_the_same(names: NDArray[np.str_], results: xr.Dataset, chosen: NDArray[np.int64]) -> bool:
     """Whether names are of the images that results were made of, as far as these say it."""
-    files, positions = split_names(names)
+    try:
+        files, positions = split_names(names)
+    except CryolikeError:  # no names of images
+        return False
     recorded = results[labels.IMAGE_FILE].values[chosen]
     index = results[labels.IMAGE_INDEX].values[chosen]
     same_file = [

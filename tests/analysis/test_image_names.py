@@ -31,7 +31,7 @@ def test_names_are_those_of_the_star_file(described):
     assert image_names(described)[0] == "000006@/data/Extract/a.mrcs"
 
 
-@pytest.mark.parametrize("fault", ["gone", "other images", "fewer rows", "no star"])
+@pytest.mark.parametrize("fault", ["gone", "other images", "fewer rows", "no star", "no names"])
 def test_a_file_that_is_another_by_now_is_passed_over(described, tmp_path, fault):
     star = tmp_path / "particles.star"
     if fault == "gone":
@@ -40,10 +40,22 @@ def test_a_file_that_is_another_by_now_is_passed_over(described, tmp_path, fault
         write_text(star, particle_columns(6, "Extract/b.mrcs"))
     if fault == "fewer rows":
         write_text(star, particle_columns(4))
+    if fault == "no names":
+        columns = particle_columns(6)
+        write_text(star, {**columns, "rlnImageName": ["0@a.mrcs"] * 6})
     if fault == "no star":
         star.write_bytes(b"\x00\xff")
     found = called(described)
     assert found.name.tolist() == image_names(described)
+    assert found.defocus_angstrom is None
+
+
+def test_without_defocus_there_are_names(described, tmp_path):
+    columns = particle_columns(6)
+    del columns["rlnDefocusU"]
+    write_text(tmp_path / "particles.star", columns)
+    found = called(described)
+    assert found.name[0] == "000006@Extract/a.mrcs"
     assert found.defocus_angstrom is None
 
 
