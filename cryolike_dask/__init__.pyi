@@ -1,5 +1,7 @@
 """The public names and their modules: for type checkers, and for loading a name on first use."""
 
+from .analysis.compare.compare import compare_runs as compare_runs
+from .analysis.compare.page import write_comparison as write_comparison
 from .analysis.dataset import open_results as open_results
 from .analysis.decoys.of_results import decoy_competition as decoy_competition
 from .analysis.export.cryosparc_export import export_cryosparc as export_cryosparc
@@ -12,6 +14,8 @@ from .analysis.matrix import log_likelihood_ratio as log_likelihood_ratio
 from .analysis.matrix import structure_probability as structure_probability
 from .analysis.matrix_files import write_likelihood_matrix as write_likelihood_matrix
 from .analysis.matrix_files import write_reweighting_inputs as write_reweighting_inputs
+from .analysis.plots.comparison_plots import plot_changes as plot_changes
+from .analysis.plots.comparison_plots import plot_ratios as plot_ratios
 from .analysis.plots.design_plots import plot_design as plot_design
 from .analysis.plots.landscape_plots import plot_free_energy as plot_free_energy
 from .analysis.plots.noise_plots import plot_noise as plot_noise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 Colour = Literal["good", "unsure", "bad"]
+WORST_FIRST: tuple[Colour, ...] = ("bad", "unsure", "good")
 
 
 @dataclass(frozen=True)
@@ -14,3 +16,22 @@ class Light:
 
     colour: Colour
     text: str
+
+
+@dataclass(frozen=True)
+class Lights:
+    """Several lights that are looked at as one: it has the colour of the worst.
+
+    Attributes
+    ----------
+    parts : Mapping of str to Light
+        By what they are about.
+    """
+
+    parts: Mapping[str, Light]
+
+    @property
+    def colour(self) -> Colour:
+        """That of the worst."""
+        colours = {light.colour for light in self.parts.values()}
+        return next((colour for colour in WORST_FIRST if colour in colours), "unsure")

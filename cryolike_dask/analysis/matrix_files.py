@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.image_names import image_names
 from cryolike_dask.analysis.matrix import matrix_of, parts
 from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import replacing
@@ -79,7 +80,7 @@ def write_likelihood_matrix(
             if npy:
                 _write_npy(path(".npy"), values)
             if csv:
-                _write_csv(path(".csv"), values, structures, _names_of_images(matrix))
+                _write_csv(path(".csv"), values, structures, image_names(matrix))
     return written
 
 
@@ -177,14 +178,3 @@ def _write_csv(
             for name, of_image in zip(images[part], values[:, part].T, strict=True):
                 writer.writerow([name, *(format(value, digits) for value in of_image)])
         table.detach()  # flushed; the file is not this function's to close
-
-
-def _names_of_images(matrix: xr.DataArray) -> list[str]:
-    """Images as RELION names them, `000003@file`; where that is not recorded, their numbers."""
-    numbers = [str(number) for number in matrix[labels.IMAGE].values]
-    if not {labels.IMAGE_FILE, labels.IMAGE_INDEX} <= set(matrix.coords):
-        return numbers
-    recorded = zip(
-        numbers, matrix[labels.IMAGE_FILE].values, matrix[labels.IMAGE_INDEX].values, strict=True
-    )
-    return [f"{at + 1:06d}@{file}" if file and at >= 0 else n for n, file, at in recorded]

@@ -20,6 +20,7 @@ from cryolike_dask.analysis.matching import Images, Match, Templates, single_mat
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.search_method import Adaptive
+from cryolike_dask.geometry.symmetry import point_group
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.likelihoods.image_formation import correlation, displacement_phases
 from cryolike_dask.likelihoods.search.adaptive import is_worth_levels
@@ -80,7 +81,7 @@ def search_steps(
     """
     x, y = (np.round(chosen.attrs.get(f"displacements_{axis}_angstrom", ()), 3) for axis in "xy")
     half_steps = [
-        float(np.median(np.diff(axis))) / 2 if len(axis) > 1 else 0.0 for axis in _axes(x, y)
+        float(np.median(np.diff(axis))) / 2 if len(axis) > 1 else 0.0 for axis in axes_of(x, y)
     ]
     losses, angles = [], []
     for match in single_matches(chosen, images, templates, noise):
@@ -115,7 +116,7 @@ def searched_in_levels(results: xr.Dataset, grid: PolarGrid) -> bool:
     return is_adaptive and is_worth_levels(grid)
 
 
-def _axes(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def axes_of(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """The axes of a grid of displacements, to which (0, 0) may be appended; empty if they are no
     grid."""
     for n in (len(x), len(x) - 1):
@@ -126,11 +127,13 @@ def _axes(x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _nearest(viewing: ViewingAngles, row: int) -> tuple[int, float]:
-    """The view next to a view, and the angle between them."""
+    """The view next to a view, and the angle between them; where structures have a symmetry, views
+    that look the same as another are next to it as that one is."""
     directions = viewing.rotations()[:, :, 2]
-    cosines = directions @ directions[row]
     if len(viewing) == 1:
         return row, 0.0
+    images = directions[row] @ point_group(viewing.symmetry).rotations
+    cosines = (directions @ images.T).max(axis=1)
     cosines[row] = -np.inf
     neighbour = int(cosines.argmax())
     return neighbour, float(np.arccos(np.clip(cosines[neighbour], -1, 1)))

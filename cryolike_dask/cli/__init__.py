@@ -17,6 +17,7 @@ from cryolike_dask.cli import (
     matrix,
     populations,
     report,
+    compare,
     calibrate,
     design,
     residuals,
@@ -30,6 +31,7 @@ from cryolike_dask.cli.app import app
 __all__ = [
     "app",
     "calibrate",
+    "compare",
     "config",
     "decoys",
     "demo",

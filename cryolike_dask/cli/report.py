@@ -25,11 +25,16 @@ def report(
     n_examples: Annotated[
         int, typer.Option(help="Best, and worst, fitting particles to show.")
     ] = 4,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="A folder that gets each figure as SVG, PDF and PNG."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a web page that is no report of ours.")
     ] = False,
 ) -> None:
-    """Write one page for a browser: what fits, in which poses, how sure, and what to beware of."""
+    """Write one page for a browser: how much of each structure, whether that can be believed, what
+    to do next; then figures, particles, and what was run."""
     with errors_for_people():
         say("reading results ...")
         from cryolike_dask.analysis.report.report import write_report
@@ -44,6 +49,7 @@ def report(
             particles=used.particles,
             parameters=used.parameters,
             n_examples=n_examples,
+            figures=figures,
             overwrite=overwrite,
         )
         out.print(str(page), markup=False, highlight=False)

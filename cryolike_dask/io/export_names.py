@@ -9,7 +9,7 @@ from cryolike_dask import labels
 from cryolike_dask.io.layout import METADATA_SUFFIX, STORE_SUFFIX
 
 SIMULATED_STAR = "particles.star"
-REPORT = "report.html"
+REPORT, COMPARISON = "report.html", "comparison.html"
 FRAMES, COUNTS, ASSIGNMENT = "frames.txt", "counts.txt", "assignment.csv"
 """Frames that stand for a trajectory, for how many each, and which of all are nearest to which."""
 SUBSET, SUBSET_RECORD = "subset", "subset.json"

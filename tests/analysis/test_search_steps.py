@@ -122,9 +122,9 @@ def test_much_loss_is_a_finding():
 def test_only_a_grid_of_displacements_has_steps(rng):
     x, y = (v.ravel() for v in np.meshgrid([-3.0, -1.0, 1.0, 3.0], [-2.0, 2.0]))
     for appended in ([], [0.0]):
-        axes = steps._axes(np.append(x, appended), np.append(y, appended))
+        axes = steps.axes_of(np.append(x, appended), np.append(y, appended))
         assert [len(axis) for axis in axes] == [4, 2]
-    assert [len(axis) for axis in steps._axes(*rng.uniform(-3, 3, (2, 49)))] == [0, 0]
+    assert [len(axis) for axis in steps.axes_of(*rng.uniform(-3, 3, (2, 49)))] == [0, 0]
 
 
 def test_one_view_has_no_neighbour():

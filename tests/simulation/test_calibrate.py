@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cryolike_dask as cld
-from cryolike_dask.analysis.report.about_belief import belief_section
+from cryolike_dask.analysis.report.about_belief import basis_of, lights_of_belief
 from cryolike_dask.analysis.search_of_results import search_of_results
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.cli import calibrate as command
@@ -140,9 +140,7 @@ def test_it_is_refused_before_workers_start(made, folder, monkeypatch):
         assert refused.returncode == 1
         assert told in " ".join(refused.stderr.replace("\n", "").split())
     summary = summarise_results(cld.open_results(folder / "lazy"))
-    (light,) = [
-        light for name, light in belief_section(summary, []).lights.items() if name == "Calibration"
-    ]
+    light = lights_of_belief(summary, [], basis_of(summary))["Calibration"]
     assert f"cryolike-dask calibrate {shlex.quote(str(folder / 'lazy'))} --particles" in light.text
     rewritten(folder, conventions="cryolike", noise=None, b_factor=None)
     assert "whose probabilities are too large" in " ".join(

@@ -11,6 +11,8 @@ from cryolike_dask import labels
 from cryolike_dask.analysis.plots.drawing import (
     COLOURS,
     GREY,
+    ON_DARK,
+    ON_LIGHT,
     ORANGE,
     new_figure,
     plain_title,
@@ -67,7 +69,7 @@ def _confusion(axes: Axes, design: xr.Dataset, names: list[str]) -> None:
     drawn = axes.imshow(percent, cmap="Blues", vmin=0, vmax=most, aspect="auto")
     if k <= MOST_NUMBERS:
         for (row, column), value in np.ndenumerate(percent):
-            colour = "white" if value > 55 else "black"
+            colour = ON_DARK if value > 55 else ON_LIGHT
             axes.text(
                 column, row, f"{value:.0f}", ha="center", va="center", color=colour, size="small"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "0.55"
+ON_LIGHT, ON_DARK = "#101010", "#fefefe"
+"""Of letters on a colour: no black and no white, which are another on a dark page."""
 COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "0.3")
 """Told apart by readers who do not see all colours."""
-LONGEST_NAME, WIDE_LABEL = 28, 24
+FEW_TO_MANY = ("#5b7fd6", "#b3589a", "#e0702a")
+"""Seen on white and on black; told apart without red, or without green."""
+MOST_MARKS = 2000
+"""Marks that a drawing names one by one."""
+LONGEST_NAME, WIDE_LABEL, LONGEST_LABEL = 28, 24, 46
 """Characters."""
 RESOLUTIONS = np.outer(10.0 ** np.arange(4), [1, 1.5, 2, 3, 4, 5, 6, 8]).ravel()
 """Candidates for the ticks of a resolution axis, in units of a power of ten."""
@@ -53,11 +60,11 @@ def known(values: NDArray[Any]) -> Floats:
     return np.asarray(values[np.isfinite(values)], np.float64)
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST_NAME) -> str:
     """A name that fits into a figure, its middle left out if it is long."""
     name = " ".join(name.split())
-    half = (LONGEST_NAME - 1) // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"
 
 
 def duration(seconds: float) -> str:
@@ -155,23 +162,28 @@ def finish_histogram(
     axes: Axes, values: Floats, label: str, *, legend: bool, of: str = "images"
 ) -> None:
     """Label a histogram, and say so if there is nothing in it."""
-    axes.set_xlabel(label, parse_math=False)
+    axes.set_xlabel(fill(label, LONGEST_LABEL), parse_math=False)
     axes.set_ylabel(of)
     axes.spines[["top", "right"]].set_visible(False)
     whole_numbers(axes.yaxis)
     if legend:
         widest = max(len(name) for name in axes.get_legend_handles_labels()[1])
-        drawn = axes.legend(
-            loc="upper left",
-            bbox_to_anchor=(0, -0.19),
-            ncols=2 if widest < WIDE_LABEL else 1,
-            frameon=False,
-            borderaxespad=0,
-        )
-        for text in drawn.get_texts():
-            text.set_parse_math(False)
+        legend_below(axes, n_columns=2 if widest < WIDE_LABEL else 1)
     if not len(values):
         note(axes, "no results")
+
+
+def legend_below(axes: Axes, n_columns: int = 1) -> None:
+    """Say below a panel what is what; names may hold any character."""
+    drawn = axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower left",
+        ncols=n_columns,
+        frameon=False,
+        borderaxespad=0,
+    )
+    for text in drawn.get_texts():
+        text.set_parse_math(False)
 
 
 def whole_numbers(axis: Any, n: int = 6) -> None:
@@ -200,8 +212,7 @@ def coloured(
     marker: str = "o",
 ) -> None:
     """Draw a mark at each place, coloured by how many images are there."""
-    import matplotlib
-    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     if not len(counts):
         note(axes, "no results")
@@ -209,7 +220,7 @@ def coloured(
     order = np.argsort(counts, kind="stable")
     norm = Normalize(min(1, counts.min()), max(2, counts.max()))
     x, y = (values[order] for values in places)
-    visible_on_white = ListedColormap(matplotlib.colormaps["YlGnBu"](np.linspace(0.4, 1, 256)))
+    few_to_many = LinearSegmentedColormap.from_list("images", FEW_TO_MANY)
     dots = axes.scatter(
         x,
         y,
@@ -217,9 +228,10 @@ def coloured(
         c=counts[order],
         marker=marker,
         norm=norm,
-        cmap=visible_on_white,
+        cmap=few_to_many,
         lw=0,
         zorder=1.2,
+        rasterized=len(counts) > MOST_MARKS,
     )
     bar = axes.figure.colorbar(dots, ax=axes, shrink=0.8, pad=0.03, label="images")
     whole_numbers(bar.ax.yaxis, 5)

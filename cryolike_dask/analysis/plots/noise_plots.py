@@ -67,7 +67,9 @@ def plot_noise(model: NoiseModel) -> Figure:
     _mark_variances(axes)
     resolution_axis(axes, limit, model.n_pixels * model.pixel_size_angstrom)
     columns = 1 if len(drawn) < 3 else 2
-    legend = figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=columns)
+    legend = figure.legend(
+        loc="outside lower center", frameon=False, fontsize="small", ncols=columns
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)
     if left_out := len(model) - len(drawn):

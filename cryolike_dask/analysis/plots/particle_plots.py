@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.image_names import IMAGE_NAME
 from cryolike_dask.analysis.matching import Images, Matches, Templates, match
 from cryolike_dask.analysis.plots.drawing import box_limits_angstrom, new_figure, plain_title, short
 from cryolike_dask.analysis.summaries import BEST_STRUCTURE, summary_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 12
+MOST_OF_FILE = 21
+"""Characters of the name of a file above a panel."""
 RESOLVED_PER_BOX = 12
 """Smoothing leaves detail of a box's side over this, so that a particle can be seen in its
 noise."""
@@ -124,9 +127,13 @@ def draw_matches(chosen: xr.Dataset, matches: Matches) -> Figure:
 
 
 def _name(image: xr.Dataset) -> str:
+    if IMAGE_NAME in image.coords:
+        number, at, file = str(image[IMAGE_NAME].item()).rpartition("@")
+        name = f"{number}{at}\n{short(file.rpartition('/')[2], MOST_OF_FILE)}"
+    else:
+        name = f"image {int(image[labels.IMAGE_IN_STACK])} of stack {int(image[labels.STACK])}"
     return (
-        f"image {int(image[labels.IMAGE_IN_STACK])} of stack {int(image[labels.STACK])}\n"
-        f"{short(str(image[BEST_STRUCTURE].item()))}\n"
+        f"{name}\n{short(str(image[BEST_STRUCTURE].item()))}\n"
         f"correlation {float(image[labels.CROSS_CORRELATION]):.3f}"
     )
 

@@ -52,7 +52,7 @@ def plot_populations(populations: xr.Dataset) -> Figure:
     if labels.POPULATION_OF_NONE in populations:
         shown.append("none, of all images")
     longest = max(map(len, shown))
-    figure, axes = new_panel(5.0 + 0.065 * longest, max(2.6, 1.2 + 0.2 * len(shown)))
+    figure, axes = new_panel(4.3 + 0.065 * longest, max(2.6, 1.2 + 0.2 * len(shown)))
     alone = np.bincount(group)[group[order]] == 1
     for these, colour, what in (
         (alone, BLUE, "share"),

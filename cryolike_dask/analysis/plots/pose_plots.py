@@ -23,12 +23,18 @@ from cryolike_dask.analysis.plots.drawing import (
     entitle,
     finish_histogram,
     known,
+    legend_below,
     mark_median,
     new_panel,
     short,
     stacked_bars,
 )
-from cryolike_dask.analysis.pose_errors import direction_errors_degree, why_no_pose_errors
+from cryolike_dask.analysis.pose_errors import (
+    direction_errors_degree,
+    random_angles_degree,
+    symmetry_of,
+    why_no_pose_errors,
+)
 from cryolike_dask.analysis.search_edge import displacements_tried, on_the_edge
 from cryolike_dask.analysis.summaries import summary_of
 from cryolike_dask.errors import InputError
@@ -125,7 +131,7 @@ def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Fig
         x, y = edge.limit_x, edge.limit_y
         corners = np.array([(-x, -y), (x, -y), (x, y), (-x, y), (-x, -y)]).T
         axes.plot(*corners, "--", color=ORANGE, linewidth=1, zorder=1, label="edge of the search")
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, borderpad=0)
+        legend_below(axes)
     axes.set(aspect="equal", xlim=(-1.15 * limit, 1.15 * limit), ylim=(-1.15 * limit, 1.15 * limit))
     axes.locator_params(nbins=7)
     axes.set(xlabel="displacement along x (Å)", ylabel="displacement along y (Å)")
@@ -215,7 +221,7 @@ def plot_direction_errors(results: xr.Dataset) -> Figure:
     figure, axes = new_panel()
     bars(axes, values, edges)
     if len(values):
-        by_chance = -np.diff(np.cos(np.radians(edges))) / 2 * len(values)
+        by_chance = random_angles_degree(symmetry_of(summary), edges) * len(values)
         axes.plot(
             (edges[1:] + edges[:-1]) / 2, by_chance, "--", color=GREY, label="of random directions"
         )

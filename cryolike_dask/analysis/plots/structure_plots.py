@@ -17,6 +17,8 @@ from cryolike_dask.analysis.matrix import log_likelihood_ratio
 from cryolike_dask.analysis.plots.drawing import (
     BLUE,
     GREY,
+    ON_DARK,
+    ON_LIGHT,
     Floats,
     edges_of,
     finish_histogram,
@@ -204,7 +206,7 @@ def plot_confusion(results: xr.Dataset) -> Figure:
     )
     drawn = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), count in np.ndenumerate(table.counts):
-        colour = "white" if shares[row, column] > 0.55 else "black"
+        colour = ON_DARK if shares[row, column] > 0.55 else ON_LIGHT
         axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize="small")
     axes.set_xticks(range(len(names)), names, fontsize="small", parse_math=False)
     axes.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)

@@ -1,9 +1,10 @@
-"""The section of the report on what its numbers rest on: can they be believed?"""
+"""What numbers rest on: noise, degrees of freedom, envelope, search, calibration."""
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import calibration_light
-from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, Finding
+from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
@@ -32,7 +33,6 @@ from cryolike_dask.io.layout import LikelihoodFiles
 WELL_KNOWN = 0.1
 """Relative error of the variance of noise that is known well enough, in the median."""
 MOST_REASONS = 3
-TITLE = "Can these numbers be believed?"
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,31 +65,21 @@ def basis_of(summary: xr.Dataset) -> Basis:
         return Basis(None, str(error), grid)
 
 
-def belief_section(summary: xr.Dataset, steps: list[Step]) -> Section:
+def lights_of_belief(summary: xr.Dataset, steps: list[Step], basis: Basis) -> dict[str, Light]:
     """Everything that probabilities rest on, with a light for each."""
-    basis = basis_of(summary)
-    lights = {
+    return {
         "Noise": _noise(summary, basis),
         "Degrees of freedom": _degrees_of_freedom(summary, basis),
         "Envelope": _under_steps(_envelope(summary, basis), basis, steps),
         "Search": _search(steps, summary, basis),
         "Calibration": _calibration(summary, basis),
     }
-    text = (
-        "A log-likelihood counts on knowing the noise of the images, how many degrees of freedom "
-        "it has, and the envelope that blurs them, and on a search that is fine enough. Where one "
-        "of these is wrong, structures are told apart with more confidence than is due, and "
-        "populations are shifted. Particles simulated with all of it tell how sure probabilities "
-        "may be, as far as the images are what is supposed here.",
-    )
+
+
+def noise_section(basis: Basis) -> Section | None:
+    """The spectrum of the noise; none where there is no model."""
     panels = tuple(_spectrum(basis))
-    return Section("belief", TITLE, text, lights=lights, panels=panels)
-
-
-def about_belief(section: Section) -> list[Finding]:
-    """A finding where particles simulated for the run say that its probabilities are wrong."""
-    light = section.lights["Calibration"]
-    return [Finding("belief", light.text)] if light.colour == "bad" else []
+    return Section("noise-spectrum", "The noise", panels=panels) if panels else None
 
 
 def _knows_noise(summary: xr.Dataset) -> bool:
@@ -209,17 +199,17 @@ def _envelope(summary: xr.Dataset, basis: Basis) -> Light:
 
 def _under_steps(light: Light, basis: Basis, steps: list[Step]) -> Light:
     """The light of an envelope that was fitted: what a coarse search blurs is part of it."""
-    model, coarse = _model(basis), _coarse(steps)
-    if coarse is None or model is None or not np.isfinite(model.b_factor_error).any():
+    model, worst = _model(basis), coarse(steps)
+    if worst is None or model is None or not np.isfinite(model.b_factor_error).any():
         return light
     return Light(
         "unsure",
-        f"{light.text} The search was too coarse in {coarse.name}, and B blurs as that does: it is "
+        f"{light.text} The search was too coarse in {worst.name}, and B blurs as that does: it is "
         "larger than that of the images, or was sought in vain. Search finer, in a new folder.",
     )
 
 
-def _coarse(steps: list[Step]) -> Step | None:
+def coarse(steps: list[Step]) -> Step | None:
     """The worst step, if images lose too much by it."""
     worst = max(steps, key=lambda step: step.loss, default=None)
     return worst if worst is not None and worst.loss > LOST_BETWEEN_POSES else None
@@ -233,7 +223,7 @@ def _search(steps: list[Step], summary: xr.Dataset, basis: Basis) -> Light:
     shown = ", ".join(f"{step.name} {step.shown(step.size)} apart" for step in steps)
     worst = max(steps, key=lambda step: step.loss)
     lost = f"half-way between {worst.name} images lose {worst.loss:.2g} nat"
-    if _coarse(steps) is not None:
+    if coarse(steps) is not None:
         return Light("bad", f"Too coarse: {lost} ({shown}).{method}")
     return Light("good", f"Fine enough: {lost} at most ({shown}).{method}")
 
@@ -298,7 +288,7 @@ def _spectrum(basis: Basis) -> list[Panel]:
     return [
         panel(
             "noise",
-            plot_noise(model),
+            partial(plot_noise, model),
             f"Variance of the noise over spatial frequency, of {len(model)} group(s) of images.",
             f"The spectrum of the noise that images are whitened by{intervals}. Its level is each "
             "image's own.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import xarray as xr
 
 from cryolike_dask import labels
@@ -62,7 +64,7 @@ def _of_decoys(found: xr.Dataset | None) -> Part | None:
     ]
     figure = panel(
         "decoys",
-        plot_decoy_margin(found),
+        partial(plot_decoy_margin, found),
         "Histogram of the log-likelihood of the best structure over the best decoy.",
         "Right of 0 a structure fits better than all decoys. Images of neither lie on both sides, "
         "near 0.",

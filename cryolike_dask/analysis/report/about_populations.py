@@ -1,6 +1,9 @@
-"""The first section of the report: which share of the images shows each structure."""
+"""How much of each structure there is: what the answer of a report is made of."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -14,6 +17,7 @@ from cryolike_dask.analysis.plots.population_plots import plot_populations
 from cryolike_dask.analysis.populations.cost import MOST_CELLS
 from cryolike_dask.analysis.populations.estimate import about_micrographs, populations
 from cryolike_dask.analysis.populations.written import written_populations
+from cryolike_dask.analysis.report.about_structures import SURE
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
 
 MOST_ROWS = 10
@@ -23,18 +27,40 @@ MOST_READ = 10 * MOST_CELLS
 LONGEST_PRIOR = 60
 """Characters of a prior; that of many structures goes on."""
 KEY = "populations"
+NONE_NAME = "none of these (junk), by decoys"
 
 
-def populations_section(
-    results: xr.Dataset, summary: xr.Dataset, competition: xr.Dataset | None
-) -> tuple[Section | None, list[Finding]]:
+@dataclass(frozen=True, eq=False)
+class HowMuch:
+    """How much of each structure there is, as far as it is known.
+
+    Attributes
+    ----------
+    section : Section
+    found : xarray.Dataset or None
+        As `populations` gives it.
+    findings : list of Finding
+        What to be wary of.
+    """
+
+    section: Section
+    found: xr.Dataset | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def how_much(results: xr.Dataset, summary: xr.Dataset, competition: xr.Dataset | None) -> HowMuch:
     """Shares of structures with their intervals, and what to be wary of; of one structure how many
-    images show it, where decoys tell that; else none."""
+    images show it, where decoys tell that."""
     is_told = competition is not None and bool(competition[Q_VALUE].notnull().any())
     is_shared = summaries.are_compared(summary)
-    if not is_shared and not is_told:
-        return None, []
     title = "How much of each structure" if is_shared else "How many images show the structure"
+    if not is_shared and not is_told:
+        text = (
+            "There is one structure, and there are no decoys: how many images show it is not known."
+            if summary.sizes[labels.STRUCTURE] < 2
+            else "No image has results under all structures yet."
+        )
+        return HowMuch(Section(KEY, title, (text,)))
     done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
     n_read = results.sizes[labels.STRUCTURE] if is_told else len(done)
     found = written_populations(results) if is_shared else None
@@ -42,14 +68,14 @@ def populations_section(
     if found is None:
         if n_read * summary.sizes[labels.IMAGE] > MOST_READ:
             text = "There are too many likelihoods for a report: cryolike-dask populations says it."
-            return Section(KEY, title, (text,)), []
+            return HowMuch(Section(KEY, title, (text,)))
         # where images are compared with all of them, decoys tell how many show none
         shown = results if is_told else without_decoys(results).isel({labels.STRUCTURE: done})
         found = populations(shown, n_bootstrap=0)
         before = "cryolike-dask populations takes other priors"
     if not is_shared:
         text = "What decoys tell, with an interval of 95%; all other images show the structure."
-        return Section(KEY, title, (text,), _none_of_these(found)), []
+        return HowMuch(Section(KEY, title, (text,), _none_of_these(found)), found)
     warning = about_micrographs(found)
     n = f"{found.attrs['n_images']:,}"
     whose = (
@@ -59,14 +85,25 @@ def populations_section(
     )
     text = (
         f"Shares of {whose}, with intervals of 95%. They are shares of the particles that were "
-        f"given, not of the sample, and as good as what the next section says. {_prior(found)}; "
+        f"given, not of the sample, and as good as what is said below of trust. {_prior(found)}; "
         f"{before}."
     )
-    rows = (*_rows(found), *_none_of_these(found))
-    return (
-        Section(KEY, title, (text, *_about_groups(found)), rows, (_figure(found),)),
-        [Finding(KEY, warning)] if warning else [],
-    )
+    rows = (*_rows(found), *_undecided(summary), *_none_of_these(found))
+    section = Section(KEY, title, (text, *_about_groups(found)), rows, panels=(_figure(found),))
+    return HowMuch(section, found, (Finding(KEY, warning),) if warning else ())
+
+
+def n_undecided(summary: xr.Dataset) -> tuple[int, int]:
+    """Images of which no structure has a probability that is sure, and all that were compared."""
+    chosen = summary[summaries.COMPARABLE].values
+    probability = summary[summaries.PROBABILITY].values[chosen]
+    return int((probability <= SURE).sum()), len(probability)
+
+
+def _undecided(summary: xr.Dataset) -> tuple[tuple[str, str], ...]:
+    n, n_images = n_undecided(summary)
+    said = f"{n:,} of {n_images:,} images: no structure has a probability above {SURE:.0%}"
+    return (("undecided", said),)
 
 
 def _prior(found: xr.Dataset) -> str:
@@ -98,11 +135,11 @@ def _rows(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
 def _none_of_these(found: xr.Dataset) -> tuple[tuple[str, str], ...]:
     """How many of all images show none of the structures, where decoys tell it."""
     if labels.POPULATION_OF_NONE not in found:
-        return ()
+        return ((NONE_NAME, "not known: no decoys were compared"),)
     share, n = float(found[labels.POPULATION_OF_NONE]), found.attrs["n_images"]
     low, high = found[labels.POPULATION_OF_NONE_INTERVAL].values
     said = f"{n * share:,.0f} of {n:,} images: {share:.1%} ({low:.1%} to {high:.1%})"
-    return (("none of these, by decoys", said),)
+    return ((NONE_NAME, said),)
 
 
 def _about_groups(found: xr.Dataset) -> list[str]:
@@ -132,7 +169,7 @@ def _figure(found: xr.Dataset) -> Panel:
         caption += " Square: the part of all images that shows none."
     return panel(
         KEY,
-        plot_populations(found),
+        partial(plot_populations, found),
         f"Shares of the structures with their intervals; the largest, {float(share.max()):.1%}, is "
         f"that of {most}.",
         caption,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,17 @@ from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES
 from cryolike_dask.analysis.matching import match, open_matching
 from cryolike_dask.analysis.plots import pose_plots
 from cryolike_dask.analysis.plots.particle_plots import draw_matches, extreme_rows
-from cryolike_dask.analysis.pose_errors import direction_errors_degree, why_no_pose_errors
+from cryolike_dask.analysis.pose_errors import (
+    direction_errors_degree,
+    symmetry_of,
+    why_no_pose_errors,
+)
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
 from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.geometry.parameters import ImageParameters
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
@@ -62,7 +68,7 @@ def correlation_section(summary: xr.Dataset) -> Section:
     )
     histogram = panel(
         "correlation-histogram",
-        pose_plots.plot_cross_correlation(summary),
+        partial(pose_plots.plot_cross_correlation, summary),
         f"Histogram of the correlation of {len(values)} images with their best projections; "
         f"median {np.median(values):.3g}.",
         "A second hump at low values often holds images without a particle.",
@@ -85,7 +91,7 @@ def poses_section(summary: xr.Dataset) -> Section:
         panels.append(
             panel(
                 "directions",
-                pose_plots.plot_viewing_directions(summary),
+                partial(pose_plots.plot_viewing_directions, summary),
                 "Map of the sphere of viewing directions; a dot where images are best seen from, "
                 "coloured by how many.",
                 "Viewing directions. The map keeps areas true (Mollweide's projection).",
@@ -98,7 +104,7 @@ def poses_section(summary: xr.Dataset) -> Section:
     panels.append(
         panel(
             "rotations",
-            pose_plots.plot_inplane_rotations(summary),
+            partial(pose_plots.plot_inplane_rotations, summary),
             "Histogram of the best in-plane rotations, from 0 to 360 degrees.",
             "In-plane rotations. On the dashed line none is preferred.",
         )
@@ -125,13 +131,19 @@ def _direction_errors(summary: xr.Dataset) -> tuple[Panel, str]:
         )
     histogram = panel(
         "direction-errors",
-        pose_plots.plot_direction_errors(summary),
+        partial(pose_plots.plot_direction_errors, summary),
         f"Histogram of the angle between the best and the {kind} viewing directions; median "
         f"{median}.",
-        f"Angle to the {kind} viewing direction. Angles near 180° are views from the opposite "
-        "side, whose projections are mirror images and look alike at low resolution.",
+        f"Angle to the {kind} viewing direction{_of_all_alike(summary)}. Angles near 180° are "
+        "views from the opposite side, whose projections are mirror images and look alike at low "
+        "resolution.",
     )
     return histogram, text
+
+
+def _of_all_alike(summary: xr.Dataset) -> str:
+    symmetry = symmetry_of(summary)
+    return "" if symmetry == NO_SYMMETRY else f", or the nearest that looks the same ({symmetry})"
 
 
 def displacements_section(summary: xr.Dataset) -> Section:
@@ -147,7 +159,7 @@ def displacements_section(summary: xr.Dataset) -> Section:
         text.append("No displacements were searched, or it is not known which.")
     displacement_map = panel(
         "displacement-map",
-        pose_plots.plot_displacements(summary),
+        partial(pose_plots.plot_displacements, summary),
         "Map of the best displacements along x and y, coloured by how many images have them.",
         "Grey dots are displacements that were tried. A crowd at the edge means that the search "
         "was too narrow.",
@@ -194,7 +206,7 @@ def examples_section(summary: xr.Dataset, n: int, inputs: Inputs) -> Section:
         panels.append(
             panel(
                 key,
-                draw_matches(chosen, matches),
+                partial(draw_matches, chosen, matches),
                 f"{len(rows)} particles of the {extreme} correlations above their matching "
                 "projections.",
                 f"The {key} fitting particles. Below each the same, smoothed, and its projection "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.block_times import Blocks
 from cryolike_dask.analysis.plots import pose_plots
 from cryolike_dask.analysis.plots.drawing import duration
+from cryolike_dask.analysis.report.run_file import RunFile
 from cryolike_dask.analysis.report.sections import Section, panel
 from cryolike_dask.analysis.search_edge import displacements_tried
 from cryolike_dask.conventions import CRYOLIKE, STANDARD
@@ -48,7 +51,9 @@ IN_ROWS = {
 a row of its own."""
 
 
-def run_section(summary: xr.Dataset, blocks: Blocks | None) -> Section:
+def run_section(
+    summary: xr.Dataset, blocks: Blocks | None, described: RunFile | None = None
+) -> Section:
     """Everything that is known of the run, as a table."""
     attrs = summary.attrs
     structures = [str(name) for name in summary[labels.STRUCTURE].values]
@@ -71,7 +76,16 @@ def run_section(summary: xr.Dataset, blocks: Blocks | None) -> Section:
         "Blocks finished": _period(blocks),
     }
     known = {name: str(value) for name, value in rows.items() if value}
-    return Section("run", "What was run", rows=(*known.items(), *_details(summary).items()))
+    rows_of_all = (*known.items(), *_details(summary).items())
+    return Section("run", "What was run", rows=rows_of_all, blocks=_as_it_was_told(described))
+
+
+def _as_it_was_told(described: RunFile | None) -> tuple[tuple[str, str], ...]:
+    """The command and the run.yaml, where there was one."""
+    if described is None:
+        return ()
+    command = f"cryolike-dask run {shlex.quote(described.path)}"
+    return (("Command", command), ("run.yaml", described.text))
 
 
 def _details(summary: xr.Dataset) -> dict[str, str]:
@@ -158,7 +172,7 @@ def time_section(path: Path | None, blocks: Blocks | None) -> Section | None:
         text.append(f"{blocks.n_unreadable} rows of {path.name} cannot be read, and are left out.")
     histogram = panel(
         "block-times",
-        pose_plots.plot_block_times(path),
+        partial(pose_plots.plot_block_times, path),
         f"Histogram of the seconds of {len(blocks)} blocks, by device.",
         "Seconds per block, by device. The first block of a worker takes longer.",
     )

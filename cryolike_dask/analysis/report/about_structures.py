@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import xarray as xr
 
 from cryolike_dask import labels
@@ -45,7 +47,7 @@ def structures_section(results: xr.Dataset, summary: xr.Dataset) -> Section:
 def _ratio(results: xr.Dataset, reference: str, structure: str) -> Panel:
     return panel(
         "ratio",
-        structure_plots.plot_log_likelihood_ratio(results, structure, reference),
+        partial(structure_plots.plot_log_likelihood_ratio, results, structure, reference),
         f"Histogram of the log-likelihood ratio of {structure} over {reference}.",
         f"Right of 0 images are more likely to show {structure}, left of 0 {reference}. Near 0 "
         "they do not tell.",
@@ -57,7 +59,7 @@ def _assignment(summary: xr.Dataset, names: list[str]) -> Panel:
     most = int(counts.argmax())
     return panel(
         "assignment",
-        structure_plots.plot_assignment(summary),
+        partial(structure_plots.plot_assignment, summary),
         f"Bars: images that fit each structure best; most, {counts[most]} of {counts.sum()}, fit "
         f"{names[most]}. Beside them the mean log-likelihoods of the structures, ranked.",
         "Images by the structure that fits best, and the mean log-likelihood of each structure "
@@ -82,7 +84,7 @@ def truth_section(summary: xr.Dataset) -> Section | None:
     panels = (
         panel(
             "confusion",
-            structure_plots.plot_confusion(summary),
+            partial(structure_plots.plot_confusion, summary),
             f"Table of true against assigned structures; {n_right} of {n} images are assigned "
             "rightly.",
             "Images by true and by assigned structure; right where both are the same."
@@ -90,7 +92,7 @@ def truth_section(summary: xr.Dataset) -> Section | None:
         ),
         panel(
             "reliability",
-            structure_plots.plot_calibration(summary),
+            partial(structure_plots.plot_calibration, summary),
             "How often the best structure is right over its probability, and how many images "
             "have such a probability.",
             "On the dashed line probabilities are calibrated; below it they are too large. Bars "

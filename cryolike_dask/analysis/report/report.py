@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +14,44 @@ from cryolike_dask import labels
 from cryolike_dask.analysis import findings, summaries
 from cryolike_dask.analysis.block_times import Blocks, read_blocks
 from cryolike_dask.analysis.dataset import open_results
-from cryolike_dask.analysis.decoys.of_results import competition_if_any
-from cryolike_dask.analysis.findings import Finding
+from cryolike_dask.analysis.decoys.of_results import Q_VALUE, competition_if_any
+from cryolike_dask.analysis.image_names import IMAGE_NAME, Called, called
 from cryolike_dask.analysis.plots.particle_plots import extreme_rows
 from cryolike_dask.analysis.report import (
-    about_belief,
     about_decoys,
     about_populations,
     about_poses,
     about_run,
     about_structures,
 )
+from cryolike_dask.analysis.report.about_belief import basis_of, noise_section
+from cryolike_dask.analysis.report.about_groups import groups_section
 from cryolike_dask.analysis.report.about_poses import Inputs
-from cryolike_dask.analysis.report.sections import Section
+from cryolike_dask.analysis.report.next_steps import next_steps
+from cryolike_dask.analysis.report.page import Content, page_of, refuse_others
+from cryolike_dask.analysis.report.particle_table import particles_section, table_as_json
+from cryolike_dask.analysis.report.run_file import run_file
+from cryolike_dask.analysis.report.sentence import sentence
+from cryolike_dask.analysis.report.svg import write_figure
+from cryolike_dask.analysis.report.trust import about_calibration, trust
 from cryolike_dask.analysis.search_steps import Step, search_steps
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.compute.progress import counted
-from cryolike_dask.errors import CryolikeError, InputError, InputFileError, OutputError, number
+from cryolike_dask.errors import (
+    CryolikeError,
+    InputError,
+    InputFileError,
+    number,
+)
+from cryolike_dask.errors import counted as counted_words
 from cryolike_dask.geometry.parameters import ImageParameters
-from cryolike_dask.io.atomic import replacing
+from cryolike_dask.io.atomic import replacing, writing
 from cryolike_dask.io.export_names import REPORT
 from cryolike_dask.io.layout import LikelihoodFiles
-from cryolike_dask.io.outputs import HTML, own_output
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.stacks import ImageStack, TemplateStack
 from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
-PAGE = Path(__file__).with_suffix(".html")
-"""The page without its content."""
-OURS = b'<meta name="generator" content="cryolike_dask report">'
-START_BYTES = 512
 MOST_EXAMPLES = 12
 N_MEASURED = 12
 """Images on which the steps of the search are measured."""
@@ -61,10 +67,12 @@ def write_report(
     particles: str | Path | ImageStack | Sequence[ImageStack] | None = None,
     parameters: str | Path | ImageParameters | None = None,
     n_examples: int = 4,
+    figures: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Write what results say as one page for a browser: figures, warnings, what was run.
+    """Write what results say as one page for a browser: the answer, whether it can be believed,
+    what to do next, then figures, particles, what was run.
 
     The page holds its figures, and asks nothing of the network. Warnings are logged too.
 
@@ -81,6 +89,8 @@ def write_report(
         Default: `parameters.npz` in the folder of templates.
     n_examples : int
         How many of the best, and of the worst, fitting particles to show; 0: none.
+    figures : path, optional
+        A folder that gets each figure as SVG, PDF and PNG; files of their names are replaced.
     overwrite : bool
         Replace a file that is not such a page. A page is always replaced.
     progress : bool
@@ -96,7 +106,7 @@ def write_report(
     InputError, InputFileError
         If there are no results, or an argument cannot be used.
     OutputError
-        If there is another file, or the page cannot be written.
+        If there is another file, or the page or the folder of figures cannot be written.
     """
     n = number("n_examples", n_examples, whole=True, at_least=0)
     if n > MOST_EXAMPLES:
@@ -105,43 +115,102 @@ def write_report(
         )
     opened = results if isinstance(results, xr.Dataset) else open_results(results)
     page = _place(opened, path)
-    _refuse_others(page, overwrite)
+    refuse_others(page, overwrite)
+    if figures is not None:
+        _make_folder(Path(figures))
     summary = summarise_results(opened)
     if (summary[summaries.BEST_STRUCTURE] == summaries.NO_STRUCTURE).all():
         raise InputError("no image has a result", remedy="Run the likelihood first.")
-    inputs = Inputs(templates, particles, parameters)
+    content = _content(opened, summary, Inputs(templates, particles, parameters), n, progress)
+    with replacing(page) as file:
+        file.write(page_of(content).encode("utf-8", "replace"))
+    if figures is not None:
+        for drawn in content.panels:
+            write_figure(drawn.figure, Path(figures), drawn.key)
+    for warning in content.warnings:
+        logger.warning("%s", warning.text)
+    return page
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder for figures before anything is drawn."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _content(
+    opened: xr.Dataset, summary: xr.Dataset, inputs: Inputs, n_examples: int, progress: bool
+) -> Content:
+    """Everything that the page says, part by part."""
     table, blocks = _blocks(opened)
     competition = competition_if_any(opened)
+    images = called(summary)
+    known = _with_names(summary, images, competition)
+    described = run_file(opened)
     parts: list[Callable[[], Any]] = [
         partial(_steps, summary, inputs),
-        partial(about_populations.populations_section, opened, summary, competition),
-        partial(about_run.run_section, summary, blocks),
+        partial(about_populations.how_much, opened, summary, competition),
         partial(about_structures.structures_section, opened, summary),
         partial(about_decoys.none_section, opened, competition),
         partial(about_structures.truth_section, summary),
         partial(about_poses.correlation_section, summary),
         partial(about_poses.poses_section, summary),
         partial(about_poses.displacements_section, summary),
-        partial(about_poses.examples_section, summary, n, inputs) if n else lambda: None,
+        partial(about_poses.examples_section, known, n_examples, inputs)
+        if n_examples
+        else lambda: None,
         partial(about_run.time_section, table, blocks),
+        partial(table_as_json, known, images),
+        partial(about_run.run_section, summary, blocks, described),
     ]
-    steps, (shares, about_shares), *first_sections, examples, times = [
+    steps, shares, *sections, times, particles, run = [
         make() for make in counted(parts, "parts of the report", shown=progress)
     ]
-    belief = about_belief.belief_section(summary, steps)
-    sections = [shares, belief, *first_sections, about_poses.steps_section(steps), examples, times]
+    groups, about_groups_found = groups_section(opened, summary, shares.found, images)
+    basis = basis_of(summary)
+    lights = trust(summary, steps, basis)
     warnings = [
         *findings.warnings_about(summary),
-        *about_shares,
-        *about_belief.about_belief(belief),
+        *shares.findings,
+        *about_groups_found,
+        *about_calibration(lights),
         *findings.about_steps(steps),
     ]
-    text = _page(summary, [section for section in sections if section is not None], warnings)
-    with replacing(page) as file:
-        file.write(text.encode("utf-8", "replace"))
-    for warning in warnings:
-        logger.warning("%s", warning.text)
-    return page
+    todo = next_steps(summary, steps, lights, described, has_decoys=competition is not None)
+    *first, examples = sections
+    figures = [*first, noise_section(basis), about_poses.steps_section(steps), examples]
+    return Content(
+        title=_title(opened, "Report"),
+        subtitle=_compared(summary),
+        answer=shares.section,
+        sentence=sentence(summary, shares, lights),
+        lights=lights,
+        warnings=tuple(warnings),
+        next_steps=tuple(todo),
+        sections=tuple(section for section in figures if section is not None),
+        particles=particles_section(summary),
+        table=particles,
+        last=tuple(section for section in (groups, times, run) if section is not None),
+    )
+
+
+def _with_names(summary: xr.Dataset, images: Called, competition: xr.Dataset | None) -> xr.Dataset:
+    """The summary with names of images, and what decoys say of each."""
+    named = summary.assign_coords({IMAGE_NAME: (labels.IMAGE, images.name)})
+    if competition is None:
+        return named
+    return named.assign({Q_VALUE: (labels.IMAGE, competition[Q_VALUE].values)})
+
+
+def _compared(summary: xr.Dataset) -> str:
+    n_done = int((summary[summaries.BEST_STRUCTURE] != summaries.NO_STRUCTURE).sum())
+    n = summary.sizes[labels.STRUCTURE]
+    return f"{n_done:,} images compared with {counted_words(n, 'structure')}"
+
+
+def _title(results: xr.Dataset, what: str) -> str:
+    name = "/".join(Path(str(results.attrs.get("folder", ""))).parts[-2:])
+    return f"{what} on {name}" if name else f"{what} on likelihoods"
 
 
 def _place(results: xr.Dataset, path: str | Path | None) -> Path:
@@ -153,20 +222,6 @@ def _place(results: xr.Dataset, path: str | Path | None) -> Path:
             "the results do not say in which folder they are", remedy="Give the path of the report."
         )
     return Path(folder) / REPORT
-
-
-def _refuse_others(page: Path, overwrite: bool) -> None:
-    """Refuse to replace what is no report, and what is no page at all even if it is asked for."""
-    own_output(page, HTML)
-    if page.exists() and not overwrite:
-        with open(page, "rb") as file:
-            head = file.read(START_BYTES)
-        if head and OURS not in head:
-            raise OutputError(
-                "is there already, and is no report",
-                source=page,
-                remedy="Give another path, or pass overwrite=True (--overwrite).",
-            )
 
 
 def _blocks(results: xr.Dataset) -> tuple[Path | None, Blocks | None]:
@@ -191,29 +246,3 @@ def _steps(summary: xr.Dataset, inputs: Inputs) -> list[Step]:
         return search_steps(summary.isel({labels.IMAGE: rows}), *inputs.open(summary, rows))
     except (CryolikeError, OSError):  # the section of examples says why
         return []
-
-
-def _page(summary: xr.Dataset, sections: list[Section], warnings: list[Finding]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(PAGE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    n_done = int((summary[summaries.BEST_STRUCTURE] != summaries.NO_STRUCTURE).sum())
-    n_structures = summary.sizes[labels.STRUCTURE]
-    name = "/".join(Path(str(summary.attrs.get("folder", ""))).parts[-2:])
-    now = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"
-    text: str = environment.get_template(PAGE.name).render(
-        title=f"Report on {name}" if name else "Report on likelihoods",
-        subtitle=f"{n_done:,} images compared with {n_structures:,} "
-        f"structure{'s' if n_structures > 1 else ''}",
-        warnings=warnings,
-        sections=sections,
-        footer=f"Written by cryolike_dask {version('cryolike_dask')} on {now}.",
-    )
-    return text

@@ -2,48 +2,77 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from io import BytesIO
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cryolike_dask.analysis.lights import Light
+from cryolike_dask.analysis.report.svg import drawn, inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH, SHOWN_PER_INCH = 160, 88
-"""Dots of figures as they are stored, and as a page shows them."""
+PIXELS_PER_INCH, LEAST_PIXELS_PER_INCH = 82, 62
+WIDE = 7.0
+"""Inches: a figure that is as wide has a row of the page for itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Panel:
     """A figure of the page."""
 
     key: str
-    png: str
-    width: int
-    height: int
+    figure: Figure
     alt: str
     caption: str
+
+    @property
+    def svg(self) -> str:
+        """The element of the page."""
+        return inline_svg(self.figure, self.key, self.alt)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has a row of the page for itself."""
+        return bool(self.figure.get_figwidth() >= WIDE)
+
+    @property
+    def width(self) -> int:
+        """Pixels that it takes where there is room."""
+        return round(PIXELS_PER_INCH * float(self.figure.get_figwidth()))
+
+    @property
+    def least(self) -> int:
+        """Pixels below which nothing can be read; a narrow page moves it sideways."""
+        return round(LEAST_PIXELS_PER_INCH * float(self.figure.get_figwidth()))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: text, then a table or lights, then figures."""
+    """A part of the page: text, then tables, then figures, then text as it stands in a file."""
 
     key: str
     title: str
     paragraphs: tuple[str, ...] = ()
     rows: tuple[tuple[str, str], ...] = ()
+    tables: tuple[Table, ...] = ()
     panels: tuple[Panel, ...] = ()
-    lights: Mapping[str, Light] = field(default_factory=dict)
+    blocks: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has a row of the page for itself."""
+        return len(self.panels) > 1 or bool(self.tables) or any(p.is_wide for p in self.panels)
 
 
-def panel(key: str, figure: Figure, alt: str, caption: str) -> Panel:
-    """Put a figure on the page."""
-    stored = BytesIO()
-    figure.savefig(stored, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    width, height = (round(inches * SHOWN_PER_INCH) for inches in figure.get_size_inches())
-    return Panel(key, b64encode(stored.getvalue()).decode(), width, height, alt, caption)
+def panel(key: str, draw: Callable[[], Figure], alt: str, caption: str) -> Panel:
+    """Draw a figure for the page."""
+    return Panel(key, drawn(draw), alt, caption)

@@ -170,7 +170,7 @@ def test_correlations_of_the_winners(results):
     (median,) = axes.lines
     np.testing.assert_allclose(median.get_xdata(), np.median(summary.cross_correlation))
     negative = plot_cross_correlation(results.assign(cross_correlation=-results.cross_correlation))
-    texts = [text.get_text() for text in negative.axes[0].get_legend().get_texts()]
+    texts = [text.get_text() for text in negative.legends[0].get_texts()]
     assert any("contrast inverted" in text for text in texts)
 
 
@@ -182,17 +182,13 @@ def test_the_ratio_states_sign_reference_and_unit(results):
     assert axes.get_title() == f"{(ratio > 0).sum()} images prefer open, {(ratio < 0).sum()} closed"
     assert heights(axes).sum() == 40
     np.testing.assert_array_equal(heights(axes), np.histogram(ratio, edges(axes))[0])
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    names = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert names == ["truly open", "truly closed"]
     truth = results.true_structure.values
     for name, part in zip(("open", "closed"), parts_of(axes), strict=True):
         np.testing.assert_array_equal(part, np.histogram(ratio[truth == name], edges(axes))[0])
-    assert (
-        plot_log_likelihood_ratio(results.drop_vars("true_structure"), "open", "closed")
-        .axes[0]
-        .get_legend()
-        is None
-    )
+    unknown = plot_log_likelihood_ratio(results.drop_vars("true_structure"), "open", "closed")
+    assert unknown.legends == []
     for names, match in ((("open", "open"), "both 'open'"), (("open", "x"), "structure='x'")):
         with pytest.raises(InputError, match=match):
             plot_log_likelihood_ratio(results, *names)
@@ -288,7 +284,7 @@ def test_times_by_device(rng, tmp_path):
         (tmp_path / "a.csv").read_text() + (tmp_path / "b.csv").read_text().split("\n", 1)[1]
     )
     axes = plot_block_times(table).axes[0]
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    names = [text.get_text() for text in axes.figure.legends[0].get_texts()]
     assert [re.match(r"(cuda:\d): (\d+) blocks", name).groups() for name in names] == [
         ("cuda:0", "12"),
         ("cuda:1", "8"),

@@ -9,7 +9,7 @@ import cryolike_dask as cld
 from cryolike_dask.analysis.decoys.of_results import competition_if_any
 from cryolike_dask.analysis.populations.written import write_populations
 from cryolike_dask.analysis.report.about_decoys import none_section
-from cryolike_dask.analysis.report.about_populations import populations_section
+from cryolike_dask.analysis.report.about_populations import NONE_NAME, how_much
 from cryolike_dask.analysis.report.report import write_report
 from cryolike_dask.analysis.summaries import summarise_results
 from tests.analysis.making import make_results, without
@@ -42,12 +42,12 @@ def test_the_shares_at_the_head_count_images_of_none(results):
     found = cld.populations(results, n_bootstrap=0)
     turned = results.isel(structure=[3, 0, 2, 1])  # wherever decoys stand
     for given in (results, turned):
-        section, _ = populations_section(given, summarise_results(given), competition_if_any(given))
+        section = how_much(given, summarise_results(given), competition_if_any(given)).section
         rows = dict(section.rows)
-        assert set(rows) == {"a", "b", "none of these, by decoys"}
+        assert set(rows) == {"a", "b", "undecided", NONE_NAME}
         share = float(found.population_of_none)
         said = f"{60 * share:,.0f} of 60 images: {share:.1%} ("
-        assert rows["none of these, by decoys"].startswith(said)
+        assert rows[NONE_NAME].startswith(said)
         assert "those of 60 images that show one of these" in section.paragraphs[0]
         # grey means one thing
         caption = "Shares with intervals of 95%. Square: the part of all images that shows none."
@@ -58,13 +58,15 @@ def test_of_one_structure_the_head_says_how_many_images_show_none(results, tmp_p
     one = results.isel(structure=[0, 2]).assign_attrs(folder=str(tmp_path))
     # shares that were written without decoys do not tell it
     write_populations(cld.populations(one, decoys=False, n_bootstrap=0), tmp_path)
-    section, _ = populations_section(one, summarise_results(one), competition_if_any(one))
+    section = how_much(one, summarise_results(one), competition_if_any(one)).section
     share = float(cld.populations(one, n_bootstrap=0).population_of_none)
     ((name, said),) = section.rows
-    assert name == "none of these, by decoys"
+    assert name == NONE_NAME
     assert said.startswith(f"{60 * share:,.0f} of 60 images: {share:.1%} (")
     alone = results.isel(structure=[0]).drop_vars("decoy_of")
-    assert populations_section(alone, summarise_results(alone), None) == (None, [])
+    nothing = how_much(alone, summarise_results(alone), None)
+    assert nothing.found is None
+    assert "there are no decoys" in nothing.section.paragraphs[0]
 
 
 def test_without_decoys_there_is_no_section_and_without_results_no_number(results):

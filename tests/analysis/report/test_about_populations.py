@@ -10,7 +10,7 @@ import pytest
 import cryolike_dask as cld
 from cryolike_dask.analysis.decoys.of_results import competition_if_any
 from cryolike_dask.analysis.populations.written import write_populations
-from cryolike_dask.analysis.report.about_populations import populations_section
+from cryolike_dask.analysis.report.about_populations import how_much
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.io.export_names import POPULATIONS_STORE
 from tests.analysis.making import make_results
@@ -24,7 +24,7 @@ def results(rng, tmp_path):
 
 
 def head(results):
-    return populations_section(results, summarise_results(results), competition_if_any(results))[0]
+    return how_much(results, summarise_results(results), competition_if_any(results)).section
 
 
 def share(section, name):

@@ -12,7 +12,11 @@ import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.report import about_belief
-from cryolike_dask.analysis.report.about_belief import belief_section
+from cryolike_dask.analysis.report.about_belief import (
+    basis_of,
+    lights_of_belief,
+    noise_section,
+)
 from cryolike_dask.analysis.search_of_results import search_of_results
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.analysis.summaries import summarise_results
@@ -50,8 +54,16 @@ def folder(made, tmp_path):
     return tmp_path / "out"
 
 
-def section_of(folder, steps=STEPS):
-    return belief_section(summarise_results(cld.open_results(folder)), steps)
+def lights_of(summary, steps=STEPS):
+    return lights_of_belief(summary, steps, basis_of(summary))
+
+
+def lights_in(folder, steps=STEPS):
+    return lights_of(summarise_results(cld.open_results(folder)), steps)
+
+
+def noise_in(folder):
+    return noise_section(basis_of(summarise_results(cld.open_results(folder))))
 
 
 def with_noise(folder, **changes):
@@ -73,7 +85,7 @@ def with_noise(folder, **changes):
 
 
 def test_of_white_noise_nothing_is_known(folder):
-    lights = section_of(folder).lights
+    lights = lights_in(folder)
     assert [light.colour for light in lights.values()] == [
         "unsure",
         "unsure",
@@ -84,13 +96,12 @@ def test_of_white_noise_nothing_is_known(folder):
     assert "white" in lights["Noise"].text
     assert "--degrees-of-freedom" in lights["Degrees of freedom"].text
     assert f"cryolike-dask calibrate {folder}" in lights["Calibration"].text
-    assert not section_of(folder).panels
+    assert noise_in(folder) is None
 
 
 def test_a_noise_model_is_drawn_and_told(folder):
     with_noise(folder)
-    section = section_of(folder)
-    lights = section.lights
+    lights = lights_in(folder)
     assert [lights[name].colour for name in list(lights)[:3]] == ["good"] * 3
     assert "1,500 images" in lights["Noise"].text
     assert "dB" in lights["Noise"].text
@@ -100,7 +111,7 @@ def test_a_noise_model_is_drawn_and_told(folder):
     assert f"{few:,.0f} to {many:,.0f} of {band:,.0f}" in lights["Degrees of freedom"].text
     assert "masked at 0.45 of the box" in lights["Degrees of freedom"].text
     assert "60 ± 5, 80 ± 6" in lights["Envelope"].text
-    (drawn,) = section.panels
+    (drawn,) = noise_in(folder).panels
     assert drawn.key == "noise"
 
 
@@ -118,14 +129,14 @@ def test_a_noise_model_is_drawn_and_told(folder):
 )
 def test_what_is_not_known_is_not_called_fine(folder, name, changes, told):
     with_noise(folder, **changes)
-    light = section_of(folder).lights[name]
+    light = lights_in(folder)[name]
     assert light.colour == "unsure"
     assert told in light.text
 
 
 def test_given_numbers_are_told(folder):
     rewritten(folder, degrees_of_freedom=55.0, b_factor=40.0)
-    lights = section_of(folder).lights
+    lights = lights_in(folder)
     assert "55 of" in lights["Degrees of freedom"].text
     assert "40 Å², given" in lights["Envelope"].text
     assert lights["Degrees of freedom"].colour == lights["Envelope"].colour == "good"
@@ -134,28 +145,28 @@ def test_given_numbers_are_told(folder):
 def test_a_damaged_noise_model_is_told(folder):
     with_noise(folder)
     (folder / "noise.npz").write_bytes(b"spoilt")
-    light = section_of(folder).lights["Noise"]
+    light = lights_in(folder)["Noise"]
     assert light.colour == "unsure"
     assert "noise.npz" in light.text
 
 
 def test_a_coarse_search_and_none(folder):
-    coarse = section_of(folder, [*STEPS, Step("rotations", 0.2, 31.0)]).lights["Search"]
+    coarse = lights_in(folder, [*STEPS, Step("rotations", 0.2, 31.0)])["Search"]
     assert coarse.colour == "bad"
     assert "31 nat" in coarse.text
-    assert section_of(folder, []).lights["Search"].colour == "unsure"
+    assert lights_in(folder, [])["Search"].colour == "unsure"
 
 
 def test_a_b_factor_of_a_coarse_search_is_not_called_fine(folder):
     """It is of the blur of the search in part; one that was given is not."""
     coarse = [*STEPS, Step("rotations", 0.2, 31.0)]
     with_noise(folder)
-    light = section_of(folder, coarse).lights["Envelope"]
+    light = lights_in(folder, coarse)["Envelope"]
     assert light.colour == "unsure"
     assert "60 ± 5, 80 ± 6" in light.text
     assert "too coarse in rotations" in light.text
     with_noise(folder, b_factor_error=np.full(2, np.nan))
-    assert section_of(folder, coarse).lights["Envelope"].colour == "good"
+    assert lights_in(folder, coarse)["Envelope"].colour == "good"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +183,7 @@ def test_a_b_factor_of_a_coarse_search_is_not_called_fine(folder):
 def test_a_calibration_is_shown(folder, change, colour, told):
     results = search_of_results(cld.open_results(folder)).checksum
     write_calibration(folder / "calibration.json", replace(MADE, **{"results": results, **change}))
-    light = section_of(folder).lights["Calibration"]
+    light = lights_in(folder)["Calibration"]
     assert light.colour == colour
     assert told in light.text
 
@@ -181,7 +192,7 @@ def test_no_calibration_is_asked_for_that_is_refused(folder, monkeypatch):
     told = search_of_results(cld.open_results(folder))
     by_poses = replace(told, settings=replace(told.settings, search="recorded"))
     monkeypatch.setattr(about_belief, "search_of_results", lambda _: by_poses)
-    light = section_of(folder).lights["Calibration"]
+    light = lights_in(folder)["Calibration"]
     assert light.text == "Not tried: particles that are simulated have no recorded poses."
 
 
@@ -189,15 +200,16 @@ def test_a_wrong_calibration_is_warned_of(folder):
     results = search_of_results(cld.open_results(folder)).checksum
     write_calibration(folder / "calibration.json", replace(MADE, results=results, slope=0.4))
     page = Parsed(cld.write_report(folder, n_examples=0, progress=False))
-    assert page.text.count("probabilities are too large") == 3  # above, below, and the light
-    assert ("a", {"href": "#belief"}) in page.elements
+    assert page.text.count("probabilities are too large") == 2  # in the warnings, and at the light
+    # only the light says more
+    assert ("a", {"href": "#trust"}) not in page.elements
 
 
 def test_a_damaged_calibration_is_told(folder):
     write_calibration(folder / "calibration.json", MADE)
     content = json.loads((folder / "calibration.json").read_text())
     (folder / "calibration.json").write_text(json.dumps({**content, "slope": "<b>steep</b>"}))
-    light = section_of(folder).lights["Calibration"]
+    light = lights_in(folder)["Calibration"]
     assert light.colour == "unsure"
     assert "calibration.json" in light.text
     page = Parsed(cld.write_report(folder, n_examples=0, progress=False))
@@ -207,19 +219,21 @@ def test_a_damaged_calibration_is_told(folder):
 
 def test_it_comes_right_after_the_shares_and_needs_no_folder(rng, tmp_path):
     results = make_results(rng)
+    results = results.assign(optimal_displacement_x=0 * results.optimal_displacement_x)
+    results = results.assign(optimal_displacement_y=0 * results.optimal_displacement_y)
     page = Parsed(cld.write_report(results, tmp_path / "x.html", n_examples=0, progress=False))
     sections = [of["id"] for tag, of in page.elements if tag == "section" and "id" in of]
-    assert sections[:2] == ["populations", "belief"]
+    assert sections[:2] == ["populations", "trust"]
     assert "Can these numbers be believed?" in page.text
-    colours = [of["class"] for tag, of in page.elements if tag == "td" and "class" in of]
-    assert colours == ["light unsure"] * 5
-    alone = belief_section(summarise_results(make_results(rng, ("alone",), folder="x")), STEPS)
-    assert "one structure" in alone.lights["Calibration"].text
+    lights = [of["class"] for tag, of in page.elements if "light" in of.get("class", "").split()]
+    assert lights == ["light unsure"] * 2 + ["light good"] + ["light unsure"] * 2
+    alone = lights_of(summarise_results(make_results(rng, ("alone",), folder="x")))
+    assert "one structure" in alone["Calibration"].text
 
 
 def test_the_other_conventions_are_not_believed(rng):
     summary = summarise_results(make_results(rng, conventions="cryolike"))
-    colours = [light.colour for light in belief_section(summary, STEPS).lights.values()]
+    colours = [light.colour for light in lights_of(summary).values()]
     assert colours == ["bad", "bad", "bad", "good", "unsure"]
 
 
@@ -235,12 +249,12 @@ def test_the_other_conventions_are_not_believed(rng):
 def test_the_method_of_search_is_told(folder, steps, method, radius_max, told):
     parameters = {**record(folder)["settings"]["parameters"], "radius_max": radius_max}
     rewritten(folder, search_method=method, parameters=parameters)
-    assert told in section_of(folder, steps).lights["Search"].text
+    assert told in lights_in(folder, steps)["Search"].text
     assert (method or "exhaustive") in cld.open_results(folder).attrs["search"]
 
 
 def test_of_results_that_do_not_say_how_they_were_searched_nothing_is_told(rng):
-    text = belief_section(summarise_results(make_results(rng)), STEPS).lights["Search"].text
+    text = lights_of(summarise_results(make_results(rng)))["Search"].text
     assert text.endswith("apart).")
 
 
@@ -248,9 +262,9 @@ def test_what_a_search_leaves_out_is_told(rng):
     results = make_results(rng, search="adaptive", radius_max=16.0)
     lacking = xr.zeros_like(results.log_likelihood_integrated)
     lacking[:] = np.linspace(0, 0.4, 40)
-    section = belief_section(summarise_results(results.assign(log_likelihood_error=lacking)), STEPS)
+    lights = lights_of(summarise_results(results.assign(log_likelihood_error=lacking)))
     told = "estimated to lack 0.4 nat at most, and up to 0.38 nat in 95% of the images."
-    assert told in section.lights["Search"].text
+    assert told in lights["Search"].text
 
 
 def record(folder):

@@ -1,0 +1,262 @@
+"""What to do next: what to change in the run.yaml, and commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from cryolike_dask import labels
+from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, negative_fraction
+from cryolike_dask.analysis.lights import Lights
+from cryolike_dask.analysis.report.run_file import RunFile
+from cryolike_dask.analysis.report.trust import MANY_NEGATIVE
+from cryolike_dask.analysis.search_edge import displacements_tried, on_the_edge
+from cryolike_dask.analysis.search_of_results import inputs_to_name
+from cryolike_dask.analysis.search_steps import Step, axes_of
+from cryolike_dask.conventions import CRYOLIKE, STANDARD
+from cryolike_dask.io.layout import CONFIGURATION
+
+WIDER = 2.0
+"""Times as far is searched where particles lie on the edge."""
+RUN = "cryolike-dask run"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A value of the run.yaml that should be another.
+
+    Attributes
+    ----------
+    section, key : str
+        Of a key that is no section's, the section is empty.
+    value : number, text or bool
+        In the unit of the file.
+    was : same, or None
+        Where it is known.
+    why : str
+    """
+
+    section: str
+    key: str
+    value: Any
+    was: Any
+    why: str
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """Something to do: why, what to change in the run.yaml, which commands to give."""
+
+    why: str
+    changes: str
+    commands: str
+
+
+def next_steps(
+    summary: xr.Dataset,
+    steps: list[Step],
+    lights: dict[str, Lights],
+    described: RunFile | None,
+    *,
+    has_decoys: bool,
+) -> list[NextStep]:
+    """What should be done next, most important first."""
+    changes = list(_changes(summary, steps, lights, described, has_decoys=has_decoys))
+    found = [*_going_on(summary, described)]
+    if changes:
+        found.append(_another_run(summary, changes, described))
+    return [*found, *_commands(summary, lights)]
+
+
+def _going_on(summary: xr.Dataset, described: RunFile | None) -> Iterator[NextStep]:
+    """The same run, where results are missing."""
+    n = int((summary[summaries.BEST_STRUCTURE] == summaries.NO_STRUCTURE).sum())
+    done = summary[summaries.N_RESULTS].values > 0
+    if not n and done.all():
+        return
+    if described is None:
+        command = "the same command again"
+    else:
+        command = f"{RUN} {shlex.quote(described.path)}"
+    yield NextStep("Not all is compared yet. The same run goes on where it stopped.", "", command)
+
+
+def _changes(
+    summary: xr.Dataset,
+    steps: list[Step],
+    lights: dict[str, Lights],
+    described: RunFile | None,
+    *,
+    has_decoys: bool,
+) -> Iterator[Change]:
+    """What another run should have otherwise."""
+
+    def change(section: str, key: str, value: Any, why: str, was: Any = None) -> Change:
+        if described is not None:
+            was = described.value(section, key)
+        return Change(section, key, value, was, why)
+
+    if summary.attrs.get("conventions") == CRYOLIKE.name:
+        why = "so that the noise is known"
+        yield change("likelihood", "conventions", STANDARD.name, why)
+    if negative_fraction(summary) > MANY_NEGATIVE:
+        yield change("particles", "invert_contrast", True, "most correlations are negative")
+    yield from _of_displacements(summary, steps, change)
+    for step in steps:
+        if step.loss <= LOST_BETWEEN_POSES:
+            continue
+        finer = step.size_of_loss(LOST_BETWEEN_POSES)
+        lost = f"{step.loss:.2g} nat are lost between {step.name} {step.shown(step.size)} apart"
+        if step.name == "rotations":
+            yield change("parameters", "n_inplanes", 2 * ceil(np.pi / finer), lost)
+        if step.name == "views":
+            yield _finer_views(change, described, step.size / finer, _rounded_down(finer), lost)
+    noise = lights["Noise"].parts["Noise"]
+    if noise.colour == "unsure" and "white" in noise.text:
+        yield change("noise", "spectrum", "estimate", "that of micrographs is not white")
+    if not has_decoys:
+        yield change("structures", "decoys", 1, "to tell images of none of the structures")
+
+
+def _finer_views(
+    change: Any, described: RunFile | None, times: float, radian: float, lost: str
+) -> Change:
+    """Views so many times nearer to each other, where and how the run.yaml says it."""
+    order = None if described is None else described.value("structures", "healpix_order")
+    if isinstance(order, int):
+        finer: Change = change("structures", "healpix_order", order + ceil(np.log2(times)), lost)
+        return finer
+    given = None if described is None else described.values.get("parameters")
+    if isinstance(given, str):
+        lost += f"; in place of the file {given}, with what else it says"
+    radians: Change = change("parameters", "viewing_distance", radian, f"{lost}; radian")
+    return radians
+
+
+def _of_displacements(summary: xr.Dataset, steps: list[Step], change: Any) -> Iterator[Change]:
+    """A search that is wider, or finer, or both; numbers of displacements go with its width."""
+    pixel = summary.attrs.get("pixel_size_angstrom")
+    edge = on_the_edge(summary)
+    axes = axes_of(*(np.round(values, 3) for values in displacements_tried(summary)))
+    if edge is None or not pixel or not all(map(len, axes)):
+        return
+    most = max(edge.limit_x, edge.limit_y)
+    coarse = next((s for s in steps if s.name == "displacements"), None)
+    is_coarse = coarse is not None and coarse.loss > LOST_BETWEEN_POSES
+    if not edge.is_crowded and not is_coarse:
+        return
+    wide = WIDER * most if edge.is_crowded else most
+    if edge.is_crowded:
+        why = f"{edge.fraction:.0%} of the images are on the edge; pixels of {pixel:.4g} Å"
+        was = round(most / pixel, 3)
+        yield change("search", "max_displacement_pixels", round(wide / pixel, 3), why, was)
+    for name, values in zip("xy", axes, strict=True):
+        step = float(np.median(np.diff(values))) if len(values) > 1 else most
+        if coarse is not None and is_coarse:
+            step = min(step, coarse.size_of_loss(LOST_BETWEEN_POSES))
+            why = f"{coarse.loss:.2g} nat are lost between displacements"
+        else:
+            why = "in steps as before"
+        key = f"n_displacements_{name}"
+        yield change("search", key, ceil(round(2 * wide / step, 3)) + 1, why, len(values))
+
+
+def _rounded_down(value: float) -> float:
+    """A step of two digits that is no coarser."""
+    digits = 1 - int(np.floor(np.log10(value)))
+    return float(np.floor(value * 10**digits) / 10**digits)
+
+
+def _another_run(summary: xr.Dataset, changes: list[Change], described: RunFile | None) -> NextStep:
+    """All changes together, in one new run."""
+    folder = str(summary.attrs.get("folder") or "results")
+    number = next(n for n in count(2) if not Path(f"{folder}-{n}").exists())
+    if described is None:
+        options = [_option(change) for change in changes]
+        new = shlex.quote(f"{folder}-{number}")
+        command = " ".join(["cryolike-dask optimal-pose ...", *options, "--output", new])
+        return NextStep(
+            "Run again into a new folder, with the options of before and these in place of theirs:",
+            "",
+            command,
+        )
+    output = described.values.get("output")
+    was = output if isinstance(output, str) else Path(folder).name
+    again = Change("", "output", f"{was}-{number}", was, "what is there stays")
+    copy = Path(folder) / CONFIGURATION
+    where = f"a copy of {copy}" if Path(described.path) == copy else described.path
+    return NextStep(
+        f"Run again into a new folder, with this in {where}; values of before stand behind:",
+        _as_yaml([*changes, again]),
+        f"{RUN} {shlex.quote(described.path)}",
+    )
+
+
+def _option(change: Change) -> str:
+    name = {"spectrum": "noise", "viewing_distance": "viewing-distance (of `parameters`)"}.get(
+        change.key, change.key
+    )
+    flag = f"--{name.replace('_', '-')}"
+    return flag if change.value is True else f"{flag} {change.value}"
+
+
+def _as_yaml(changes: list[Change]) -> str:
+    """Changes as they stand in a run.yaml, each with what it was."""
+    by_section: dict[str, list[Change]] = defaultdict(list)
+    for change in changes:
+        by_section[change.section].append(change)
+    lines = []
+    for section, its in by_section.items():
+        indent = "  " if section else ""
+        if section:
+            lines.append(f"{section}:")
+        for change in its:
+            entry = f"{indent}{change.key}: {_scalar(change.value)}"
+            was = "" if change.was is None else f"was {_scalar(change.was)}; "
+            lines.append(f"{entry}  # {was}{change.why}")
+    return "\n".join(lines)
+
+
+def _scalar(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**4)
+    return text.removesuffix("\n...\n").strip()
+
+
+def _commands(summary: xr.Dataset, lights: dict[str, Lights]) -> Iterator[NextStep]:
+    """Commands that look at these results further."""
+    folder = summary.attrs.get("folder")
+    if not folder:
+        return
+    quoted = shlex.quote(str(folder))
+    inputs = " ".join(inputs_to_name(summary).values())
+    several = summaries.are_compared(summary)
+    calibration = lights["Calibration"].parts["Calibration"]
+    if several and calibration.colour == "unsure" and "cryolike-dask calibrate" in calibration.text:
+        yield NextStep(
+            "Find out whether probabilities keep what they promise, on particles like yours.",
+            "",
+            f"cryolike-dask calibrate {quoted} {inputs}".strip(),
+        )
+    if labels.RESIDUAL_P_VALUE not in summary.coords:
+        yield NextStep(
+            "Find out whether what the projections leave of the images is noise.",
+            "",
+            f"cryolike-dask residuals {quoted} {inputs}".strip(),
+        )
+    if several:
+        yield NextStep(
+            "Take the particles of one structure back to RELION.",
+            "",
+            f"cryolike-dask export {quoted} --subsets subsets --min-probability 0.9",
+        )
