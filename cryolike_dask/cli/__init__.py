@@ -1,7 +1,5 @@
 """The command line: the only files that print."""
 
-# isort: off
-# `--help` lists commands in the order in which they are imported here.
 from cryolike_dask.cli import (
     likelihood,
     demo,
@@ -25,7 +23,6 @@ from cryolike_dask.cli import (
     config,
 )
 from cryolike_dask.cli.app import app
-# isort: on
 
 __all__ = [
     "app",

@@ -10,7 +10,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app
+from cryolike_dask.cli.app import Program, app
+from cryolike_dask.cli.help import Commands
 from cryolike_dask.cli.console import errors_for_people, out, say
 from cryolike_dask.cli.inputs import need_description
 from cryolike_dask.errors import OutputError
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 NAME = "run.yaml"
 
-commands = typer.Typer(
+commands = Program(
+    cls=Commands,
     help="The file that describes a run: write an example, check one, show what it may say.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -58,8 +60,8 @@ def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
     """Validate a file, look at all that a run of it looks at, inputs and output folder, and say
     what it describes.
 
-    Exits with 1 if anything is wrong. Nothing is written. `run --plan` says what the run will cost,
-    too.
+    The exit code says what kind of thing is wrong, as that of a run does. Nothing is written. `run
+    --plan` says what the run will cost, too.
     """
     with errors_for_people():
         from cryolike_dask.config.checking import check_config

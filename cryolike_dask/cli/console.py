@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cryolike_dask.cli.exit_codes import STOPPED, exit_code
 from cryolike_dask.cli.words import Words
 from cryolike_dask.errors import CryolikeError, InputFileError
 
@@ -92,10 +93,10 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
     except (CryolikeError, OSError) as error:
         text = words_of_command().say(str(error), arguments=not isinstance(error, InputFileError))
         err.print(f"[bold red]error:[/] {escape(text)}")
-        raise typer.Exit(1) from error
+        raise typer.Exit(exit_code(error)) from error
     except KeyboardInterrupt:
         err.print(f"Stopped. {when_stopped}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED) from None
     except Exception as error:
         if not _comes_from_importing_dask(error):
             raise

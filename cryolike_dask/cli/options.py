@@ -50,7 +50,7 @@ Structures = Annotated[
     list[Path],
     typer.Argument(
         help="PDB, mmCIF, MRC, .npy or .pt files, or folders of them; or trajectories (XTC, TRR, "
-        "DCD ...).",
+        "DCD and others).",
         show_default=False,
     ),
 ]
