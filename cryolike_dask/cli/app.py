@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.models import CommandFunctionType
 
 from cryolike_dask.cli.console import OURS, ConsoleLog, err, out
 from cryolike_dask.cli.help import Command, Commands
@@ -18,7 +20,9 @@ class Program(typer.Typer):
     """The application as a program: help in panels; and once a command has ended, Ctrl-C does not
     disturb Python's own end."""
 
-    def command(self, *arguments: Any, **options: Any) -> Any:
+    def command(
+        self, *arguments: Any, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a command."""
         return super().command(*arguments, **{"cls": Command} | options)
 
@@ -49,9 +53,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     context: typer.Context,
-    version: Annotated[bool, typer.Option(
+    version: Annotated[
+        bool,
+        typer.Option(
             "--version", callback=_version, is_eager=True, help="Show the version and exit."
-        )] = False,
+        ),
+    ] = False,
 ) -> None:
     words = Words.of(context.invoked_subcommand, context.command.commands)  # type: ignore[attr-defined]
     log = ConsoleLog(err, words)

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from cryolike_dask.cli.app import Program, app
-from cryolike_dask.cli.help import Commands
 from cryolike_dask.cli.console import errors_for_people, out, say
+from cryolike_dask.cli.help import Commands
 from cryolike_dask.cli.inputs import need_description
 from cryolike_dask.errors import OutputError
 

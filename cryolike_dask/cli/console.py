@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from cryolike_dask.cli.exit_codes import STOPPED, exit_code
 from cryolike_dask.cli.words import Words
+from cryolike_dask.compute.run_log import Remembering
 from cryolike_dask.errors import CryolikeError, InputFileError
 
 OURS = "cryolike_dask"
@@ -23,7 +24,7 @@ RESUME = "What was written is complete; the same command, without --recompute, g
 out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
 
 
-class ConsoleLog(logging.Handler):
+class ConsoleLog(Remembering):
     """Prints what is logged in the words of the command, each thing once, and keeps warnings of
     this package.
 
@@ -41,6 +42,7 @@ class ConsoleLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record; what is no mere note starts with its level."""
+        super().emit(record)
         text = self.words.say(self.format(record))
         if text in self.printed:
             return

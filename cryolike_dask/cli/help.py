@@ -35,7 +35,10 @@ class Command(typer.core.TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Options, then arguments by what is typed for them."""
         arguments = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
-        return ["[OPTIONS]", *(p.metavar if p.required else f"[{p.metavar}]" for p in arguments)]
+        return [
+            "[OPTIONS]",
+            *(str(p.metavar) if p.required else f"[{p.metavar}]" for p in arguments),
+        ]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, panel by panel."""

@@ -203,7 +203,11 @@ class LikelihoodOptions(TrajectoryOptions):
         ),
     ] = "stop"
     log_file: Annotated[
-        Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")
+        Path | None,
+        typer.Option(
+            help="Append what happens to this file too, one JSON object a line, such as "
+            "results/run.jsonl; run.log beside the results is written in any case."
+        ),
     ] = None
     performance_report: Annotated[
         Path | None, typer.Option(help="Write Dask's report to this file, for a browser.")
