@@ -100,9 +100,8 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
     "Search": {
         "max_displacement_pixels": NUMBER,
-        "n_displacements_x": NUMBER,
-        "n_displacements_y": NUMBER,
-        "viewing_distance": NUMBER,
+        "displacement_step_pixels": NUMBER,
+        "view_step_degrees": NUMBER,
         "n_inplanes": NUMBER,
         "symmetry": TEXT,
         "healpix_order": NUMBER,
@@ -121,7 +120,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "Model": {
         "n_pixels": NUMBER,
         "pixel_size_angstrom": NUMBER,
-        "resolution_factor": NUMBER,
+        "resolution_angstrom": NUMBER,
         "noise": "TEXT|FILE",
         "simulate.noise": "",
         "b_factor": "TEXT|NUMBER",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,50 +37,72 @@ class Remembering(logging.Handler):
 
 
 @contextmanager
-def run_log(path: Path, what: str) -> Iterator[None]:
+def run_log(path: Path, what: str) -> Iterator[Callable[[], None]]:
     """Append what the package logs while a run goes on, and what it has logged before, to the
-    text file beside the results; a file that cannot be written is a warning."""
-    try:
-        handler = LogFile(refuse_special(path), encoding="utf-8")
-    except (OSError, OutputError) as error:
-        logger.warning("%s: cannot be written (%s); the run goes on without it", path, error)
-        yield
-        return
-    handler.setFormatter(_Plain())
-    kept = _Keeping(handler, logger.getEffectiveLevel())
-    handler.tell(f"cryolike-dask {__version__} begins: {what}")
-    for remembering in logging.getLogger().handlers:
-        if isinstance(remembering, Remembering):
-            for record in remembering.forget():
-                handler.handle(record)
-    level = logger.level
+    text file beside the results; a file that cannot be written is a warning.
+
+    Gives what begins to write: a run that is refused before leaves nothing.
+    """
+    kept, level = _Keeping(logger.getEffectiveLevel()), logger.level
     logger.addFilter(kept)
     logger.setLevel(min(logging.INFO, kept.level))
     try:
-        yield
+        yield lambda: kept.begin(path, f"cryolike-dask {__version__} begins: {what}")
+        kept.tell("ends: all is done")
     except BaseException as error:
-        handler.tell(f"ends: {str(error) or type(error).__name__}", logging.ERROR)
+        kept.tell(f"ends: {str(error) or type(error).__name__}", logging.ERROR)
         raise
-    else:
-        handler.tell("ends: all is done")
     finally:
         logger.removeFilter(kept)
         logger.setLevel(level)
-        handler.close()
+        kept.close()
 
 
 class _Keeping(logging.Filter):
-    """Gives every record to the log of a run, and lets those pass that would have passed without
+    """Keeps every record for the log of a run, and lets those pass that would have passed without
     it: a log changes nothing of what a terminal shows."""
 
-    def __init__(self, handler: logging.Handler, level: int) -> None:
+    def __init__(self, level: int) -> None:
         super().__init__()
-        self.handler, self.level = handler, level
+        self.level, self.file = level, None  # type: int, LogFile | None
+        self.waiting: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep the record, and say whether it goes on."""
-        self.handler.handle(record)
+        if self.file is None:
+            self.waiting.append(record)
+        else:
+            self.file.handle(record)
         return record.levelno >= self.level
+
+    def begin(self, path: Path, text: str) -> None:
+        """Write what was kept, and from now on all."""
+        try:
+            file = LogFile(refuse_special(path), encoding="utf-8")
+        except (OSError, OutputError) as error:
+            logger.warning("%s: cannot be written (%s); the run goes on without it", path, error)
+            return
+        file.setFormatter(_Plain())
+        self.file, before = file, [*_remembered(), *self.waiting]
+        self.tell(text)
+        for record in {id(record): record for record in before}.values():
+            file.handle(record)
+
+    def tell(self, text: str, level: int = logging.INFO) -> None:
+        """Write a message of the run itself, once it has begun."""
+        if self.file is not None:
+            self.file.handle(logging.LogRecord(logger.name, level, "", 0, text, None, None))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.file is not None:
+            self.file.close()
+
+
+def _remembered() -> Iterator[logging.LogRecord]:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Remembering):
+            yield from handler.forget()
 
 
 class LogFile(logging.FileHandler):
@@ -99,10 +121,6 @@ class LogFile(logging.FileHandler):
         logger.warning(
             "%s: cannot be written (%s); the run goes on without it", self.baseFilename, error
         )
-
-    def tell(self, text: str, level: int = logging.INFO) -> None:
-        """Write a message of the run itself."""
-        self.handle(logging.LogRecord(logger.name, level, "", 0, text, None, None))
 
     def close(self) -> None:
         """Close the file, whose last words may be lost."""

@@ -78,7 +78,10 @@ def compute_run(
     with logging_to(options.log_file), outputs as own_claim:
         if own_claim is None:
             return kind.open(run.files)
-        with run_log(log, kind.name), reporting_to(options.performance_report, client):
+        with (
+            run_log(log, kind.name) as begin_log,
+            reporting_to(options.performance_report, client),
+        ):
             # before the first result, for all of them are of it
             run = keep_noise(
                 run,
@@ -90,6 +93,7 @@ def compute_run(
             # before the first result: results are of no use without the search that they count
             _write_displacements(run, kind, has_results=holds_results(run))
             claimed()
+            begin_log()
             n_workers = 0 if client is None else count_workers(client)
             cut = run.cut(n_workers, device_of_workers(client, run.settings.device))
             run.note_left_out()

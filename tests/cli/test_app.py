@@ -43,7 +43,7 @@ def test_version_and_help():
     assert cryolike("--version").stdout.strip() == __version__
     expected = (
         "--templates --particles --output --parameters --n-stacks --i-template "
-        "--max-displacement-pixels --n-displacements-x --n-displacements-y --n-templates-per-batch "
+        "--max-displacement-pixels --displacement-step-pixels --n-templates-per-batch "
         "--n-images-per-batch --discover-batch-size --recompute --overwrite --device --conventions "
         "--workers --scheduler"
     )

@@ -20,8 +20,8 @@ from cryolike_dask.simulation.demo import write_hinge
 from tests.commands import in_process, worked
 
 OPTIONS = {
-    "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-factor "
-    "--viewing-distance "
+    "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-angstrom "
+    "--view-step-degrees "
     "--n-inplanes --atom-radii --atom-selection --residues --atoms --atom-shape "
     "--symmetry --frame --superpose --overwrite",
     "templates": "--parameters --output --models --topology --frames --every "
@@ -78,8 +78,8 @@ def folder(tmp_path_factory):
     ]
     said = worked(in_process("parameters", *grid, "--output", folder / "parameters.npz"))
     assert re.search(
-        r"parameters\.npz: box of 80 angstrom, band limit 10 angstrom, 17 shells x 32 angles, \d+ "
-        r"viewing",
+        r"parameters\.npz: box of 80 angstrom, compared up to 10 angstrom, 17 shells x 32 "
+        r"angles, \d+ viewing",
         said,
     )
     with pytest.MonkeyPatch.context() as patch:
