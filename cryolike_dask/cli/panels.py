@@ -43,7 +43,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "design": "cryolike-dask design results --error 0.02",
     },
     "Files that describe a run": {
-        "init": "cryolike-dask config init run.yaml",
+        "init": "cryolike-dask config init --structures models --particles particles.star",
         "check": "cryolike-dask config check run.yaml",
         "schema": "cryolike-dask config schema",
     },
@@ -69,6 +69,8 @@ ARGUMENTS = {
 
 OPTIONS: dict[str, dict[str, str]] = {
     "Input": {
+        "init.structures": EITHER,
+        "init.particles": EITHER,
         "templates": EITHER,
         "particles": EITHER,
         "parameters": FILE,
