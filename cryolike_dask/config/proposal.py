@@ -22,6 +22,7 @@ from cryolike_dask.io.parameters import make_parameters
 from cryolike_dask.labels import AtomShape
 from cryolike_dask.particles.opening import read_particles
 from cryolike_dask.particles.table import ParticleTable
+from cryolike_dask.runs.capacity import existing
 from cryolike_dask.runs.cost import size_of
 from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.atoms import Atoms
@@ -251,7 +252,7 @@ def _writes_templates(
     if n_stacks < 2:
         return False, f"{counted(n_stacks, 'image stack')}: projected once, while it runs"
     values = math.prod(parameters.grid.shape) * len(parameters.viewing_angles())
-    size, free = 8 * values * n_structures, shutil.disk_usage(folder).free
+    size, free = 8 * values * n_structures, shutil.disk_usage(existing(folder)).free
     if size > PART_OF_THE_DISK * free:
         return False, f"templates of {size_of(size)} are too large: projected while it runs"
     return True, f"of {size_of(size)}: they would be projected for each of {n_stacks} image stacks"

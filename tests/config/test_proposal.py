@@ -219,3 +219,14 @@ def test_what_is_cheaper_is_planned_with_one_thing_changed(monkeypatch):
 
     monkeypatch.setattr(cheaper, "plan_config", refuses)
     assert [one.what for one in alternatives(config, RunPlan(PLAN), None)] == [written.what]
+
+
+def test_init_into_a_folder_that_is_not_there(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("cryolike_dask.config.run_config.plan_config", lambda *_: "the plan")
+    path = tmp_path / "a/new/own.yaml"
+    given = ["--structures", data / "models", "--particles", data / "p/particles.star"]
+    assert "the plan" in worked(in_process("config", "init", path, *given))
+    config = read_config(path)
+    assert config.structures.files == (data / "models",)
+    assert config.particles.metadata == (data / "p/particles.star",)
+    assert config.output == path.parent / "results"
