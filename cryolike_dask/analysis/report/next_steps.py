@@ -112,7 +112,7 @@ def _changes(
         yield change("likelihood", "conventions", STANDARD.name, why)
     if negative_fraction(summary) > MANY_NEGATIVE:
         yield change("particles", "invert_contrast", True, "most correlations are negative")
-    yield from _of_displacements(summary, steps, change)
+    yield from _of_displacements(summary, steps, change, described)
     for step in steps:
         if step.loss <= LOST_BETWEEN_POSES:
             continue
@@ -121,7 +121,8 @@ def _changes(
         if step.name == "rotations":
             yield change("parameters", "n_inplanes", 2 * ceil(np.pi / finer), lost)
         if step.name == "views":
-            yield _finer_views(change, described, step.size / finer, _rounded_down(finer), lost)
+            degrees = _rounded_down(float(np.degrees(finer)))
+            yield _finer_views(change, described, step.size / finer, degrees, lost)
     noise = lights["Noise"].parts["Noise"]
     if noise.colour == "unsure" and "white" in noise.text:
         yield change("noise", "spectrum", "estimate", "that of micrographs is not white")
@@ -130,7 +131,7 @@ def _changes(
 
 
 def _finer_views(
-    change: Any, described: RunFile | None, times: float, radian: float, lost: str
+    change: Any, described: RunFile | None, times: float, degrees: float, lost: str
 ) -> Change:
     """Views so many times nearer to each other, where and how the run.yaml says it."""
     order = None if described is None else described.value("structures", "healpix_order")
@@ -140,11 +141,15 @@ def _finer_views(
     given = None if described is None else described.values.get("parameters")
     if isinstance(given, str):
         lost += f"; in place of the file {given}, with what else it says"
-    radians: Change = change("parameters", "viewing_distance", radian, f"{lost}; radian")
-    return radians
+    elif described is not None and described.value("parameters", "viewing_distance") is not None:
+        lost += "; in place of viewing_distance"
+    nearer: Change = change("parameters", "view_step_degrees", degrees, lost)
+    return nearer
 
 
-def _of_displacements(summary: xr.Dataset, steps: list[Step], change: Any) -> Iterator[Change]:
+def _of_displacements(
+    summary: xr.Dataset, steps: list[Step], change: Any, described: RunFile | None
+) -> Iterator[Change]:
     """A search that is wider, or finer, or both; numbers of displacements go with its width."""
     pixel = summary.attrs.get("pixel_size_angstrom")
     edge = on_the_edge(summary)
@@ -161,15 +166,17 @@ def _of_displacements(summary: xr.Dataset, steps: list[Step], change: Any) -> It
         why = f"{edge.fraction:.0%} of the images are on the edge; pixels of {pixel:.4g} Å"
         was = round(most / pixel, 3)
         yield change("search", "max_displacement_pixels", round(wide / pixel, 3), why, was)
-    for name, values in zip("xy", axes, strict=True):
-        step = float(np.median(np.diff(values))) if len(values) > 1 else most
-        if coarse is not None and is_coarse:
-            step = min(step, coarse.size_of_loss(LOST_BETWEEN_POSES))
-            why = f"{coarse.loss:.2g} nat are lost between displacements"
-        else:
-            why = "in steps as before"
-        key = f"n_displacements_{name}"
-        yield change("search", key, ceil(round(2 * wide / step, 3)) + 1, why, len(values))
+    before = min((float(np.median(np.diff(a))) for a in axes if len(a) > 1), default=most)
+    step, why = before, "in steps as before"
+    if coarse is not None and is_coarse:
+        step = min(step, coarse.size_of_loss(LOST_BETWEEN_POSES))
+        why = f"{coarse.loss:.2g} nat are lost between displacements"
+    # one that divides the way from end to end, as another would not be kept to
+    step = 2 * wide / ceil(round(2 * wide / step, 3))
+    older = described is not None and described.value("search", "n_displacements_x") is not None
+    why += "; in place of n_displacements_x and n_displacements_y" if older else ""
+    key = "displacement_step_pixels"
+    yield change("search", key, round(step / pixel, 4), why, round(before / pixel, 3))
 
 
 def _rounded_down(value: float) -> float:
@@ -204,7 +211,7 @@ def _another_run(summary: xr.Dataset, changes: list[Change], described: RunFile 
 
 
 def _option(change: Change) -> str:
-    name = {"spectrum": "noise", "viewing_distance": "viewing-distance (of `parameters`)"}.get(
+    name = {"spectrum": "noise", "view_step_degrees": "view-step-degrees (of `parameters`)"}.get(
         change.key, change.key
     )
     flag = f"--{name.replace('_', '-')}"

@@ -155,8 +155,8 @@ def test_a_wider_search_keeps_its_steps(rng):
     search = changes(steps_of(results, described=DESCRIBED))["search"]
     assert search["max_displacement_pixels"] == 8.0
     before = DisplacementSearch(4.0, 4, 3).grid(1.5)
-    after = DisplacementSearch(
-        search["max_displacement_pixels"], search["n_displacements_x"], search["n_displacements_y"]
+    after = DisplacementSearch.in_steps(
+        search["max_displacement_pixels"], search["displacement_step_pixels"]
     ).grid(1.5)
 
     def steps(grid):
@@ -175,18 +175,22 @@ def test_a_finer_search_loses_little(rng):
         Step("rotations", 0.26, 20.0),
         Step("views", 0.3, 20.0),
     ]
-    described = RunFile("run.yaml", "", {"parameters": {"viewing_distance": 0.3}, "output": "a"})
+    described = RunFile("run.yaml", "", {"parameters": {"view_step_degrees": 17.2}, "output": "a"})
     found = steps_of(results, coarse, described)
     new = changes(found)
-    step = 2 * 6 / (new["search"]["n_displacements_x"] - 1)
-    assert coarse[0].loss * (step / 4.0) ** 2 <= 5.0
-    assert new["parameters"]["viewing_distance"] == 0.15
+    step = new["search"]["displacement_step_pixels"] * results.attrs["pixel_size_angstrom"]
+    assert coarse[0].loss * (step / 4.0) ** 2 <= 5.0 * (1 + 1e-3)
+    assert new["parameters"]["view_step_degrees"] == 8.5
     n = new["parameters"]["n_inplanes"]
     assert n % 2 == 0
     assert coarse[1].loss * (2 * np.pi / n / 0.26) ** 2 <= 5.0
     assert new["output"] == "a-2"
     (text,) = [s.changes for s in found if s.changes]
-    assert "viewing_distance: 0.15  # was 0.3; 20 nat are lost between views" in text
+    assert "view_step_degrees: 8.5  # was 17.2; 20 nat are lost between views" in text
+    older = RunFile("run.yaml", "", {"parameters": {"viewing_distance": 0.3}})
+    assert "in place of viewing_distance" in "".join(
+        step.changes for step in steps_of(results, coarse, older)
+    )
     healpix = RunFile("run.yaml", "", {"structures": {"healpix_order": 2}})
     assert changes(steps_of(results, coarse, healpix))["structures"]["healpix_order"] == 3
 
