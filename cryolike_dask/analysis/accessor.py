@@ -52,3 +52,10 @@ class Results:
         from cryolike_dask.analysis.export.star_export import export_star
 
         return export_star(self._results, path, **options)
+
+    def to_csv(self, path: str | Path, **options: Any) -> Export:
+        """Write a table of the particles with what was found: `export_csv`, whose options these
+        are."""
+        from cryolike_dask.analysis.export.tables import export_csv
+
+        return export_csv(self._results, path, **options)

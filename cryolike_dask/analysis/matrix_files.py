@@ -79,7 +79,7 @@ def write_likelihood_matrix(
             if npy:
                 _write_npy(path(".npy"), values)
             if csv:
-                _write_csv(path(".csv"), values, structures, _names_of_images(matrix))
+                _write_csv(path(".csv"), values, structures, names_of_images(matrix))
     return written
 
 
@@ -179,12 +179,15 @@ def _write_csv(
         table.detach()  # flushed; the file is not this function's to close
 
 
-def _names_of_images(matrix: xr.DataArray) -> list[str]:
+def names_of_images(matrix: xr.Dataset | xr.DataArray) -> list[str]:
     """Images as RELION names them, `000003@file`; where that is not recorded, their numbers."""
     numbers = [str(number) for number in matrix[labels.IMAGE].values]
     if not {labels.IMAGE_FILE, labels.IMAGE_INDEX} <= set(matrix.coords):
         return numbers
-    recorded = zip(
-        numbers, matrix[labels.IMAGE_FILE].values, matrix[labels.IMAGE_INDEX].values, strict=True
+    # of one image that was selected they are of no dimension
+    files, index = (
+        np.broadcast_to(matrix[name].values, len(numbers)).tolist()
+        for name in (labels.IMAGE_FILE, labels.IMAGE_INDEX)
     )
+    recorded = zip(numbers, files, index, strict=True)
     return [f"{at + 1:06d}@{file}" if file and at >= 0 else n for n, file, at in recorded]
