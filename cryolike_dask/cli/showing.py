@@ -38,13 +38,15 @@ def histogram(groups: Mapping[str, NDArray[np.float64]], *, ascii_only: bool = F
     # each group's bar is rounded up, so that no particle is lost from sight
     scale = min(1.0, (WIDTH - len(counts)) / np.sum(counts, axis=0).max())
     marks = LETTERS if ascii_only else BLOCKS
+    # as many decimals as tell one line from the next
+    decimals = max(0, int(np.ceil(-np.log10(edges[1] - edges[0]))))
     lines = []
     for k, middle in enumerate((edges[1:] + edges[:-1]) / 2):
         bars = [
             mark * int(np.ceil(of_group[k] * scale))
             for mark, of_group in zip(marks, counts, strict=False)
         ]
-        lines.append(f"{middle:>10.0f} |{''.join(bars)}")
+        lines.append(f"{round(middle, decimals) + 0.0:>10.{decimals}f} |{''.join(bars)}")
     of_each = "  ".join(f"{mark} {name}" for mark, name in zip(marks, finite, strict=False))
     return [*lines, f"{'':>10}  {of_each}"]
 

@@ -113,6 +113,14 @@ def test_histograms_of_odd_values(values):
     assert all(line.isascii() for line in lines)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 37.0, 1e5])
+def test_lines_of_a_histogram_are_told_apart(scale, rng):
+    lines = histogram({"particles": scale * rng.normal(0, 1, 50)})
+    middles = [line.partition("|")[0].strip() for line in lines[:-1]]
+    assert len(set(middles)) == N_BINS
+    assert not {"-0", "-0.0", "-0.00"} & set(middles)
+
+
 def test_nothing_is_drawn_of_nothing():
     assert histogram({"particles": np.array([np.nan])}) == []
 

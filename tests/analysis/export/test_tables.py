@@ -216,7 +216,7 @@ def test_the_command_writes_what_is_asked_for_or_nothing(results, tmp_path, monk
     def export(*arguments):
         return CliRunner().invoke(app, ["export", str(tmp_path), *map(str, arguments)])
 
-    results.log_likelihood_integrated[0] = [9, 9, 9, 0, 0.5, 9]
+    results.log_likelihood_integrated[:] = [[9, 9, 9, 0, 0.5, 9], [0, 0, 0, 9, 0, 0]]
     done = export("--csv", particles, "--classes", classes, "--min-probability", 0.9)
     assert done.exit_code == 0, done.output
     assert f"5 particles: {particles}" in done.stdout
