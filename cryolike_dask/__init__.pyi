@@ -7,6 +7,8 @@ from .analysis.decoys.of_results import decoy_competition as decoy_competition
 from .analysis.export.cryosparc_export import export_cryosparc as export_cryosparc
 from .analysis.export.star_export import export_star as export_star
 from .analysis.export.star_export import export_star_subsets as export_star_subsets
+from .analysis.export.tables import export_classes as export_classes
+from .analysis.export.tables import export_csv as export_csv
 from .analysis.landscape import expectation as expectation
 from .analysis.landscape import frame_weight as frame_weight
 from .analysis.landscape import free_energy as free_energy

@@ -22,13 +22,14 @@ from cryolike_dask.conventions import ConventionsName
 from cryolike_dask.errors import GridMismatchError, InputError, number
 from cryolike_dask.geometry.displacements import DisplacementGrid, not_displaced
 from cryolike_dask.geometry.known_poses import joined_poses
-from cryolike_dask.geometry.optics import OPTICS
+from cryolike_dask.geometry.optics import OPTICS, optics_in_words
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles
 from cryolike_dask.io.layout import LikelihoodFiles, need_files, structure_of
 from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.io.sources import ArraySource, Files, InMemory, lazy_array
+from cryolike_dask.io.stack_checks import check_batch, check_source, chunks_of
 from cryolike_dask.io.stacks import (
     ImageStackFile,
     joined_groups,
@@ -36,6 +37,7 @@ from cryolike_dask.io.stacks import (
     open_template_stack,
     warn_of_optics,
 )
+from cryolike_dask.notebook import html_table
 
 logger = logging.getLogger("cryolike_dask")
 
@@ -79,7 +81,7 @@ class ImageStack:
     poses: NDArray[np.void] | None = None
 
     def __post_init__(self) -> None:
-        _check_source(self.source, self.grid, "images")
+        check_source(self.source, self.grid, "images")
         n = len(self)
         if self.optics.dtype != OPTICS or self.optics.shape != (n,):
             raise InputError(
@@ -94,8 +96,8 @@ class ImageStack:
                 f"groups have the shape {self.groups.shape}, but there are {n} images",
                 remedy="Give micrograph and optics group of each.",
             )
-        _check_batch(self.n_per_batch, "n_images_per_batch")
-        _chunks(self.chunks, n, "image")
+        check_batch(self.n_per_batch, "n_images_per_batch")
+        chunks_of(self.chunks, n, "image")
 
     @classmethod
     def from_array(
@@ -127,6 +129,18 @@ class ImageStack:
             f"{self.source.locate(0)[0]}>"
         )
 
+    def _repr_html_(self) -> str:
+        micrographs = "" if self.groups is None else len({*self.groups[:, 0].tolist()} - {""})
+        entries = {
+            "images": f"{len(self):,} in {len(self.chunks):,} chunk(s)",
+            **self.grid.in_words(),
+            **optics_in_words(self.optics),
+            "micrographs": micrographs or "",
+            "recorded poses": "none" if self.poses is None else "yes",
+            "from": self.source.locate(0)[0],
+        }
+        return html_table("Image stack", entries)
+
     def __getitem__(self, rows: slice | Sequence[int] | NDArray[Any]) -> ImageStack:
         """Give some of the images, by a slice, positions, or one boolean each; in one chunk,
         still lazily."""
@@ -149,7 +163,7 @@ class ImageStack:
 
     def chunk(self, n_images: int | Sequence[int]) -> ImageStack:
         """Give the same images with other chunks: one size, or the size of every chunk."""
-        return replace(self, chunks=_chunks(n_images, len(self), "image"))
+        return replace(self, chunks=chunks_of(n_images, len(self), "image"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -188,14 +202,14 @@ class TemplateStack:
     decoy_of: str = ""
 
     def __post_init__(self) -> None:
-        _check_source(self.source, self.grid, "templates")
+        check_source(self.source, self.grid, "templates")
         if len(self.viewing) != len(self):
             raise GridMismatchError(
                 f"{len(self)} templates, but {len(self.viewing)} viewing directions"
             )
-        _check_batch(self.n_per_batch, "n_templates_per_batch")
+        check_batch(self.n_per_batch, "n_templates_per_batch")
         if self.chunks is not None:
-            _chunks(self.chunks, len(self), "template")
+            chunks_of(self.chunks, len(self), "template")
 
     @classmethod
     def from_array(
@@ -226,9 +240,20 @@ class TemplateStack:
             f"{len(self.displacements)} displacement(s), from {self.source.locate(0)[0]}>"
         )
 
+    def _repr_html_(self) -> str:
+        reach = abs(self.displacements.table()).max()
+        entries = {
+            "templates": f"{len(self):,} views, symmetry {self.viewing.symmetry}",
+            **self.grid.in_words(),
+            "displacements": f"{len(self.displacements):,}, up to {reach:.3g} angstrom",
+            "decoy of": self.decoy_of,
+            "from": self.source.locate(0)[0],
+        }
+        return html_table(f"Template stack: {self.structure}", entries)
+
     def chunk(self, n_templates: int | Sequence[int]) -> TemplateStack:
         """Give the same templates with other chunks: one size, or the size of every chunk."""
-        return replace(self, chunks=_chunks(n_templates, len(self), "template"))
+        return replace(self, chunks=chunks_of(n_templates, len(self), "template"))
 
 
 def open_images(
@@ -371,30 +396,3 @@ def note_left_out(n_stacks: int, of_stacks: int, n_images: int, of_images: int |
         of = "" if of_images is None else f" of {of_images:,}"
         taken = f"{n_stacks:,} of {of_stacks:,} image stacks ({n_images:,}{of} images)"
         logger.warning("takes %s", taken)
-
-
-def _chunks(size: int | Sequence[int], n: int, what: str) -> tuple[int, ...]:
-    if isinstance(size, (str, dict)) or not hasattr(size, "__len__"):
-        step: int = number(f"{what}s per chunk", size, whole=True, at_least=1)
-        return tuple(min(step, n - start) for start in range(0, n, step))
-    chunks = tuple(number(f"{what}s per chunk", c, whole=True) for c in cast(Sequence[int], size))
-    if sum(chunks) != n or min(chunks, default=0) < 1:
-        raise InputError(f"chunks {chunks} do not add up to {n} {what}s")
-    return chunks
-
-
-def _check_source(source: ArraySource, grid: PolarGrid, what: str) -> None:
-    if len(source.shape) != 3 or source.shape[1:] != grid.shape or source.shape[0] < 1:
-        raise GridMismatchError(
-            f"{what} have shape {source.shape}, but the parameters describe (n, {grid.shape[0]}, "
-            f"{grid.shape[1]})"
-        )
-    if source.dtype not in ("complex64", "complex128"):
-        raise InputError(
-            f"{what} are {source.dtype}", remedy="They must be complex64 or complex128."
-        )
-
-
-def _check_batch(n: int | None, name: str) -> None:
-    if n is not None:
-        number(name, n, whole=True, at_least=1)

@@ -65,6 +65,13 @@ class Results:
 
         return export_star(self._results, path, **options)
 
+    def to_csv(self, path: str | Path, **options: Any) -> Export:
+        """Write a table of the particles with what was found: `export_csv`, whose options these
+        are."""
+        from cryolike_dask.analysis.export.tables import export_csv
+
+        return export_csv(self._results, path, **options)
+
 
 def _in_degrees(angle: xr.Variable) -> xr.Variable:
     degrees = angle.copy(data=np.degrees(angle.data))

@@ -18,6 +18,7 @@ from cryolike_dask.labels import TemplateSource
 
 if TYPE_CHECKING:
     from cryolike_dask.analysis.export.files import Export, ExportFiles
+    from cryolike_dask.analysis.export.tables import TableFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,13 @@ class ExportOptions:
     subsets: Annotated[
         Path | None,
         typer.Option(help="Folder for one STAR file per structure, of the particles it fits best."),
+    ] = None
+    csv: Annotated[
+        Path | None, typer.Option(help="Table of particles to write, for a spreadsheet.")
+    ] = None
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Table of structures to write, .csv: number, name and share of each."),
     ] = None
     structure: Annotated[
         str | None,
@@ -81,9 +89,10 @@ class ExportOptions:
 
     def refuse_unclear(self) -> None:
         """Refuse options that exclude or need each other."""
-        if not self.for_relion and self.cs is None:
+        if not self.for_relion and not (self.cs or self.csv or self.classes):
             raise InputError(
-                "none of --star, --cs and --subsets given", remedy="Give at least one."
+                "none of --star, --cs, --csv, --classes and --subsets given",
+                remedy="Give at least one.",
             )
         if self.subsets is not None and self.structure is not None:
             raise InputError(
@@ -126,15 +135,16 @@ def export(options: ExportOptions) -> None:
             _tell([*exported.values()])
 
 
-def _opened(options: ExportOptions) -> list[ExportFiles]:
+def _opened(options: ExportOptions) -> list[ExportFiles | TableFile]:
     """All that is exported, checked and not yet written."""
     from cryolike_dask.analysis.dataset import open_results
     from cryolike_dask.analysis.export.selection import Selection, joined_names
+    from cryolike_dask.analysis.export.tables import classes_table, particles_table
 
     results = open_results(options.output)
     structures = joined_names(results, options.structures or ())
     selection = Selection.of(structures, options.min_probability, options.max_q)
-    exports: list[ExportFiles] = []
+    exports: list[ExportFiles | TableFile] = []
     if options.for_relion:
         from cryolike_dask.analysis.export.star_export import open_star
 
@@ -163,13 +173,22 @@ def _opened(options: ExportOptions) -> list[ExportFiles]:
                 selection=selection,
             )
         )
+    if options.csv is not None:
+        exports.append(
+            particles_table(
+                results, options.csv, options.structure, options.template_source, selection
+            )
+        )
+    if options.classes is not None:
+        exports.append(classes_table(results, options.classes))
     return exports
 
 
 def _tell(exports: list[Export]) -> None:
     """Say what was written, and what is left out of it."""
     for export in exports:
-        out.print(escape(f"{export.n_written} particles: {export.path}"))
+        out.print(escape(f"{export.n_written} {export.noun}: {export.path}"))
     first = exports[0]
-    if first.dropped is not None:
-        out.print(escape(f"{first.n_dropped} particles are left out; {first.dropped} says why"))
+    if first.n_dropped:
+        where = first.dropped or "its column left_out"
+        out.print(escape(f"{first.n_dropped} particles are left out; {where} says why"))

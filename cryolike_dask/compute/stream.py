@@ -36,6 +36,10 @@ that no worker waits."""
 MOST_IN_FLIGHT = 1000
 """Items in flight, however many workers there are: the scheduler keeps the graph of each."""
 
+BOOKKEEPING = "bookkeeping-0"
+"""Start of the names of tasks that only hand on what others have made: Dask takes what comes before
+the number for the name of them all."""
+
 
 @dataclass(frozen=True)
 class WorkItem:
@@ -50,7 +54,7 @@ class WorkItem:
     build : callable or None
         Makes the graph of the item; None: it is done already.
     blocks : str
-        Name that its blocks tell progress under.
+        Name that its blocks tell progress under, and that is part of the names of its steps.
     """
 
     name: str
@@ -167,7 +171,7 @@ def _on(client: Client, items: Iterable[WorkItem], started: Callable[[str], None
         """Submit an item, or give the error of its inputs: they are opened while graphs are built,
         so that one may be found damaged here."""
         try:
-            graph = lean(item.build())  # type: ignore[misc]
+            graph = lean(item.build(), item.blocks, item.name)  # type: ignore[misc]
             # before its blocks can tell of themselves: reports of items not in work are not counted
             started(item.blocks)
             with _connected():
@@ -224,17 +228,22 @@ def _on(client: Client, items: Iterable[WorkItem], started: Callable[[str], None
             client.cancel(list(in_flight))
 
 
-def lean(graph: Delayed) -> Delayed:
+def lean(graph: Delayed, *names_of_steps: str) -> Delayed:
     """The same graph, its keys text: the scheduler remembers for good what it calls a group, each
     name in a tuple.
 
     Tasks that only take parts of a value, all of them for the last task, become parts of the last
-    task.
+    task. What is called by none of the names of steps, where there are some, is bookkeeping, and
+    has one name, which is one bar on the dashboard.
     """
     nodes = convert_legacy_graph(dict(graph.__dask_graph__()))
     within = _takers(nodes, graph.key)
     nodes[graph.key] = nodes[graph.key].substitute(within)
     names = {key: "-".join(map(str, key)) for key in nodes if isinstance(key, tuple)}
+    steps = [graph.key, *filter(None, names_of_steps)]
+    if len(steps) > 1:
+        others = [key for key in nodes if not any(step in str(key) for step in steps)]
+        names |= {key: f"{BOOKKEEPING}-{names.get(key, key)}" for key in others}
     kept = {key: node for key, node in nodes.items() if key not in within}
     return Delayed(
         graph.key,

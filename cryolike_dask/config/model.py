@@ -49,6 +49,7 @@ from cryolike_dask.labels import (
     Prior,
     SearchWord,
 )
+from cryolike_dask.notebook import html_table
 from cryolike_dask.runs.options import NoiseRequest
 
 N_DISPLACEMENTS = 16
@@ -261,18 +262,26 @@ class RunConfig(Section):
         description="Then estimate the share of each structure: true, or how.",
         json_schema_extra=or_true,
     )
+    tables: bool = Field(
+        default=False,
+        description="Then write particles.csv and classes.csv, tables for a spreadsheet.",
+    )
     report: bool = Field(default=False, description="Then write the report.")
     machine: Annotated[Machine, BeforeValidator(empty_if_commented_out)] = Field(
         default_factory=Machine, description="Where to run, and how; no result depends on it."
     )
 
-    @field_validator("populations", "report")
+    @field_validator("populations", "tables", "report")
     @classmethod
     def _of_best_poses(cls, value: Any, info: ValidationInfo) -> Any:
         likelihood = info.data.get("likelihood")
         if value and likelihood is not None and likelihood.kind != "optimal_pose":
             raise ValueError(f"is of best poses, but likelihood.kind is {likelihood.kind}")
         return value
+
+    def _repr_html_(self) -> str:
+        said = self.model_dump(mode="json", exclude_defaults=True)
+        return html_table("Run", {name: _in_words(value) for name, value in said.items()})
 
     _text: str | None = PrivateAttr(None)
     _source: Path | None = PrivateAttr(None)
@@ -287,6 +296,12 @@ class RunConfig(Section):
                 "parameters is missing, which structure files need: its keys, or parameters.npz",
             )
         return value
+
+
+def _in_words(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{key}: {_in_words(one)}" for key, one in value.items())
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -13,6 +13,8 @@ import xarray as xr
 import yaml
 from distributed import Client
 
+from cryolike_dask.analysis.dataset import open_results
+from cryolike_dask.analysis.export.tables import write_tables
 from cryolike_dask.analysis.populations.cost import plan_populations
 from cryolike_dask.compute.device import active_client, torch_threads
 from cryolike_dask.config.answer import Populations
@@ -120,7 +122,7 @@ def run_opened(given: OpenConfig, client: Client | None) -> xr.Dataset:
         _make_folders_of(machine.log_file, machine.performance_report)
         kind = kind_named(config.likelihood.kind)
         results = compute_run(run, kind, client, machine.run_options, claimed=given.keep)
-    _answer(config.output, given.populations, report=config.report)
+    _answer(config, given.populations)
     return results
 
 
@@ -317,10 +319,11 @@ def _make_folders_of(*files: Path | None) -> None:
                 ) from error
 
 
-def _answer(folder: Path, populations: Populations | None, *, report: bool) -> None:
+def _answer(config: RunConfig, populations: Populations | None) -> None:
     """Do what is asked for once all is compared, and log what was written."""
+    folder = config.output
     written = [] if populations is None else populations.write(folder)
-    if report:
+    if config.report:
         from cryolike_dask.analysis.report.report import write_report
 
         used = inputs_of_results(folder)
@@ -331,5 +334,7 @@ def _answer(folder: Path, populations: Populations | None, *, report: bool) -> N
             parameters=used.parameters,
         )
         written.append(page)
+    if config.tables:
+        written += write_tables(open_results(folder), folder)
     for path in written:
         logger.info("written: %s", path)

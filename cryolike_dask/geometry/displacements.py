@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.polar_grid import PolarGrid
+from cryolike_dask.notebook import html_table
 
 FloatArray = NDArray[np.float64]
 
@@ -123,6 +124,15 @@ class DisplacementSearch:
         if n_x % 2 == 0 or n_y % 2 == 0:
             pairs = np.concatenate([pairs, np.zeros((2, 1))], axis=1)
         return DisplacementGrid(pairs[0], pairs[1])
+
+    def _repr_html_(self) -> str:
+        grid, n_x, n_y = self.grid(1.0), self.n_displacements_x, self.n_displacements_y
+        entries = {
+            "displacements": f"{len(grid):,}: {max(1, n_x)} along x, {max(1, n_y)} along y",
+            "up to": f"{self.max_displacement_pixels:.3g} pixels along each axis",
+            "steps": " and ".join(f"{step:.3g}" for step in grid.steps) + " pixels",
+        }
+        return html_table("Search over displacements", entries)
 
     def __call__(self, templates: Templates) -> Templates:
         """Give the same templates with this search's grid; nothing is changed in place."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.viewing_angles import viewing_rotation
 from cryolike_dask.labels import Prior, SearchMethod
+from cryolike_dask.notebook import html_table
 
 FloatArray = NDArray[np.float64]
 
@@ -81,6 +82,15 @@ class Around:
                 f"a Gaussian prior of a third of {degrees:g} degrees and {pixels:g} pixels",
                 remedy="Give both more than 0, or prior='flat' (--prior flat).",
             )
+
+    def _repr_html_(self) -> str:
+        entries = {
+            "within": f"{self.within_degrees:g} degrees and {self.within_pixels:g} pixels",
+            "prior": self.prior,
+            "poses are checked": "yes" if self.check else "no",
+            "best poses are refined": "yes" if self.refine else "no",
+        }
+        return html_table("Search: around recorded poses", entries)
 
     @property
     def is_gaussian(self) -> bool:

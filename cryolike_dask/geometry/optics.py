@@ -191,3 +191,18 @@ def electron_wavelength_angstrom(
 def transposed_defocus_angle(angle_radian: Any) -> Any:
     """The defocus angle after x and y change places."""
     return math.pi / 2 - angle_radian
+
+
+def optics_in_words(optics: NDArray[np.void]) -> dict[str, str]:
+    """Defocus and voltage of images, as tables show them."""
+    defocus = (optics["defocus_u_angstrom"] + optics["defocus_v_angstrom"]) / 2e4
+    return {
+        "defocus": _spread(defocus, "micrometre"),
+        "voltage": _spread(optics["voltage_kilovolt"], "kV"),
+    }
+
+
+def _spread(values: NDArray[np.float64], unit: str) -> str:
+    """One number, or from the least to the largest."""
+    low, high = f"{values.min():.4g}", f"{values.max():.4g}"
+    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"

@@ -12,6 +12,7 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.symmetry import NO_SYMMETRY, point_group, unit_grid
 from cryolike_dask.geometry.viewing_angles import ViewingAngles, check_viewing_distance
 from cryolike_dask.labels import AtomicB, BulkSolvent, Precision
+from cryolike_dask.notebook import html_table
 
 BABINET = (0.85, 200.0)
 """Share and B-factor (angstrom^2) of the bulk solvent if nothing else is said: within what
@@ -158,6 +159,20 @@ class ImageParameters:
     def resolution_angstrom(self) -> float:
         """The band limit, angstrom."""
         return self.grid.box_size_angstrom / (2 * self.radius_max)
+
+    def _repr_html_(self) -> str:
+        entries = {
+            **self.grid.in_words(),
+            "views": f"about {math.degrees(self.viewing_distance):.3g} degrees apart",
+            "symmetry": self.symmetry,
+            "precision": self.precision,
+            "atoms": self.atom_shape + (", residues" if self.use_protein_residue_model else ""),
+            "atom selection": self.atom_selection,
+            "B-factor": f"{self.atomic_b} (angstrom^2)" if self.scatters else None,
+            "bulk solvent": self.bulk_solvent,
+            "superpose": self.superpose,
+        }
+        return html_table("Image parameters", entries)
 
     def viewing_angles(self) -> ViewingAngles:
         """The viewing directions of a template file made with these parameters."""

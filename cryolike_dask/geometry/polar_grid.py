@@ -81,6 +81,15 @@ class PolarGrid:
                 remedy="n_inplanes is usually twice n_pixels.",
             )
 
+    def in_words(self) -> dict[str, str]:
+        """The box, how fine it is resolved, and the grid, as tables show them."""
+        box, size = self.box_size_angstrom, self.pixel_size_angstrom
+        return {
+            "box": f"{self.n_pixels} pixels of {size:.4g} angstrom: {box:.4g} angstrom",
+            "resolution": f"{box / (2 * self.radius_max):.3g} angstrom",
+            "polar grid": f"{self.n_shells} shells x {self.n_inplanes} angles",
+        }
+
     @property
     def box_size_angstrom(self) -> float:
         """Side L of the box."""

@@ -9,6 +9,7 @@ from typing import cast, get_args
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.known_poses import RECORDED, Around
 from cryolike_dask.labels import AUTO, Prior, SearchAsked, SearchMethod, SearchWord
+from cryolike_dask.notebook import html_table
 
 ERROR_NAT, LEAST_ERROR, MOST_ERROR = 0.1, 1e-6, 1.0
 """Of an integrated log-likelihood, unless another is asked for; and what may be asked for."""
@@ -40,6 +41,10 @@ class Adaptive:
     def __str__(self) -> str:
         """The name of this method of search, by which results are told apart."""
         return "adaptive" if self == Adaptive() else f"adaptive to {self.error_nat:.15g} nat"
+
+    def _repr_html_(self) -> str:
+        entries = {"likelihoods to": f"about {self.error_nat:g} nat"}
+        return html_table("Search: adaptive, coarse to fine", entries)
 
     @classmethod
     def named(cls, name: str) -> Adaptive | None:

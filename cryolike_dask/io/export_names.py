@@ -10,6 +10,8 @@ from cryolike_dask.io.layout import METADATA_SUFFIX, STORE_SUFFIX
 
 SIMULATED_STAR = "particles.star"
 REPORT, COMPARISON = "report.html", "comparison.html"
+PARTICLES_TABLE, CLASSES_TABLE = "particles.csv", "classes.csv"
+"""Tables of particles and of structures, beside the results."""
 FRAMES, COUNTS, ASSIGNMENT = "frames.txt", "counts.txt", "assignment.csv"
 """Frames that stand for a trajectory, for how many each, and which of all are nearest to which."""
 SUBSET, SUBSET_RECORD = "subset", "subset.json"

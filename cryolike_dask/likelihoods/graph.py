@@ -157,7 +157,7 @@ class ComparisonGraph:
         """The radial basis that all blocks share: one task."""
         if self.comparison.tolerance == 0:
             return ()
-        key = f"radial-basis-{tokenize(self.comparison)}"
+        key = f"radial-basis-{self.comparison.name}-{tokenize(self.comparison)}"
         return dask.delayed(radial_basis_of, pure=True)(self.comparison, dask_key_name=key)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cryolike_dask.errors import counted
 from cryolike_dask.geometry.search_method import Adaptive
 from cryolike_dask.labels import KindName
+from cryolike_dask.notebook import html_table
 
 ADAPTIVE = (
     "adaptive; tasks, poses, memory and time here are those of an exhaustive search. What is left "
@@ -132,7 +133,14 @@ class LikelihoodPlan:
         return f"{what} ({stacks}): {tasks}, {about}, {size_of(self.written_bytes)} written"
 
     def __str__(self) -> str:
-        rows = {
+        rows = self._rows()
+        return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.line(), self._rows())
+
+    def _rows(self) -> dict[str, str]:
+        return {
             "poses": f"{self.n_poses_per_image:,} per image, of "
             f"{counted(self.n_templates, 'template')}",
             "done": f"{self.n_jobs_done:,} of {self.n_jobs:,} stacks (counted under each "
@@ -148,7 +156,6 @@ class LikelihoodPlan:
             **({"gpu": self.gpu} if self.gpu else {}),
             "time": self._time(),
         }
-        return "\n".join([self.line(), *(f"  {name:<8}{value}" for name, value in rows.items())])
 
     def _time(self) -> str:
         if self.seconds is None or self.least_seconds is None or self.most_seconds is None:

@@ -159,14 +159,14 @@ def _items(
         replaces="results that are there are replaced; skip_exist=True keeps complete ones",
     ):
         images, templates = run.images[k], run.templates[i]
-        about, graph = _descriptions(run, i, k), None
+        about, graph, name = _descriptions(run, i, k), None, name_of(images, templates)
         if is_done:
             _describe_again(job, [one for one in about if one.path not in described])
             described |= {description.path for description in about}
         else:
             results = partial(_results, run, kind, i, k, cut)
-            graph = partial(_graph, results, job, details, about)
-        yield WorkItem(job.name, len(images), graph, name_of(images, templates))
+            graph = partial(_graph, name, results, job, details, about)
+        yield WorkItem(job.name, len(images), graph, name)
 
 
 def _results(run: Run, kind: Kind, i_template: int, i_stack: int, cut: Cut) -> xr.Dataset:
@@ -192,11 +192,15 @@ def _describe_again(job: Job, descriptions: Sequence[Description]) -> None:
 
 
 def _graph(
-    results: Callable[[], xr.Dataset], job: Job, details: Details, about: Sequence[Description]
+    name: str,
+    results: Callable[[], xr.Dataset],
+    job: Job,
+    details: Details,
+    about: Sequence[Description],
 ) -> Delayed:
-    """The graph of one stack under one structure, its last task writing the files."""
-    dataset = results()
-    name = f"{job.kind.replace('_', '-')}-{job.name}"
+    """The graph of one stack under one structure, by whose name its steps are called, its last
+    task writing the files."""
+    dataset, name = results(), f"{job.kind.replace('_', '-')}-{name}"
     if job.is_store:
         return _store_graph(dataset, name, job, details, about)
     whole = {name: variable.data.rechunk(-1) for name, variable in dataset.data_vars.items()}

@@ -87,6 +87,33 @@ def test_blocks_that_the_last_task_waits_for_stay_tasks_of_their_own():
     assert len(lean(both).__dask_graph__()) == 8  # the whole is needed elsewhere too
 
 
+def test_the_dashboard_has_a_bar_for_each_step_and_one_for_bookkeeping(build):
+    """Each step says structure and stack; whatever only hands on has one name."""
+    images, templates = build.stacks(n_images=5, n_templates=7)
+    poses = cld.compute_optimal_pose(
+        images.chunk(2), templates.chunk(3), device="cpu", tolerance=1e-7
+    )
+    values = [
+        variable.data.rechunk(-1).to_delayed(optimize_graph=False).item()
+        for variable in poses.data_vars.values()
+    ]
+    name = "structure-stack_000000"
+    graph = task(f"write-optimal-pose-{name}", len, values)
+    plain = lean(graph, name, "template0-stack_000000")
+    keys = list(plain.__dask_graph__())
+    assert {key_split_group(key) for key in keys} == {
+        "radial-basis-structure",
+        "optimal-pose-block-structure",
+        "optimal-pose-likelihood-structure",
+        "write-optimal-pose-structure",
+        "bookkeeping",
+    }
+    steps = [key for key in keys if not key.startswith("bookkeeping-")]
+    assert all(name in key for key in steps)
+    assert len(keys) == len(lean(graph).__dask_graph__())
+    assert plain.compute(scheduler="synchronous") == len(values)
+
+
 def test_workers_of_ours_keep_no_profile_and_few_messages(cluster):
     scheduler = cluster.cluster.scheduler
     assert {comm.recent_message_log.maxlen for comm in scheduler.stream_comms.values()} == {50}

@@ -126,7 +126,7 @@ def test_shares_and_the_report_come_with_the_run(folder, tmp_path):
     counts = written(tmp_path, "open 3\nclosed 1\n", "counts.txt")
     asked = {"counts": str(counts), "n_bootstrap": 5, "seed": 3, "n_chains": 2}
     output = tmp_path / "answer"
-    values = {**small(folder), "output": str(output), "report": True}
+    values = {**small(folder), "output": str(output), "report": True, "tables": True}
     run_config(read_config({**values, "populations": asked}))
     found = xr.open_zarr(output / "populations/populations.zarr")
     results = cld.open_results(output)
@@ -140,15 +140,22 @@ def test_shares_and_the_report_come_with_the_run(folder, tmp_path):
     page = (output / "report.html").read_text()
     assert "not at hand" not in page  # inputs are those of the run
     assert 'id="best"' in page
+    particles, classes = (output / name for name in ("particles.csv", "classes.csv"))
+    assert len(particles.read_text().splitlines()) == 1 + results.sizes["image"]
+    header, first, _ = classes.read_text().splitlines()
+    assert header == "rlnClassNumber,structure,n_images,part_of_images,population,lower,upper"
+    share = first.split(",")
+    np.testing.assert_allclose(float(share[4]), found.sel(structure=share[1]).population, rtol=1e-9)
     # asked for as it is by default, and not
     for said, is_asked in ((True, True), (None, True), (False, False)):
         config = read_config({**values, "populations": said})
         assert (config.populations is not None) == is_asked
     assert read_config(values).populations is None
     full = {**values, "likelihood": {"kind": "full_cross_correlation"}}
-    for key in ("report", "populations"):
+    unasked = {"report": False, "tables": False}
+    for key in ("report", "tables", "populations"):
         with pytest.raises(InputError, match=f"{key}=.*is of best poses, but likelihood"):
-            read_config({**full, "report": False, key: True})
+            read_config({**full, **unasked, key: True})
     with pytest.raises(InputError, match=r"populations\.prior"):
         read_config({**values, "populations": {"prior": 0}})
 

@@ -17,7 +17,7 @@ from cryolike_dask.io.outputs import NPY, STAR, TEXT, own_output
 
 IntArray = NDArray[np.int64]
 
-KINDS = {".star": STAR, ".cs": NPY, ".txt": TEXT}
+KINDS = {".star": STAR, ".cs": NPY, ".txt": TEXT, ".csv": TEXT}
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class Export:
         Particles in the file, and those of its metadata files that are not in it.
     dropped : Path or None
         The list of those, each with the reason.
+    noun : str
+        Name of what the file has a row for.
     """
 
     path: Path
     n_written: int
     n_dropped: int
     dropped: Path | None
+    noun: str = "particles"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +73,13 @@ class ExportFiles:
         OutputError
         """
         inputs = {path.resolve() for path in self.inputs}
-        for path in (*(path for path, _ in self.images.values()), self.dropped):
+        paths = [*(path for path, _ in self.images.values()), self.dropped]
+        for path in paths:
             if path.resolve() in inputs:
                 raise OutputError(
                     "describes the particles themselves", source=path, remedy="Choose another name."
                 )
-            own_output(path, KINDS[path.suffix.lower()])
-            if path.exists() and not overwrite:
-                raise OutputError(
-                    "is there already",
-                    source=path,
-                    remedy="Choose another name, or pass overwrite=True (--overwrite) to replace "
-                    "it.",
-                )
+        claim_files(paths, overwrite=overwrite)
 
     def written(self, *, overwrite: bool) -> dict[str, Export]:
         """Write all of them; give what was written, by structure."""
@@ -95,6 +92,23 @@ class ExportFiles:
             name: Export(path, len(images), len(left_out), dropped)
             for name, (path, images) in self.images.items()
         }
+
+
+def claim_files(paths: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse to replace files, unless that is asked for and they are of their kind.
+
+    Raises
+    ------
+    OutputError
+    """
+    for path in paths:
+        own_output(path, KINDS[path.suffix.lower()])
+        if path.exists() and not overwrite:
+            raise OutputError(
+                "is there already",
+                source=path,
+                remedy="Choose another name, or pass overwrite=True (--overwrite) to replace it.",
+            )
 
 
 def named_with(path: str | Path, suffix: str) -> Path:

@@ -1,0 +1,74 @@
+"""Results where one looks: a histogram in the terminal, a page in the browser."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_BINS, WIDTH = 12, 52
+"""Lines of a histogram, and characters of its longest bar: it fits into 80 columns."""
+BLOCKS, LETTERS = "█░", "#o"
+"""What bars of the first and of the second group are made of; the latter where a terminal takes
+letters only."""
+
+
+def histogram(groups: Mapping[str, NDArray[np.float64]], *, ascii_only: bool = False) -> list[str]:
+    """Lines of a histogram, one group's bars after the other's; the last line says which is which.
+
+    Parameters
+    ----------
+    groups : mapping of str to array
+        One or two groups; what is not finite is left out.
+    ascii_only : bool
+        Take letters for bars.
+    """
+    finite = {name: values[np.isfinite(values)] for name, values in groups.items()}
+    every = np.concatenate([*finite.values()])
+    if not len(every):
+        return []
+    low, high = float(every.min()), float(every.max())
+    edges = np.linspace(low, high if high > low else low + 1, N_BINS + 1)
+    counts = [np.histogram(values, edges)[0] for values in finite.values()]
+    # each group's bar is rounded up, so that no particle is lost from sight
+    scale = min(1.0, (WIDTH - len(counts)) / np.sum(counts, axis=0).max())
+    marks = LETTERS if ascii_only else BLOCKS
+    # as many decimals as tell one line from the next
+    decimals = max(0, int(np.ceil(-np.log10(edges[1] - edges[0]))))
+    lines = []
+    for k, middle in enumerate((edges[1:] + edges[:-1]) / 2):
+        bars = [
+            mark * int(np.ceil(of_group[k] * scale))
+            for mark, of_group in zip(marks, counts, strict=False)
+        ]
+        lines.append(f"{round(middle, decimals) + 0.0:>10.{decimals}f} |{''.join(bars)}")
+    of_each = "  ".join(f"{mark} {name}" for mark, name in zip(marks, finite, strict=False))
+    return [*lines, f"{'':>10}  {of_each}"]
+
+
+def open_page(page: Path, *, asked: bool | None) -> bool:
+    """Open a page in the browser, and say whether one took it.
+
+    Parameters
+    ----------
+    page : Path
+    asked : bool or None
+        None: where somebody looks, at a terminal on a machine with a display.
+    """
+    if not (_is_looked_at() if asked is None else asked):
+        return False
+    try:
+        return webbrowser.open(page.absolute().as_uri())
+    except (OSError, webbrowser.Error):
+        return False
+
+
+def _is_looked_at() -> bool:
+    is_here = sys.stdout.isatty() and not os.environ.get("SSH_CONNECTION")
+    has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return is_here and (sys.platform in ("darwin", "win32") or bool(has_display))
