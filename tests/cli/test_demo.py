@@ -85,7 +85,7 @@ def test_a_look_at_own_particles(inputs, coarse, tmp_path):
 )
 def test_what_is_unclear_is_one_line_and_nothing_is_written(tmp_path, given, told):
     failed = demo(*given, "--output", tmp_path / "out")
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert told in failed.stderr
     assert not (tmp_path / "out").exists()
 

@@ -237,7 +237,7 @@ def test_command_and_page(runs, tmp_path):
     with pytest.raises(OutputError, match="no web page"):
         write_page(comparison, page)
     failed = CliRunner().invoke(app, ["compare", str(runs / "one"), str(runs / "one")])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert "both runs are" in " ".join(failed.output.split())
 
 
