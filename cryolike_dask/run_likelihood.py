@@ -10,6 +10,7 @@ from distributed import Client
 
 from cryolike_dask.compute.device import active_client
 from cryolike_dask.conventions import ConventionsName
+from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -51,7 +52,11 @@ def configure_likelihood_files(
 
 
 def configure_displacement(
-    max_displacement_pixels: float, n_displacements_x: int, n_displacements_y: int
+    max_displacement_pixels: float,
+    n_displacements_x: int | None = None,
+    n_displacements_y: int | None = None,
+    *,
+    displacement_step_pixels: float | None = None,
 ) -> DisplacementSearch:
     """Make the search over in-plane displacements.
 
@@ -59,16 +64,33 @@ def configure_displacement(
     ----------
     max_displacement_pixels : float
         Largest displacement along each axis, pixels.
-    n_displacements_x, n_displacements_y : int
+    n_displacements_x, n_displacements_y : int, optional
         Displacements along each axis, ends included. Where one is even, (0, 0) is appended.
+    displacement_step_pixels : float, optional
+        Instead of these: from one displacement to the next along both axes, pixels; where that does
+        not divide the way from end to end, as nearly so as can be.
 
     Returns
     -------
     DisplacementSearch
         Call it on a TemplateStack to apply it; `.grid(pixel_size_angstrom)` gives the displacements
         alone.
+
+    Raises
+    ------
+    InputError
+        If a value cannot be used; or unless either both numbers or the step are given.
     """
-    return DisplacementSearch(max_displacement_pixels, n_displacements_x, n_displacements_y)
+    step, numbers = displacement_step_pixels, (n_displacements_x, n_displacements_y)
+    if step is not None and numbers == (None, None):
+        return DisplacementSearch.in_steps(max_displacement_pixels, step)
+    if step is None and n_displacements_x is not None and n_displacements_y is not None:
+        return DisplacementSearch(max_displacement_pixels, n_displacements_x, n_displacements_y)
+    raise InputError(
+        f"displacement_step_pixels={step}, n_displacements_x={n_displacements_x}, "
+        f"n_displacements_y={n_displacements_y}",
+        remedy="Give the step, or both numbers.",
+    )
 
 
 def run_likelihood_optimal_pose(

@@ -288,6 +288,6 @@ def test_it_builds_without_a_warning_and_tells_all(tmp_path):
         n for n in cld.__all__ if n != "__version__" and f'id="cryolike_dask.{n}"' not in api
     ] == []
     for name in typer.main.get_command(app).commands:
-        assert f"<h2>{COMMAND} {name}" in command_line
+        assert f"<h3>{COMMAND} {name}" in command_line
         told = re.findall(rf'id="cmdoption-{COMMAND}-{name}(-[^"]+)"', command_line)
         assert [option for option in options_of([COMMAND, name]) if option[1:] not in told] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
@@ -40,6 +41,17 @@ class Results:
 
         return structure_probability(self._results, shares, populations=populations)
 
+    def degrees(self) -> xr.Dataset:
+        """The same results with angles in degrees, which their `units` say; nothing is computed."""
+        results = self._results
+        angles = {
+            name: _in_degrees(variable)
+            for name, variable in results.variables.items()
+            if variable.attrs.get("units") == "radian"
+        }
+        coordinates = {name: angles.pop(name) for name in list(angles) if name in results.coords}
+        return results.assign(angles).assign_coords(coordinates)
+
     def populations(self, **options: Any) -> xr.Dataset:
         """Shares of structures among the images: `populations`, whose options these are."""
         from cryolike_dask.analysis.populations.estimate import populations
@@ -52,3 +64,9 @@ class Results:
         from cryolike_dask.analysis.export.star_export import export_star
 
         return export_star(self._results, path, **options)
+
+
+def _in_degrees(angle: xr.Variable) -> xr.Variable:
+    degrees = angle.copy(data=np.degrees(angle.data))
+    degrees.attrs["units"] = "degree"
+    return degrees

@@ -1,31 +1,28 @@
 """The command line: the only files that print."""
 
-# isort: off
-# `--help` lists commands in the order in which they are imported here.
 from cryolike_dask.cli import (
-    likelihood,
-    demo,
-    plan,
-    export,
-    parameters,
-    templates,
-    subset,
+    calibrate,
+    config,
     decoys,
-    particles,
-    simulate,
-    noise,
+    demo,
+    design,
+    export,
+    likelihood,
     matrix,
+    noise,
+    parameters,
+    particles,
+    plan,
     populations,
     report,
-    calibrate,
-    design,
     residuals,
     run,
+    simulate,
+    subset,
+    templates,
     verify,
-    config,
 )
 from cryolike_dask.cli.app import app
-# isort: on
 
 __all__ = [
     "app",

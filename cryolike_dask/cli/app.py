@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.models import CommandFunctionType
 
-from cryolike_dask.cli.console import OURS, ConsoleLog, err, errors_for_people, out
+from cryolike_dask.cli.console import OURS, ConsoleLog, err, out
+from cryolike_dask.cli.help import Command, Commands
 from cryolike_dask.cli.words import Words
 from cryolike_dask.version import __version__
 
 
 class Program(typer.Typer):
-    """The application as a program: once a command has ended, Ctrl-C does not disturb Python's
-    own end."""
+    """The application as a program: help in panels; and once a command has ended, Ctrl-C does not
+    disturb Python's own end."""
+
+    def command(
+        self, *arguments: Any, **options: Any
+    ) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Register a command."""
+        return super().command(*arguments, **{"cls": Command} | options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command."""
@@ -25,20 +34,11 @@ class Program(typer.Typer):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class Commands(typer.core.TyperGroup):
-    """Commands whose errors are for people, those of imports included."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        with errors_for_people():
-            return super().invoke(ctx)
-
-
 app = Program(
     cls=Commands,
     help="Image-to-structure likelihoods for cryo-EM.",
     no_args_is_help=True,
-    rich_markup_mode=None,  # the panels cut the names of options
+    rich_markup_mode=None,  # its panels cut the names of options: see help
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -53,7 +53,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
 ) -> None:
     words = Words.of(context.invoked_subcommand, context.command.commands)  # type: ignore[attr-defined]
     log = ConsoleLog(err, words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,17 +11,19 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cryolike_dask.cli.app import app
+from cryolike_dask.cli.app import Program, app
 from cryolike_dask.cli.console import errors_for_people, out, say
-from cryolike_dask.cli.inputs import need_description
-from cryolike_dask.errors import OutputError
+from cryolike_dask.cli.help import Commands
+from cryolike_dask.cli.inputs import need_description, need_each
+from cryolike_dask.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from cryolike_dask.config.model import RunConfig
 
 NAME = "run.yaml"
 
-commands = typer.Typer(
+commands = Program(
+    cls=Commands,
     help="The file that describes a run: write an example, check one, show what it may say.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -33,9 +36,30 @@ def init(
     path: Annotated[Path, typer.Argument(help="The file to write, or a folder for it.")] = Path(
         NAME
     ),
+    structures: Annotated[
+        list[Path] | None,
+        typer.Option(help="Structure file, or a folder of them; repeatable. With --particles."),
+    ] = None,
+    particles: Annotated[
+        list[Path] | None,
+        typer.Option(help="STAR or .cs file; repeatable. With --structures."),
+    ] = None,
+    resolution_angstrom: Annotated[
+        float | None,
+        typer.Option(help="Resolution up to which images are compared. Default: 8, or two pixels."),
+    ] = None,
+    symmetry: Annotated[
+        str, typer.Option(help="Point group of the structures, with RELION's axes.")
+    ] = "C1",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Write an example with comments; its values fit what `demo` makes."""
+    """Write a run.yaml: for your structures and particles, or an example that fits what `demo`
+    makes.
+
+    Of --structures and --particles it takes box and pixel size, how large structures are, and the
+    recorded origins, chooses the grid, the search, noise and workers by them, says why, and prints
+    the plan.
+    """
     from cryolike_dask.io.atomic import replacing
     from cryolike_dask.io.outputs import RUN, own_output
 
@@ -46,6 +70,15 @@ def init(
                 "is there already", source=path, remedy="Name another file, or pass --force."
             )
         own_output(path, RUN)
+        if structures or particles:
+            if not (structures and particles):
+                raise InputError(
+                    "--structures and --particles go together", remedy="Give both, or neither."
+                )
+            need_each(structures, "structures")
+            need_each(particles, "particles")
+            _propose(path, structures, particles, resolution_angstrom, symmetry)
+            return
         example = files("cryolike_dask.config").joinpath("example.yaml").read_bytes()
         with replacing(path) as file:
             file.write(example)
@@ -53,13 +86,59 @@ def init(
         out.print(f"{name}: an example. Change it, then: cryolike-dask config check {name}")
 
 
+def _propose(
+    path: Path,
+    structures: list[Path],
+    particles: list[Path],
+    resolution_angstrom: float | None,
+    symmetry: str,
+) -> None:
+    """Write the configuration that inputs propose, and print its plan."""
+    say("looking at structures and particles ...")
+    from cryolike_dask.config.proposal import TEMPLATES, propose
+    from cryolike_dask.config.reading import read_config, validated
+    from cryolike_dask.config.run_config import plan_config
+    from cryolike_dask.io.atomic import replacing
+    from cryolike_dask.io.layout import PARAMETERS
+    from cryolike_dask.io.parameters import write_parameters
+
+    folder = path.absolute().parent
+    proposal = propose(
+        folder,
+        [_seen_from(folder, given) for given in structures],
+        [_seen_from(folder, given) for given in particles],
+        resolution_angstrom,
+        symmetry,
+    )
+    with replacing(path) as file:
+        file.write(proposal.text().encode())
+    read_config(path)
+    out.print(f"{escape(str(path))}:")
+    out.print(proposal.text(), markup=False, highlight=False)
+    say("planning ...")
+    out.print(escape(str(plan_config(validated(proposal.values, folder), None))))
+    if proposal.writes_templates:
+        write_parameters(folder / PARAMETERS, proposal.parameters)
+        typed = [*map(str, structures), "--parameters", str(folder / PARAMETERS)]
+        typed += ["--output", str(folder / TEMPLATES)]
+        out.print(f"Next: cryolike-dask templates {escape(shlex.join(typed))}", highlight=False)
+    typed = ["config", "check", str(path)]
+    out.print(f"Next: cryolike-dask {escape(shlex.join(typed))}", highlight=False)
+
+
+def _seen_from(folder: Path, path: Path) -> Path:
+    """A path as a file in this folder says it: relative where it lies there."""
+    whole = path.absolute()
+    return whole.relative_to(folder) if whole.is_relative_to(folder) else whole
+
+
 @commands.command("check")
 def check(config: Annotated[Path, typer.Argument(help="A YAML file.")]) -> None:
     """Validate a file, look at all that a run of it looks at, inputs and output folder, and say
     what it describes.
 
-    Exits with 1 if anything is wrong. Nothing is written. `run --plan` says what the run will cost,
-    too.
+    The exit code says what kind of thing is wrong, as that of a run does. Nothing is written. `run
+    --plan` says what the run will cost, too.
     """
     with errors_for_people():
         from cryolike_dask.config.checking import check_config

@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from cryolike_dask.cli.exit_codes import STOPPED, exit_code
 from cryolike_dask.cli.words import Words
+from cryolike_dask.compute.run_log import Remembering
 from cryolike_dask.errors import CryolikeError, InputFileError
 
 OURS = "cryolike_dask"
@@ -22,7 +24,7 @@ RESUME = "What was written is complete; the same command, without --recompute, g
 out, err = Console(soft_wrap=True, emoji=False), Console(stderr=True, soft_wrap=True, emoji=False)
 
 
-class ConsoleLog(logging.Handler):
+class ConsoleLog(Remembering):
     """Prints what is logged in the words of the command, each thing once, and keeps warnings of
     this package.
 
@@ -40,6 +42,7 @@ class ConsoleLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record; what is no mere note starts with its level."""
+        super().emit(record)
         text = self.words.say(self.format(record))
         if text in self.printed:
             return
@@ -92,10 +95,10 @@ def errors_for_people(when_stopped: str = "") -> Iterator[None]:
     except (CryolikeError, OSError) as error:
         text = words_of_command().say(str(error), arguments=not isinstance(error, InputFileError))
         err.print(f"[bold red]error:[/] {escape(text)}")
-        raise typer.Exit(1) from error
+        raise typer.Exit(exit_code(error)) from error
     except KeyboardInterrupt:
         err.print(f"Stopped. {when_stopped}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(STOPPED) from None
     except Exception as error:
         if not _comes_from_importing_dask(error):
             raise

@@ -14,11 +14,13 @@ from cryolike_dask.cli.console import RESUME, errors_for_people, out, say
 from cryolike_dask.cli.inputs import need, need_comparable, need_each
 from cryolike_dask.cli.options import (
     Conventions,
+    OlderNumber,
     PlaceOptions,
     Recompute,
     SkipExist,
     TrajectoryOptions,
     client_in,
+    displacements_of,
     keeps_complete,
     takes_options,
 )
@@ -45,8 +47,11 @@ NStacks = Annotated[int | None, typer.Option(help="Image stacks, from number 0 o
 MaxDisplacement = Annotated[
     float, typer.Option(help="Largest displacement along each axis, pixels.")
 ]
-Displacements = Annotated[
-    int, typer.Option(help="Displacements along this axis, both ends included.")
+DisplacementStep = Annotated[
+    float | None,
+    typer.Option(
+        help="From one displacement to the next along each axis. Default: such that there are 16."
+    ),
 ]
 Batch = Annotated[
     int | None, typer.Option(help="Tile inside a task; changes no result beyond rounding.")
@@ -103,8 +108,9 @@ class LikelihoodOptions(TrajectoryOptions):
         ),
     ] = None
     max_displacement_pixels: MaxDisplacement = 8.0
-    n_displacements_x: Displacements = 16
-    n_displacements_y: Displacements = 16
+    displacement_step_pixels: DisplacementStep = None
+    n_displacements_x: OlderNumber = None
+    n_displacements_y: OlderNumber = None
     n_templates_per_batch: Batch = None
     n_images_per_batch: Batch = None
     discover_batch_size: Annotated[
@@ -203,7 +209,11 @@ class LikelihoodOptions(TrajectoryOptions):
         ),
     ] = "stop"
     log_file: Annotated[
-        Path | None, typer.Option(help="Append what happens to this file, one JSON object a line.")
+        Path | None,
+        typer.Option(
+            help="Append what happens to this file too, one JSON object a line, such as "
+            "results/run.jsonl; run.log beside the results is written in any case."
+        ),
     ] = None
     performance_report: Annotated[
         Path | None, typer.Option(help="Write Dask's report to this file, for a browser.")
@@ -226,7 +236,7 @@ class LikelihoodOptions(TrajectoryOptions):
         from cryolike_dask.config.decoys import DecoyRequest
         from cryolike_dask.io.layout import PARAMETERS, holds_image_stacks, holds_templates
         from cryolike_dask.particles.opening import open_particles
-        from cryolike_dask.run_likelihood import configure_displacement, configure_likelihood_files
+        from cryolike_dask.run_likelihood import configure_likelihood_files
         from cryolike_dask.structures.opening import open_structures
 
         templates, particles, conventions = self.templates, self.particles, self.conventions
@@ -259,8 +269,11 @@ class LikelihoodOptions(TrajectoryOptions):
         return {
             "file_config": files,
             "params_input": parameters,
-            "displacer": configure_displacement(
-                self.max_displacement_pixels, self.n_displacements_x, self.n_displacements_y
+            "displacer": displacements_of(
+                self.max_displacement_pixels,
+                self.displacement_step_pixels,
+                self.n_displacements_x,
+                self.n_displacements_y,
             ),
             "templates": opened,
             "images": None

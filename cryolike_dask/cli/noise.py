@@ -14,12 +14,19 @@ from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import errors_for_people, out, say
 from cryolike_dask.cli.inputs import need, need_comparable
 from cryolike_dask.cli.likelihood import (
-    Displacements,
+    DisplacementStep,
     MaxDisplacement,
     NStacks,
     ParametersFile,
 )
-from cryolike_dask.cli.options import PlaceOptions, TrajectoryOptions, client_in, takes_options
+from cryolike_dask.cli.options import (
+    OlderNumber,
+    PlaceOptions,
+    TrajectoryOptions,
+    client_in,
+    displacements_of,
+    takes_options,
+)
 from cryolike_dask.errors import InputError, OutputError, counted
 
 if TYPE_CHECKING:
@@ -54,8 +61,9 @@ class NoiseOptions(TrajectoryOptions):
     parameters: ParametersFile = None
     n_stacks: NStacks = None
     max_displacement_pixels: MaxDisplacement = 8.0
-    n_displacements_x: Displacements = 16
-    n_displacements_y: Displacements = 16
+    displacement_step_pixels: DisplacementStep = None
+    n_displacements_x: OlderNumber = None
+    n_displacements_y: OlderNumber = None
     b_factor: Annotated[
         str | None,
         typer.Option(
@@ -117,15 +125,17 @@ class NoiseOptions(TrajectoryOptions):
     def structures(self, parameters: ImageParameters) -> list[TemplateStack] | None:
         """The templates, opened, with their displacements."""
         from cryolike_dask.io.layout import LikelihoodFiles, holds_templates
-        from cryolike_dask.run_likelihood import configure_displacement
         from cryolike_dask.stacks import open_template_file
         from cryolike_dask.structures.opening import open_structures
 
         structures = self.one(self.templates)
         if self.templates is None:
             return None
-        displacer = configure_displacement(
-            self.max_displacement_pixels, self.n_displacements_x, self.n_displacements_y
+        displacer = displacements_of(
+            self.max_displacement_pixels,
+            self.displacement_step_pixels,
+            self.n_displacements_x,
+            self.n_displacements_y,
         )
         if holds_templates(self.templates):
             paths = LikelihoodFiles(self.templates, None, self.output).template_files()

@@ -22,6 +22,7 @@ from cryolike_dask.labels import Models
 if TYPE_CHECKING:
     from distributed import Client
 
+    from cryolike_dask.geometry.displacements import DisplacementSearch
     from cryolike_dask.structures.trajectories.trajectory import Trajectory
 
 Command = Callable[..., None]
@@ -35,6 +36,9 @@ Recompute = Annotated[
         "--recompute", help="Compute again what is complete and came from these very inputs."
     ),
 ]
+Older = Annotated[float | None, typer.Option(hidden=True)]
+OlderNumber = Annotated[int | None, typer.Option(hidden=True)]
+"""Options by the words of before, which go on being taken."""
 SkipExist = Annotated[bool | None, typer.Option(hidden=True)]
 """The option by which keeping complete results was asked for before it was the default."""
 
@@ -50,7 +54,7 @@ Structures = Annotated[
     list[Path],
     typer.Argument(
         help="PDB, mmCIF, MRC, .npy or .pt files, or folders of them; or trajectories (XTC, TRR, "
-        "DCD ...).",
+        "DCD and others).",
         show_default=False,
     ),
 ]
@@ -109,6 +113,30 @@ def _options_of(options: type[Any], left_out: Collection[str]) -> list[inspect.P
         for field in fields(options)
         if field.name not in left_out
     ]
+
+
+def tell_words_of_today(**values: Any) -> None:
+    """Say the words of today for options that are given by older ones."""
+    from cryolike_dask.config.older_words import exactly, words_of_today
+
+    for older, word, value in words_of_today(values):
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in older)
+        say(f"for {options} say --{word.replace('_', '-')} {exactly(value)}")
+
+
+def displacements_of(
+    farthest: float, step: float | None, n_x: int | None, n_y: int | None
+) -> DisplacementSearch:
+    """The search over displacements as options say it, older ones with the word of today."""
+    from cryolike_dask.config.model import N_DISPLACEMENTS
+    from cryolike_dask.run_likelihood import configure_displacement
+
+    if step is not None:
+        return configure_displacement(farthest, n_x, n_y, displacement_step_pixels=step)
+    tell_words_of_today(
+        max_displacement_pixels=farthest, n_displacements_x=n_x, n_displacements_y=n_y
+    )
+    return configure_displacement(farthest, n_x or N_DISPLACEMENTS, n_y or N_DISPLACEMENTS)
 
 
 def keeps_complete(*, recompute: bool | None, skip_exist: bool | None) -> bool:

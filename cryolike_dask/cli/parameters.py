@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import errors_for_people, out
-from cryolike_dask.cli.options import Overwrite
+from cryolike_dask.cli.options import Older, Overwrite, tell_words_of_today
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.labels import AtomicB, AtomShape, BulkSolvent, Precision
 
@@ -23,15 +23,19 @@ def parameters(
     precision: Annotated[
         Precision, typer.Option(help="default: that of the data, single where there is none.")
     ] = "default",
-    resolution_factor: Annotated[
-        float, typer.Option(help="Band limit as a fraction of Nyquist's.")
-    ] = 1.0,
-    viewing_distance: Annotated[
+    resolution_angstrom: Annotated[
+        float | None,
+        typer.Option(help="Resolution up to which images are compared. Default: two pixels."),
+    ] = None,
+    resolution_factor: Older = None,
+    view_step_degrees: Annotated[
         float | None,
         typer.Option(
-            help="Distance of viewing directions, radian. Default: 1/(4 pi factor), 2370 views."
+            help="From one viewing direction to the next. Default: 4.56 at full resolution, which "
+            "is 2370 views, and in proportion to --resolution-angstrom."
         ),
     ] = None,
+    viewing_distance: Older = None,
     n_inplanes: Annotated[
         int | None, typer.Option(help="In-plane angles, even. Default: twice the pixels.")
     ] = None,
@@ -93,6 +97,11 @@ def parameters(
     from cryolike_dask.io.parameters import make_parameters
 
     with errors_for_people():
+        tell_words_of_today(
+            viewing_distance=viewing_distance,
+            resolution_factor=resolution_factor,
+            pixel_size_angstrom=pixel_size_angstrom,
+        )
         own_output(output, NPZ)
         if output.exists() and not overwrite:
             raise OutputError(
@@ -109,6 +118,8 @@ def parameters(
             atom_selection,
             use_protein_residue_model,
             atom_shape,
+            resolution_angstrom=resolution_angstrom,
+            view_step_degrees=view_step_degrees,
             atomic_b=_atomic_b(atomic_b),
             bulk_solvent=_bulk_solvent(bulk_solvent),
             symmetry=symmetry,
@@ -117,12 +128,12 @@ def parameters(
             path=output,
         )
         box = made.grid.box_size_angstrom
-        finest = box / (2 * made.radius_max)
         unit = "" if made.symmetry == NO_SYMMETRY else f" of the asymmetric unit of {made.symmetry}"
         out.print(
-            f"{escape(str(output))}: box of {box:g} angstrom, band limit {finest:.3g} angstrom, "
-            f"{made.grid.n_shells} shells x {made.n_inplanes} angles, {len(made.viewing_angles())} "
-            f"viewing directions{unit}"
+            f"{escape(str(output))}: box of {box:g} angstrom, compared up to "
+            f"{made.resolution_angstrom:.3g} angstrom, {made.grid.n_shells} shells x "
+            f"{made.n_inplanes} angles, {len(made.viewing_angles())} viewing directions{unit}, "
+            f"{made.view_step_degrees:.3g} degrees apart"
         )
 
 

@@ -118,4 +118,9 @@ def _plan(config: RunConfig) -> None:
     from cryolike_dask.config.run_config import plan_config
 
     with client_of_a_plan(config.machine.place) as client:
-        out.print(escape(str(plan_config(config, client))))
+        planned = plan_config(config, client)
+        out.print(escape(str(planned)))
+        from cryolike_dask.config.cheaper import alternatives
+
+        for one in alternatives(config, planned, client):
+            out.print(escape(f"  {'cheaper':<8}{one}"))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from distributed import Client
 
-from cryolike_dask.compute.log import timestamp
+from cryolike_dask.compute.run_log import timestamp
 from cryolike_dask.errors import OutputError
 from cryolike_dask.io.atomic import unlinked, writing
 

@@ -1,18 +1,17 @@
-"""Files that a run tells what happens: a log, one JSON object a line, and Dask's page for a
-browser."""
+"""Files that a run tells what happens if it is asked to: a log, one JSON object a line, and Dask's
+page for a browser."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 
 from distributed import Client, performance_report
 
+from cryolike_dask.compute.run_log import LogFile, timestamp
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 
@@ -85,7 +84,7 @@ def logging_to(path: str | Path | None) -> Iterator[None]:
         return
     own_output(path, LOG)
     try:
-        handler = _LogFile(path, encoding="utf-8")
+        handler = LogFile(path, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror or error}", source=path) from error
     handler.setFormatter(_Structured())
@@ -102,29 +101,6 @@ def logging_to(path: str | Path | None) -> Iterator[None]:
         handler.close()
 
 
-class _LogFile(logging.FileHandler):
-    """A file that a run goes on without when it cannot be written any more."""
-
-    failed = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write, unless that has failed."""
-        if not self.failed:
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Say once that it failed."""
-        self.failed, error = True, sys.exc_info()[1]
-        logger.warning(
-            "%s: cannot be written (%s); the run goes on without it", self.baseFilename, error
-        )
-
-    def close(self) -> None:
-        """Close the file, whose last words may be lost."""
-        with suppress(OSError):
-            super().close()
-
-
 class _Structured(logging.Formatter):
     """A record as a line of JSON."""
 
@@ -136,8 +112,3 @@ class _Structured(logging.Formatter):
             "message": record.getMessage(),
         }
         return json.dumps(line | record.__dict__.get("fields", {}))
-
-
-def timestamp() -> str:
-    """The time now, as files say it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

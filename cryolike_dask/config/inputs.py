@@ -24,6 +24,7 @@ from cryolike_dask.config.values import (
     By,
     Count,
     Decoys,
+    Degrees,
     File,
     Files,
     Frame,
@@ -308,13 +309,24 @@ class Parameters(Section):
         description="Of what is read while it runs; default: that of the data, single where there "
         "is none.",
     )
-    resolution_factor: PartOfNyquist = Field(
-        default=1.0, description="Band limit as a fraction of Nyquist's."
+    resolution_angstrom: Angstrom | None = Field(
+        default=None,
+        description="Resolution up to which images are compared, angstrom. Default: two pixels.",
+    )
+    resolution_factor: PartOfNyquist | None = Field(
+        default=None,
+        description="The older word for resolution_angstrom: a fraction of Nyquist's frequency.",
+        json_schema_extra={"deprecated": True},
+    )
+    view_step_degrees: Degrees | None = Field(
+        default=None,
+        description="From one viewing direction to the next, degrees. Default: 4.56 at full "
+        "resolution, which is 2370 views, and in proportion to resolution_angstrom.",
     )
     viewing_distance: Radian | None = Field(
         default=None,
-        description="Distance of viewing directions, radian. Default: 1/(4 pi resolution_factor), "
-        "2370 views.",
+        description="The older word for view_step_degrees, in radian.",
+        json_schema_extra={"deprecated": True},
     )
     n_inplanes: Angles | None = Field(
         default=None, description="In-plane angles, even. Default: twice the pixels."

@@ -61,7 +61,9 @@ class Machine(Section):
         "end.",
     )
     log_file: File | None = Field(
-        default=None, description="Append what happens to this file, one JSON object a line."
+        default=None,
+        description="Append what happens to this file too, one JSON object a line; run.log beside "
+        "the results is written in any case.",
     )
     performance_report: File | None = Field(
         default=None, description="Write Dask's report to this file, for a browser; needs workers."

@@ -26,6 +26,7 @@ from cryolike_dask.config.inputs import (
     Structures,
     Subset,
     empty_if_commented_out,
+    not_with,
 )
 from cryolike_dask.config.machine import Machine
 from cryolike_dask.config.values import (
@@ -37,6 +38,7 @@ from cryolike_dask.config.values import (
     Freedom,
     Part,
     Spectrum,
+    Step,
 )
 from cryolike_dask.conventions import STANDARD, ConventionsName
 from cryolike_dask.geometry.displacements import MOST_DISPLACEMENTS, DisplacementSearch
@@ -49,6 +51,9 @@ from cryolike_dask.labels import (
 )
 from cryolike_dask.runs.options import NoiseRequest
 
+N_DISPLACEMENTS = 16
+"""Along each axis, where nothing is said of them."""
+
 
 class Search(Section):
     """The in-plane displacements that are tried, and how poses are searched."""
@@ -56,11 +61,20 @@ class Search(Section):
     max_displacement_pixels: Displacement = Field(
         default=8.0, description="Largest displacement along each axis, pixels."
     )
-    n_displacements_x: Count = Field(
-        default=16, description="Displacements along x, both ends included."
+    displacement_step_pixels: Step | None = Field(
+        default=None,
+        description="From one displacement to the next along each axis, pixels. Default: such that "
+        "there are 16.",
     )
-    n_displacements_y: Count = Field(
-        default=16, description="Displacements along y, both ends included."
+    n_displacements_x: Count | None = Field(
+        default=None,
+        description="The older word: displacements along x, both ends included.",
+        json_schema_extra={"deprecated": True},
+    )
+    n_displacements_y: Count | None = Field(
+        default=None,
+        description="The older word: displacements along y, both ends included.",
+        json_schema_extra={"deprecated": True},
     )
     method: SearchWord | None = Field(
         default=None,
@@ -98,10 +112,25 @@ class Search(Section):
         "significant, and how large the regions are that hold 95%.",
     )
 
+    @field_validator("displacement_step_pixels")
+    @classmethod
+    def _not_too_fine(cls, value: Any, info: ValidationInfo) -> Any:
+        farthest = info.data.get("max_displacement_pixels", 0)
+        if value is not None and (1 + 2 * farthest / value) ** 2 > MOST_DISPLACEMENTS:
+            raise ValueError(
+                f"gives more than {MOST_DISPLACEMENTS} displacements; try a coarser search first"
+            )
+        return value
+
+    @field_validator("n_displacements_x", "n_displacements_y")
+    @classmethod
+    def _one_word(cls, value: Any, info: ValidationInfo) -> Any:
+        return not_with("displacement_step_pixels", value, info)
+
     @field_validator("n_displacements_y")
     @classmethod
-    def _not_too_many(cls, value: int, info: ValidationInfo) -> int:
-        if value * info.data.get("n_displacements_x", 1) > MOST_DISPLACEMENTS:
+    def _not_too_many(cls, value: Any, info: ValidationInfo) -> Any:
+        if (value or 1) * (info.data.get("n_displacements_x") or 1) > MOST_DISPLACEMENTS:
             raise ValueError(
                 f"times n_displacements_x is more than {MOST_DISPLACEMENTS}; try a coarser search "
                 f"first"
@@ -123,9 +152,11 @@ class Search(Section):
     @property
     def displacements(self) -> DisplacementSearch:
         """The search over displacements, as a run takes it."""
-        return DisplacementSearch(
-            self.max_displacement_pixels, self.n_displacements_x, self.n_displacements_y
-        )
+        farthest, step = self.max_displacement_pixels, self.displacement_step_pixels
+        if step is not None:
+            return DisplacementSearch.in_steps(farthest, step)
+        n_x, n_y = (n or N_DISPLACEMENTS for n in (self.n_displacements_x, self.n_displacements_y))
+        return DisplacementSearch(farthest, n_x, n_y)
 
 
 class Likelihood(Section):

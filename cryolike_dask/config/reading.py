@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -10,11 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cryolike_dask.config.inputs import NEEDED, UNFIT
+from cryolike_dask.config.inputs import NEEDED, UNFIT, Section
 from cryolike_dask.config.model import SECTIONS, RunConfig
+from cryolike_dask.config.older_words import exactly, words_of_today
 from cryolike_dask.config.text import mapping_of, read_text
 from cryolike_dask.config.values import shown
 from cryolike_dask.errors import InputError, InputFileError
+
+logger = logging.getLogger("cryolike_dask")
 
 LONGEST_KEY = 80
 TAGS = ("file", "inline")
@@ -51,7 +55,21 @@ def read_config(config: str | Path | Mapping[str, Any]) -> RunConfig:
     text = read_text(source)
     read = validated(mapping_of(text, source), source.absolute().parent, source)
     read._text, read._source = text, source.absolute()
+    _tell_words_of_today(read, source)
     return read
+
+
+def _tell_words_of_today(config: RunConfig, source: Path) -> None:
+    """Log a line for each older word that the file has, with the word of today."""
+    for name in ("parameters", "search"):
+        section = getattr(config, name)
+        if not isinstance(section, Section):
+            continue
+        given = {key: getattr(section, key) for key in section.model_fields_set}
+        more = {"max_displacement_pixels": config.search.max_displacement_pixels}
+        for older, word, value in words_of_today({**more, **given}):
+            keys = " and ".join(f"{name}.{key}" for key in older)
+            logger.info("%s: for %s say %s: %s", source, keys, word, exactly(value))
 
 
 def config_schema() -> dict[str, Any]:
@@ -151,4 +169,5 @@ def _nearest(section: str, key: str) -> str:
     if near or elsewhere:
         meant = f"{section}.{near[0]}" if near else f"{elsewhere[0]}.{key}"
         return f"did you mean {meant.removeprefix('.')}?"
-    return f"known are {', '.join(own)}"
+    of_today = [name for name, key_field in own.items() if not key_field.json_schema_extra]
+    return f"known are {', '.join(of_today)}"

@@ -268,6 +268,8 @@ Displacement = Annotated[float, Number(at_least=0, at_most=32_768)]
 Radius = Annotated[float, Number(above=0, at_most=32_768)]
 PartOfNyquist = Annotated[float, Number(above=0, at_most=1)]
 Radian = Annotated[float, Number(above=0, at_most=3.15)]
+Degrees = Annotated[float, Number(above=0, at_most=180)]
+Step = Annotated[float, Number(above=0, at_most=32_768)]
 Freedom = Annotated[float, Number(above=LEAST_DEGREES_OF_FREEDOM, at_most=MOST)]
 Spectrum = Annotated[
     Path | str, BeforeValidator(_spectrum), WithJsonSchema({"type": "string", "minLength": 1})

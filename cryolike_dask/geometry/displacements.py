@@ -93,6 +93,15 @@ class DisplacementSearch:
     n_displacements_x: int
     n_displacements_y: int
 
+    @classmethod
+    def in_steps(cls, max_displacement_pixels: float, step_pixels: float) -> DisplacementSearch:
+        """The search whose displacements are so far apart along both axes, or, where that does not
+        divide the way from end to end, as nearly so as can be."""
+        step = number("displacement_step_pixels", step_pixels, above=0)
+        farthest = number("max_displacement_pixels", max_displacement_pixels, at_least=0)
+        n = round(min(2 * farthest / step, MOST_DISPLACEMENTS)) + 1
+        return cls(farthest, n, n)
+
     def __post_init__(self) -> None:
         number("max_displacement_pixels", self.max_displacement_pixels, at_least=0)
         number("n_displacements_x", self.n_displacements_x, whole=True)

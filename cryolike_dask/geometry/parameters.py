@@ -149,6 +149,16 @@ class ImageParameters:
             dist_radii=self.dist_radii,
         )
 
+    @property
+    def view_step_degrees(self) -> float:
+        """From one viewing direction to the next, degrees."""
+        return math.degrees(self.viewing_distance)
+
+    @property
+    def resolution_angstrom(self) -> float:
+        """The band limit, angstrom."""
+        return self.grid.box_size_angstrom / (2 * self.radius_max)
+
     def viewing_angles(self) -> ViewingAngles:
         """The viewing directions of a template file made with these parameters."""
         return unit_grid(self.viewing_distance, self.symmetry)

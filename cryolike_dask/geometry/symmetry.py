@@ -153,7 +153,7 @@ def asymmetric_unit(viewing: ViewingAngles, symmetry: str) -> ViewingAngles:
         raise InputError(
             f"{len(viewing)} views of the sphere are too few for {group.name}: none of them is in "
             f"its asymmetric unit",
-            remedy="Give a smaller viewing_distance, or a higher order of HEALPix.",
+            remedy="Give a smaller view_step_degrees, or a higher order of HEALPix.",
         )
     weight = _weights(viewing, directions, rows, group)
     return ViewingAngles(viewing.azimuth[rows], viewing.polar[rows], weight, group.name)
@@ -220,7 +220,7 @@ def _weights(
     else:
         raise InputError(
             f"{len(rows)} views in the asymmetric unit of {group.name} are more than {MOST_FITTED}",
-            remedy="Give a larger viewing_distance, or a lower order of HEALPix.",
+            remedy="Give a larger view_step_degrees, or a lower order of HEALPix.",
         )
     return np.asarray(weights * (4 * np.pi / len(group) / weights.sum()))
 

@@ -57,7 +57,7 @@ RECORDS = "done"
 """Folder of the completion records, below what they are about."""
 RECORDS_OF_RESULTS = f"template*/{RECORDS}/*.json"
 RESULTS, RESULT_TENSORS = (f"template*/*/*_stack_??????{end}" for end in (".*", FILE_SUFFIX))
-STRUCTURE_FILE, CONFIGURATION = "structure.npz", "run.yaml"
+STRUCTURE_FILE, CONFIGURATION, RUN_LOG = "structure.npz", "run.yaml", "run.log"
 NOISE, NOISE_PLOT = "noise.npz", "noise.png"
 CLAIM, HOLDERS = ".claim-{kind}.json", ".run-*.json"
 """Claims of output folders, and the holders of claims: `io/claims`, `io/holders`."""

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from cryolike_dask.errors import InputError, InputFileError, number
 from cryolike_dask.geometry.parameters import ImageParameters
 from cryolike_dask.geometry.symmetry import NO_SYMMETRY
+from cryolike_dask.geometry.viewing_angles import SMALLEST_DISTANCE
 from cryolike_dask.io.archives import read_archive, write_archive
 from cryolike_dask.io.mrc import open_mrc_map
 from cryolike_dask.labels import AtomicB, BulkSolvent, Precision
@@ -37,13 +38,16 @@ FRAME = ("frame_origin", "superpose")
 """Keys of ours, there only where structures are not centred one by one."""
 KEYS = (*REQUIRED, *OPTIONAL, *SCATTERING, SYMMETRY, *FRAME)
 FILE = "file"
+HALF_A_TURN = 180
+EQUAL = 1e-6
+"""By which a number may be off that was rounded when it was typed."""
 
 
 def make_parameters(
     n_pixels: int,
     pixel_size_angstrom: float,
     precision: Precision = "default",
-    resolution_factor: float = 1.0,
+    resolution_factor: float | None = None,
     viewing_distance: float | None = None,
     n_inplanes: int | None = None,
     atom_radii: float | None = None,
@@ -51,6 +55,8 @@ def make_parameters(
     use_protein_residue_model: bool | None = None,
     atom_shape: str = "default",
     *,
+    resolution_angstrom: float | None = None,
+    view_step_degrees: float | None = None,
     atomic_b: AtomicB = "none",
     bulk_solvent: BulkSolvent | None = None,
     symmetry: str = NO_SYMMETRY,
@@ -67,11 +73,12 @@ def make_parameters(
     pixel_size_angstrom : float
     precision : "default" | "single" | "double"
         "default" is the precision of the data found, single where there is none.
-    resolution_factor : float
-        Band limit as a fraction of the Nyquist frequency: 1 uses all of it, 0.5 half.
+    resolution_factor : float, optional
+        The band limit as a fraction of the Nyquist frequency, as CryoLike says it, in place of
+        `resolution_angstrom`.
     viewing_distance : float, optional
-        Distance of viewing directions, radian; default 1 / (4 pi resolution_factor), which is 2370
-        directions at full resolution.
+        The distance of viewing directions in radian, as CryoLike says it, in place of
+        `view_step_degrees`.
     n_inplanes : int, optional
         In-plane angles, an even number; default 2 n_pixels.
     atom_radii : float, optional
@@ -88,6 +95,12 @@ def make_parameters(
         any resolution; or spheres: "default" is hard-sphere. A Gaussian's standard deviation is the
         radius. One sphere per residue misleads below about 10 angstrom, hard spheres of atoms below
         about 4.
+    resolution_angstrom : float, optional
+        The band limit: images and templates are compared up to this resolution. Default: two
+        pixels, which is all that images hold.
+    view_step_degrees : float, optional
+        From one viewing direction to the next. Default: 4.56 degrees, which is 2370 directions, at
+        full resolution; and in proportion to `resolution_angstrom`.
     atomic_b : "none" | "file" | float
         B-factor of atoms that scatter, angstrom^2: 0, that of each atom in its file, which has to
         be refined, or one for all atoms of all structures, up to 500.
@@ -121,27 +134,17 @@ def make_parameters(
         If a value cannot be used.
     """
     n_pixels = number("n_pixels", n_pixels, whole=True, at_least=1)
-    factor = number("resolution_factor", resolution_factor, above=0)
-    if factor > 1:
-        raise InputError(
-            f"resolution_factor={factor:g} is beyond the Nyquist frequency",
-            remedy="Give 1 or less.",
-        )
-    if (
-        viewing_distance is not None
-        and number("viewing_distance", viewing_distance, above=0) > math.pi
-    ):
-        what = f"viewing_distance={viewing_distance:g} is more than half a turn"
-        raise InputError(what, remedy="It is in radian, not in degrees.")
+    pixel_size = number("pixel_size_angstrom", pixel_size_angstrom, above=0)
+    factor = _part_of_band(resolution_factor, resolution_angstrom, n_pixels, pixel_size)
     parameters = ImageParameters(
         n_pixels=n_pixels,
-        pixel_size_angstrom=number("pixel_size_angstrom", pixel_size_angstrom, above=0),
+        pixel_size_angstrom=pixel_size,
         radius_max=factor * n_pixels / 4,
         n_inplanes=0
         if n_inplanes is None
         else number("n_inplanes", n_inplanes, whole=True, at_least=1),
         precision=precision,
-        viewing_distance=viewing_distance or 0.0,
+        viewing_distance=_radian(viewing_distance, view_step_degrees),
         atom_radii=atom_radii,
         atom_selection=atom_selection,
         use_protein_residue_model=None
@@ -157,6 +160,68 @@ def make_parameters(
     if path is not None:
         write_parameters(path, parameters)
     return parameters
+
+
+def _part_of_band(
+    factor: float | None, angstrom: float | None, n_pixels: int, pixel_size: float
+) -> float:
+    """The band limit as a fraction of the Nyquist frequency, by either word; default: all of it."""
+    if angstrom is not None:
+        if factor is not None:
+            raise _both("resolution_angstrom", angstrom, "resolution_factor", factor)
+        if number("resolution_angstrom", angstrom, above=0) < 2 * pixel_size * (1 - EQUAL):
+            raise InputError(
+                f"resolution_angstrom={angstrom:g} is finer than two pixels, which are "
+                f"{2 * pixel_size:g} angstrom",
+                remedy="Give that or more, or leave it out.",
+            )
+        if angstrom > n_pixels * pixel_size:
+            raise InputError(
+                f"resolution_angstrom={angstrom:g} is more than the box of "
+                f"{n_pixels * pixel_size:g} angstrom",
+                remedy="Nothing is left to be compared; give less.",
+            )
+        return min(1.0, 2 * pixel_size / angstrom)
+    part: float = 1.0 if factor is None else number("resolution_factor", factor, above=0)
+    if part > 1:
+        raise InputError(
+            f"resolution_factor={part:g} is beyond the Nyquist frequency", remedy="Give 1 or less."
+        )
+    return part
+
+
+def _radian(radian: float | None, degrees: float | None) -> float:
+    """The distance of viewing directions, by either word; default: 0, which stands for that of the
+    band."""
+    if degrees is not None:
+        if radian is not None:
+            raise _both("view_step_degrees", degrees, "viewing_distance", radian)
+        if number("view_step_degrees", degrees, above=0) > HALF_A_TURN:
+            raise InputError(
+                f"view_step_degrees={degrees:g} is more than half a turn",
+                remedy="Give 180 or less.",
+            )
+        if degrees < math.degrees(SMALLEST_DISTANCE):
+            raise InputError(
+                f"view_step_degrees={degrees:g} gives more than a million directions",
+                remedy="4.6 gives 2370 directions, 0.6 gives 126,000.",
+            )
+        return math.radians(degrees)
+    if radian is None:
+        return 0.0
+    if number("viewing_distance", radian, above=0) > math.pi:
+        what = f"viewing_distance={radian:g} is more than half a turn"
+        raise InputError(
+            what, remedy=f"It is in radian; in degrees say view_step_degrees={radian:g}."
+        )
+    return radian
+
+
+def _both(word: str, value: float, older: str, older_value: float) -> InputError:
+    return InputError(
+        f"{word}={value:g} and {older}={older_value:g} exclude each other",
+        remedy="Leave one of them out.",
+    )
 
 
 def _origin_of(

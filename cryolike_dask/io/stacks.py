@@ -305,7 +305,7 @@ def open_template_stack(tensor_path: Path, parameters: ImageParameters) -> Templ
     else:
         viewing = viewing_grid(parameters.viewing_distance)  # CryoLike's are of the whole sphere
         described = (
-            f"viewing_distance={parameters.viewing_distance} gives {len(viewing)} viewing "
+            f"view_step_degrees={parameters.view_step_degrees:.5g} gives {len(viewing)} viewing "
             f"directions"
         )
     if tensor.shape[0] != len(viewing):

@@ -18,9 +18,11 @@ from distributed import Client
 from cryolike_dask.compute.device import count_workers, device_of_workers, real_dtype
 from cryolike_dask.compute.local import memory_of_a_worker
 from cryolike_dask.compute.log import logging_to, page_of_report, reporting_to
+from cryolike_dask.compute.run_log import run_log
 from cryolike_dask.compute.stream import WorkItem, stream, task
 from cryolike_dask.io.claims import Claim
 from cryolike_dask.io.jobs import KEPT, Job, job_states, make_room
+from cryolike_dask.io.layout import RUN_LOG
 from cryolike_dask.io.results import write_results
 from cryolike_dask.io.stores import begin_store, finish_store, write_region
 from cryolike_dask.io.tensors import save_tensor
@@ -72,10 +74,14 @@ def compute_run(
     outputs = output_folder(run).claimed(
         partial(_to_do, run, kind), skip_exist=options.skip_exist, overwrite=options.overwrite
     )
+    log = run.files.folder_output / RUN_LOG
     with logging_to(options.log_file), outputs as own_claim:
         if own_claim is None:
             return kind.open(run.files)
-        with reporting_to(options.performance_report, client):
+        with (
+            run_log(log, kind.name) as begin_log,
+            reporting_to(options.performance_report, client),
+        ):
             # before the first result, for all of them are of it
             run = keep_noise(
                 run,
@@ -87,6 +93,7 @@ def compute_run(
             # before the first result: results are of no use without the search that they count
             _write_displacements(run, kind, has_results=holds_results(run))
             claimed()
+            begin_log()
             n_workers = 0 if client is None else count_workers(client)
             cut = run.cut(n_workers, device_of_workers(client, run.settings.device))
             run.note_left_out()

@@ -285,3 +285,24 @@ def test_origins_that_do_not_fit_their_results(folder, changes, message):
     write_archive(path, read_archive(path, optional=OPTIONAL) | changes)
     with pytest.raises(InputFileError, match=message):
         cld.open_results(folder / "out")
+
+
+def test_angles_in_degrees(rng):
+    angle = rng.uniform(0, 6, (2, 3))
+    results = xr.Dataset(
+        {
+            "optimal_inplane_rotation": (("structure", "image"), angle, {"units": "radian"}),
+            "orientation_radius_95": ("image", angle[0], {"units": "degree"}),
+            "weight": ("image", angle[0], {"units": "steradian"}),
+        },
+        coords={"rotation": ("rotation", angle[0], {"units": "radian", "long_name": "r"})},
+    ).chunk()
+    found = results.cryolike.degrees()
+    assert found.optimal_inplane_rotation.chunks is not None
+    np.testing.assert_allclose(found.optimal_inplane_rotation, angle * 180 / np.pi, rtol=1e-15)
+    np.testing.assert_allclose(found.rotation, angle[0] * 180 / np.pi, rtol=1e-15)
+    assert found.rotation.attrs == {"units": "degree", "long_name": "r"}
+    for name in ("orientation_radius_95", "weight"):
+        xr.testing.assert_identical(found[name], results[name])
+    assert results.optimal_inplane_rotation.attrs["units"] == "radian"
+    xr.testing.assert_identical(found.cryolike.degrees(), found)

@@ -159,5 +159,5 @@ def test_command(build, tmp_path):
     assert len(list((tmp_path / "out/likelihood_matrix").iterdir())) == 6
     assert len(list((tmp_path / "out/reweighting").iterdir())) == 3
     failed = CliRunner().invoke(app, ["matrix", str(tmp_path / "nothing")])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert "nothing: there is no such folder" in failed.output

@@ -43,7 +43,7 @@ def test_version_and_help():
     assert cryolike("--version").stdout.strip() == __version__
     expected = (
         "--templates --particles --output --parameters --n-stacks --i-template "
-        "--max-displacement-pixels --n-displacements-x --n-displacements-y --n-templates-per-batch "
+        "--max-displacement-pixels --displacement-step-pixels --n-templates-per-batch "
         "--n-images-per-batch --discover-batch-size --recompute --overwrite --device --conventions "
         "--workers --scheduler"
     )
@@ -92,7 +92,7 @@ def test_a_mistake_is_one_line_and_a_failure(demo, tmp_path, extra, message):
     failed = CliRunner().invoke(
         app, list(map(str, command)), env={"COLUMNS": "200", "NO_COLOR": "1"}
     )
-    assert failed.exit_code == 1
+    assert failed.exit_code == (7 if "--scheduler" in extra else 3)
     assert failed.stderr.startswith("opening templates and particles ...\nerror: ")
     assert message in failed.stderr
     assert isinstance(failed.exception, SystemExit)
@@ -104,7 +104,7 @@ def test_a_mistake_in_a_process_of_its_own(demo, tmp_path):
         "optimal-pose", *options(demo, tmp_path / "out"), "--workers", 0, "--i-template", 7
     )
     message = "--i-template 7 is not in"
-    assert failed.returncode == 1
+    assert failed.returncode == 3
     assert failed.stderr.startswith("opening templates and particles ...\nerror: ")
     assert message in failed.stderr
     assert "Traceback" not in failed.stderr

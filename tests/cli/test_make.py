@@ -20,8 +20,8 @@ from cryolike_dask.simulation.demo import write_hinge
 from tests.commands import in_process, worked
 
 OPTIONS = {
-    "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-factor "
-    "--viewing-distance "
+    "parameters": "--n-pixels --pixel-size-angstrom --output --precision --resolution-angstrom "
+    "--view-step-degrees "
     "--n-inplanes --atom-radii --atom-selection --residues --atoms --atom-shape "
     "--symmetry --frame --superpose --overwrite",
     "templates": "--parameters --output --models --topology --frames --every "
@@ -78,8 +78,8 @@ def folder(tmp_path_factory):
     ]
     said = worked(in_process("parameters", *grid, "--output", folder / "parameters.npz"))
     assert re.search(
-        r"parameters\.npz: box of 80 angstrom, band limit 10 angstrom, 17 shells x 32 angles, \d+ "
-        r"viewing",
+        r"parameters\.npz: box of 80 angstrom, compared up to 10 angstrom, 17 shells x 32 "
+        r"angles, \d+ viewing",
         said,
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -197,13 +197,13 @@ def test_what_is_complete_is_kept_unless_it_is_computed_again(here, tmp_path):
         worked(here(*arguments, "--recompute", "--overwrite"))
         assert all(p.stat().st_mtime_ns > t for p, t in times.items())
         both = here(*arguments, "--recompute", "--skip-exist")
-        assert both.returncode == 1
+        assert both.returncode == 3
         assert (
             both.stderr
             == "error: --recompute and --skip-exist exclude each other. Give one of them.\n"
         )
     refused = here(*make, "--parameters", tmp_path / "o.npz")
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     assert refused.stderr.startswith("error: ")
     assert "pass --overwrite to replace them" in refused.stderr
 
@@ -256,7 +256,7 @@ def test_parameters_of_atoms_that_scatter(tmp_path):
         failed = cryolike(
             "parameters", *grid, f"{option}={value}", "--output", "other.npz", cwd=tmp_path
         )
-        assert failed.returncode == 1
+        assert failed.returncode == 3
         assert option in failed.stderr + failed.stdout
         assert not (tmp_path / "other.npz").exists()
 
@@ -411,7 +411,7 @@ MISTAKES = {
 
 
 def told_in_one_piece(done, name, output):
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
     assert MISTAKES[name][1] in done.stderr
     assert "Traceback" not in done.stderr

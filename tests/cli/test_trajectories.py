@@ -77,7 +77,7 @@ def test_templates_of_frames(folder):
         (["--topology", "run.pdb", "--every", "0"], "every=0 is not a positive number"),
     ]:
         refused = in_process(*made, *arguments, "--output", "u")
-        assert refused.returncode == 1
+        assert refused.returncode == 3
         assert what in refused.stderr.replace("\n", " ")
         assert not (folder / "u").exists()
     refused = in_process("templates", "run.pdb", *made[2:], *FRAMES, "--output", "u")
@@ -104,5 +104,5 @@ def test_frames_of_run_yaml_that_are_wrong(folder, section, what):
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(run))
     refused = in_process("config", "check", "run.yaml")
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert what in refused.stderr.replace("\n", " ") + refused.stdout.replace("\n", " ")

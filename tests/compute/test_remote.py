@@ -429,7 +429,7 @@ def test_a_scheduler_that_others_reach_without_a_certificate_is_warned_of(
 )
 def test_options_that_exclude_each_other(options, message):
     failed = CliRunner().invoke(app, ["demo", *map(str, options)])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert message in failed.stderr
 
 

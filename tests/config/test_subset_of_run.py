@@ -305,7 +305,7 @@ def test_a_subset_that_cannot_be_chosen_is_one_error(data, tmp_path, subset, tol
     path.write_text(yaml.safe_dump(values))
     for command in (["config", "check", path], ["run", path], ["run", path, "--plan"]):
         refused = in_process(*command)
-        assert refused.returncode == 1
+        assert refused.returncode == 3
         assert told in refused.stderr.replace("\n", " ")
         assert refused.stderr.count("error: ") == 1
     assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]

@@ -92,7 +92,7 @@ def test_options_that_name_files(tmp_path, special, cluster):
             if path.is_dir() and command[0] == "config":
                 continue  # the file is made in it
             refused = in_process(*command)
-            assert refused.returncode == 1
+            assert refused.returncode == 4
             assert f"error: {path}: is" in refused.stderr
         with pytest.raises(OutputError, match="is"), reporting_to(path, cluster):
             pytest.fail("not refused")

@@ -276,6 +276,40 @@ def test_parameters_by_hand(changes, complaint):
             made_by(**{"n_pixels": 12, "pixel_size_angstrom": 1.5, **changes})
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"view_step_degrees": 181}, "view_step_degrees=181 is more than half a turn. Give 180"),
+        ({"view_step_degrees": 0}, "view_step_degrees=0 is not positive"),
+        ({"view_step_degrees": -4}, "view_step_degrees=-4 is not positive"),
+        ({"view_step_degrees": np.nan}, "view_step_degrees=nan is not positive"),
+        ({"view_step_degrees": "4"}, "view_step_degrees='4' is not a number"),
+        ({"view_step_degrees": 1e-9}, "view_step_degrees=1e-09 gives more than a million"),
+        ({"view_step_degrees": 4, "viewing_distance": 0.1}, "exclude each other"),
+        ({"resolution_angstrom": 9.9}, "finer than two pixels, which are 10 angstrom"),
+        ({"resolution_angstrom": np.inf}, "resolution_angstrom=inf is not a finite number"),
+        ({"resolution_angstrom": 121}, "resolution_angstrom=121 is more than the box of 120"),
+        ({"resolution_angstrom": 20, "resolution_factor": 0.5}, "exclude each other"),
+        ({"resolution_factor": 1.5}, "resolution_factor=1.5 is beyond the Nyquist frequency"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_step_or_a_resolution(changes, complaint):
+    with pytest.raises(InputError, match=complaint):
+        make_parameters(24, 5.0, **changes)
+
+
+def test_degrees_and_angstrom_say_what_the_older_words_said():
+    told = make_parameters(24, 5.0, resolution_angstrom=25, view_step_degrees=math.degrees(0.4))
+    before = make_parameters(24, 5.0, resolution_factor=0.4, viewing_distance=0.4)
+    assert told.radius_max == pytest.approx(before.radius_max, rel=1e-15)
+    assert told.viewing_distance == pytest.approx(before.viewing_distance, rel=1e-15)
+    assert told.resolution_angstrom == pytest.approx(25)
+    assert told.view_step_degrees == pytest.approx(math.degrees(0.4))
+    # a pixel size that was rounded
+    assert make_parameters(24, 1.0 / 3, resolution_angstrom=0.6666666).radius_max == 6
+
+
 def test_a_viewing_distance_in_degrees():
     with pytest.raises(
         InputError, match=r"viewing_distance=15 is more than half a turn\. It is in radian"

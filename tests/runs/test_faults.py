@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dask
@@ -24,6 +26,7 @@ from benchmarks.processes import killing, processes
 from cryolike_dask.compute.gpu import is_out_of_memory
 from cryolike_dask.compute.local import local_cluster
 from cryolike_dask.compute.log import reporting_to
+from cryolike_dask.compute.run_log import Remembering
 from cryolike_dask.errors import (
     CannotFitError,
     ClusterError,
@@ -271,7 +274,7 @@ def test_a_disk_that_takes_no_more_is_one_clear_error(files, tmp_path, on_error)
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
     )
-    assert failed.returncode == 1
+    assert failed.returncode == (6 if on_error == "quarantine" else 4)
     assert "Traceback" not in failed.stderr
     assert "cannot be written: File too large" in failed.stderr
     assert ("2 failed; all others are done" in failed.stderr) == (on_error == "quarantine")
@@ -348,6 +351,48 @@ def test_a_log_file_that_cannot_be_written(files, tmp_path):
     with pytest.raises(OutputError, match="nowhere"):
         run(files, log_file=tmp_path / "nowhere" / "log")
     assert not files.folder_output.exists()
+
+
+def test_a_run_leaves_its_log_beside_the_results(files, caplog):
+    caplog.set_level(logging.WARNING, "cryolike_dask")
+    remembering = Remembering()
+    for name, text in (("cryolike_dask", "before"), ("another", "not ours")):
+        remembering.emit(logging.makeLogRecord({"name": name, "msg": text}))
+    logging.getLogger().addHandler(remembering)
+    try:
+        run(files, n_stacks=1, i_template=0)
+        run(files, n_stacks=1, i_template=0, skip_exist=True)
+    finally:
+        logging.getLogger().removeHandler(remembering)
+    lines = (files.folder_output / "run.log").read_text().splitlines()
+    time_, level, *words = lines[0].split()
+    assert datetime.fromisoformat(time_).tzinfo is UTC
+    said = f"cryolike-dask {cld.__version__} begins: optimal_pose"
+    assert (level, " ".join(words)) == ("info", said)
+    assert lines[1].endswith(" before")
+    assert sum(line.endswith("ends: all is done") for line in lines) == 2
+    assert sum("before" in line for line in lines) == 1
+    assert any("1 of 1 stacks are complete" in line for line in lines)
+    assert not any("not ours" in line for line in lines)
+    # what a terminal shows is as it was
+    assert [record for record in caplog.records if record.levelno < logging.WARNING] == []
+
+
+def test_the_log_tells_how_a_run_failed(files, monkeypatch):
+    def fails(*_, **__):
+        raise ClusterError("workers die")
+
+    monkeypatch.setattr("cryolike_dask.runs.writing.stream", fails)
+    with pytest.raises(ClusterError):
+        run(files, n_stacks=1, i_template=0)
+    last = (files.folder_output / "run.log").read_text().splitlines()[-1]
+    assert last.endswith("error   ends: workers die")
+
+
+def test_a_run_goes_on_without_its_log(files, caplog):
+    (files.folder_output / "run.log").mkdir(parents=True)
+    run(files, n_stacks=1, i_template=0)
+    assert "the run goes on without it" in caplog.text
 
 
 def test_a_performance_report(files, tmp_path, cluster):

@@ -170,7 +170,7 @@ HEADERS = {
             p.edit(p.template(), lambda t: t[1:].clone()),
             p.template().with_suffix(".npz").unlink(),
         ],
-        r"templates_fourier_a\.pt: 27 templates, but viewing_distance=2\.5 gives 28 viewing "
+        r"templates_fourier_a\.pt: 27 templates, but view_step_degrees=143\.24 gives 28 viewing "
         r"directions",
     ),
     "templates without their sidecar's direction": (

@@ -474,5 +474,5 @@ def test_the_command(files, written):
     assert "no numbers computed again: 3 finding(s)" in done.stdout
     assert isinstance(done.exception, SystemExit)
     failed = invoke(app, ["verify", str(written / "nowhere")])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert failed.stderr.startswith("reading results ...\nerror: ")

@@ -111,7 +111,7 @@ def test_command(made, folder):
     worked(in_process("report", folder, "--n-examples", 0))
     assert f"{calibration.n_right} of 30" in (folder / "report.html").read_text()
     failed = in_process("calibrate", made / "t", "--workers", 0)
-    assert failed.returncode == 1
+    assert failed.returncode == 3
     assert "templates" in failed.stderr
 
 
@@ -137,7 +137,7 @@ def test_it_is_refused_before_workers_start(made, folder, monkeypatch):
         ((folder, "--images", 3), "--images 3"),
     ):
         refused = in_process("calibrate", *arguments)
-        assert refused.returncode == 1
+        assert refused.returncode == 3
         assert told in " ".join(refused.stderr.replace("\n", "").split())
     summary = summarise_results(cld.open_results(folder / "lazy"))
     (light,) = [

@@ -176,7 +176,7 @@ def test_a_command_that_cannot_be_meant_starts_no_workers(
     shares = tmp_path / "shares.txt"
     shares.write_text(text)
     refused = in_process("design", folder / "out", "--shares", shares)
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert told in refused.stderr
     assert "Traceback" not in refused.stderr
 
@@ -191,6 +191,6 @@ def test_what_was_not_run_is_said(folder, tmp_path, monkeypatch):
         ([folder / "out", "--seed", -1], "--seed -1"),
     ):
         refused = in_process("design", *given)
-        assert refused.returncode == 1
+        assert refused.returncode == 3
         assert told in " ".join(refused.stderr.split())
         assert "starting" not in refused.stderr

@@ -255,12 +255,12 @@ def test_the_command_chooses_and_says_what_comes_next(trajectory, tmp_path, monk
         "frames.txt",
     ]
     refused = in_process(*command, "--output", "few/of")
-    assert refused.returncode == 1
+    assert refused.returncode == 4
     assert "is there already" in refused.stderr.replace("\n", " ")
     (tmp_path / "f.csv").write_text("".join(f"{k % 3}\n" for k in range(12)))
     by = ["--by", "f.csv", "--method", "clusters", "--output", "few/of", "--overwrite"]
     worked(in_process(*command, *by))
     assert [line.split()[1] for line in (tmp_path / "few/of/counts.txt").open()] == ["4"] * 3
     for wrong in (["--n", 13], ["--by", "none.csv"], ["--selection", "nme CA"]):
-        assert in_process(*command, "--output", "no", *wrong).returncode == 1
+        assert in_process(*command, "--output", "no", *wrong).returncode == 3
         assert not (tmp_path / "no").exists()

@@ -192,7 +192,7 @@ def test_by_commands(tmp_path, rng):
     refused = in_process(
         "templates", tmp_path / "noise.mrc", *arguments[2:5], tmp_path / "no", "--workers", 0
     )
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "does not have the symmetry C4" in " ".join(refused.stderr.split())
 
 

@@ -320,10 +320,10 @@ def test_the_command(conformations, tmp_path):
     assert done.exit_code == 0, done.output
     assert set(text_of(path)["rlnClassNumber"]) == {"2"}
     done = command(results.folder, "--cs", tmp_path / "out.cs")
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "no .cs file. Use --star" in done.stderr
     for wrong in (["--star", path, "--cs", path], [], ["--subsets", path, "--structure", "a"]):
-        assert command(results.folder, *wrong).exit_code == 1
+        assert command(results.folder, *wrong).exit_code == 3
 
 
 def test_the_command_writes_all_that_is_asked_for_or_nothing(conformations, tmp_path):
@@ -340,7 +340,7 @@ def test_the_command_writes_all_that_is_asked_for_or_nothing(conformations, tmp_
     given = ["--metadata", star, "--metadata", cs]
     (tmp_path / "all.cs").touch()
     refused = command(results.folder, *files, *given)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 4
     assert "all.cs: is there already" in refused.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["all.cs"]
     done = command(results.folder, *files, *given, "--overwrite")

@@ -152,5 +152,5 @@ def test_a_command_joins_names(results, tmp_path, monkeypatch):
     done = run("--structures", "b+c", "--structures", "d", "--overwrite")
     assert rows(tmp_path / "out.star") == [2, 4, 5]
     done = run("--structures", "a", "--structure", "d", "--overwrite")
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "--structure and --structures exclude each other" in done.output

@@ -331,5 +331,5 @@ def test_command(build, tmp_path):
     assert "Dirichlet(1.5, 0.5)" in done.output
     counts.write_text("3\nb\n")
     failed = run(app, ["populations", str(tmp_path / "out"), "--counts", str(counts)])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert "line 2: 'b' is no positive number" in failed.output

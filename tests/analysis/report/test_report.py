@@ -341,7 +341,7 @@ def test_command(folder, tmp_path, made):
     assert done.exit_code == 0, done.output
     assert "best" in Parsed(tmp_path / "x.html").figures
     failed = CliRunner().invoke(app, ["report", str(tmp_path / "nothing")])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 3
     assert "nothing" in failed.output
 
 

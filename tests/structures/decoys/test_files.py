@@ -82,5 +82,5 @@ def test_the_command_writes_files(tmp_path):
     assert "1 decoys are in" in done.output
     assert (tmp_path / "out/a~decoy1.pdb").is_file()
     done = CliRunner().invoke(app, [str(part) for part in [*command, "--n", 0]])
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "--n 0 is not a positive number" in done.output
