@@ -7,10 +7,11 @@ import typer
 
 from cryolike_dask.cli import app
 from cryolike_dask.cli.exit_codes import EXIT_CODES
-from cryolike_dask.cli.help import ARGUMENTS, panels_of
+from cryolike_dask.cli.help import ARGUMENTS, continued, panels_of
 from cryolike_dask.cli.panels import COMMANDS, example_of, group_of
 
 PROGRAM = "cryolike-dask"
+COLUMNS = 90
 
 
 def command_reference() -> str:
@@ -30,7 +31,7 @@ def page(name: str, command: Any, context: Any) -> list[str]:
     """A command, in the order of a manual page."""
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     shown = f"```text\n{usage}\n```\n"
-    example = f"```text\n{example_of(command.name)}\n```\n"
+    example = f"```text\n{continued(example_of(command.name), COLUMNS)}\n```\n"
     parts = [f"### {name}\n", f"{plain(command.help or '')}\n", shown, "For example:\n", example]
     parts.append(f"```{{program}} {name}\n```\n")
     for panel, rows in panels_of(command, context):

@@ -49,7 +49,7 @@ class Command(typer.core.TyperCommand):
         """Write the example, in lines that a shell takes for one."""
         if example := example_of(self.name or ""):
             with formatter.section("Example"):
-                formatter.write(f"  {_continued(example, formatter.width)}\n")
+                formatter.write(f"  {continued(example, formatter.width)}\n")
 
 
 class Commands(typer.core.TyperGroup):
@@ -121,7 +121,7 @@ def _list(formatter: Any, heading: str, rows: Iterable[tuple[str, str]]) -> None
         formatter.write_dl(list(rows), col_max=NAMES_COLUMNS)
 
 
-def _continued(command: str, width: int) -> str:
+def continued(command: str, width: int) -> str:
     """A command in lines that a shell takes for one, an option with its value in the same."""
     lines = [""]
     for part in re.split(r" (?=--)", command):

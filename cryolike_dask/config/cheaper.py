@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,8 +15,10 @@ from cryolike_dask.config.run_config import plan_config, searching
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.runs.cost import LikelihoodPlan, duration_of
 
-WORTH_SECONDS = 60.0
+WORTH_SECONDS = 120.0
 """Of a plan: what takes less need not be cheaper."""
+PART_OF_RUN = 0.1
+"""Of its time, after which no other is planned any more."""
 LEAST_GAIN = 1.2
 """By which another has to be quicker to be named."""
 FEWEST_DISPLACEMENTS = 5
@@ -51,7 +54,7 @@ class Alternative:
 def alternatives(
     config: RunConfig, plan: RunPlan, client: Client | None
 ) -> tuple[Alternative, ...]:
-    """What would make a run cheaper, the most first; nothing if it is done in a minute.
+    """What would make a run cheaper, the most first; nothing if it is done in two minutes.
 
     Parameters
     ----------
@@ -65,7 +68,10 @@ def alternatives(
     if before is None or before < WORTH_SECONDS:
         return ()
     found = list(_without_projecting(config, plan.likelihood))
+    start = time.monotonic()
     for what, price, changed in _changed(config):
+        if time.monotonic() - start > PART_OF_RUN * before:
+            break
         try:
             seconds = plan_config(changed, client).likelihood.seconds
         except CryolikeError:  # of results of another search in the folder, say

@@ -210,9 +210,14 @@ def test_what_is_cheaper_is_planned_with_one_thing_changed(monkeypatch):
     written = found["structures.templates, written before by `cryolike-dask templates`"]
     assert written.seconds == pytest.approx(1000 - 800 * 0.75 / 2)
     assert "times quicker" in str(written)
-    # what takes a minute, or a time that is not known, need not be cheaper
-    for seconds in (59.0, None):
+    # what takes two minutes, or a time that is not known, need not be cheaper
+    for seconds in (119.0, None):
         assert alternatives(config, RunPlan(replace(PLAN, seconds=seconds)), None) == ()
+
+    # nor is it sought for longer than a tenth of the run
+    monkeypatch.setattr(cheaper, "PART_OF_RUN", -1)
+    assert [one.what for one in alternatives(config, RunPlan(PLAN), None)] == [written.what]
+    monkeypatch.undo()
 
     def refuses(changed, client):
         raise InputError("of another search")
