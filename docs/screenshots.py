@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 PAGES = Path(__file__).parent / "screenshots"
-WIDTH, HEIGHT = 1000, 5000
+WIDTH, HEIGHT = 1000, 4000
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PARTS = {"report": (0, 900), "ratios": (1500, 2300)}
+PARTS = {"report": (0, 710), "ratios": (1815, 2375)}
 """Rows of pixels of the page, from and to."""
 
 
