@@ -96,7 +96,7 @@ def test_a_command_compares_decoys_with_structures(inputs):
     other = [*structures, *cld.open_decoys(structures, 1, seed=1), *every[4:]]
     assert "phases 1 of seed" in " ".join(verify(templates=other).findings)
     done = CliRunner().invoke(app, ["optimal-pose", *command, "--i-template=0"])
-    assert done.exit_code == 4
+    assert done.exit_code == 3
     assert "decoys are compared beside all" in " ".join(done.output.split())
 
 
