@@ -68,9 +68,11 @@ COPIED = {
 
 
 def test_versions_agree():
-    changes = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1]
+    changes = (ROOT / "CHANGELOG.md").read_text()
+    newest, day = re.search(r"^## (\S+) \((\S+)\)$", changes, re.MULTILINE).groups()
+    assert str(CITATION["date-released"]) == day
     labels = re.findall(r"image\.version[= ]\"?([\d.]+)", DOCKERFILE + APPTAINER)
-    told = [changes, *labels, str(CITATION["version"]), RECIPE["context"]["version"]]
+    told = [newest, *labels, str(CITATION["version"]), RECIPE["context"]["version"]]
     assert told == [PROJECT["version"]] * 5
 
 
