@@ -3,6 +3,7 @@ not."""
 
 from __future__ import annotations
 
+import ast
 import io
 import logging
 import os
@@ -267,12 +268,44 @@ def test_files_are_named_as_they_are():
     assert sorted(name for name in names if name not in PAGES["files"]) == []
 
 
+def said_by(text: str, path: Path) -> list[str]:
+    """All texts in a file of Python, with "..." where values are put in."""
+    if '"' not in text:
+        return []
+    found = []
+    for node in ast.walk(ast.parse(text, path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(re.sub(r"%[-+.\d]*[sdgf]", "...", node.value).replace("%%", "%"))
+        elif isinstance(node, ast.JoinedStr):
+            found.append(
+                "".join(
+                    getattr(part, "value", "...") if isinstance(part, ast.Constant) else "..."
+                    for part in node.values
+                )
+            )
+    return found
+
+
+def test_messages_of_symptoms_are_those_of_the_package():
+    quoted = re.findall(r"^\| `([^`]+)` \|", PAGES["symptoms"], re.MULTILINE)
+    assert len(quoted) > 20
+    package = sorted(DOCS.parent.glob("cryolike_dask/**/*.py"))
+    texts = "\n".join(text for path in package for text in said_by(path.read_text(), path))
+    parts = {
+        message: [part for part in map(str.strip, message.split("...")) if part]
+        for message in quoted
+    }
+    assert [message for message in quoted if not parts[message]] == []
+    assert [part for message in quoted for part in parts[message] if part not in texts] == []
+
+
 @pytest.mark.skipif(
-    find_spec("sphinx") is None or find_spec("myst_parser") is None,
-    reason="sphinx and myst-parser are not installed: pip install 'cryolike_dask[docs]'",
+    find_spec("sphinx") is None or find_spec("myst_nb") is None or find_spec("furo") is None,
+    reason="sphinx, myst-nb and furo are not installed: pip install 'cryolike_dask[docs]'",
 )
 def test_it_builds_without_a_warning_and_tells_all(tmp_path):
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "-d", tmp_path / "trees"]
+    command += ["-D", "nb_execution_mode=off"]  # test_notebooks.py executes them
     done = subprocess.run(
         [*command, DOCS, tmp_path / "html"],
         capture_output=True,

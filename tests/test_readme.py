@@ -1,4 +1,4 @@
-"""What the README says is what happens."""
+"""What the README says, and the two pages that go on from it, is what happens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,31 @@ from cryolike_dask.config.reading import read_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [README, *((ROOT / "docs" / page).read_text() for page in ("steps.md", "python.md"))]
 
 
 def block(name: str) -> str:
     """The code block behind a marker."""
-    return re.search(rf"<!-- {name} -->\n```\w+\n(.*?)\n```", README, re.DOTALL)[1]
+    marker = rf"<!-- (?:not run: run by tests/test_readme.py as )?{name} -->"
+    return re.search(rf"{marker}\n```\w+\n(.*?)\n```", "\n".join(PAGES), re.DOTALL)[1]
+
+
+def test_the_readme_is_short_and_asks_what_a_reader_does():
+    assert README.count("\n") <= 120
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    assert [heading for heading in headings if not heading.endswith("?")] == []
+    contents = re.findall(r"^- \[(.+)\]\(#(.+)\)$", README, re.MULTILINE)
+    assert [text for text, _ in contents] == headings
+    for text, anchor in contents:
+        assert anchor == re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for path, anchor in re.findall(r"\]\((?!#)([^)#\s]+)(?:#([^)]+))?\)", README):
+        assert (ROOT / path).exists(), path
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.M) if anchor else []
+        named = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
+        assert anchor == "" or anchor in named, f"{path}#{anchor}"
 
 
 @pytest.mark.parametrize("name", ["demo", "test"])

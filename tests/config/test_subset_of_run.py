@@ -145,11 +145,11 @@ def test_counts_of_your_own_come_first(data, tmp_path):
     assert shares.attrs["prior"] == "Dirichlet(0.75, 0.75, 1.5)"
 
 
-def test_the_readme_goes_from_a_simulation_to_a_figure(data, tmp_path, monkeypatch):
+def test_the_page_of_steps_goes_from_a_simulation_to_a_figure(data, tmp_path, monkeypatch):
     monkeypatch.chdir(shutil.copytree(data, tmp_path / "here"))
-    readme = (Path(cld.__file__).parents[1] / "README.md").read_text()
+    page = (Path(cld.__file__).parents[1] / "docs/steps.md").read_text()
     said, code = (
-        re.search(rf"<!-- {name} -->\n```\w+\n(.*?)\n```", readme, re.DOTALL)[1]
+        re.search(rf" as {name} -->\n```\w+\n(.*?)\n```", page, re.DOTALL)[1]
         for name in ("simulation", "free energy")
     )
     values, small = yaml.safe_load(said), described(data, "results")
