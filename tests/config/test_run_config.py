@@ -139,7 +139,7 @@ def test_shares_and_the_report_come_with_the_run(folder, tmp_path):
     assert found.population_draws.sizes["chain"] == 2
     page = (output / "report.html").read_text()
     assert "not at hand" not in page  # inputs are those of the run
-    assert 'id="best"' in page
+    assert 'id="figure-best"' in page
     particles, classes = (output / name for name in ("particles.csv", "classes.csv"))
     assert len(particles.read_text().splitlines()) == 1 + results.sizes["image"]
     header, first, _ = classes.read_text().splitlines()
