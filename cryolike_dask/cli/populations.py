@@ -61,7 +61,7 @@ def populations(
     with errors_for_people():
         need(results, "results")
         say("reading results ...")
-        from cryolike_dask.analysis.populations.written import estimate_and_write
+        from cryolike_dask.analysis.populations.of_folder import estimate_and_write
 
         found, written = estimate_and_write(
             results,

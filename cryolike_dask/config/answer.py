@@ -72,7 +72,7 @@ class Populations(Section):
 
     def write(self, folder: Path) -> list[Path]:
         """Estimate shares from the results of a folder, and write them there."""
-        from cryolike_dask.analysis.populations.written import estimate_and_write
+        from cryolike_dask.analysis.populations.of_folder import estimate_and_write
 
         options = self.model_dump()
         return estimate_and_write(folder, folder, **options)[1]

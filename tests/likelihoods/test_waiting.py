@@ -59,7 +59,7 @@ def stacks_of(build, n_images, n_templates):
     return build.stacks(n_images, n_templates, n_pixels=16, n_inplanes=24, search=(2.0, 3, 2))
 
 
-def counted(gpu, stacks, tile, function, precision="single"):
+def counted(gpu, stacks, tile, function, precision="single", basis=None):
     """What a block of so large tiles gives; the pretended GPU counts."""
     images, templates = stacks
     graph = ComparisonGraph(images, templates, Settings(device="cuda", precision=precision))
@@ -68,7 +68,7 @@ def counted(gpu, stacks, tile, function, precision="single"):
         image_rows(images, comparison.conventions, graph.group_of_image),
         template_rows(templates, comparison.conventions),
     )
-    basis = blocks.radial_basis_of(comparison)
+    basis = basis or blocks.radial_basis_of(comparison)
     for counter in (gpu.waits, gpu.sent, gpu.launches):
         counter.clear()
     return function(*rows, basis, comparison=comparison)
@@ -84,11 +84,20 @@ def test_a_block_waits_once(build, gpu, function, tile):
 
 
 def launches_of_a_tile(gpu, build, function):
-    """By adding images to a tile, and templates to it, and both."""
-    n = {}
+    """By adding images to a tile, and templates to it, and both, all on one basis."""
+    images, templates = stacks_of(build, 8, 6)
+    graph = ComparisonGraph(images, templates, Settings(device="cuda", precision="single"))
+    basis, n = blocks.radial_basis_of(graph.comparison), {}
     for n_images in (4, 8):
         for n_templates in (3, 6):
-            counted(gpu, stacks_of(build, n_images, n_templates), (4, 3), function)
+            some = np.arange(n_templates)
+            fewer = replace(
+                templates,
+                source=templates.source.subset(some),
+                viewing=templates.viewing.take(some),
+            )
+            stacks = images[:n_images], fewer
+            counted(gpu, stacks, (4, 3), function, basis=basis)
             n[n_images, n_templates] = gpu.launches.copy()
     n[8, 6].subtract(n[4, 6])
     n[8, 3].subtract(n[4, 3])

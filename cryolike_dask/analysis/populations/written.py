@@ -7,20 +7,15 @@ import io
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.dataset import open_results
-from cryolike_dask.analysis.populations.estimate import populations
 from cryolike_dask.analysis.populations.likelihoods import identity_of
 from cryolike_dask.io.atomic import replacing, writing
-from cryolike_dask.io.counts import read_counts
 from cryolike_dask.io.export_names import (
-    POPULATIONS_SCRATCH,
     POPULATIONS_STORE,
     POPULATIONS_TABLE,
 )
@@ -36,20 +31,6 @@ COLUMNS = (
 )
 
 NONE_OF_THESE = "none of these"
-
-
-def estimate_and_write(
-    results: Path, folder_output: Path, counts: Path | None, **options: Any
-) -> tuple[xr.Dataset, list[Path]]:
-    """Estimate shares from a folder of results, and write them; options are those of
-    `populations`, and counts a text file of them."""
-    found = populations(
-        open_results(results),
-        counts=None if counts is None else read_counts(counts),
-        scratch=folder_output / POPULATIONS_SCRATCH,
-        **options,
-    )
-    return found, write_populations(found, folder_output)
 
 
 def write_populations(populations: xr.Dataset, folder_output: str | Path) -> list[Path]:

@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cryolike_dask.compute.gpu import sent
-from cryolike_dask.likelihoods.kernels import split
+from cryolike_dask.likelihoods.kernels import split, with_triton
 from cryolike_dask.likelihoods.kernels.columns import by_templates
 from cryolike_dask.likelihoods.kernels.cross_correlation import squared, without_power
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants, WhitenedImages
@@ -54,7 +54,7 @@ from cryolike_dask.likelihoods.kernels.displaced import (
     spectra_memory,
 )
 from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms
-from cryolike_dask.likelihoods.kernels.norms import norms
+from cryolike_dask.likelihoods.kernels.norms import Norms, norms_by_torch
 from cryolike_dask.likelihoods.kernels.rotations import angular_spectra
 from cryolike_dask.likelihoods.kernels.tile import Tile
 
@@ -318,3 +318,23 @@ def _offsets(contrast_of_mask: Tensor, mask_products: Tensor) -> Tensor:
         return torch.stack([contrast_of_mask @ product for product in mask_products], 1)
     of_templates = contrast_of_mask.expand(len(mask_products), -1, -1)
     return torch.bmm(of_templates, mask_products[..., None])[..., 0].T
+
+
+def norms(
+    template_power: Tensor,
+    template_mask: Tensor,
+    image_terms: tuple[Tensor, Tensor, NoiseTerms],
+    constants: BlockConstants,
+) -> Norms:
+    """Norms as `norms_by_torch` says, on a GPU in one kernel if that works here."""
+    given = template_power, template_mask, image_terms, constants
+    in_single = constants.weights.dtype == torch.float32
+    if template_power.is_cpu or not in_single or not with_triton.is_usable():
+        return norms_by_torch(*given)
+
+    def by_kernel() -> Norms:
+        from cryolike_dask.likelihoods.kernels.norms_cuda import norms_in_one_kernel
+
+        return norms_in_one_kernel(*given)
+
+    return with_triton.on_device(template_power.device, by_kernel, lambda: norms_by_torch(*given))

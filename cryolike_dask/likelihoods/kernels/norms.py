@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryolike_dask.likelihoods.kernels import with_triton
 from cryolike_dask.likelihoods.kernels.direct import BlockConstants
 from cryolike_dask.likelihoods.kernels.log_likelihood import NoiseTerms, log_likelihood_height
 
@@ -39,13 +38,13 @@ class Norms:
     is_empty: Tensor
 
 
-def norms(
+def norms_by_torch(
     template_power: Tensor,
     template_mask: Tensor,
     image_terms: tuple[Tensor, Tensor, NoiseTerms],
     constants: BlockConstants,
 ) -> Norms:
-    """Norms of some images and templates.
+    """Norms of some images and templates, on any device.
 
     The algebra is that of `zero_normalised_correlation` and `log_likelihood_of_poses`.
 
@@ -59,26 +58,6 @@ def norms(
         Iyy, Isy, and what is known of the noise of each image.
     constants : BlockConstants
     """
-    given = template_power, template_mask, image_terms, constants
-    in_single = constants.weights.dtype == torch.float32
-    if template_power.is_cpu or not in_single or not with_triton.is_usable():
-        return norms_by_torch(*given)
-
-    def by_kernel() -> Norms:
-        from cryolike_dask.likelihoods.kernels.norms_cuda import norms_in_one_kernel
-
-        return norms_in_one_kernel(*given)
-
-    return with_triton.on_device(template_power.device, by_kernel, lambda: norms_by_torch(*given))
-
-
-def norms_by_torch(
-    template_power: Tensor,
-    template_mask: Tensor,
-    image_terms: tuple[Tensor, Tensor, NoiseTerms],
-    constants: BlockConstants,
-) -> Norms:
-    """Norms by torch, on any device."""
     # in double precision: the likelihood is a difference of large numbers, and there are W/2
     # numbers per pair, not one for each pose
     power, template_mask = template_power.double(), template_mask.double()
