@@ -1148,7 +1148,7 @@ def test_lazy_inputs_give_what_files_give(project, structures):
         for r in ("r1", "r2")
     ]
     assert trees[0] == trees[1]
-    assert len(trees[0]) == 3 + 2 + 2 * (1 + 2 * 9)
+    assert len(trees[0]) == 4 + 2 + 2 * (1 + 2 * 9)
     again = open_optimal_pose(lazily).load()
     assert again.identical(written) or again.equals(written)
 
@@ -1263,7 +1263,8 @@ def test_stacks_and_structures_are_chosen(project, structures):
     assert dict(poses.sizes) == {"image": 8}
     assert poses.structure == "y"
     assert sorted(p.name for p in output.iterdir()) == [
-        *(".claim-results.json", "blocks.csv", "displacements_set.pt", "images", "template1")
+        *(".claim-results.json", "blocks.csv", "displacements_set.pt", "images", "run.log"),
+        "template1",
     ]
     assert sorted(p.name for p in (output / "template1" / "done").iterdir()) == [
         "stack_000000.json",

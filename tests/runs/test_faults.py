@@ -353,7 +353,10 @@ def test_a_log_file_that_cannot_be_written(files, tmp_path):
     assert not files.folder_output.exists()
 
 
-def test_a_run_leaves_its_log_beside_the_results(files, caplog):
+def test_a_run_leaves_its_log_beside_the_results(files, caplog, monkeypatch):
+    # not what commands of other tests have said in this process
+    others = [h for h in logging.getLogger().handlers if not isinstance(h, Remembering)]
+    monkeypatch.setattr(logging.getLogger(), "handlers", others)
     caplog.set_level(logging.WARNING, "cryolike_dask")
     remembering = Remembering()
     for name, text in (("cryolike_dask", "before"), ("another", "not ours")):

@@ -94,5 +94,5 @@ def test_the_command(files):  # noqa: F811
     assert "on 4 workers" in said.stdout
     assert re.search(r"gpu +RTX 4090 .*stated, not measured", said.stdout.replace("\n", " "))
     said = CliRunner().invoke(app, [str(a) for a in [*command, "X100"]])
-    assert said.exit_code == 1
+    assert said.exit_code == 3
     assert "--gpu" in said.stderr

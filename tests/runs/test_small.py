@@ -88,7 +88,7 @@ def test_workers_start_where_they_pay_and_after_inputs_are_open(
         return done.exit_code, done.stderr
 
     code, text = said("--workers", 2)
-    assert (code, started) == (1, [2]), text
+    assert (code, started) == (7, [2]), text
     code, text = said()
     assert code == 0, text
     assert "no workers are started" in text
