@@ -143,15 +143,15 @@ def _search(block: Block) -> Rows:
     """Best poses and likelihoods of images."""
     found = BestOfImages(block)
     found.compare()
-    return found.poses()
+    (poses,) = found.poses()
+    return poses
 
 
 def _search_with_pairs(block: Block) -> tuple[Rows, NDArray[np.float64]]:
     """The same, and likelihood times prior of each pair, their logarithm."""
     found = BestOfImages(block)
     found.compare()
-    poses = found.poses()
-    (of_pairs,) = found.read("of_pairs")
+    poses, of_pairs = found.poses("of_pairs")
     return poses, of_pairs + block.template_rows["log_prior"]
 
 

@@ -151,10 +151,11 @@ class BestOfImages(Likelihoods):
         m = m[improved]
         self.correlation[m], self.template[m], self.pose[m] = best[improved], s, pose[improved]
 
-    def poses(self) -> NDArray[np.void]:
-        """Best pose of each image, and its likelihood over all of these templates, POSE."""
+    def poses(self, *more: str) -> list[NDArray[Any]]:
+        """Best pose of each image, and its likelihood over all of these templates, POSE; and what
+        more of these attributes are."""
         names = ("correlation", "template", "pose", "of_images", "error_bound")
-        correlation, template, pose, of_images, bound = self.read(*names)
+        correlation, template, pose, of_images, bound, *others = self.read(*names, *more)
         poses = no_poses((len(correlation),))
         there = correlation > -np.inf
         poses["cross_correlation"][there] = correlation[there]
@@ -164,7 +165,7 @@ class BestOfImages(Likelihoods):
         )
         poses["log_likelihood_integrated"], poses["correlation_error_bound"] = of_images, bound
         poses["n_poses"] = self.block.shape[1] * math.prod(self.block.pose_shape)
-        return poses
+        return [poses, *others]
 
 
 class BestOfPairs(Likelihoods):

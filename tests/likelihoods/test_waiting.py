@@ -27,6 +27,7 @@ MOST_LAUNCHES = 40
 """Of a tile, beside those of preparing its templates, which depend on no image."""
 FUNCTIONS = {
     "optimal poses": blocks.optimal_poses,
+    "optimal poses and pairs": blocks.optimal_poses_and_pairs,
     "likelihoods": blocks.log_likelihoods_of_pairs,
     "integrated": blocks.integrated_log_likelihoods,
 }
