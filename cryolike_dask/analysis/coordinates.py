@@ -146,3 +146,10 @@ def _shared(text: NDArray[np.str_]) -> NDArray[np.object_]:
     distinct, which = np.unique(text, return_inverse=True)
     shared: NDArray[np.object_] = distinct.astype(object)[which]
     return shared
+
+
+def of_images(results: xr.Dataset | xr.DataArray, name: str, otherwise: Any = None) -> NDArray[Any]:
+    """A coordinate, one value for each image, of one that was selected too; something else where
+    there is none."""
+    values = results.coords[name].values if name in results.coords else otherwise
+    return np.broadcast_to(np.asarray(values), np.size(results[labels.IMAGE]))

@@ -4,13 +4,13 @@ that they name."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.coordinates import of_images
 from cryolike_dask.errors import CryolikeError
 from cryolike_dask.particles.image_names import split_names
 from cryolike_dask.particles.opening import read_optics
@@ -43,7 +43,7 @@ def image_names(results: xr.Dataset | xr.DataArray) -> list[str]:
     numbers = [str(number) for number in np.atleast_1d(results[labels.IMAGE].values)]
     if not {labels.IMAGE_FILE, labels.IMAGE_INDEX} <= set(results.coords):
         return numbers
-    files, index = (_each(results, name) for name in (labels.IMAGE_FILE, labels.IMAGE_INDEX))
+    files, index = (of_images(results, name) for name in (labels.IMAGE_FILE, labels.IMAGE_INDEX))
     recorded = zip(numbers, files, index, strict=True)
     return [f"{at + 1:06d}@{file}" if file and at >= 0 else n for n, file, at in recorded]
 
@@ -55,7 +55,7 @@ def called(results: xr.Dataset) -> Called:
     n = len(names)
     if not {labels.METADATA_FILE, labels.METADATA_ROW} <= set(results.coords):
         return Called(names)
-    files, rows = (_each(results, name) for name in (labels.METADATA_FILE, labels.METADATA_ROW))
+    files, rows = (of_images(results, name) for name in (labels.METADATA_FILE, labels.METADATA_ROW))
     defocus = np.full(n, np.nan)
     for file in sorted({str(file) for file in files if file}):
         chosen = np.flatnonzero((files == file) & (rows >= 0))
@@ -93,19 +93,14 @@ def _are_the_same(names: NDArray[np.str_], results: xr.Dataset, chosen: NDArray[
         files, positions = split_names(names)
     except CryolikeError:  # no names of images
         return False
-    recorded = _each(results, labels.IMAGE_FILE)[chosen]
-    index = _each(results, labels.IMAGE_INDEX)[chosen]
+    recorded = of_images(results, labels.IMAGE_FILE)[chosen]
+    index = of_images(results, labels.IMAGE_INDEX)[chosen]
     same_file = [
         not known or _last(known) == _last(file)
         for known, file in zip(recorded, files, strict=True)
     ]
     same_place = (index < 0) | (positions < 0) | (index == positions)
     return bool(np.all(same_file) and same_place.all())
-
-
-def _each(results: xr.Dataset | xr.DataArray, name: str) -> NDArray[Any]:
-    """A coordinate of each image; of one that was selected it has no dimension."""
-    return np.broadcast_to(results[name].values, np.size(results[labels.IMAGE]))
 
 
 def _last(path: str) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.coordinates import without_decoys
+from cryolike_dask.analysis.coordinates import of_images, without_decoys
 from cryolike_dask.analysis.decoys.of_results import Q_VALUE
 from cryolike_dask.analysis.export.relion_poses import RelionPoses, relion_poses
 from cryolike_dask.analysis.export.selection import Selection, q_values_of
@@ -160,12 +160,6 @@ def with_images(results: xr.Dataset) -> xr.Dataset:
     if labels.IMAGE in results.coords and labels.IMAGE not in results.dims:
         results = results.expand_dims(labels.IMAGE)
     return results
-
-
-def of_images(results: xr.Dataset, name: str, otherwise: Any) -> NDArray[Any]:
-    """A coordinate, one value for each image; something else where there is none."""
-    values = results.coords[name].values if name in results.coords else otherwise
-    return np.broadcast_to(np.asarray(values), results.sizes[labels.IMAGE])
 
 
 def _check_choice(template_source: Any) -> None:

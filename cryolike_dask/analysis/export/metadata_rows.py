@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.export.assignment import of_images
+from cryolike_dask.analysis.coordinates import of_images
 from cryolike_dask.errors import InputError, InputFileError, listed
 from cryolike_dask.particles.locate import distinct
 from cryolike_dask.particles.opening import PathOrPaths

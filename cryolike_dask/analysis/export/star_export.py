@@ -14,8 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.coordinates import of_images
 from cryolike_dask.analysis.decoys.of_results import Q_VALUE
-from cryolike_dask.analysis.export.assignment import of_images
 from cryolike_dask.analysis.export.files import Export, ExportFiles, named_with
 from cryolike_dask.analysis.export.metadata_rows import ONE_BY_ONE, Described, Rows
 from cryolike_dask.analysis.export.names import names_seen_from

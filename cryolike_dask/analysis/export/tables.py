@@ -16,8 +16,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.coordinates import without_decoys
-from cryolike_dask.analysis.export.assignment import Assignment, assign, of_images, with_images
+from cryolike_dask.analysis.coordinates import of_images, without_decoys
+from cryolike_dask.analysis.export.assignment import Assignment, assign, with_images
 from cryolike_dask.analysis.export.files import Export, claim_files, named_with
 from cryolike_dask.analysis.export.selection import Selection
 from cryolike_dask.analysis.export.star_export import ANGLES, IN_ANGSTROM, OF_RELION
