@@ -1,7 +1,6 @@
 """The public names and their modules: for type checkers, and for loading a name on first use."""
 
 from .analysis.compare.compare import compare_runs as compare_runs
-from .analysis.compare.page import write_comparison as write_comparison
 from .analysis.dataset import open_results as open_results
 from .analysis.decoys.of_results import decoy_competition as decoy_competition
 from .analysis.export.cryosparc_export import export_cryosparc as export_cryosparc
@@ -38,6 +37,7 @@ from .analysis.plots.structure_plots import plot_confusion as plot_confusion
 from .analysis.plots.structure_plots import plot_log_likelihood_ratio as plot_log_likelihood_ratio
 from .analysis.populations.estimate import populations as populations
 from .analysis.populations.written import write_populations as write_populations
+from .analysis.report.comparison_page import write_comparison as write_comparison
 from .analysis.report.report import write_report as write_report
 from .compute.local import local_cluster as local_cluster
 from .compute.remote import connect as connect

@@ -38,7 +38,8 @@ def compare(
     with errors_for_people():
         say("reading results ...")
         from cryolike_dask.analysis.compare.compare import compare_runs
-        from cryolike_dask.analysis.compare.page import sentence_of, write_page
+        from cryolike_dask.analysis.report.about_comparison import sentence_of
+        from cryolike_dask.analysis.report.comparison_page import write_page
         from cryolike_dask.io.export_names import COMPARISON
 
         need(run1, "results")

@@ -103,6 +103,7 @@ OPTIONS: dict[str, dict[str, str]] = {
         "populations.counts": FILE,
         "populations.decoys": "",
         "design.shares": FILE,
+        "report.compare_with": FOLDER,
     },
     "Search": {
         "max_displacement_pixels": NUMBER,

@@ -25,6 +25,10 @@ def report(
     n_examples: Annotated[
         int, typer.Option(help="Best, and worst, fitting particles to show.")
     ] = 4,
+    compare_with: Annotated[
+        Path | None,
+        typer.Option(help="Folder with results of an earlier run: a section says how they agree."),
+    ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(help="A folder that gets each figure as SVG, PDF and PNG."),
@@ -40,6 +44,8 @@ def report(
         from cryolike_dask.analysis.report.report import write_report
 
         need(results, "results")
+        if compare_with is not None:
+            need(compare_with, "results")
         inputs.need()
         used = inputs.given_or_found(results, needed=n_examples > 0)
         page = write_report(
@@ -49,6 +55,7 @@ def report(
             particles=used.particles,
             parameters=used.parameters,
             n_examples=n_examples,
+            compare_with=compare_with,
             figures=figures,
             overwrite=overwrite,
         )

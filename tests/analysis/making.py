@@ -106,3 +106,12 @@ def rewritten(folder, **settings):
         changed = {**record["settings"], **settings}
         record["settings"] = {name: value for name, value in changed.items() if value is not None}
         path.write_text(json.dumps(record))
+
+
+def named(results, file="/data/run/a.mrcs", first=0):
+    """The same, of images of a file."""
+    n = results.sizes["image"]
+    return results.assign_coords(
+        image_file=("image", np.array([file] * n, object)),
+        image_index=("image", first + np.arange(n)),
+    )

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from cryolike_dask.analysis.report.run_file import run_file
+from cryolike_dask.analysis.run_file import run_file
 
 UNKNOWN, DEFAULT = "not recorded", "as by default"
 CHECKSUM, SHOWN_OF_CHECKSUM = re.compile("[0-9a-f]{64}"), 12

@@ -35,6 +35,8 @@ LONGEST_NAME, WIDE_LABEL, LONGEST_LABEL = 28, 24, 46
 RESOLUTIONS = np.outer(10.0 ** np.arange(4), [1, 1.5, 2, 3, 4, 5, 6, 8]).ravel()
 """Candidates for the ticks of a resolution axis, in units of a power of ten."""
 N_BINS = 40
+MOST_TICKS, MOST_RESOLUTIONS = 5, 14
+"""Along x, so that labels of four digits do not touch."""
 OUTLIERS = 0.002
 """Share of the values at either end that is counted in the last bin where it would stretch a
 histogram."""
@@ -52,7 +54,10 @@ def new_panel(
 ) -> tuple[Figure, Axes]:
     """A new figure of one panel, and the panel."""
     figure = new_figure(width, height)
-    return figure, figure.add_subplot(projection=projection)
+    axes = figure.add_subplot(projection=projection)
+    if projection is None:
+        axes.locator_params(axis="x", nbins=MOST_TICKS)
+    return figure, axes
 
 
 def known(values: NDArray[Any]) -> Floats:
@@ -93,7 +98,7 @@ def resolution_axis(axes: Axes, limit: float, box_size_angstrom: float) -> None:
     inside = (resolutions * limit >= 1 - 1e-9) & (resolutions <= box_size_angstrom)
     ticks: list[float] = []
     for frequency in 1 / resolutions[inside]:
-        if not ticks or ticks[-1] - frequency > limit / 20:
+        if not ticks or ticks[-1] - frequency > limit / MOST_RESOLUTIONS:
             ticks.append(frequency)
     top = axes.secondary_xaxis("top")
     top.set_xticks(ticks, labels=[f"{1 / f:g}" for f in ticks])

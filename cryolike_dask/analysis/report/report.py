@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis import findings, summaries
 from cryolike_dask.analysis.block_times import Blocks, read_blocks
+from cryolike_dask.analysis.compare.compare import compare_runs
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.decoys.of_results import Q_VALUE, competition_if_any
 from cryolike_dask.analysis.image_names import IMAGE_NAME, Called, called
@@ -25,15 +27,16 @@ from cryolike_dask.analysis.report import (
     about_structures,
 )
 from cryolike_dask.analysis.report.about_belief import basis_of, noise_section
+from cryolike_dask.analysis.report.about_comparison import comparison_section
 from cryolike_dask.analysis.report.about_groups import groups_section
 from cryolike_dask.analysis.report.about_poses import Inputs
 from cryolike_dask.analysis.report.next_steps import next_steps
 from cryolike_dask.analysis.report.page import Content, page_of, refuse_others
 from cryolike_dask.analysis.report.particle_table import particles_section, table_as_json
-from cryolike_dask.analysis.report.run_file import run_file
 from cryolike_dask.analysis.report.sentence import sentence
 from cryolike_dask.analysis.report.svg import write_figure
 from cryolike_dask.analysis.report.trust import about_calibration, trust
+from cryolike_dask.analysis.run_file import run_file
 from cryolike_dask.analysis.search_steps import Step, search_steps
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.compute.progress import counted
@@ -67,6 +70,7 @@ def write_report(
     particles: str | Path | ImageStack | Sequence[ImageStack] | None = None,
     parameters: str | Path | ImageParameters | None = None,
     n_examples: int = 4,
+    compare_with: str | Path | xr.Dataset | None = None,
     figures: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -89,6 +93,9 @@ def write_report(
         Default: `parameters.npz` in the folder of templates.
     n_examples : int
         How many of the best, and of the worst, fitting particles to show; 0: none.
+    compare_with : path or xarray.Dataset, optional
+        An earlier run of the same particles, or some of them: a section says how they agree, as
+        `compare_runs` does.
     figures : path, optional
         A folder that gets each figure as SVG, PDF and PNG; files of their names are replaced.
     overwrite : bool
@@ -104,7 +111,8 @@ def write_report(
     Raises
     ------
     InputError, InputFileError
-        If there are no results, or an argument cannot be used.
+        If there are no results, or an argument cannot be used; of `compare_with` as of
+        `compare_runs`.
     OutputError
         If there is another file, or the page or the folder of figures cannot be written.
     """
@@ -121,7 +129,10 @@ def write_report(
     summary = summarise_results(opened)
     if (summary[summaries.BEST_STRUCTURE] == summaries.NO_STRUCTURE).all():
         raise InputError("no image has a result", remedy="Run the likelihood first.")
+    comparison = None if compare_with is None else compare_runs(compare_with, opened)
     content = _content(opened, summary, Inputs(templates, particles, parameters), n, progress)
+    if comparison is not None:
+        content = replace(content, last=(comparison_section(comparison), *content.last))
     with replacing(page) as file:
         file.write(page_of(content).encode("utf-8", "replace"))
     if figures is not None:

@@ -13,25 +13,17 @@ from typer.testing import CliRunner
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.compare import compare as comparing
-from cryolike_dask.analysis.compare.page import sentence_of, write_page
 from cryolike_dask.analysis.pose_errors import angles_degree, directions
+from cryolike_dask.analysis.report.about_comparison import sentence_of
+from cryolike_dask.analysis.report.comparison_page import write_page
 from cryolike_dask.analysis.report.page import OURS
 from cryolike_dask.cli import app
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.geometry.symmetry import point_group
-from tests.analysis.making import make_results, without
+from tests.analysis.making import make_results, named, without
 from tests.conftest import Builder
 
 PARAMETERS = cld.ImageParameters(12, 1.5, n_inplanes=20, viewing_distance=3.0, precision="single")
-
-
-def named(results, file="/data/run/a.mrcs", first=0):
-    """The same, of images of a file."""
-    n = results.sizes["image"]
-    return results.assign_coords(
-        image_file=("image", np.array([file] * n, object)),
-        image_index=("image", first + np.arange(n)),
-    )
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from cryolike_dask.analysis.report.about_belief import basis_of
 from cryolike_dask.analysis.report.about_populations import how_much
 from cryolike_dask.analysis.report.next_steps import next_steps
 from cryolike_dask.analysis.report.report import write_report
-from cryolike_dask.analysis.report.run_file import RunFile, run_file
 from cryolike_dask.analysis.report.sentence import sentence
 from cryolike_dask.analysis.report.trust import edge_light, trust
+from cryolike_dask.analysis.run_file import RunFile, run_file
 from cryolike_dask.analysis.search_steps import Step
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.errors import OutputError

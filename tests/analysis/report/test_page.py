@@ -11,11 +11,14 @@ from html import unescape
 import numpy as np
 import pytest
 
+from cryolike_dask.analysis.compare.compare import compare_runs
 from cryolike_dask.analysis.report import page as page_module
+from cryolike_dask.analysis.report.about_comparison import sentence_of
+from cryolike_dask.analysis.report.comparison_page import write_comparison
 from cryolike_dask.analysis.report.report import write_report
 from cryolike_dask.analysis.summaries import summarise_results
 from tests.analysis.browser import find_browser, visit
-from tests.analysis.making import make_results, with_truth
+from tests.analysis.making import make_results, named, with_truth
 from tests.analysis.report.test_report import EVIL, Parsed
 
 FIGURES = "Array.from(document.querySelectorAll('figure svg'), s => s.getBoundingClientRect())"
@@ -116,46 +119,76 @@ def groups_of(results, rng):
     )
 
 
-def test_a_browser_shows_it_without_asking_for_anything(browser, rng, tmp_path):
-    results = groups_of(with_truth(make_results(rng, EVIL, folder=f"/tmp/{EVIL[0]}"), rng), rng)
-    page = write_report(results, tmp_path / "page & more.html")
+async def seen(tab):
+    """What a browser shows, light and dark, wide and narrow, and on paper."""
+    found = {
+        "loaded": await tab.value(LOADED),
+        "text": await tab.value("document.body.innerText"),
+    }
+    found["contrasts"], found["paper"], found["overflow"] = {}, {}, {}
+    for scheme in ("light", "dark"):
+        await coloured(tab, scheme)
+        found["contrasts"][scheme] = await tab.value(CONTRASTS)
+        found["paper"][scheme] = await tab.value("getComputedStyle(document.body).backgroundColor")
+    found["faults"], found["type"] = {}, {}
+    for width in (390, 1280):
+        await resized(tab, width)
+        found["overflow"][width] = await tab.value(
+            "document.documentElement.scrollWidth - innerWidth"
+        )
+        found["faults"][width] = await tab.value(FAULTS)
+        found["type"][width] = min(await tab.value(SIZES))
+    found["printed"] = (await tab.call("Page.printToPDF"))["result"]["data"]
+    found["log"], found["asked"] = complaints(tab), asked(tab)
+    return found
 
-    async def look(tab):
-        found = {
-            "loaded": await tab.value(LOADED),
-            "text": await tab.value("document.body.innerText"),
-        }
-        found["contrasts"], found["paper"], found["overflow"] = {}, {}, {}
-        for scheme in ("light", "dark"):
-            await coloured(tab, scheme)
-            found["contrasts"][scheme] = await tab.value(CONTRASTS)
-            found["paper"][scheme] = await tab.value(
-                "getComputedStyle(document.body).backgroundColor"
-            )
-        found["faults"], found["type"] = {}, {}
-        for width in (390, 1280):
-            await resized(tab, width)
-            found["overflow"][width] = await tab.value(
-                "document.documentElement.scrollWidth - innerWidth"
-            )
-            found["faults"][width] = await tab.value(FAULTS)
-            found["type"][width] = min(await tab.value(SIZES))
-        found["printed"] = (await tab.call("Page.printToPDF"))["result"]["data"]
-        found["log"], found["asked"] = complaints(tab), asked(tab)
-        return found
 
-    found = visit(browser, page, look)
+def sound(browser, page):
+    """What a browser shows of a page that has no fault."""
+    found = visit(browser, page, seen)
     assert found["log"] == []
     assert found["asked"] == [page.as_uri()]
-    assert len(found["loaded"]) == len(Parsed(page).figures) > 5
     assert all(found["loaded"])
-    assert all(name in found["text"] for name in EVIL)
     assert found["paper"]["light"] != found["paper"]["dark"]
     assert found["contrasts"] == {"light": [], "dark": []}
     assert found["faults"] == {390: [], 1280: []}
     assert min(found["type"].values()) > 8  # pixels; most are 11 and more
     assert all(pixels <= 0 for pixels in found["overflow"].values())
     assert b64decode(found["printed"]).startswith(b"%PDF")
+    return found
+
+
+def test_a_browser_shows_it_without_asking_for_anything(browser, rng, tmp_path):
+    results = groups_of(with_truth(make_results(rng, EVIL, folder=f"/tmp/{EVIL[0]}"), rng), rng)
+    page = write_report(results, tmp_path / "page & more.html")
+
+    found = sound(browser, page)
+    assert len(found["loaded"]) == len(Parsed(page).figures) > 5
+    assert all(name in found["text"] for name in EVIL)
+
+
+def test_a_comparison_of_two_runs_is_such_a_page_too(browser, rng, tmp_path):
+    runs = [
+        named(make_results(rng, EVIL, folder=f"/tmp/{name}"), "/data/a.mrcs")
+        for name in (EVIL[0], "two")
+    ]
+    runs[1].attrs["precision"] = EVIL[1]  # a setting that differs
+    found = sound(browser, write_comparison(*runs, tmp_path / "comparison.html"))
+    assert len(found["loaded"]) == 2
+    assert all(name in found["text"] for name in EVIL)
+
+
+def test_a_report_beside_an_earlier_run(browser, rng, tmp_path):
+    runs = [
+        named(make_results(rng, EVIL, folder=f"/tmp/{name}"), "/data/a.mrcs")
+        for name in ("one", "two")
+    ]
+    page = write_report(runs[1], tmp_path / "r.html", compare_with=runs[0], n_examples=0)
+    found = sound(browser, page)
+    comparison = compare_runs(*runs)
+    assert "Beside one" in found["text"]
+    assert sentence_of(comparison) in found["text"]
+    assert {"ratios-of-runs", "changes"} <= set(Parsed(page).figures)
 
 
 def test_the_browser_would_see_a_page_that_is_not_alone(browser, tmp_path):
