@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ import cryolike_dask.analysis.accessor  # noqa: F401  (results.cryolike)
 from cryolike_dask import labels
 from cryolike_dask.analysis.coordinates import image_coordinates, structure_coordinates
 from cryolike_dask.analysis.decoys.of_images import with_q_values, with_residuals
+from cryolike_dask.analysis.displacements_tried import attributes_of_displacements
 from cryolike_dask.analysis.inventory import Inventory, take_inventory
 from cryolike_dask.analysis.stored import StoredResults, views_of
 from cryolike_dask.errors import CryolikeError, InputFileError, listed
@@ -158,7 +160,7 @@ def _noise_attributes(files: LikelihoodFiles, record: Record | None) -> dict[str
 
 def _shared_attributes(
     inventory: Inventory, descriptions: Sequence[Entries], origins: Sequence[Entries]
-) -> dict[str, str | list[float]]:
+) -> dict[str, Any]:
     """Plain values that all results share, and whatever records say besides."""
     files = inventory.files
     # CryoLike's folders do not say
@@ -169,7 +171,7 @@ def _shared_attributes(
             source=files.folder_output,
             remedy="Compute stacks that CryoLike made, and others, in folders of their own.",
         )
-    shared: dict[str, str | list[float]] = {
+    shared: dict[str, Any] = {
         **inventory.details(),
         "frame": frames.pop(),
         "template_conventions": _common(descriptions, "conventions", "unknown"),
@@ -180,9 +182,7 @@ def _shared_attributes(
         "folder_particles": _common(origins, "folder", ""),
     }
     if files.displacements.is_file():
-        x, y = load_displacements(files.displacements)
-        shared["displacements_x_angstrom"] = x.tolist()
-        shared["displacements_y_angstrom"] = y.tolist()
+        shared |= attributes_of_displacements(*load_displacements(files.displacements))
     return shared
 
 

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 
 MANY_ON_THE_EDGE = 0.05
 """A larger fraction of winners on the edge of the search is worth a warning."""
@@ -59,14 +60,6 @@ class Edge:
     def fraction(self) -> float:
         """Share of the images that are on the edge."""
         return self.n_on_edge / self.n_images if self.n_images else 0.0
-
-
-def displacements_tried(summary: xr.Dataset) -> list[Floats]:
-    """Displacements along x and along y that were tried, angstrom; empty if it is not known."""
-    return [
-        np.asarray(summary.attrs.get(f"displacements_{axis}_angstrom", ()), np.float64)
-        for axis in "xy"
-    ]
 
 
 def on_the_edge(summary: xr.Dataset) -> Edge | None:

@@ -6,10 +6,10 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.analysis.inventory import take_inventory
 from cryolike_dask.errors import InputError
 from cryolike_dask.geometry.displacements import DisplacementGrid
@@ -97,13 +97,13 @@ def search_of_results(results: xr.Dataset, device: Device = "auto") -> SearchOfR
         raise InputError("the results do not say in which folder they are", remedy=AGAIN)
     files = LikelihoodFiles(None, None, Path(folder))
     record = take_inventory(replace(files, i_template="all")).record()
-    x, y = (results.attrs.get(f"displacements_{axis}_angstrom", ()) for axis in "xy")
+    x, y = displacements_tried(results)
     if record is None or not len(x):
         raise InputError(f"{folder} does not say how its results were computed", remedy=AGAIN)
     settings = replace(recorded_settings(files, record), device=device)
     return SearchOfResults(
         files,
         settings,
-        DisplacementGrid(np.asarray(x, np.float64), np.asarray(y, np.float64)),
+        DisplacementGrid(x, y),
         checksum_of_settings(record),
     )

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.analysis.matching import Images, Match, Templates, single_matches
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
@@ -79,7 +80,7 @@ def search_steps(
     InputError, GridMismatchError
         As for `match`.
     """
-    x, y = (np.round(chosen.attrs.get(f"displacements_{axis}_angstrom", ()), 3) for axis in "xy")
+    x, y = (np.round(values, 3) for values in displacements_tried(chosen))
     half_steps = [
         float(np.median(np.diff(axis))) / 2 if len(axis) > 1 else 0.0 for axis in axes_of(x, y)
     ]

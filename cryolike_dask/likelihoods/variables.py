@@ -151,8 +151,6 @@ def _attributes(graph: ComparisonGraph) -> dict[str, Any]:
         "symmetry": graph.templates.viewing.symmetry,
         "n_displacements": len(search),
         "max_displacement_angstrom": float(np.abs(search.table()).max()),
-        "image_files": list(graph.images.source.paths),
-        "template_files": list(graph.templates.source.paths),
         "version": __version__,
     }
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.analysis import inventory
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.archives import read_archive, write_archive
 from cryolike_dask.io.claims import holding
@@ -120,9 +121,8 @@ def test_says_what_was_run(made):
         "folder_particles": str(made / "particles"),
     }
     assert {name: said[name] for name in expected} == expected
-    np.testing.assert_allclose(
-        said["displacements_x_angstrom"], SEARCH.grid(1.5).x_angstrom, atol=1e-6
-    )
+    tried = displacements_tried(xr.Dataset(attrs=said))
+    np.testing.assert_allclose(tried, SEARCH.grid(1.5).table(), atol=1e-6)
 
 
 def test_says_what_records_say_besides(folder, monkeypatch):

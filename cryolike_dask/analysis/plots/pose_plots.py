@@ -11,6 +11,7 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.block_times import read_blocks
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.analysis.plots.drawing import (
     COLOURS,
     GREY,
@@ -35,7 +36,7 @@ from cryolike_dask.analysis.pose_errors import (
     symmetry_of,
     why_no_pose_errors,
 )
-from cryolike_dask.analysis.search_edge import displacements_tried, on_the_edge
+from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.summaries import summary_of
 from cryolike_dask.errors import InputError
 

@@ -13,11 +13,11 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.block_times import Blocks
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.analysis.plots import pose_plots
 from cryolike_dask.analysis.plots.drawing import duration
 from cryolike_dask.analysis.report.sections import Section, panel
 from cryolike_dask.analysis.run_file import RunFile
-from cryolike_dask.analysis.search_edge import displacements_tried
 from cryolike_dask.conventions import CRYOLIKE, STANDARD
 
 MOST_NAMES = 5

@@ -17,11 +17,12 @@ import yaml
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, negative_fraction
 from cryolike_dask.analysis.lights import Lights
 from cryolike_dask.analysis.report.trust import MANY_NEGATIVE
 from cryolike_dask.analysis.run_file import RunFile
-from cryolike_dask.analysis.search_edge import displacements_tried, on_the_edge
+from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.search_of_results import inputs_to_name
 from cryolike_dask.analysis.search_steps import Step, axes_of
 from cryolike_dask.conventions import CRYOLIKE, STANDARD

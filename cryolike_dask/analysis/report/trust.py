@@ -6,11 +6,12 @@ import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.analysis.findings import Finding, negative_fraction
 from cryolike_dask.analysis.lights import Light, Lights
 from cryolike_dask.analysis.report.about_belief import Basis, lights_of_belief
 from cryolike_dask.analysis.report.about_decoys import SMALL
-from cryolike_dask.analysis.search_edge import displacements_tried, on_the_edge
+from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.search_steps import Step
 
 MANY_NEGATIVE = 0.5
