@@ -49,8 +49,12 @@ def init(
         typer.Option(help="Resolution up to which images are compared. Default: 8, or two pixels."),
     ] = None,
     symmetry: Annotated[
-        str, typer.Option(help="Point group of the structures, with RELION's axes.")
-    ] = "C1",
+        str | None,
+        typer.Option(
+            help="Point group of the structures, with RELION's axes. Default: what they are "
+            "measured to have."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a run.yaml: for your structures and particles, or an example that fits what `demo`
@@ -91,7 +95,7 @@ def _propose(
     structures: list[Path],
     particles: list[Path],
     resolution_angstrom: float | None,
-    symmetry: str,
+    symmetry: str | None,
 ) -> None:
     """Write the configuration that inputs propose, and print its plan."""
     say("looking at structures and particles ...")

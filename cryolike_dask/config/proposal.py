@@ -28,6 +28,7 @@ from cryolike_dask.stacks import TemplateStack
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.opening import look_at_structures
 from cryolike_dask.structures.sources import ModelInFile, Projections
+from cryolike_dask.structures.symmetric import shared_symmetry
 
 RESOLUTION_ANGSTROM = 8.0
 """Up to which images are compared where nothing else is asked for: finer than this few images of
@@ -100,7 +101,7 @@ def propose(
     structures: Sequence[Path],
     particles: Sequence[Path],
     resolution_angstrom: float | None = None,
-    symmetry: str = NO_SYMMETRY,
+    symmetry: str | None = None,
 ) -> Proposal:
     """Propose a configuration for structure files and particle metadata.
 
@@ -112,8 +113,8 @@ def propose(
         As it will name them: relative ones start in the folder.
     resolution_angstrom : float, optional
         Up to which images are compared. Default: 8, or two pixels where these are more.
-    symmetry : str
-        Point group of the structures.
+    symmetry : str, optional
+        Point group of the structures. Default: the one that they are measured to have.
 
     Raises
     ------
@@ -132,7 +133,7 @@ def propose(
         )
     n = min(n_pixels, 2 * math.ceil(round(box / finest, 6)))
     size = float(f"{box / n:.9g}")
-    coarse = make_parameters(n, size, atom_shape="scattering", symmetry=symmetry)
+    coarse = make_parameters(n, size, atom_shape="scattering", symmetry=symmetry or NO_SYMMETRY)
     stacks, _ = look_at_structures(
         [folder / path for path in structures],
         coarse,
@@ -142,6 +143,11 @@ def propose(
         voxel_size_angstrom=None,
     )
     across, shape = _diameter(stacks)
+    because_of_symmetry = "asked for"
+    if symmetry is None:
+        shown = [stack.source for stack in stacks[:LOOKED_AT]]
+        symmetry = shared_symmetry([one for one in shown if isinstance(one, Projections)])
+        because_of_symmetry = "measured: all have it, about the axes of their files"
     finest = 2 * box / n
     step = float(f"{np.clip(math.degrees(finest / across), *STEPS_DEGREES):.2g}")
     made = make_parameters(n, size, view_step_degrees=step, atom_shape=shape, symmetry=symmetry)
@@ -172,6 +178,7 @@ def propose(
         "particles.metadata": table.described(),
         "parameters.n_pixels": f"images of {n_pixels} pixels of {pixel_size:.4g} angstrom are "
         f"brought to these: compared up to {finest:.3g} angstrom",
+        "parameters.symmetry": because_of_symmetry,
         "parameters.view_step_degrees": f"{finest:.3g} angstrom at the rim of {across:.0f}: "
         f"{len(made.viewing_angles())} views",
         "search.max_displacement_pixels": because,

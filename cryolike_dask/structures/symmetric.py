@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +23,8 @@ MOST = 0.05
 """Of the amplitude of a projection, by which it may differ from one that should be the same: a part
 of 0.0025 of the signal's power, which is below what noise hides in an image."""
 N_VIEWS, SEED = 8, 20
+PRIMES, HIGHEST_FOUND, HIGHEST_TRIED = (2, 3, 5, 7, 11), 12, 24
+"""Of the order of an axis that is sought; what has a higher one is taken to be round."""
 
 
 def refuse_symmetry(viewing: ViewingAngles, conventions: Conventions) -> None:
@@ -101,6 +104,31 @@ def _some_views() -> FloatArray:
     rng = np.random.default_rng(SEED)
     azimuth, gamma = rng.uniform(0, 2 * np.pi, (2, N_VIEWS))
     return viewing_rotation(azimuth, np.arccos(rng.uniform(-1, 1, N_VIEWS)), gamma)
+
+
+def shared_symmetry(structures: Sequence[Projections]) -> str:
+    """Measure which symmetry structures have, all of them, about the axes of their files.
+
+    Returns
+    -------
+    str
+        The largest group found; C1 where there is none, or where every rotation about z leaves
+        projections as they are.
+    """
+    measured = [(shown.structure.load(), shown.grid, shown.conventions) for shown in structures]
+
+    def holds(name: str) -> bool:
+        group = point_group(name)
+        return all(asymmetry(one, grid, group, how) <= MOST for one, grid, how in measured)
+
+    order = 1
+    for prime in PRIMES:
+        while order * prime <= HIGHEST_TRIED and holds(f"C{order * prime}"):
+            order *= prime
+    if not 1 < order <= HIGHEST_FOUND:
+        return NO_SYMMETRY
+    larger = [name for name, (main, _) in AXES.items() if order % main[0] == 0]
+    return next(filter(holds, (*reversed(larger), f"D{order}")), f"C{order}")
 
 
 def _not_symmetric(

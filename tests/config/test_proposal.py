@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import gemmi
 import numpy as np
 import pytest
 import yaml
@@ -67,6 +68,29 @@ def test_what_inputs_say_is_what_the_file_says(data):
     assert "populations" not in one.values
     with pytest.raises(InputError, match="does not have the symmetry C2"):
         propose(data, ["models/open.pdb"], ["p/particles.star"], symmetry="C2")
+
+
+def test_views_are_those_of_the_symmetry_that_structures_have(data, tmp_path):
+    """Unless they are asked for as they are."""
+    shutil.copytree(data, tmp_path / "d")
+    model = gemmi.read_structure(str(data / "models/open.pdb"))
+    for atom in (cra.atom for cra in model[0].all()):
+        atom.pos += gemmi.Position(12, 0, 0)
+    other = model[0][0].clone()
+    other.name = "B"
+    for atom in (atom for residue in other for atom in residue):
+        atom.pos = gemmi.Position(-atom.pos.x, -atom.pos.y, atom.pos.z)
+    model[0].add_chain(other)
+    model.write_pdb(str(tmp_path / "d/dimer.pdb"))
+    found = propose(tmp_path / "d", ["dimer.pdb"], ["p/particles.star"])
+    assert found.values["parameters"]["symmetry"] == "C2"
+    assert found.reasons["parameters.symmetry"].startswith("measured")
+    plain = propose(tmp_path / "d", ["dimer.pdb"], ["p/particles.star"], symmetry="C1")
+    assert "symmetry" not in plain.values["parameters"]
+    views = [len(one.parameters.viewing_angles()) for one in (found, plain)]
+    assert views[0] == pytest.approx(views[1] / 2, rel=0.1)
+    both = propose(tmp_path / "d", ["dimer.pdb", "models/open.pdb"], ["p/particles.star"])
+    assert "symmetry" not in both.values["parameters"]
 
 
 def test_without_origins_the_search_is_wide(data, tmp_path):

@@ -26,7 +26,7 @@ from cryolike_dask.io.parameters import read_parameters
 from cryolike_dask.stacks import open_template_file
 from cryolike_dask.structures.making import make_templates
 from cryolike_dask.structures.opening import open_structure
-from cryolike_dask.structures.symmetric import MOST, asymmetry
+from cryolike_dask.structures.symmetric import MOST, asymmetry, shared_symmetry
 from tests.commands import in_process, worked
 
 GRID = PolarGrid(24, 4.0, 6.0, 48)
@@ -44,6 +44,10 @@ def assembly(name, rng):
 
 def gaussians(places, radius=3.0):
     return Atoms(places, np.full(len(places), 40.0), np.full(len(places), radius))
+
+
+def projections(places):
+    return open_structure(gaussians(places), replace(PARAMETERS, symmetry="C1")).source
 
 
 def pdb(path, places):
@@ -74,6 +78,23 @@ def test_assemblies_have_their_symmetry(rng, name):
     turn = point_group("C3").rotations[1] @ point_group("T").generators[1]
     tilted = places @ (turn @ np.array([[0.8, 0.0, 0.6], [0.0, 1.0, 0.0], [-0.6, 0.0, 0.8]])).T
     assert asymmetry(gaussians(tilted), GRID, group, STANDARD) > MOST
+
+
+@pytest.mark.parametrize("name", ["C1", "C2", "C4", "D2", "D3", "T", "O", "I1", "I2", "I3", "I4"])
+def test_the_symmetry_that_structures_have_is_found(name):
+    """The largest, in the setting that they have; here and there atoms that lie by chance as a ring
+    look round at this resolution, so these are always the same."""
+    rng = np.random.default_rng(1)
+    places = rng.normal(0, 6, (6, 3)) if name == "C1" else assembly(name, rng)
+    assert shared_symmetry([projections(places)]) == name
+
+
+def test_several_structures_share_what_all_of_them_have(rng):
+    four, two, none = assembly("C4", rng), assembly("D2", rng), rng.normal(0, 9, (9, 3))
+    assert shared_symmetry([projections(four), projections(two)]) == "C2"
+    assert shared_symmetry([projections(four), projections(none)]) == "C1"
+    assert shared_symmetry([projections(np.zeros((1, 3)))]) == "C1"  # a ball
+    assert shared_symmetry([projections(four[:, [2, 0, 1]])]) == "C1"  # the axis on x
 
 
 @pytest.mark.parametrize("size", [24, 25])
