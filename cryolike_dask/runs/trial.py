@@ -33,9 +33,9 @@ COMPRESSED = 0.4
 """Part of the coefficients that compression keeps, where no basis has been made yet."""
 MOST_READ = 1024
 """Images that are read to time it."""
-ENOUGH_SECONDS = 2
+ENOUGH_SECONDS, LONGEST_SECONDS = 2, 8
 """Comparing for so long tells enough: of a block that takes less all images are compared, three
-times; else as many as take so long."""
+times; else as many as take so long, with no more templates than take the other."""
 COPIES_READ, COPIES_OF_PIECES, AT_ONCE = 5, 4, 64
 """Copies of the rows of a tile while they are read and checked; of a piece while it is transformed;
 and the images whose likelihood at their best pose is computed together in double precision."""
@@ -202,10 +202,13 @@ def _timed(
         kind.block(images[:n_images], templates[:n_templates], basis, comparison=comparison)
         return time.perf_counter() - started
 
-    n_templates = len(templates)
-    first, again = (reading_seconds(trial, comparison, images, templates) for _ in range(2))
-    n_images = min(trial.tile[0], len(images))
-    compare(n_images, min(trial.tile[1], n_templates))  # compiles, and gets memory from the system
+    n_images, n_templates = min(trial.tile[0], len(images)), min(trial.tile[1], len(templates))
+    compare(n_images, n_templates)  # compiles, and gets memory from the system
+    of_tile = max(compare(n_images, n_templates), 1e-6)
+    whole = len(templates)
+    n_templates = min(whole, max(n_templates, int(LONGEST_SECONDS / of_tile * n_templates)))
+    some = templates[:n_templates]
+    first, again = (reading_seconds(trial, comparison, images, some) for _ in range(2))
     seconds = [compare(n_images, n_templates)]
     # what a block takes once would weigh too much
     while n_images < len(images) and seconds[0] < ENOUGH_SECONDS:
@@ -216,7 +219,9 @@ def _timed(
     compared = (max(0.0, s - n_images * again[0] - again[1]) / n_images for s in seconds)
     return replace(
         trial,
-        read_seconds_per_pair=per_pair(first, images, templates),
+        read_seconds_per_pair=per_pair(
+            (first[0], first[1] * whole / n_templates), images, templates
+        ),
         compare_seconds_per_pair=tuple(s / n_templates for s in compared),
     )
 
