@@ -73,6 +73,7 @@ ARGUMENTS = {
 OPTIONS: dict[str, dict[str, str]] = {
     "Input": {
         "init.structures": EITHER,
+        "demo.structures": EITHER,
         "init.particles": EITHER,
         "data": "",
         "templates": EITHER,
