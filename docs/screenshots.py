@@ -1,50 +1,44 @@
-"""Take the pictures of the tutorial from a report: `python docs/screenshots.py
-cryolike-dask-demo/results/report.html`. Needs Chromium."""
+"""Take the pictures of the tutorial from a report: `python -m docs.screenshots
+cryolike-dask-demo/results/report.html`, in the folder of the project. Needs Chromium."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import io
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 from PIL import Image
 
-PAGES = Path(__file__).parent / "screenshots"
-WIDTH, HEIGHT = 1000, 4000
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PARTS = {"report": (0, 710), "ratios": (1815, 2375)}
-"""Rows of pixels of the page, from and to."""
+from tests.analysis.browser import Tab, find_browser, visit
+
+PICTURES = Path(__file__).parent / "screenshots"
+WIDTH, HEIGHT, MARGIN = 1000, 800, 20
+PARTS = {"report": "section.answer", "ratios": "#structures"}
+"""Of the page, those that the tutorial shows."""
+PLACE = """(box => [box.x, box.y, box.width, box.height])(
+  document.querySelector('{}').getBoundingClientRect())"""
 
 
-def take(report: Path, path: Path) -> None:
-    """The whole page, as a browser without a window shows it."""
-    browser = next((found for found in map(shutil.which, NAMES) if found), None)
-    if browser is None:
-        sys.exit(f"no browser: none of {', '.join(NAMES)} is on the path")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    size, to = f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={path}"
-    subprocess.run(
-        [browser, *options, size, to, report.absolute().as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=240,
-    )
-
-
-def cut(path: Path) -> None:
-    """The parts that the tutorial shows, each in few colours."""
-    with Image.open(path) as page:
-        for name, (top, bottom) in PARTS.items():
-            part = page.convert("RGB").crop((0, top, WIDTH, bottom))
-            part.quantize(64).save(PAGES / f"{name}.png", optimize=True)
+async def parts(tab: Tab) -> dict[str, bytes]:
+    """Each part as a PNG."""
+    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+    await tab.call("Emulation.setDeviceMetricsOverride", **size)
+    taken = {}
+    for name, selector in PARTS.items():
+        x, y, width, height = await tab.value(PLACE.format(selector))
+        clip = {"x": x - MARGIN, "y": y, "scale": 1}
+        clip |= {"width": width + 2 * MARGIN, "height": height}
+        answer = await tab.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        taken[name] = b64decode(answer["result"]["data"])
+    return taken
 
 
 if __name__ == "__main__":
-    PAGES.mkdir(exist_ok=True)
-    whole = PAGES / "whole.png"
-    try:
-        take(Path(sys.argv[1]), whole)
-        cut(whole)
-    finally:
-        whole.unlink(missing_ok=True)
+    browser = find_browser()
+    if browser is None:
+        sys.exit("no Chromium is installed")
+    PICTURES.mkdir(exist_ok=True)
+    for name, png in visit(browser, Path(sys.argv[1]), parts).items():
+        few_colours = Image.open(io.BytesIO(png)).convert("RGB").quantize(64)
+        few_colours.save(PICTURES / f"{name}.png", optimize=True)

@@ -15,6 +15,7 @@ from cryolike_dask.analysis.displacements_tried import displacements_tried
 from cryolike_dask.analysis.plots.drawing import (
     COLOURS,
     GREY,
+    MOST_TICKS,
     ORANGE,
     bars,
     coloured,
@@ -134,7 +135,7 @@ def plot_displacements(results: xr.Dataset, structure: str | None = None) -> Fig
         axes.plot(*corners, "--", color=ORANGE, linewidth=1, zorder=1, label="edge of the search")
         legend_below(axes)
     axes.set(aspect="equal", xlim=(-1.15 * limit, 1.15 * limit), ylim=(-1.15 * limit, 1.15 * limit))
-    axes.locator_params(nbins=7)
+    axes.locator_params(nbins=MOST_TICKS)
     axes.set(xlabel="displacement along x (Å)", ylabel="displacement along y (Å)")
     entitle(axes, summary, structure)
     return figure
