@@ -77,6 +77,12 @@ def random_angles_degree(symmetry: str, edges: Floats) -> Floats:
     return np.asarray(np.histogram(drawn, edges)[0] / N_RANDOM)
 
 
+def angles_of(vectors: Floats) -> tuple[Floats, Floats]:
+    """Azimuth and polar angle of unit vectors, (3, direction), radian."""
+    x, y, z = vectors
+    return np.arctan2(y, x), np.arccos(np.clip(z, -1, 1))
+
+
 def directions(azimuth: NDArray[np.float64], polar: NDArray[np.float64]) -> Floats:
     """Unit vectors, (3, image); angles are radian."""
     sine = np.sin(polar)

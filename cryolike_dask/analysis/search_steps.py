@@ -43,7 +43,8 @@ class Step:
     name : str
         "displacements", "rotations" or "views".
     size : float
-        Distance from one to the next: angstrom, or radian.
+        Distance from one to the next: angstrom, or radian; of views to the nearest, which is a
+        little less than the step of their grid.
     loss : float
         Loss of log-likelihood half a step away, nat; the median over images. For displacements
         half a step along both axes.

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cryolike_dask import labels
 from cryolike_dask.cli.app import app
 from cryolike_dask.cli.console import errors_for_people, out, say
 from cryolike_dask.cli.inputs import need
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-MOST_ROWS = 30
-"""Structures of the table that is printed, those of the largest shares."""
+from cryolike_dask.cli.showing import show_shares
 
 
 @app.command()
@@ -73,52 +67,6 @@ def populations(
             decoys=decoys,
             seed=seed,
         )
-        _show(found)
+        show_shares(found)
         for path in written:
             out.print(f"  {path}", markup=False, highlight=False)
-
-
-def _show(found: xr.Dataset) -> None:
-    """Print a table of shares, the largest first."""
-    from rich.table import Table
-    from rich.text import Text
-
-    low, high = found[labels.POPULATION_INTERVAL].values.T
-    table = Table(box=None, pad_edge=False)
-    for name, justify in (
-        ("structure", "left"),
-        ("share", "right"),
-        ("sd", "right"),
-        ("95%", "right"),
-        ("not told from", "left"),
-    ):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    share, sd = found[labels.POPULATION].values, found[labels.POPULATION_SD].values
-    names, group = [str(n) for n in found[labels.STRUCTURE].values], found[labels.GROUP].values
-    order = (-share).argsort(kind="stable")
-    for i in order[:MOST_ROWS]:
-        alike = [names[j] for j in order if group[j] == group[i] and j != i]
-        more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
-        table.add_row(
-            Text(names[i]),
-            f"{share[i]:.2%}",
-            f"{sd[i]:.2%}",
-            f"{low[i]:.2%} to {high[i]:.2%}",
-            Text(", ".join(alike[:3]) + more),
-        )
-    out.print(
-        f"{found.attrs['method']} of {found.attrs['n_images']:,} images, prior "
-        f"{found.attrs['prior']}",
-        highlight=False,
-    )
-    out.print(table, highlight=False)
-    if len(order) > MOST_ROWS:
-        out.print(f"and {len(order) - MOST_ROWS} structures of smaller shares", highlight=False)
-    if labels.POPULATION_OF_NONE in found:
-        low, high = found[labels.POPULATION_OF_NONE_INTERVAL].values
-        out.print(
-            f"none of these: {float(found[labels.POPULATION_OF_NONE]):.2%} of all images "
-            f"({low:.2%} to {high:.2%}), by {found.attrs['n_decoys']} decoys; shares are of the "
-            "others",
-            highlight=False,
-        )

@@ -19,6 +19,7 @@ from cryolike_dask.cli.options import (
     keeps_complete,
     takes_options,
 )
+from cryolike_dask.cli.showing import show_shares
 from cryolike_dask.labels import SearchAsked
 
 if TYPE_CHECKING:
@@ -108,6 +109,12 @@ def _run(config: RunConfig) -> None:
             f"{results.sizes['image']} images: results are in {folder}, and what was run in "
             f"{CONFIGURATION} there"
         )
+        if config.populations is not None:
+            from cryolike_dask.analysis.populations.written import written_populations
+
+            found = written_populations(results)
+            if found is not None:
+                show_shares(found)
         if config.report:
             out.print(f"The report is {escape(str(config.output / REPORT))}")
         elif config.likelihood.kind == "optimal_pose":

@@ -1,4 +1,4 @@
-"""Results where one looks: a histogram in the terminal, a page in the browser."""
+"""Results where one looks: shares and a histogram in the terminal, a page in the browser."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ import sys
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask import labels
+from cryolike_dask.cli.console import out
+
+if TYPE_CHECKING:
+    import xarray as xr
+
 N_BINS, WIDTH = 12, 52
 """Lines of a histogram, and characters of its longest bar: it fits into 80 columns."""
+MOST_ROWS = 30
+"""Structures of the table of shares, those of the largest."""
 BLOCKS, LETTERS = "█░", "#o"
 """What bars of the first and of the second group are made of; the latter where a terminal takes
 letters only."""
@@ -72,3 +81,49 @@ def _is_looked_at() -> bool:
     is_here = sys.stdout.isatty() and not os.environ.get("SSH_CONNECTION")
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return is_here and (sys.platform in ("darwin", "win32") or bool(has_display))
+
+
+def show_shares(found: xr.Dataset) -> None:
+    """Print a table of shares, the largest first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    low, high = found[labels.POPULATION_INTERVAL].values.T
+    table = Table(box=None, pad_edge=False)
+    for name, justify in (
+        ("structure", "left"),
+        ("share", "right"),
+        ("sd", "right"),
+        ("95%", "right"),
+        ("not told from", "left"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    share, sd = found[labels.POPULATION].values, found[labels.POPULATION_SD].values
+    names, group = [str(n) for n in found[labels.STRUCTURE].values], found[labels.GROUP].values
+    order = (-share).argsort(kind="stable")
+    for i in order[:MOST_ROWS]:
+        alike = [names[j] for j in order if group[j] == group[i] and j != i]
+        more = f" and {len(alike) - 3} more" if len(alike) > 3 else ""
+        table.add_row(
+            Text(names[i]),
+            f"{share[i]:.2%}",
+            f"{sd[i]:.2%}",
+            f"{low[i]:.2%} to {high[i]:.2%}",
+            Text(", ".join(alike[:3]) + more),
+        )
+    out.print(
+        f"{found.attrs['method']} of {found.attrs['n_images']:,} images, prior "
+        f"{found.attrs['prior']}",
+        highlight=False,
+    )
+    out.print(table, highlight=False)
+    if len(order) > MOST_ROWS:
+        out.print(f"and {len(order) - MOST_ROWS} structures of smaller shares", highlight=False)
+    if labels.POPULATION_OF_NONE in found:
+        low, high = found[labels.POPULATION_OF_NONE_INTERVAL].values
+        out.print(
+            f"none of these: {float(found[labels.POPULATION_OF_NONE]):.2%} of all images "
+            f"({low:.2%} to {high:.2%}), by {found.attrs['n_decoys']} decoys; shares are of the "
+            "others",
+            highlight=False,
+        )

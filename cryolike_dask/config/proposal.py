@@ -20,6 +20,7 @@ from cryolike_dask.geometry.symmetry import NO_SYMMETRY
 from cryolike_dask.io.mrc import open_mrc_stack
 from cryolike_dask.io.parameters import make_parameters
 from cryolike_dask.labels import AtomShape
+from cryolike_dask.likelihoods.search.adaptive import is_worth_levels
 from cryolike_dask.particles.opening import read_particles
 from cryolike_dask.particles.table import ParticleTable
 from cryolike_dask.runs.capacity import existing
@@ -152,6 +153,8 @@ def propose(
     step = float(f"{np.clip(math.degrees(finest / across), *STEPS_DEGREES):.2g}")
     made = make_parameters(n, size, view_step_degrees=step, atom_shape=shape, symmetry=symmetry)
     farthest, because = _search(table, box, box / n, finest)
+    # interpolated between where it is coarse to fine; else half-way too much would be lost
+    pixels = 1 if is_worth_levels(made.grid) else 0.5
     n_stacks = math.ceil(len(table) / IMAGES_PER_STACK)
     writes, why = _writes_templates(folder, len(stacks), made, n_stacks)
     n_gpus, n_workers = count_gpus(), number_of_workers(None)
@@ -165,10 +168,11 @@ def propose(
             "atom_shape": shape,
             **({} if symmetry == NO_SYMMETRY else {"symmetry": symmetry}),
         },
-        "search": {"max_displacement_pixels": farthest, "displacement_step_pixels": 1},
+        "search": {"max_displacement_pixels": farthest, "displacement_step_pixels": pixels},
         "noise": {"spectrum": "estimate", "b_factor": "fit"},
         "output": "results",
         **({"populations": True} if len(stacks) > 1 else {}),
+        "tables": True,
         "report": True,
         "machine": {"device": "cuda" if n_gpus else "cpu", "workers": n_workers},
     }
@@ -182,7 +186,7 @@ def propose(
         "parameters.view_step_degrees": f"{finest:.3g} angstrom at the rim of {across:.0f}: "
         f"{len(made.viewing_angles())} views",
         "search.max_displacement_pixels": because,
-        "search.displacement_step_pixels": f"{box / n:.3g} angstrom",
+        "search.displacement_step_pixels": f"{pixels * box / n:.3g} angstrom",
         "noise.spectrum": "from the images",
         "noise.b_factor": "of each optics group, by the structures",
         "machine.workers": counted(n_gpus, "GPU") if n_gpus else counted(n_workers, "core"),

@@ -36,6 +36,8 @@ MOST_READ = 1024
 ENOUGH_SECONDS, LONGEST_SECONDS = 2, 8
 """Comparing for so long tells enough: of a block that takes less all images are compared, three
 times; else as many as take so long, with no more templates than take the other."""
+LEAST = 0.1
+"""Of a block's time, what comparing takes at least, whatever reading was measured to take."""
 COPIES_READ, COPIES_OF_PIECES, AT_ONCE = 5, 4, 64
 """Copies of the rows of a tile while they are read and checked; of a piece while it is transformed;
 and the images whose likelihood at their best pose is computed together in double precision."""
@@ -208,7 +210,8 @@ def _timed(
     whole = len(templates)
     n_templates = min(whole, max(n_templates, int(LONGEST_SECONDS / of_tile * n_templates)))
     some = templates[:n_templates]
-    first, again = (reading_seconds(trial, comparison, images, some) for _ in range(2))
+    first, other = (reading_seconds(trial, comparison, images, some) for _ in range(2))
+    again = tuple(map(min, first, other))  # what else runs here may have made one of them longer
     seconds = [compare(n_images, n_templates)]
     # what a block takes once would weigh too much
     while n_images < len(images) and seconds[0] < ENOUGH_SECONDS:
@@ -216,7 +219,7 @@ def _timed(
         seconds = [compare(n_images, n_templates)]
     while len(seconds) < 3 and seconds[0] < ENOUGH_SECONDS:
         seconds.append(compare(n_images, n_templates))
-    compared = (max(0.0, s - n_images * again[0] - again[1]) / n_images for s in seconds)
+    compared = (max(s * LEAST, s - n_images * again[0] - again[1]) / n_images for s in seconds)
     return replace(
         trial,
         read_seconds_per_pair=per_pair(

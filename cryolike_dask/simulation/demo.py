@@ -39,7 +39,7 @@ PARAMETERS = ImageParameters(
 STRUCTURES = {"closed": 0.0, "open": 0.9}
 """Name and opening of the hinge, radian."""
 SEARCH = configure_displacement(
-    max_displacement_pixels=3.0, n_displacements_x=13, n_displacements_y=13
+    max_displacement_pixels=3.0, n_displacements_x=17, n_displacements_y=17
 )
 FARTHEST_PIXELS = 2.0
 """Off centre, along x and y: less than 3 in any direction."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import cryolike_dask as cld
 from cryolike_dask.analysis import search_steps as steps
@@ -111,12 +112,16 @@ def test_what_is_lost_grows_as_the_square():
 
 def test_much_loss_is_a_finding():
     fine, coarse = (steps.Step("views", 0.1, LOST_BETWEEN_POSES * f) for f in (0.9, 4.0))
-    assert about_steps([fine]) == []
-    (finding,) = about_steps([fine, coarse])
+    summary = xr.Dataset({"margin": ("image", [np.nan, 1.0, 19.0, 21.0, 40.0])})
+    assert about_steps(summary, [fine]) == []
+    (finding,) = about_steps(summary, [fine, coarse])
+    assert "2 of 4 images are ahead by less" in finding.text
+    assert "Try views 0.35 times as far apart" in finding.text
+    (of_one,) = about_steps(summary.isel(image=[0]), [coarse])
+    assert "Assignments suffer" in of_one.text
     assert finding.section == "steps"
     assert "half-way between views, 5.73° apart" in finding.text
     assert "up to 20 nat lower" in finding.text
-    assert "steps of 2.86° or less" in finding.text
 
 
 def test_only_a_grid_of_displacements_has_steps(rng):

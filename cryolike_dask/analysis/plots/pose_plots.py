@@ -32,7 +32,9 @@ from cryolike_dask.analysis.plots.drawing import (
     stacked_bars,
 )
 from cryolike_dask.analysis.pose_errors import (
+    angles_of,
     direction_errors_degree,
+    directions,
     random_angles_degree,
     symmetry_of,
     why_no_pose_errors,
@@ -40,6 +42,7 @@ from cryolike_dask.analysis.pose_errors import (
 from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.summaries import summary_of
 from cryolike_dask.errors import InputError
+from cryolike_dask.geometry.symmetry import NO_SYMMETRY, point_group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +65,8 @@ def plot_viewing_directions(results: xr.Dataset, structure: str | None = None) -
     Returns
     -------
     matplotlib.figure.Figure
-        A dot for each direction that is the best of some image; its colour says of how many.
+        A dot for each direction that is the best of some image, and for each other one that looks
+        the same under the symmetry of the structures; its colour says of how many.
 
     Raises
     ------
@@ -75,6 +79,9 @@ def plot_viewing_directions(results: xr.Dataset, structure: str | None = None) -
             "the viewing directions of the templates are not known", remedy=summaries.NOT_RESULTS
         )
     places, counts = distinct(summary, (labels.OPTIMAL_AZIMUTH, labels.OPTIMAL_POLAR), ROUND_RADIAN)
+    if symmetry_of(summary) != NO_SYMMETRY:
+        every = point_group(symmetry_of(summary)).images(directions(*places).T)  # with itself
+        places, counts = np.stack(angles_of(every.reshape(-1, 3).T)), counts.repeat(every.shape[1])
     figure, axes = new_panel(6.4, 3.3, projection="mollweide")
     axes.grid(color="0.8", linewidth=0.5)
     axes.set_axisbelow("line")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import calibration_light
-from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES
+from cryolike_dask.analysis.findings import FEW_WITHIN, LOST_BETWEEN_POSES, n_ahead_by_less
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
@@ -224,7 +224,17 @@ def _search(steps: list[Step], summary: xr.Dataset, basis: Basis) -> Light:
     worst = max(steps, key=lambda step: step.loss)
     lost = f"half-way between {worst.name} images lose {worst.loss:.2g} nat"
     if coarse(steps) is not None:
-        return Light("bad", f"Too coarse: {lost} ({shown}).{method}")
+        n_less, n = n_ahead_by_less(summary, worst)
+        if not n:
+            return Light("bad", f"Too coarse: {lost} ({shown}).{method}")
+        ahead = f"{n_less:,} of {n:,} images are ahead by less"
+        if n_less > FEW_WITHIN * n:
+            return Light("bad", f"Too coarse: {lost} ({shown}), and {ahead}.{method}")
+        return Light(
+            "unsure",
+            f"Coarse: {lost} ({shown}). Only {ahead}, so that assignments hold; probabilities are "
+            f"too large.{method}",
+        )
     return Light("good", f"Fine enough: {lost} at most ({shown}).{method}")
 
 

@@ -19,6 +19,10 @@ from cryolike_dask.analysis.report.sections import Section, Table, panel
 from cryolike_dask.errors import counted
 
 
+MOST_ROWS = 30
+"""Structures of a table, those of most images."""
+
+
 def sentence_of(comparison: xr.Dataset) -> str:
     """What to write to a colleague."""
     attrs = comparison.attrs
@@ -103,7 +107,22 @@ def _changes(comparison: xr.Dataset) -> Section:
         "Table of the best structures in the first against those in the second run.",
         "Images by their best structure in the first and in the second run.",
     )
-    return Section("changes", "Assignments", panels=(figure,))
+    return Section(
+        "changes", "Assignments", tables=(_images_of_each(comparison),), panels=(figure,)
+    )
+
+
+def _images_of_each(comparison: xr.Dataset) -> Table:
+    """How many images each structure has in both runs, the largest of the second run first."""
+    counts = comparison["n_images_both"].values
+    n, both = counts.sum(), (counts.sum(axis=1), counts.sum(axis=0))
+    names = [str(name) for name in comparison[labels.STRUCTURE].values]
+    rows = [
+        (names[i], *(f"{of[i]:,} ({of[i] / n:.1%})" for of in both))
+        for i in np.argsort(-both[1], kind="stable")[:MOST_ROWS]
+    ]
+    columns = ("structure", *(str(name) for name in comparison["run"].values))
+    return Table("Images that each structure fits best", columns, tuple(rows))
 
 
 def _settings(comparison: xr.Dataset) -> Section:

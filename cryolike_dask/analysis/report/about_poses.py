@@ -94,7 +94,8 @@ def poses_section(summary: xr.Dataset) -> Section:
                 partial(pose_plots.plot_viewing_directions, summary),
                 "Map of the sphere of viewing directions; a dot where images are best seen from, "
                 "coloured by how many.",
-                "Viewing directions. The map keeps areas true (Mollweide's projection).",
+                f"Viewing directions{_with_all_alike(summary)}. The map keeps areas true "
+                "(Mollweide's projection).",
             )
         )
     else:
@@ -139,6 +140,11 @@ def _direction_errors(summary: xr.Dataset) -> tuple[Panel, str]:
         "resolution.",
     )
     return histogram, text
+
+
+def _with_all_alike(summary: xr.Dataset) -> str:
+    symmetry = symmetry_of(summary)
+    return "" if symmetry == NO_SYMMETRY else f", each with those that look the same ({symmetry})"
 
 
 def _of_all_alike(summary: xr.Dataset) -> str:

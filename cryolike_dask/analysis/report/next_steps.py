@@ -18,7 +18,7 @@ import yaml
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.displacements_tried import displacements_tried
-from cryolike_dask.analysis.findings import LOST_BETWEEN_POSES, negative_fraction
+from cryolike_dask.analysis.findings import AIMED_AT, LOST_BETWEEN_POSES, negative_fraction
 from cryolike_dask.analysis.lights import Lights
 from cryolike_dask.analysis.report.trust import MANY_NEGATIVE
 from cryolike_dask.analysis.run_file import RunFile
@@ -28,6 +28,9 @@ from cryolike_dask.analysis.search_steps import Step, axes_of
 from cryolike_dask.conventions import CRYOLIKE, STANDARD
 from cryolike_dask.io.layout import CONFIGURATION
 
+MORE_WORK = 1.2
+"""Times as much to compare, from which on it is said."""
+FINER = ("displacement_step_pixels", "view_step_degrees", "healpix_order", "n_inplanes")
 WIDER = 2.0
 """Times as far is searched where particles lie on the edge."""
 RUN = "cryolike-dask run"
@@ -46,6 +49,8 @@ class Change:
     was : same, or None
         Where it is known.
     why : str
+    work : float
+        Times as much that is compared.
     """
 
     section: str
@@ -53,6 +58,7 @@ class Change:
     value: Any
     was: Any
     why: str
+    work: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,12 @@ def _changes(
 ) -> Iterator[Change]:
     """What another run should have otherwise."""
 
-    def change(section: str, key: str, value: Any, why: str, was: Any = None) -> Change:
+    def change(
+        section: str, key: str, value: Any, why: str, was: Any = None, work: float = 1.0
+    ) -> Change:
         if described is not None:
             was = described.value(section, key)
-        return Change(section, key, value, was, why)
+        return Change(section, key, value, was, why, work)
 
     if summary.attrs.get("conventions") == CRYOLIKE.name:
         why = "so that the noise is known"
@@ -117,35 +125,52 @@ def _changes(
     for step in steps:
         if step.loss <= LOST_BETWEEN_POSES:
             continue
-        finer = step.size_of_loss(LOST_BETWEEN_POSES)
+        finer = step.size_of_loss(AIMED_AT)
         lost = f"{step.loss:.2g} nat are lost between {step.name} {step.shown(step.size)} apart"
         if step.name == "rotations":
-            yield change("parameters", "n_inplanes", 2 * ceil(np.pi / finer), lost)
+            n = 2 * ceil(np.pi / finer)
+            yield change("parameters", "n_inplanes", n, lost, work=step.size / finer)
         if step.name == "views":
-            degrees = _rounded_down(float(np.degrees(finer)))
-            yield _finer_views(change, described, step.size / finer, degrees, lost)
+            yield _finer_views(change, described, step.size, finer, lost)
     noise = lights["Noise"].parts["Noise"]
     if noise.colour == "unsure" and "white" in noise.text:
         yield change("noise", "spectrum", "estimate", "that of micrographs is not white")
     if not has_decoys:
-        yield change("structures", "decoys", 1, "to tell images of none of the structures")
+        why = "tells images of none of the structures; or leave it out"
+        yield change("structures", "decoys", 1, why, work=2)
 
 
 def _finer_views(
-    change: Any, described: RunFile | None, times: float, degrees: float, lost: str
+    change: Any, described: RunFile | None, size: float, finer: float, lost: str
 ) -> Change:
-    """Views so many times nearer to each other, where and how the run.yaml says it."""
+    """Views that are so near to each other, radian, where and how the run.yaml says it."""
+    times = size / finer
     order = None if described is None else described.value("structures", "healpix_order")
     if isinstance(order, int):
-        finer: Change = change("structures", "healpix_order", order + ceil(np.log2(times)), lost)
-        return finer
+        more = ceil(np.log2(times))
+        nested: Change = change("structures", "healpix_order", order + more, lost, work=4**more)
+        return nested
+    before = _view_step_degrees(described) or float(np.degrees(size))
     given = None if described is None else described.values.get("parameters")
     if isinstance(given, str):
         lost += f"; in place of the file {given}, with what else it says"
     elif described is not None and described.value("parameters", "viewing_distance") is not None:
         lost += "; in place of viewing_distance"
-    nearer: Change = change("parameters", "view_step_degrees", degrees, lost)
+    degrees = _rounded_down(before / times)
+    work = (before / degrees) ** 2
+    nearer: Change = change("parameters", "view_step_degrees", degrees, lost, work=work)
     return nearer
+
+
+def _view_step_degrees(described: RunFile | None) -> float | None:
+    """What the run.yaml says of it; the nearest views of its grid are a little nearer."""
+    if described is None:
+        return None
+    degrees = described.value("parameters", "view_step_degrees")
+    radian = described.value("parameters", "viewing_distance")
+    if isinstance(radian, (int, float)):
+        degrees = np.degrees(radian)
+    return float(degrees) if isinstance(degrees, (int, float)) else None
 
 
 def _of_displacements(
@@ -166,18 +191,20 @@ def _of_displacements(
     if edge.is_crowded:
         why = f"{edge.fraction:.0%} of the images are on the edge; pixels of {pixel:.4g} Å"
         was = round(most / pixel, 3)
-        yield change("search", "max_displacement_pixels", round(wide / pixel, 3), why, was)
+        wider = round(wide / pixel, 3)
+        yield change("search", "max_displacement_pixels", wider, why, was, work=WIDER**2)
     before = min((float(np.median(np.diff(a))) for a in axes if len(a) > 1), default=most)
     step, why = before, "in steps as before"
     if coarse is not None and is_coarse:
-        step = min(step, coarse.size_of_loss(LOST_BETWEEN_POSES))
+        step = min(step, coarse.size_of_loss(AIMED_AT))
         why = f"{coarse.loss:.2g} nat are lost between displacements"
     # one that divides the way from end to end, as another would not be kept to
     step = 2 * wide / ceil(round(2 * wide / step, 3))
     older = described is not None and described.value("search", "n_displacements_x") is not None
     why += "; in place of n_displacements_x and n_displacements_y" if older else ""
     key = "displacement_step_pixels"
-    yield change("search", key, round(step / pixel, 4), why, round(before / pixel, 3))
+    was = round(before / pixel, 3)
+    yield change("search", key, round(step / pixel, 4), why, was, work=(before / step) ** 2)
 
 
 def _rounded_down(value: float) -> float:
@@ -204,10 +231,17 @@ def _another_run(summary: xr.Dataset, changes: list[Change], described: RunFile 
     again = Change("", "output", f"{was}-{number}", was, "what is there stays")
     copy = Path(folder) / CONFIGURATION
     where = f"a copy of {copy}" if Path(described.path) == copy else described.path
+    times = float(np.prod([change.work for change in changes]))
+    said = f"{times:.0f}" if times > 10 else f"{times:.2g}"
+    more = f", which compares {said} times as much" if times > MORE_WORK else ""
+    again_finer = any(change.key in FINER for change in changes)
+    twice = " A finer search may show that a still finer one is needed." if again_finer else ""
+    command = f"{RUN} {shlex.quote(described.path)}"
     return NextStep(
-        f"Run again into a new folder, with this in {where}; values of before stand behind:",
+        f"Run again into a new folder, with these lines in place of those in {where}{more}.{twice} "
+        "The first command says how long it will take.",
         _as_yaml([*changes, again]),
-        f"{RUN} {shlex.quote(described.path)}",
+        f"{command} --plan\n{command}",
     )
 
 

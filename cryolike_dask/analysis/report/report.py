@@ -185,7 +185,7 @@ def _content(
         *shares.findings,
         *about_groups_found,
         *about_calibration(lights),
-        *findings.about_steps(steps),
+        *findings.about_steps(summary, steps),
     ]
     todo = next_steps(summary, steps, lights, described, has_decoys=competition is not None)
     *first, examples = sections

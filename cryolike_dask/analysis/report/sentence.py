@@ -1,4 +1,4 @@
-"""One sentence that says what was found, and how far that can be relied on."""
+"""A sentence that says what was found, and one that says how far that can be relied on."""
 
 from __future__ import annotations
 
@@ -23,17 +23,26 @@ def sentence(summary: xr.Dataset, found: HowMuch, lights: Mapping[str, Lights]) 
     relied on."""
     n_done = int((summary[summaries.BEST_STRUCTURE] != summaries.NO_STRUCTURE).sum())
     names = [str(name) for name in summary[labels.STRUCTURE].values]
-    parts = [*_shares(found.found, summary)]
+    of_them = "them" if len(names) > 1 else "it"
+    parts = [*_shares(found.found, summary), *_none(found.found, of_them)]
     if summaries.are_compared(summary):
         n, n_images = n_undecided(summary)
-        parts.append(f"for {n:,} of {n_images:,} no structure is more than {SURE:.0%} probable")
-    parts += _none(found.found, "them" if len(names) > 1 else "it")
+        parts.append(f"{n:,} of {n_images:,} are undecided (none above {SURE:.0%})")
     if not parts:
         parts = ["how much there is of it is not known" if len(names) < 2 else "no share is known"]
-    compared = (
-        f"Of {n_done:,} particles compared with {_listed(names)} by cryolike_dask {__version__}, "
+    found_said = f"Of {n_done:,} particles compared with {_listed(names)}, {'; '.join(parts)}"
+    reliance = _reliance(
+        lights, None if _has_none(found.found) else f"how many show {_other(names)}"
     )
-    return f"{compared}{'; '.join(parts)} ({_reliance(lights)})."
+    return f"{found_said} (cryolike_dask {__version__}). {reliance}"
+
+
+def _other(names: list[str]) -> str:
+    return "none of them" if len(names) > 1 else "something else"
+
+
+def _has_none(found: xr.Dataset | None) -> bool:
+    return found is not None and labels.POPULATION_OF_NONE in found
 
 
 def _shares(found: xr.Dataset | None, summary: xr.Dataset) -> list[str]:
@@ -44,36 +53,40 @@ def _shares(found: xr.Dataset | None, summary: xr.Dataset) -> list[str]:
     low, high = found[labels.POPULATION_INTERVAL].values.T
     names = [str(name) for name in found[labels.STRUCTURE].values]
     said = [
-        f"{share[i]:.0%} (95% interval {low[i]:.0%} to {high[i]:.0%}) show {names[i]}"
-        for i in order[:MOST_NAMED]
+        f"{share[i]:.0%} show {names[i]} ({what}{low[i]:.0%} to {high[i]:.0%})"
+        for i, what in zip(order[:MOST_NAMED], ("95% interval ", *[""] * MOST_NAMED), strict=False)
     ]
     rest = order[MOST_NAMED:]
     if len(rest):
-        said.append(f"{share[rest].sum():.0%} {len(rest)} others")
-    of_these = "of those that show one of them " if labels.POPULATION_OF_NONE in found else ""
-    both = " and " if len(said) == 2 else ", "
-    return [of_these + both.join(said)]
+        said.append(f"{share[rest].sum():.0%} show {len(rest)} others")
+    of_these = "of those that show one of them " if _has_none(found) else ""
+    return [of_these + _joined(said)]
 
 
 def _none(found: xr.Dataset | None, of_these: str) -> list[str]:
-    if found is None or labels.POPULATION_OF_NONE not in found:
-        return [f"how many show none of {of_these} was not tested"]
+    if found is None or not _has_none(found):
+        return []
     share = float(found[labels.POPULATION_OF_NONE])
     low, high = found[labels.POPULATION_OF_NONE_INTERVAL].values
     return [f"{share:.0%} ({low:.0%} to {high:.0%}) show none of {of_these}"]
 
 
-def _reliance(lights: Mapping[str, Lights]) -> str:
-    """What is wrong, and what is not known."""
+def _reliance(lights: Mapping[str, Lights], untested: str | None) -> str:
+    """What is wrong, and what is not known, in a sentence."""
     wrong, unsure = (
         [name.lower() for name, light in lights.items() if light.colour == colour]
         for colour in ("bad", "unsure")
     )
-    is_are = "are" if len(wrong) > 1 else "is"
-    said = [f"not to be relied on: {_joined(wrong)} {is_are} wrong"] if wrong else []
+    unsure += [] if untested is None else [untested]
+    said = [f"not to be relied on, since {_joined(wrong)} {_are(wrong)} wrong"] if wrong else []
     if unsure:
-        said.append(f"not known to be right: {_joined(unsure)}")
-    return "; ".join(said) or "noise, search, edge, calibration and fit are as they should be"
+        said.append(f"not yet known: {_joined(unsure)}")
+    text = "; ".join(said) or "noise, search, edge, calibration and fit are as they should be"
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _are(names: list[str]) -> str:
+    return "are" if len(names) > 1 else "is"
 
 
 def _listed(names: list[str]) -> str:

@@ -224,6 +224,10 @@ def test_command_and_page(runs, tmp_path):
     flags = [changed["words"][i] for i in changed["values"]]
     assert flags == sorted(flags, reverse=True)
     assert flags.count("yes") == comparison.attrs["n_changed"]
+    shown = " ".join(re.sub("<[^>]*>", " ", text).split())
+    of_each = comparison.n_images_both.values
+    first, second = of_each.sum(axis=1)[0], of_each.sum(axis=0)[0]
+    assert f"closed {first} ({first / 11:.1%}) {second} ({second / 11:.1%})" in shown
     assert cld.write_comparison(runs / "one", tmp_path / "two") == page
     page.write_text("mine")
     with pytest.raises(OutputError, match="no web page"):

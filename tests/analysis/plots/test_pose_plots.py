@@ -112,6 +112,21 @@ def test_directions_are_where_they_are(results):
     assert labels["150°"] == pytest.approx(-np.pi / 3)
 
 
+def test_directions_that_look_the_same_are_all_drawn(results):
+    """Where a few views stand for all, these are not taken for preferred ones."""
+    one = results.sel(structure="open").assign_attrs(symmetry="D2")
+    shown = plot_viewing_directions(one, "open").axes[0].collections[0]
+    x, y = shown.get_offsets().data.T
+    found = np.stack([np.cos(x) * np.cos(y), np.sin(x) * np.cos(y), np.sin(y)], axis=1)
+    azimuth, polar = one.optimal_azimuth.values, one.optimal_polar.values
+    seen = np.stack([np.cos(azimuth), np.sin(azimuth), azimuth * 0]) * np.sin(polar)
+    seen[2] = np.cos(polar)
+    for signs in ([1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]):
+        apart = np.linalg.norm((np.diag(signs) @ seen).T[:, None] - found, axis=2).min(axis=1)
+        assert apart.max() < 1e-6
+    assert len(found) == 4 * 40
+
+
 def test_images_at_the_same_place_are_counted(results):
     results["optimal_azimuth"][:], results["optimal_polar"][:] = 1.0, 2.0
     results["optimal_azimuth"][:, :4] = -1.0

@@ -157,6 +157,19 @@ def test_a_coarse_search_and_none(folder):
     assert lights_in(folder, [])["Search"].colour == "unsure"
 
 
+def test_a_coarse_search_that_changes_few_assignments_is_not_called_wrong(rng):
+    """Where images are ahead by more than is lost."""
+    results = make_results(rng)
+    results.log_likelihood_integrated[0] += 100
+    step = Step("displacements", 2.0, 31.0)
+    for n_less, colour in ((1, "unsure"), (20, "bad")):
+        results.log_likelihood_integrated[1] = results.log_likelihood_integrated[0] - 50
+        results.log_likelihood_integrated[1, :n_less] += 25
+        light = lights_of_belief(summarise_results(results), [step], basis_of(results))["Search"]
+        assert light.colour == colour
+        assert f"{n_less} of 40 images are ahead by less" in light.text
+
+
 def test_a_b_factor_of_a_coarse_search_is_not_called_fine(folder):
     """It is of the blur of the search in part; one that was given is not."""
     coarse = [*STEPS, Step("rotations", 0.2, 31.0)]
