@@ -18,7 +18,6 @@ from cryolike_dask.analysis.plots.comparison_plots import (
 from cryolike_dask.analysis.report.sections import Section, Table, panel
 from cryolike_dask.errors import counted
 
-
 MOST_ROWS = 30
 """Structures of a table, those of most images."""
 
