@@ -22,8 +22,8 @@ PROGRAMS = {(80, 256): 2, (90, 256): 2}
 """Programs that are to be on a multiprocessor, where more than one, by architecture and W."""
 KEPT_UP_TO = 256
 FEW_WORDS = 8
-"""That may be left in memory where displacements are few: what is read is masked then, and there
-is less to read."""
+"""That may be left in memory where what is read is masked: displacements are few, and there is less
+to read; or W is no power of two (3 words at 200 on sm_86, of 5832 instructions)."""
 
 
 def compiled(*of_kernel, cache):
@@ -42,7 +42,8 @@ def check(*of_kernel, cache):
     (needs,) = compiled(*of_kernel, cache=cache)
     print(*of_kernel, needs)  # the table, with -s
     architecture, n_inplanes, column_step, *_ = of_kernel
-    assert needs["spills"] <= (0 if column_step == WIDE else FEW_WORDS)
+    is_masked = column_step != WIDE or n_inplanes & (n_inplanes - 1)
+    assert needs["spills"] <= (FEW_WORDS if is_masked else 0)
     assert needs["stack"] <= 4 * needs["spills"]
     assert needs["tensor_core_instructions"] > 0
     programs = PROGRAMS.get((architecture, n_inplanes), 1)
