@@ -23,8 +23,8 @@ AIMED_AT = LOST_BETWEEN_POSES / 2
 """Nat that a finer search should lose: a B-factor that is fitted again blurs less then, and images
 lose more (9.2 nat at 1.9 angstrom where 22 at 4 angstrom had let expect 5)."""
 FEW_WITHIN = 0.05
-"""Part of the images that may be ahead by less than the search loses, where that is not wrong, but
-unsure."""
+"""Part of the images that may be ahead by less than the search loses on average, where that is not
+wrong, but unsure."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,18 @@ def about_steps(summary: xr.Dataset, steps: list[Step]) -> list[Finding]:
 
 
 def n_ahead_by_less(summary: xr.Dataset, step: Step) -> tuple[int, int]:
-    """Images whose best structure is ahead by less than is lost half-way, of so many that were
+    """Images whose best structure is ahead by less than is lost on average, of so many that were
     compared under several; of one structure none."""
     margin = summary[summaries.MARGIN].values
     margin = margin[np.isfinite(margin)]
-    return int((margin < step.loss).sum()), len(margin)
+    return int((margin < step.loss_on_average).sum()), len(margin)
 
 
 def _suffering(summary: xr.Dataset, step: Step) -> str:
     n_less, n = n_ahead_by_less(summary, step)
-    return f"{n_less:,} of {n:,} images are ahead by less" if n else "Assignments suffer"
+    if not n:
+        return "Assignments suffer"
+    return f"{n_less:,} of {n:,} images are ahead by less than the average of this"
 
 
 def _finer(step: Step) -> str:

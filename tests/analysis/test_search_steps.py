@@ -110,12 +110,26 @@ def test_what_is_lost_grows_as_the_square():
     assert steps.Step("views", 0.2, 1.0).shown(0.2) == "11.5°"
 
 
+def test_what_is_lost_on_average_is_that_of_poses_anywhere(rng):
+    at = rng.uniform(-1, 1, (2, 100_000))  # of a cell from -1 to 1, whose corner loses 2
+    assert steps.Step("displacements", 2.0, 2.0).loss_on_average == pytest.approx(
+        (at**2).sum(axis=0).mean(), rel=0.02
+    )
+    assert steps.Step("rotations", 2.0, 1.0).loss_on_average == pytest.approx(
+        (at[0] ** 2).mean(), rel=0.02
+    )
+    # half-way to the next view, 1 is lost
+    assert steps.Step("views", 2.0, 1.0).loss_on_average == pytest.approx(
+        (at**2).sum(axis=0).mean(), rel=0.02
+    )
+
+
 def test_much_loss_is_a_finding():
     fine, coarse = (steps.Step("views", 0.1, LOST_BETWEEN_POSES * f) for f in (0.9, 4.0))
     summary = xr.Dataset({"margin": ("image", [np.nan, 1.0, 19.0, 21.0, 40.0])})
     assert about_steps(summary, [fine]) == []
     (finding,) = about_steps(summary, [fine, coarse])
-    assert "2 of 4 images are ahead by less" in finding.text
+    assert "1 of 4 images are ahead by less than the average of this" in finding.text
     assert "Try views 0.35 times as far apart" in finding.text
     (of_one,) = about_steps(summary.isel(image=[0]), [coarse])
     assert "Assignments suffer" in of_one.text

@@ -227,13 +227,14 @@ def _search(steps: list[Step], summary: xr.Dataset, basis: Basis) -> Light:
         n_less, n = n_ahead_by_less(summary, worst)
         if not n:
             return Light("bad", f"Too coarse: {lost} ({shown}).{method}")
-        ahead = f"{n_less:,} of {n:,} images are ahead by less"
+        less = f"less than what is lost on average, {worst.loss_on_average:.2g} nat"
+        ahead = f"{n_less:,} of {n:,} images are ahead by {less}"
         if n_less > FEW_WITHIN * n:
             return Light("bad", f"Too coarse: {lost} ({shown}), and {ahead}.{method}")
         return Light(
             "unsure",
-            f"Coarse: {lost} ({shown}). Only {ahead}, so that assignments hold; probabilities are "
-            f"too large.{method}",
+            f"Coarse: {lost} ({shown}). Only {ahead}, so that most assignments hold; probabilities "
+            f"are too large.{method}",
         )
     return Light("good", f"Fine enough: {lost} at most ({shown}).{method}")
 
