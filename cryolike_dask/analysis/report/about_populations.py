@@ -64,7 +64,7 @@ def how_much(results: xr.Dataset, summary: xr.Dataset, competition: xr.Dataset |
     done = np.flatnonzero(summary[summaries.N_RESULTS].values > 0)
     n_read = results.sizes[labels.STRUCTURE] if is_told else len(done)
     found = written_populations(results) if is_shared else None
-    before = "as cryolike-dask populations has written them"
+    before = "They are those in the folder populations, beside the results"
     if found is None:
         if n_read * summary.sizes[labels.IMAGE] > MOST_READ:
             text = "There are too many likelihoods for a report: cryolike-dask populations says it."
@@ -72,7 +72,7 @@ def how_much(results: xr.Dataset, summary: xr.Dataset, competition: xr.Dataset |
         # where images are compared with all of them, decoys tell how many show none
         shown = results if is_told else without_decoys(results).isel({labels.STRUCTURE: done})
         found = populations(shown, n_bootstrap=0)
-        before = "cryolike-dask populations takes other priors"
+        before = "cryolike-dask populations takes other priors, and keeps them"
     if not is_shared:
         text = "What decoys tell, with an interval of 95%; all other images show the structure."
         return HowMuch(Section(KEY, title, (text,), _none_of_these(found)), found)
@@ -85,7 +85,7 @@ def how_much(results: xr.Dataset, summary: xr.Dataset, competition: xr.Dataset |
     )
     text = (
         f"Shares of {whose}, with intervals of 95%. They are shares of the particles that were "
-        f"given, not of the sample, and as good as what is said below of trust. {_prior(found)}; "
+        f"given, not of the sample, and as good as what is said below of trust. {_prior(found)}. "
         f"{before}."
     )
     rows = (*_rows(found), *_undecided(summary), *_none_of_these(found))
