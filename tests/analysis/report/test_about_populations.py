@@ -37,7 +37,7 @@ def test_shares_that_were_written_are_those_of_the_report(results, tmp_path):
     write_populations(asked, tmp_path)
     section = head(results)
     assert share(section, "a") == pytest.approx(float(asked.population[0]), abs=6e-4)
-    assert f"Their prior is {asked.prior}; as cryolike-dask populations" in section.paragraphs[0]
+    assert f"Their prior is {asked.prior}. They are those in" in section.paragraphs[0]
     write_populations(cld.populations(results, draw=False, n_bootstrap=0), tmp_path)
     assert "shares of largest likelihood" in head(results).paragraphs[0]
 
@@ -64,4 +64,4 @@ def test_a_prior_of_many_structures_is_cut_short(rng, tmp_path):
     results = make_results(rng, names, n_images=20).assign_attrs(folder=str(tmp_path))
     counts = dict(zip(names, np.arange(1.0, 31), strict=True))
     write_populations(cld.populations(results, counts=counts, n_bootstrap=0), tmp_path)
-    assert "...); as cryolike-dask" in head(results).paragraphs[0]
+    assert "...). They are those in" in head(results).paragraphs[0]
