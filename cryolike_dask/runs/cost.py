@@ -170,7 +170,8 @@ class LikelihoodPlan:
             parts["estimating noise"] = self.noise_seconds
         of_workers = ", ".join(f"{name} {duration_of(seconds)}" for name, seconds in parts.items())
         between = f"{duration_of(self.least_seconds)} to {duration_of(self.most_seconds)}"
-        return f"{between}; of all workers together: {of_workers}"
+        work = duration_of(sum(parts.values()))
+        return f"{between}; {work} of work for {counted(self.n_workers, 'worker')}: {of_workers}"
 
 
 def part_of(part: float) -> str:
