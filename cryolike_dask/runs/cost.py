@@ -160,14 +160,13 @@ class LikelihoodPlan:
     def _time(self) -> str:
         if self.seconds is None or self.least_seconds is None or self.most_seconds is None:
             return "not measured"
-        parts = {
+        measured = {
             "bases": self.basis_seconds,
             "reading": self.read_seconds,
             "comparing": self.compare_seconds,
+            "estimating noise": self.noise_seconds or None,
         }
-        parts = {name: seconds for name, seconds in parts.items() if seconds is not None}
-        if self.noise_seconds:
-            parts["estimating noise"] = self.noise_seconds
+        parts = {name: seconds for name, seconds in measured.items() if seconds is not None}
         of_workers = ", ".join(f"{name} {duration_of(seconds)}" for name, seconds in parts.items())
         between = f"{duration_of(self.least_seconds)} to {duration_of(self.most_seconds)}"
         work = duration_of(sum(parts.values()))

@@ -199,7 +199,7 @@ def test_an_adaptive_search_is_tried_on_some_images(files, monkeypatch):
     assert planned.least_seconds < planned.seconds < planned.most_seconds
     said = str(planned)
     assert "search  adaptive; 6 images spread over the run, tried under the first struct" in said
-    assert re.search(r"time +[\d.]+ s to [\d.]+ s; of all .*: bases [\d.]+ s, comparing", said)
+    assert re.search(r"time +[\d.]+ s to [\d.]+ s; .* of work .*: bases [\d.]+ s, comparing", said)
     without = plan(files, search="adaptive")
     assert "poses, memory and time here are those of an exhaustive search" in str(without)
     assert without.n_tasks == planned.n_tasks
