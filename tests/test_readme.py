@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cryolike_dask.config.reading import read_config
@@ -132,9 +133,11 @@ def test_one_run_in_one_file(one_run):
     assert "128 images, 1024 at a time" in said
     assert "48 pixels of 2.5 angstrom, 250 views, 96 rotations, 169 displacements" in said
     assert f"128 images: results are in {folder / 'results'}" in said
+    shares = pd.read_csv(folder / "results/populations/populations.csv", index_col="structure")
+    for name, share in shares.population.items():
+        assert re.search(rf"^{name} +{share:.2%} ", said, re.MULTILINE)
     assert f"The report is {folder / 'results/report.html'}" in said
     assert (folder / "results/report.html").is_file()
-    assert (folder / "results/populations/populations.csv").is_file()
     assert len(list(folder.glob("*/template?/done/stack_*.json"))) == 2
     assert read_config(folder / "results/run.yaml").output == folder / "results"
 

@@ -110,9 +110,10 @@ def _run(config: RunConfig) -> None:
             f"{CONFIGURATION} there"
         )
         if config.populations is not None:
+            from cryolike_dask.analysis.dataset import open_results
             from cryolike_dask.analysis.populations.written import written_populations
 
-            found = written_populations(results)
+            found = written_populations(open_results(config.output))
             if found is not None:
                 show_shares(found)
         if config.report:
