@@ -89,6 +89,7 @@ def compute_run(
                 remove_others if options.overwrite else None,
                 # a model of no results that are left is one of other images, perhaps
                 starts_anew=options.starts_anew or (options.overwrite and not holds_results(run)),
+                progress=options.progress,
             )
             # before the first result: results are of no use without the search that they count
             _write_displacements(run, kind, has_results=holds_results(run))

@@ -4,6 +4,7 @@ computed, and nothing that is done."""
 from __future__ import annotations
 
 import csv
+import logging
 from datetime import datetime
 
 import pytest
@@ -43,7 +44,7 @@ def overtaken(files, names, n_stacks):
 
 @pytest.mark.parametrize(("names", "n_blocks"), [("abcdef", 6), ("abc", 6)])
 def test_results_are_written_before_another_block_begins(
-    tmp_path, build, cluster, monkeypatch, names, n_blocks
+    tmp_path, build, cluster, monkeypatch, caplog, names, n_blocks
 ):
     monkeypatch.setattr(cutting, "WITHHELD", 2**16)  # these take less than blocks of a run
     files = cld.configure_likelihood_files(
@@ -56,6 +57,18 @@ def test_results_are_written_before_another_block_begins(
     blocks = blocks_of(files.folder_output)
     assert len(blocks) == n_blocks
     assert not overtaken(files, names, 1)
+    # what is kept is said before anything is computed
+    files.record(1, 0, "optimal_pose").unlink()
+    with caplog.at_level(logging.INFO, "cryolike_dask"):
+        cld.run_likelihood_optimal_pose(
+            files, PARAMETERS, SEARCH, client=cluster, progress=True, skip_exist=True
+        )
+    n = len(names)
+    kept = f"{n - 1} of {n} stacks are complete and kept; skip_exist=False computes them again"
+    says, keeps, computes = caplog.messages[-3:]
+    assert says.startswith(f"{n} structure(s) x 8 images in 1 stack(s)")
+    assert keeps == kept
+    assert computes.startswith("template1-stack_000000 is computed")
 
 
 def test_schedulers_give_workers_nothing_beside_what_they_compute(cluster):
