@@ -336,6 +336,8 @@ def _micrographs(
     for group in reversed(groups):  # all images come first, and take those that are left
         spectrum = group.spectrum
         rows = group.rows[~done[group.rows]]
+        if not len(rows):  # of all images, where each is of a group
+            continue
         done[rows] = True
         present, which = np.unique(names[rows, 0], return_inverse=True)
         ends = np.cumsum(np.bincount(which.ravel(), minlength=len(present)))[:-1]
