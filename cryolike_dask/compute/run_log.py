@@ -87,12 +87,12 @@ class _Keeping(logging.Filter):
             logger.warning("%s: cannot be written (%s); the run goes on without it", path, error)
             return
         file.setFormatter(_Plain())
-        before = {id(record): record for record in [*_remembered(), *self.waiting]}.values()
         begins = _own(text, logging.INFO)
+        before = {id(record): record for record in [*_remembered(), *self.waiting]}.values()
         # what was said before is of this run, which began with it
         begins.created = min(record.created for record in [begins, *before])
         self.file = file
-        for record in (begins, *before):
+        for record in sorted([begins, *before], key=lambda record: record.created):
             file.handle(record)
 
     def tell(self, text: str, level: int = logging.INFO) -> None:
@@ -101,9 +101,10 @@ class _Keeping(logging.Filter):
             self.file.handle(_own(text, level))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what stands in it is not of the log of the next run."""
         if self.file is not None:
             self.file.close()
+            list(_remembered())
 
 
 def _own(text: str, level: int) -> logging.LogRecord:

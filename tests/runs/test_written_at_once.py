@@ -65,7 +65,8 @@ def test_results_are_written_before_another_block_begins(
         )
     n = len(names)
     kept = f"{n - 1} of {n} stacks are complete and kept; skip_exist=False computes them again"
-    says, keeps, computes = caplog.messages[-3:]
+    messages = [one.getMessage() for one in caplog.records if one.name == "cryolike_dask"]
+    says, keeps, computes = messages[-3:]
     assert says.startswith(f"{n} structure(s) x 8 images in 1 stack(s)")
     assert keeps == kept
     assert computes.startswith("template1-stack_000000 is computed")
