@@ -43,7 +43,7 @@ class ConsoleLog(Remembering):
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record; what is no mere note starts with its level."""
         super().emit(record)
-        text = self.words.say(self.format(record))
+        text = self.worded(self.format(record))
         if text in self.printed:
             return
         self.printed.add(text)
@@ -52,6 +52,10 @@ class ConsoleLog(Remembering):
         level = record.levelname.lower() if record.levelno >= logging.WARNING else ""
         style = "bold yellow" if record.levelno == logging.WARNING else "bold red"
         self._print(f"[{style}]{level}:[/] {escape(text)}" if level else escape(text))
+
+    def worded(self, text: str) -> str:
+        """A message in the words of the command."""
+        return self.words.say(text)
 
     def repeat_warnings(self) -> None:
         """Print the warnings once more, counted: a long run has moved them out of sight."""

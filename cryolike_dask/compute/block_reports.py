@@ -65,6 +65,11 @@ class BlockReport:
         of_level = (self.level,) if self.level else ()
         return (self.first_image, self.first_template, *of_level)
 
+    @property
+    def n_images_done(self) -> float:
+        """Images that are done with it, each as much of one as its templates are of all."""
+        return self.share * self.n_images * self.n_templates / self.of_templates
+
 
 @dataclass(frozen=True)
 class PartReport:

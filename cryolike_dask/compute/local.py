@@ -56,6 +56,10 @@ FLAT_MEMORY = {
 """Dask looks every 10 ms at what a worker does, and keeps all of it: 0.1 to 0.3 MB each second.
 The scheduler keeps the last messages to each worker, otherwise 1000 of them, with the tasks in
 them."""
+SATURATION = 1.0
+"""Tasks for each thread of a worker that are handed out, where others may wait at the scheduler.
+Dask's own 1.1 gives a worker one block more than it computes, behind which waits what it has
+found."""
 FEW_LOOKS = {
     "distributed.admin.tick.interval": "500ms",
     "distributed.admin.system-monitor.interval": "2s",
@@ -265,6 +269,7 @@ def _starting(runner: LoopRunner, environment: Mapping[str, int]) -> Iterator[No
         "distributed.nanny.pre-spawn-environ": environment,
         **FLAT_MEMORY,
         **FEW_LOOKS,
+        "distributed.scheduler.worker-saturation": SATURATION,
     }
     with _hearing_causes() as causes:
         try:

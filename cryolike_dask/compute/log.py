@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distributed import Client, performance_report
 
-from cryolike_dask.compute.run_log import LogFile, timestamp
+from cryolike_dask.compute.run_log import LogFile, message_of, timestamp
 from cryolike_dask.errors import InputError, OutputError
 from cryolike_dask.io.outputs import DASK_REPORT, LOG, own_output
 
@@ -109,6 +109,6 @@ class _Structured(logging.Formatter):
         line = {
             "time": timestamp(),
             "level": record.levelname.lower(),
-            "message": record.getMessage(),
+            "message": message_of(record),
         }
         return json.dumps(line | record.__dict__.get("fields", {}))

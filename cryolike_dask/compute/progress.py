@@ -32,6 +32,8 @@ logger = logging.getLogger("cryolike_dask")
 SECONDS_BETWEEN_LINES = 60.0
 """Between two lines of progress, where there is neither a terminal nor a notebook."""
 
+SLOWEST_RATE = 0.1
+"""A second: of what is slower, the time that each takes says more."""
 
 Show = Callable[..., None]
 T = TypeVar("T")
@@ -93,8 +95,7 @@ class Meter:
 
     def block(self, block: BlockReport) -> bool:
         """Count a block, and say whether it belongs to an item that is in work."""
-        n_images = block.share * block.n_images * block.n_templates / block.of_templates
-        return self.part(block.name, block.at, n_images)
+        return self.part(block.name, block.at, block.n_images_done)
 
     def _show(self) -> None:
         self.show(min(self.done + self.in_work, self.n_images), self.kept)
@@ -143,6 +144,53 @@ def watch(
         yield meter
 
 
+@contextmanager
+def watch_comparisons(
+    client: Client | None,
+    total: float,
+    title: str,
+    *,
+    shown: bool,
+    weight: Callable[[str], float] = lambda _: 1.0,
+) -> Iterator[Callable[[], None]]:
+    """Show progress while the body runs, by what tasks tell of themselves. Blocks that are compared
+    again count again.
+
+    Gives what to call before parts of tasks begin anew under the same names.
+
+    Parameters
+    ----------
+    client : Client or None
+        The client whose workers tell of their blocks.
+    total : float
+        All that is to be done, or what it will be about.
+    title : str
+        Name of what is counted.
+    shown : bool
+        Whether to show anything.
+    weight : callable
+        By the name in a report: how much an image counts there that is compared with all templates.
+    """
+    parts, done, lock = dict[tuple[str, tuple[int, ...]], float](), 0.0, threading.Lock()
+    with progress_bar(round(total), title, shown=shown) as show:
+
+        def heard(report: Report) -> None:
+            nonlocal done
+            place, is_part = (report.name, report.at), isinstance(report, PartReport)
+            n_done = report.n_done if isinstance(report, PartReport) else report.n_images_done
+            with lock:
+                before = parts.pop(place, 0.0)
+                done += weight(report.name) * max(0.0, n_done - before)
+                if is_part:
+                    parts[place] = max(before, n_done)
+                so_far = min(done, total)
+            show(so_far)
+
+        with listening_to_blocks(client, heard):
+            yield parts.clear
+        show(total)
+
+
 def _nothing(*_: Any) -> None:
     """Show nothing."""
 
@@ -188,7 +236,9 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Rate of what was not done before."""
         rate = _rate(task.fields["done"], task.fields["kept"], task.elapsed or 0.0)
-        return Text(f"{rate:.3g}/s" if rate else "")
+        if not rate:
+            return Text("")
+        return Text(f"{rate:.3g}/s" if rate >= SLOWEST_RATE else f"{1 / rate:.3g} s each")
 
 
 class _Times(ProgressColumn):
@@ -203,6 +253,13 @@ class _Times(ProgressColumn):
 
 def _rate(done: float, kept: float, seconds: float) -> float:
     return (done - kept) / max(seconds, 1e-3)
+
+
+def _pace(rate: float) -> str:
+    """A rate as a line says it; of what takes long, the time of each."""
+    if not rate:
+        return ""
+    return f"{rate:.3g} per second, " if rate >= SLOWEST_RATE else f"{1 / rate:.3g} seconds each, "
 
 
 def _times(total: float, done: float, kept: float, seconds: float) -> str:
@@ -227,7 +284,8 @@ def _lines(total: int, title: str) -> Show:
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
             last = now
-            rate, times = _rate(done, kept, now - start), _times(total, done, kept, now - start)
-            logger.info("%d of %d %s, %.3g per second, %s", done, total, title, rate, times)
+            pace = _pace(_rate(done, kept, now - start))
+            times = _times(total, done, kept, now - start)
+            logger.info("%d of %d %s, %s%s", done, total, title, pace, times)
 
     return show

@@ -8,12 +8,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from distributed import Client, Security, Worker, WorkerPlugin
+from distributed import Client, Scheduler, Security, Worker, WorkerPlugin
 from distributed.deploy import Cluster
 
 from cryolike_dask.compute.addresses import address_in, check_scheduler, warn_if_open_to_others
 from cryolike_dask.compute.closing import OnceClosingClient
 from cryolike_dask.compute.device import take_threads_of_a_worker
+from cryolike_dask.compute.local import SATURATION
 from cryolike_dask.errors import ClusterError, InputError, missing_files, number
 from cryolike_dask.io.identity import regular_file
 
@@ -58,9 +59,9 @@ def connect(
     """Connect to a scheduler that runs already, and make its workers ready.
 
     Its workers compute with one thread of torch from then on, or beside a GPU with its share of the
-    cores (`OneTorchThread`). Warnings tell when
-    anyone on the network can use the scheduler, and when workers have threads that would only wait
-    for each other.
+    cores (`OneTorchThread`), and blocks that wait do so at the scheduler, not behind another one
+    with a worker. Warnings tell when anyone on the network can use the scheduler, and when workers
+    have threads that would only wait for each other.
 
     Parameters
     ----------
@@ -213,7 +214,7 @@ def _prepare(client: Client) -> None:
     """Make sure that scheduler and workers can import this package, and that threads do not
     compete for cores."""
     try:
-        client.run_on_scheduler(_importable)
+        client.run_on_scheduler(_one_block_at_a_time)
         client.register_plugin(OneTorchThread())
     except ImportError as error:
         raise ClusterError(
@@ -235,5 +236,7 @@ def _prepare(client: Client) -> None:
         )
 
 
-def _importable() -> None:
-    """Ask a process to import this module: it must find it in order to run it."""
+def _one_block_at_a_time(dask_scheduler: Scheduler) -> None:
+    """Have a scheduler give its workers no block beside the one that they compute, as those of
+    `local_cluster` do. It must import this module in order to run it."""
+    dask_scheduler.WORKER_SATURATION = SATURATION

@@ -30,6 +30,10 @@ class Remembering(logging.Handler):
         if str(record.name).startswith(logger.name):
             self.records.append(record)
 
+    def worded(self, text: str) -> str:
+        """A message as whoever reads the log knows things by name."""
+        return text
+
     def forget(self) -> Iterator[logging.LogRecord]:
         """Give what is remembered, once."""
         while self.records:
@@ -83,26 +87,45 @@ class _Keeping(logging.Filter):
             logger.warning("%s: cannot be written (%s); the run goes on without it", path, error)
             return
         file.setFormatter(_Plain())
-        self.file, before = file, [*_remembered(), *self.waiting]
-        self.tell(text)
-        for record in {id(record): record for record in before}.values():
+        begins = _own(text, logging.INFO)
+        before = {id(record): record for record in [*_remembered(), *self.waiting]}.values()
+        # what was said before is of this run, which began with it
+        begins.created = min(record.created for record in [begins, *before])
+        self.file = file
+        for record in sorted([begins, *before], key=lambda record: record.created):
             file.handle(record)
 
     def tell(self, text: str, level: int = logging.INFO) -> None:
         """Write a message of the run itself, once it has begun."""
         if self.file is not None:
-            self.file.handle(logging.LogRecord(logger.name, level, "", 0, text, None, None))
+            self.file.handle(_own(text, level))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what stands in it is not of the log of the next run."""
         if self.file is not None:
             self.file.close()
+            list(_remembered())
+
+
+def _own(text: str, level: int) -> logging.LogRecord:
+    return logging.LogRecord(logger.name, level, "", 0, text, None, None)
+
+
+def _handlers() -> list[Remembering]:
+    return [one for one in logging.getLogger().handlers if isinstance(one, Remembering)]
 
 
 def _remembered() -> Iterator[logging.LogRecord]:
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, Remembering):
-            yield from handler.forget()
+    for handler in _handlers():
+        yield from handler.forget()
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The message of a record in the words that it is shown in, those of a command if one runs."""
+    text = record.getMessage()
+    for handler in _handlers():
+        text = handler.worded(text)
+    return text
 
 
 class LogFile(logging.FileHandler):
@@ -133,7 +156,7 @@ class _Plain(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, or those of the message."""
-        return f"{timestamp(record.created)} {record.levelname.lower():<7} {record.getMessage()}"
+        return f"{timestamp(record.created)} {record.levelname.lower():<7} {message_of(record)}"
 
 
 def timestamp(seconds: float | None = None) -> str:

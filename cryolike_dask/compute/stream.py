@@ -175,7 +175,9 @@ def _on(client: Client, items: Iterable[WorkItem], started: Callable[[str], None
             # before its blocks can tell of themselves: reports of items not in work are not counted
             started(item.blocks)
             with _connected():
-                future = client.compute(graph)
+                # those submitted within a moment are of one age otherwise: the first steps of all
+                # of them go before any other, and the items that come first are done last
+                future = client.compute(graph, fifo_timeout=0)
         except CryolikeError as failure:
             return failure
         in_flight[future] = item

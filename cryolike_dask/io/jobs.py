@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -214,6 +214,7 @@ def job_states(
     becomes: str,
     done: str,
     replaces: str = REPLACED,
+    known: Collection[Key] = (),
 ) -> Iterator[tuple[Key, Job, bool]]:
     """Give each job with whether it is done, one after the other; the log says why others are not.
 
@@ -225,11 +226,15 @@ def job_states(
     becomes, done, replaces : str
         For the log: what happens to a job ("computed"), what those are that are done ("stacks are
         complete"), and that without `skip_exist` they are replaced.
+    known : collection of Key
+        Those that are known to be done, and were told of.
     """
     n_jobs = n_done = 0
     is_told = skip_exist
     for key, job in jobs:
-        reason = why_not_done(job) if skip_exist else NOTHING_THERE
+        reason: str | None = NOTHING_THERE
+        if skip_exist:
+            reason = None if key in known else why_not_done(job)
         if reason not in (None, NOTHING_THERE):
             logger.info("%s is %s: %s", job.name, becomes, reason)
         n_jobs, n_done = n_jobs + 1, n_done + (reason is None)
@@ -237,5 +242,5 @@ def job_states(
             logger.info(replaces)
             is_told = True
         yield key, job, reason is None
-    if n_done:
+    if n_done > len(known):
         logger.info(KEPT, n_done, n_jobs, done)

@@ -36,6 +36,11 @@ TASKS_PER_WORKER = 4
 """Blocks per worker at most, where there are fewer stacks than that."""
 UNEVEN = 0.04
 """Part of a block for which workers wait in the end, since none is as fast as another."""
+WITHHELD = 2**21
+"""Triples of a block from which on the blocks after it wait at the scheduler: two seconds of a CPU.
+A worker that is given the next block before begins with it at once, and what it has found waits
+behind that one, and again behind the next, before it is written. For an answer of the scheduler a
+worker waits some milliseconds: smaller blocks, and all of GPUs, lie ready with the workers."""
 PREPARED = 150
 """What preparing templates for a chunk of images takes of a search that compares these with some
 templates each: as much as so many images."""
@@ -133,6 +138,12 @@ class Cut:
             images.chunk(even_chunks(len(images), -(-len(images) // along_images))),
             templates.chunk(even_chunks(len(templates), -(-len(templates) // along_templates))),
         )
+
+    def withholds(self, images: ImageStack, templates: TemplateStack) -> bool:
+        """Whether blocks of these wait at the scheduler until a worker has nothing else to do."""
+        n_poses = len(images) * len(templates) * len(templates.displacements)
+        n_blocks = len(images.chunks) * len(templates.chunks or (1,))
+        return self.n_workers > 0 and self.device == "cpu" and n_poses >= WITHHELD * n_blocks
 
     def images_alone(self, images: ImageStack) -> ImageStack:
         """Images of a search that compares them with some templates each, cut so that every worker

@@ -7,9 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
+from dask._task_spec import Task
 from dask.base import tokenize
 from dask.delayed import Delayed
 from numpy.typing import NDArray
@@ -47,6 +47,8 @@ class ComparisonGraph:
         Choose tiles inside the task instead of taking the stacks' batch sizes.
     by_batch : bool
         Chunk both by their batches instead of their own chunks.
+    withheld : bool
+        What it begins with waits at the scheduler until a worker has nothing else to do.
     """
 
     def __init__(
@@ -57,9 +59,12 @@ class ComparisonGraph:
         *,
         discover_tiles: bool = False,
         by_batch: bool = False,
+        withheld: bool = False,
     ) -> None:
         check_comparable(images, templates, settings)
         self.images, self.templates, self.settings = images, templates, settings
+        # poses around recorded ones are few, and blocks of all correlations are written one by one
+        self.withheld = withheld and settings.around is None and not by_batch
         self.precision = settings.precision_with(templates)
         self.real = real_dtype(self.precision)
         self.group_of_image, whitening = whitening_of(images, settings)
@@ -153,12 +158,17 @@ class ComparisonGraph:
             chunks=(self.image_chunks,),
         )
 
+    @property
+    def first(self) -> dict[str, Any]:
+        """Options of the blocks that it begins with."""
+        return {"_data_producer": True} if self.withheld else {}
+
     def basis(self) -> Delayed | tuple[()]:
         """The radial basis that all blocks share: one task."""
         if self.comparison.tolerance == 0:
             return ()
         key = f"radial-basis-{self.comparison.name}-{tokenize(self.comparison)}"
-        return dask.delayed(radial_basis_of, pure=True)(self.comparison, dask_key_name=key)
+        return Delayed(key, {key: Task(key, radial_basis_of, self.comparison, **self.first)})
 
 
 def combined(records: da.Array, name: str) -> da.Array:

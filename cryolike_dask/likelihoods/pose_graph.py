@@ -30,7 +30,9 @@ def searched_poses(
         return _poses_around(known, name), known
     searched = adaptive_search(graph) if graph.settings.adaptive else None
     if searched is None:
-        records = graph.blockwise(blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True)
+        records = graph.blockwise(
+            blocks.optimal_poses, f"{name}-block", POSE, one_per_chunk=True, **graph.first
+        )
     else:
         records = searched.records
     return combined(records, name), searched

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.block_reports import Teller, announce_part
 from cryolike_dask.compute.device import resolve_device
 from cryolike_dask.conventions import Conventions
 from cryolike_dask.io.sources import evenly_spread
@@ -22,6 +23,9 @@ from cryolike_dask.likelihoods.turns import turn
 from cryolike_dask.stacks import ImageStack
 
 FloatArray = NDArray[np.float64]
+
+SIGNAL = "noise-signal"
+"""Name of the tasks that say what structures explain, and what tells of them."""
 
 ANGLES_OF_CONTRAST = 16
 """Angles that the square of the contrast transfer is averaged over: it has two lobes at most."""
@@ -60,7 +64,8 @@ def explained_by_pairs(
     *,
     comparison: Comparison,
 ) -> tuple[FloatArray, FloatArray]:
-    """Draw a pose for each of some pairs of images and templates, as `draw_pose` does.
+    """Draw a pose for each of some pairs of images and templates, as `draw_pose` does; how many
+    images are done, each as much of one as pairs are done of all of its own, is told.
 
     Parameters
     ----------
@@ -82,6 +87,8 @@ def explained_by_pairs(
 
     log_likelihood = np.full(templates.shape, -np.inf)
     explained = np.zeros((*templates.shape, comparison.grid.n_shells))
+    name, at = f"{SIGNAL}-{comparison.name}", (int(image_rows["index"][0]),)
+    tell, n_done = Teller(name, at), 0.0
     with turn(comparison):
         constants = make_constants(comparison, resolve_device(comparison.device))
         for m in np.flatnonzero((templates >= 0).any(axis=1)):
@@ -94,6 +101,9 @@ def explained_by_pairs(
                 found = draw_pose(image, template[None], known, float(uniform[m, k]), constants)
                 log_likelihood[m, k] = found[0]
                 explained[m, k] = found[1].cpu().numpy()
+            n_done += len(pairs) / templates.shape[1]
+            tell(n_done)
+    announce_part(name, at, n_done)
     return log_likelihood, explained
 
 

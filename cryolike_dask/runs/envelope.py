@@ -22,8 +22,9 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import count_workers
+from cryolike_dask.compute.progress import watch_comparisons
 from cryolike_dask.compute.stream import computed, task
-from cryolike_dask.errors import InputError
+from cryolike_dask.errors import InputError, counted
 from cryolike_dask.geometry.noise import MICROGRAPH, OPTICS_GROUP, NoiseModel
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.io.stacks import filled_groups
@@ -45,6 +46,8 @@ with."""
 PART_OF_IMAGES, FEWEST_IMAGES = 1 / 8, 64
 """Of a group, but of small ones more: each is compared some five times, which should not take as
 long as the run."""
+CLIMBED = 6
+"""B-factors at which likelihoods are computed, as a rule."""
 IMAGES_OF_PIECE = 512
 """Images that are compared in one graph: what belongs to templates is made once for all of them."""
 POSES, STRUCTURES, LIKELIHOODS = "envelope-poses", "envelope-structures", "envelope-likelihoods"
@@ -75,6 +78,7 @@ def fit_b_factors(
     settings: Settings | None = None,
     *,
     client: Client | None = None,
+    progress: bool = False,
 ) -> tuple[BFactor, ...]:
     """Fit a B-factor to the images of each optics group.
 
@@ -92,6 +96,8 @@ def fit_b_factors(
         Device, tolerance and degrees of freedom. Computed in single precision.
     client : distributed.Client, optional
         Default: the threaded scheduler.
+    progress : bool
+        Show a bar on a terminal or in a notebook, elsewhere a line of the log now and then.
 
     Returns
     -------
@@ -131,7 +137,15 @@ def fit_b_factors(
     units, names = _units(noise, stacks, group_of_image)
     pieces = _drawn(stacks, [units[groups] for groups in group_of_image])
     structures = [structures[i] for i in evenly_spread(len(structures), MOST_STRUCTURES)]
-    found = _climb(_Sample(pieces, structures, settings, client))
+    n_images = sum(len(piece.images) for piece in pieces)
+    logger.info(
+        "fitting the envelope of %s, with %s",
+        counted(n_images, "image"),
+        counted(len(structures), "structure"),
+    )
+    total = n_images * (len(structures) + CLIMBED)
+    with watch_comparisons(client, total, "comparisons for the envelope", shown=progress):
+        found = _climb(_Sample(pieces, structures, settings, client))
     for unit, b in found.items():
         error = "" if math.isnan(b.error) else f" +- {b.error:.0f}"
         logger.info(

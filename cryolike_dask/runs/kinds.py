@@ -23,6 +23,7 @@ from cryolike_dask.io.results import open_full_cross_correlation, open_optimal_p
 from cryolike_dask.labels import KindName
 from cryolike_dask.likelihoods import blocks, interface
 from cryolike_dask.likelihoods.comparison import Comparison, Rows
+from cryolike_dask.likelihoods.cutting import Cut
 from cryolike_dask.likelihoods.graph import ComparisonGraph
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.stacks import ImageStack, TemplateStack
@@ -82,7 +83,12 @@ class Kind:
         return len(images), len(templates), n_displacements, n_inplanes
 
     def graph(
-        self, images: ImageStack, templates: TemplateStack, settings: Settings, discover_tiles: bool
+        self,
+        images: ImageStack,
+        templates: TemplateStack,
+        settings: Settings,
+        discover_tiles: bool,
+        cut: Cut | None = None,
     ) -> ComparisonGraph:
         """The graph that gives these results, cut as suits them."""
         return ComparisonGraph(
@@ -91,6 +97,7 @@ class Kind:
             settings,
             discover_tiles=discover_tiles,
             by_batch=self.keeps_every_pose,
+            withheld=cut is not None and cut.withholds(images, templates),
         )
 
 

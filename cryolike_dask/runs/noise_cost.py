@@ -12,8 +12,8 @@ from cryolike_dask.runs import envelope, noise_estimation
 from cryolike_dask.runs.noise_rings import FEWEST_OF_GROUP
 from cryolike_dask.runs.run import Run
 
-CLIMBED, ROUNDS = 6, 3
-"""B-factors at which likelihoods are computed, as a rule, and how many times, some together."""
+ROUNDS = 3
+"""How many times likelihoods are computed at B-factors, as a rule, at some together."""
 SECONDS_OF_RING, SECONDS_OF_MICROGRAPHS = 1e-6, 5e-6
 """Of one ring of one image, of a core: to tell noise and signal apart; and to see whether
 micrographs differ. Measured: 13 and 60 s of 100,000 images of 129 shells."""
@@ -58,7 +58,7 @@ def work_of_noise(run: Run) -> NoiseWork:
         fitted = np.maximum(envelope.FEWEST_IMAGES, sizes * envelope.PART_OF_IMAGES)
         fitted = np.minimum(np.minimum(fitted, sizes), envelope.MOST_IMAGES)
         of_fit = min(n_structures, envelope.MOST_STRUCTURES)
-        compared += fitted.sum() * (of_fit + CLIMBED)
+        compared += fitted.sum() * (of_fit + envelope.CLIMBED)
         n_bases += -(-round(fitted.sum()) // envelope.IMAGES_OF_PIECE) * of_fit * (1 + ROUNDS)
     of_micrographs = np.unique(names[:, 0], return_counts=True)
     tells = any(m and n >= FEWEST_OF_GROUP for m, n in zip(*of_micrographs, strict=True))

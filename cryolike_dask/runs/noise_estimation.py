@@ -17,7 +17,8 @@ from distributed import Client
 from numpy.typing import NDArray
 
 from cryolike_dask.compute.device import active_client
-from cryolike_dask.errors import GridMismatchError, InputError
+from cryolike_dask.compute.progress import watch_comparisons
+from cryolike_dask.errors import GridMismatchError, InputError, counted
 from cryolike_dask.geometry.noise import (
     ALL_IMAGES,
     MICROGRAPH,
@@ -28,7 +29,7 @@ from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.io.sources import evenly_spread
 from cryolike_dask.io.stacks import filled_groups
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.likelihoods.signal import power_of_templates
+from cryolike_dask.likelihoods.signal import SIGNAL, power_of_templates
 from cryolike_dask.particles.noise import (
     LOWEST_SHELL,
     RingPower,
@@ -41,13 +42,12 @@ from cryolike_dask.particles.noise import (
 )
 from cryolike_dask.particles.noise_remarks import (
     TAKEN_AS_WHITE,
-    WhitenedPower,
     remarks_on_noise,
 )
 from cryolike_dask.runs.b_factor import BFactor
 from cryolike_dask.runs.envelope import fit_b_factors
 from cryolike_dask.runs.joining import joined
-from cryolike_dask.runs.noise_extent import MOST_STACKS, Extent, extents_of, some_stacks
+from cryolike_dask.runs.noise_extent import Extent, extents_of, some_stacks
 from cryolike_dask.runs.noise_refinement import explained_power
 from cryolike_dask.runs.noise_rings import (
     FEWEST_OF_GROUP,
@@ -71,8 +71,6 @@ REFINED_OF_GROUP, REFINED_STRUCTURES = 256, 4
 then that of noise that is known to 0.5%; of 64 images, to 1.5% (benchmarks/noise.py)."""
 REFINED_IN_ALL, LEAST_OF_MANY = 2048, 64
 """The same of all groups together; and of each where there are many."""
-CHECKED_OF_STACK = 128
-"""Images of a stack whose power is held against a noise model that was given."""
 LEAST_OF_NOISE = 0.15
 """Part of the power of images from which on a spectrum of noise can be told. Of images that show
 what templates show, at signal to noise ratios of 6 (0.13) and 10 (0.08), spectra of white noise
@@ -89,6 +87,7 @@ def estimate_noise(
     fit_b_factor: bool = False,
     b_factor: float = 0.0,
     client: Client | None = None,
+    progress: bool = True,
 ) -> NoiseModel:
     """Estimate the noise of images: its spectrum and its degrees of freedom, by optics group, and
     by micrograph where these differ and there are enough images of each.
@@ -105,6 +104,8 @@ def estimate_noise(
         Angstrom^2, of all images, where it is known; added to what metadata say.
     client : distributed.Client, optional
         Where to compute; default: the current client, or else the threaded scheduler.
+    progress : bool
+        Show bars on a terminal or in a notebook, elsewhere a line of the log now and then.
 
     Returns
     -------
@@ -132,14 +133,15 @@ def estimate_noise(
         raise InputError(f"b_factor={b_factor:g} is given, and to be fitted too")
     if fit_b_factor and not structures:
         raise InputError("a B-factor is fitted to structures, but there are no templates")
-    looked_at, shape = looked_at_all(stacks, client), _shape(structures)
+    looked_at, shape = looked_at_all(stacks, client, progress=progress), shape_of(structures)
     names = np.concatenate([filled_groups(stack.groups, len(stack)) for stack in stacks])
     looked_at = looked_at.under(np.full(len(looked_at), b_factor), grid)
     members = optics_groups(names)
     extents = extents_of(stacks, members, looked_at, grid, client)
     groups = [_group(n, rows, extents[n], looked_at, grid, shape) for n, rows in members]
     if fit_b_factor:
-        found = fit_b_factors(stacks, structures, _model(groups, grid), client=client)
+        model = _model(groups, grid)
+        found = fit_b_factors(stacks, structures, model, client=client, progress=progress)
         groups = [replace(group, envelope=b) for group, b in zip(groups, found, strict=True)]
         looked_at = _under_envelopes(looked_at, groups, grid)
         groups = [
@@ -148,38 +150,13 @@ def estimate_noise(
         ]
     if structures:
         some = _some(structures)
-        groups = _Signal(stacks, some, looked_at, shape, b_factor, client).taken_out(groups, grid)
+        signal = _Signal(stacks, some, looked_at, shape, b_factor, client, progress)
+        groups = signal.taken_out(groups, grid)
     model = _model([*groups, *_micrographs(groups, names, looked_at, grid, shape)], grid)
     copied = max(extent.n_copied_lines for extent in extents.values())
     for remark in remarks_on_noise(model, grid, n_copied_lines=copied):
         logger.warning("%s", remark)
     return model
-
-
-def warn_of_noise(
-    images: Sequence[ImageStack],
-    templates: Sequence[TemplateStack],
-    model: NoiseModel,
-    client: Client | None,
-) -> None:
-    """Log where some images are not what a noise model supposes, that was not estimated from them
-    just now."""
-    stacks = [images[i][:CHECKED_OF_STACK] for i in evenly_spread(len(images), MOST_STACKS)]
-    grid, looked_at, shape = stacks[0].grid, looked_at_all(stacks, client), _shape(list(templates))
-    of_image = np.concatenate([model.find(stack.groups, len(stack)) for stack in stacks])
-    used = [i for i in np.unique(of_image) if (of_image == i).sum() >= FEWEST_OF_GROUP]
-    if not used:
-        return
-    looked_at = looked_at.under(model.b_factor_angstrom2[of_image], grid)
-    part, power, error = model.take(np.array(used)), [], []
-    for i, expected in zip(used, part.spectra(grid), strict=True):
-        spectrum = fit_spectrum(
-            looked_at.take(np.flatnonzero(of_image == i)), grid, shape, model.band_limit[i]
-        )
-        power.append(spectrum.variance / expected)
-        error.append(power[-1] * spectrum.relative_error)
-    for remark in remarks_on_noise(part, grid, WhitenedPower(np.stack(power), np.stack(error))):
-        logger.warning("%s", remark)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +201,7 @@ class _Signal:
     shape: FloatArray | None
     b_factor: float
     client: Client | None
+    progress: bool
 
     def taken_out(self, groups: list[_Group], grid: PolarGrid) -> list[_Group]:
         """The same groups, their spectra from what the posterior leaves of some images; of groups
@@ -234,7 +212,24 @@ class _Signal:
             return groups
         rng, most = np.random.default_rng(0), max(LEAST_OF_MANY, REFINED_IN_ALL // len(refined))
         model = _model(groups, grid)
-        left = {g.name: self._left(g, model, rng, most) for g in refined}
+        n_images = sum(min(REFINED_OF_GROUP, most, len(g.rows)) for g in refined)
+        logger.info(
+            "taking out of %s what %s explain",
+            counted(n_images, "image"),
+            counted(len(self.structures), "structure"),
+        )
+        with watch_comparisons(
+            self.client,
+            n_images,
+            "images compared for the noise",
+            shown=self.progress,
+            # an image is compared with all structures, and then some poses of it are looked at
+            weight=lambda name: 0.5 if name.startswith(SIGNAL) else 0.5 / len(self.structures),
+        ) as anew:
+            left = {}
+            for group in refined:
+                anew()
+                left[group.name] = self._left(group, model, rng, most)
         left.setdefault(ALL_IMAGES, np.concatenate(list(left.values())))
         return [
             replace(g, spectrum=_smoothed(left[g.name], g, grid)) if g.name in left else g
@@ -307,7 +302,7 @@ def _under_envelopes(looked_at: RingPower, groups: list[_Group], grid: PolarGrid
     return looked_at.under(b_factor, grid)
 
 
-def _shape(structures: list[TemplateStack]) -> FloatArray | None:
+def shape_of(structures: list[TemplateStack]) -> FloatArray | None:
     """Mean power of rings of templates."""
     some = [one.source for one in _some(structures)]
     return power_of_templates(some, TEMPLATES_LOOKED_AT) if some else None
@@ -341,6 +336,8 @@ def _micrographs(
     for group in reversed(groups):  # all images come first, and take those that are left
         spectrum = group.spectrum
         rows = group.rows[~done[group.rows]]
+        if not len(rows):  # of all images, where each is of a group
+            continue
         done[rows] = True
         present, which = np.unique(names[rows, 0], return_inverse=True)
         ends = np.cumsum(np.bincount(which.ravel(), minlength=len(present)))[:-1]

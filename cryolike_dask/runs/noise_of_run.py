@@ -27,7 +27,8 @@ from cryolike_dask.io.noise import (
 )
 from cryolike_dask.io.records import FITTED, FolderSettings, Record, added_b_factor
 from cryolike_dask.runs.envelope import MOST_STRUCTURES
-from cryolike_dask.runs.noise_estimation import estimate_noise, warn_of_noise
+from cryolike_dask.runs.noise_check import described, warn_of_noise
+from cryolike_dask.runs.noise_estimation import estimate_noise
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.other_particles import refuse_other_particles
 from cryolike_dask.runs.run import Run
@@ -148,7 +149,7 @@ def noise_said(run: Run) -> str:
     model, name = run.settings.noise, run.identity.get("noise")
     said = "white"
     if model is not None:
-        said = f"{_described(model)}, " + (
+        said = f"{described(model)}, " + (
             f"kept in {run.files.noise.name}" if run.files.noise.is_file() else "as given"
         )
     elif name is not None:
@@ -169,6 +170,7 @@ def keep_noise(
     remove_others: Callable[[Run], None] | None = None,
     *,
     starts_anew: bool = False,
+    progress: bool = False,
 ) -> Run:
     """Give the same run with its noise model, estimated if there is none, and kept in the folder,
     which is claimed.
@@ -182,6 +184,8 @@ def keep_noise(
         a model that is there is not replaced.
     starts_anew : bool
         As for `settle_noise`.
+    progress : bool
+        Show progress.
 
     Raises
     ------
@@ -198,14 +202,14 @@ def keep_noise(
     if not starts_anew:
         run = with_known_noise(run)
         if given is None and run.settings.noise is not None:
-            logger.info("noise: as kept in %s (%s)", path.name, _described(run.settings.noise))
+            logger.info("noise: as kept in %s (%s)", path.name, described(run.settings.noise))
             if not _is_of_all(run.settings.noise, run):
                 warn_of_noise(
                     list(run.images.values()), run.some_templates(), run.settings.noise, client
                 )
             return run
     if given is None:
-        model = _estimate(run, client)
+        model = _estimate(run, client, progress=progress)
     else:
         model = given
         warn_of_noise(list(run.images.values()), run.some_templates(), model, client)
@@ -224,7 +228,7 @@ def keep_noise(
             )
         logger.info("noise: as kept in %s, where another run was first", path.name)
         return kept
-    logger.info("noise: %s, kept in %s", _described(model), path.name)
+    logger.info("noise: %s, kept in %s", described(model), path.name)
     return named
 
 
@@ -319,7 +323,7 @@ def _name_of(run: Run, model: NoiseModel, known: str | None) -> str:
     return known if model_checksum(read_noise(path)) == name else name
 
 
-def _estimate(run: Run, client: Client | None) -> NoiseModel:
+def _estimate(run: Run, client: Client | None, *, progress: bool) -> NoiseModel:
     n_images, templates = sum(map(len, run.images.values())), run.some_templates()
     logger.info(
         "estimating the noise of %s, with %s",
@@ -332,6 +336,7 @@ def _estimate(run: Run, client: Client | None) -> NoiseModel:
         fit_b_factor=run.identity.get("b_factor") == FITTED,
         b_factor=run.settings.b_factor,
         client=client,
+        progress=progress,
     )
     _check(run, model)
     return model
@@ -383,15 +388,3 @@ def _is_of_all(model: NoiseModel, run: Run) -> bool:
     these, so that what is to be said of them was said then."""
     n_images = dict(zip(model.groups, model.n_images.tolist(), strict=True)).get(ALL_IMAGES)
     return bool(n_images == sum(map(len, run.images.values())))
-
-
-def _described(model: NoiseModel) -> str:
-    """Say in a few words what a noise model holds."""
-    words = counted(len(model), "group")
-    if n := int(model.n_images.sum()):
-        words += f" of {counted(n, 'image')}"
-    if model.b_factor_angstrom2.any():
-        low, high = model.b_factor_angstrom2.min(), model.b_factor_angstrom2.max()
-        words += f", B-factor {low:.3g}" + (f" to {high:.3g}" if low < high else "")
-        words += " angstrom^2"
-    return words

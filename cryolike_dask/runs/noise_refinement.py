@@ -25,7 +25,7 @@ from cryolike_dask.likelihoods.graph import (
 )
 from cryolike_dask.likelihoods.interface import pair_likelihoods
 from cryolike_dask.likelihoods.settings import Settings
-from cryolike_dask.likelihoods.signal import explained_by_pairs
+from cryolike_dask.likelihoods.signal import SIGNAL, explained_by_pairs
 from cryolike_dask.stacks import ImageStack, TemplateStack
 
 FloatArray = NDArray[np.float64]
@@ -84,7 +84,7 @@ def explained_power(
             part = slice(start, start + IMAGES_OF_TASK)
             arguments = (rows[part], templates[part], levels[part], uniform[1][part])
             explain = partial(explained_by_pairs, comparison=graph.comparison)
-            tasks.append(task("noise-signal", explain, *arguments))
+            tasks.append(task(SIGNAL, explain, *arguments))
     found = computed(tasks, client)
     n_parts = len(tasks) // len(graphs)
     by_structure = [found[k : k + n_parts] for k in range(0, len(found), n_parts)]

@@ -6,6 +6,7 @@ import numpy as np
 from distributed import Client
 from numpy.typing import NDArray
 
+from cryolike_dask.compute.progress import progress_bar
 from cryolike_dask.compute.stream import computed, task
 from cryolike_dask.conventions import STANDARD
 from cryolike_dask.geometry.noise import ALL_IMAGES, OPTICS_GROUP
@@ -24,7 +25,9 @@ TASKS_AT_ONCE = 32
 Rows = NDArray[np.int64]
 
 
-def looked_at_all(stacks: list[ImageStack], client: Client | None) -> RingPower:
+def looked_at_all(
+    stacks: list[ImageStack], client: Client | None, *, progress: bool = False
+) -> RingPower:
     """Power of rings of all images, in single precision, which is a kilobyte for each: they are
     read once, a part of a stack for each task."""
     parts = [
@@ -35,12 +38,14 @@ def looked_at_all(stacks: list[ImageStack], client: Client | None) -> RingPower:
     shape = sum(map(len, parts)), stacks[0].grid.n_shells
     power, contrast = np.empty(shape, np.float32), np.empty(shape, np.float32)
     end = 0
-    for first in range(0, len(parts), TASKS_AT_ONCE):
-        some = parts[first : first + TASKS_AT_ONCE]
-        tasks = [task("noise-rings", power_of_rings, part, STANDARD) for part in some]
-        for of_power, of_contrast in computed(tasks, client):
-            begin, end = end, end + len(of_power)
-            power[begin:end], contrast[begin:end] = of_power, of_contrast
+    with progress_bar(shape[0], "images read for the noise", shown=progress) as show:
+        for first in range(0, len(parts), TASKS_AT_ONCE):
+            some = parts[first : first + TASKS_AT_ONCE]
+            tasks = [task("noise-rings", power_of_rings, part, STANDARD) for part in some]
+            for of_power, of_contrast in computed(tasks, client):
+                begin, end = end, end + len(of_power)
+                power[begin:end], contrast[begin:end] = of_power, of_contrast
+            show(end)
     return RingPower(power, contrast)
 
 

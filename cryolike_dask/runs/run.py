@@ -164,7 +164,7 @@ class Run:
             images, templates = cut.stacks(images, templates)
         # recorded poses are checked with the first stack of each structure
         settings = self.settings if i_stack == min(self.images) else self.settings.checked
-        return kind.graph(images, templates, settings, self.discover_tiles)
+        return kind.graph(images, templates, settings, self.discover_tiles, cut)
 
     def job(self, kind: Kind, i_template: int, i_stack: int) -> Job:
         """Say what one stack under one structure reads and writes."""

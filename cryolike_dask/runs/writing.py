@@ -89,6 +89,7 @@ def compute_run(
                 remove_others if options.overwrite else None,
                 # a model of no results that are left is one of other images, perhaps
                 starts_anew=options.starts_anew or (options.overwrite and not holds_results(run)),
+                progress=options.progress,
             )
             # before the first result: results are of no use without the search that they count
             _write_displacements(run, kind, has_results=holds_results(run))
@@ -98,6 +99,7 @@ def compute_run(
             cut = run.cut(n_workers, device_of_workers(client, run.settings.device))
             run.note_left_out()
             logger.info(describe(run, kind, cut))
+            done = _kept(run, kind) if options.skip_exist else frozenset()
             if n_stores:
                 what = (
                     "%d full cross-correlation(s) take more memory than a worker has, and are "
@@ -105,7 +107,7 @@ def compute_run(
                 )
                 logger.info(what, n_stores)
             stream(
-                _items(run, kind, cut, own_claim, options),
+                _items(run, kind, cut, own_claim, options, done),
                 client,
                 n_images=len(run.templates) * sum(len(images) for images in run.images.values()),
                 progress=options.progress,
@@ -127,9 +129,17 @@ def _write_displacements(run: Run, kind: Kind, *, has_results: bool) -> None:
     save_tensor(path, run.displacements.astype(real_dtype(precision)))
 
 
+def _kept(run: Run, kind: Kind) -> frozenset[tuple[int, int]]:
+    """Stacks under structures that are complete, which is said before anything is computed."""
+    done = frozenset(find_done(run, kind))
+    if done:
+        logger.info(KEPT, len(done), len(run.images) * len(run.templates), "stacks are complete")
+    return done
+
+
 def _to_do(run: Run, kind: Kind) -> list[str]:
     """Results, and files beside them, that are not there, or not as they should be."""
-    done = set(find_done(run, kind))
+    done = _kept(run, kind)
     beside = {one.path: one for pair in run.pairs() for one in _descriptions(run, *pair)}
     to_do = [
         f"{run.job(kind, *pair).name} is to be computed" for pair in run.pairs() if pair not in done
@@ -139,15 +149,19 @@ def _to_do(run: Run, kind: Kind) -> list[str]:
         to_do.append(f"{run.files.displacements.name} is missing or damaged")
     if why_not_kept(run):
         to_do.append(f"{run.files.noise.name} is missing or another")
-    if done:
-        logger.info(KEPT, len(done), len(run.images) * len(run.templates), "stacks are complete")
     return to_do
 
 
 def _items(
-    run: Run, kind: Kind, cut: Cut, own_claim: Claim, options: RunOptions
+    run: Run,
+    kind: Kind,
+    cut: Cut,
+    own_claim: Claim,
+    options: RunOptions,
+    known: frozenset[tuple[int, int]],
 ) -> Iterator[WorkItem]:
-    """Work items of a run, one after the other: a list of all would be as long as the run."""
+    """Work items of a run, one after the other: a list of all would be as long as the run. Those
+    that are known to be done are not looked at again."""
     details = options.recorded(run.settings.device)
     described = set[Path]()
     jobs = (((i, k), replace(run.job(kind, i, k), claim=own_claim)) for i, k in run.pairs())
@@ -157,6 +171,7 @@ def _items(
         becomes="computed",
         done="stacks are complete",
         replaces="results that are there are replaced; skip_exist=True keeps complete ones",
+        known=known,
     ):
         images, templates = run.images[k], run.templates[i]
         about, graph, name = _descriptions(run, i, k), None, name_of(images, templates)

@@ -335,6 +335,11 @@ def test_a_run_goes_on_and_replaces_what_it_is_told_to(folder):
     kept = "4 of 4 stacks are complete and kept; --recompute computes them again"
     replaced = "leaving --recompute out"
     assert kept in cryolike("run", source).stderr
+    # the log says it in the same words, when it began, and in the order of time
+    log = (folder / "out/run.log").read_text()
+    assert kept in log
+    assert "skip_exist" not in log
+    assert (times := [line.split()[0] for line in log.splitlines()]) == sorted(times)
     again = cryolike("run", source, "--recompute").stderr
     assert kept not in again
     assert f"results that are there are replaced; {replaced} keeps complete ones" in again

@@ -15,8 +15,22 @@ import pytest
 
 import cryolike_dask as cld
 from cryolike_dask.compute import block_reports, progress
-from cryolike_dask.compute.block_reports import BLOCKS, BlockReport, PartReport, Teller
-from cryolike_dask.compute.progress import Meter, _clock, _times, counted, progress_bar
+from cryolike_dask.compute.block_reports import (
+    BLOCKS,
+    BlockReport,
+    PartReport,
+    Teller,
+    announce,
+    announce_part,
+)
+from cryolike_dask.compute.progress import (
+    Meter,
+    _clock,
+    _times,
+    counted,
+    progress_bar,
+    watch_comparisons,
+)
 
 COMPUTATIONS = [
     cld.compute_optimal_pose,
@@ -123,6 +137,44 @@ def test_a_terminal_and_a_log_say_the_same(monkeypatch, caplog):
         show(128.4, 100)
     assert re.fullmatch(rf"128 of 900 images, \S+ per second, {times}", caplog.messages[-1])
     assert not sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pace"),
+    [(1, "8 per second"), (80, "0.1 per second"), (160, "20 seconds each")],
+)
+def test_what_is_slow_is_told_by_the_time_of_each(monkeypatch, caplog, seconds, pace):
+    clock = iter([0.0, seconds, seconds])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with caplog.at_level(logging.INFO):
+        show = progress._lines(12, "images")
+        show(10, 2)
+        show(10, 10)
+    assert caplog.messages[0].startswith(f"10 of 12 images, {pace}, elapsed ")
+    assert caplog.messages[1].startswith("10 of 12 images, elapsed ")
+
+
+def test_comparisons_are_counted_by_what_tasks_tell(monkeypatch, caplog):
+    """Whatever comes again counts again: parts of a block that is done, and after a new start."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with (
+        caplog.at_level(logging.INFO),
+        watch_comparisons(
+            None, 60, "images", shown=True, weight=lambda name: 0.5 if name == "b" else 1
+        ) as anew,
+    ):
+        announce_part("a", (0, 0), 4)
+        announce(BLOCK)  # 30 images under 2 of 5 templates: 12
+        announce(BLOCK)
+        announce_part("b", (0,), 10)
+        announce_part("b", (0,), 10)
+        anew()
+        announce_part("b", (0,), 20)
+        for _ in range(3):
+            announce(BLOCK)
+    done = [int(message.split()[0]) for message in caplog.messages]
+    assert done == [4, 12, 24, 29, 29, 39, 51, 60, 60, 60]
 
 
 def test_things_are_counted_as_they_are_dealt_with(monkeypatch, caplog):

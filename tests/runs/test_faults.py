@@ -373,6 +373,7 @@ def test_a_run_leaves_its_log_beside_the_results(files, caplog, monkeypatch):
     said = f"cryolike-dask {cld.__version__} begins: optimal_pose"
     assert (level, " ".join(words)) == ("info", said)
     assert lines[1].endswith(" before")
+    assert (times := [line.split()[0] for line in lines]) == sorted(times)
     assert sum(line.endswith("ends: all is done") for line in lines) == 2
     assert sum("before" in line for line in lines) == 1
     assert any("1 of 1 stacks are complete" in line for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from cryolike_dask import (
     estimate_noise,
     open_particles,
 )
+from cryolike_dask.compute import block_reports, progress
 from cryolike_dask.errors import GridMismatchError, InputError
 from cryolike_dask.geometry.displacements import DisplacementSearch
 from cryolike_dask.geometry.noise import NoiseModel
@@ -23,6 +25,7 @@ from cryolike_dask.io.star import write_star
 from cryolike_dask.particles.noise import RingPower, fit_spectrum
 from cryolike_dask.particles.transform import normalised_stack
 from cryolike_dask.runs import noise_estimation, noise_extent, noise_rings
+from cryolike_dask.runs.envelope import CLIMBED
 from cryolike_dask.structures.atoms import Atoms
 from cryolike_dask.structures.projection import project
 from tests.optics import microscope
@@ -299,3 +302,36 @@ def test_pixels_are_read_once_for_all_groups(rng, monkeypatch):
     found = noise_extent.extents_of([images], members, power, GRID, None)
     shares = [found[name].share for name, _ in members]
     np.testing.assert_allclose(shares, [0.7, 0.5, np.nan])
+
+
+def test_each_step_tells_how_far_it_is(rng, atoms, templates, monkeypatch, caplog):
+    """By what is compared, up to all of it: in groups of their own too."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(block_reports, "SECONDS_BETWEEN_PARTS", 0.0)
+    n = 80
+    clean, rows = particles(atoms, n, rng)
+    names = np.array([["", "a"]] * (n // 2) + [["", "b"]] * (n // 2))
+    images = stack_of(clean + noise(WHITE, n, rng), rows, names)
+    with caplog.at_level(logging.INFO, "cryolike_dask"):
+        estimate_noise(
+            images, [templates, replace(templates, structure="other")], fit_b_factor=True
+        )
+    steps = {
+        "images read for the noise": n,
+        "comparisons for the envelope": n * (2 + CLIMBED),
+        "images compared for the noise": n,
+    }
+    for step, total in steps.items():
+        lines = [text for text in caplog.messages if f" of {total} {step}" in text]
+        done = [int(line.split()[0]) for line in lines]
+        assert done == sorted(done)
+        assert done[-1] == total
+    # of both groups, both structures, and both halves of the work
+    assert any(0 < at < n / 4 for at in done)
+    assert max(done[:-1]) >= n - 1
+    assert f"fitting the envelope of {n} images, with 2 structures" in caplog.messages
+    assert f"taking out of {n} images what 2 structures explain" in caplog.messages
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "cryolike_dask"):
+        estimate_noise(images, templates, progress=False)
+    assert not any(" of the noise" in text or " for the noise" in text for text in caplog.messages)

@@ -318,6 +318,7 @@ def _found_everywhere(level: Level, graph: ComparisonGraph) -> da.Array:
         FOUND,
         more=((wanted, "ms"), (places, "mkx")),
         window=window,
+        **of_level.first,
     )
 
 
@@ -340,6 +341,7 @@ def _at_level(
         coarser_templates(graph.templates, level.grid, views, displacements),
         graph.settings,
         discover_tiles=graph.comparison.discover_tiles,
+        withheld=graph.withheld,
     )
     number = level.grid.n_shells  # no two have as many
     of_level.comparison = replace(of_level.comparison, level=number, share=level.share)
