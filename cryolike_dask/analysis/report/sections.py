@@ -54,7 +54,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     before: str = ""
-    """What it says, in a sentence, below a heading in place of the caption."""
+    """What it says, in a sentence, below a heading in place of a caption that is seen."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,12 @@ from tests.analysis.report.test_report import Parsed
 N = 240
 
 
+@pytest.fixture
+def rng():
+    """Always the same: words are tested here; one sample in a hundred would differ by chance."""
+    return np.random.default_rng(11)
+
+
 def results_of(rng, shows_open, fit=0.0, decoys=False, **groups):
     """Of images that show one of two structures, and fit so much better than others."""
     names = ["closed", "open", *(["a decoy"] if decoys else [])]
