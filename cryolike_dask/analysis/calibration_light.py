@@ -80,7 +80,8 @@ def _of_decided(calibration: RunCalibration) -> Light:
         return Light("bad", f"{found} That is more than chance explains: they are too small.")
     if 1 - low > LARGEST_DOUBT:
         needed = _rounded_up(np.log((1 - PROBABILITY) / 2) / np.log(1 - LARGEST_DOUBT))
-        more = f"About {max(needed, 2 * calibration.n_images):,} would tell (--images)."
+        needed = max(needed, 2 * calibration.n_images)
+        more = f"About {needed:,} would tell (--images {needed})."
         return Light("unsure", f"{found} They are too few to say that this is no chance. {more}")
     return Light("good", f"{found} More particles would tell little more.")
 
