@@ -11,17 +11,12 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
-from cryolike_dask.analysis.lights import Light
-from cryolike_dask.io.calibration import RunCalibration
 
 CALIBRATION_BINS = 10
 MOST_STEPS, SMALLEST_STEP = 100, 1e-10
 """Of Newton's method."""
 STEEPEST = 50.0
 """A slope beyond it is none: every image is assigned rightly, or every one wrongly."""
-NEAR_ONE, WELL_KNOWN = 0.1, 0.2
-"""Slopes so far from 1, beyond two standard errors, are good enough; errors beyond the second are
-too large to say."""
 MOST_CONFUSED = 12
 """Structures of a confusion matrix; all others are one row and one column."""
 OTHERS = "others"
@@ -168,53 +163,6 @@ def probabilities(log_likelihood: Floats) -> Floats:
     likelihood = np.exp(log_likelihood - log_likelihood.max(axis=0))
     probability: Floats = likelihood / likelihood.sum(axis=0)
     return probability
-
-
-def is_off(slope: float, error: float) -> bool:
-    """Whether a slope is further from 1 than is good, and than chance makes it; one that is not
-    known is not."""
-    return abs(slope - 1) > NEAR_ONE + 2 * error
-
-
-def calibration_light(calibration: RunCalibration) -> Light:
-    """Say whether the probabilities of a run keep what they promise on particles simulated for
-    it."""
-    slope, error = calibration.slope, calibration.slope_error
-    n = calibration.n_images
-    found = (
-        f"{calibration.n_right:,} of {n:,} simulated particles are assigned rightly; by their "
-        f"probabilities {calibration.n_promised:,.0f} should be."
-    )
-    if np.isnan(slope):
-        return Light("unsure", f"{found} They tell no slope: nearly all are sure, or none is.")
-    told = f"Slope {slope:.2f} ± {error:.2f}"
-    if np.isfinite(calibration.intercept):
-        told += f", intercept {calibration.intercept:.2f} ± {calibration.intercept_error:.2f} nat"
-    if is_off(slope, error):
-        how = "large" if slope < 1 else "small"
-        return Light(
-            "bad", f"{told}, where 1 and 0 are right: probabilities are too {how}. {found}"
-        )
-    if error > WELL_KNOWN:
-        return Light(
-            "unsure", f"{told}, which is not known well. {found} Simulate more (--images)."
-        )
-    return Light("good", f"{told}, where 1 and 0 are right. {found}")
-
-
-def calibration_in_words(calibration: RunCalibration) -> dict[str, str]:
-    """What a user wants to read of it, by what it is called."""
-    light = calibration_light(calibration)
-    views = (
-        "between those of the search" if calibration.views_between else "those of the search alone"
-    )
-    return {
-        "probabilities": light.text,
-        "median correlation": f"{calibration.correlation:.3g}; of the images of the run "
-        f"{calibration.correlation_of_run:.3g}",
-        "views": views,
-        "seed": str(calibration.seed),
-    }
 
 
 @dataclass(frozen=True, eq=False)

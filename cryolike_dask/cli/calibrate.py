@@ -44,7 +44,7 @@ def calibrate(
     Writes calibration.json beside the results, which the report shows.
     """
     with errors_for_people():
-        from cryolike_dask.analysis.calibration import calibration_in_words
+        from cryolike_dask.analysis.calibration_light import calibration_in_words
         from cryolike_dask.simulation.calibrate import calibrate, results_to_try
 
         simulation = Simulation(n_images, seed)

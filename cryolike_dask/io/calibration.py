@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from cryolike_dask.errors import InputFileError
 from cryolike_dask.io.atomic import read_own, replacing
 
 MOST_BYTES = 2**20
+MAY_BE_ZERO = ("seed", "n_right", "n_decided", "n_decided_right")
 AGAIN = "Remove it, and make it again: cryolike-dask calibrate."
 FORMAT = 1
 
@@ -42,6 +43,11 @@ class RunCalibration:
     results : str
         What the results were that it is of: the checksum of their settings.
     version : str
+    n_decided, n_decided_right : int
+        Images of which a structure has a probability of more than 95%, and those of them whose best
+        structure is the true one; 0 in files that do not say it.
+    decided_promised : float
+        As many of these as their probabilities promise; NaN in such files.
     """
 
     n_images: int
@@ -58,6 +64,9 @@ class RunCalibration:
     views_between: bool
     results: str
     version: str
+    n_decided: int = 0
+    n_decided_right: int = 0
+    decided_promised: float = math.nan
 
 
 def write_calibration(path: Path, calibration: RunCalibration) -> None:
@@ -89,6 +98,8 @@ def read_calibration(path: Path) -> RunCalibration | None:
         raise InputFileError("is not a calibration", source=path, remedy=AGAIN)
     values: dict[str, Any] = {}
     for field in fields(RunCalibration):
+        if field.name not in entries and field.default is not MISSING:
+            continue
         value = entries.get(field.name)
         if not _may_be(str(field.type), field.name, value):
             what = f"says {field.name}={value!r}"[:200]
@@ -96,7 +107,9 @@ def read_calibration(path: Path) -> RunCalibration | None:
         values[field.name] = math.nan if value is None else value
     calibration = RunCalibration(**values)
     known = math.isfinite(calibration.slope)
-    if calibration.n_right > calibration.n_images or (calibration.slope_error > 0) != known:
+    counts = (calibration.n_decided_right, calibration.n_decided, calibration.n_images)
+    ordered = calibration.n_right <= calibration.n_images and list(counts) == sorted(counts)
+    if not ordered or (calibration.slope_error > 0) != known:
         raise InputFileError("contradicts itself", source=path, remedy=AGAIN)
     return calibration
 
@@ -104,7 +117,7 @@ def read_calibration(path: Path) -> RunCalibration | None:
 def _may_be(kind: str, name: str, value: Any) -> bool:
     """Whether an entry has the type of its field, and a size that it can have."""
     if kind == "int":
-        return type(value) is int and (0 if name in ("seed", "n_right") else 1) <= value < 2**63
+        return type(value) is int and (0 if name in MAY_BE_ZERO else 1) <= value < 2**63
     if kind == "float":
         return value is None or (type(value) in (int, float) and abs(value) < 1e9)
     return type(value) is (bool if kind == "bool" else str)

@@ -19,7 +19,7 @@ from cryolike_dask.analysis.search_of_results import (
     search_of_results,
 )
 from cryolike_dask.analysis.summaries import COMPARABLE, are_compared, summarise_results
-from cryolike_dask.compute.progress import counted
+from cryolike_dask.compute.progress import Meter, watch
 from cryolike_dask.compute.stream import computed
 from cryolike_dask.errors import InputError, number
 from cryolike_dask.geometry.parameters import ImageParameters
@@ -94,6 +94,8 @@ class Again:
         templates.
     knows_rings : bool
         Whether the power of images is that of the rings of their pixels, as it was in the run.
+    meter : Meter, optional
+        Is told of comparisons that are done, one of a particle with a structure.
     """
 
     templates: list[TemplateStack]
@@ -102,16 +104,20 @@ class Again:
     seed: int
     slices: list[Slices] | None
     knows_rings: bool
+    meter: Meter | None = None
 
     def compare(self, drawn: Drawn, originals: Originals, strength: FloatArray) -> Outcome:
         """Make particles whose signal is so strong, and compare them with all structures."""
         images = self.images(drawn, originals, strength)
         names = [labels.LOG_LIKELIHOOD_INTEGRATED, labels.CROSS_CORRELATION]
-        lazy = [
-            optimal_poses(ComparisonGraph(images, one, self.settings))[names]
-            for one in self.templates
-        ]
-        done = computed(lazy, self.client)
+        graphs = [ComparisonGraph(images, one, self.settings) for one in self.templates]
+        if self.meter is not None:
+            for graph in graphs:
+                self.meter.started(graph.comparison.name)
+        done = computed([optimal_poses(graph)[names] for graph in graphs], self.client)
+        if self.meter is not None:
+            for graph in graphs:
+                self.meter.finished(graph.comparison.name, len(drawn))
         values = (np.stack([one[name].values for one in done]) for name in names)
         return Outcome(*(value.astype(np.float64) for value in values))
 
@@ -246,12 +252,14 @@ def _slices(templates: Sequence[TemplateStack], rng: np.random.Generator) -> lis
 
 def _outcome(again: Again, drawn: Drawn, originals: Originals, *, progress: bool) -> Outcome:
     """Set the strength of the signal by a few particles, then compare all of them."""
-    strength = strength_like(again, drawn, originals)
-    parts = parts_of(len(drawn))
-    found = [
-        again.compare(drawn.take(part), originals.take(part), strength[part])
-        for part in counted(parts, "parts of the simulation", shown=progress)
-    ]
+    n_compared = (len(drawn) + N_PILOTS * min(len(drawn), N_PILOT)) * len(again.templates)
+    with watch(again.client, n_compared, "particles x structures", progress=progress) as meter:
+        again = replace(again, meter=meter)
+        strength = strength_like(again, drawn, originals)
+        found = [
+            again.compare(drawn.take(part), originals.take(part), strength[part])
+            for part in parts_of(len(drawn))
+        ]
     return Outcome(
         np.concatenate([part.log_likelihood for part in found], axis=1),
         np.concatenate([part.correlations for part in found], axis=1),

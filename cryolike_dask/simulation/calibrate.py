@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.calibration import probabilities, regress
+from cryolike_dask.analysis.calibration_light import SURE
 from cryolike_dask.analysis.coordinates import without_decoys
 from cryolike_dask.analysis.dataset import open_results
 from cryolike_dask.analysis.search_of_results import (
@@ -163,6 +164,9 @@ def need_noise_and_inputs(opened: xr.Dataset, *, templates: bool, particles: boo
 def _calibration(tried: Simulated) -> RunCalibration:
     outcome, drawn, again = tried.outcome, tried.drawn, tried.again
     fitted = regress(outcome.log_likelihood, drawn.which)
+    probability = probabilities(outcome.log_likelihood).max(axis=0)
+    is_right = outcome.log_likelihood.argmax(axis=0) == drawn.which
+    decided = probability > SURE
     return RunCalibration(
         n_images=len(drawn),
         n_structures=len(again.templates),
@@ -171,11 +175,14 @@ def _calibration(tried: Simulated) -> RunCalibration:
         slope_error=fitted.slope_error,
         intercept=fitted.intercept,
         intercept_error=fitted.intercept_error,
-        n_right=int((outcome.log_likelihood.argmax(axis=0) == drawn.which).sum()),
-        n_promised=float(probabilities(outcome.log_likelihood).max(axis=0).sum()),
+        n_right=int(is_right.sum()),
+        n_promised=float(probability.sum()),
         correlation=float(np.median(outcome.correlation())),
         correlation_of_run=float(np.median(tried.originals.correlation)),
         views_between=again.slices is not None,
         results=tried.told.checksum,
         version=__version__,
+        n_decided=int(decided.sum()),
+        n_decided_right=int(is_right[decided].sum()),
+        decided_promised=float(probability[decided].sum()),
     )

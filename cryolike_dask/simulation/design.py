@@ -12,7 +12,8 @@ import xarray as xr
 from distributed import Client
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.calibration import Regression, is_off, regress
+from cryolike_dask.analysis.calibration import Regression, regress
+from cryolike_dask.analysis.calibration_light import is_off
 from cryolike_dask.analysis.populations.design import KnownImages, design_of
 from cryolike_dask.analysis.populations.priors import OfEach, one_of_each
 from cryolike_dask.analysis.populations.written import write_store

@@ -34,6 +34,15 @@ def test_round_trip(tmp_path):
     assert read_calibration(path) is None
     write_calibration(path, MADE)
     assert read_calibration(path) == MADE
+    assert read_calibration(path).n_decided == 0
+    counted = replace(MADE, n_decided=300, n_decided_right=299, decided_promised=298.7)
+    write_calibration(path, counted)
+    assert read_calibration(path) == counted
+    before = json.loads(path.read_text())
+    for name in ("n_decided", "n_decided_right", "decided_promised"):
+        del before[name]
+    path.write_text(json.dumps(before))
+    assert repr(read_calibration(path)) == repr(MADE)
     many = replace(MADE, n_structures=3, intercept=math.nan, intercept_error=math.nan)
     write_calibration(path, many)
     again = read_calibration(path)
@@ -51,6 +60,9 @@ def test_round_trip(tmp_path):
         ({"n_images": -1}, "n_images"),
         ({"n_images": True}, "n_images"),
         ({"n_right": 401}, "contradicts"),
+        ({"n_decided": 3, "n_decided_right": 4}, "contradicts"),
+        ({"n_decided": 401}, "contradicts"),
+        ({"n_decided": None}, "n_decided"),
         ({"slope": None}, "contradicts"),
         ({"slope_error": -1}, "contradicts"),
         ({"views_between": 1}, "views_between"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from cryolike_dask.analysis.report.about_belief import basis_of, lights_of_belie
 from cryolike_dask.analysis.search_of_results import search_of_results
 from cryolike_dask.analysis.summaries import summarise_results
 from cryolike_dask.cli import calibrate as command
+from cryolike_dask.compute import progress
 from cryolike_dask.errors import InputError, InputFileError, OutputError
 from cryolike_dask.geometry.noise import NoiseModel
 from cryolike_dask.io.calibration import read_calibration
@@ -92,6 +94,22 @@ def test_noise_degrees_of_freedom_and_b_factor_are_those_of_the_run(folder, monk
     white = cld.calibrate(folder, n_images=30, progress=False)
     assert found.results != white.results
     assert found.slope != white.slope
+
+
+def test_progress_counts_every_comparison(folder, monkeypatch):
+    """Of those that set the strength of the signal, too, and within them."""
+    told = []
+
+    @contextmanager
+    def bar(total, title, **_):
+        yield lambda done, kept=0.0: told.append((title, done, total))
+
+    monkeypatch.setattr(progress, "progress_bar", bar)
+    cld.calibrate(folder, n_images=40)
+    done = [n for title, n, _ in told if title == "particles x structures"]
+    assert done == sorted(done)
+    assert told[-1][1:] == ((40 + 2 * 40) * 2, (40 + 2 * 40) * 2)
+    assert len(set(done)) >= 6
 
 
 def test_workers_find_the_same(folder, cluster):

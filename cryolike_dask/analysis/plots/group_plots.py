@@ -21,7 +21,7 @@ APART = 0.16
 def plot_groups(grouped: Grouped, names: Sequence[str], order: NDArray[np.int64]) -> Figure:
     """Show the share of some structures in each group, with its interval; dashed the mean over the
     groups that are shown."""
-    shown = [short(str(name)) for name in grouped.names]
+    shown = [short(grouped.called(g)) for g in range(len(grouped.names))]
     rows = np.arange(len(shown), dtype=np.float64)
     figure, axes = new_panel(5.4, max(2.9, 1.6 + 0.34 * len(shown)))
     for k, (j, colour) in enumerate(zip(order, COLOURS, strict=False)):

@@ -52,7 +52,7 @@ def plot_populations(populations: xr.Dataset) -> Figure:
     if labels.POPULATION_OF_NONE in populations:
         shown.append("none, of all images")
     longest = max(map(len, shown))
-    figure, axes = new_panel(4.3 + 0.065 * longest, max(2.6, 1.2 + 0.2 * len(shown)))
+    figure, axes = new_panel(4.3 + 0.065 * longest, max(2.2, 1.2 + 0.22 * len(shown)))
     alone = np.bincount(group)[group[order]] == 1
     for these, colour, what in (
         (alone, BLUE, "share"),
@@ -90,7 +90,7 @@ def plot_populations(populations: xr.Dataset) -> Figure:
             middle, len(order), xerr=[[middle - low], [high - middle]], fmt="s", color=GREY
         )
     axes.set_yticks(np.arange(len(shown)), shown, fontsize="small", parse_math=False)
-    axes.set_ylim(max(len(shown), 4) - 0.5, -0.5)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(left=0)
     axes.set(xlabel="share of the images", ylabel="structure")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.3g}")

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LEAST_RANKED = 8
+"""Structures whose ranks are worth a panel."""
+NOTHING = "no image has results under all structures"
 MOST_BARS = 30
 """Structures of a bar plot, those of most images; of the others the number is said."""
 
@@ -130,8 +133,8 @@ def plot_assignment(results: xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Left, images for which each structure is the best, of at most 30 structures. Right, the mean
-        log-likelihood of each structure, ranked, less that of the first.
+        Images for which each structure is the best, of at most 30 structures. Of 8 structures or
+        more, right of it the mean log-likelihood of each structure, ranked, less that of the first.
     """
     summary = summary_of(results)
     names = [str(name) for name in summary[labels.STRUCTURE].values]
@@ -140,15 +143,20 @@ def plot_assignment(results: xr.Dataset) -> Figure:
     order = order[counts[order] > 0] if len(names) > MOST_BARS else order
     structures_shown = [(short(names[i]), int(counts[i])) for i in order]
     longest = max(len(short(name)) for name in names)
-    figure = new_figure(7.0 + 0.065 * longest, max(2.8, 1.2 + 0.2 * len(structures_shown)))
-    left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
+    is_ranked = len(names) >= LEAST_RANKED
+    width = (7.0 if is_ranked else 4.3) + 0.065 * longest
+    figure = new_figure(width, max(2.2, 1.2 + 0.2 * len(structures_shown)))
+    panels = figure.subplots(
+        1, 2 if is_ranked else 1, squeeze=False, width_ratios=[1.2, 1] if is_ranked else None
+    )
+    left = panels[0, 0]
     rows = np.arange(len(structures_shown))
     bars = left.barh(rows, [count for _, count in structures_shown], color=BLUE, height=0.75)
     left.bar_label(bars, padding=3, fontsize="small")
     left.set_yticks(
         rows, [name for name, _ in structures_shown], fontsize="small", parse_math=False
     )
-    left.set_ylim(max(len(structures_shown), 4) - 0.5, -0.5)
+    left.set_ylim(len(structures_shown) - 0.5, -0.5)
     left.margins(x=0.15)
     left.set(xlabel="images that fit it best", ylabel="structure")
     if len(order) < len(names):
@@ -157,7 +165,10 @@ def plot_assignment(results: xr.Dataset) -> Figure:
             f"{n_others} images fit {len(names) - len(order)} others best", fontsize="medium"
         )
     whole_numbers(left.xaxis)
-    _ranked(right, summary[summaries.MEAN_LOG_LIKELIHOOD].values, names)
+    if is_ranked:
+        _ranked(panels[0, 1], summary[summaries.MEAN_LOG_LIKELIHOOD].values, names)
+    elif not counts.any():
+        note(left, NOTHING)
     return figure
 
 
@@ -179,7 +190,7 @@ def _ranked(axes: Axes, means: Floats, names: Sequence[str]) -> None:
     if len(order):
         plain_title(axes, f"first: {short(names[order[0]])}", "small")
     else:
-        note(axes, "no image has results under all structures")
+        note(axes, NOTHING)
 
 
 def plot_confusion(results: xr.Dataset) -> Figure:

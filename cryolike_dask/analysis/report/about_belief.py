@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cryolike_dask import labels
-from cryolike_dask.analysis.calibration import calibration_light
+from cryolike_dask.analysis.calibration_light import calibration_light
 from cryolike_dask.analysis.findings import FEW_WITHIN, LOST_BETWEEN_POSES, n_ahead_by_less
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise

@@ -10,6 +10,7 @@ import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.calibration_light import SURE
 from cryolike_dask.analysis.coordinates import without_decoys
 from cryolike_dask.analysis.decoys.of_results import Q_VALUE
 from cryolike_dask.analysis.findings import Finding
@@ -17,7 +18,6 @@ from cryolike_dask.analysis.plots.population_plots import plot_populations
 from cryolike_dask.analysis.populations.cost import MOST_CELLS
 from cryolike_dask.analysis.populations.estimate import about_micrographs, populations
 from cryolike_dask.analysis.populations.written import written_populations
-from cryolike_dask.analysis.report.about_structures import SURE
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
 
 MOST_ROWS = 10

@@ -9,11 +9,10 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.calibration import MOST_CONFUSED, calibration, is_among_the_compared
+from cryolike_dask.analysis.calibration_light import SURE
 from cryolike_dask.analysis.plots import structure_plots
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
 from cryolike_dask.conventions import CRYOLIKE
-
-SURE = 0.95
 
 
 def structures_section(results: xr.Dataset, summary: xr.Dataset) -> Section:
@@ -57,14 +56,18 @@ def _ratio(results: xr.Dataset, reference: str, structure: str) -> Panel:
 def _assignment(summary: xr.Dataset, names: list[str]) -> Panel:
     counts = summary[summaries.N_ASSIGNED].values
     most = int(counts.argmax())
+    is_ranked = len(names) >= structure_plots.LEAST_RANKED
+    ranked = (
+        ", and the mean log-likelihood of each structure less that of the first. The first fits "
+        "best on average, though single images may prefer another."
+    )
     return panel(
         "assignment",
         partial(structure_plots.plot_assignment, summary),
         f"Bars: images that fit each structure best; most, {counts[most]} of {counts.sum()}, fit "
-        f"{names[most]}. Beside them the mean log-likelihoods of the structures, ranked.",
-        "Images by the structure that fits best, and the mean log-likelihood of each structure "
-        "less that of the first. The first fits best on average, though single images may prefer "
-        "another.",
+        f"{names[most]}."
+        + (" Beside them the mean log-likelihoods of the structures, ranked." if is_ranked else ""),
+        f"Images by the structure that fits best{ranked if is_ranked else '.'}",
     )
 
 

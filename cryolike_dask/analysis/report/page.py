@@ -41,6 +41,8 @@ class Content:
         What the answer rests on.
     warnings : tuple of Finding
     next_steps : tuple of NextStep
+    groups : Section or None
+        Of half-sets and other groups of images.
     sections : tuple of Section
         Of figures and tables.
     particles : Section or None
@@ -57,6 +59,7 @@ class Content:
     lights: Mapping[str, Lights] = field(default_factory=dict)
     warnings: tuple[Finding, ...] = ()
     next_steps: tuple[NextStep, ...] = ()
+    groups: Section | None = None
     sections: tuple[Section, ...] = ()
     particles: Section | None = None
     table: str = ""
@@ -65,8 +68,9 @@ class Content:
     @property
     def all_sections(self) -> list[Section]:
         """In the order of the page."""
+        groups = [self.groups] if self.groups is not None else []
         own = [self.particles] if self.particles is not None else []
-        return [self.answer, *self.sections, *own, *self.last]
+        return [self.answer, *groups, *self.sections, *own, *self.last]
 
     @property
     def panels(self) -> list[Panel]:
@@ -91,7 +95,7 @@ def page_of(content: Content) -> str:
     text: str = environment.get_template(TEMPLATE.name).render(
         **vars(content),
         sections_title="Figures",
-        linked={section.key for section in content.all_sections},
+        linked={section.key: section.title for section in content.all_sections},
         words=WORDS,
         style=STYLE.read_text("utf-8"),
         script=script,

@@ -177,7 +177,7 @@ def _content(
     steps, shares, *sections, times, particles, run = [
         make() for make in counted(parts, "parts of the report", shown=progress)
     ]
-    groups, about_groups_found = groups_section(opened, summary, shares.found, images)
+    groups, about_groups_found = groups_section(opened, summary, shares.found, images, competition)
     basis = basis_of(summary)
     lights = trust(summary, steps, basis)
     warnings = [
@@ -198,10 +198,11 @@ def _content(
         lights=lights,
         warnings=tuple(warnings),
         next_steps=tuple(todo),
+        groups=groups,
         sections=tuple(section for section in figures if section is not None),
         particles=particles_section(summary),
         table=particles,
-        last=tuple(section for section in (groups, times, run) if section is not None),
+        last=tuple(section for section in (times, run) if section is not None),
     )
 
 

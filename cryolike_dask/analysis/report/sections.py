@@ -53,6 +53,8 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    before: str = ""
+    """What it says, in a sentence, below a heading in place of a caption that is seen."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import xarray as xr
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.calibration_light import SURE
 from cryolike_dask.analysis.lights import Lights
 from cryolike_dask.analysis.report.about_populations import HowMuch, n_undecided
-from cryolike_dask.analysis.report.about_structures import SURE
 from cryolike_dask.version import __version__
 
 MOST_NAMED = 4

@@ -18,7 +18,8 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 HREF = f"{{{XLINK}}}href"
 POINTS = 13.0
 """Size of type: a figure is 390 points wide, and a column of the page some 400 pixels."""
-DOTS_PER_INCH = 160
+DOTS_PER_INCH, DOTS_OF_FILES = 160, 300
+"""Of what is drawn point by point on a page; and in files, as journals ask for."""
 FORMATS = ("svg", "pdf", "png")
 OF_THE_PAGE = {
     "#000000": "var(--ink)",
@@ -75,12 +76,12 @@ def write_figure(figure: Figure, folder: Path, key: str) -> list[Path]:
     for suffix in FORMATS:
         path = folder / f"{key}.{suffix}"
         with replacing(path) as file:
-            file.write(_saved(figure, suffix, key))
+            file.write(_saved(figure, suffix, key, DOTS_OF_FILES))
         written.append(path)
     return written
 
 
-def _saved(figure: Figure, suffix: str, key: str) -> bytes:
+def _saved(figure: Figure, suffix: str, key: str, dots: int = DOTS_PER_INCH) -> bytes:
     """A figure in a format, the same bytes each time; letters stay letters."""
     import matplotlib
 
@@ -88,7 +89,7 @@ def _saved(figure: Figure, suffix: str, key: str) -> bytes:
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}[suffix]
     stored = BytesIO()
     with matplotlib.rc_context(of_its_own):
-        figure.savefig(stored, format=suffix, dpi=DOTS_PER_INCH, metadata=dated)
+        figure.savefig(stored, format=suffix, dpi=dots, metadata=dated)
     return stored.getvalue()
 
 

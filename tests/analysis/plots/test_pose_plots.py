@@ -212,6 +212,9 @@ def test_the_ratio_states_sign_reference_and_unit(results):
 def test_assignments_are_counted_for_the_most_frequent(rng):
     results = make_results(rng, [f"s{i}" for i in range(40)], 100)
     left, right = plot_assignment(results).axes
+    (alone,) = plot_assignment(results.isel(structure=slice(3))).axes
+    assert len(alone.patches) == 3
+    assert alone.get_ylim() == (2.5, -0.5)  # no row is empty
     counts = dict(
         zip(results.structure.values, summarise_results(results).n_assigned.values, strict=True)
     )
