@@ -19,8 +19,9 @@ from cryolike_dask.likelihoods import graph
 from cryolike_dask.likelihoods.search import adaptive
 from cryolike_dask.likelihoods.settings import Settings
 from cryolike_dask.runs import search_trial
+from cryolike_dask.runs.envelope import CLIMBED
 from cryolike_dask.runs.kinds import FULL_CROSS_CORRELATION, OPTIMAL_POSE
-from cryolike_dask.runs.noise_cost import CLIMBED, work_of_noise
+from cryolike_dask.runs.noise_cost import work_of_noise
 from cryolike_dask.runs.noise_of_run import settle_noise
 from cryolike_dask.runs.options import NoiseRequest
 from cryolike_dask.runs.plan import JOB_SECONDS
