@@ -68,11 +68,16 @@ def n_ahead_by_less(summary: xr.Dataset, step: Step) -> tuple[int, int]:
     return int((margin < step.loss_on_average).sum()), len(margin)
 
 
+def is_or_are(n: int) -> str:
+    """The verb of so many."""
+    return "is" if n == 1 else "are"
+
+
 def _suffering(summary: xr.Dataset, step: Step) -> str:
     n_less, n = n_ahead_by_less(summary, step)
     if not n:
         return "Assignments suffer"
-    return f"{n_less:,} of {n:,} images are ahead by less than the average of this"
+    return f"{n_less:,} of {n:,} images {is_or_are(n_less)} ahead by less than the average of this"
 
 
 def _finer(step: Step) -> str:

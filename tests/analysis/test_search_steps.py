@@ -129,7 +129,7 @@ def test_much_loss_is_a_finding():
     summary = xr.Dataset({"margin": ("image", [np.nan, 1.0, 19.0, 21.0, 40.0])})
     assert about_steps(summary, [fine]) == []
     (finding,) = about_steps(summary, [fine, coarse])
-    assert "1 of 4 images are ahead by less than the average of this" in finding.text
+    assert "1 of 4 images is ahead by less than the average of this" in finding.text
     assert "Try views 0.35 times as far apart" in finding.text
     (of_one,) = about_steps(summary.isel(image=[0]), [coarse])
     assert "Assignments suffer" in of_one.text

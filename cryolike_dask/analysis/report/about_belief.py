@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis.calibration_light import calibration_light
-from cryolike_dask.analysis.findings import FEW_WITHIN, LOST_BETWEEN_POSES, n_ahead_by_less
+from cryolike_dask.analysis.findings import (
+    FEW_WITHIN,
+    LOST_BETWEEN_POSES,
+    is_or_are,
+    n_ahead_by_less,
+)
 from cryolike_dask.analysis.lights import Light
 from cryolike_dask.analysis.plots.noise_plots import plot_noise
 from cryolike_dask.analysis.report.sections import Panel, Section, panel
@@ -228,7 +233,7 @@ def _search(steps: list[Step], summary: xr.Dataset, basis: Basis) -> Light:
         if not n:
             return Light("bad", f"Too coarse: {lost} ({shown}).{method}")
         less = f"less than what is lost on average, {worst.loss_on_average:.2g} nat"
-        ahead = f"{n_less:,} of {n:,} images are ahead by {less}"
+        ahead = f"{n_less:,} of {n:,} images {is_or_are(n_less)} ahead by {less}"
         if n_less > FEW_WITHIN * n:
             return Light("bad", f"Too coarse: {lost} ({shown}), and {ahead}.{method}")
         return Light(

@@ -167,7 +167,10 @@ def test_a_coarse_search_that_changes_few_assignments_is_not_called_wrong(rng):
         results.log_likelihood_integrated[1, :n_less] += 45  # of 50; 31 nat are 10 on average
         light = lights_of_belief(summarise_results(results), [step], basis_of(results))["Search"]
         assert light.colour == colour
-        assert f"{n_less} of 40 images are ahead by less than what is lost on average" in light.text
+        verb = "is" if n_less == 1 else "are"
+        assert (
+            f"{n_less} of 40 images {verb} ahead by less than what is lost on average" in light.text
+        )
 
 
 def test_a_b_factor_of_a_coarse_search_is_not_called_fine(folder):
