@@ -252,7 +252,8 @@ class _Times(ProgressColumn):
 
 
 def _rate(done: float, kept: float, seconds: float) -> float:
-    return (done - kept) / max(seconds, 1e-3)
+    """What is done in a second; 0 before one is done, when processes that start are most of it."""
+    return (done - kept) / max(seconds, 1e-3) if done - kept >= 1 else 0.0
 
 
 def _pace(rate: float) -> str:

@@ -102,6 +102,7 @@ def test_what_was_done_before_is_no_speed(shown):
     assert values == [(60, 60), (80, 60)]
     assert _times(100, 80, 60, 10.0) == "elapsed 0:10, left 0:10"
     assert _times(100, 60, 60, 10.0) == "elapsed 0:10"
+    assert _times(100, 60.2, 60, 300.0) == "elapsed 5:00"  # of one that is begun nothing follows
 
 
 @pytest.mark.parametrize(
