@@ -127,7 +127,8 @@ def test_masks_are_measured_under_noise_and_particles(rng, name, snr, n_images, 
         images = images + mean[:, None, None] * (1 - mask)
     share, reason = share_of_box(variance_of(images), n_images)
     # a particle of as much power as the noise raises what is under a soft edge: by 2.2%, measured
-    largest = 0.03 if name == "a soft mask" and snr == 1 else 0.02
+    # and of 50 images the measure has a standard deviation of 0.4%, with long tails (400 seeds)
+    largest = 0.03 if name == "a soft mask" and snr in (0.05, 1) else 0.02
     assert share == pytest.approx(share_of_mask(mask), rel=largest)
     assert reason.startswith(said)
 
