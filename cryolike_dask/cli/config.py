@@ -15,6 +15,7 @@ from cryolike_dask.cli.app import Program, app
 from cryolike_dask.cli.console import errors_for_people, out, say
 from cryolike_dask.cli.help import Commands
 from cryolike_dask.cli.inputs import need_description, need_each
+from cryolike_dask.cli.showing import show_plan
 from cryolike_dask.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _propose(
     out.print(f"{escape(str(path))}:")
     out.print(proposal.text(), markup=False, highlight=False)
     say("planning ...")
-    out.print(escape(str(plan_config(validated(proposal.values, folder), None))))
+    show_plan(plan_config(validated(proposal.values, folder), None))
     if proposal.writes_templates:
         write_parameters(folder / PARAMETERS, proposal.parameters)
         typed = [*map(str, structures), "--parameters", str(folder / PARAMETERS)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
 from cryolike_dask.cli.app import app
-from cryolike_dask.cli.console import errors_for_people, out, say
+from cryolike_dask.cli.console import errors_for_people, say
 from cryolike_dask.cli.likelihood import NOT_OF_A_PLAN, LikelihoodOptions
 from cryolike_dask.cli.options import PlaceOptions, client_of_a_plan, takes_options
+from cryolike_dask.cli.showing import show_plan
 
 
 @app.command("plan")
@@ -54,4 +54,4 @@ def plan(
             device=options.device,
             measure=measure,
         )
-        out.print(escape(str(planned)))
+        show_plan(planned)

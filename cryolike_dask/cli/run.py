@@ -19,7 +19,7 @@ from cryolike_dask.cli.options import (
     keeps_complete,
     takes_options,
 )
-from cryolike_dask.cli.showing import show_shares
+from cryolike_dask.cli.showing import show_plan, show_shares
 from cryolike_dask.labels import SearchAsked
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _plan(config: RunConfig) -> None:
 
     with client_of_a_plan(config.machine.place) as client:
         planned = plan_config(config, client)
-        out.print(escape(str(planned)))
+        show_plan(planned)
         from cryolike_dask.config.cheaper import alternatives
 
         for one in alternatives(config, planned, client):

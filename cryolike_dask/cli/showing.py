@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from cryolike_dask import labels
 from cryolike_dask.cli.console import out
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 N_BINS, WIDTH = 12, 52
 """Lines of a histogram, and characters of its longest bar: it fits into 80 columns."""
+BUSY = 2.0
+"""Programs for each core that want to compute, from which on times of a plan do not hold."""
 MOST_ROWS = 30
 """Structures of the table of shares, those of the largest."""
 BLOCKS, LETTERS = "█░", "#o"
@@ -81,6 +85,19 @@ def _is_looked_at() -> bool:
     is_here = sys.stdout.isatty() and not os.environ.get("SSH_CONNECTION")
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return is_here and (sys.platform in ("darwin", "win32") or bool(has_display))
+
+
+def show_plan(planned: object) -> None:
+    """Print a plan, and whether this machine was too busy for its times to hold."""
+    from dask.system import CPU_COUNT  # with yaml, which most commands do not need
+
+    out.print(escape(str(planned)))
+    load = psutil.getloadavg()[0]
+    if load > BUSY * CPU_COUNT:
+        out.print(
+            f"This machine is busy (load {load:.1f}, {CPU_COUNT} cores): times may be many times "
+            "too long. Plan again when it is quiet."
+        )
 
 
 def show_shares(found: xr.Dataset) -> None:

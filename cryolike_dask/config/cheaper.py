@@ -95,7 +95,11 @@ def _changed(config: RunConfig) -> Iterator[tuple[str, str, RunConfig]]:
         step = float(f"{4 * farthest / (n - 1):.3g}")
         wider = {"displacement_step_pixels": step, **OLDER_STEPS}
         changed = config.model_copy(update={"search": search.model_copy(update=wider)})
-        yield f"search.displacement_step_pixels: {step:g}", "places half as fine", changed
+        yield (
+            f"search.displacement_step_pixels: {step:g}",
+            "places twice as far apart, and more is lost between them",
+            changed,
+        )
     if not isinstance(grid, Parameters) or structures.files is None:
         return
     made = grid.made()
@@ -103,7 +107,11 @@ def _changed(config: RunConfig) -> Iterator[tuple[str, str, RunConfig]]:
         degrees = float(f"{made.view_step_degrees * COARSER:.3g}")
         update = {"view_step_degrees": degrees, "viewing_distance": None}
         changed = config.model_copy(update={"parameters": grid.model_copy(update=update)})
-        yield f"parameters.view_step_degrees: {degrees:g}", "directions as coarse", changed
+        yield (
+            f"parameters.view_step_degrees: {degrees:g}",
+            f"directions {COARSER:g} times as far apart, and more is lost between them",
+            changed,
+        )
     angstrom = float(f"{made.resolution_angstrom * COARSER:.3g}")
     update = {"resolution_angstrom": angstrom, "resolution_factor": None}
     changed = config.model_copy(update={"parameters": grid.model_copy(update=update)})

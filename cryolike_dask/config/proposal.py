@@ -41,7 +41,7 @@ PART_OF_A_MAP = 2 / 3
 """Of the side of a map, the diameter of what it shows."""
 PART_OF_A_TRACE = 0.9
 OFF_THE_MIDDLE = 0.995
-"""Part of the particles that are recorded within the search."""
+"""Part of the particles, within which distance of the middle these are recorded is said."""
 WITHOUT_ORIGINS = 0.05
 """Of the box: the search where no origins are recorded, but for the margin of one resolution."""
 IMAGES_PER_STACK = 1024
@@ -152,7 +152,10 @@ def propose(
     finest = 2 * box / n
     step = float(f"{np.clip(math.degrees(finest / across), *STEPS_DEGREES):.2g}")
     made = make_parameters(n, size, view_step_degrees=step, atom_shape=shape, symmetry=symmetry)
-    farthest, because = _search(table, box, box / n, finest)
+    recorded = _recorded(table)
+    reach = finest if recorded is not None else WITHOUT_ORIGINS * box + finest
+    farthest = float(math.ceil(round(reach / (box / n), 6)))
+    because = "one resolution" if recorded is not None else "no origins are recorded"
     # interpolated between where it is coarse to fine; else half-way too much would be lost
     pixels = 1 if is_worth_levels(made.grid) else 0.5
     n_stacks = math.ceil(len(table) / IMAGES_PER_STACK)
@@ -160,7 +163,10 @@ def propose(
     n_gpus, n_workers = count_gpus(), number_of_workers(None)
     values = {
         "structures": {"files": [str(path) for path in structures]},
-        "particles": {"metadata": [str(path) for path in particles]},
+        "particles": {
+            "metadata": [str(path) for path in particles],
+            **({"recenter": True} if recorded is not None else {}),
+        },
         "parameters": {
             "n_pixels": n,
             "pixel_size_angstrom": size,
@@ -180,6 +186,8 @@ def propose(
         "structures.templates": why,
         "structures.files": why,
         "particles.metadata": table.described(),
+        "particles.recenter": f"by origins as they are recorded: {OFF_THE_MIDDLE:.1%} are within "
+        f"{recorded or 0:.3g} angstrom",
         "parameters.n_pixels": f"images of {n_pixels} pixels of {pixel_size:.4g} angstrom are "
         f"brought to these: compared up to {finest:.3g} angstrom",
         "parameters.symmetry": because_of_symmetry,
@@ -242,18 +250,12 @@ def _is_trace(stack: TemplateStack) -> bool:
     return float((source.model().name == "CA").mean()) > PART_OF_A_TRACE
 
 
-def _search(
-    table: ParticleTable, box: float, pixel_size: float, margin: float
-) -> tuple[float, str]:
-    """The largest displacement, pixels of the grid, and why."""
+def _recorded(table: ParticleTable) -> float | None:
+    """Within how many angstrom of the middle particles are recorded; None if they are not."""
     origins = table.origin_angstrom
     if origins is None or not origins.any():
-        farthest, because = WITHOUT_ORIGINS * box + margin, "no origins are recorded"
-    else:
-        recorded = float(np.quantile(np.abs(origins).max(axis=1), OFF_THE_MIDDLE))
-        farthest = min(recorded + margin, box / 4)
-        because = f"{OFF_THE_MIDDLE:.1%} are recorded within {recorded:.3g} angstrom"
-    return float(math.ceil(farthest / pixel_size)), because
+        return None
+    return float(np.quantile(np.abs(origins).max(axis=1), OFF_THE_MIDDLE))
 
 
 def _writes_templates(

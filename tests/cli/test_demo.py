@@ -5,11 +5,13 @@ from __future__ import annotations
 import webbrowser
 
 import numpy as np
+import psutil
 import pytest
+from dask.system import CPU_COUNT
 from typer.testing import CliRunner
 
 import cryolike_dask as cld
-from cryolike_dask.cli import app
+from cryolike_dask.cli import app, showing
 from cryolike_dask.cli.showing import N_BINS, WIDTH, histogram, open_page
 from cryolike_dask.simulation import own_particles
 from cryolike_dask.simulation.demo import write_hinge
@@ -140,3 +142,13 @@ def test_a_page_is_opened_where_it_is_asked_for(tmp_path, monkeypatch):
 
     monkeypatch.setattr(webbrowser, "open", fails)
     assert not open_page(page, asked=True)
+
+
+@pytest.mark.parametrize(("load", "is_said"), [(0.5, False), (2.1, True)])
+def test_a_plan_says_that_the_machine_is_busy(monkeypatch, capsys, load, is_said):
+    """Its times were measured beside what else runs."""
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (load * CPU_COUNT, 0, 0))
+    showing.show_plan("[a plan]")
+    said = capsys.readouterr().out
+    assert said.startswith("[a plan]")
+    assert ("Plan again when it is quiet" in said) == is_said

@@ -55,9 +55,12 @@ def test_what_inputs_say_is_what_the_file_says(data):
     step = math.degrees(2 * grid["pixel_size_angstrom"] / largest)
     assert grid["view_step_degrees"] == pytest.approx(step, rel=0.05)
     table = cld.open_particles(data / "p/particles.star", proposed.parameters).source.table
+    # origins are taken off first, and leave less than what is resolved
+    assert values["particles"]["recenter"] is True
+    recorded = np.quantile(np.abs(table.origin_angstrom).max(axis=1), 0.995)
+    assert f"within {recorded:.3g} angstrom" in proposed.reasons["particles.recenter"]
     farthest = values["search"]["max_displacement_pixels"] * grid["pixel_size_angstrom"]
-    assert farthest >= np.quantile(np.abs(table.origin_angstrom).max(axis=1), 0.995)
-    assert farthest <= max(np.abs(table.origin_angstrom).max() + 8, box / 4) + 8
+    assert 8 <= farthest <= 8 + grid["pixel_size_angstrom"]
     assert values["structures"] == {"files": ["models"]}
     assert values["populations"] is True
     assert values["machine"]["device"] == "cpu"
@@ -101,6 +104,7 @@ def test_without_origins_the_search_is_wide(data, tmp_path):
     assert proposed.reasons["search.max_displacement_pixels"] == "no origins are recorded"
     reach = proposed.values["search"]["max_displacement_pixels"]
     assert reach * proposed.parameters.pixel_size_angstrom >= 0.05 * N * PIXEL + 8
+    assert "recenter" not in proposed.values["particles"]
 
 
 def test_templates_are_written_where_they_would_be_projected_again(data, monkeypatch):

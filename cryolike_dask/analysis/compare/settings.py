@@ -50,7 +50,8 @@ def different_settings(first: xr.Dataset, second: xr.Dataset) -> list[tuple[str,
 def _recorded(results: xr.Dataset) -> Iterator[tuple[str, str]]:
     for name, value in results.attrs.items():
         if name not in LEFT_OUT and np.isscalar(value) and value != "":
-            yield str(name).replace("_", " "), _text(value)
+            is_checksum = isinstance(value, str) and CHECKSUM.fullmatch(value)
+            yield str(name).replace("_", " ") + " (checksum)" * bool(is_checksum), _text(value)
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

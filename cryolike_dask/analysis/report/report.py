@@ -194,7 +194,7 @@ def _content(
         title=_title(opened, "Report"),
         subtitle=_compared(summary),
         answer=shares.section,
-        sentence=sentence(summary, shares, lights),
+        sentence=sentence(summary, shares, lights, about_groups_found),
         lights=lights,
         warnings=tuple(warnings),
         next_steps=tuple(todo),

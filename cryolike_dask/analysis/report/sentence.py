@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -10,6 +11,7 @@ import xarray as xr
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.calibration_light import SURE
+from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.lights import Lights
 from cryolike_dask.analysis.report.about_populations import HowMuch, n_undecided
 from cryolike_dask.version import __version__
@@ -18,9 +20,14 @@ MOST_NAMED = 4
 """Structures of a sentence, those of the largest shares."""
 
 
-def sentence(summary: xr.Dataset, found: HowMuch, lights: Mapping[str, Lights]) -> str:
-    """What to write to a colleague: shares with intervals, what is undecided, and what is not to be
-    relied on."""
+def sentence(
+    summary: xr.Dataset,
+    found: HowMuch,
+    lights: Mapping[str, Lights],
+    about_groups: Sequence[Finding] = (),
+) -> str:
+    """What to write to a colleague: shares with intervals, what is undecided, which groups of
+    images differ, and what is not to be relied on."""
     n_done = int((summary[summaries.BEST_STRUCTURE] != summaries.NO_STRUCTURE).sum())
     names = [str(name) for name in summary[labels.STRUCTURE].values]
     of_them = "them" if len(names) > 1 else "it"
@@ -34,7 +41,13 @@ def sentence(summary: xr.Dataset, found: HowMuch, lights: Mapping[str, Lights]) 
     reliance = _reliance(
         lights, None if _has_none(found.found) else f"how many show {_other(names)}"
     )
-    return f"{found_said} (cryolike_dask {__version__}). {reliance}"
+    differing = "".join(f"{_first_clause(finding.text)}. " for finding in about_groups)
+    return f"{found_said} (cryolike_dask {__version__}). {differing}{reliance}"
+
+
+def _first_clause(text: str) -> str:
+    """Up to its first colon or full stop."""
+    return re.split(r"[:.](?: |$)", text)[0]
 
 
 def _other(names: list[str]) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 import cryolike_dask as cld
 from cryolike_dask.analysis.decoys.of_results import competition_if_any
+from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.lights import Light, Lights
 from cryolike_dask.analysis.report.about_belief import basis_of
 from cryolike_dask.analysis.report.about_populations import how_much
@@ -120,6 +121,10 @@ def test_the_sentence_says_shares_what_is_undecided_and_what_it_rests_on(rng):
     rows = dict(found.section.rows)
     assert rows["undecided"].startswith(f"{n} of 40 images")
     fine = {"noise": Lights({"": Light("good", "")})}
+    differ = Finding("groups", "Half-set 1 and half-set 2 differ (p 0.001 or less): look. More.")
+    assert "). Half-set 1 and half-set 2 differ (p 0.001 or less). Not yet known:" in sentence(
+        summary, found, fine, [differ]
+    )
     assert sentence(summary, found, fine).endswith("Not yet known: how many show none of them.")
 
 
