@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,16 @@ SHOWN = 10
 def counted(n: int, what: str) -> str:
     """Write a number of things for a message: `1 worker`, `2 workers`."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def is_or_are(n: int) -> str:
+    """The verb of a number of things."""
+    return "is" if n == 1 else "are"
+
+
+def joined_by_and(names: Sequence[str]) -> str:
+    """Write names for a message: `a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def times(sizes: Iterable[float]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import beta
 
 from cryolike_dask.analysis.lights import Light
+from cryolike_dask.errors import is_or_are
 from cryolike_dask.io.calibration import RunCalibration
 
 SURE = 0.95
@@ -70,7 +71,7 @@ def _of_decided(calibration: RunCalibration) -> Light:
     found = (
         f"The slope cannot be seen, since nearly every image is decided: {n:,} of "
         f"{calibration.n_images:,} simulated particles have a structure of more than {SURE:.0%}, "
-        f"and {n_right:,} of these {'is' if n_right == 1 else 'are'} assigned rightly; by their "
+        f"and {n_right:,} of these {is_or_are(n_right)} assigned rightly; by their "
         f"probabilities {promised:,.1f} should be."
     )
     low, high = _interval(n_right, n)

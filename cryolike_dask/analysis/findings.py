@@ -12,6 +12,7 @@ from cryolike_dask.analysis import summaries
 from cryolike_dask.analysis.calibration import calibration, is_among_the_compared
 from cryolike_dask.analysis.search_edge import on_the_edge
 from cryolike_dask.analysis.search_steps import Step
+from cryolike_dask.errors import is_or_are
 
 MISCALIBRATED, STANDARD_ERRORS = 0.03, 4.0
 """Probability and frequency that differ by more, and by more than chance explains, are worth a
@@ -66,11 +67,6 @@ def n_ahead_by_less(summary: xr.Dataset, step: Step) -> tuple[int, int]:
     margin = summary[summaries.MARGIN].values
     margin = margin[np.isfinite(margin)]
     return int((margin < step.loss_on_average).sum()), len(margin)
-
-
-def is_or_are(n: int) -> str:
-    """The verb of so many."""
-    return "is" if n == 1 else "are"
 
 
 def _suffering(summary: xr.Dataset, step: Step) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cryolike_dask import labels
 from cryolike_dask.analysis import summaries
+from cryolike_dask.analysis.calibration_light import SURE
 from cryolike_dask.analysis.compare.matched import common_structures, matched_images
 from cryolike_dask.analysis.compare.settings import different_settings
 from cryolike_dask.analysis.coordinates import without_decoys
@@ -149,9 +150,6 @@ def compare_runs(run1: str | Path | xr.Dataset, run2: str | Path | xr.Dataset) -
             "reference": reference,
         },
     )
-
-
-SURE = 0.95
 
 
 def _opened(run: str | Path | xr.Dataset) -> xr.Dataset:

@@ -15,7 +15,6 @@ from cryolike_dask.analysis.calibration_light import calibration_light
 from cryolike_dask.analysis.findings import (
     FEW_WITHIN,
     LOST_BETWEEN_POSES,
-    is_or_are,
     n_ahead_by_less,
 )
 from cryolike_dask.analysis.lights import Light
@@ -28,7 +27,7 @@ from cryolike_dask.analysis.search_of_results import (
 )
 from cryolike_dask.analysis.search_steps import Step, searched_in_levels
 from cryolike_dask.conventions import conventions_named
-from cryolike_dask.errors import CryolikeError
+from cryolike_dask.errors import CryolikeError, is_or_are
 from cryolike_dask.geometry.noise import OF_ENVELOPE, NoiseModel
 from cryolike_dask.geometry.polar_grid import PolarGrid
 from cryolike_dask.geometry.search_method import Adaptive

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from cryolike_dask import labels
+from cryolike_dask.analysis.calibration_light import SURE
 from cryolike_dask.analysis.compare.compare import ANGLE, COMPARED, RATIO
 from cryolike_dask.analysis.plots.comparison_plots import (
     plot_changes,
@@ -29,7 +30,7 @@ def sentence_of(comparison: xr.Dataset) -> str:
     return (
         f"Of {counted(attrs['n_images'], 'particle')} that {one} and {two} have in common, "
         f"{attrs['agreement']:.1%} have the same best structure in both; "
-        f"{attrs['n_changed']:,} have another, of which both runs were sure (above 95%) of "
+        f"{attrs['n_changed']:,} have another, of which both runs were sure (above {SURE:.0%}) of "
         f"{attrs['n_changed_sure']:,}."
     )
 

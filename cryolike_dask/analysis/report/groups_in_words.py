@@ -8,6 +8,7 @@ import numpy as np
 
 from cryolike_dask.analysis.group_shares import Grouped
 from cryolike_dask.analysis.summaries import first_names
+from cryolike_dask.errors import joined_by_and
 
 MOST_NAMED = 5
 PLURAL = {
@@ -23,7 +24,7 @@ SMALLEST_SAID = 1e-12
 def title_of(kinds: Sequence[str]) -> str:
     """What a section is about."""
     names = ["defocus" if kind == "defocus" else PLURAL[kind] for kind in kinds]
-    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    listed = joined_by_and(names)
     return listed[0].upper() + listed[1:]
 
 

@@ -14,6 +14,7 @@ from cryolike_dask.analysis.calibration_light import SURE
 from cryolike_dask.analysis.findings import Finding
 from cryolike_dask.analysis.lights import Lights
 from cryolike_dask.analysis.report.about_populations import HowMuch, n_undecided
+from cryolike_dask.errors import is_or_are, joined_by_and
 from cryolike_dask.version import __version__
 
 MOST_NAMED = 4
@@ -73,7 +74,7 @@ def _shares(found: xr.Dataset | None, summary: xr.Dataset) -> list[str]:
     if len(rest):
         said.append(f"{share[rest].sum():.0%} show {len(rest)} others")
     of_these = "of those that show one of them " if _has_none(found) else ""
-    return [of_these + _joined(said)]
+    return [of_these + joined_by_and(said)]
 
 
 def _none(found: xr.Dataset | None, of_these: str) -> list[str]:
@@ -91,22 +92,18 @@ def _reliance(lights: Mapping[str, Lights], untested: str | None) -> str:
         for colour in ("bad", "unsure")
     )
     unsure += [] if untested is None else [untested]
-    said = [f"not to be relied on, since {_joined(wrong)} {_are(wrong)} wrong"] if wrong else []
+    said = (
+        [f"not to be relied on, since {joined_by_and(wrong)} {is_or_are(len(wrong))} wrong"]
+        if wrong
+        else []
+    )
     if unsure:
-        said.append(f"not yet known: {_joined(unsure)}")
+        said.append(f"not yet known: {joined_by_and(unsure)}")
     text = "; ".join(said) or "noise, search, edge, calibration and fit are as they should be"
     return f"{text[0].upper()}{text[1:]}."
-
-
-def _are(names: list[str]) -> str:
-    return "are" if len(names) > 1 else "is"
 
 
 def _listed(names: list[str]) -> str:
     if len(names) > MOST_NAMED:
         return f"{len(names)} structures"
-    return _joined(names)
-
-
-def _joined(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
+    return joined_by_and(names)
